@@ -1,1 +1,1 @@
-"""Benchmarks: what a part of sclip does in a second, beside its peers on the same machine in the same run."""
+"""Benchmarks: programs that measure a part of sclip and its peers on the same machine in the same run."""

@@ -1,10 +1,10 @@
-"""Can a classifier that sees no image tell false captions from true ones? The less it can, the more the image counts.
+"""Measure how well a classifier without images tells negatives from captions; if it cannot, the image is needed.
 
-A logistic regression over word and character n-grams is trained on captions and one negative of each, and tested on
-captions of other images: AUC 0.5 is what no trace in the text gives (SugarCrepe, Hsieh et al., NeurIPS 2023,
-section 3). Our negatives stand beside the random swap of two words that NegCLIP trains with. Captions that the model of
-naturalness was trained on have a row of their own: what it says of them it does not say of new ones. Beside the
-AUC stands how many negatives ViT-B-32 and its knowledge encoder cannot tell from their captions, as both read a part.
+A logistic regression over word and character n-grams is trained on captions, each with one negative, and tested on
+captions of other images. An AUC of 0.5 means that the text holds no trace (SugarCrepe, Hsieh et al., NeurIPS 2023,
+section 3). The peer is the random swap of two words that NegCLIP trains with. Captions that the naturalness model was
+trained on have their own row, because that model judges new captions differently. The table also counts negatives that
+ViT-B-32 or its knowledge encoder cannot tell from their captions, because each of them reads only a part of the text.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from sclip.scenegraph import Parser, ParserError
 _TESTED = 1 / 3
 _SPLITS = 3
 _FEWEST = 10
-"""Images with a negative, below which a row is left out."""
+"""Minimum images with a negative; a row with fewer is left out."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare the options of this benchmark."""
     arguments.add_argument(
         "--captions", type=Path, metavar="FILE", required=True, help="one a line, or COCO's .json"
     )
@@ -48,7 +48,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
-    """Measure; raises BenchmarkError for what the user can put right."""
+    """Measure all rows. Raises BenchmarkError for errors that the user can fix."""
     try:
         captions = read(options.captions)
         images = _images(options.captions, len(captions))
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         drawn = [
             shuffled(windows[k].graph, seed=0, epoch=0, identity=str(k), window=windows[k]) for k in chosen
         ]
-        return [next(iter(of_caption), None) for of_caption in drawn]
+        return [next(iter(candidates), None) for candidates in drawn]
 
     is_fitted = [naturalness.is_fitted(caption) for caption in captions]
     held_out = [k for k, fitted in enumerate(is_fitted) if not fitted]
@@ -82,12 +82,12 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         ("sclip, captions that it was trained on", ours, in_sample),
         ("random swap of words", swap, range(len(captions))),
     ):
-        with_one = [(k, negative) for k, negative in zip(chosen, make(chosen), strict=True) if negative]
-        if len({images[k] for k, _ in with_one}) < _FEWEST:
+        with_negative = [(k, negative) for k, negative in zip(chosen, make(chosen), strict=True) if negative]
+        if len({images[k] for k, _ in with_negative}) < _FEWEST:
             continue
-        auc = text_only_auc([(captions[k], negative.caption, images[k]) for k, negative in with_one])
-        kept = [windows[k] for k, _ in with_one]
-        false = [negative for _, negative in with_one]
+        auc = text_only_auc([(captions[k], negative.caption, images[k]) for k, negative in with_negative])
+        kept = [windows[k] for k, _ in with_negative]
+        false = [negative for _, negative in with_negative]
         texts = [
             tokenizer.text([one.graph.caption for one in kept]),
             tokenizer.text([n.caption for n in false]),
@@ -102,17 +102,17 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
             }
         )
         figures = {
-            "share": len(with_one) / len(chosen),
+            "share": len(with_negative) / len(chosen),
             "same_tokens": float((texts[0] == texts[1]).all(1).mean()),
             "same_triples": float(unseen.float().mean()),
             "auc": auc,
         }
-        found = (
+        words = (
             f"{figures['share']:.3f} of {len(chosen):,} captions get one: "
             f"{figures['same_tokens']:.3f} with the same tokens, {figures['same_triples']:.3f} with the same "
             f"kept triples; AUC {auc:.3f} of a text-only classifier"
         )
-        lines.append(Line(name, "", "", found, {what: [value] for what, value in figures.items()}))
+        lines.append(Line(name, "", "", words, {figure: [value] for figure, value in figures.items()}))
         on_round(len(lines))
     if not lines:
         raise BenchmarkError(
@@ -124,9 +124,9 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def text_only_auc(pairs: Sequence[tuple[str, str, int]]) -> float:
-    """Return the AUC of the classifier on (caption, negative, image), the mean of splits by image.
+    """Return the AUC of the classifier on (caption, negative, image), as the mean over splits by image.
 
-    Raises BenchmarkError where scikit-learn is not installed.
+    Raises BenchmarkError if scikit-learn is not installed.
     """
     try:
         from scipy.sparse import vstack
@@ -137,7 +137,7 @@ def text_only_auc(pairs: Sequence[tuple[str, str, int]]) -> float:
         from sklearn.pipeline import make_union
     except ImportError as error:
         raise BenchmarkError(f"{error}: pip install '.[benchmark]'") from error
-    found = []
+    aucs = []
     split = GroupShuffleSplit(_SPLITS, test_size=_TESTED, random_state=0)
     for train, test in split.split(pairs, groups=[image for _, _, image in pairs]):
         words = TfidfVectorizer(
@@ -154,12 +154,12 @@ def text_only_auc(pairs: Sequence[tuple[str, str, int]]) -> float:
         ]
         model.fit(vstack(sides[0]), [0] * len(train) + [1] * len(train))
         scores = model.decision_function(vstack(sides[1]))
-        found.append(float(roc_auc_score([0] * len(test) + [1] * len(test), scores)))
-    return mean(found)
+        aucs.append(float(roc_auc_score([0] * len(test) + [1] * len(test), scores)))
+    return mean(aucs)
 
 
 def _images(path: Path, count: int) -> list[int]:
-    """Return the image of each caption; in a text file each line is its own."""
+    """Return the image id of each caption; in a text file each line counts as a separate image."""
     if path.suffix != ".json":
         return list(range(count))
     annotations = json.loads(path.read_text("utf-8"))["annotations"]

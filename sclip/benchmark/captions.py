@@ -1,7 +1,7 @@
-"""Captions to measure with: of a file, or from a small grammar that writes as people describe photographs.
+"""Provide captions for measurements: from a file, or from a small grammar that imitates descriptions of photographs.
 
-The grammar's sentences have about as many words (11) and objects (3) as COCO's, and few repeat, so that no cache makes
-a parser look faster than it is on new text.
+The grammar's sentences have about as many words (11) and objects (3) as COCO's captions, and few repeat, so that no
+cache makes a parser look faster than it is on new text.
 """
 
 from __future__ import annotations
@@ -49,29 +49,29 @@ _WORDS = {
 }  # fmt: skip
 _ADJECTIVE_SHARE = 0.25
 _BEGINNING = 150
-"""Words of a long text that are all of different captions."""
+"""Words of a long text that come from different captions; the rest of the text repeats them."""
 
 
 def generated(count: int, seed: int = 0) -> list[str]:
-    """Return captions of the grammar, always the same ones."""
+    """Return captions of the grammar, always the same ones for the same seed."""
     random = Random(seed)
     return [_sentence(random) for _ in range(count)]
 
 
 def joined(captions: Sequence[str], words: int) -> list[str]:
-    """Return texts of so many words, each of captions that no other text holds.
+    """Return texts of `words` words; no two texts share a caption.
 
-    Of a long text only the beginning is of many captions; it then repeats itself.
+    Only the beginning of a long text comes from different captions; the text then repeats it.
     """
-    found, text, count = [], [], 0
+    texts, text, count = [], [], 0
     for caption in captions:
         text.append(f"{caption.rstrip('. ')}.")
         count += len(caption.split())
         if count >= min(words, _BEGINNING):
             repeated = " ".join(text * (words // count + 1)).split()
-            found.append(" ".join(repeated[:words]))
+            texts.append(" ".join(repeated[:words]))
             text, count = [], 0
-    return found
+    return texts
 
 
 def _sentence(random: Random) -> str:

@@ -1,7 +1,7 @@
-"""How many of the foils that people wrote would our replacements make? Those of SugarCrepe's replace_obj and its like.
+"""Count how many foils of SugarCrepe's replace_obj, replace_att and replace_rel our replacements could make.
 
-A foil counts as placed where a word of the same kind can be replaced where the foil differs from its caption, and as
-proposed where its word is among the first candidates for that place.
+A foil counts as placed if a word of the same kind can be replaced at the place where the foil differs from its caption.
+It counts as proposed if the foil's word is also among the first candidates for that place.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare the options of this benchmark."""
     arguments.add_argument(
         "--sugarcrepe", type=Path, metavar="FOLDER", required=True, help="with replace_obj.json and its like"
     )
@@ -37,7 +37,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
-    """Measure; raises BenchmarkError for what the user can put right."""
+    """Measure all rows. Raises BenchmarkError for errors that the user can fix."""
     lines = []
     try:
         parser = Parser(options.spacy_model)
@@ -46,17 +46,17 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
             graphs = parser.parse([case["caption"] for case in cases])
             placed = proposed = 0
             for case, graph in zip(cases, graphs, strict=True):
-                where, word = changed(case["caption"], case["negative_caption"])
-                there = [
+                place, foil_words = changed(case["caption"], case["negative_caption"])
+                candidates = [
                     new
                     for span, new in candidate_replacements(graph, kind)
-                    if span[0] < where[1] and where[0] < span[1]
+                    if span[0] < place[1] and place[0] < span[1]
                 ]
-                placed += bool(there)
-                proposed += any(_words(new) <= word for new in there[:CANDIDATES])
+                placed += bool(candidates)
+                proposed += any(_words(new) <= foil_words for new in candidates[:CANDIDATES])
             shares = {"placed": placed / len(cases), "proposed": proposed / len(cases)}
-            found = f"{shares['proposed']:.3f} of {len(cases)} proposed, {shares['placed']:.3f} placed"
-            lines.append(Line(name, "", "", found, {what: [value] for what, value in shares.items()}))
+            words = f"{shares['proposed']:.3f} of {len(cases)} proposed, {shares['placed']:.3f} placed"
+            lines.append(Line(name, "", "", words, {share: [value] for share, value in shares.items()}))
             on_round(len(lines))
     except (ParserError, OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise BenchmarkError(f"{options.sugarcrepe}: {error}") from error
@@ -64,12 +64,12 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def changed(caption: str, foil: str) -> tuple[Span, frozenset[str]]:
-    """Return the characters of a caption that its foil says otherwise, and the words that the foil has there."""
+    """Return the span of characters in which a caption differs from its foil, and the foil's words at that place."""
     one, other = (list(_WORD.finditer(text.lower())) for text in (caption, foil))
-    most = min(len(one), len(other))
-    first = next((k for k in range(most) if one[k].group() != other[k].group()), most)
+    shorter = min(len(one), len(other))
+    first = next((k for k in range(shorter) if one[k].group() != other[k].group()), shorter)
     last = next(
-        (k for k in range(most - first) if one[-1 - k].group() != other[-1 - k].group()), most - first
+        (k for k in range(shorter - first) if one[-1 - k].group() != other[-1 - k].group()), shorter - first
     )
     start = one[first].start() if first < len(one) else len(caption)
     end = one[len(one) - last - 1].end() if len(one) - last > first else start

@@ -1,8 +1,8 @@
-"""Graphs of parsers beside those that people wrote: Set Match and SPICE of sclip and of SceneGraphParser in one run.
+"""Score parsers' graphs against human-written graphs: Set Match and SPICE of sclip and SceneGraphParser in one run.
 
 Captions with gold graphs come from the files of FACTUAL (.csv, short captions; its random and its length split have
-the same columns) or of DiscoSG-DS (.json, long ones; Lin et al., EMNLP 2025). Figures that others published stand in a
-column of their own: they are of FACTUAL's test half, and no run of this command.
+the same columns) or of DiscoSG-DS (.json, long captions; Lin et al., EMNLP 2025). Published scores have their own
+column: they are for FACTUAL's test half, and this command does not measure them.
 """
 
 from __future__ import annotations
@@ -35,32 +35,30 @@ PUBLISHED = {
     "FACTUAL-T5 large": (81.63, 93.20), "FACTUAL-T5 base": (81.37, 93.27), "FACTUAL-T5 small": (78.18, 92.26),
     "SPICE's parser (Stanford)": (19.30, 64.77),
 }  # fmt: skip
-"""Set Match and SPICE on the test half of the random split, as README of FactualSceneGraph 0.7.3 has them."""
+"""Set Match and SPICE on the test half of the random split, from the README of FactualSceneGraph 0.7.3."""
 
 
 def table(gold_file: Path, wordnet_folder: Path, parser: Parser) -> Table:
-    """Return the scores of each parser on a file. Raises BenchmarkError for what the user can put right."""
+    """Return the scores of each parser on a file. Raises BenchmarkError for errors that the user can fix."""
     gold = read_gold(gold_file)
     wordnet = WordNet.read(wordnet_folder)
     captions = [clean_caption(caption) for caption, _ in gold]
-    wanted = [facts(graph, wordnet) for _, graph in gold]
+    golds = [facts(graph, wordnet) for _, graph in gold]
     lines = []
     for name, parse in _parsers(parser, captions).items():
         graphs = [facts(graph, wordnet) for graph in parse(captions)]
         scores = {
-            "Set Match": [100 * set_match(ours, theirs) for ours, theirs in zip(graphs, wanted, strict=True)],
-            "SPICE": [
-                100 * spice(ours, theirs, wordnet) for ours, theirs in zip(graphs, wanted, strict=True)
-            ],
+            "Set Match": [100 * set_match(ours, theirs) for ours, theirs in zip(graphs, golds, strict=True)],
+            "SPICE": [100 * spice(ours, theirs, wordnet) for ours, theirs in zip(graphs, golds, strict=True)],
         }
-        found = ", ".join(f"{score} {_mean(values)}" for score, values in scores.items())
-        lines.append(Line(name, "", "", found, scores))
+        words = ", ".join(f"{score} {_mean(values)}" for score, values in scores.items())
+        lines.append(Line(name, "", "", words, scores))
     if importlib.util.find_spec("sng_parser") is None:
         lines.append(Line(PEER, "", "", MISSING, {}))
     if gold_file.suffix == ".csv":
         for name, (matched, f1) in PUBLISHED.items():
             lines.append(Line(name, f"Set Match {matched:.2f}, SPICE {f1:.2f}", "", "", {}))
-    facts_each = sum(map(len, wanted)) / len(wanted)
+    facts_each = sum(map(len, golds)) / len(golds)
     words_each = sum(len(caption.split()) for caption in captions) / len(captions)
     return Table(
         lines,
@@ -77,7 +75,7 @@ def table(gold_file: Path, wordnet_folder: Path, parser: Parser) -> Table:
 def read_gold(path: Path) -> list[tuple[str, str]]:
     """Return (caption, graph as text) of each row of FACTUAL's .csv or DiscoSG-DS's .json.
 
-    Both name the fields `caption` and `scene_graph`. Raises BenchmarkError where they are missing, OSError.
+    Both name the fields `caption` and `scene_graph`. Raises OSError, and BenchmarkError if fields are missing.
     """
     if path.suffix not in HEADS:
         raise BenchmarkError(
@@ -97,7 +95,7 @@ def read_gold(path: Path) -> list[tuple[str, str]]:
 
 
 def written(objects: Sequence[str], triples: Sequence[tuple[str, str, str]]) -> str:
-    """Return a graph as FACTUAL writes it: triples (subject, predicate, object), then objects that are in none."""
+    """Return a graph in FACTUAL's text form: triples (subject, predicate, object), then objects without a triple."""
     triples = list(dict.fromkeys(triples))
     paired = {subject for subject, _, _ in triples} | {
         name for _, predicate, name in triples if predicate != "is"
@@ -158,7 +156,7 @@ def _scene_graph_parser(parser: Parser) -> Callable[[Sequence[str]], Iterator[st
 
 
 def _mean(scores: Sequence[float]) -> str:
-    """Return the mean over captions, and the ends of its 95 % percentile interval."""
+    """Return the mean over captions with its 95 % percentile interval, as text."""
     mean = float(np.mean(scores))
     if len(set(scores)) == 1:
         return f"{mean:.1f}"

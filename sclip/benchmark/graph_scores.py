@@ -1,9 +1,9 @@
-"""Scores of scene graphs as FACTUAL's evaluator defines them: Set Match and SPICE.
+"""Score scene graphs as FACTUAL's evaluator does: Set Match and SPICE.
 
-Two graphs in the field's text form come in, "( boats , tie to , dock ) , ( boats , is , 5 )"; a number from 0 to 1
-comes out. The definitions are those of FACTUAL (Li et al., ACL Findings 2023) in its package FactualSceneGraph 0.7.3,
-with the settings of its test script: both graphs are lemmatised, no two tuples of one graph are merged. The package's
-dictionary of synonyms holds the words and synsets of WordNet 3.0, which are read here from WordNet's own files.
+A score compares two graphs in the field's text form, such as "( boats , tie to , dock ) , ( boats , is , 5 )", and is a
+number from 0 to 1. The definitions are those of FACTUAL (Li et al., ACL Findings 2023) in its package
+FactualSceneGraph 0.7.3, with the settings of its test script: both graphs are lemmatized, and no tuples of one graph
+are merged. The package's synonyms are those of WordNet 3.0; this module reads them from WordNet's own files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Fact = tuple[str, ...]
 """(subject, predicate, object), (object, "is", attribute), or (object,) alone."""
 
 Synset = tuple[str, str]
-"""(part of speech, offset in its file), which is how WordNet names a set of synonyms."""
+"""WordNet's name of a set of synonyms: (part of speech, offset in its data file)."""
 
 _NOUN_ENDINGS = (
     ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"),
@@ -36,7 +36,7 @@ _ADJECTIVE_ENDINGS = (("er", ""), ("est", ""), ("er", "e"), ("est", "e"))
 
 @dataclass(frozen=True)
 class WordNet:
-    """The words of WordNet, by lower-case word with "_" for spaces."""
+    """WordNet's words, in lower case with "_" for spaces."""
 
     synsets: Mapping[str, frozenset[Synset]]
     """Synsets of each word, of all parts of speech."""
@@ -48,7 +48,7 @@ class WordNet:
 
     @classmethod
     def read(cls, folder: Path) -> WordNet:
-        """Read `index.*` and `*.exc` of a folder of WordNet's files. Raises BenchmarkError where one is missing."""
+        """Read `index.*` and `*.exc` from a folder of WordNet's files. Raises BenchmarkError if one is missing."""
         synsets: dict[str, set[Synset]] = defaultdict(set)
         bases: dict[str, dict[str, tuple[str, ...]]] = {}
         nouns = frozenset[str]()
@@ -68,27 +68,27 @@ class WordNet:
                 f"--wordnet {folder}: {error}: name the folder that holds index.noun, noun.exc and the like of "
                 "WordNet 3.0 (Debian's wordnet-base, or NLTK's corpus wordnet, unpacked)"
             ) from error
-        every = {form for of_part in bases.values() for form in of_part}
+        irregular = {form for of_part in bases.values() for form in of_part}
         return cls(
-            {word: frozenset(found) for word, found in synsets.items()},
+            {word: frozenset(offsets) for word, offsets in synsets.items()},
             {
                 form: frozenset().union(*(of_part.get(form, ()) for of_part in bases.values()))
-                for form in every
+                for form in irregular
             },
             nouns,
             bases["noun"],
         )
 
     def noun(self, word: str) -> str:
-        """Return the shortest noun that a word is a form of, or the word; as NLTK's WordNetLemmatizer does.
+        """Return the shortest base form of a word as a noun, or the word itself, as NLTK's WordNetLemmatizer does.
 
-        Every word is taken for a noun, verbs and prepositions too ("as" -> "a").
+        Every word is treated as a noun, even verbs and prepositions ("as" -> "a").
         """
         forms = self.noun_bases.get(word) or _detached(word, (*_NOUN_ENDINGS, ("ves", "f")))
         return min((form for form in (word, *forms) if form in self.nouns), key=len, default=word)
 
     def synsets_of(self, phrase: str) -> frozenset[Synset]:
-        """Return the synsets of a phrase and of its base form, as SPICE looks them up; none of an unknown phrase."""
+        """Return the synsets of a phrase and of its base form, as SPICE looks them up; empty for an unknown phrase."""
         word = "_".join(phrase.lower().split())
         bases = self.bases.get(word) or (self._base(word),)
         return frozenset().union(*(self.synsets.get(form, frozenset()) for form in (word, *bases)))
@@ -107,22 +107,22 @@ def _detached(word: str, endings: tuple[tuple[str, str], ...]) -> list[str]:
 
 
 def facts(graph: str, wordnet: WordNet) -> frozenset[Fact]:
-    """Return the facts of a graph in the field's text form, each word lemmatised as a noun."""
-    found = set()
+    """Parse the facts of a graph in the field's text form, with each word lemmatized as a noun."""
+    parsed = set()
     for fact in re.split(r"\)\s*,\s*\(", graph):
         parts = fact.strip("() ").split(",")
         if any(parts):
-            found.add(
+            parsed.add(
                 tuple(
                     " ".join(word if word == "is" else wordnet.noun(word) for word in part.split())
                     for part in parts
                 )
             )
-    return frozenset(found)
+    return frozenset(parsed)
 
 
 def set_match(candidate: frozenset[Fact], gold: frozenset[Fact]) -> float:
-    """Return 1 where both graphs hold the same facts in the same words, or else 0."""
+    """Return 1 if both graphs hold the same facts in the same words, else 0."""
     return float(candidate == gold)
 
 
@@ -134,12 +134,12 @@ def spice(candidate: frozenset[Fact], gold: frozenset[Fact], wordnet: WordNet) -
     """
     ours, theirs = _tuples(candidate), _tuples(gold)
     matched = len(ours & theirs)
-    left = [[wordnet.synsets_of(part) for part in fact] for fact in sorted(theirs - ours, key=" ".join)]
+    unmatched = [[wordnet.synsets_of(part) for part in fact] for fact in sorted(theirs - ours, key=" ".join)]
     for fact in sorted(ours - theirs, key=" ".join):
         senses = [wordnet.synsets_of(part) for part in fact]
-        for place, other in enumerate(left):
+        for index, other in enumerate(unmatched):
             if len(senses) == len(other) and all(one & two for one, two in zip(senses, other, strict=True)):
-                del left[place]
+                del unmatched[index]
                 matched += 1
                 break
     return 2 * matched / max(len(ours) + len(theirs), 1)

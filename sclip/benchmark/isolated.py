@@ -1,8 +1,8 @@
-"""Rows of a benchmark, each measured in its own process and within a time limit.
+"""Measure the rows of a benchmark, each in its own process and within a time limit.
 
 A row may raise, crash, hang, run out of memory or leave the GPU's context unusable: its line says so, and the next
 row is measured. Figures arrive after every round, so that a row whose time is up keeps those of its finished rounds.
-Without torch; what a row imports, its process imports.
+This module does not import torch; a row's process imports what the row needs.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = ["Figures", "Outcome", "Report", "Row", "measure_rows", "outcome_of"]
 Figures = Mapping[str, Sequence[float]]
 """The figures of all rounds so far, by name."""
 Report = Callable[[Figures], None]
-"""Takes the figures whenever a round is finished; only the last call counts."""
+"""Receives the figures of all rounds so far after each round; only the last call counts."""
 
 _SHORTEST_S = 5.0
-"""A row is not begun with less: its process alone takes as long to start."""
+"""Minimum seconds that must be left to start a row; starting its process alone takes that long."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row to be measured; `measure` and `case` travel to another process."""
+    """Row to be measured; `measure` and `case` are pickled for its process."""
 
     what: str
     peer: str
@@ -43,19 +43,19 @@ class Row:
     measure: Callable[..., str]
     """Called with case, rounds and a `Report`; returns details for the table's end."""
     words: Callable[..., str]
-    """Called with the figures, and with those of the row `compared_with`, if that was measured."""
+    """Called with the figures, and those of the row `compared_with` or an empty mapping; returns the result as text."""
     case: Any
     rounds: int
     limit_s: float
     compared_with: str = ""
-    """The name of an earlier row, whose figures `adapt` gets as well."""
+    """Name of an earlier row; `words` and `adapt` get its figures."""
     adapt: Callable[[Any, Figures], Any] = lambda case, _: case
     """Called in this process; returns the case to measure, given the figures of the row `compared_with`."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a process reported; `error` is empty where the row was measured to its end."""
+    """Report of a row's process; `error` is empty if all rounds were measured."""
 
     figures: Figures
     details: str = ""
@@ -66,7 +66,7 @@ class Outcome:
 def measure_rows(
     rows: Sequence[Row], seconds: float = float("inf"), on_round: Callable[[int], None] = lambda _: None
 ) -> Iterator[Line]:
-    """Yield the line of each row as soon as it is measured; after `seconds` the rest says that no time was left."""
+    """Yield each row's line as soon as it is measured; rows not started within `seconds` say that no time was left."""
     deadline = time.monotonic() + seconds
     measured: dict[str, Figures] = {}
     for row in rows:
@@ -78,19 +78,19 @@ def measure_rows(
         case = row.adapt(row.case, compared) if compared else row.case
         outcome = outcome_of(replace(row, case=case), min(row.limit_s, left_s), on_round)
         if not outcome.figures:
-            found = f"not measured: {outcome.error or 'it reported no figures'}"
+            text = f"not measured: {outcome.error or 'it reported no figures'}"
         else:
             measured[row.what] = outcome.figures
-            found = row.words(outcome.figures, compared)
+            text = row.words(outcome.figures, compared)
             if outcome.error:
-                found += f"; not all rounds: {outcome.error}"
-        yield Line(row.what, row.peer, row.wanted, found, outcome.figures, outcome.details, outcome.traceback)
+                text += f"; not all rounds: {outcome.error}"
+        yield Line(row.what, row.peer, row.wanted, text, outcome.figures, outcome.details, outcome.traceback)
 
 
 def outcome_of(row: Row, limit_s: float, on_round: Callable[[int], None] = lambda _: None) -> Outcome:
-    """Measure a row in a process of its own, which is killed after `limit_s` seconds."""
+    """Measure a row in its own process, and kill that process after `limit_s` seconds."""
     context = multiprocessing.get_context("forkserver")
-    # Forked where its modules are imported already, which takes many seconds, and nothing has touched the GPU.
+    # The fork server has already imported the row's modules, which takes many seconds, and has not touched the GPU.
     context.set_forkserver_preload([getattr(row.measure, "func", row.measure).__module__])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_in_process, args=(sender, row.measure, row.case, row.rounds))
@@ -117,11 +117,11 @@ def outcome_of(row: Row, limit_s: float, on_round: Callable[[int], None] = lambd
 
 
 def _in_process(sender: Connection, measure: Callable[..., str], case: Any, rounds: int) -> None:
-    os.setsid()  # one group with the processes that it starts, a compiler's for instance
+    os.setsid()  # one process group with its children, such as a compiler's
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         outcome = Outcome({}, details=measure(case, rounds, sender.send))
-    except Exception as error:  # whatever it is, it is this row's text
+    except Exception as error:  # any error becomes this row's text
         outcome = Outcome({}, error=_first_line(error), traceback=traceback.format_exc())
     sender.send(outcome)
 

@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, cores, versions."""
+"""Describe the machine of a measurement: processor, cores, versions."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 
 def machine(packages: Sequence[str]) -> dict[str, str]:
-    """Return the machine and the versions of these packages, in words."""
-    found = {
+    """Return the machine and the versions of these packages, as text by name."""
+    facts = {
         "processor": _processor(),
         "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}, load {os.getloadavg()[0]:.1f}",
         "python": f"{platform.python_version()} on {platform.system()} {platform.release()}",
     }
     for package in packages:
         try:
-            found[package] = metadata.version(package)
+            facts[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            facts[package] = "not installed"
+    return facts
 
 
 def _processor() -> str:
@@ -32,7 +32,7 @@ def _processor() -> str:
 
 
 def memory_bytes(name: str) -> int:
-    """Return a figure of this process's memory: VmRSS, what it takes now, or VmHWM, the most that it took."""
+    """Return this process's memory: the current value for the name VmRSS, the peak for VmHWM."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    (found,) = (line for line in lines if line.startswith(f"{name}:"))
-    return 1024 * int(found.split()[1])
+    (match,) = (line for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(match.split()[1])

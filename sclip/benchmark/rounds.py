@@ -1,6 +1,6 @@
-"""Peers on the same work in turns: so that what else the machine does hits all alike.
+"""Run peers on the same work in turns, so that other load on the machine affects all of them alike.
 
-Time is what the process spent on its core, not what passed: other programs on the machine take turns with it.
+Rates are per second of the process's own CPU time, not of wall-clock time, because other programs share the cores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _Measured = TypeVar("_Measured")
 
 
 class BenchmarkError(RuntimeError):
-    """A benchmark that cannot run; the message says what to change."""
+    """Error of a benchmark that cannot run; the message says what to change."""
 
 
 def in_turns(
@@ -23,9 +23,9 @@ def in_turns(
     rounds: int,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> Iterator[dict[str, list[_Measured]]]:
-    """Call every peer with the number of every round, each round beginning with another peer.
+    """Call every peer with the number of every round; each round begins with another peer.
 
-    Yield what they did so far, after each round.
+    Yield the results of all rounds so far, after each round.
     """
     names = list(peers)
     measured: dict[str, list[_Measured]] = {name: [] for name in names}
@@ -42,9 +42,9 @@ def rates_of(
     rounds: Sequence[Sequence[_Work]],
     on_round: Callable[[int], None],
 ) -> dict[str, list[float]]:
-    """Run every peer on every round's work in turns; return what it did in a second of each round but the first.
+    """Run every peer on every round's work in turns; return its items a second in each round but the first.
 
-    A round has work of its own: no peer is faster for having seen it before.
+    Each round has its own work, so that no peer is faster because it has seen the work before.
     """
 
     def rate(peer: Callable[[Sequence[_Work]], None], number: int) -> float:

@@ -1,13 +1,14 @@
-"""What moving a sample costs each process of a run, and which of them would limit how many GPUs.
+"""Measure what moving a sample costs each process of a run, and model which process limits a cluster of many GPUs.
 
-`sclip benchmark scale`, on a Ray cluster of its own on this machine, bound to loopback. It measures the real stream
-with encoders that only copy finished rows (`scale_stream`). What a kind of process takes has a part for each worker
-and second, as an executor looks for work all the time, and a part for each sample; a process that all share also has
-a constant part. Runs of different numbers of workers and at different rates tell them apart. A first run has no
-limit, the others take half of its rate or less: on a machine that is full, processor time grows with the load. The
-rows of clusters are modelled from that: a process can use one core; a worker has some of its own, those of a node
-serve all its GPUs, and those of the cluster all GPUs. A worker has as many streams as its GPU needs readers, as the
-plan of a run gives it, and each of them costs what a worker's only one was measured to.
+`sclip benchmark scale` starts its own Ray cluster on this machine, bound to loopback. It measures the real stream with
+encoders that only copy finished rows (`scale_stream`). The cost of a kind of process has a part per worker and second,
+because an executor polls for work all the time, and a part per sample. Processes that all workers share also have a
+constant part. Runs with different numbers of workers and at different rates separate these parts. The first run has no
+rate limit. The others run at half its rate or less, because CPU time grows with the load on a fully used machine.
+
+The rows about clusters are modeled from these costs. A process can use one core. Some kinds of processes serve one
+worker, some all GPUs of a node, and some all GPUs of the cluster. A worker has as many streams as its GPU needs
+readers, as in the plan of a run. Each of them is assumed to cost as much as the single stream that was measured.
 """
 
 from __future__ import annotations
@@ -48,28 +49,28 @@ NAMES = {
 DEMANDS = {
     "ViT-B/32 by the plan's rule": 6000, "ViT-B/32 at half an H100's peak": 15_000, "ViT-L/14 by the plan's rule": 1100,
 }  # fmt: skip
-"""Images a second of one GPU."""
+"""Images that one GPU takes in a second."""
 GPUS, GPUS_OF_NODE = (8, 64, 512), 8
 _SHARDS, _TARS = 128, 4
-"""Visits, one round of the order; and the files that they read, over and over."""
+"""Shard visits, which are one round of the order; and the tar files that the visits read repeatedly."""
 _FEWEST_STEPS = 16
 _GPU_IMAGE = 224
-"""Image by which the rows of a block are chosen."""
+"""Image size in pixels from which the number of rows in a block is computed."""
 
 
 class Cost(NamedTuple):
-    """Cores that a kind of process takes."""
+    """Cores that a kind of process uses."""
 
     worker: float
-    """For each worker, of one stream each, however few samples it takes."""
+    """Cores for each worker with one stream, independent of its samples."""
     sample: float
-    """For each sample a second, over all workers."""
+    """Cores for each sample a second, over all workers."""
     constant: float = 0.0
-    """Of a shared process, however few workers there are."""
+    """Cores of a shared process, independent of the number of workers."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare the options of this benchmark."""
     arguments.add_argument(
         "--samples", type=int, default=65_536, help="samples of each measurement (default: 65,536)"
     )
@@ -86,34 +87,34 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
-    """Measure, and model clusters; raises BenchmarkError for what the user can put right."""
+    """Measure the costs and model clusters. Raises BenchmarkError for errors that the user can fix."""
     if min(options.share, *options.workers) < 1 or options.image_size < 32:
         raise BenchmarkError("--share, --workers: 1 or more; --image-size: 32 or more")
     if len(set(options.workers)) < 2:
         raise BenchmarkError(
             "--workers: two different numbers, to tell what a worker costs from what a sample costs"
         )
-    enough = max(_SHARDS, _FEWEST_STEPS * options.share * max(options.workers))
-    if options.samples < enough:
-        raise BenchmarkError(f"--samples: {enough:,} or more, {_FEWEST_STEPS} batches for each worker")
-    os.environ["RAY_ADDRESS"] = "local"  # never somebody's cluster, whose nodes may be busy
+    min_samples = max(_SHARDS, _FEWEST_STEPS * options.share * max(options.workers))
+    if options.samples < min_samples:
+        raise BenchmarkError(f"--samples: {min_samples:,} or more, {_FEWEST_STEPS} batches for each worker")
+    os.environ["RAY_ADDRESS"] = "local"  # never an existing cluster, whose nodes may be busy
     measured, per_shard = [], options.samples // _SHARDS
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         try:
             capacity = cluster.connect()
-            logging.getLogger("ray.data").setLevel(logging.ERROR)  # a line for each stream that ends
+            logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs a line for each stream that ends
             shards = make(Path(folder), _TARS * per_shard, per_shard, None, None, lambda: capacity.cpus)
             store = ray.cluster_resources().get("object_store_memory", 0.0)
-            most, full = max(options.workers), 0.0
+            max_workers, full = max(options.workers), 0.0
             for number, (workers, pace) in enumerate(
-                [(1, 0.0), *((n, 1 / 2) for n in options.workers), (most, 1 / 4)]
+                [(1, 0.0), *((n, 1 / 2) for n in options.workers), (max_workers, 1 / 4)]
             ):
                 plan = _plan(shards, options, workers, capacity.cpus)
                 encoder = copying_encoder(plan.config, plan.image_size)
-                found = loads(plan, workers, 0.1 * capacity.cpus / workers, encoder, pace * full)
+                load = loads(plan, workers, 0.1 * capacity.cpus / workers, encoder, pace * full)
                 if pace:
-                    measured.append(found)
-                full = full or found["worker"].per_s
+                    measured.append(load)
+                full = full or load["worker"].per_s
                 on_round(number)
         finally:
             ray.shutdown()
@@ -145,20 +146,20 @@ def _plan(shards: Shards, options: argparse.Namespace, workers: int, cpus: float
 
 
 def fitted(of_kind: Sequence[Load], is_shared: bool = False) -> Cost:
-    """Return the cost by which the cores of all loads are met best; no part of it is negative."""
+    """Fit the cost that best explains the cores of all loads, by non-negative least squares."""
     sizes = np.array([(load.workers, load.per_s, 1.0)[: 2 + is_shared] for load in of_kind], np.float64)
     scale = sizes.max(axis=0)
-    found, _ = nnls(sizes / scale, np.array([load.cores for load in of_kind]))
-    return Cost(*(found / scale).tolist())
+    solution, _ = nnls(sizes / scale, np.array([load.cores for load in of_kind]))
+    return Cost(*(solution / scale).tolist())
 
 
 def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float]:
-    """Return the cores that the busiest process of each kind would need, where there are enough readers and encoders.
+    """Return the cores that the busiest process of each kind would need, with enough readers and encoders.
 
     Args:
-        costs: by kind.
-        gpus: of the cluster.
-        per_s: images that each of them takes in a second.
+        costs: cost of each kind of process.
+        gpus: GPUs of the cluster.
+        per_s: images that each GPU takes in a second.
     """
     served = {"gcs": gpus, "statistics": gpus, "driver": gpus}
     served |= dict.fromkeys(("raylet", "agents"), min(gpus, GPUS_OF_NODE)) | {"worker": 1}
@@ -173,20 +174,20 @@ def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float
 
 
 def streams(costs: Mapping[str, Cost], per_s: float) -> int:
-    """Return the fewest streams of a worker whose readers bring so many samples a second."""
+    """Return the fewest streams of a worker whose readers deliver `per_s` samples a second."""
     reader = costs["reader"]
     return max(1, math.ceil(per_s * reader.sample / max(0.1, 1 - reader.worker)))
 
 
 def _measured(kind: str, of_kind: Sequence[Load], cost: Cost) -> Line:
-    figures = {name: [float(getattr(of, name)) for of in of_kind] for name in Load._fields}
-    found = ", ".join(
-        f"{1e6 * of.cores / of.per_s:.1f} with {of.workers} at {of.per_s:,.0f}" for of in of_kind
+    figures = {name: [float(getattr(load, name)) for load in of_kind] for name in Load._fields}
+    words = ", ".join(
+        f"{1e6 * load.cores / load.per_s:.1f} with {load.workers} at {load.per_s:,.0f}" for load in of_kind
     )
     constant = f", {cost.constant:.3f} in all" if cost.constant else ""
     fit = f"as {cost.worker:.3f} of a core for each worker and {1e6 * cost.sample:.1f} a sample{constant}"
     return Line(
-        f"microseconds a sample, {NAMES[kind]}", "", "", f"{found} a second, {fit}",
+        f"microseconds a sample, {NAMES[kind]}", "", "", f"{words} a second, {fit}",
         figures | {"core_of_worker": [cost.worker], "sample_s": [cost.sample], "constant": [cost.constant]},
     )  # fmt: skip
 
@@ -195,9 +196,9 @@ def _modelled(costs: Mapping[str, Cost], gpus: int, demand: str) -> Line:
     needed = cores(costs, gpus, DEMANDS[demand])
     busiest = max(needed, key=needed.__getitem__)
     share = 1 / max(1.0, needed[busiest])
-    of_gpu = streams(costs, DEMANDS[demand])
-    found = f"{100 * share:.3g} %, {of_gpu} streams a GPU: {NAMES[busiest]} would need {needed[busiest]:.2f} cores"
+    num_streams = streams(costs, DEMANDS[demand])
+    words = f"{100 * share:.3g} %, {num_streams} streams a GPU: {NAMES[busiest]} would need {needed[busiest]:.2f} cores"
     return Line(
-        f"modelled: {gpus} GPUs, {DEMANDS[demand]:,} images a second each, {demand}", "", "100 %", found,
-        {"share": [share]} | {f"{kind}_cores": [of_kind] for kind, of_kind in needed.items()},
+        f"modelled: {gpus} GPUs, {DEMANDS[demand]:,} images a second each, {demand}", "", "100 %", words,
+        {"share": [share]} | {f"{kind}_cores": [kind_cores] for kind, kind_cores in needed.items()},
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""The stream with encoders that only copy finished rows, and the processor time of every process that takes part.
+"""Run the stream with encoders that only copy finished rows, and measure the CPU time of each process in it.
 
-Real tars, readers, Ray Data graphs and batches; workers are actors that take batches and do nothing with them. What is
-left is what moving a sample costs. Every row brings along when it was read: a stage's processor time is divided by the
-rows that it did in that time, however far it runs ahead of the next one.
+Tars, readers, Ray Data graphs and batches are real; workers are actors that take batches and discard them. What remains
+is the cost of moving a sample. Every row carries the time when it was read. So a stage's CPU time is divided by the
+rows that this stage handled in that time, however far it runs ahead of the next stage.
 """
 
 from __future__ import annotations
@@ -33,28 +33,28 @@ _KINDS = {
     "SplitCoordinator": "coordinator", "CopyingEncoder": "encoder", "_Taker": "worker", "_StatsActor": "statistics",
     "gcs_server": "gcs", "raylet/raylet": "raylet", "ray::": "reader", "default_worker.py": "reader",
 }  # fmt: skip
-"""By a part of its command line; the first one counts. Processes of tasks have no name of their own."""
+"""Kind of a process, by a part of its command line; the first match counts. Task processes have no specific name."""
 PER_WORKER = ("worker", "coordinator", "reader", "encoder")
 SHARED = ("gcs", "statistics", "driver", "raylet", "agents")
-"""agents: Ray's other processes of a node, for its dashboard, logs and environments."""
+"""`agents` are Ray's other processes on a node, for its dashboard, logs and environments."""
 _IDLE_S, _LOOK_S = 4.0, 0.5
 _WARM_UP = 0.2
-"""Share of a stage's rows that do not count: its processes start and import while they come."""
+"""Share of a stage's rows that is not counted: while the first rows come, its processes still start and import."""
 
 Times = NDArray[np.float64]
-"""[n, 2]: when it was, in seconds since 1970, and how many rows."""
+"""[n, 2]: time in seconds since 1970, and number of rows at that time."""
 
 
 def copying_encoder(config: Config, image_size: int) -> type[Any]:
-    """Return the class of an encoder that gives out copies of finished rows, of the sizes that the real one makes."""
+    """Return an encoder class that yields copies of finished rows with the shapes and dtypes of the real encoder."""
     from sclip.data.encode import Encoder
 
-    nothing = {col.ENTRY: 0, col.PLACE: 0, col.INDEX: 0, col.STATUS: col.END}
-    made = Encoder(config, image_size)(pa.Table.from_pylist([nothing], schema=READ_SCHEMA))
-    sizes = {name: (made[name].shape[1:], made[name].dtype) for name in col.MODEL_COLUMNS}
+    end_row = {col.ENTRY: 0, col.PLACE: 0, col.INDEX: 0, col.STATUS: col.END}
+    encoded = Encoder(config, image_size)(pa.Table.from_pylist([end_row], schema=READ_SCHEMA))
+    sizes = {name: (encoded[name].shape[1:], encoded[name].dtype) for name in col.MODEL_COLUMNS}
 
     class CopyingEncoder:
-        """It takes a block of samples; `image_digest` says when each was read, in microseconds since 1970."""
+        """Encoder of a block of samples; `image_digest` holds each sample's read time in microseconds since 1970."""
 
         def __init__(self, config: Config, image_size: int) -> None:
             rows = config.data.block_samples
@@ -76,17 +76,17 @@ def copying_encoder(config: Config, image_size: int) -> type[Any]:
 
 
 class Load(NamedTuple):
-    """What the processes of a kind did together."""
+    """Load of all processes of a kind together."""
 
     workers: int
     per_s: float
-    """Samples a second of all of them."""
+    """Samples that all of them handle in a second."""
     cores: float
 
 
 @dataclass(frozen=True)
 class _Taken:
-    """When the rows of a worker were read, encoded and taken."""
+    """Times at which the rows of a worker were read, encoded and taken."""
 
     read: Times
     encoded: Times
@@ -94,13 +94,13 @@ class _Taken:
 
 
 class _Taker:
-    """A worker that takes its batches."""
+    """Worker that takes its batches and discards them."""
 
     def ready(self) -> None:
-        """Return once the actor is there."""
+        """Return once the actor has started."""
 
     def take(self, plan: StreamPlan, rank: int, world_size: int, encoder: type[Any], per_s: float) -> _Taken:
-        """Take all batches of a worker, `per_s` rows a second at the most."""
+        """Take all batches of a worker, at most `per_s` rows a second (0: no limit)."""
         read, encoded, taken = [np.zeros(0)], [], []
         started, rows = 0.0, 0
         for batch in batches_of(feeds_of(plan, rank, world_size, encoder), plan.order, rank, world_size):
@@ -116,7 +116,7 @@ class _Taker:
 
 
 class _CpuRecord:
-    """Processor time of this process and of all that it has started, by their kinds, over time."""
+    """CPU time of this process and all its descendants over time, by kind."""
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[int, float], str] = {}
@@ -124,42 +124,42 @@ class _CpuRecord:
         self._looks: list[dict[tuple[int, float], float]] = []
 
     def look(self) -> None:
-        """Note the time of every process; one that has gone counts up to the last look."""
-        import psutil  # Ray brings it along, on a path that is there once Ray is imported
+        """Record the CPU time of every process; a process that has ended keeps its last value."""
+        import psutil  # Ray bundles it, on a path that exists once Ray is imported
 
         this = psutil.Process()
-        found = dict(self._looks[-1]) if self._looks else {}
+        snapshot = dict(self._looks[-1]) if self._looks else {}
         for process in [this, *this.children(recursive=True)]:
             try:
                 key, times = (process.pid, process.create_time()), process.cpu_times()
                 kind = _kind(process.pid, " ".join(process.cmdline()))
             except psutil.Error:
                 continue
-            found[key] = times.user + times.system
+            snapshot[key] = times.user + times.system
             if self._kinds.get(key, "reader") == "reader":  # an actor's process has no name at first
                 self._kinds[key] = kind
         self._at.append(time.time())
-        self._looks.append(found)
+        self._looks.append(snapshot)
 
     def watch(
         self, pending: Sequence[ray.ObjectRef] = (), for_s: float = float("inf")
     ) -> tuple[float, float]:
-        """Look again and again until all is there, or for some seconds; return when it began and ended."""
+        """Call `look` repeatedly until `pending` is complete or `for_s` seconds passed; return (start, end) times."""
         self.look()
         started = time.time()
         while time.time() - started < for_s:
-            _, waits = (
+            _, unfinished = (
                 ray.wait(list(pending), num_returns=len(pending), timeout=_LOOK_S) if pending else ([], [])
             )
             if not pending:
                 time.sleep(_LOOK_S)
             self.look()
-            if pending and not waits:
+            if pending and not unfinished:
                 break
         return started, self._at[-1]
 
     def seconds(self, kind: str, start: float, stop: float) -> float:
-        """Return what the processes of a kind took from one time to another."""
+        """Return the CPU seconds of a kind's processes between two times."""
         total = 0.0
         for key, of_process in self._kinds.items():
             if of_process == kind:
@@ -178,10 +178,10 @@ def _kind(pid: int, command: str) -> str:
 def loads(
     plan: StreamPlan, workers: int, worker_cpus: float, encoder: type[Any], per_s: float = 0.0
 ) -> dict[str, Load]:
-    """Return what the processes of each kind do while so many workers take the batches of a plan.
+    """Return the load of each kind of process while `workers` workers take the batches of a plan.
 
-    What shared processes do without any stream is left out. All workers together take at most `per_s` samples a
-    second; 0: as many as come.
+    The load of shared processes without any stream is subtracted. All workers together take at most `per_s` samples a
+    second; 0 means no limit.
     """
     record = _CpuRecord()
     takers = [ray.remote(num_cpus=worker_cpus)(_Taker).remote() for _ in range(workers)]
@@ -195,20 +195,20 @@ def loads(
     for taker in takers:
         ray.kill(taker)
     of_stages = {
-        "reader": _joined(of.read for of in taken), "encoder": _joined(of.encoded for of in taken),
-        "worker": _joined(of.taken for of in taken),
+        "reader": _joined(worker.read for worker in taken), "encoder": _joined(worker.encoded for worker in taken),
+        "worker": _joined(worker.taken for worker in taken),
     }  # fmt: skip
-    found = {}
+    by_kind = {}
     for kind in (*PER_WORKER, *SHARED):
         stage = "encoder" if kind == "coordinator" else "worker" if kind in SHARED else kind
         start, stop = _window(of_stages[stage])
         rows = _rows(of_stages[stage], start, stop)
         cores = record.seconds(kind, start, stop) / (stop - start)
-        if kind in SHARED:  # they serve all stages, which need not keep step
+        if kind in SHARED:  # they serve all stages, which may run at different speeds
             rows = sum(_rows(times, start, stop) for times in of_stages.values()) / len(of_stages)
             cores -= record.seconds(kind, *idle) / (idle[1] - idle[0])
-        found[kind] = Load(workers, rows / (stop - start), max(0.0, cores))
-    return found
+        by_kind[kind] = Load(workers, rows / (stop - start), max(0.0, cores))
+    return by_kind
 
 
 def _joined(times: Iterable[Times]) -> Times:
@@ -217,12 +217,12 @@ def _joined(times: Iterable[Times]) -> Times:
 
 
 def _window(times: Times) -> tuple[float, float]:
-    """Return start and stop of what counts of a stage."""
+    """Return the start and stop time of the rows of a stage that count."""
     rows = np.cumsum(times[:, 1])
     first = int(np.searchsorted(rows, _WARM_UP * rows[-1]))
     return float(times[first, 0]), float(times[-1, 0])
 
 
 def _rows(times: Times, start: float, stop: float) -> float:
-    """Return the rows of a stage after a time up to another."""
+    """Return the number of a stage's rows after `start` and up to `stop`."""
     return float(times[(times[:, 0] > start) & (times[:, 0] <= stop), 1].sum())

@@ -1,10 +1,9 @@
-"""Our parser beside SceneGraphParser: captions a second on one core, or with `--gold` how right its graphs are.
+"""Compare our parser with SceneGraphParser: captions a second on one core, or with `--gold` the accuracy of graphs.
 
-The speed is that of parsing and of negatives, also beside spaCy alone; `sclip.benchmark.graph_quality` scores graphs.
-
-SceneGraphParser (github.com/vacancy/SceneGraphParser) is the rule-based parser of the field, on the same spaCy pipeline
-and called as its README does. Our pipeline alone bounds what rules can leave of it; spaCy's own are loaded as its
-users load them.
+Speed covers parsing and negatives, and is also compared with spaCy alone. `sclip.benchmark.graph_quality` scores
+graphs. SceneGraphParser (github.com/vacancy/SceneGraphParser) is the field's rule-based parser. It uses the same spaCy
+pipeline and is called as in its README. The speed of our spaCy pipeline alone is an upper bound for our parser. The
+other spaCy rows load their pipelines as spaCy's users do.
 """
 
 from __future__ import annotations
@@ -36,20 +35,20 @@ PIPELINE = "sclip's spaCy alone"
 SAME, MORE = "spaCy, same components", "spaCy, with lemmatizer"
 SCENE_GRAPH_PARSER = "SceneGraphParser (SGP)"
 LONG = (150, 1000)
-"""Words of the long captions, of which only a window is parsed."""
+"""Numbers of words of the long captions; only a window of a long caption is parsed."""
 PEERS = {"its spaCy alone": PIPELINE, "SGP": SCENE_GRAPH_PARSER, "spaCy": SAME}
-"""What rates are told as multiples of, by short name."""
+"""Peers by short name; each rate is also given as a multiple of theirs."""
 MISSING = "not installed: pip install '.[benchmark]'"
 
 _BATCH = 256
 _FEWER = 8
-"""Long captions in a round: so many times fewer than others."""
+"""Factor by which a round has fewer long captions than others."""
 _JOINED = 30
-"""Generated captions for each of the others, of which the long ones are made."""
+"""Extra captions to generate for one long caption of every length in `LONG`."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare the options of this benchmark."""
     arguments.add_argument(
         "--captions", type=Path, metavar="FILE", help="one a line, or COCO's .json (default: generated ones)"
     )
@@ -71,20 +70,20 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
-    """Measure; raises BenchmarkError for what the user can put right."""
+    """Measure all rows. Raises BenchmarkError for errors that the user can fix."""
     if options.count < 1 or options.rounds < 1:
         raise BenchmarkError("--count and --rounds: 1 or more")
     if (options.gold is None) != (options.wordnet is None) or (options.gold and options.captions):
         raise BenchmarkError("--gold FILE and --wordnet FOLDER go together, without --captions")
-    wanted = options.count * (options.rounds + 1)
+    needed = options.count * (options.rounds + 1)
     try:
         if options.gold:
             return graph_quality.table(options.gold, options.wordnet, Parser(options.spacy_model))
-        given = read(options.captions) if options.captions else generated(wanted + _JOINED * wanted // _FEWER)
+        pool = read(options.captions) if options.captions else generated(needed + _JOINED * needed // _FEWER)
         parser = Parser(options.spacy_model)
     except (CaptionsError, ParserError, OSError) as error:
         raise BenchmarkError(str(error)) from error
-    captions = list(dict.fromkeys(given))  # no caption twice: a parser remembers words
+    captions = list(dict.fromkeys(pool))  # no caption twice, because a parser caches words
     rounds = _rounds(captions, options.count, options.rounds)
     if not rounds:
         raise BenchmarkError(
@@ -95,12 +94,12 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     lines = [line_of(name, rates) for name in (OURS, VERIFIED, GRAPHS, PIPELINE, SAME, MORE)]
     bare = _on_window(peers[PIPELINE])
     for number, words in enumerate(LONG):
-        texts = joined(captions[wanted + number :: len(LONG)], words)
+        texts = joined(captions[needed + number :: len(LONG)], words)
         long_rounds = _rounds(texts, options.count // _FEWER, options.rounds)
-        name, found = f"sclip, {words:,} words", f"too few captions to make captions of {words:,} words"
+        name, text = f"sclip, {words:,} words", f"too few captions to make captions of {words:,} words"
         if long_rounds:
-            of_long = rates_of({name: peers[OURS], PIPELINE: bare}, long_rounds, on_round)
-        lines.append(line_of(name, of_long) if long_rounds else Line(name, "", "", found, {}))
+            long_rates = rates_of({name: peers[OURS], PIPELINE: bare}, long_rounds, on_round)
+        lines.append(line_of(name, long_rates) if long_rounds else Line(name, "", "", text, {}))
     lines.append(line_of(SCENE_GRAPH_PARSER, rates))
     used = [caption for of_round in rounds for caption in of_round]
     mean_words = sum(len(caption.split()) for caption in used) / len(used)
@@ -117,19 +116,19 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def line_of(name: str, rates: Mapping[str, Sequence[float]]) -> Line:
-    """Return the row of a peer: captions a second, and as multiples of others' of the same rounds."""
+    """Return the row of a peer: captions a second, and ratios to other peers in the same rounds."""
     if name not in rates:
         return Line(name, "", "", MISSING, {})
-    found = f"{spread(rates[name], 0)} captions/s"
+    words = f"{spread(rates[name], 0)} captions/s"
     for short, other in PEERS.items():
         if other in rates:
             ratios = [one / two for one, two in zip(rates[name], rates[other], strict=True)]
-            found += f", {median(ratios):.2f} x {short}"
-    return Line(name, "", "", found, {"per_s": rates[name]})
+            words += f", {median(ratios):.2f} x {short}"
+    return Line(name, "", "", words, {"per_s": rates[name]})
 
 
 def _rounds(captions: Sequence[str], count: int, rounds: int) -> list[Sequence[str]]:
-    """Return the captions of each round and of the first, which is not counted; none where they are too few."""
+    """Split captions into one uncounted round and the counted rounds; return [] if there are too few captions."""
     count = min(max(1, count), len(captions) // (rounds + 1))
     return [captions[at : at + count] for at in range(0, count * (rounds + 1), count)] if count else []
 
@@ -137,7 +136,7 @@ def _rounds(captions: Sequence[str], count: int, rounds: int) -> list[Sequence[s
 def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
     model = ModelConfig()
     tokenizer = Tokenizer(model)
-    pipeline = parser._nlp  # the very one that the parser runs
+    pipeline = parser._nlp  # the same object that the parser runs
     unused = [name for name in spacy.load(pipeline.path).component_names if name not in pipeline.pipe_names]
     same = spacy.load(pipeline.path, exclude=unused)
     more = spacy.load(pipeline.path, exclude=["ner", "senter"])

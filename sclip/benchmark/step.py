@@ -1,8 +1,8 @@
-"""The training step beside its peers: time, operations, memory, and how long a checkpoint holds it up.
+"""Compare the training step with its peers: time, operations, memory, and how long a checkpoint stops training.
 
-`sclip benchmark step`, or `python -m sclip.benchmark.step` where only torch and open_clip are installed. On a
-GPU ViT-B/32 and ViT-L/14 are measured, with batches as large as its memory allows; on a CPU a small ViT. Each row has a
-process of its own, and is printed and written as soon as it is measured.
+Run `sclip benchmark step`, or `python -m sclip.benchmark.step` if only torch and open_clip are installed. On a GPU it
+measures ViT-B/32 and ViT-L/14, with batches as large as the GPU's memory allows; on a CPU it measures a small ViT.
+Each row has its own process, and is printed and written as soon as it is measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROWS_ON_CPU, ROWS_ON_GPU = 32, 2048
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare the options of this benchmark."""
     add = arguments.add_argument
     add("--rounds", type=int, default=5, help="measured rounds (default: 5)")
     add(
@@ -68,7 +68,7 @@ def run(
     on_round: Callable[[int], None],
     on_row: Callable[[str], None] = lambda _: None,
 ) -> Table:
-    """Measure all rows, and give each to `on_row` as text; raises BenchmarkError for what the user can put right."""
+    """Measure all rows; call `on_row` with each as text. Raises BenchmarkError for errors that the user can fix."""
     started = time.monotonic()
     rows, shown = _planned(options)
     column_widths = widths([HEAD, *((row.what, row.peer, row.wanted, "") for row in rows)])
@@ -84,10 +84,10 @@ def run(
 
 
 def _planned(options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
-    """Return the rows that are asked for, and what they will be measured on."""
+    """Return the requested rows, and a description of the device and machine that measure them."""
     if options.rounds < 1 or (options.rows is not None and (options.rows < 8 or options.rows % 8)):
         raise BenchmarkError("--rows: a multiple of 8; --rounds: 1 or more")
-    # Not at the top: printing the table of a file needs no torch.
+    # Not imported at the top: printing the table of a file needs no torch.
     import torch
 
     from sclip.benchmark.step_cases import SMALL_NAME, Case
@@ -122,7 +122,7 @@ def _planned(options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
 
 
 def _write(path: Path, table: Table) -> None:
-    """Replace the file at once, so that it is whole whenever this process ends."""
+    """Replace the file atomically, so that it is complete whenever this process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(json.dumps(table.to_json(), indent=1) + "\n")
@@ -130,7 +130,7 @@ def _write(path: Path, table: Table) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Print each row as it is measured; 0, or 2 where nothing can be measured or the usage is wrong."""
+    """Print each row as it is measured; return 0, or 2 if nothing can be measured or the usage is wrong."""
     parser = argparse.ArgumentParser(
         prog="sclip benchmark step",
         description=__doc__,

@@ -1,7 +1,7 @@
-"""What the benchmark of a step runs: a batch of random images and captions, our step, and open_clip's own.
+"""Define what the step benchmark runs: a batch of random images and captions, our step, and open_clip's step.
 
-Captions are as long as COCO's (13 tokens, deviation 3.4, start and end included) or fill the context; their words are
-random, which does not change how much is computed. Needs torch and open_clip alone: no Ray, spaCy or table library.
+Captions are as long as COCO's (13 tokens, deviation 3.4, start and end included) or fill the context. Their words are
+random, which does not change the amount of computation. Of large libraries, only torch and open_clip are imported.
 """
 
 from __future__ import annotations
@@ -46,31 +46,31 @@ CONTEXT, START, END = 77, 49406, 49407
 COCO_TOKENS, COCO_DEVIATION = 13.0, 3.4
 """Mean and deviation of the lengths of val2017's captions, in CLIP's tokens."""
 NEGATIVES, TRIPLES = 0.8, (1, 4)
-"""Share of captions with a negative, and fewest and most triples of a caption: about COCO's."""
+"""Share of captions with a negative, and minimum and maximum triples of a caption: about COCO's values."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, its batch, and how the step is computed."""
+    """Model, batch, and settings of a step."""
 
     model: str
     rows: int
-    """Batch size; on a GPU the most that is wanted, where `sized_by_memory`."""
+    """Batch size; on a GPU with `sized_by_memory`, its maximum."""
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     sized_by_memory: bool = True
-    """On a GPU, look how many rows its free memory holds."""
+    """Whether a GPU's free memory limits the rows."""
     parts: int = 1
-    """Equal parts that the batch is computed in (GradCache)."""
+    """Number of equal parts in which the batch is computed (GradCache)."""
     kee: bool = False
-    """With the knowledge encoder, and one negative for most captions."""
+    """Whether the step has the knowledge encoder, and one negative for most captions."""
     full: bool = False
-    """Captions fill the context."""
+    """Whether captions fill the context."""
     compile: bool = False
     checkpointing: Literal["none", "block", "selective"] = "none"
     """Activation checkpointing."""
     sharding: Literal["none", "ddp", "fsdp"] = "none"
-    """Other than none: over a process group of one rank."""
+    """Any value except "none" uses a process group of one rank."""
 
 
 def add_small_model() -> None:
@@ -111,7 +111,7 @@ def columns_of(case: Case, seed: int = 0) -> dict[str, NDArray[Any]]:
 
 @contextlib.contextmanager
 def process_group(case: Case) -> Iterator[None]:
-    """Make this process the only rank of a process group, where the case is sharded."""
+    """Make this process the only rank of a process group if the case is sharded."""
     if case.sharding == "none":
         yield
         return
@@ -125,10 +125,10 @@ def process_group(case: Case) -> Iterator[None]:
 
 
 class Ours:
-    """Our training step on one batch, which lies on the device."""
+    """Our training step on one batch that is already on the device."""
 
     def __init__(self, case: Case) -> None:
-        """Build the model from random weights; `load` must follow."""
+        """Build the model with random weights; call `load` before the first step."""
         self.case, self._device = case, torch.device(case.device)
         width = open_clip.get_model_config(case.model)["text_cfg"]["width"]
         sharding: Literal["ddp", "fsdp"] = "ddp" if case.sharding == "ddp" else "fsdp"
@@ -149,7 +149,7 @@ class Ours:
         self.optimizer = make_optimizer(self.model, train)
 
     def load(self, rows: int) -> None:
-        """Make a batch of so many rows the one to train on."""
+        """Make a batch of `rows` rows to train on."""
         columns = columns_of(replace(self.case, rows=rows))
         self.flops = self._count(columns)
         """Operations of a step."""
@@ -170,7 +170,7 @@ class Peer:
     """`open_clip_train.train.train_one_epoch` on one batch, with the optimizer of its main program."""
 
     def __init__(self, case: Case) -> None:
-        """Build the model from random weights; `load` must follow."""
+        """Build the model with random weights; call `load` before the first step."""
         logging.getLogger().setLevel(logging.ERROR)
         self.case, self._device = case, torch.device(case.device)
         torch.manual_seed(0)
@@ -187,13 +187,13 @@ class Peer:
         )
 
     def load(self, rows: int) -> None:
-        """Make a batch of so many rows the one to train on."""
+        """Make a batch of `rows` rows to train on."""
         columns = columns_of(replace(self.case, rows=rows))
         image = torch.from_numpy(columns["image"]).to(self._device).float().div_(255)
         self._batch = (image, torch.from_numpy(columns["text"]).long().to(self._device))
 
     def __call__(self, steps: int = 1) -> None:
-        """Train an epoch of so many steps, each on the same batch."""
+        """Train an epoch of `steps` steps on the same batch."""
         from open_clip_train.train import train_one_epoch  # type: ignore[import-untyped]
 
         image, text = self._batch
@@ -208,7 +208,7 @@ class Peer:
 
 
 class _Epoch:
-    """The data source that `train_one_epoch` expects: one batch several times."""
+    """Data source for `train_one_epoch` that repeats one batch."""
 
     def __init__(self, image: Tensor, text: Tensor, times: int) -> None:
         self.batch = (image, text)
@@ -216,7 +216,7 @@ class _Epoch:
         self.num_batches, self.num_samples = times, times * len(image)
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the number of the epoch, which changes nothing here."""
+        """Do nothing; `train_one_epoch` calls this for each epoch."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter([self.batch] * self.num_batches)

@@ -1,4 +1,4 @@
-"""Which rows the benchmark of a step has on a device, those worth most first: time may end before the last one."""
+"""List the rows of the step benchmark for a device, the most valuable first, because time may run out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["rows_of"]
 
 TRAIN_ONE_EPOCH = "open_clip_train's train_one_epoch"
 LIMIT_S, LIMIT_COMPILE_S = {"cpu": 900.0, "cuda": 75.0}, {"cpu": 900.0, "cuda": 150.0}
-"""Of one row; a compiler's first step takes a minute or more."""
+"""Seconds for one row; the first compiled step takes a minute or more."""
 PARTS = 8
 SWITCHES: list[dict[str, Any]] = [
     {"compile": True},
@@ -28,16 +28,16 @@ SWITCHES: list[dict[str, Any]] = [
     {"precision": "fp32"},
     {"precision": "bf16"},
 ]
-"""What one row each changes of the plain step."""
+"""Changes to the plain step; each has its own row."""
 
 
 def rows_of(
     case: Case, models: dict[str, tuple[int, str]], rounds: int, trace_folder: Path | None
 ) -> list[Row]:
-    """Return all rows; `models` are those measured with every switch: the batch wanted, and the MFU wanted, of each.
+    """Return all rows. Each model in `models`, with its batch and its target MFU, is measured with every switch.
 
-    The case is the step as the flags say, and the batch of the rows with a peer. Without a folder for its trace no
-    step is profiled.
+    `case` holds the settings of the flags, and the batch of the rows with a peer. No step is profiled without
+    `trace_folder`.
     """
     limit_s = (LIMIT_COMPILE_S if case.compile else LIMIT_S)[case.device]
     row = partial(Row, rounds=rounds, limit_s=limit_s)
@@ -89,7 +89,7 @@ def rows_of(
 
 
 def _as_large(case: Case, plain: Figures) -> Case:
-    """Return the case with the batch that the plain step took."""
+    """Return the case with the batch of the plain step."""
     return replace(case, rows=int(plain["rows"][0]), sized_by_memory=False)
 
 

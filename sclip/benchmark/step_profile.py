@@ -1,4 +1,4 @@
-"""Which kernels a training step spends its time in, and how long the GPU waits: as a trace and as text."""
+"""Profile which kernels a training step spends its time in and how long the GPU waits, as a trace and as text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRACE = "step-trace.json.gz"
 
 
 def profiled(case: Case, rounds: int, report: Report, folder: Path) -> str:
-    """Write the trace of some steps into a folder; return the operations, on a GPU the kernels, that take the time."""
+    """Write a trace of some steps into a folder; return the operations (on a GPU: kernels) that take the most time."""
     prepare(case)
     with process_group(case):
         ours = Ours(case)
@@ -45,7 +45,7 @@ def profiled(case: Case, rounds: int, report: Report, folder: Path) -> str:
         span = max(e.time_range.end for e in on_device) - min(e.time_range.start for e in on_device)
         long = [wait_us for wait_us in waits if wait_us > LONG_US]
         figures |= {
-            # Kernels take as long under the profiler as without it; launching them does not.
+            # The profiler does not slow down kernels, but it slows down their launches.
             "idle": [max(0.0, 1 - (span - sum(waits)) / (1e6 * seconds))],
             "idle_profiled": [sum(waits) / span],
             "longest_gap_us": [max(waits, default=0.0)],
@@ -66,7 +66,7 @@ def profiled(case: Case, rounds: int, report: Report, folder: Path) -> str:
 
 
 def profiled_words(figures: Figures, _: Figures) -> str:
-    """Return how long the step takes, and for what share of it no kernel runs."""
+    """Return the time of a step and, on a GPU, the share of it in which no kernel runs."""
     step = f"{1e3 * figures['step_s'][0]:.1f} ms, batch {figures['rows'][0]:.0f}"
     return (
         f"no kernel runs {figures['idle'][0]:.1%} of {step}" if "idle" in figures else f"operations of {step}"
@@ -83,12 +83,12 @@ def _seconds(ours: Ours) -> float:
 
 
 def kernels(events: Iterable[Any]) -> list[Any]:
-    """Return what ran on the GPU itself: the operators that launched it carry its time a second time."""
+    """Return the events of the GPU itself; the operators that launched them report the same time again."""
     return [e for e in events if e.device_type.name == "CUDA" and not e.is_user_annotation]
 
 
 def gaps(intervals: Iterable[tuple[float, float]]) -> list[float]:
-    """Return the times between intervals (start, end) in which none runs; those of several streams overlap."""
+    """Return the lengths of the gaps that no interval (start, end) covers; intervals of several streams overlap."""
     waits: list[float] = []
     until: float | None = None
     for start, end in sorted(intervals):

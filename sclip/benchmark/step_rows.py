@@ -1,7 +1,7 @@
-"""What the benchmark of a step measures, a pair of functions for each kind of row.
+"""Measure the rows of the step benchmark, with a pair of functions for each kind of row.
 
-The first takes a case and reports figures after every round; the second says in words what they mean. The two sides of
-a ratio run in turns on the same device.
+The first function takes a case and reports figures after every round; the second turns the figures into text. The two
+sides of a ratio run in turns on the same device.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ __all__ = [
 ]  # fmt: skip
 
 STEPS_BESIDE_PEER, STEPS_ALONE = 10, 4
-"""Steps of a round on a GPU; the peer reads its loss and logs it once a round, which would count in each."""
+"""Steps of a round on a GPU. The peer reads and logs its loss once a round; more steps reduce this cost's share."""
 SIDE_ON_GPU, SIDE_ON_CPU = 8192, 1024
-"""Of the square matrices whose product is measured."""
+"""Side of the square matrices whose product is measured."""
 
 
 def prepare(case: Case) -> None:
@@ -45,11 +45,11 @@ def prepare(case: Case) -> None:
     if case.device == "cpu":
         torch.set_num_threads(1)
         add_small_model()
-    warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # where it is one process
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # in a single process
 
 
 def device(case: Case, rounds: int, report: Report) -> str:
-    """Return as JSON, in words, the device of the case; nothing is measured."""
+    """Describe the device of the case as JSON; measure nothing."""
     if case.device == "cpu":
         return json.dumps({"device": "CPU, one thread"})
     free, total = torch.cuda.mem_get_info()
@@ -60,11 +60,11 @@ def device(case: Case, rounds: int, report: Report) -> str:
 
 
 def matmul(case: Case, rounds: int, report: Report) -> str:
-    """Measure the product of large matrices, which no step can be faster than."""
+    """Measure the product of large matrices; its operations a second are an upper bound for any step."""
     prepare(case)
     side = SIDE_ON_GPU if case.device == "cuda" else SIDE_ON_CPU
-    kind = torch.bfloat16 if case.precision == "bf16" else torch.float32
-    one, other = (torch.randn(side, side, device=case.device, dtype=kind) for _ in range(2))
+    dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
+    one, other = (torch.randn(side, side, device=case.device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(one)
     steps = _steps(case, STEPS_BESIDE_PEER)
     product = partial(torch.matmul, one, other, out=out)
@@ -112,7 +112,7 @@ def speed_words(figures: Figures, plain: Figures) -> str:
 
 
 def faster(case: Case, rounds: int, report: Report) -> str:
-    """Measure our step beside open_clip's, in turns."""
+    """Measure our step and open_clip's step in turns."""
     prepare(case)
     with process_group(case):
         ours, peer = Ours(case), Peer(case)
@@ -128,13 +128,13 @@ def faster(case: Case, rounds: int, report: Report) -> str:
 
 
 def faster_words(figures: Figures, _: Figures) -> str:
-    """Return how many times as fast as the peer's our step is."""
+    """Return the speed of our step as a multiple of the peer's."""
     ratios = [peer / ours for ours, peer in zip(figures["ours_s"], figures["peer_s"], strict=True)]
     return f"{spread(ratios)} x as fast, batch {figures['rows'][0]:.0f}"
 
 
 def arithmetic(case: Case, rounds: int, report: Report) -> str:
-    """Measure the step with a negative and the knowledge encoder beside the one without, in turns."""
+    """Measure the step with and without a negative and the knowledge encoder, in turns."""
     prepare(case)
     with process_group(case):
         sides = [Ours(replace(case, kee=kee)) for kee in (False, True)]
@@ -150,7 +150,7 @@ def arithmetic(case: Case, rounds: int, report: Report) -> str:
 
 
 def arithmetic_words(figures: Figures, _: Figures) -> str:
-    """Return how the time that a negative and the encoder add stands to the operations that they add."""
+    """Return the factors by which a negative and the encoder raise time and operations, and their ratio."""
     (operations,) = figures["operations"]
     ratios = [more / plain for plain, more in zip(figures["plain_s"], figures["more_s"], strict=True)]
     over = spread([ratio / operations for ratio in ratios])
@@ -158,7 +158,7 @@ def arithmetic_words(figures: Figures, _: Figures) -> str:
 
 
 def stall(case: Case, rounds: int, report: Report) -> str:
-    """Measure how long training stands still for a checkpoint, and the step that runs while it is written."""
+    """Measure how long a checkpoint stops training, and how long a step takes while the checkpoint is written."""
     prepare(case)
     names = ("step_s", "synchronous_s", "stall_s", "step_meanwhile_s")
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -188,24 +188,24 @@ def stall(case: Case, rounds: int, report: Report) -> str:
             saver.wait()
             for path in paths:
                 shutil.rmtree(path)
-            if number:  # the first one copies into memory that was never touched
+            if number:  # the first round copies into memory that was never touched
                 report({"rows": [rows]} | {name: of[1:] for name, of in seconds.items()})
         saver.close()
     return ""
 
 
 def stall_words(figures: Figures, _: Figures) -> str:
-    """Return the stall as a share of a synchronous checkpoint, and how much slower the step meanwhile is."""
-    synchronous, still = median(figures["synchronous_s"]), median(figures["stall_s"])
+    """Return the stall as a share of a synchronous checkpoint, and the slowdown of the step that runs meanwhile."""
+    synchronous, stalled = median(figures["synchronous_s"]), median(figures["stall_s"])
     slower = median(figures["step_meanwhile_s"]) / median(figures["step_s"])
-    return f"1/{synchronous / still:.0f} of {synchronous:.2f} s ({still:.3f} s); the step meanwhile {slower:.2f} x"
+    return f"1/{synchronous / stalled:.0f} of {synchronous:.2f} s ({stalled:.3f} s); the step meanwhile {slower:.2f} x"
 
 
 def seconds_in_turns(
     sides: Mapping[str, Callable[[], object]], rounds: int, case: Case
 ) -> Iterator[dict[str, list[float]]]:
-    """Yield the seconds of each side so far, after each round; a first round to warm up does not count."""
-    # On a CPU the time that the process had a core: other programs take turns with it.
+    """Yield the seconds of each side so far, after each round; a first warm-up round does not count."""
+    # On a CPU: the process's CPU time, because other programs share the cores.
     clock = time.perf_counter if case.device == "cuda" else time.process_time
 
     def seconds(side: Callable[[], object], _: int) -> float:
@@ -221,7 +221,7 @@ def seconds_in_turns(
 
 
 def wait(case: Case) -> None:
-    """Return when the device has nothing left to do."""
+    """Wait until the device has finished all work."""
     if case.device == "cuda":
         torch.cuda.synchronize()
 
@@ -239,6 +239,6 @@ def _repeated(step: Callable[[], object], count: int) -> Callable[[], None]:
 
 
 def _shares_of_peak(case: Case, rates: Sequence[float]) -> dict[str, Sequence[float]]:
-    """Return as "mfu" what operations a second are of the device's peak, if that is known."""
+    """Return `rates` (operations a second) as shares of the device's peak, named "mfu"; {} if the peak is unknown."""
     peak = peak_flops(torch.cuda.get_device_name(), case.precision) if case.device == "cuda" else None
     return {} if peak is None else {"mfu": [rate / peak for rate in rates]}

@@ -1,4 +1,4 @@
-"""How many rows of a batch fit into a GPU's memory, and how much memory a step takes."""
+"""Find how many rows of a batch fit into a GPU's memory, and measure the memory of a step."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sclip.benchmark.step_cases import Case, Ours, Peer
 __all__ = ["fit", "peak_bytes", "round_number"]
 
 PROBES = (64, 128)
-"""Batches whose peaks of memory say what a row takes."""
+"""Batch sizes whose peak memory tells how much memory a row needs."""
 SHARE = 0.88
-"""Of the free memory, what a batch is planned to take: the rest is for fragments and for what grows faster than it."""
+"""Share of the free memory planned for a batch; the rest covers fragmentation and growth beyond the estimate."""
 
 
 def fit(sides: Sequence[Ours | Peer], case: Case) -> int:
-    """Load all sides with the largest batch that fits, run a step of each, and return the rows; at most `case.rows`.
+    """Load all sides with the largest batch that fits, run a step of each, and return its rows; at most `case.rows`.
 
-    On a CPU that is `case.rows`. Raises torch.OutOfMemoryError where not even a few rows fit.
+    On a CPU the batch has `case.rows` rows. Raises torch.OutOfMemoryError if not even 8 rows fit.
     """
     rows = case.rows
     if case.device == "cuda" and case.sized_by_memory and rows > PROBES[1]:
@@ -33,7 +33,7 @@ def fit(sides: Sequence[Ours | Peer], case: Case) -> int:
         available = SHARE * (free + torch.cuda.memory_reserved())
         rows = min(rows, round_number(int(PROBES[1] + (available - large) / bytes_per_row)))
         _empty_cache()
-        if case.compile:  # the compiler would expect the batch to change again
+        if case.compile:  # otherwise the compiler expects the batch size to keep changing
             torch.compiler.reset()
     while not _runs(sides, rows):
         rows = round_number(rows // 2)
@@ -42,7 +42,7 @@ def fit(sides: Sequence[Ours | Peer], case: Case) -> int:
 
 
 def round_number(rows: int) -> int:
-    """Return the largest multiple of 8, with four binary digits before its zeros, up to `rows`; 8 at least."""
+    """Round `rows` down to a multiple of 8 with at most four significant binary digits, but at least to 8."""
     step = max(8, 1 << (rows.bit_length() - 4)) if rows >= 8 else 8
     return max(8, rows // step * step)
 
@@ -65,7 +65,7 @@ def _step_of_each(sides: Sequence[Ours | Peer], rows: int) -> None:
 
 
 def _probe(sides: Sequence[Ours | Peer], rows: int) -> int:
-    """Return the peak of memory of a step, once the optimizer has its moments."""
+    """Return the peak memory of a step, in bytes, after a first step has created the optimizer's moments."""
     _step_of_each(sides, rows)
     torch.cuda.reset_peak_memory_stats()
     for side in sides:
@@ -79,16 +79,16 @@ def _empty_cache() -> None:
 
 
 def peak_bytes(step: Ours) -> int:
-    """Return the peak of memory in a step; on a CPU without model, gradients and moments. It has run a step before."""
+    """Return a step's peak memory; on a CPU without model, gradients and moments. A step must have run before."""
     if step.case.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step()
         return torch.cuda.max_memory_allocated()
     ctypes.CDLL(None).malloc_trim(0)
     before = memory_bytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # from here on the peak counts anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     step()
     gradients = sum(p.numel() * p.element_size() for p in step.model.parameters())
     if step.case.sharding == "ddp":
-        gradients = 0  # its buckets stay allocated between steps, and are in `before`
+        gradients = 0  # DDP's buckets stay allocated between steps and are in `before`
     return memory_bytes("VmHWM") - before - gradients

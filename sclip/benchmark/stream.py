@@ -1,6 +1,6 @@
-"""The data stream beside its peers: samples a second, starts, epochs, waiting, mixing, and what a very long run costs.
+"""Compare the data stream with its peers: speed, start, epochs, waiting, mixing, and the cost of a very long run.
 
-`sclip benchmark stream`, on a Ray cluster of its own on this machine, bound to loopback.
+`sclip benchmark stream` starts its own Ray cluster on this machine, bound to loopback.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LONG = "100,000 shards, 1,000,000,000 samples"
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare the options of this benchmark."""
     cores = len(os.sched_getaffinity(0))
     arguments.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
     arguments.add_argument(
@@ -58,13 +58,13 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
-    """Measure all rows; raises BenchmarkError for what the user can put right."""
+    """Measure all rows. Raises BenchmarkError for errors that the user can fix."""
     samples = samples_of(options)
-    os.environ["RAY_ADDRESS"] = "local"  # never somebody's cluster, whose nodes may be busy
+    os.environ["RAY_ADDRESS"] = "local"  # never an existing cluster, whose nodes may be busy
     with tempfile.TemporaryDirectory(prefix="stream-") as folder:
         try:
             capacity = cluster.connect()
-            logging.getLogger("ray.data").setLevel(logging.ERROR)  # a line for each stream that ends
+            logging.getLogger("ray.data").setLevel(logging.ERROR)  # it logs a line for each stream that ends
             shards = make(
                 Path(folder), samples, -(-samples // _SHARDS), options.photographs, options.captions,
                 lambda: capacity.cpus,
@@ -72,11 +72,11 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
             processes = min(options.processes, int(capacity.cpus))
             case = StreamCase(shards, processes, capacity.cpus, options.image_size, options.batch)
             lines = _measured(case, options.rounds, on_round)
-            ray.shutdown()  # the rows below start what they need themselves
+            ray.shutdown()  # the rows below start the clusters that they need
             if options.kills:
-                found = kills(Path(folder), case.shards.annotated, case.shards.samples, options.kills)
+                result = kills(Path(folder), case.shards.annotated, case.shards.samples, options.kills)
                 lines.append(
-                    Line("rows of epochs that were killed at random moments", RESUMED, "0, 0", *found)
+                    Line("rows of epochs that were killed at random moments", RESUMED, "0, 0", *result)
                 )
         finally:
             ray.shutdown()
@@ -95,16 +95,16 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def samples_of(options: argparse.Namespace) -> int:
-    """Return the samples of a round. Raises BenchmarkError for options that nothing can be measured by."""
+    """Return the samples of a round. Raises BenchmarkError for options that allow no measurement."""
     if min(options.batch, options.rounds, options.processes) < 1 or options.image_size < 32:
         raise BenchmarkError("--batch, --rounds, --processes: 1 or more; --image-size: 32 or more")
-    enough = fewest_samples(options.batch, options.image_size, options.processes)
-    if 0 < options.samples < enough:
+    fewest = fewest_samples(options.batch, options.image_size, options.processes)
+    if 0 < options.samples < fewest:
         raise BenchmarkError(
-            f"--samples: {enough:,} or more, as {options.processes} processes and their consumer may hold a tenth of "
+            f"--samples: {fewest:,} or more, as {options.processes} processes and their consumer may hold a tenth of "
             "that in finished batches, which would count as made in no time"
         )
-    return int(options.samples) or max(_SAMPLES, enough)
+    return int(options.samples) or max(_SAMPLES, fewest)
 
 
 def _measured(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> list[Line]:
@@ -122,14 +122,14 @@ def _measured(case: StreamCase, rounds: int, on_round: Callable[[int], None]) ->
 
 
 def _mixing(mixture: Mixture) -> Line:
-    what = (
+    label = (
         f"shards in a batch of {mixture.batch:,}, places between neighbours of a tar of {mixture.per_shard:,}"
     )
     peer = f"webdataset, shuffle({mixture.peer_buffer}) of {mixture.open_shards} streams"
-    return Line(what, peer, "", *shuffling(mixture))
+    return Line(label, peer, "", *shuffling(mixture))
 
 
 def _some(shards: Shards) -> Shards:
-    """Return a quarter of the shards: two epochs of them follow each other in every round."""
+    """Return a quarter of the shards, because a round reads them for two epochs."""
     count = _SHARDS // 4
     return Shards(shards.plain[:count], shards.annotated[:count], shards.counts[:count], shards.source)

@@ -1,4 +1,4 @@
-"""Our stream as a worker reads it, and the times at which its batches come; beside it the processor time of it all."""
+"""Read our stream as a worker does, and record when its batches arrive and how much CPU time all processes take."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ __all__ = [
 ]  # fmt: skip
 
 _BLOCKS_IN_HAND = 2
-"""Blocks of an encoder: Ray gives it one while it makes another."""
+"""Blocks held by an encoder: Ray passes it one while it works on another."""
 LOADER_AHEAD = 4
-"""Batches that each worker of a DataLoader makes ahead."""
+"""Batches that each worker of a DataLoader prefetches."""
 _TIMES_IN_FLIGHT = 10
-"""Samples of a round, by what is in flight: so much of a round is made before its first batch is seen, and costs a side
-no time that is measured."""
+"""Minimum ratio of a round's samples to the samples in flight. Those are made before the round's first batch arrives,
+so their time is not measured."""
 _SHORTEST_S = 1.0
-"""Time of a round from its first batch to its last, by which a rate may be told."""
+"""Minimum time from the first batch of a round to its last for a valid rate."""
 
 
 @dataclass(frozen=True)
 class StreamCase:
-    """What the stream is read from, and by how many."""
+    """Shards that the stream reads, and the processes that read them."""
 
     shards: Shards
     processes: int
-    """Encoders, or workers of a DataLoader."""
+    """Number of encoders, or of workers of a DataLoader."""
     cpus: float
-    """Of the Ray cluster."""
+    """CPUs of the Ray cluster."""
     image_size: int = 224
     batch: int = 64
     model: str = "ViT-B-32"
-    """Whose tokens are made."""
+    """Model whose tokenizer is used."""
 
     @property
     def config(self) -> Config:
-        """The run's config. Reservations are shares of the cluster: everything has its place on any machine."""
+        """The run's config. CPU reservations are shares of the cluster, so that all actors fit on any machine."""
         data = DataConfig(
             actors_min=self.processes, actors_max=self.processes,
             actor_cpus=min(1.0, 0.6 * self.cpus / self.processes),
-            read_cpus=min(1.0, 0.15 * self.cpus),  # of two readers at once
+            read_cpus=min(1.0, 0.15 * self.cpus),  # shared by two read tasks at a time
         )  # fmt: skip
         return Config(model=ModelConfig(name=self.model), data=data)
 
@@ -72,7 +72,7 @@ class StreamCase:
 
 
 def fewest_samples(batch: int, image_size: int, processes: int) -> int:
-    """Return the samples of a round of which neither side can hold more than a tenth in finished form."""
+    """Return the minimum samples of a round; neither side can then hold more than a tenth in finished batches."""
     ours = rows_of_block(batch, image_size) * (BLOCKS_AHEAD + _BLOCKS_IN_HAND * processes)
     of_loader = batch * (LOADER_AHEAD + 1) * processes
     return _TIMES_IN_FLIGHT * max(ours, of_loader)
@@ -80,20 +80,20 @@ def fewest_samples(batch: int, image_size: int, processes: int) -> int:
 
 @dataclass
 class Times:
-    """When each batch came, and the samples that it brought."""
+    """Arrival time of each batch, and the number of samples in it."""
 
     started: float = field(default_factory=time.perf_counter)
     at: list[float] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     images: set[int] = field(default_factory=set)
-    """Digests of the samples' images, each of which is there once."""
+    """Digests of all samples' images; every sample has a different image."""
     passes: list[set[int]] = field(default_factory=list)
-    """Which passes over the shards the samples of each batch are of."""
+    """Passes over the shards from which the samples of each batch come."""
     cpu_s: float = 0.0
-    """Seconds of all cores together from the first batch to the last."""
+    """CPU seconds of all cores together from the first batch to the last."""
 
     def add(self, images: Iterable[int]) -> None:
-        """Note that a batch has come."""
+        """Record the arrival of a batch with these image digests."""
         self.at.append(time.perf_counter())
         before = len(self.images)
         self.images.update(images)
@@ -106,22 +106,22 @@ class Times:
 
     @property
     def rate(self) -> float:
-        """Samples a second from the first batch to the last. Raises BenchmarkError if that is too short a time."""
+        """Samples a second from the first batch to the last. Raises BenchmarkError if that time is too short."""
         took_s = self.at[-1] - self.at[0]
         if took_s < _SHORTEST_S:
-            enough = round(sum(self.samples) * 1.5 * _SHORTEST_S / max(took_s, 1e-3))
+            fewest = round(sum(self.samples) * 1.5 * _SHORTEST_S / max(took_s, 1e-3))
             raise BenchmarkError(
-                f"--samples: a round takes {took_s:.2f} s, too short to measure; {enough} or more"
+                f"--samples: a round takes {took_s:.2f} s, too short to measure; {fewest} or more"
             )
         return self.steady / took_s
 
 
 class CpuClock:
-    """Processor time of processes that come and go; one that has gone counts up to when it was last looked at.
+    """CPU time of processes that come and go; a process that has ended keeps its last measured time.
 
     Args:
-        roots: ids of processes.
-        families: take everything that they have started, too.
+        roots: returns the ids of the processes.
+        families: whether to include all their descendants.
     """
 
     def __init__(self, roots: Callable[[], Iterable[int]], *, families: bool) -> None:
@@ -129,8 +129,8 @@ class CpuClock:
         self._seen: dict[tuple[int, float], float] = {}
 
     def seconds(self) -> float:
-        """Return the seconds of all of them, from their starts on."""
-        import psutil  # Ray brings it along, on a path that is there once Ray is imported
+        """Return the CPU seconds of all these processes since their starts."""
+        import psutil  # Ray bundles it, on a path that exists once Ray is imported
 
         for root in self._roots():
             try:
@@ -160,14 +160,14 @@ def plan_of(case: StreamCase, *, annotated: bool, epochs: int = 1) -> StreamPlan
 
 
 def drained(case: StreamCase, *, annotated: bool, clock: CpuClock) -> Times:
-    """Read our stream to its end; return when its batches came."""
+    """Read our stream to its end; return the arrival times of its batches."""
     plan, times = plan_of(case, annotated=annotated), Times()
     batches = batches_of(feeds_of(plan), plan.order)
     return timed(((batch.columns, batch.rows) for batch in batches), times, clock)
 
 
 def timed(batches: Iterable[tuple[dict[str, Any], int]], times: Times, clock: CpuClock) -> Times:
-    """Take columns and number of rows of each batch; note when they came, and the processor time after the first."""
+    """Consume batches, given as (columns, rows); record their arrivals, and the CPU time since the first batch."""
     at_first = looked = 0.0
     for columns, rows in batches:
         times.add(columns[col.IMAGE_DIGEST][:rows].tolist())

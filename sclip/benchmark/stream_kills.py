@@ -1,8 +1,9 @@
-"""Rows missed and repeated by a training that is killed again and again, beside the field's usual way to go on.
+"""Count rows that repeatedly killed trainings miss and repeat, and compare with the field's usual way to resume.
 
-Ours is `jobs/pretrain.py` itself, on a tiny model: its driver, a worker or an encoder is killed at random moments, the
-driver started again with another number of workers, and the run audited. The peer is webdataset and a DataLoader, whose
-checkpoint says epoch and batches, skipped when it goes on. `python -m sclip.benchmark.stream_kills` is its process.
+Our side is `jobs/pretrain.py` itself with a tiny model. The benchmark kills its driver, a worker or an encoder at
+random moments, restarts a killed driver with another number of workers, and audits the run. The peer is webdataset and
+a DataLoader; its checkpoint holds the epoch and the number of batches, which a restart skips. The peer's process is
+`python -m sclip.benchmark.stream_kills`.
 """
 
 from __future__ import annotations
@@ -28,21 +29,21 @@ __all__ = ["PeerTraining", "count", "killed", "kills", "peer_killed"]
 
 BATCH, EVERY = 32, 5
 _STEPS_A_KILL = 16
-"""Steps of a run for each kill: a kill comes up to two checkpoints and a second after the one before it."""
+"""Steps of a run for each kill: a kill follows the last one within two checkpoints and a second."""
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _WORKERS = (2, 1)
-"""Numbers of workers in turns."""
+"""Numbers of workers, used in turns."""
 _TARGETS = ("", "RayTrainWorker", "_ImportedEncoder")
-"""What is killed: the driver with all that it started, or one process with this in its name."""
+"""What is killed: "" is the driver with all its descendants; else one process with this text in its command line."""
 _PATIENCE_S = 600
 
 
 def kills(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> Found:
-    """Return the rows that both sides missed and repeated over so many kills."""
+    """Return the rows that both sides missed and repeated over `number` kills."""
     epochs = max(2, -(-number * _STEPS_A_KILL * BATCH // samples))
     audits = killed(folder, shards, epochs, number)
-    missed, repeated = sum(found.missed for found in audits), sum(found.repeated for found in audits)
-    orders = sorted({getattr(found, "order", "") for found in audits} - {""})
+    missed, repeated = sum(record.missed for record in audits), sum(record.repeated for record in audits)
+    orders = sorted({getattr(record, "order", "") for record in audits} - {""})
     order = f", order {' and '.join(orders)}" if orders else ""
     of_peer = peer_killed(PeerTraining(str(folder / "peer"), shards, _WORKERS[0], epochs), samples, number)
     return (
@@ -54,9 +55,9 @@ def kills(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> F
 
 
 def killed(folder: Path, shards: tuple[str, ...], epochs: int, number: int) -> list[Audit]:
-    """Kill trainings over the shards exactly so often, at random moments; return the audits of all, run to their ends.
+    """Kill trainings over the shards `number` times at random moments; return the audits of all completed runs.
 
-    Where a training ends before it was killed often enough, another one follows.
+    If a training ends before the last kill, another one follows.
     """
     random, audits, done = Random(0), list[Audit](), 0
     while done < number:
@@ -74,7 +75,7 @@ def _train(run: Path, shards: tuple[str, ...], epochs: int, most: int, random: R
     starts = done = 0
     process = _start(run, shards, epochs, _WORKERS[0])
     while done < most and _reached(run, _step(run) + random.randint(0, 2 * EVERY), process):
-        # A step later, while a checkpoint is written, while others start again.
+        # A random delay lets kills hit steps, checkpoint writes and restarts of other processes.
         time.sleep(random.random())
         if process.poll() is not None:
             break
@@ -89,7 +90,7 @@ def _train(run: Path, shards: tuple[str, ...], epochs: int, most: int, random: R
 
 
 def _start(run: Path, shards: tuple[str, ...], epochs: int, workers: int) -> subprocess.Popen[bytes]:
-    given = [
+    overrides = [
         f"run.name={run.name}", f"run.storage={run.parent.parent}", "run.max_failures=1000",
         f"data.shards={Path(shards[0]).parent}/*.tar",
         "model.name=scenes-conv", "model.kee.layers=1", f"train.epochs={epochs}", f"train.batch_size={BATCH}",
@@ -98,13 +99,13 @@ def _start(run: Path, shards: tuple[str, ...], epochs: int, workers: int) -> sub
     ]  # fmt: skip
     with _log(run).open("a") as log:
         return subprocess.Popen(
-            [sys.executable, "jobs/pretrain.py", *given], cwd=_ROOT, stdout=log, stderr=log,
+            [sys.executable, "jobs/pretrain.py", *overrides], cwd=_ROOT, stdout=log, stderr=log,
             env=os.environ | {"RAY_ADDRESS": "local"},
         )  # fmt: skip
 
 
 def _reached(run: Path, step: float, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the run has come to a step; False where it has ended before."""
+    """Wait until the run reaches a step; return False if the run ends first."""
     deadline = time.monotonic() + _PATIENCE_S
     while _step(run) < step:
         if process.poll() is not None:
@@ -117,32 +118,32 @@ def _reached(run: Path, step: float, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _step(run: Path) -> int:
-    """Return the last step that the newest attempt has written down."""
+    """Return the last step in the newest attempt's ledger."""
     files = sorted((run / "ledger").glob("*.jsonl"))
     lines = files[-1].read_text().splitlines()[-1:] if files else []
     try:
         return int(json.loads(lines[0]).get("step", 0)) if lines else 0
-    except ValueError:  # it is being written
+    except ValueError:  # the line is still being written
         return 0
 
 
 def _kill(process: subprocess.Popen[bytes], target: str) -> bool:
-    """Kill the driver or one process that it has started; False where none of the name lives just then."""
-    import psutil  # Ray brings it along, on a path that is there once Ray is imported
+    """Kill the driver or one of its descendants; return False if no process of that name is alive."""
+    import psutil  # Ray bundles it, on a path that exists once Ray is imported
 
-    started = psutil.Process(process.pid).children(recursive=True)
+    children = psutil.Process(process.pid).children(recursive=True)
     if not target:
         process.kill()
         process.wait()
-        _, left = psutil.wait_procs(started, timeout=10)
-        for one in left:
+        _, survivors = psutil.wait_procs(children, timeout=10)
+        for child in survivors:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                child.kill()
         return True
-    for one in started:
+    for child in children:
         with contextlib.suppress(psutil.NoSuchProcess):
-            if target in " ".join(one.cmdline()):
-                one.kill()
+            if target in " ".join(child.cmdline()):
+                child.kill()
                 return True
     return False
 
@@ -157,38 +158,38 @@ def _tail(run: Path) -> str:
 
 @dataclass(frozen=True)
 class PeerTraining:
-    """A loop over webdataset and a DataLoader that goes on by epoch and batches."""
+    """Training loop over webdataset and a DataLoader that resumes by epoch and number of batches."""
 
     folder: str
     shards: tuple[str, ...]
     workers: int
     epochs: int
     killed_after: int = 0
-    """Batches; 0: it is not."""
+    """Batches after which the loop kills itself; 0: never."""
 
 
 def peer_killed(peer: PeerTraining, samples: int, number: int) -> tuple[int, int]:
-    """Run the peer's loop to its end over so many kills; return the rows that it missed and repeated."""
+    """Run the peer's loop to its end over `number` kills; return the rows that it missed and repeated."""
     Path(peer.folder).mkdir(parents=True)
     random = Random(0)
     between = max(2, peer.epochs * samples // BATCH // (number + 1))  # so it ends after the last kill
     for start in range(number + 1):
         workers = _WORKERS[start % len(_WORKERS)]
         after = random.randrange(1, between) if start < number else 0
-        this = replace(peer, workers=workers, killed_after=after)
-        command = [sys.executable, "-m", "sclip.benchmark.stream_kills", json.dumps(asdict(this))]
-        done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
-        if done.returncode != (-signal.SIGKILL if after else 0):
+        attempt = replace(peer, workers=workers, killed_after=after)
+        command = [sys.executable, "-m", "sclip.benchmark.stream_kills", json.dumps(asdict(attempt))]
+        process = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+        if process.returncode != (-signal.SIGKILL if after else 0):
             raise BenchmarkError(
-                f"the peer that is killed ended with {done.returncode}: {done.stderr[-1000:]}"
+                f"the peer that is killed ended with {process.returncode}: {process.stderr[-1000:]}"
             )
     return count(Path(peer.folder), peer.epochs * samples)
 
 
 def count(folder: Path, rows: int) -> tuple[int, int]:
-    """Return the rows missed, of so many, and repeated by what the loop has written down.
+    """Return how many of `rows` rows are missing from the loop's ledger, and how many are repeated in it.
 
-    Steps that were rolled back are left out.
+    Steps that a restart rolled back are left out.
     """
     trained: list[tuple[int, list[str]]] = []
     for line in (folder / "ledger.jsonl").read_text().splitlines():

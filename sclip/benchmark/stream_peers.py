@@ -1,7 +1,7 @@
-"""What the stream is compared with: webdataset and a DataLoader, and Ray Data iterated once for each epoch.
+"""Run the peers of the stream: webdataset with a DataLoader, and Ray Data iterated once for each epoch.
 
-Both make the same columns of the same samples with the same functions: what differs is how samples come to them and
-how batches come to the consumer.
+Both make the same columns from the same samples with the same functions. They differ in how samples reach these
+functions and how batches reach the consumer.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ __all__ = ["epochs_of_ray_data", "loaded", "loader_of"]
 
 @dataclass
 class _Encode:
-    """A member dictionary of webdataset in, the row of a training batch out."""
+    """Callable that makes a row of a training batch from a sample of webdataset."""
 
     config: Config
     image_size: int
     _tokenizer: Tokenizer | None = None
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
-        if self._tokenizer is None:  # in the worker
+        if self._tokenizer is None:  # made in the worker
             self._tokenizer = Tokenizer(self.config.model)
         seed = self.config.run.seed
         identity = f"0/{Path(sample['__url__']).name}/{sample['__key__']}"  # as `StreamCase.named`
         captions = json.loads(sample["json"])["captions"]
         _, records = annotation.unpack(sample[ANNOTATION_SUFFIX])
-        at = seeding.generator("caption", seed, 0, identity).choice(range(len(captions)))
-        graph, found = read_record(records[at], captions[at])
+        index = seeding.generator("caption", seed, 0, identity).choice(range(len(captions)))
+        graph, candidates = read_record(records[index], captions[index])
         window = window_of(graph, self._tokenizer)
-        drawn = negatives.draw(found, seed=seed, epoch=0, identity=identity, window=window)
+        drawn = negatives.draw(candidates, seed=seed, epoch=0, identity=identity, window=window)
         rng = seeding.generator("crop", seed, 0, identity)
-        texts = self._tokenizer.text([captions[at], drawn.caption if drawn else ""])
+        texts = self._tokenizer.text([captions[index], drawn.caption if drawn else ""])
         triples = self._tokenizer.triples([window.triples, window.triples_of(drawn.graph) if drawn else []])
         return {
             col.IMAGE: random_crop(sample["jpg"], self.image_size, self.config.data.crop_scale, rng),
@@ -68,30 +68,30 @@ class _Encode:
 
 
 def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """Return tensors, which a DataLoader hands over in shared memory."""
+    """Return rows as tensors, which a DataLoader passes on in shared memory."""
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in col.MODEL_COLUMNS}
 
 
 def loader_of(case: StreamCase) -> DataLoader[dict[str, Tensor]]:
-    """Return the batches of the annotated shards, as webdataset and a DataLoader make them."""
+    """Return a DataLoader that reads batches of the annotated shards through webdataset."""
     data = WebDataset(list(case.shards.annotated), shardshuffle=len(case.shards.annotated), seed=0)
     data = data.shuffle(case.config.data.shuffle_buffer).map(_Encode(case.config, case.image_size))
     return DataLoader(
         data.batched(case.batch, collation_fn=_collate),
         batch_size=None, num_workers=case.processes, prefetch_factor=LOADER_AHEAD, persistent_workers=True,
-        multiprocessing_context="spawn",  # a fork of a process that speaks to Ray may hang
+        multiprocessing_context="spawn",  # a fork of a process connected to Ray may hang
     )  # fmt: skip
 
 
 def loaded(case: StreamCase) -> Times:
-    """Read the annotated shards through the DataLoader; return when its batches came."""
+    """Read the annotated shards through the DataLoader; return the arrival times of its batches."""
     clock = CpuClock(_this_and_workers, families=False)
     times = Times()
     return timed(((columns, len(columns[col.IMAGE_DIGEST])) for columns in loader_of(case)), times, clock)
 
 
 def epochs_of_ray_data(case: StreamCase, epochs: int) -> Times:
-    """Iterate a dataset of one pass over the plain shards once for each epoch; return when its batches came."""
+    """Iterate a dataset of one pass over the plain shards once for each epoch; return the arrival times of batches."""
     times = Times()
     plan = plan_of(case, annotated=False)
     (dataset,) = stream.build(plan, plan.order, 0)

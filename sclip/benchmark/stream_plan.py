@@ -1,7 +1,7 @@
-"""What a very long run costs each of its processes: time and memory of its order and of a stream in the middle of it.
+"""Measure what a very long run costs each of its processes: time and memory of its order and of a stream.
 
-The real order and stream, in a process of its own, without reading a shard; and the bytes of what a checkpoint holds to
-go on from there. `python -m sclip.benchmark.stream_plan` is that process.
+A separate process, `python -m sclip.benchmark.stream_plan`, builds the real order, and a stream from the middle of the
+run, without reading a shard. It also counts the bytes that a checkpoint needs to resume from there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Scale", "planned"]
 
 @dataclass(frozen=True)
 class Scale:
-    """How much there is to go through, and by how many."""
+    """Size of a run: shards, samples of a shard, batch and workers."""
 
     shards: int = 100_000
     per_shard: int = 10_000
@@ -33,16 +33,16 @@ class Scale:
 
 
 def planned(scale: Scale) -> dict[str, float]:
-    """Return seconds and bytes of an order of this scale, of a worker's stream from its middle on, and of its position.
+    """Return seconds and bytes of an order of this scale and of a worker's stream from its middle on.
 
-    Memory counts from before the order: what Ray and its libraries take is not in it.
+    Also return the bytes of the position in a checkpoint. Memory is counted without what Ray and its libraries use.
     """
     from sclip.data import stream
     from sclip.launch import cluster
 
     cluster.connect()
     small = _plan(Scale(shards=scale.workers))
-    stream.build(small, small.order, 0)  # what Ray loads and starts for any stream
+    stream.build(small, small.order, 0)  # loads and starts what Ray needs for any stream
     before = memory_bytes("VmRSS")
     started = time.perf_counter()
     plan = _plan(scale)

@@ -1,6 +1,6 @@
-"""What the benchmark of the stream measures, a function a row: samples a second, starts, seams, waiting, planning.
+"""Measure the rows of the stream benchmark: samples a second, starts, epoch changes, waiting, planning.
 
-A case goes in; what was found in words, and the figures of every round, come out. The sides of a ratio run in turns.
+A function takes a case and returns the result as text with the figures of every round. Sides of a ratio run in turns.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from sclip.train.prefetch import Prefetcher
 __all__ = ["epochs", "parsing", "planning", "throughput", "waiting"]
 
 BUSY = 0.8
-"""Share of the measured rate that the consumer needs."""
+"""Share of the measured rate at which the consumer takes samples."""
 _WARM_UP = 0.25
-"""Share of the batches that do not count where a consumer waits: what is in the queues is drained first."""
+"""Share of batches that `waiting` does not count: at first the consumer drains full queues and does not wait."""
 
 
 def family() -> CpuClock:
-    """Return the processor time of this process and all that it has started, Ray's own processes among them."""
+    """Return a clock for the CPU time of this process and all its descendants, including Ray's own processes."""
     return CpuClock(lambda: [os.getpid()], families=True)
 
 
 def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
-    """Return the samples a second of annotated shards, against webdataset and a DataLoader."""
-    *_, found = in_turns(
+    """Measure samples a second of annotated shards, against webdataset and a DataLoader."""
+    *_, results = in_turns(
         {"ours": lambda _: drained(case, annotated=True, clock=family()), "peer": lambda _: loaded(case)},
         rounds,
         on_round,
     )
-    ours, peer = found["ours"], found["peer"]
+    ours, peer = results["ours"], results["peer"]
     for one, other in zip(ours, peer, strict=True):
         if one.images != other.images:
             raise BenchmarkError(
@@ -63,13 +63,13 @@ def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -
 
 
 def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
-    """Return the samples a second of plain shards, against the stages alone added up."""
+    """Measure samples a second of plain shards, against the sum of the stages run alone."""
     sides: dict[str, Callable[[int], Any]] = {
         "ours": lambda _: drained(case, annotated=False, clock=family()),
         "stages": lambda _: alone(case),
     }
-    *_, found = in_turns(sides, rounds, on_round)
-    ours, stages = found["ours"], found["stages"]
+    *_, results = in_turns(sides, rounds, on_round)
+    ours, stages = results["ours"], results["stages"]
     sums = [sum(of.values()) for of in stages]
     ratios = [times.rate / case.processes * alone_s for times, alone_s in zip(ours, sums, strict=True)]
     cpu = [alone_s / _cpu(times) for times, alone_s in zip(ours, sums, strict=True)]
@@ -84,12 +84,12 @@ def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> F
 
 
 def epochs(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> tuple[Found, Found]:
-    """Return the times to the first batch, and from one epoch to the next, against Ray Data iterated for each epoch."""
-    *_, found = in_turns(
+    """Measure the time to the first batch and between epochs, against Ray Data iterated once for each epoch."""
+    *_, results = in_turns(
         {"ours": lambda _: _two_passes(case), "peer": lambda _: epochs_of_ray_data(case, 2)}, rounds, on_round
     )
-    starts = {f"{name}_s": [times.at[0] - times.started for times in of] for name, of in found.items()}
-    seams = {f"{name}_s": [seam(times) for times in of] for name, of in found.items()}
+    starts = {f"{name}_s": [times.at[0] - times.started for times in of] for name, of in results.items()}
+    seams = {f"{name}_s": [seam(times) for times in of] for name, of in results.items()}
     return _with_peer(starts), _with_peer(seams)
 
 
@@ -102,7 +102,7 @@ def _two_passes(case: StreamCase) -> Times:
 
 
 def seam(times: Times) -> float:
-    """Return the longest time between two batches about the seam of two passes, above the median of all."""
+    """Return the longest interval between two batches where two passes meet, minus the median interval, in seconds."""
     intervals = [after - before for before, after in zip(times.at, times.at[1:], strict=False)]
     first = next(n for n, passes in enumerate(times.passes) if 1 in passes)
     last = max(n for n, passes in enumerate(times.passes) if 0 in passes)
@@ -111,7 +111,7 @@ def seam(times: Times) -> float:
 
 
 def waiting(case: StreamCase, rate: float) -> Found:
-    """Return the share of its time that a consumer waits for data which needs BUSY of the rate that was measured."""
+    """Measure the share of time that a consumer waits for data if it takes `BUSY * rate` samples a second."""
     step_s = case.batch / (BUSY * rate)
     waited: list[float] = []
     plan = plan_of(case, annotated=True)
@@ -133,20 +133,20 @@ def waiting(case: StreamCase, rate: float) -> Found:
 
 
 def planning(scale: Scale) -> tuple[Found, Found, Found]:
-    """Return the memory and the time of an order and a stream of this scale, and the bytes of a position in it."""
+    """Measure memory and time of an order and a stream of this scale, and the bytes of a checkpoint's position."""
     command = [sys.executable, "-m", "sclip.benchmark.stream_plan", json.dumps(asdict(scale))]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": "local"})
-    if done.returncode:
-        raise BenchmarkError(f"the plan of {scale}: {done.stderr.strip()[-500:] or 'was killed'}")
-    found: Mapping[str, float] = json.loads(done.stdout.splitlines()[-1])
-    figures = {name: [value] for name, value in found.items()}
+    proc = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": "local"})
+    if proc.returncode:
+        raise BenchmarkError(f"the plan of {scale}: {proc.stderr.strip()[-500:] or 'was killed'}")
+    measured: Mapping[str, float] = json.loads(proc.stdout.splitlines()[-1])
+    figures = {name: [value] for name, value in measured.items()}
     return (
-        (f"{found['bytes'] / 1e6:.0f} MB", {"bytes": figures["bytes"]}),
+        (f"{measured['bytes'] / 1e6:.0f} MB", {"bytes": figures["bytes"]}),
         (
-            f"{found['order_s'] + found['stream_s']:.1f} s, {found['order_s']:.1f} s of it the order",
+            f"{measured['order_s'] + measured['stream_s']:.1f} s, {measured['order_s']:.1f} s of it the order",
             {name: figures[name] for name in ("order_s", "stream_s")},
         ),
-        (f"{found['position_bytes'] / 1e3:.1f} kB", {"position_bytes": figures["position_bytes"]}),
+        (f"{measured['position_bytes'] / 1e3:.1f} kB", {"position_bytes": figures["position_bytes"]}),
     )
 
 

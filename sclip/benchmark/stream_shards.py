@@ -1,7 +1,7 @@
-"""What the stream is measured on: shards of photographs with captions, plain and annotated.
+"""Make the shards on which the stream is measured: photographs with captions, plain and annotated.
 
-Photographs and captions come from the user or are generated: pictures of 640 x 480 whose JPEG is as large as a
-photograph's, and captions of which few repeat, so that no cache makes a parser look faster than it is on new text.
+Photographs and captions come from the user or are generated. Generated pictures have 640 x 480 pixels, and their JPEGs
+are as large as a photograph's. Few generated captions repeat, so that no cache makes a parser look faster than it is.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ __all__ = ["Shards", "make", "numbered", "photograph"]
 
 WIDTH, HEIGHT, QUALITY = 640, 480, 85
 CAPTIONS = 5
-"""Of each image, as in COCO."""
+"""Captions of each image, as in COCO."""
 _DISTINCT = 64
-"""Photographs that are generated; what it costs to decode one again does not depend on having seen it."""
+"""Number of photographs that are generated; decoding one again costs as much as the first time."""
 
 
 @dataclass(frozen=True)
 class Shards:
-    """The same samples twice."""
+    """The same samples in plain and in annotated shards."""
 
     plain: tuple[str, ...]
     annotated: tuple[str, ...]
     counts: tuple[int, ...]
-    """Of each shard."""
+    """Samples of each shard."""
     source: str
-    """In words."""
+    """Description of the samples, as text."""
 
     @property
     def samples(self) -> int:
@@ -48,7 +48,7 @@ class Shards:
 
 
 def photograph(seed: int) -> bytes:
-    """Return a JPEG of soft shapes under fine noise: 60 to 90 kB, as a photograph of this size has."""
+    """Return a JPEG of soft shapes under fine noise, with 60 to 90 kB like a photograph of this size."""
     random = np.random.default_rng(seed)
     picture = np.zeros((HEIGHT, WIDTH, 3))
     for cells, height in ((3, 60.0), (12, 30.0), (60, 12.0)):
@@ -62,7 +62,7 @@ def photograph(seed: int) -> bytes:
 
 
 def numbered(image: bytes, number: int) -> bytes:
-    """Return a JPEG with its number as a comment, so that the same picture is another image to the stream."""
+    """Return a JPEG with its number as a comment, so that the stream takes equal pictures for different images."""
     return image[:2] + b"\xff\xfe\x00\x0a" + f"{number:08d}".encode() + image[2:]
 
 
@@ -76,7 +76,7 @@ def make(
 ) -> Shards:
     """Write the shards into `folder`, and annotate them on the cluster that `connect` attaches to.
 
-    Raises BenchmarkError where photographs or captions cannot be read.
+    Raises BenchmarkError if photographs or captions cannot be read.
     """
     images = _images(photographs)
     wanted = samples * CAPTIONS

@@ -1,8 +1,8 @@
-"""How well rows are mixed: our order, beside webdataset's own `shuffle` over as many streams as we have shards open.
+"""Measure how well rows are mixed: our order, and webdataset's `shuffle` with as many streams as we have open shards.
 
-Pure computing over made keys. A side is the place in the global order of every sample of every shard; batches are cut
-from it. webdataset's streams are those of several GPUs, each with the workers of a DataLoader, which give it a batch in
-turns.
+Only keys are mixed; no shard is read. Each side is the place in the global order of every sample of every shard;
+batches are cut from that order. webdataset's streams belong to several GPUs; the streams of a GPU, which are the
+workers of its DataLoader, give it batches in turns.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from sclip.data.schedule import Schedule
 __all__ = ["Mixture", "of_webdataset", "ours", "shuffling"]
 
 Places = NDArray[np.int64]
-"""[shards, samples of a shard]: place of each sample, in the order of its tar."""
+"""[shards, samples of a shard]: place of each sample in the global order; columns are in the order of the tar."""
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """What is mixed, and how."""
+    """Settings of a mixture: the shards, and how they are mixed."""
 
     shards: int
     per_shard: int
     batch: int = 4096
     open_shards: int = DataConfig.open_shards
-    """Also the streams of webdataset, over all GPUs."""
+    """Open shards of our side, and the number of webdataset's streams over all GPUs."""
     gpus: int = 8
     shuffle_buffer: int = DataConfig.shuffle_buffer
-    """Of each open shard."""
+    """Samples in the shuffle buffer of each open shard."""
     peer_buffer: int = 5000
-    """Of each stream of webdataset; it begins to give when a fifth is there, as in open_clip."""
+    """Samples in the buffer of each webdataset stream; it starts to yield when a fifth is filled, as in open_clip."""
 
 
 def shuffling(mixture: Mixture) -> Found:
-    """Return the shards in a batch and the distance of neighbours of a tar, of both sides; medians."""
+    """Return for both sides the median shards in a batch and the median distance between neighbors of a tar."""
     sides = {"ours": ours(mixture), "peer": of_webdataset(mixture)}
     shards = {name: shards_of_batches(places, mixture.batch) for name, places in sides.items()}
     apart = {name: float(np.median(np.abs(np.diff(places, axis=1)))) for name, places in sides.items()}
@@ -59,7 +59,7 @@ def shuffling(mixture: Mixture) -> Found:
 
     figures = {f"{side}_shards": shards[side] for side in sides}
     figures |= {
-        f"{side}_{what}": [of[side]] for side in sides for what, of in (("apart", apart), ("held", held))
+        f"{side}_{figure}": [of[side]] for side in sides for figure, of in (("apart", apart), ("held", held))
     }
     return f"{words('ours')}; the peer {words('peer')}", figures
 
@@ -83,7 +83,7 @@ def ours(mixture: Mixture) -> Places:
 
 
 def of_webdataset(mixture: Mixture) -> Places:
-    """Return the places that webdataset's `shuffle` gives to the samples of as many streams."""
+    """Return the places that webdataset's `shuffle` gives to the samples, over `open_shards` streams."""
     shards = Random(0).sample(range(mixture.shards), mixture.shards)
     share = mixture.batch // mixture.gpus
     of_gpus = [
@@ -109,7 +109,7 @@ def _batches(
 
 
 def _in_turns(streams: list[Iterator[tuple[tuple[int, int], ...]]]) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Yield a batch of each stream in turns; those that have ended are left out."""
+    """Yield a batch of each stream in turns; skip streams that have ended."""
     while streams:
         for stream in list(streams):
             if (batch := next(stream, None)) is None:

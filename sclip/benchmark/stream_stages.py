@@ -1,6 +1,4 @@
-"""The stages of a sample alone: each in a plain loop of this process, on rows that lie in memory. Added up they are the
-time that no way of moving samples between processes can go below.
-"""
+"""Measure each stage of a sample alone in one process; any multi-process stream needs at least their sum."""
 
 from __future__ import annotations
 
@@ -25,10 +23,10 @@ __all__ = ["alone"]
 
 
 def alone(case: StreamCase) -> dict[str, float]:
-    """Return the seconds that a sample of the plain shards spends in each stage."""
+    """Return the mean seconds that a sample of the plain shards spends in each stage."""
     config = case.config
     tokenizer, parser = Tokenizer(config.model), Parser(config.data.spacy_model)
-    # the first rows load libraries and fill caches, as those of an encoder do before its first batch
+    # warm up: the first rows load libraries and fill caches, as in an encoder before its first batch
     _seconds(case, islice(_items(case), case.block), parser, tokenizer)
     return _seconds(case, _items(case), parser, tokenizer)
 

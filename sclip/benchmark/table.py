@@ -1,6 +1,6 @@
-"""The table of a benchmark: what was measured beside whom, what is wanted, what came out.
+"""Format the table of a benchmark: what was measured, the peer, the target, and the result.
 
-Lines go in; text for a terminal, JSON, and from that JSON the Markdown of a README come out.
+A table is shown in a terminal or saved as JSON; from that JSON comes the Markdown of a README.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Line:
     details: str = ""
     """More lines about what was measured."""
     traceback: str = ""
-    """Of a row that failed; not printed."""
+    """Traceback of a row that failed; not printed."""
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
@@ -58,11 +58,11 @@ class Table:
     head: tuple[str, str, str, str] = HEAD
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
+        """Return the table as JSON values."""
         return {"made_on": self.made_on, "rows": [vars(line) for line in self.lines]}
 
     def show(self, console: Console | Plain) -> None:
-        """Print it, with rich's console or `Plain`."""
+        """Print the table, with rich's console or `Plain`."""
         rows = [self.head, *(line.cells for line in self.lines)]
         column_widths = widths(rows)
         for cells in rows:
@@ -70,7 +70,7 @@ class Table:
         self.show_details(console)
 
     def show_details(self, console: Console | Plain) -> None:
-        """Print what follows the rows: the machine, and their details."""
+        """Print what follows the rows: the machine, and the details of each row."""
         for name, value in self.made_on.items():
             console.print(f"{name:<18}{value}", soft_wrap=True, markup=False)
         for line in self.lines:
@@ -79,23 +79,23 @@ class Table:
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Return the median, and the least and the most behind it."""
+    """Return the median, followed by the minimum and the maximum, as text."""
     return f"{median(values):,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
 
 def widths(rows: Iterable[Sequence[str]]) -> list[int]:
-    """Return the width of each column that another one follows."""
+    """Return the width of each column except the last."""
     return [max(len(cell) for cell in column) for column in zip(*rows, strict=True)][:-1]
 
 
 def padded(cells: Sequence[str], column_widths: Sequence[int]) -> str:
-    """Return one row of text with its columns at their places."""
+    """Return one row as text, with its cells padded to the column widths."""
     columns = [cell.ljust(width) for cell, width in zip(cells, column_widths, strict=False)]
     return "  ".join([*columns, *cells[len(columns) :]]).rstrip()
 
 
 def markdown(saved: Mapping[str, Any]) -> str:
-    """Return the table of a README from the JSON of `Table.to_json`."""
+    """Return the Markdown table for a README from the JSON of `Table.to_json`."""
     lines = ["| | beside | measured, the median (least to most) |", "| --- | --- | --- |"]
     for row in saved["rows"]:
         cells = (row[name].replace("|", "\\|") for name in ("what", "peer", "found"))

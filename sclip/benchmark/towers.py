@@ -1,8 +1,8 @@
-"""Which of open_clip's architectures sclip trains, evaluates and exports: all of `open_clip.list_models()`.
+"""Test which architectures of `open_clip.list_models()` sclip can train, evaluate and export.
 
-Each is built at full depth without tensors (torch's meta device), as the start of a run does. Of each family, the
-smallest takes two training steps, an evaluation and an export here, at its width and with one block for each stack of
-blocks. What comes from a hub is made here (`sclip.benchmark.towers_hub`).
+Each architecture is built at full depth without tensors (torch's meta device), as at the start of a run. The smallest
+one of each family is then cut to one block for each stack of blocks, at full width. This cut takes two training steps,
+an evaluation and an export. `sclip.benchmark.towers_hub` makes stand-ins for the files of a hub.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ class Tower:
     tokenizer: str = ""
     context: int = 0
     words: tuple[int, int] = (0, 0)
-    """Rows and width of the word table, which the KEE takes its words from."""
+    """Rows and width of the word table, from which the KEE takes its words."""
     parameters: int = 0
     """Parameters, the KEE's included."""
     packing: str = ""
-    """Why captions are not packed; empty where they are."""
+    """Why captions are not packed; empty if they are."""
     start: str = ""
-    """"weights" if training must start from given ones; else empty."""
+    """"weights" if training must start from existing weights; else empty."""
     decoder: bool = False
-    """Whether it has a caption decoder, which is left out."""
+    """Whether it has a caption decoder, which sclip leaves out."""
     refusal: str = ""
-    """Why it cannot be trained; empty where it can."""
+    """Why it cannot be trained; empty if it can."""
     cut: str | None = None
-    """What a cut of it failed at, "" where it did all; None where another one of the family was cut."""
+    """Error of its cut, "" if the cut passed; None if another one of the family was cut."""
 
     @property
     def family(self) -> tuple[str, ...]:
-        """What architectures with the same code have in common."""
+        """Values that are equal for architectures with the same code."""
         return (
             self.image,
             self.text,
@@ -78,18 +78,18 @@ class Towers:
     made_on: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as JSON values."""
+        """Return the architectures and the machine as JSON values."""
         return {"made_on": self.made_on, "towers": [dataclasses.asdict(tower) for tower in self.towers]}
 
     def families(self) -> Iterator[list[Tower]]:
-        """Give the architectures of each family, the one that was cut first."""
+        """Yield the architectures of each family; the first one is the one that was cut."""
         by_family: dict[tuple[str, ...], list[Tower]] = {}
         for tower in self.towers:
             by_family.setdefault(tower.family, []).append(tower)
         yield from (sorted(family, key=lambda tower: tower.cut is None) for family in by_family.values())
 
     def accepted(self) -> list[Tower]:
-        """Return the architectures that can be trained: built at full depth, and none of the family's cuts failed."""
+        """Return the architectures that can be trained: each builds at full depth, and its family's cut passed."""
         return [t for family in self.families() for t in family if not (t.refusal or family[0].cut)]
 
     def show(self, console: Any) -> None:
@@ -98,7 +98,7 @@ class Towers:
             console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     def lines(self) -> list[str]:
-        """Return the lines of the table, and what stands around it."""
+        """Return the lines of the table and the text around it."""
         head = (
             "",
             "image tower",
@@ -134,14 +134,14 @@ class Towers:
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
-    """Declare what this benchmark takes."""
+    """Declare the options of this benchmark."""
     arguments.add_argument(
         "--model", action="append", metavar="NAME", help="of all architectures these alone (repeatable)"
     )
 
 
 def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Towers:
-    """Build and try the architectures; raises BenchmarkError for a name that is none."""
+    """Build and test the architectures. Raises BenchmarkError for an unknown name."""
     names = options.model or open_clip.list_models()
     if unknown := sorted(set(names) - set(open_clip.list_models())):
         raise BenchmarkError(f"--model {unknown[0]}: no such architecture; see open_clip.list_models()")
@@ -156,16 +156,16 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Towers:
         for name in names:
             towers.append(_built(name, full))
             on_round(len(towers))
-        made = Towers(towers, machine(["torch", "open_clip_torch", "timm", "transformers"]))
-        tried = {}
-        for family in made.families():
+        built = Towers(towers, machine(["torch", "open_clip_torch", "timm", "transformers"]))
+        errors = {}
+        for family in built.families():
             smallest = min(family, key=lambda tower: tower.parameters)
             if not smallest.refusal:
-                tried[smallest.name] = _tried(smallest.name, cut)
+                errors[smallest.name] = _tried(smallest.name, cut)
                 gc.collect()
-            on_round(len(tried))
+            on_round(len(errors))
     return dataclasses.replace(
-        made, towers=[dataclasses.replace(tower, cut=tried.get(tower.name)) for tower in towers]
+        built, towers=[dataclasses.replace(tower, cut=errors.get(tower.name)) for tower in towers]
     )
 
 
@@ -175,7 +175,7 @@ def _text(name: str) -> dict[str, Any]:
 
 
 def _built(name: str, hub_folder: Path) -> Tower:
-    """Return what an architecture is, built at full depth without tensors."""
+    """Describe an architecture, which is built at full depth without tensors."""
     config = ModelConfig(name=name, hub_folder=str(hub_folder))
     decoder = "multimodal_cfg" in open_clip.get_model_config(name)
     try:
@@ -207,13 +207,13 @@ def _image(model: StructureCLIP, name: str) -> str:
 
 
 def _tokenizer(hub: str) -> str:
-    """Return the tokenizer by its name on the hub; SigLIP2's is there once for each size."""
+    """Return the tokenizer's name on the hub; SigLIP models of all sizes share one name here."""
     siglip = re.search(r"SigLIP(2|-i18n)?", hub)
     return f"{siglip[0] if siglip else hub} (made here)" if hub else "CLIP's BPE"
 
 
 def _tower(model: StructureCLIP) -> str:
-    """Return the kind of a text tower: Hugging Face's class, or how open_clip's pools."""
+    """Return the kind of a text tower: Hugging Face's class, or the attention and pooling of open_clip's."""
     text = model.text_tower
     if is_hub_tower(text):
         return f"Hugging Face {type(text.transformer).__name__}"
@@ -225,10 +225,10 @@ def _tower(model: StructureCLIP) -> str:
 
 
 def _tried(name: str, hub_folder: Path) -> str:
-    """Return what a cut of an architecture fails at, in a line; "" where it does all."""
+    """Check the cut of an architecture; return its error in one line, or "" if it passes."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             towers_cut.check(name, hub_folder, Path(folder))
-    except Exception as error:  # of any of some thirty kinds of towers, whatever it raises
+    except Exception as error:  # some thirty kinds of towers may raise anything
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return ""

@@ -1,6 +1,6 @@
-"""One architecture at its width and with few layers: two training steps, an evaluation, an export, and that read again.
+"""Test one architecture at full width with few layers: two training steps, an evaluation, an export and its reload.
 
-A name goes in; one line of what went wrong, or none, comes out.
+`check` takes the name of the architecture and raises an error if a test fails.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _ROWS = 4
 
 
 class Failed(Exception):
-    """What an architecture cannot do, in a line."""
+    """Error of an architecture that fails a test; the message is one line."""
 
 
 def check(name: str, hub_folder: Path, folder: Path) -> None:
-    """Train, evaluate and export a cut of an architecture; raises `Failed`, or whatever stops it.
+    """Train, evaluate and export a cut of an architecture. Raises `Failed`, or any error of a library.
 
-    `hub_folder` holds the cuts of its hub files; into `folder` go configs and exports.
+    `hub_folder` holds the cut versions of its hub files; configs and exports are written to `folder`.
     """
     cut = cut_config(name, folder)
     torch.manual_seed(0)
@@ -57,15 +57,15 @@ def check(name: str, hub_folder: Path, folder: Path) -> None:
     images, texts, recall = _evaluated(model)
     if not (images.isfinite().all() and texts.isfinite().all()):
         raise Failed("features are not finite")
-    again = _evaluated(load_exported(export(model, folder / "export")))
-    if not (torch.equal(again[0], images) and torch.equal(again[1], texts) and again[2] == recall):
+    reloaded = _evaluated(load_exported(export(model, folder / "export")))
+    if not (torch.equal(reloaded[0], images) and torch.equal(reloaded[1], texts) and reloaded[2] == recall):
         raise Failed("an export read again has other features")
     if not is_hub_tower(model.text_tower):  # open_clip would load that tower from the hub
         _check_open_clip(model, export_clip(model, folder / "clip"))
 
 
 def cut_config(name: str, folder: Path) -> str:
-    """Register an architecture with one block for each stack of blocks; return its name."""
+    """Register a cut architecture, with one block for each stack of blocks; return its name."""
     config = copy.deepcopy(open_clip.get_model_config(name))
     vision, text = config["vision_cfg"], config["text_cfg"]
     if timm_name := vision.get("timm_model_name"):
@@ -84,7 +84,7 @@ def cut_config(name: str, folder: Path) -> str:
 
 @functools.cache
 def _cut_timm(name: str) -> str:
-    """Register a timm tower with one block for each stack, whatever the argument for it is called; return its name."""
+    """Register a timm tower with one block for each stack, trying timm's argument names; return its name."""
     with torch.device("meta"):
         for cut in ({"depth": 1}, {"depths": (1, 1, 1, 1)}, {"layers": (1, 1, 1, 1)}, {}):
             try:
@@ -103,7 +103,7 @@ def _cut_timm(name: str) -> str:
 
 
 def _train(model: StructureCLIP) -> None:
-    """Do two steps; raises `Failed` where a loss is not finite or a part of the model stays as it was."""
+    """Train two steps. Raises `Failed` if a loss is not finite or a part of the model does not change."""
     config = Config(
         model=model.config, train=TrainConfig(batch_size=_ROWS, learning_rate=1e-3, warmup=0.0, micro_batch=2)
     )
@@ -146,7 +146,7 @@ def _columns(model: ModelConfig, step: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def _evaluated(model: StructureCLIP) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """Return the features of pictures and of captions with their triples, and the retrieval of each by the other."""
+    """Return the features of images and of captions with triples, and the recall of retrieval in both directions."""
     tokenizer, side = Tokenizer(model.config), image_size(model.config.name)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (len(CAPTIONS), 3, side, side), dtype=torch.uint8, generator=generator)
@@ -158,9 +158,9 @@ def _evaluated(model: StructureCLIP) -> tuple[Tensor, Tensor, dict[str, float]]:
 
 @torch.no_grad()
 def _check_open_clip(model: StructureCLIP, folder: Path) -> None:
-    """Raise `Failed` where open_clip reads other features from the folder of the CLIP part."""
+    """Raise `Failed` if open_clip, loading the CLIP part from its folder, computes other text features."""
     clip = open_clip.create_model(f"local-dir:{folder}").eval()
     ids = torch.from_numpy(Tokenizer(model.config).text(CAPTIONS)).long()
-    theirs = clip.encode_text(ids, normalize=True)
-    if not torch.allclose(theirs, model.eval().encode_text(ids), atol=1e-5):
+    features = clip.encode_text(ids, normalize=True)
+    if not torch.allclose(features, model.eval().encode_text(ids), atol=1e-5):
         raise Failed("open_clip reads other features from its folder")

@@ -1,6 +1,6 @@
-"""Folders that stand in for a hub: the published sizes of its text towers, and tokenizers of their kinds made here.
+"""Create folders that stand in for a hub: text towers of the published sizes, and tokenizers of the original kinds.
 
-Nothing is downloaded. A tokenizer has its original's algorithm, special tokens and their ids; its words are those of a
+Nothing is downloaded. A tokenizer has its original's algorithm, special tokens and their ids, but its words come from a
 few captions.
 """
 
@@ -15,7 +15,7 @@ CAPTIONS = [
 ]  # fmt: skip
 
 WORDS = 512
-"""Rows of the word tables of towers that are cut; more than any tokenizer here has words."""
+"""Rows of the word table of a cut tower; every tokenizer of this module has fewer words."""
 
 _BERT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 _XLM = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
@@ -44,13 +44,13 @@ TOWERS: dict[str, tuple[str, dict[str, Any]]] = {
          "decoder_ffn_dim": 8192},
     ),
 }  # fmt: skip
-"""Class and sizes of each text tower, as its config.json on the hub has them."""
+"""Config class and sizes of each text tower, from its config.json on the hub."""
 
 _DEPTHS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers")
 
 
 def make(folder: Path, name: str, cut: bool = False) -> None:
-    """Write config and tokenizer of a hub's name below a folder; `cut`: one layer, `WORDS` words, width as it is."""
+    """Write config and tokenizer of a hub's name below a folder; `cut` means one layer, `WORDS` words, full width."""
     path = folder / name
     path.mkdir(parents=True, exist_ok=True)
     if name in TOWERS:
@@ -64,7 +64,7 @@ def make(folder: Path, name: str, cut: bool = False) -> None:
 
 
 def _tokenizer(name: str) -> Any:
-    """Return a tokenizer of the kind that a hub's name has."""
+    """Return a new tokenizer of the kind that belongs to a hub's name."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -101,7 +101,7 @@ def _tokenizer(name: str) -> Any:
 
 
 def _special(name: str) -> tuple[list[str], str, dict[str, str]]:
-    """Return the special tokens by id, the template around a text, and the token of each role."""
+    """Return the special tokens in the order of their ids, the template around a text, and the token of each role."""
     if "bert-base-uncased" in name:
         tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         roles = dict(zip(("pad", "unk", "cls", "sep", "mask"), tokens, strict=True))

@@ -1,12 +1,12 @@
-"""Record a run in MLflow, also after outages: config, metrics, tags, datasets and artifacts.
+"""Record a run in MLflow, even across outages: config, metrics, tags, datasets and artifacts.
 
     Tracker -> Journal (tracking.jsonl in the run's folder) -> Sender (a thread) -> MLflow
                                                             -> Sender (a thread) -> TensorBoard's event file
                                                             -> Sender (a thread) -> a process -> Weights & Biases
 
-Every event is on disk before it is sent, so neither a silent server nor a crash loses a metric, and training never
-waits. Events that were not sent go with the run's next start, or by `sclip sync RUN`. `tracking.also` names what gets
-the metrics beside MLflow.
+The journal writes every event to disk before a sender sends it. So a silent server or a crash loses no metric, and
+training never waits. The run's next start, or `sclip sync RUN`, sends the remaining events. `tracking.also` names the
+destinations that get the metrics in addition to MLflow.
 """
 
 from sclip.tracking.also import check_installed

@@ -1,4 +1,4 @@
-"""Make the destinations, beside MLflow, that `tracking.also` names for a run's metrics."""
+"""Create the destinations that `tracking.also` names for a run's metrics in addition to MLflow."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sclip.tracking.moved import TrackingError
 from sclip.tracking.sender import Destination
 
 EVENT_FILE = "tensorboard/events.out.tfevents.sclip"
-"""TensorBoard's file below the folder of a run; TensorBoard finds it by the part before the last dot."""
+"""TensorBoard's event file in a run's folder; TensorBoard recognizes it by `tfevents` in its name."""
 
 
 def check_installed(also: Sequence[str]) -> None:
-    """Raise TrackingError, one line with the remedy, if a package is missing that `tracking.also` needs."""
+    """Raise TrackingError, one line with the remedy, if `tracking.also` needs a package that is not installed."""
     try:
         if "wandb" in also:
             importlib.metadata.version("wandb")
@@ -25,7 +25,7 @@ def check_installed(also: Sequence[str]) -> None:
 
 
 def destinations(also: Sequence[str], journal: Journal, project: str) -> Iterator[Destination]:
-    """Yield each destination once; only those named import their library."""
+    """Yield each named destination once, and import only the libraries of named destinations."""
     if "tensorboard" in also:
         from sclip.tracking.to_tensorboard import TensorBoard
 

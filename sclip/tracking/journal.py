@@ -1,8 +1,8 @@
-"""Keep the events of a run in `tracking.jsonl`, in order, and in `tracking.json` how many of them a store has.
+"""Keep a run's events in order in `tracking.jsonl`; `tracking.json` records how many of them a store has.
 
-Each event is one appended line. A process that dies loses none of them, and leaves at most one torn line, which readers
-skip. `tracking.json` has the store's masked address, the MLflow run, and the byte offset behind the last line sent. It
-is written after the lines are on the disk, so that it is never ahead of them, even if the machine fails.
+Each event is one appended line. A process that dies loses no event and leaves at most one torn line, which readers
+skip. `tracking.json` holds the store's masked address, the MLflow run, and the byte offset after the last line sent.
+It is written after the lines are synced to disk, so that it is never ahead of them, even if the machine fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sent:
-    """How much of the journal a store has."""
+    """Record of how much of the journal a store has."""
 
     store: str = ""
     """The store's masked address."""
@@ -36,11 +36,11 @@ class Sent:
     offset: int = 0
     """Bytes of the journal that the store has."""
     artifacts: tuple[int, ...] = ()
-    """Offsets, below `offset`, of artifacts that are not sent yet."""
+    """Offsets of artifact events below `offset` whose files are not uploaded yet."""
 
 
 class Journal:
-    """The journal of one run, open for appending; threads may share it."""
+    """Journal of one run, open for appending. Threads may share it."""
 
     def __init__(self, folder: Path) -> None:
         """Open the journal in `folder`, creating both if missing. Raises OSError."""
@@ -48,10 +48,10 @@ class Journal:
         self.folder = folder
         self._lock = threading.Lock()
         self._file = (folder / JOURNAL).open("ab", buffering=0)
-        self._torn = self._file.tell() > 0  # an earlier process may have died within a line
+        self._torn = self._file.tell() > 0  # an earlier process may have died while writing a line
 
     def append(self, event: Event) -> None:
-        """Add an event, which survives the process from then on. Raises OSError if the disk is full or fails."""
+        """Append an event; from then on it survives the process. Raises OSError if the disk is full or fails."""
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             if self._torn:
@@ -62,7 +62,7 @@ class Journal:
             self._torn = False
 
     def read(self, offset: int = 0) -> Iterator[tuple[int, Event]]:
-        """Yield each event from an offset on, with the offset behind it."""
+        """Yield each event from `offset` on, as (offset after the event, event)."""
         return _read(self.folder / JOURNAL, offset)
 
     @property
@@ -72,7 +72,7 @@ class Journal:
 
     @property
     def sent(self) -> Sent:
-        """How much of the journal a store has; nothing if `tracking.json` is missing or broken."""
+        """How much of the journal a store has; an empty `Sent` if `tracking.json` is missing or broken."""
         try:
             fields = json.loads((self.folder / SENT).read_text())
             sent = Sent(**fields | {"artifacts": tuple(fields["artifacts"])})
@@ -87,12 +87,12 @@ class Journal:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Let no other process or thread send this journal during the block; waits for one that does.
+        """Allow no other process or thread to send this journal during the block; wait for one that is sending.
 
-        Locks the journal itself: a lock of filelock would be one more file in the run's folder.
+        The lock is on the journal itself, because filelock would add a file to the run's folder.
         """
         with (self.folder / JOURNAL).open("ab") as file:
-            # OSError: the file system has no locks; a batch that is sent twice is stored once.
+            # OSError: the file system has no locks. Two senders do no harm: MLflow stores a batch sent twice once.
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -103,7 +103,7 @@ class Journal:
 
 
 def history(run_folder: str | StoragePath) -> dict[str, list[tuple[int, float]]]:
-    """Return the curve of each metric of a run, as (step, value) by step, from its journal; {} without a journal."""
+    """Read each metric's curve from a run's journal, as (step, value) sorted by step; {} without a journal."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for _, event in _read(storage_path(run_folder) / JOURNAL, 0):
         for name, value in event.get("metrics", {}).items():
@@ -117,7 +117,7 @@ def _read(path: StoragePath, offset: int) -> Iterator[tuple[int, Event]]:
     with path.open("rb") as file:
         file.seek(offset)
         for line in file:
-            if not line.endswith(b"\n"):  # being written
+            if not line.endswith(b"\n"):  # still being written
                 return
             offset += len(line)
             try:

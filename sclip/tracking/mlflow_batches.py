@@ -1,4 +1,4 @@
-"""Split the journal into batches that fit one MLflow call (`log_batch`); `sclip.tracking.sender` sends them."""
+"""Split the journal into batches that fit one MLflow call (`log_batch`); `sclip.tracking.to_mlflow` sends them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from mlflow.utils.validation import (
 from sclip.tracking.journal import Event, Journal
 
 PER_EVENT = MAX_PARAMS_TAGS_PER_BATCH
-"""Maximum metrics, params or tags of one event, so that it fits one call."""
+"""Maximum metrics, params or tags in one event, so that the event fits one call."""
 
 _PER_CALL = {"metrics": MAX_METRICS_PER_BATCH // 2, "params": PER_EVENT, "tags": PER_EVENT}
-"""Maximum entities of one call over its events; together they stay below MLflow's limit of 1000."""
+"""Maximum entities of each kind in one call; their sum stays below MLflow's limit of 1000."""
 _BYTES_PER_CALL = MAX_BATCH_LOG_REQUEST_SIZE // 2
-"""Maximum bytes of the journal in one call; MLflow's request is longer than its events."""
+"""Maximum bytes of the journal in one call; MLflow's request is longer than the events in it."""
 
 
 def first_batch(journal: Journal, offset: int) -> tuple[list[Event], int]:
-    """Return the events from an offset on that fit one call, and the offset behind them.
+    """Return the events from an offset on that fit one call, and the offset after them.
 
-    Metrics, params and tags share a call; an event of any other kind is a batch of its own.
+    Metrics, params and tags share a call; an event of any other kind is its own batch.
     """
     events, counts, end = list[Event](), Counter[str](), offset
     for next_end, event in journal.read(offset):
         counts.update({kind: len(event[kind]) for kind in _PER_CALL if kind in event})
         if events and (
             not all(_PER_CALL.keys() & e.keys() for e in (events[0], event))
-            or any(counts[kind] > most for kind, most in _PER_CALL.items())
+            or any(counts[kind] > limit for kind, limit in _PER_CALL.items())
             or next_end - offset > _BYTES_PER_CALL
         ):
             break
@@ -44,7 +44,7 @@ def first_batch(journal: Journal, offset: int) -> tuple[list[Event], int]:
 
 
 def parts(event: Event) -> Iterator[Event]:
-    """Yield one event for each metric, param and tag of an event, and any other event as it is."""
+    """Split an event into one event for each metric, param and tag; yield any other event unchanged."""
     for kind in _PER_CALL:
         for name, value in event.get(kind, {}).items():
             yield {k: v for k, v in event.items() if k not in _PER_CALL} | {kind: {name: value}}
@@ -53,7 +53,7 @@ def parts(event: Event) -> Iterator[Event]:
 
 
 def entities(events: list[Event], without: Container[str]) -> tuple[list[Metric], list[Param], list[RunTag]]:
-    """Return the arguments of MLflow's `log_batch`, without the metrics named; the last value of each tag counts."""
+    """Return the arguments of MLflow's `log_batch`, without the metrics in `without`; a tag's last value counts."""
     metrics = [
         Metric(name, value, event["time_ms"], event["step"])
         for event in events

@@ -1,9 +1,9 @@
-"""Let the records of an MLflow store on SQLite follow it when it was moved or copied with its artifacts.
+"""Correct the paths recorded in a SQLite MLflow store that was moved or copied together with its artifacts.
 
-MLflow records absolute paths only: versions of a moved store would fail with "no artifact", and new runs would write
-into the old folder. If a store's artifacts lie beside it, and not where they are recorded, the records are changed in
-one transaction, with one line in the log. Other databases, servers and artifacts that were never beside their store are
-left alone.
+MLflow records absolute paths only: model versions of a moved store would fail with "no artifact", and new runs would
+write into the old folder. If the artifacts lie next to the store and not where they are recorded, `follow` changes the
+records in one transaction and logs one line. It does not touch other databases, servers, or artifacts that were never
+next to their store.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from sclip.storage.masking import mask
 from sclip.storage.paths import shown
 
 ARTIFACTS = "mlartifacts"
-"""Folder beside a store that holds the artifacts of its experiments."""
+"""Folder next to a store that holds the artifacts of its experiments."""
 
 _COLUMNS = (
     ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
     ("model_versions", "source"), ("model_versions", "storage_location"),
 )  # fmt: skip
-"""Tables and columns in which MLflow records places of artifacts."""
+"""Tables and columns in which MLflow records artifact paths."""
 _BELOW = "({0} = :old OR substr({0}, 1, :n + 1) = :old || '/')"
 
 _log = logging.getLogger("sclip.tracking")
 
 
 class TrackingError(RuntimeError):
-    """A store that cannot be used; one line with its address and what to do."""
+    """Error for a store or tracker that cannot be used; its message is one line that says what to do."""
 
 
 def follow(uri: str, root: str = "") -> None:
-    """Change the recorded places of a SQLite store's artifacts to those beside it; leave any other store alone.
+    """Make a SQLite store's recorded artifact paths point to the folder next to it; leave other stores alone.
 
-    An experiment with the recorded folder `root` counts as moved even if no artifact lies beside the store.
+    An experiment with the recorded folder `root` counts as moved even if no artifact lies next to the store.
 
-    Raises TrackingError, one line with both places, if the recorded place has files that the new one lacks, or the
-    store cannot be changed.
+    Raises TrackingError, one line with both folders, if the recorded folder has files that the new one lacks, or if
+    the store cannot be changed.
     """
     file = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not file.is_file():
@@ -50,7 +50,7 @@ def follow(uri: str, root: str = "") -> None:
     try:
         with engine.begin() as store:
             if {table for table, _ in _COLUMNS} - set(sqlalchemy.inspect(store).get_table_names()):
-                return  # empty, or of another version of MLflow, which says so itself
+                return  # empty, or from another MLflow version; MLflow reports that itself
             for old in _roots(store):
                 new = file.absolute().parent / old.name
                 if same_folder(old, new) or not (str(old) == root or _is_beside(store, old, new)):
@@ -80,7 +80,7 @@ def _roots(store: Connection) -> list[Path]:
 
 
 def _is_beside(store: Connection, old: Path, new: Path) -> bool:
-    """Return whether recorded artifacts lie in `new`; raise TrackingError if only some of their files do."""
+    """Return whether recorded artifacts exist in `new`; raise TrackingError if only some of their files do."""
     places = {
         Path(place).relative_to(old)
         for table, column in _COLUMNS
@@ -102,7 +102,7 @@ def _is_beside(store: Connection, old: Path, new: Path) -> bool:
 
 
 def _change(store: Connection, old: Path, new: Path, uri: str) -> int:
-    """Replace `old` by `new` at the start of every recorded place; return how many places changed."""
+    """Replace `old` by `new` at the start of every recorded path; return how many paths changed."""
     values = {"old": str(old), "new": str(new), "n": len(str(old))}
     rows = 0
     try:

@@ -1,4 +1,4 @@
-"""The config and name of a run in; its record out: begun, or gone on with where an earlier start left it."""
+"""Open the record of a run: begin a new one, or continue the one that an earlier start left."""
 
 from __future__ import annotations
 
@@ -29,18 +29,17 @@ _log = logging.getLogger("sclip.tracking")
 
 
 def open_run(config: Config, run_name: str, storage: str) -> Tracker:
-    """Return the record of the training run `run_name`: it goes on where an earlier start left it, or begins.
+    """Open the record of the training run `run_name`: continue an earlier start's record, or begin a new one.
 
-    It is kept in `storage/runs/run_name`, or on this machine and copied there where that is a URI's. It has the
-    flattened config as params, where the code is a git checkout the commit as tag, and `tracking.parent` as its
-    parent run.
+    The record is kept in `storage/runs/run_name`. If `storage` is a URI, it is kept on this machine and copied there.
+    Its params are the flattened config, its parent run is `tracking.parent`, and a tag holds the git commit, if any.
 
     Args:
         config: the resolved config; `config.tracking` says where to record.
         run_name: name of the training run.
         storage: `run.storage`, resolved: a folder or a URI.
 
-    Raises TrackingError in about ten seconds when the store cannot be used, unless `tracking.offline`.
+    Raises TrackingError within about ten seconds if the store cannot be used, unless `tracking.offline` is set.
     """
     folder, home = local(storage) / "runs" / run_name, storage_path(storage) / "runs" / run_name
     _take_over(home, folder)
@@ -48,23 +47,23 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
 
 
 def open_parent(config: Config, name: str, storage: str, params: Mapping[str, str] | None = None) -> Tracker:
-    """Return the record of a sweep, whose runs have its `run_id` as their `tracking.parent`.
+    """Open the record of a sweep or a blend; a sweep's runs have its `run_id` as their `tracking.parent`.
 
-    As `open_run`, but kept in `storage/sweeps/name`, and sent to MLflow alone. `params` are recorded in place of the
-    config's, where it is not what was swept.
+    Unlike the record of a run, this one is kept in `storage/sweeps/name` and sent only to MLflow. `params`, if given,
+    are recorded instead of the flattened config.
     """
     folder = local(storage) / "sweeps" / name
     return _begin(config, name, storage, folder, folder, params)
 
 
 def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
-    """Return the record of a run, from its folder alone, to send what of it a store has not.
+    """Open the record of a run from its folder alone, to send the events that a store does not have.
 
     Args:
         home: the folder of the run; nothing is added to its journal.
-        uri: the store, where it is another one than the run was started with, or that one's holds a password.
+        uri: the store to use instead of the run's own; required if the run's own address contains a password.
 
-    Raises TrackingError where the folder holds no record, or the store cannot be used.
+    Raises TrackingError if the folder holds no record or the store cannot be used.
     """
     folder = home if isinstance(home, Path) else local(address(home.parent.parent)) / "runs" / home.name
     if not isinstance(home, Path):
@@ -72,25 +71,25 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
         fetch(home, folder, [file.name for kind in ("eval*.json", "*.html") for file in home.glob(kind)])
     journal = Journal(folder) if (folder / JOURNAL).is_file() else None
     head = next((event["run"] for _, event in journal.read() if "run" in event), None) if journal else None
-    known = isinstance(head, dict) and all(
+    is_complete = isinstance(head, dict) and all(
         isinstance(head.get(name), str) for name in ("uri", "experiment", "name", "storage")
     )
-    if journal is None or head is None or not known:
+    if journal is None or head is None or not is_complete:
         raise TrackingError(f"{home}: not the folder of a run, which holds a {JOURNAL}")
     if "***" in (uri or head["uri"]):
         raise TrackingError(
             f"{head['uri']}: what is masked there is not kept; give the store with --tracking-uri"
         )
-    files = head["storage"] if isinstance(home, Path) else str(database_folder(address(home)))
+    storage = head["storage"] if isinstance(home, Path) else str(database_folder(address(home)))
     recorded = head["uri"]
     if isinstance(home, Path) and home.parent.name in ("runs", "sweeps"):
-        files = str(home.parent.parent)  # where the storage lies now
-        beside = Path(files, DATABASE)
+        storage = str(home.parent.parent)  # where the storage is now
+        database = Path(storage, DATABASE)
         if recorded == f"sqlite:///{head['storage']}/{DATABASE}" and (
-            beside.is_file() or not Path(head["storage"], DATABASE).is_file()
+            database.is_file() or not Path(head["storage"], DATABASE).is_file()
         ):
-            recorded = f"sqlite:///{beside}"
-    store = Store(uri or recorded, head["experiment"], head["name"], files)
+            recorded = f"sqlite:///{database}"
+    store = Store(uri or recorded, head["experiment"], head["name"], storage)
     store.reach()
     _open(journal, store)
     tracker = Tracker(journal, store, home)
@@ -100,11 +99,11 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
 
 def _take_over(home: StoragePath, folder: Path) -> None:
-    """Bring the journal of a run's folder to this machine, unless the one here is the same and goes on from it."""
+    """Fetch the journal from a run's remote folder, unless the local journal is the same or continues it."""
     if isinstance(home, Path):
         return
-    known = (home / JOURNAL).read_bytes() if (home / JOURNAL).exists() else b""
-    if known and (folder / JOURNAL).exists() and (folder / JOURNAL).read_bytes().startswith(known):
+    remote = (home / JOURNAL).read_bytes() if (home / JOURNAL).exists() else b""
+    if remote and (folder / JOURNAL).exists() and (folder / JOURNAL).read_bytes().startswith(remote):
         return
     for name in (JOURNAL, SENT):
         (folder / name).unlink(missing_ok=True)
@@ -152,12 +151,12 @@ def _journal(folder: Path, store: Store) -> Journal:
 
 
 def _open(journal: Journal, store: Store) -> RunData:
-    """Find or make the MLflow run of a journal; return what it has."""
+    """Find or create the MLflow run of a journal; return the data recorded in it."""
     with journal.alone(), refusals(store.uri), patience():
         sent = journal.sent
-        place = mask(store.uri)
+        masked_uri = mask(store.uri)
         _, event = next(journal.read())
-        run = store.open(sent.run_id if sent.store == place else "", event["time_ms"])
-        if (place, run.info.run_id) != (sent.store, sent.run_id):
-            journal.sent = Sent(place, run.info.run_id)
+        run = store.open(sent.run_id if sent.store == masked_uri else "", event["time_ms"])
+        if (masked_uri, run.info.run_id) != (sent.store, sent.run_id):
+            journal.sent = Sent(masked_uri, run.info.run_id)
         return run.data

@@ -1,6 +1,6 @@
-"""Send the journal of a run to one destination, in a thread that retries as long as it must.
+"""Send the journal of a run to one destination, in a thread that retries until it succeeds.
 
-Each destination has a sender of its own, so that none waits for another, and training for none of them.
+Each destination has its own sender, so that no destination waits for another and training waits for none.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from sclip.tracking.journal import Journal
 from sclip.tracking.store import first_cause
 
 _GATHER_S = 1.0
-"""Seconds between calls, in which metrics gather."""
+"""Seconds between calls, in which metrics accumulate."""
 _RETRY_S = (1.0, 30.0)
-"""First and longest wait for a destination that does not answer; each retry doubles it.
+"""First and longest wait, in seconds, before a failed send is retried; each retry doubles the wait.
 
-Not tenacity's loop, because `flush` and `close` end this wait early.
+tenacity's loop does not fit, because `flush` and `close` end this wait early.
 """
 
 _log = logging.getLogger("sclip.tracking")
 
 
 class Destination(Protocol):
-    """What takes a run's events; only its sender's thread calls it."""
+    """Receiver of a run's events. Only its sender's thread calls it."""
 
     @property
     def name(self) -> str:
-        """What warnings call it, without credentials."""
+        """Name of the destination in warnings, without credentials."""
 
     def send(self, until: int) -> bool:
-        """Send the next events before an offset of the journal; return False if none is left. May raise anything."""
+        """Send the next events before journal offset `until`; return False if none is left. May raise any error."""
 
 
 class Sender:
     """Sends a journal to a destination from a daemon thread of its own."""
 
     def __init__(self, journal: Journal, destination: Destination) -> None:
-        """Start the thread; it continues where the journal was last sent to."""
+        """Start the thread; it sends the events that were not sent yet."""
         self._journal = journal
         self._destination = destination
         self._state = threading.Condition()
@@ -47,7 +47,7 @@ class Sender:
         self._flushes = self._flushed = self._batches = 0
         self._closing = False
         self.name = destination.name
-        """What warnings call the destination."""
+        """Name of the destination in warnings."""
         self.trouble = ""
         """Why the destination takes no events; empty while it does."""
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
@@ -73,7 +73,7 @@ class Sender:
         return True
 
     def close(self) -> None:
-        """End the thread; one that waits for the network ends with the process instead."""
+        """Stop the thread. If it is waiting for the network, it ends with the process instead."""
         with self._state:
             self._closing = True
             self._state.notify_all()
@@ -88,12 +88,12 @@ class Sender:
                     return
                 flushes, self._has_news = self._flushes, False
             try:
-                until = self._journal.size  # later events wait for the next round: they may never end
+                until = self._journal.size  # later events wait for the next round: new ones may never stop
                 while not self._closing and self._destination.send(until):
                     with self._state:
                         self._batches += 1
                         self._state.notify_all()
-            except Exception as error:  # of any library: this thread must survive all of them
+            except Exception as error:  # any library may raise: this thread must survive all errors
                 cause = first_cause(error)
                 if cause != self.trouble:
                     _log.warning("metrics wait on disk for %s: %s", self.name, cause)
@@ -108,7 +108,7 @@ class Sender:
                 with self._state:
                     self._flushed = flushes
                     self._state.notify_all()
-            with self._state:  # events gather, or a destination comes back; a new `flush` ends the wait
-                if self._flushes > self._flushed:  # somebody waits
+            with self._state:  # events accumulate, or a destination recovers; a new `flush` ends the wait
+                if self._flushes > self._flushed:  # a `flush` call waits
                     pause = min(pause, _RETRY_S[0])
                 self._state.wait_for(lambda: self._closing or self._flushes > flushes, pause)  # noqa: B023

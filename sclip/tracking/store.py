@@ -1,6 +1,6 @@
-"""Find or create the MLflow store of a run, and the run in it; errors say in one line why a store cannot be used.
+"""Find or create a run's MLflow store, and the run in it. Errors say in one line why a store cannot be used.
 
-All calls go through a `MlflowClient` of an explicit store: the process's active run plays no part, and two runs of one
+All calls go through an `MlflowClient` of an explicit store and ignore MLflow's active run, so that two runs of one
 process do not mix.
 """
 
@@ -31,10 +31,10 @@ from sclip.storage.paths import check_writable, storage_path
 from sclip.tracking.moved import ARTIFACTS, TrackingError, follow, same_folder
 
 DATABASE = "mlflow.db"
-"""File of the default store, in a run's storage."""
+"""Name of the default store's SQLite file in a run's storage."""
 
 RUN_NAME_TAG = "sclip.run_name"
-"""Tag that holds the name of the training run, by which its MLflow run is found again."""
+"""Tag that holds the training run's name; a restart finds the MLflow run by it."""
 
 _SQLITE = "sqlite:///"
 _REACH_S = 5
@@ -46,16 +46,16 @@ class Store:
     """An MLflow store, and the experiment and name of a run in it."""
 
     uri: str
-    """The store's address with its credentials; `mask` it before it is shown."""
+    """The store's address, including credentials; `mask` it before showing it."""
     experiment: str
     run_name: str
     storage: str
-    """Folder for artifacts, if no server keeps them."""
+    """Local folder for artifacts, used if the store is not a server."""
 
     @functools.cached_property
     def client(self) -> MlflowClient:
-        """MLflow's client of the store; connects to a database."""
-        logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # it logs every new SQLite table
+        """MLflow's client for the store. If the store is a database, creating the client connects to it."""
+        logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # MLflow logs every new SQLite table
         return MlflowClient(self.uri)
 
     @property
@@ -69,9 +69,9 @@ class Store:
         return self.uri == f"sqlite:///{self.storage}/{DATABASE}"
 
     def reach(self) -> str:
-        """Return the id of the experiment, created if missing.
+        """Return the experiment's id; create the experiment if it is missing.
 
-        Raises TrackingError in about ten seconds if the store cannot be used.
+        Raises TrackingError within about ten seconds if the store cannot be used.
         """
         if self._in_storage:
             try:
@@ -87,7 +87,7 @@ class Store:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Hold the lock beside a SQLite file: two processes that create MLflow's tables at once fail both."""
+        """Lock a SQLite store: two processes that create MLflow's tables at the same time would both fail."""
         if not self.uri.startswith(_SQLITE):
             yield
             return
@@ -120,9 +120,10 @@ class Store:
         return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
     def _experiment(self) -> str:
-        """Return the id of the experiment, created if missing.
+        """Return the experiment's id; create the experiment if it is missing.
 
-        Artifacts go where the server puts them or else into `storage`; MLflow's default is the working directory.
+        A server chooses the place of its artifacts. Otherwise they go into `storage`, not into MLflow's default, the
+        working directory.
         """
         experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
@@ -140,10 +141,10 @@ class Store:
     def _check_root(self, root: str) -> None:
         """Raise TrackingError if an experiment's artifacts would go into another run's storage.
 
-        A root that is not named `mlartifacts` was chosen by a person, and is left alone.
+        A root that is not named `mlartifacts` was chosen by a user and is accepted.
         """
-        inside = f"{self.storage}/{ARTIFACTS}"
-        if not root.startswith("/") or Path(root).name != ARTIFACTS or same_folder(root, inside):
+        own_root = f"{self.storage}/{ARTIFACTS}"
+        if not root.startswith("/") or Path(root).name != ARTIFACTS or same_folder(root, own_root):
             return
         if self._in_storage and not Path(root).exists():
             follow(self.uri, root)
@@ -155,7 +156,7 @@ class Store:
 
 
 def try_store(config: Config) -> str:
-    """Write a run into the store of a config and delete it again; return the store's masked address.
+    """Check a config's store by creating and deleting a run in it; return the store's masked address.
 
     Creates the experiment if missing, as a run would. Raises TrackingError.
     """
@@ -175,13 +176,13 @@ def store_uri(config: Config, storage: str) -> str:
 
 
 def database_folder(storage: str) -> Path:
-    """Return the local folder of MLflow's files without a server: `run.storage`, or its default if that is a URI."""
+    """Return the local folder of MLflow's files without a server: `run.storage`, or its default if it is a URI."""
     path = storage_path(storage)
     return path if isinstance(path, Path) else Path(RunConfig().storage).expanduser().absolute()
 
 
 def local(storage: str) -> Path:
-    """Return the local folder that records are written to: `run.storage`, or a stand-in if that is a URI."""
+    """Return the local folder for a run's records: `run.storage`, or a stand-in folder if it is a URI."""
     path = storage_path(storage)
     if isinstance(path, Path):
         return path
@@ -189,11 +190,11 @@ def local(storage: str) -> Path:
 
 
 def _check_database(uri: str) -> None:
-    """Connect to a database once; MLflow itself would retry for minutes. Raises TrackingError."""
-    place = urlsplit(uri)
+    """Connect to a database once, because MLflow itself would retry for minutes. Raises TrackingError."""
+    parts = urlsplit(uri)
     try:
-        if place.hostname and place.port:
-            socket.create_connection((place.hostname, place.port), timeout=_REACH_S).close()
+        if parts.hostname and parts.port:
+            socket.create_connection((parts.hostname, parts.port), timeout=_REACH_S).close()
         if uri.startswith(_SQLITE):
             Path(uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
         engine = sqlalchemy.create_engine(uri)
@@ -219,7 +220,7 @@ def refusals(uri: str) -> Iterator[None]:
 
 
 def patience(timeout_s: int | None = None) -> contextlib.AbstractContextManager[None]:
-    """Let MLflow ask a server once and wait `timeout_s` for the answer; by default it retries for minutes."""
+    """Let MLflow ask a server only once and wait `timeout_s` for the answer; by default MLflow retries for minutes."""
     return settings(
         MLFLOW_HTTP_REQUEST_TIMEOUT=timeout_s or _REACH_S,
         MLFLOW_HTTP_REQUEST_MAX_RETRIES=0,
@@ -233,10 +234,10 @@ _settings = threading.RLock()
 
 @contextlib.contextmanager
 def settings(**values: object) -> Iterator[None]:
-    """Show MLflow other environment variables during the block; it reads its settings from them at every use.
+    """Override environment variables for MLflow during the block; MLflow reads its settings from them at every use.
 
-    The process's own variables do not change: adding one while a thread of Ray's reads one crashes glibc before 2.41
-    (SIGSEGV). One thread at a time may be in the block, so that none takes another's values for its own.
+    The process's own environment does not change: adding a variable while a Ray thread reads one crashes glibc before
+    2.41 (SIGSEGV). A lock admits one thread to the block at a time, so that threads do not mix their values.
     """
     with _settings:
         before = environment_variables.os

@@ -1,7 +1,7 @@
-"""Record how busy the driver's node is, by MLflow's own collectors, as the metrics `system/...` of a run.
+"""Record the load of the driver's node with MLflow's collectors, as the metrics `system/...` of a run.
 
-MLflow's own monitor sends them itself, and gives up when the store does not answer; these go through the journal. The
-metrics of the workers are in `stream/...` and `train/...`.
+MLflow's own monitor sends such metrics directly and gives up when the store does not answer; these metrics go through
+the journal. The workers' metrics are in `stream/...` and `train/...`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFIX = "system/"
 
 
 def monitors() -> list[Any]:
-    """Return the collectors of CPU and memory, disk, network and, if there are any, NVIDIA's GPUs."""
+    """Return the collectors of CPU and memory, disk, network and, if present, NVIDIA GPUs."""
     collectors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
     with contextlib.suppress(ImportError, RuntimeError):  # no driver or no GPU
         collectors.append(GPUMonitor())
@@ -30,7 +30,7 @@ def monitors() -> list[Any]:
 
 
 def sample(collectors: list[Any]) -> dict[str, float]:
-    """Return the present metrics, in the units that their names end with."""
+    """Return the current metrics; each name ends with its unit."""
     metrics: dict[str, float] = {}
     for monitor in collectors:
         monitor.collect_metrics()
@@ -57,6 +57,6 @@ class Sampler:
                 step += 1
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self._closing.set()
         self._thread.join(timeout=1.0)

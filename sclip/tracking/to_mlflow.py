@@ -1,8 +1,8 @@
 """Send the journal of a run to an MLflow store.
 
-Events go in their order, many metrics per call. MLflow stores a metric of the same key, step, time and value once, so
-anything may be sent again after a lost answer or a crash. An event that MLflow refuses as invalid is skipped with a
-warning, and stays in the journal.
+Events are sent in order, many metrics per call. MLflow stores a metric with the same key, step, time and value once,
+so events may be sent again after a lost answer or a crash. An event that MLflow refuses as invalid is skipped with a
+warning and stays in the journal.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from sclip.tracking.mlflow_batches import entities, first_batch, parts
 from sclip.tracking.store import Store, first_cause, patience
 
 _ANSWER_S = 30
-"""Seconds that a store may take to answer; nobody but this thread waits."""
+"""Seconds that a store may take to answer; only the sender's thread waits for it."""
 
 _log = logging.getLogger("sclip.tracking")
 
 
 class MLflow:
-    """The MLflow run of a journal; `tracking.json` says how much of the journal it has."""
+    """MLflow run of a journal; `tracking.json` says how much of the journal the run has."""
 
     def __init__(self, journal: Journal, store: Store) -> None:
         self._journal = journal
@@ -42,7 +42,7 @@ class MLflow:
         return mask(self._store.uri)
 
     def send(self, until: int) -> bool:
-        """Send the next batch before an offset, after all of them the next artifact; return False if none is left."""
+        """Send the next batch before offset `until`, or else the next artifact; return False if neither is left."""
         store = mask(self._store.uri)
         with self._journal.alone(), patience(_ANSWER_S):
             sent = self._journal.sent
@@ -77,7 +77,7 @@ class MLflow:
         at, *others = sent.artifacts
         self._journal.sent = replace(
             sent, artifacts=(*others, at)
-        )  # should this one fail, the others come first
+        )  # if this upload fails, the others come first
         _, event = next(self._journal.read(at))
         path = Path(event["artifact"])
         if not path.exists():  # written on another machine: the file lies in the run's folder
@@ -106,7 +106,7 @@ class MLflow:
 
     def _call(self, run_id: str, events: list[Event]) -> None:
         client, event = self._store.client, events[0]
-        if "run" in event:  # the journal's head, not for MLflow
+        if "run" in event:  # the journal's head is not for MLflow
             return
         if "dataset" in event:
             tags = [InputTag(MLFLOW_DATASET_CONTEXT, event["context"])]

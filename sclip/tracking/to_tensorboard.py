@@ -1,10 +1,10 @@
 """Write the metrics of a journal to TensorBoard's event file, `tensorboard/` in the run's folder.
 
-The bytes of the file follow from the journal alone, so each start of the run, and each failed write, writes the file
-anew from the journal's beginning: no metric is in it twice, whatever ended the process, and a TensorBoard that reads it
-meanwhile finds the same bytes again. A step that is trained twice is in it once: the journal keeps each
-step's first values. tensorboardX, which Ray Train brings, frames the records; `torch.utils.tensorboard` would
-need all of TensorBoard only to write files.
+The file's bytes depend on the journal alone. Each start of the run, and each retry after a failed write, rewrites the
+file from the journal's beginning. So no metric is in it twice, however the process ended, and a TensorBoard that reads
+it meanwhile finds the same bytes again. A step that is trained twice is in it once, because the journal keeps each
+step's first values. tensorboardX, a dependency of Ray Train, frames the records; `torch.utils.tensorboard` would need
+all of TensorBoard only to write files.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from tensorboardX.proto.summary_pb2 import Summary
 from sclip.tracking.journal import Event, Journal
 
 _EVENTS = 1000
-"""Events written between two looks at whether the run ends."""
+"""Maximum events written by one `send`; between sends, the sender checks whether the run ends."""
 
 
 class TensorBoard:
-    """The event file of a run."""
+    """TensorBoard's event file of a run."""
 
     def __init__(self, journal: Journal, name: str) -> None:
-        """Write the file of this name, below the journal's folder."""
+        """Write to the file `name` below the journal's folder."""
         self.name = "TensorBoard"
         self._journal = journal
         self._path = journal.folder / name
@@ -33,9 +33,9 @@ class TensorBoard:
         self._offset = 0
 
     def send(self, until: int) -> bool:
-        """Write the next events before an offset of the journal; return False if none is left. Raises OSError."""
+        """Write the next events before journal offset `until`; return False if none is left. Raises OSError."""
         writer, offset = self._writer, self._offset
-        self._writer, self._offset = None, 0  # should this fail
+        self._writer, self._offset = None, 0  # if this send fails, the next one starts over
         if writer is None:
             writer, offset = self._begin(), 0
         end = offset
@@ -58,5 +58,5 @@ class TensorBoard:
 
 def _record(event: Event) -> bytes:
     values = [Summary.Value(tag=name, simple_value=value) for name, value in event["metrics"].items()]
-    made = EventProto(wall_time=event["time_ms"] / 1000, step=event["step"], summary=Summary(value=values))
-    return bytes(made.SerializeToString())
+    proto = EventProto(wall_time=event["time_ms"] / 1000, step=event["step"], summary=Summary(value=values))
+    return bytes(proto.SerializeToString())

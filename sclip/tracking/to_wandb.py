@@ -1,11 +1,11 @@
-"""Log the metrics of a journal to Weights & Biases, through the process that `sclip.tracking.wandb_process` describes.
+"""Log the metrics of a journal to Weights & Biases, through the separate process of `sclip.tracking.wandb_process`.
 
-Each event with metrics is a row, and its number among them is wandb's own step, so the server's next step says how many
-rows it has: a start sends the rows from there on, none of them twice. Charts are drawn over the row's column `step`,
-because the events of one run do not come in the order of their steps: a checkpoint is measured after later steps were
-trained. An offline run (WANDB_MODE=offline) has no server to ask, so each start writes all rows to a folder of its own,
-and `wandb sync` of the last one brings the whole run. A journal that lost its last events with the disk that it was on
-has fewer rows than the server: as many of the rows that come next are not sent.
+Each event with metrics is a row, and wandb's own step is the row's number. So the server's next step says how many rows
+it has, and a start sends only the rows from there on. Charts use the row's column `step` as their x axis, because a
+run's events do not come in the order of their steps: a checkpoint is measured after later steps were trained. An
+offline run (WANDB_MODE=offline) has no server to ask, so each start writes all rows to its own folder, and `wandb sync`
+of the last folder uploads the whole run. A journal that lost its last events in a disk failure has fewer rows than the
+server; the same number of new rows is then not sent.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from sclip.tracking.journal import Event, Journal
 
 _PROCESS = Path(__file__).with_name("wandb_process.py")
 _EVENTS = 500
-"""Most events in a request."""
+"""Maximum events in a request."""
 _END_S = 5.0
-"""Seconds to wait for the process to end; one that still uploads is left alone and ends after that."""
+"""Seconds to wait for the process to end; a process that still uploads is left alone and ends by itself."""
 
 
 class WandB:
-    """The run of Weights & Biases that belongs to a journal."""
+    """Weights & Biases run of a journal."""
 
     def __init__(self, journal: Journal, project: str) -> None:
         self.name = "Weights & Biases"
@@ -39,7 +39,7 @@ class WandB:
         self._offset = self._row = self._sent = 0
 
     def send(self, until: int) -> bool:
-        """Send the next rows before an offset of the journal; return False if none is left.
+        """Send the next rows before journal offset `until`; return False if none is left.
 
         Raises RuntimeError or OSError with wandb's message.
         """
@@ -66,11 +66,11 @@ class WandB:
             self._ask({"rows": rows})
         if status not in ("", "RUNNING") and self._offset == self._journal.size:
             self._ask({"finish": int(status != "FINISHED")})
-            self._end()  # a later event begins again
+            self._end()  # a later event starts a new process
         return self._offset > before
 
     def _begin(self) -> None:
-        """Start the process and the run, or go on with the run of an earlier start."""
+        """Start the process, and start the run or resume the run of an earlier start."""
         self._offset = self._row = 0
         config: dict[str, str] = {}
         head: Event = {}
@@ -80,7 +80,7 @@ class WandB:
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(_PROCESS)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            start_new_session=True,  # Ctrl-C is for the driver, which then tells how the run ended
+            start_new_session=True,  # Ctrl-C must reach only the driver, which then reports how the run ended
         )  # fmt: skip
         name = head["run"]["name"]
         init = {
@@ -106,7 +106,7 @@ class WandB:
         return dict(answer)
 
     def _end(self) -> None:
-        """Let the process end; the next event begins with another one."""
+        """Let the process end; the next event starts a new one."""
         process, self._process = self._process, None
         if process:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -118,7 +118,7 @@ def _row(event: Event) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Return the value of a param from the text that the journal holds."""
+    """Return the value of a param, parsed from its text in the journal."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

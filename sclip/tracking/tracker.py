@@ -1,6 +1,6 @@
-"""What a run tells, in: masked, to its journal at once, and from there to MLflow and others, each by its sender.
+"""Record a run: write masked events to its journal at once; senders bring them to MLflow and other destinations.
 
-One process writes a run, the driver.
+Only one process, the driver, writes a run.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from sclip.tracking.store import Store
 from sclip.tracking.to_mlflow import MLflow
 
 _FINISH_S = 30.0
-"""Seconds without any progress after which what is left stays on disk at the end of a run."""
+"""Seconds without progress after which the end of a run gives up sending; the remaining events stay on disk."""
 _OFFLINE_S = 5.0
-"""The same where nothing says that the store will come."""
+"""The same limit for a destination that is not expected to answer."""
 
 _V = TypeVar("_V")
 _log = logging.getLogger("sclip.tracking")
 
 
 class Tracker:
-    """The record of one run; `open_run` makes it. Its threads may be many, its process is one."""
+    """Record of one run, made by `open_run`. Many threads may use it, but only one process."""
 
     def __init__(self, journal: Journal, store: Store, home: StoragePath) -> None:
-        """Go on with a journal, and send what of it the store has not; `home` is the run's folder."""
+        """Continue a journal, and send the events that the store does not have; `home` is the run's folder."""
         self._journal = journal
         self._home = home
         self._store = store
@@ -64,12 +64,12 @@ class Tracker:
 
     @property
     def uri(self) -> str:
-        """The store, with credentials where it has any; `mask` it before it is shown."""
+        """The store's address, including credentials; `mask` it before showing it."""
         return self._store.uri
 
     @property
     def folder(self) -> Path:
-        """The folder of the journal: of this machine, and for a run on a disk the run's own."""
+        """The journal's local folder; it is the run's own folder unless the run's storage is a URI."""
         return self._journal.folder
 
     @property
@@ -79,15 +79,15 @@ class Tracker:
 
     @property
     def run_id(self) -> str:
-        """The MLflow run; empty as long as no store has it (`tracking.offline`)."""
+        """Id of the MLflow run; empty until a store has the run (`tracking.offline`)."""
         return self._journal.sent.run_id
 
     def log(self, metrics: Mapping[str, float], step: int, tags: Mapping[str, str] | None = None) -> None:
-        """Record metrics at a step, and tags, of which the last value stays.
+        """Record metrics at a step, and tags; a tag keeps its last value.
 
-        A metric that already has this step or a later one is not recorded again. That is the case after a restart
-        from a checkpoint: the steps since then are trained again, and the curve keeps the values of the first time.
-        Never waits for a network and never raises.
+        A metric that already has a value at this step or a later one is skipped. This happens after a restart from a
+        checkpoint: the steps after the checkpoint are trained again, and the curve keeps the first values. The call
+        never waits for a network and never raises.
         """
         with self._lock:
             new = {k: float(v) for k, v in metrics.items() if step > self._steps.get(k, -1)}
@@ -105,11 +105,11 @@ class Tracker:
         """Record a dataset that the run reads, as an MLflow dataset input.
 
         Args:
-            name: what people call it.
-            digest: up to 36 characters that differ where the data does.
-            source: its paths or URIs.
-            profile: what is to be known of it: counts, versions.
-            context: what the run does with it, such as "training".
+            name: the dataset's name for people.
+            digest: fingerprint of the data, up to 36 characters.
+            source: paths or URIs of the dataset.
+            profile: facts about the dataset, such as counts and versions.
+            context: the dataset's role in the run, such as "training".
         """
         shown = json.dumps({"uris": [mask(uri)[:500] for uri in source][:100]})  # MLflow takes 64 kB
         dataset = {
@@ -121,16 +121,16 @@ class Tracker:
             self._tell([{"dataset": dataset, "context": context}])
 
     def log_artifact(self, path: Path | str, artifact_path: str = "") -> None:
-        """Record a file or a folder by its path; it is read when it is sent, so it has to stay there.
+        """Record a file or a folder by its path; the sender reads it later, so it must stay there.
 
-        `artifact_path` is the folder of the run's artifacts that it goes to.
+        `artifact_path` is its target folder among the run's artifacts.
         """
         self._tell([{"artifact": str(Path(path).absolute()), "to": artifact_path}])
 
     def keep(self) -> None:
-        """Bring the journal into the run's folder, where that is no folder of this machine; a failure is told only."""
+        """Copy the journal and what belongs to it to the run's folder if that is remote; a failure is only logged."""
         try:
-            # Not ahead of the lines that it counts, which may grow meanwhile.
+            # SENT goes first: the journal may grow meanwhile, and SENT must not count lines that the copy lacks.
             for name in (SENT, JOURNAL, EVENT_FILE):
                 send(self.folder, self._home, [name] if (self.folder / name).exists() else [])
         except OSError as error:
@@ -139,9 +139,9 @@ class Tracker:
             )
 
     def flush(self) -> bool:
-        """Wait until all that was told is in the store; False after half a minute without any progress.
+        """Wait until the store has all recorded events; return False after half a minute without progress.
 
-        Sooner where the last call ended so, or no store has ever had the run.
+        The limit is 5 s if the last call returned False or no store has had the run yet.
         """
         self._away = not self._sender.flush(_OFFLINE_S if self._away or not self.run_id else _FINISH_S)
         return not self._away
@@ -149,9 +149,9 @@ class Tracker:
     def finish(
         self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", in_a_hurry: bool = False
     ) -> str:
-        """Close the run, and send what is left; in a hurry, as to a store that never answered.
+        """Set the run's status, send the remaining events and close; `in_a_hurry` shortens the wait.
 
-        Return one line where some stays on disk, and how it is sent.
+        Return one line that says how to send the events that stay on disk; empty if there are none.
         """
         if self._closed:
             return ""
@@ -163,10 +163,10 @@ class Tracker:
         return self.close()
 
     def close(self) -> str:
-        """As `finish`, and leave the status of the run as it is."""
+        """Do the same as `finish`, but do not change the status of the run."""
         self._closed = True
-        left = [] if self.flush() else [self._sender]
-        left += [
+        unfinished = [] if self.flush() else [self._sender]
+        unfinished += [
             sender for sender in self._others
             if not sender.flush(_OFFLINE_S if self._in_a_hurry or sender.trouble else _FINISH_S)
         ]  # fmt: skip
@@ -174,17 +174,17 @@ class Tracker:
             sender.close()
         self._journal.close()
         self.keep()
-        if not left:
+        if not unfinished:
             return ""
-        names = " and ".join(sender.name for sender in left)
-        troubles = "; ".join(sender.trouble for sender in left if sender.trouble)
+        names = " and ".join(sender.name for sender in unfinished)
+        troubles = "; ".join(sender.trouble for sender in unfinished if sender.trouble)
         return (
             f"{names} does not take what the run told{troubles and f' ({troubles})'}; it is kept in "
             f"{self._home / JOURNAL}: sclip sync {shown(self._home)}"
         )
 
     def follow(self, also: Sequence[str], project: str) -> None:
-        """Bring the metrics from now on to these too (`tracking.also`), and those of earlier starts that they lack."""
+        """Send metrics to these destinations too (`tracking.also`), including earlier metrics that they lack."""
         self._others += [Sender(self._journal, to) for to in destinations(also, self._journal, project)]
 
     def begin(
@@ -194,21 +194,21 @@ class Tracker:
         params: Mapping[str, str] | None = None,
         also: Sequence[str] = (),
     ) -> None:
-        """Record the config and that the run goes on, and watch this machine; for `open_run`.
+        """Record the config and the status RUNNING, and start to sample this machine's load.
 
-        `params` are recorded in place of the config's. `also` names what gets the metrics beside MLflow.
-        What is `known` in the store and not in the journal, which may have been lost, counts as told. Params stay as
-        they were first, as MLflow wants it.
+        `params`, if given, are recorded instead of the config's. `also` names the destinations in addition to MLflow.
+        Metrics and params that the store has (`known`) count as recorded, even if the journal was lost. Params keep
+        their first value, as MLflow requires.
         """
-        if known:  # its dictionary of metrics has values only, its wire form steps too
-            found = {metric.key: metric.step for metric in known.to_proto().metrics}
-            self._steps |= {name: max(step, self._steps.get(name, -1)) for name, step in found.items()}
+        if known:  # only its protobuf form has the steps of metrics
+            steps = {metric.key: metric.step for metric in known.to_proto().metrics}
+            self._steps |= {name: max(step, self._steps.get(name, -1)) for name, step in steps.items()}
             self._params |= set(known.params)
         tags = {MLFLOW_PARENT_RUN_ID: config.tracking.parent}
         if not self._tags:
             tags[MLFLOW_GIT_COMMIT] = _git_commit()
-        told = params or flatten(to_tree(config))
-        new = {key: mask(str(value)) for key, value in told.items() if key not in self._params}
+        all_params = params or flatten(to_tree(config))
+        new = {key: mask(str(value)) for key, value in all_params.items() if key not in self._params}
         self._tell(
             [
                 *self._tag_events({k: v for k, v in tags.items() if v and self._tags.get(k) != v}),
@@ -238,14 +238,14 @@ class Tracker:
 
 
 def _parts(entities: Mapping[str, _V]) -> Iterator[dict[str, _V]]:
-    """Yield as many at a time as a call takes."""
+    """Split entities into parts that each fit one MLflow call."""
     names = list(entities)
     for start in range(0, len(names), PER_EVENT):
         yield {name: entities[name] for name in names[start : start + PER_EVENT]}
 
 
 def _git_commit() -> str:
-    """Return the commit that this file is tracked in; empty for an installed package or without git."""
+    """Return the current commit of the checkout that tracks this file; empty if there is none."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

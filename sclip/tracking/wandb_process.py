@@ -1,14 +1,14 @@
-"""Log rows to Weights & Biases from a process of its own; each request is a line of JSON, answered by another.
+"""Log rows to Weights & Biases in a separate process; each request is a line of JSON, and so is each answer.
 
-wandb sets environment variables, which crashes glibc before 2.41 where a thread of Ray's reads one meanwhile. It also
-asks for keys on terminals, and handles the end of the process that it is in. None of that meets the run here. This file
-is started by its path, with `-P`, and imports nothing of sclip, so that it costs no more memory than wandb does.
+wandb sets environment variables, which crashes glibc before 2.41 if a Ray thread reads one meanwhile. wandb also asks
+for keys on terminals and installs exit handlers. In a separate process, none of that affects the run. This file is
+started by its path, with `-P`, and imports nothing of sclip, so that it needs no more memory than wandb itself.
 
     {"init": {...}}                  arguments of wandb.init -> {"rows": number of rows that the server has}
     {"rows": [[number, {...}], ...]} rows and their numbers, which increase -> {}
     {"finish": status}               ends the run with an exit status -> {}
 
-An answer {"error": text} ends the process. So does the end of the requests: the run failed if it was not finished.
+An answer {"error": text} ends the process. The end of the requests also ends it, and an unfinished run has failed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any, TextIO
 _INIT_S = 30.0
 """Seconds that the server may take to answer when the run begins."""
 _UPLOAD_S = 25.0
-"""Seconds that the last upload may take, fewer than the sender waits; the next start sends the rest."""
+"""Seconds that the last upload may take, less than the sender waits; the next start sends the rest."""
 
 
 def main() -> None:
-    """Answer the requests of standard input; other output than answers goes to standard error."""
+    """Answer the requests on standard input; redirect all other output to standard error."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     os.environ["WANDB_ERROR_REPORTING"] = "false"
@@ -42,8 +42,8 @@ def main() -> None:
 def _serve(requests: TextIO, answers: TextIO, scratch: str) -> None:
     import wandb
 
-    # wandb makes a folder at each start, which an online run needs no longer than its process.
-    place = {} if wandb.setup().settings.mode in ("offline", "dryrun") else {"dir": scratch}
+    # wandb creates a folder at each start; an online run needs it only as long as this process.
+    folder = {} if wandb.setup().settings.mode in ("offline", "dryrun") else {"dir": scratch}
 
     run: Any = None
     for line in requests:
@@ -61,7 +61,7 @@ def _serve(requests: TextIO, answers: TextIO, scratch: str) -> None:
                 finish_timeout=_UPLOAD_S,
                 finish_timeout_raises=True,
             )
-            run = wandb.init(**request["init"] | place, resume="allow", settings=settings)
+            run = wandb.init(**request["init"] | folder, resume="allow", settings=settings)
             run.define_metric("*", step_metric="step")
             answer = {"rows": run.step}
         elif "rows" in request:
