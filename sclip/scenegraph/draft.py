@@ -197,7 +197,7 @@ class Draft:
         )
 
     def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:
-        """Whether two chunks may be related: they are two objects, or it is "the other" or "itself"."""
+        """Whether two chunks are different objects, or the second one is "the other", "itself" or the like."""
         text = self.words[self.chunks[object_].head].text
         return index[subject] != index[object_] or text in ("other", "another", "each", *lexicon.REFLEXIVES)
 

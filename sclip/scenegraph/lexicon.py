@@ -150,7 +150,7 @@ CONNECTIVES = frozenset(
     outside over past through throughout to toward towards under underneath up upon via with within without
     and or while""".split()
 ) | {phrase[0] for phrase in MULTIWORD_PREPOSITIONS}
-"""Prepositions and conjunctions: they are not verbs after a subject, although a dictionary has some ("to down")."""
+"""Prepositions and conjunctions: they are not verbs after a subject, even if a dictionary has the verb ("to down")."""
 
 PLACE_PREPOSITIONS = frozenset("on in at to from along by near onto".split())
 PLACE_DETERMINERS = frozenset("the a an its his her their one each either both other it's".split())
