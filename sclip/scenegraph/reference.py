@@ -165,9 +165,8 @@ def resolve(
         first = k == 0 or sentence_of[k - 1] != number
         if number and text in ("it", "they") and (subjects[number] == k or first):
             before = subjects[number - 1]
-            before = owners.get(
-                before, referents.get(before, before)
-            )  # "Its head is tilted. It is on a rock."
+            # "Its head is tilted. It is on a rock."
+            before = owners.get(before, referents.get(before, before))
             if before >= 0 and chunks[before].name and _fits(words, chunks[before], text):
                 referents[k] = before
                 continue
