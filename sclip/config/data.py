@@ -114,7 +114,7 @@ class DataConfig(Section, key="data"):
     """Parse each drawn negative again, and draw another if it does not parse like its caption. Negatives of annotated
     shards were checked by sclip annotate."""
     min_objects: Annotated[int, OFF_OR_MORE] = 0
-    """Minimum objects in the graph of a caption that is trained on (method, 5); 0: all. Needs annotated shards."""
+    """Minimum objects in the graph of a caption that is trained on (method, 5); 0: any. Needs annotated shards."""
     min_attributes: Annotated[int, OFF_OR_MORE] = 0
     """The same for attribute pairs."""
     min_relations: Annotated[int, OFF_OR_MORE] = 0
@@ -170,7 +170,7 @@ class DataConfig(Section, key="data"):
             )  # fmt: skip
 
     def reading(self) -> dict[str, Any]:
-        """Return the values of READING_KEYS by name, so that `DataConfig(**data.reading())` reads shards alike."""
+        """Return the values of READING_KEYS by name; `DataConfig(**data.reading())` reads shards the same way."""
         return {name: getattr(self, name) for name in READING_KEYS}
 
     @property

@@ -85,7 +85,7 @@ def to_tree(config: Config) -> Tree:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the config as YAML that `load` reads back, with the credentials of URIs masked."""
+    """Return the config as YAML that `load` reads back, except that credentials in URIs are masked."""
     return yaml.dump(mask_tree(to_tree(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 

@@ -26,7 +26,7 @@ class KEEConfig(Section, key="model.kee"):
     form: Literal["transe", "sum", "concatenation"] = "transe"
     """Embedding of a triple: h + r - t, h + r + t (the same if head and tail are exchanged) or W [h; r; t]."""
     on_negatives: bool = True
-    """Add the knowledge feature to training negatives too; off: CLIP's feature alone, as in the released code."""
+    """Add the knowledge feature to training negatives too; off: only CLIP's feature, as in the released code."""
     own_embeddings: bool = False
     """Embed phrases with a separate copy of the text tower's word table; off: share the text tower's table."""
     layers: Annotated[int, at_least(1)] = 6
@@ -106,7 +106,7 @@ class LossConfig(Section, key="loss"):
     contrastive_margin: Annotated[float, _MARGIN] = 0.2
     """max_margin: margin between s(I, w) and the hardest candidate of the batch."""
     contrastive_warmup: Annotated[float, SHARE] = 0.0125
-    """max_margin: share of all samples during which captions are compared with the batch mean, not the hardest."""
+    """max_margin: share of all samples during which captions meet the mean of all candidates, not the hardest."""
     negatives_as_texts: bool = False
     """infonce: images choose among the batch's negatives too (NegCLIP); hinge_weight=0 leaves out the hinge."""
     negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
@@ -124,7 +124,7 @@ class LossConfig(Section, key="loss"):
     positives: Annotated[float, at_least(0)] = 0.0
     """Weight of the hinges that keep another wording's score near the caption's and above the negatives'; 0: off."""
     positive_margin: Annotated[float, _MARGIN] = 0.02
-    """How far s(I, wording) may be below s(I, w). The default is a tenth of hinge_margin's."""
+    """How far s(I, wording) may be below s(I, w). The default is a tenth of hinge_margin."""
     distil: Annotated[float, at_least(0)] = 0.0
     """Mu: weight of the KL divergence from the frozen starting weights' similarity rows to the model's; 0: off."""
 

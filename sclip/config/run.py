@@ -41,7 +41,7 @@ class EvaluateConfig(Section, key="evaluate"):
     """Benchmarks of the trained model, and evaluations during training."""
 
     suite: str = ""
-    """Benchmarks: a YAML file, or aro, sugarcrepe, winoground, retrieval, zero-shot, paper, all. Empty: none."""
+    """Suite of benchmarks: a YAML file, or a name in sclip/evaluate/suites (aro, sugarcrepe, all, ..). Empty: none."""
     root: Annotated[str, Limit("name a folder", bool)] = "~/sclip/benchmarks"
     """Folder with the files of the named suites; sclip fetch says what belongs there."""
     retrieval: tuple[str, ...] = ()

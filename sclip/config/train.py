@@ -20,7 +20,7 @@ class TrainConfig(Section, key="train"):
     batch_size: Annotated[int, at_least(1)] = 256
     """Samples per step over all workers, whatever their number; the contrastive loss compares all of them."""
     num_workers: Annotated[int, at_least(0, "0 (by the cluster) or more")] = 0
-    """Ray Train workers (one GPU each with `use_gpu`). 0: one for each GPU of the cluster, or one on CPUs."""
+    """Ray Train workers (one GPU each with `use_gpu`). 0: one per GPU of the cluster; without GPUs, one on CPUs."""
     min_workers: Annotated[int, at_least(0)] = 0
     """Minimum workers to train with while the cluster has no room for num_workers; 0: train only with num_workers."""
     resize_every_s: Annotated[float, POSITIVE] = 60.0
@@ -36,7 +36,7 @@ class TrainConfig(Section, key="train"):
     shard_ranks: Annotated[int, at_least(0, "0 (those of one node) or more")] = 0
     """hsdp: workers that one replica is sharded over; 0: those of one node."""
     reshard_after_forward: bool = True
-    """Free a block's gathered weights after forward and gather them again for backward; false: more memory."""
+    """Free a block's gathered weights after forward, regather them for backward; false: less traffic, more memory."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
     """block: keep only block inputs for backward; selective: also the outputs of matrix products and attention."""
     compile: bool = False
@@ -121,7 +121,7 @@ class HealthConfig(Section, key="health"):
     max_skipped: Annotated[int, at_least(1, "at least 1 (or on_nonfinite=stop)")] = 10
     """Maximum steps that `skip` may skip in the whole run; one more stops the run."""
     profile_steps: Annotated[tuple[int, int], _PROFILED] = (0, 0)
-    """First step (from 1) and number of steps of a profiler trace; each worker writes a file in the run's folder."""
+    """First step (from 1) and number of steps that each worker traces into a file of the run's folder. 0 0: none."""
 
 
 @dataclass(frozen=True)

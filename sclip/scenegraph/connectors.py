@@ -26,18 +26,18 @@ class Connector:
     """Contents of the words between two noun phrases; all numbers are word indices, -1: none."""
 
     conjunction: bool = False
-    """ "and", "or" or a comma."""
+    """Whether a coordinator ("and", "or") or a comma occurs."""
     exclusive: bool = False
     """Whether the conjunction is "or" or "nor", which continues a negation."""
     comma: bool = False
     coordinator: bool = False
-    """ "and" or "or" itself."""
+    """Whether "and" or "or" occurs."""
     clause: bool = False
     """Whether a subordinator occurs: the next phrase begins a clause."""
     possessive: bool = False
     copula: int = -1
     existential: bool = False
-    """ "there", as in "there is"."""
+    """Whether "there" occurs, as in "there is"."""
     relative: bool = False
     verb: int = -1
     """The open verb: the next noun phrase is its object, or that of its preposition."""

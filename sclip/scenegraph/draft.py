@@ -20,7 +20,7 @@ PENDING = -1
 
 
 class Link(NamedTuple):
-    """A relation, stored by the chunk at one end."""
+    """A relation, stored under the chunk at one end."""
 
     other: int
     """The chunk at the other end."""
@@ -30,7 +30,7 @@ class Link(NamedTuple):
     """Whether the other chunk is the object; else it is the subject."""
     negated: bool = False
     fronted: bool = False
-    """Whether it is a preposition before the clause's subject; the clause's verb may later join the predicate."""
+    """Whether it is a preposition before the clause's subject; its predicate may later get the clause's verb."""
 
 
 class Draft:
@@ -58,7 +58,7 @@ class Draft:
         self.transitive: dict[int, int] = {}
         """Word index of a verb -> chunk of its object."""
         self.prepositions: dict[int, tuple[list[int], str]] = {}
-        """Word index of a preposition -> (chunks that it relates to its object, verb before it in the predicate)."""
+        """Word index of a preposition -> (its subject chunks, verb before it in the predicate)."""
         self.gaps: dict[int, tuple[int, int]] = {}
         """Subject chunk of a relative clause -> (chunk that the clause describes, preposition or -1)."""
         self.parallel: set[int] = set()
@@ -68,7 +68,7 @@ class Draft:
         self.adjacent: dict[int, int] = {}
         """Chunk -> the chunk before it, if no word is between them."""
         self.links: dict[int, list[Link]] = {}
-        """Chunk -> relations that are stored by it."""
+        """Chunk -> relations stored under it."""
         self.attributes: list[tuple[int, str, Span, bool]] = []
         """(chunk, attribute, span, whether the caption denies it)."""
         self.measured: dict[int, int] = {}
@@ -97,7 +97,7 @@ class Draft:
         return [link.other for link in self.links.get(k, [])]
 
     def subject_of(self, verb: int, previous: int) -> int:
-        """Return the chunk that the parse gives a verb as subject, or `previous` if it gives none up to there."""
+        """Return a verb's subject chunk by the parse, or `previous` if the parse has none up to that chunk."""
         k = self.parsed.get(verb, self.chunk_of.get(self.words[verb].head, previous))
         return k if k <= previous else previous
 

@@ -17,7 +17,7 @@ from sclip.scenegraph.tokens import Token
 
 
 class Expression(NamedTuple):
-    """The word that one or more tokens form; their first position is the key of `find_expressions`."""
+    """A word that one or more tokens form; `find_expressions` returns it by the index of the first token."""
 
     end: int
     """One past the last token."""
@@ -45,7 +45,7 @@ _TIME_NOUNS = frozenset(
 )
 _TODAY = frozenset("today yesterday tomorrow tonight".split())
 _PARTS_OF_TIME = frozenset("day night morning evening afternoon summer winter spring autumn".split())
-"""Times that a picture shows ("at night"), unless a word points to one of them ("last night")."""
+"""Times that a picture can show ("at night"), except after a word that points ("last night")."""
 _TIMES = _WEEKDAYS | _MONTHS | _TIME_NOUNS | _PARTS_OF_TIME | {"days", "may", "march", "way"}
 _RELATIVE = ("ago", "later", "earlier", "before", "after")
 _MAKES_WAY = {"make": "go", "makes": "goes", "making": "going", "made": "went"}
@@ -104,7 +104,7 @@ _LIGHT = {
     "peek": "",
     "break": "",
 }
-"""Nouns that replace the verb in "takes a bite of an apple" -> the preposition that is dropped with it."""
+"""Nouns that become the verb ("takes a bite of an apple": bite) -> the preposition that is dropped."""
 _IDIOMS = {"part": ("join", "in"), "care": ("tend", "of")}
 _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
@@ -125,7 +125,7 @@ _BEGINNINGS = (
 
 @lru_cache(maxsize=1 << 16)
 def _may_begin(text: str) -> bool:
-    """Whether an expression may begin with the word; a compound with a participle of `_COVERED` begins with any."""
+    """Whether an expression may begin with the word. Compounds with a participle of `_COVERED` begin with any word."""
     return text[0].isupper() or text[0].isdigit() or text.lower() in _BEGINNINGS
 
 
@@ -272,7 +272,7 @@ def _text(tokens: Sequence[Token], lower: list[str], start: int, end: int) -> st
 
 
 def _time(tokens: Sequence[Token], lower: list[str], i: int, taken: int) -> tuple[int, Expression] | None:
-    """Read a time with its preposition and determiner, mostly as a word of code I: no picture shows it."""
+    """Read a time with its preposition and determiner. Most times get code I, since no picture shows them."""
     n = len(lower)
     word = lower[i]
     start, end = i, i + 1
@@ -359,7 +359,7 @@ def _describes_time(tokens: Sequence[Token], start: int) -> bool:
 
 
 def _name(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expression] | None:
-    """Read a proper name: words with capitals that the tagger and the dictionary take for names."""
+    """Read a proper name: capitalized words, judged by their tags and by the dictionary."""
     n = len(lower)
     starts_sentence = i == 0 or lower[i - 1] in (".", "!", "?", ":")
     if lower[i] in lexicon.PLACE_DETERMINERS or lower[i] in _WEEKDAYS or lower[i] in _MONTHS:

@@ -1,4 +1,4 @@
-"""Choose one form for what captions express in several ways, as FACTUAL's annotators do."""
+"""Choose one form for meanings that captions express in several ways, as FACTUAL's annotators do."""
 
 from __future__ import annotations
 

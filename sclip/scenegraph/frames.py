@@ -32,21 +32,21 @@ def _frames(words: Sequence[Word], chunk: Chunk, head: str) -> bool:
     before = words[chunk.start - 1].text if chunk.start else ""
     if head in lexicon.MANNERS and before == "in":
         return True
-    behind = words[chunk.end].text if chunk.end < len(words) else ""
+    after = words[chunk.end].text if chunk.end < len(words) else ""
     definite = words[chunk.start].text in ("the", "this")
     if head in lexicon.DIRECTION_NOUNS or (head in ("corner", "side") and _points(words, chunk)):
         before_head = {word.text for word in words[chunk.start + 1 : chunk.head]}
-        return definite and behind != "of" and before_head <= _POINTING  # but "the shopping center"
+        return definite and after != "of" and before_head <= _POINTING  # but "the shopping center"
     if head not in lexicon.FRAMES:
         return False
-    if definite and chunk.name in lexicon.ALWAYS_FRAMES and behind != "of":
+    if definite and chunk.name in lexicon.ALWAYS_FRAMES and after != "of":
         return True
     if before in lexicon.FRAME_PREPOSITIONS and head in ("shot", "view", "close-up", "closeup"):
         return True
     looks = before == "at" and chunk.start > 1 and words[chunk.start - 2].code in "VG"
     if looks:  # "looking at a painting"
         return False
-    if before in lexicon.FRAME_PREPOSITIONS and behind != "of" and (head != "background" or before == "in"):
+    if before in lexicon.FRAME_PREPOSITIONS and after != "of" and (head != "background" or before == "in"):
         return chunk.name in lexicon.FRAMES
     return _opens(words, chunk.start) and (head in lexicon.PURE_FRAMES or _depicts(words, chunk.end))
 

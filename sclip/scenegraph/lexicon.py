@@ -74,7 +74,7 @@ COMPOUND_NAMES = frozenset(
     computer mouse,computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,
     apple tree,cherry tree,orange tree,electronic device,paper towel,paper bag,paper plate""".split(",")
 )
-"""Names whose first word is not an attribute, as it would be in other names."""
+"""Names whose first word is part of the name; before other nouns it is an attribute."""
 
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
@@ -240,7 +240,7 @@ BODILY = frozenset(
 """Verbs that have only people and animals as subjects."""
 
 DIRECTIONS = frozenset("down out along across over around past through".split())
-"""Particles that are prepositions if a noun phrase follows: "slides down a slope"."""
+"""Particles that become the preposition of a following noun phrase: "slides down a slope"."""
 MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
 
 GIVING = frozenset(

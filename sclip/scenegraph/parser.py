@@ -2,7 +2,7 @@
 
 Only spaCy's tagger and dependency parser run. Nothing needs `ner` and `senter`. lemminflect, with cached look-ups of
 the few words that reach the graph, replaces `attribute_ruler` and `lemmatizer` (COCO captions, one core: 1,470 a second
-without them, 1,010 with them). `sclip.scenegraph.tok2vec` computes the word vectors and cuts the time to 0.7.
+without them, 1,010 with them). `sclip.scenegraph.tok2vec` makes the word vectors and cuts the pipeline's time to 0.7.
 
 spaCy is imported when a `Parser` is made: it takes 2.5 s of a core and 400 MB, which the graph's types do not need.
 """
@@ -213,7 +213,7 @@ def _is_title_case(text: str) -> bool:
 
 
 def _is_name(word: str, after: str) -> bool:
-    """Whether a word of a caption in Title Case is part of a name: unknown, or as "New" before an unknown word."""
+    """Whether a word of a Title Case caption is part of a name: unknown, or like "New" before an unknown word."""
     if word.lower() in _SHORT_WORDS or len(word) == 1:
         return False
     if not lexicon.is_word(word.lower()):

@@ -49,7 +49,7 @@ _NOT_THINGS = frozenset(
 
 
 def retag(words: Sequence[Word]) -> None:
-    """Correct the codes of such words in place."""
+    """Correct the codes of wrongly tagged words in place."""
     for i, word in enumerate(words):
         code, text = word.code, word.text
         if text in ("mid-air", "midair"):
@@ -165,7 +165,7 @@ def _links(words: Sequence[Word], i: int) -> bool:
 
 
 def _is_verb(words: Sequence[Word], i: int) -> bool:
-    """Whether a word tagged as a noun after a noun is the verb: "a dog sprints", "the dog and the cat play"."""
+    """Whether a supposed noun after another noun is a verb: "a dog sprints", "the dog and the cat play"."""
     text, noun = words[i].text, words[i - 1].text
     after = words[i + 1].code if i + 1 < len(words) else ""
     shared = after == "C" and words[min(i + 2, len(words) - 1)].code == "V"  # "peels and eats a banana"
@@ -203,7 +203,7 @@ ACTIONS = frozenset(
     yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work
     turn stop bend come go stay arrive wake""".split()
 )
-"""Verbs that people, animals and things do without an object."""
+"""Verbs of people, animals and things that need no object."""
 
 _LINKING = frozenset("look seem appear remain stay feel become".split())
 _POSSESSED = frozenset(

@@ -24,7 +24,7 @@ from sclip.scenegraph.verbs import adjoin, bind_object, intransitive, late_parti
 
 
 def extract(caption: str, words: list[Word], shape: int) -> SceneGraph:
-    """Return the scene graph of a caption, from its words and its `shape` (`tagged_words.read_words`)."""
+    """Return the scene graph of a caption from the words and the shape that `read_words` returned."""
     reference.mark_members(words)
     draft = Draft(words)
     _walk(draft)

@@ -171,7 +171,7 @@ _CAPITAL_BYLINE = re.compile(
 )
 _POINTED = re.compile(r"\b(?:an?|the|this)\s$", re.I)
 _KIND_BYLINE = re.compile(r"\bby\s(?:person|author|photographer|(?:\w+\s)?artist)[\s.,]*$", re.I)
-"""Bylines as in CC3M, which replaces each name by its kind."""
+"""Bylines as in CC3M, which replaces a name by its kind ("person", "artist")."""
 _PLACE = re.compile(
     r"\b(?:Big Ben|Lake|Mount|River|Street|Park|Bridge|Tower|Road|Beach|Bay|Sea|Ocean|House|Square)\b"
 )
@@ -258,7 +258,7 @@ def segments(caption: str) -> list[Segment]:
 
 
 def _is_plain(caption: str) -> bool:
-    """Whether a caption needs no cut: it has no separator, and no word that marks text that describes nothing."""
+    """Whether a caption needs no cut: it has neither separators nor words of text that describes nothing."""
     if (_ODD.search(caption) and _SIGNS.search(caption)) or _STARTS.search(caption):
         return False
     words = set(_TOKEN.findall(caption.lower()))
