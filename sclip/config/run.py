@@ -41,7 +41,8 @@ class EvaluateConfig(Section, key="evaluate"):
     """Benchmarks of the trained model, and evaluations during training."""
 
     suite: str = ""
-    """Suite of benchmarks: a YAML file, or a name in sclip/evaluate/suites (aro, sugarcrepe, all, ..). Empty: none."""
+    """Suite of benchmarks: a YAML file, or aro, sugarcrepe, sugarcrepe-pp, winoground, whatsup, pairs, negbench,
+    hard-positives, retrieval, long-captions, zero-shot, paper, field, all. Empty: none."""
     root: Annotated[str, Limit("name a folder", bool)] = "~/sclip/benchmarks"
     """Folder with the files of the named suites; sclip fetch says what belongs there."""
     retrieval: tuple[str, ...] = ()
