@@ -1,6 +1,6 @@
-"""The configuration of a run: one tree of frozen dataclasses, the only place where a default stands.
+"""The configuration of a run: one tree of frozen dataclasses, the only place that holds defaults.
 
-Plain standard library, so that every package may import it. `sclip.config.loader` fills the tree from YAML
+The tree needs only the standard library, so every package may import it. `sclip.config.loader` fills it from YAML
 and from dotted overrides, and takes the help text of a key from the docstring below its field.
 """
 
@@ -38,7 +38,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Config(Section):
-    """Everything that a run is made of."""
+    """All settings of a run."""
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -53,7 +53,7 @@ class Config(Section):
 
     @property
     def reads_graphs(self) -> bool:
-        """Whether training needs the scene graphs of captions: for the encoder or for other texts made of them."""
+        """Whether training needs scene graphs: for the knowledge encoder, negatives, units or positives."""
         loss = self.loss
         return bool(self.model.kee.enabled or loss.negatives != "none" or loss.units or loss.positives)
 

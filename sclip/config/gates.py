@@ -1,4 +1,4 @@
-"""The grammar of a gate: what a new model version must reach to become the champion, as the user writes it."""
+"""Parse gates: the lower bounds, as the user writes them, that a new model version must reach to become champion."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ _ALLOWED = (
 class Gate:
     """A lower bound of one score, which a new model version must reach to become the champion.
 
-    coco/text_to_image_r1 >= 0.35                  a score, at least so much
-    vg_relation/macro >= champion                  at least what the champion reached
+    coco/text_to_image_r1 >= 0.35                  at least this value
+    vg_relation/macro >= champion                  at least the champion's score
     coco/text_to_image_r1 >= champion - 0.01       at most one point below the champion
     vg_relation/macro >= champion - interval       not below the champion's 95 % interval
     """
 
     text: str
-    """As the user wrote it, white space made single."""
+    """The gate as the user wrote it, with single spaces."""
     score: str
     """Name of the score, "benchmark/score"."""
     least: float | None = None
-    """The bound itself, where the champion has no part in it."""
+    """The bound itself, if it does not depend on the champion."""
     margin: float = 0.0
     """How far below the champion's value the bound lies."""
     interval: bool = False
     """Whether the bound is the lower end of the 95 % interval of the champion's value."""
 
     def bound(self, champion: float, low: float) -> float:
-        """Return the least that passes, beside a champion's value and the lower end of its interval."""
+        """Return the lowest score that passes, for the champion's value and the lower end of its interval."""
         if self.least is not None:
             return self.least
         return low if self.interval else champion - self.margin
 
 
 def parse_gate(text: str, key: str = "tracking.gates") -> Gate:
-    """Return the gate that a text says. Raises ConfigError naming the key and what is allowed."""
+    """Parse the text of a gate. Raises ConfigError naming the key and what is allowed."""
     text = " ".join(text.split())
     match = _GATE.fullmatch(text)
     if match is None:

@@ -1,7 +1,7 @@
-"""YAML and `KEY=VALUE` in, a checked `Config` out; every mistake is one line that says what to write.
+"""Read YAML and `KEY=VALUE` overrides into a checked `Config`; every mistake is one line that says what to write.
 
-pydantic checks the types and the unknown keys of the standard-library dataclasses of `sclip.config` and reads the
-docstrings below the fields as help; what the values may be, they check themselves (sclip/config/checks.py).
+pydantic checks types and unknown keys of the dataclasses of `sclip.config`, and reads the docstrings below their
+fields as help. The dataclasses check the values themselves (sclip/config/checks.py).
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from sclip.storage.masking import is_masked, mask, mask_tree
 Tree = dict[str, Any]
 
 CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
-"""The named configs: of the checkout, or of the installed package."""
+"""Folder of the named configs, in the checkout or the installed package."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads 1e-3 as text, because it wants a dot; people write learning rates without one."""
+    """Loader that reads 1e-3 as a number; YAML 1.1 wants a dot in it and would read text."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what `_Loader` would not read back as text."""
+    """Dumper that quotes texts which `_Loader` would read back as numbers."""
 
 
 for _yaml in (_Loader, _Dumper):
     _yaml.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
-_Loader.yaml_implicit_resolvers = {  # no key is a date, and a run may be named for one
+_Loader.yaml_implicit_resolvers = {  # no key is a date, but a run's name may look like one
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
@@ -85,7 +85,7 @@ def to_tree(config: Config) -> Tree:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the config as YAML that `load` reads back, but for the credentials of URIs, which are masked."""
+    """Return the config as YAML that `load` reads back, except that credentials in URIs are masked."""
     return yaml.dump(mask_tree(to_tree(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -98,9 +98,9 @@ def flatten(tree: Tree, prefix: str = "") -> dict[str, Any]:
 
 
 def from_tree(tree: Tree, source: str = "config") -> Config:
-    """Return the checked config of a tree that may leave keys out.
+    """Return the checked config of a tree; missing keys get their defaults.
 
-    Raises ConfigError with one line a mistake: the dotted key, the value found, what is allowed.
+    Raises ConfigError with one line per mistake: the dotted key, the value found, what is allowed.
     """
     try:
         return _ADAPTER.validate_json(json.dumps(_lists(tree, Config)))
@@ -110,7 +110,7 @@ def from_tree(tree: Tree, source: str = "config") -> Config:
 
 
 def _lists(tree: Any, section: type) -> Any:
-    """Let one text stand for a list of one: data.shards=/data/*.tar."""
+    """Turn a text into a list of one where the field is a list: data.shards=/data/*.tar."""
     if not isinstance(tree, dict):
         return tree
     hints = typing.get_type_hints(section)
@@ -136,7 +136,7 @@ def _explain(error: Any) -> str:
 
 def _nearest(key: str) -> str:
     known = list(keys())
-    # The last part may stand in another section: batch_size where no section was given.
+    # The user may have left out the section: batch_size for train.batch_size.
     same = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
     sections = sorted({name.rsplit(".", depth)[0] for name in known for depth in (1, 2)} - set(known))
     near = same if len(same) == 1 else difflib.get_close_matches(key, known + sections, n=1, cutoff=0.5)
@@ -169,7 +169,7 @@ def read_yaml(path: Path) -> Tree:
 
 
 def read_value(key: str, value: str) -> Any:
-    """Return what a key is set to on a command line, read as YAML. Raises ConfigError naming the key."""
+    """Parse the value of a key on the command line as YAML. Raises ConfigError naming the key."""
     try:
         return yaml.load(value, Loader=_Loader) if value else ""  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as error:
@@ -179,7 +179,7 @@ def read_value(key: str, value: str) -> Any:
 
 
 def changed(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return the config with dotted keys set anew. Raises ConfigError as `from_tree` does."""
+    """Return the config with new values for dotted keys. Raises ConfigError as `from_tree` does."""
     tree = to_tree(config)
     for key, value in values.items():
         tree = _merge(tree, _nested(key, value))
@@ -210,13 +210,13 @@ def _find(name: str, folder: Path) -> Path:
 
 
 def load(overrides: Sequence[str] = (), config: str = "scenes", folder: Path = CONFIGS) -> Config:
-    """Return a config: a name in `folder` or a YAML file, then `KEY=VALUE` overrides.
+    """Read a config, named in `folder` or a YAML file, and apply `KEY=VALUE` overrides.
 
-    Raises ConfigError with one line a mistake, without the credentials of URIs.
+    Raises ConfigError with one line per mistake, without the credentials of URIs.
     """
     try:
         path = _find(config, folder)
-        from_tree(tree := read_yaml(path), str(path))  # so that a mistake names the file it stands in
+        from_tree(tree := read_yaml(path), str(path))  # so that a mistake names its file
         for text in overrides:
             tree = _merge(tree, _override(text))
         loaded = from_tree(tree)

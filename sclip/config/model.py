@@ -1,4 +1,4 @@
-"""The towers, the encoder beside them, and the loss."""
+"""Settings of the CLIP towers, the knowledge encoder and the loss."""
 
 from __future__ import annotations
 
@@ -20,72 +20,72 @@ class KEEConfig(Section, key="model.kee"):
     """The knowledge-enhanced encoder (method, 3)."""
 
     enabled: bool = True
-    """Off: the text feature is CLIP's alone."""
+    """Add the knowledge feature to the text feature; off: CLIP's text feature alone."""
     weight: Annotated[float, at_least(0)] = 0.2
-    """Lambda: weight of the knowledge feature; to 1, the sum stays within cosine sqrt(1 - lambda^2) of CLIP's."""
+    """Lambda: weight of the knowledge feature. Up to 1, the sum's cosine to CLIP's is sqrt(1 - lambda^2) or more."""
     form: Literal["transe", "sum", "concatenation"] = "transe"
-    """A triple's embedding: h + r - t, h + r + t (blind to an exchange of head and tail) or W [h; r; t]."""
+    """Embedding of a triple: h + r - t, h + r + t (the same if head and tail are exchanged) or W [h; r; t]."""
     on_negatives: bool = True
-    """Off: the negatives that are trained on have CLIP's feature alone, as in the released code."""
+    """Add the knowledge feature to training negatives too; off: only CLIP's feature, as in the released code."""
     own_embeddings: bool = False
-    """Embed phrases with a word table of its own, which starts as the text tower's. Off: they share one."""
+    """Embed phrases with a separate copy of the text tower's word table; off: share the text tower's table."""
     layers: Annotated[int, at_least(1)] = 6
     """Transformer layers over the triples."""
     heads: Annotated[int, at_least(1)] = 8
     """Attention heads of each layer; must divide the text tower's width."""
     triples: Annotated[int, at_least(1)] = 6
-    """K: triples of a caption that are kept."""
+    """K: maximum triples kept of a caption."""
     phrase_tokens: Annotated[int, at_least(1)] = 5
-    """Tokens of a head, relation or tail that are kept."""
+    """Maximum tokens kept of a head, relation or tail."""
 
 
 @dataclass(frozen=True)
 class LoRAConfig(Section, key="model.lora"):
-    """Low-rank updates of the towers in place of their weights, which stay as they start (method, 11)."""
+    """Low-rank updates, trained with encoder and logit scale while the tower weights stay fixed (method, 11)."""
 
     rank: Annotated[int, at_least(0, "0 (off) or more")] = 0
-    """Train updates of this rank of the towers' attention and MLP projections, with encoder and logit scale. 0: all."""
+    """Rank of the updates to the towers' attention and MLP projections; 0: no updates, all weights are trained."""
     alpha: Annotated[float, POSITIVE] = 16.0
-    """Updates count alpha / rank times."""
+    """Updates are scaled by alpha / rank."""
 
 
 @dataclass(frozen=True)
 class ModelConfig(Section, key="model"):
-    """The CLIP towers and the encoder beside them."""
+    """The CLIP towers and the knowledge encoder."""
 
     name: str = "ViT-B-32"
-    """open_clip architecture, or one of sclip/model/configs (`scenes-conv`, `scenes-attention`)."""
+    """Name of an open_clip architecture, or of one in sclip/model/configs (`scenes-conv`, `scenes-attention`)."""
     pretrained: str = ""
     """open_clip tag (`openai`), or a file or folder of weights (open_clip's, ours). Empty: random weights."""
     quick_gelu: Literal["auto", "on", "off"] = "auto"
-    """QuickGELU as the weights were trained; auto: as tag or file say, and if a file does not, one has to be set."""
+    """Use QuickGELU. auto: as the tag or file of weights says; if a file does not say, set on or off."""
     hub_folder: str = ""
-    """Folder that holds by its hub name what SigLIP's and Hugging Face's text towers take from the hub: tokenizer
-    files and config.json (`FOLDER/roberta-base/`), on every node. Empty: the hub or its cache."""
+    """Folder, on every node, with the hub files of SigLIP's and Hugging Face's text towers: tokenizer files and
+    config.json, below the hub name (`FOLDER/roberta-base/`). Empty: the hub or its cache."""
     logit_bias: Annotated[float, _BIAS] = 0.0
-    """Start of the learned logit bias that `loss.contrastive=sigmoid` needs; SigLIP's is -10. 0: none."""
+    """Starting value of the learned logit bias that `loss.contrastive=sigmoid` needs (SigLIP: -10). 0: no bias."""
     context_length: Annotated[int, _CONTEXT] = 0
-    """Tokens of a caption that the text tower reads. Positions of weights that have fewer are stretched, as Long-CLIP
-    does to 248, of those that have more cut. 0: as the architecture has them, mostly 77."""
+    """Tokens of a caption that the text tower reads. If the weights have fewer positions, these are stretched, as in
+    Long-CLIP to 248; if they have more, the first ones are kept. 0: the architecture's own number, mostly 77."""
     kee: KEEConfig = field(default_factory=KEEConfig)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
 
 
 @dataclass(frozen=True)
 class MixtureConfig(Section, key="loss.mixture"):
-    """How often a visit draws each kind of semantic negative: shares of their sum. 0: never.
+    """Shares in which visits draw the kinds of semantic negatives; a share of 0 excludes a kind.
 
-    Where a caption has none of a kind, the others are drawn by their shares.
+    If a caption has no negative of a kind, the other kinds are drawn by their shares.
     """
 
     exchange: Annotated[float, at_least(0)] = 0.25
-    """Parts of the caption change places: alone, the paper's negatives."""
+    """Parts of the caption change places; the paper uses this kind alone."""
     replace_object: Annotated[float, at_least(0)] = 0.25
-    """A thing gives its place to another: "a cat" for "a dog"."""
+    """An object is replaced by another: "a dog" becomes "a cat"."""
     replace_attribute: Annotated[float, at_least(0)] = 0.25
-    """The same of a colour, number, material or opposite."""
+    """A color, number or material, or one of two opposites, is replaced by another."""
     replace_relation: Annotated[float, at_least(0)] = 0.25
-    """The same of a preposition or verb: "below" for "above"."""
+    """A preposition or verb is replaced by another: "above" becomes "below"."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,7 +93,7 @@ class MixtureConfig(Section, key="loss.mixture"):
 
     @property
     def shares(self) -> Mapping[str, float]:
-        """The shares by kind."""
+        """Shares by kind."""
         return vars(self)
 
 
@@ -102,31 +102,31 @@ class LossConfig(Section, key="loss"):
     """Terms of the loss (method, 4)."""
 
     contrastive: Literal["infonce", "max_margin", "sigmoid"] = "infonce"
-    """infonce: CLIP's; max_margin: of the hardest in the batch, the released code's; sigmoid: SigLIP's."""
+    """infonce: CLIP's; max_margin: against the hardest candidate of the batch (released code); sigmoid: SigLIP's."""
     contrastive_margin: Annotated[float, _MARGIN] = 0.2
     """max_margin: margin between s(I, w) and the hardest candidate of the batch."""
     contrastive_warmup: Annotated[float, SHARE] = 0.0125
-    """max_margin: share of all samples over which captions meet the mean of the batch, not the hardest."""
+    """max_margin: share of all samples during which captions meet the mean of all candidates, not the hardest."""
     negatives_as_texts: bool = False
-    """infonce: images choose among the negatives of the batch too (NegCLIP); hinge_weight=0 for that alone."""
+    """infonce: images choose among the batch's negatives too (NegCLIP); hinge_weight=0 leaves out the hinge."""
     negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
-    """What the hinge trains on: semantic negatives, NegCLIP's random swap of words, or nothing. Before the first two
-    come those of data.negatives_field (data.foreign_share); foreign: those alone."""
+    """Negatives for the hinge: semantic ones, NegCLIP's random word swaps (shuffle), or none. In a share of visits
+    (data.foreign_share), negatives of data.negatives_field come before the first two; foreign: only those."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     negatives_per_caption: Annotated[int, at_least(1, "at least 1 (or loss.negatives=none)")] = 1
-    """Most negatives of a caption in one visit (M), each another; all count alike in the hinge's mean."""
+    """M: maximum negatives of a caption in one visit, all different; each has the same weight in the hinge's mean."""
     hinge_weight: Annotated[float, at_least(0)] = 1.0
     """Alpha: weight of the hinge term."""
     hinge_margin: Annotated[float, _MARGIN] = 0.2
     """Gamma: margin between s(I, w) and s(I, w-)."""
     units: Annotated[float, at_least(0)] = 0.0
-    """Weight of the hinge, of the same margin, on a part of the caption ("a brown dog") and its foil; 0: off."""
+    """Weight of the hinge, with the same margin, on a part of the caption ("a brown dog") and its foil; 0: off."""
     positives: Annotated[float, at_least(0)] = 0.0
-    """Weight of the hinges that keep another wording of the caption near it and above the negatives; 0: off."""
+    """Weight of the hinges that keep another wording's score near the caption's and above the negatives'; 0: off."""
     positive_margin: Annotated[float, _MARGIN] = 0.02
-    """By how much s(I, wording) may stay below s(I, w): a tenth of what a false caption has to."""
+    """How far s(I, wording) may be below s(I, w). The default is a tenth of hinge_margin."""
     distil: Annotated[float, at_least(0)] = 0.0
-    """Mu: weight of the KL from the similarity rows of the starting weights, kept frozen, to the model's; 0: off."""
+    """Mu: weight of the KL divergence from the frozen starting weights' similarity rows to the model's; 0: off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""What a run is called and kept as, how it is measured and where it is recorded."""
+"""Settings of a run's name and storage, its evaluation and its records."""
 
 from __future__ import annotations
 
@@ -16,52 +16,53 @@ _NAME = Limit(
 
 @dataclass(frozen=True)
 class RunConfig(Section, key="run"):
-    """What the run is called and where it is kept."""
+    """Name, storage, start and output of the run."""
 
     name: Annotated[str, _NAME] = ""
-    """Name of the run; the same name with the same config resumes. Empty: generated from the time."""
+    """Name of the run; a start with the same name and config resumes it. Empty: generated from the time."""
     storage: str = "~/sclip"
-    """Folder that every node reaches, or `s3://..`, `gs://..`: runs, generated scenes, by default MLflow's store."""
+    """Folder that every node reaches, or `s3://..`, `gs://..`, for runs, generated scenes and, by default, MLflow."""
     seed: int = 0
-    """Seed from which, with epoch, shard and key, every random choice is derived."""
+    """Seed of every random choice, together with epoch, shard and key."""
     init_from: str = ""
-    """Start from a finished run (name or folder), `models:/NAME@alias`, or weights as model.pretrained reads."""
+    """Starting weights: a finished run (name or folder), `models:/NAME@alias`, or whatever model.pretrained takes."""
     compare_with: str = ""
-    """Name of a finished run of this storage, whose scores the closing table shows beside the own ones."""
+    """Name of a finished run in this storage; the closing table shows its scores beside this run's."""
     max_failures: Annotated[int, at_least(-1, "-1, 0 or a positive number")] = 3
-    """Times that a lost worker restarts the worker group from the last checkpoint; -1: without limit."""
+    """Maximum restarts from the last checkpoint after a worker is lost; -1: no limit."""
     progress_every_s: Annotated[float, POSITIVE] = 10.0
-    """Seconds between two progress lines where the output is no terminal."""
+    """Seconds between progress lines if the output is not a terminal."""
     log_format: Literal["text", "json"] = "text"
-    """What the job prints: lines for people, or JSON objects with run and step, as workers' logs have them always."""
+    """Output of the job: lines for people, or JSON objects with run and step. Workers always log JSON objects."""
 
 
 @dataclass(frozen=True)
 class EvaluateConfig(Section, key="evaluate"):
-    """What the trained model is measured on."""
+    """Benchmarks of the trained model, and evaluations during training."""
 
     suite: str = ""
-    """Benchmarks: a YAML file, or aro, sugarcrepe, winoground, retrieval, zero-shot, paper, all. Empty: none."""
+    """Suite of benchmarks: a YAML file, or aro, sugarcrepe, sugarcrepe-pp, winoground, whatsup, pairs, negbench,
+    hard-positives, retrieval, long-captions, zero-shot, paper, field, all. Empty: none."""
     root: Annotated[str, Limit("name a folder", bool)] = "~/sclip/benchmarks"
-    """Folder of the named suites' files; sclip fetch says what belongs there."""
+    """Folder with the files of the named suites; sclip fetch says what belongs there."""
     retrieval: tuple[str, ...] = ()
-    """Shards for image-text retrieval. Empty: the training shards (labelled so), or none where there is a suite."""
+    """Shards for image-text retrieval. Empty: none if there is a suite, else the training shards (labeled so)."""
     retrieval_images: Annotated[int, at_least(1)] = 1000
-    """Most images of retrieval on shards."""
+    """Maximum images for retrieval on shards."""
     exclude: tuple[str, ...] = ()
-    """Exclusion lists (sclip exclude), of what was trained on: pictures that are left out of the benchmarks."""
+    """Exclusion lists of training pictures (sclip exclude), which are left out of the benchmarks."""
     batch_size: Annotated[int, at_least(1)] = 128
     """Images or captions encoded at a time."""
     before: bool = False
-    """Measure the weights that training starts from too: what retrieval and zero-shot keep is the retention."""
+    """Also measure the starting weights; retention is the share of their retrieval and zero-shot scores kept."""
     every: Annotated[int, OFF_OR_MORE] = 0
-    """Steps between evaluations beside the training, each of a checkpoint written then; 0: only at the end."""
+    """Steps between evaluations during training, each on the checkpoint of its step; 0: only at the end."""
     suite_beside: str = ""
-    """Suite of those evaluations, logged as beside/...; empty: `suite`."""
+    """Suite of the evaluations during training, logged as beside/...; empty: `suite`."""
     cpus: Annotated[float, POSITIVE] = 1.0
-    """CPUs set aside for them while training goes on."""
+    """CPUs reserved for evaluations during training."""
     gpus: Annotated[float, between(0, 1, "0 (on CPUs) to 1")] = 0.0
-    """GPUs set aside for them; 0: they run on the CPUs."""
+    """GPUs reserved for evaluations during training; 0: they run on CPUs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,22 +71,22 @@ class EvaluateConfig(Section, key="evaluate"):
 
 @dataclass(frozen=True)
 class TrackingConfig(Section, key="tracking"):
-    """Where the run and the model are recorded: in MLflow, and the metrics elsewhere too."""
+    """Where the run, its metrics and the model are recorded."""
 
     uri: str = ""
     """Tracking server or store (`http://mlflow:5000`, `sqlite:///FILE`). Empty: SQLite in run.storage, or ~/sclip."""
     experiment: str = "sclip"
-    """Experiment that the runs are listed under."""
+    """MLflow experiment that lists the run."""
     model_name: str = "structure-clip"
-    """Registered model that a new version is added to."""
+    """Registered model that gets the new version."""
     offline: bool = False
-    """Record in the run's folder alone while the server cannot be reached, instead of not starting."""
+    """Start even if the server cannot be reached, and record only in the run's folder until it answers."""
     parent: str = ""
-    """Id of the MLflow run that this one is shown below, as the runs of a sweep are. Empty: none."""
+    """Id of the parent MLflow run, such as the sweep of this run. Empty: none."""
     also: tuple[Literal["tensorboard", "wandb"], ...] = ()
-    """Beside MLflow, metrics go to: tensorboard (a file in the run's folder), wandb (Weights & Biases), or both."""
+    """Further targets of the metrics: tensorboard (a file in the run's folder), wandb (Weights & Biases), or both."""
     gates: tuple[str, ...] = ()
-    """What makes a new version champion: `vg_relation/macro >= champion - interval`, for instance. Empty: nothing."""
+    """Conditions that make a new version champion: `vg_relation/macro >= champion - interval`. Empty: it never is."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

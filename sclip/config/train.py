@@ -1,4 +1,4 @@
-"""The training loop, its optimizer, workers and checkpoints, and what is watched in it."""
+"""Settings of the training loop, its workers, optimizer, health checks and checkpoints."""
 
 from __future__ import annotations
 
@@ -16,61 +16,61 @@ class TrainConfig(Section, key="train"):
     """The training loop and its workers."""
 
     epochs: Annotated[int, at_least(1)] = 10
-    """Times that every sample is trained on, exactly."""
+    """Exact number of times that every sample is trained on."""
     batch_size: Annotated[int, at_least(1)] = 256
-    """Samples a step over all workers, however many there are; the contrastive loss sees all of them."""
+    """Samples per step over all workers, whatever their number; the contrastive loss compares all of them."""
     num_workers: Annotated[int, at_least(0, "0 (by the cluster) or more")] = 0
-    """Ray Train workers (one GPU each with `use_gpu`). 0: one for each GPU of the cluster; without any one, on CPUs."""
+    """Ray Train workers (one GPU each with `use_gpu`). 0: one per GPU of the cluster; without GPUs, one on CPUs."""
     min_workers: Annotated[int, at_least(0)] = 0
-    """Train with as few as these while the cluster has no room for num_workers; 0: with all of them or not at all."""
+    """Minimum workers to train with while the cluster has no room for num_workers; 0: train only with num_workers."""
     resize_every_s: Annotated[float, POSITIVE] = 60.0
-    """How often room for more workers is looked for; each growth is a checkpoint and a restart of the workers."""
+    """Seconds between checks for room for more workers; adding some writes a checkpoint and restarts all workers."""
     use_gpu: bool | None = None
-    """Train on GPUs with nccl; false: on CPUs with gloo. null: on GPUs where the cluster has one for each worker."""
+    """true: train on GPUs with nccl; false: on CPUs with gloo; null: on GPUs if the cluster has one for each worker."""
     worker_cpus: Annotated[float, POSITIVE] = 1.0
     """CPUs that one training worker reserves."""
     worker_threads: Annotated[int, at_least(1)] = 1
-    """torch threads of a CPU worker."""
+    """torch threads of one worker on CPUs."""
     sharding: Literal["fsdp", "hsdp", "ddp"] = "fsdp"
-    """fsdp: FSDP2 fully_shard per block; hsdp: the same in each node, which has a replica; ddp: one on every worker."""
+    """fsdp: FSDP2 fully_shard per block; hsdp: the same within each node, one replica per node; ddp: one per worker."""
     shard_ranks: Annotated[int, at_least(0, "0 (those of one node) or more")] = 0
-    """Workers that a replica is sharded over with hsdp; 0: those of one node."""
+    """hsdp: workers that one replica is sharded over; 0: those of one node."""
     reshard_after_forward: bool = True
-    """Free what a block gathered after forward, gather it again backward; false: less traffic, more memory."""
+    """Free a block's gathered weights after forward, regather them for backward; false: less traffic, more memory."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
-    """block: keep only the blocks' inputs for backward; selective: also what matrix products and attention gave."""
+    """block: keep only block inputs for backward; selective: also the outputs of matrix products and attention."""
     compile: bool = False
-    """torch.compile the blocks of towers and encoder; the first step then takes a minute or more."""
+    """Compile the blocks of towers and encoder with torch.compile; the first step then takes a minute or more."""
     deterministic: bool = False
-    """Two runs on equal GPUs give equal bits, as on CPUs they do: slower, by what torch, cuDNN and NCCL have for it."""
+    """Make two runs on equal GPUs equal bit for bit, as on CPUs, with slower algorithms of torch, cuDNN and NCCL."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: forward and backward in bfloat16, fp32 master weights and reductions."""
+    """bf16: forward and backward in bfloat16, with fp32 master weights and reductions."""
     micro_batch: Annotated[int, at_least(0)] = 0
-    """Samples that a worker computes at a time (GradCache); the loss sees the batch whole. 0: its whole share."""
+    """Samples that a worker computes at a time (GradCache); the loss still sees the whole batch. 0: its whole share."""
     pack_text: bool = True
-    """Compute captions side by side without their padding, where the text tower allows (causal attention)."""
+    """Compute captions side by side without padding, if the text tower allows it (causal attention)."""
     learning_rate: Annotated[float, POSITIVE] = 2e-6
     """Peak learning rate of AdamW."""
     lr_scale_image: Annotated[float, _SCALE] = 1.0
-    """Times the learning rate for the image tower; 0: frozen."""
+    """Factor on the learning rate for the image tower; 0: frozen."""
     lr_scale_text: Annotated[float, _SCALE] = 1.0
-    """The same for the text tower, word table included."""
+    """The same factor for the text tower, word table included."""
     lr_scale_kee: Annotated[float, _SCALE] = 1.0
-    """The same for the knowledge-enhanced encoder, which starts untrained where the towers may not."""
+    """The same factor for the knowledge encoder, which often starts untrained while the towers are pretrained."""
     weight_decay: Annotated[float, at_least(0)] = 0.1
-    """AdamW's decay of matrices; vectors, gains and the logit scale are not decayed."""
+    """AdamW's weight decay of matrices; vectors, gains and the logit scale are not decayed."""
     beta2: Annotated[float, Limit("0 to below 1", lambda value: 0 <= value < 1)] = 0.98
     """AdamW's second-moment decay."""
     warmup: Annotated[float, SHARE] = 0.05
-    """Share of all samples over which the rate rises from 0."""
+    """Share of all samples over which the learning rate rises from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the rate falls to 0 after the warm-up, by the share of samples trained; constant: it stays."""
+    """How the learning rate falls to 0 after the warm-up, by the share of samples trained; constant: it stays."""
     max_grad_norm: Annotated[float, OFF_OR_MORE] = 1.0
-    """Gradients are scaled down to this global norm; 0: not clipped."""
+    """Maximum global norm that gradients are scaled down to; 0: no clipping."""
     log_every: Annotated[int, at_least(1)] = 10
-    """Steps between two metric reports."""
+    """Steps between metric reports."""
     ema_decay: Annotated[float, Limit("0 (none) to below 1", lambda value: 0 <= value < 1)] = 0.0
-    """Keep a moving average of the weights, which is evaluated and exported: share kept a step, 0.9999. 0: none."""
+    """Decay per step, such as 0.9999, of averaged weights, which are then evaluated and exported. 0: no average."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,31 +114,31 @@ _PROFILED = Limit(
 
 @dataclass(frozen=True)
 class HealthConfig(Section, key="health"):
-    """What is watched in a run, and when it stops."""
+    """Reaction to steps that are not finite, and profiling."""
 
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """Of a step whose loss or gradient is not finite no update is made; stop: the run ends; skip: it goes on."""
+    """A step whose loss or gradient is not finite makes no update. stop: the run ends then; skip: it goes on."""
     max_skipped: Annotated[int, at_least(1, "at least 1 (or on_nonfinite=stop)")] = 10
-    """Steps that `skip` may leave out in the whole run; one more stops it."""
+    """Maximum steps that `skip` may skip in the whole run; one more stops the run."""
     profile_steps: Annotated[tuple[int, int], _PROFILED] = (0, 0)
-    """First step (from 1) and number of steps of a profiler trace, a file a worker in the run's folder. 0 0: none."""
+    """First step (from 1) and number of steps that each worker traces into a file of the run's folder. 0 0: none."""
 
 
 @dataclass(frozen=True)
 class CheckpointConfig(Section, key="checkpoint"):
-    """Checkpoints of a run: weights, optimizer and where the data stands."""
+    """Checkpoints of a run: weights, optimizer state and position in the data."""
 
     every: Annotated[int, at_least(1)] = 500
-    """Steps between two checkpoints; one is also written at the end."""
+    """Steps between checkpoints; one is also written at the end."""
     keep_last: Annotated[int, at_least(1)] = 2
-    """Newest checkpoints that are kept."""
+    """Number of newest checkpoints that are kept."""
     keep_best: Annotated[int, at_least(0, "0 (none) or more")] = 0
-    """Checkpoints that are kept beside these for the best value of `best_metric`; 0: none."""
+    """Number of checkpoints with the best values of `best_metric` that are kept too; 0: none."""
     best_metric: str = "loss"
-    """Training metric, as reported last before the checkpoint, by which the best are told."""
+    """Training metric that ranks checkpoints, by its last report before each one."""
     best_is: Literal["lowest", "highest"] = "lowest"
-    """Which value of it is best."""
+    """Which value of `best_metric` is best."""
     asynchronous: bool = True
-    """Write while training goes on; off: training waits until it is written."""
+    """Write checkpoints while training goes on; off: training waits for each one."""
     disk_budget_gb: Annotated[float, at_least(0, "0 (no bound) or more")] = 0.0
-    """Most that the checkpoints of a run may take, in 10^9 bytes; older ones give way. 0: no bound."""
+    """Maximum size of a run's checkpoints together, in 10^9 bytes; older ones are removed to fit. 0: no limit."""

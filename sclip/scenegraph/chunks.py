@@ -1,4 +1,4 @@
-"""The words of a caption -> its noun phrases: a name, the attributes before it, and their characters."""
+"""Find the noun phrases of a caption: a name, the attributes before it, and their characters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOUN_PHRASE = re.compile(r"D*(?:A?[JM](?:,?C?(?=A?J))?)*N+|H|Q")
 
 @dataclass(slots=True)
 class Chunk:
-    """A noun phrase, by word indices; a pronoun is a chunk without a name."""
+    """A noun phrase, as word indices; a pronoun is a chunk without a name."""
 
     start: int
     head: int
@@ -27,17 +27,17 @@ class Chunk:
     name_start: int = 0
     attributes: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     phrase_start: int = -1
-    """First word of the phrase with its measure ("a group of people"); -1: `start`."""
+    """First word of the phrase, including its measure ("a group of people"); -1: `start`."""
     fixed: bool = False
-    """A proper name, a title or a quotation."""
+    """Whether it is a proper name, a title or a quotation."""
     frame: bool = False
-    """It frames what is shown, and is no thing: "in the background"."""
+    """Whether it frames what is shown and is not an object: "in the background"."""
     negated: bool = False
-    """The caption denies it."""
+    """Whether the caption denies it."""
 
 
 def find_chunks(words: Sequence[Word]) -> list[Chunk]:
-    """Return the noun phrases of a caption in order, pronouns among them."""
+    """Return the noun phrases of a caption in order, including pronouns."""
     codes = "".join(word.code for word in words)
     chunks: list[Chunk] = []
     for match in _NOUN_PHRASE.finditer(codes):
@@ -46,14 +46,14 @@ def find_chunks(words: Sequence[Word]) -> list[Chunk]:
         if receiver:
             chunks.append(_read(words, start, receiver))
         chunks.append(_read(words, receiver or start, end))
-    if codes.count("M") == 1:  # "one dog" counts beside "two cats"; alone it says what "a dog" does
+    if codes.count("M") == 1:  # "one dog" means "a dog", unless the caption has another number ("two cats")
         for chunk in chunks:
             chunk.attributes = [entry for entry in chunk.attributes if entry[0] != "1"]
     return chunks
 
 
 def _receiver(words: Sequence[Word], start: int, end: int) -> int:
-    """Return one past the receiver in "feeds the ducks bread", or 0."""
+    """Return one past the receiver ("the ducks" in "feeds the ducks bread"), or 0."""
     if words[end - 2].code != "N":
         return 0
     if lexicon.verb_lemma(words[start - 1].text) not in lexicon.GIVING:
@@ -66,15 +66,15 @@ def _receiver(words: Sequence[Word], start: int, end: int) -> int:
 
 
 def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str, tuple[int, int]]]:
-    """Return the attributes that a run of modifiers gives: colours keep their shade, "very" is dropped."""
-    found: list[tuple[str, tuple[int, int]]] = []
+    """Return the attributes in a run of modifiers: colors keep their shade ("dark red"), "very" is dropped."""
+    attributes: list[tuple[str, tuple[int, int]]] = []
     pending: list[int] = []
 
     def flush() -> None:
         if pending:
             text = " ".join(words[i].text for i in pending)
             text = lexicon.NUMBERS.get(text, lexicon.ATTRIBUTE_FORMS.get(text, text))
-            found.append((text, (words[pending[0]].span[0], words[pending[-1]].span[1])))
+            attributes.append((text, (words[pending[0]].span[0], words[pending[-1]].span[1])))
             pending.clear()
 
     for i in indices:
@@ -103,7 +103,7 @@ def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str,
             pending.append(i)
     if pending and words[pending[-1]].code != "A":
         flush()
-    return found
+    return attributes
 
 
 def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
@@ -117,7 +117,7 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
     nouns = end
     while nouns > start and words[nouns - 1].code == "N":
         nouns -= 1
-    # Leading nouns that describe ("brick wall") are attributes, the others belong to the name ("tennis ball").
+    # Leading nouns that describe ("brick wall") are attributes; other nouns are part of the name ("tennis ball").
     first = nouns
     while first < end - 1:
         pair = (words[first].text, words[first + 1].text)
@@ -134,10 +134,10 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
     name_start = first
     if first == nouns and nouns > start:
         last = words[nouns - 1].text
-        sleeper = words[nouns].text in ("one", "ones") or (
+        describes = words[nouns].text in ("one", "ones") or (
             last.endswith("ing") and is_living(words[nouns].text)
         )
-        if (last in lexicon.COMPOUND_ADJECTIVES and not sleeper) or (
+        if (last in lexicon.COMPOUND_ADJECTIVES and not describes) or (
             last,
             words[nouns].text,
         ) in lexicon.COMPOUND_NAMES:
@@ -152,7 +152,7 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
 
 @lru_cache(maxsize=1 << 16)
 def _name(before: str, head: str, fixed: bool) -> str:
-    """Return the graph's form of a name; its last word is put in the singular where the name is not fixed."""
+    """Return the graph's form of a name; its head becomes singular unless the name is fixed."""
     forms = lexicon.NAME_FORMS
     written = f"{before} {head}".lstrip()
     name = written if fixed else f"{before} {lexicon.noun_lemma(head)}".lstrip()

@@ -1,7 +1,7 @@
-"""What stands between two noun phrases, read: verbs, a preposition, "and", a possessive, what is denied.
+"""Read the words between two noun phrases: verbs, a preposition, "and", a possessive, negations.
 
-A caption is a string of noun phrases with a connector between each two. Reading one needs no parse: the letters of
-its words say all.
+A caption is a string of noun phrases with a connector between each two. Reading a connector needs no dependency parse,
+only the part-of-speech codes of its words.
 """
 
 from __future__ import annotations
@@ -14,58 +14,58 @@ from sclip.scenegraph.tagged_words import Word
 
 
 class VerbUse(NamedTuple):
-    """A verb that no noun phrase follows: "a dog runs and ..."; with what stands behind it."""
+    """A verb that no noun phrase follows ("a dog runs and ..."), with the words after it."""
 
     verb: int
     preposition: int
-    """A preposition without its object ("the bench that he sits on"), or -1."""
+    """Word index of a preposition without an object ("the bench that he sits on"), or -1."""
     passive_by: bool
 
 
 class Connector:
-    """What one run of words between two noun phrases says; all numbers are word indices, -1: none."""
+    """Contents of the words between two noun phrases; all numbers are word indices, -1: none."""
 
     conjunction: bool = False
-    """ "and", "or" or a comma."""
+    """Whether a coordinator ("and", "or") or a comma occurs."""
     exclusive: bool = False
-    """The conjunction is "or" or "nor": it carries a denial on."""
+    """Whether the conjunction is "or" or "nor", which continues a negation."""
     comma: bool = False
     coordinator: bool = False
-    """ "and" or "or" itself."""
+    """Whether "and" or "or" occurs."""
     clause: bool = False
-    """A subordinator: the next phrase begins a clause."""
+    """Whether a subordinator occurs: the next phrase begins a clause."""
     possessive: bool = False
     copula: int = -1
     existential: bool = False
-    """ "there", as in "there is"."""
+    """Whether "there" occurs, as in "there is"."""
     relative: bool = False
     verb: int = -1
-    """The verb whose object, or whose preposition's object, comes next."""
+    """The open verb: the next noun phrase is its object, or that of its preposition."""
     preposition: int = -1
     place: int = -1
     passive_by: bool = False
     denied: bool = False
-    """The last thing before the next noun phrase is denied: "is not on", "without", "but not"."""
+    """Whether the words just before the next noun phrase are negated: "is not on", "without", "but not"."""
 
     def __init__(self) -> None:
-        """Say nothing: the values above, and no words."""
+        """Start with the values above, and with empty lists."""
         self.verbs: list[int] = []
         """All verbs, in order."""
         self.closed: list[VerbUse] = []
-        """Verbs that end before the next noun phrase."""
+        """Verbs without a following noun phrase."""
         self.adjectives: list[int] = []
         self.denied_words: set[int] = set()
-        """Verbs and adjectives behind "not", "never"."""
+        """Verbs and adjectives after "not", "never"."""
 
     def close(self) -> None:
-        """End the open verb: no noun phrase follows it."""
+        """Close the open verb: no noun phrase follows it."""
         if self.verb >= 0:
             self.closed.append(VerbUse(self.verb, self.preposition, self.passive_by))
             self.verb = self.preposition = -1
 
 
 def read_connector(words: Sequence[Word], start: int, end: int) -> Connector:
-    """Read the words start..end, which hold no noun phrase."""
+    """Read the words from `start` to `end`, which contain no noun phrase."""
     c = Connector()
     for i in range(start, end):
         word = words[i]

@@ -1,7 +1,7 @@
-"""The scene graph of one caption while its words are walked over.
+"""The unfinished scene graph of one caption, while the rules walk over its words.
 
-Everything is kept by chunk (a noun phrase's number) and word index until the end: rows grow, measures give their place
-to what they measure, and a subject may come after its verb.
+Until the end, everything is kept by chunk (the index of a noun phrase) and word index. Coordinations still grow,
+measured nouns replace their measures, and a subject may come after its verb.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 from sclip.scenegraph.tagged_words import Word
 
 PENDING = -1
-"""Stands for the subject of a clause that has not been reached yet."""
+"""Placeholder for the subject of a clause, until the walk reaches it."""
 
 
 class Link(NamedTuple):
-    """A relation that ends at some chunk."""
+    """A relation, stored under the chunk at one end."""
 
     other: int
-    """The chunk at its other end."""
+    """The chunk at the other end."""
     predicate: str
     span: Span
     reverse: bool = False
-    """The other chunk is its object."""
+    """Whether the other chunk is the object; else it is the subject."""
     negated: bool = False
     fronted: bool = False
-    """A preposition before its clause's subject: its predicate waits for the clause's verb."""
+    """Whether it is a preposition before the clause's subject; its predicate may later get the clause's verb."""
 
 
 class Draft:
-    """What has been found so far."""
+    """Objects, attributes and relations found so far, and the state of the walk."""
 
     def __init__(self, words: list[Word]) -> None:
         self.words = words
@@ -42,54 +42,54 @@ class Draft:
         mark_frames(words, self.chunks)
         self.chunk_of: dict[int, int] = {}
         self.parsed: dict[int, int] = {}
-        """Word index of a verb -> the first chunk that the parse has for its subject."""
+        """Word index of a verb -> the first chunk that is its subject in the dependency parse."""
         for k, chunk in enumerate(self.chunks):
             for i in range(chunk.start, chunk.end):
                 self.chunk_of[i] = k
                 if words[i].dep in ("nsubj", "nsubjpass"):
                     self.parsed.setdefault(words[i].head, k)
         self.groups: dict[int, list[int]] = {}
-        """Chunk -> the coordinated chunks that it stands in a row with, itself last."""
+        """Chunk -> the row of coordinated chunks that it belongs to, itself included."""
         self.subjects_of: dict[int, list[int]] = {}
-        """Word index of a verb -> chunks that do it."""
+        """Word index of a verb -> chunks that are its subjects."""
         self.denied_verbs: set[int] = set()
         self.denied_subjects: set[int] = set()
-        """Chunks of "neither dog": what is said of them is denied."""
+        """Chunks such as "neither dog": their attributes and relations are negated."""
         self.transitive: dict[int, int] = {}
-        """Word index of a verb -> its object's chunk."""
+        """Word index of a verb -> chunk of its object."""
         self.prepositions: dict[int, tuple[list[int], str]] = {}
-        """Word index of a preposition -> chunks that it binds, and the verb before it in the predicate."""
+        """Word index of a preposition -> (its subject chunks, verb before it in the predicate)."""
         self.gaps: dict[int, tuple[int, int]] = {}
-        """Subject chunk of a relative clause -> (chunk that the clause is about, preposition or -1)."""
+        """Subject chunk of a relative clause -> (chunk that the clause describes, preposition or -1)."""
         self.parallel: set[int] = set()
-        """Chunks of a row whose preposition is their own: "a man with a hat and a woman with a fan"."""
+        """Coordinated chunks with a preposition of their own: "a man with a hat and a woman with a fan"."""
         self.filled: set[int] = set()
         """Chunks whose relative clause has ended."""
         self.adjacent: dict[int, int] = {}
-        """Chunk -> the chunk before it, without a word between them."""
+        """Chunk -> the chunk before it, if no word is between them."""
         self.links: dict[int, list[Link]] = {}
-        """Chunk -> relations that it ends."""
+        """Chunk -> relations stored under it."""
         self.attributes: list[tuple[int, str, Span, bool]] = []
-        """(chunk, attribute, span, whether it is denied)."""
+        """(chunk, attribute, span, whether the caption denies it)."""
         self.measured: dict[int, int] = {}
-        """Chunk of a measure ("a pair of") -> the chunk that stands for it in the graph."""
+        """Chunk of a measure ("a pair of") -> the measured chunk, which replaces it in the graph."""
         self.first = 0
         """First chunk of the clause."""
         self.front = False
-        """Whether all phrases of the clause so far stand before its subject."""
+        """Whether all phrases of the clause so far precede its subject."""
         self.has_verb = False
         """Whether the clause's subject has its finite verb."""
         self.waits = False
         """Whether anything was linked to PENDING."""
         self.main = -1
-        """Chunk of the clause's subject, where phrases stand before it."""
+        """Chunk of the clause's subject, or -1."""
         self.aliases: dict[int, int] = {}
-        """Chunk of an apposition -> the chunk that it names again."""
+        """Chunk of an apposition or pronoun -> the chunk that it refers to."""
         self.main_verb = -1
-        """A verb of that subject without an object: "In front of a house stands a tree"."""
+        """Word index of a verb of the subject `main`, or -1: "In front of a house stands a tree"."""
 
     def row(self, k: int) -> list[int]:
-        """Return the chunks of chunk k's row, for a subject: all of them act."""
+        """Return chunk k and the chunks coordinated with it."""
         return self.groups.get(k, [k])
 
     def partners(self, k: int) -> list[int]:
@@ -97,7 +97,7 @@ class Draft:
         return [link.other for link in self.links.get(k, [])]
 
     def subject_of(self, verb: int, previous: int) -> int:
-        """Return the chunk that the parse has for a verb's subject, or `previous`."""
+        """Return a verb's subject chunk by the parse, or `previous` if the parse has none up to that chunk."""
         k = self.parsed.get(verb, self.chunk_of.get(self.words[verb].head, previous))
         return k if k <= previous else previous
 
@@ -110,7 +110,7 @@ class Draft:
         reverse: bool = False,
         negated: bool = False,
     ) -> None:
-        """Link chunks to chunk k by a predicate; `reverse`: chunk k is the one that acts."""
+        """Relate chunks to chunk k by a predicate; with `reverse`, chunk k is the subject."""
         if not self.chunks[k].name:
             pronoun = self.words[self.chunks[k].head].text
             if pronoun in lexicon.PERSONAL and self._bind_pronoun(subjects, predicate, span, pronoun):
@@ -121,8 +121,8 @@ class Draft:
                 self.links.setdefault(k, []).append(Link(subject, predicate, span, reverse, negated))
 
     def _bind_pronoun(self, subjects: list[int], predicate: str, span: Span, pronoun: str) -> bool:
-        """Resolve "a bowl with a spoon in it": what the bowl is with is in the bowl."""
-        found = False
+        """Resolve "a bowl with a spoon in it": the spoon is in the bowl."""
+        is_bound = False
         for subject in subjects:
             link = next(filter(has, self.links.get(subject, [])), None)
             if link:
@@ -130,11 +130,11 @@ class Draft:
                 owner = near if reference.fits(self.words, self.chunks, near, pronoun) else link.other
                 self.links[subject].remove(link)
                 self.links.setdefault(owner, []).append(Link(subject, predicate, span))
-                found = True
-        return found
+                is_bound = True
+        return is_bound
 
     def replace(self, previous: int, k: int) -> None:
-        """Give chunk k the place in the sentence that chunk `previous` had."""
+        """Let chunk k take over the links, coordination and grammatical role of chunk `previous`."""
         self.links[k] = self.links.pop(previous, [])
         row = [g for g in self.row(previous) if g not in (previous, k)] + [k]
         for member in row:
@@ -147,7 +147,7 @@ class Draft:
             self.main = k
 
     def graph(self, caption: str, shape: int) -> SceneGraph:
-        """Return the graph, once the walk has ended."""
+        """Make the graph after the walk."""
         words = self.words
         objects: list[Object] = []
         index: dict[int, int] = {}
@@ -197,11 +197,11 @@ class Draft:
         )
 
     def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:
-        """Whether two chunks are not one thing twice; "one chases the other" and "washes itself" relate one name."""
+        """Whether two chunks are different objects, or the second one is "the other", "itself" or the like."""
         text = self.words[self.chunks[object_].head].text
         return index[subject] != index[object_] or text in ("other", "another", "each", *lexicon.REFLEXIVES)
 
 
 def has(link: Link) -> bool:
-    """Whether a link says that its other end is with the chunk, or has it."""
+    """Whether a link's predicate is "have", or ends in "with", and its other end is the subject."""
     return not link.reverse and (link.predicate == "have" or link.predicate.rpartition(" ")[2] == "with")

@@ -1,8 +1,8 @@
-"""Several tokens that are one word: proper names, quotations, times, numbers with their unit.
+"""Join tokens that are one word: proper names, quotations, times, numbers with their unit.
 
-The rules over a caption's parts of speech know nothing of what is inside: "New York City" and "Stop the War" on a sign
-are one noun, which no exchange may take apart; "on Monday evening" and "in 2015" are an adverb, since no picture shows
-them; "20 kg" and "5 year old" are an adjective.
+The rules see each expression as one word with one part of speech. "New York City" and "Stop the War" on a sign are one
+noun, which no exchange may split. "on Monday evening" and "in 2015" are words of code I, since no picture shows them.
+"20 kg" and "5 year old" are one adjective.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from sclip.scenegraph.tokens import Token
 
 
 class Expression(NamedTuple):
-    """What the tokens from one position on are together."""
+    """A word that one or more tokens form; `find_expressions` returns it by the index of the first token."""
 
     end: int
     """One past the last token."""
     text: str
     code: str
-    """Part of speech, a letter of `tagged_words.CODES`; Q for a quotation, I for what is in no picture; empty where the
-    tokens are left out."""
+    """Part of speech, a letter of `tagged_words.CODES`: Q for a quotation, I for something that no picture shows. Empty
+    if the tokens are left out."""
     fixed: bool = False
 
 
@@ -45,7 +45,7 @@ _TIME_NOUNS = frozenset(
 )
 _TODAY = frozenset("today yesterday tomorrow tonight".split())
 _PARTS_OF_TIME = frozenset("day night morning evening afternoon summer winter spring autumn".split())
-"""Seen, but for those that point: "at night", but "last night"."""
+"""Times that a picture can show ("at night"), except after a word that points ("last night")."""
 _TIMES = _WEEKDAYS | _MONTHS | _TIME_NOUNS | _PARTS_OF_TIME | {"days", "may", "march", "way"}
 _RELATIVE = ("ago", "later", "earlier", "before", "after")
 _MAKES_WAY = {"make": "go", "makes": "goes", "making": "going", "made": "went"}
@@ -74,7 +74,7 @@ _UNITS = frozenset(
 _BODY_UNITS = frozenset(
     "feet foot pounds yards stories days hours minutes years months weeks degrees acres".split()
 )
-"""Units that are things as well: "a bird on two feet"."""
+"""Units that may also be objects: "a bird on two feet"."""
 _UNIT_TAILS = frozenset("old tall long wide high deep thick heavy aged".split())
 _NUMBERED = frozenset("number no no. route highway gate platform room pier channel".split())
 
@@ -104,14 +104,14 @@ _LIGHT = {
     "peek": "",
     "break": "",
 }
-"""Nouns that say what "takes a bite of an apple" does, with the preposition that their verb has none of."""
+"""Nouns that become the verb ("takes a bite of an apple": bite) -> the preposition that is dropped."""
 _IDIOMS = {"part": ("join", "in"), "care": ("tend", "of")}
 _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
 
 
 _EMPTY = (("at", ["least"]), ("at", ["most"]), ("nothing", ["but"]))
-"""Words that say nothing of the picture: "at least two ducks", "wears nothing but a hat"."""
+"""Words that say nothing about the picture: "at least two ducks", "wears nothing but a hat"."""
 _BEGINNINGS = (
     {"by", "size", "half", "at", "nothing", *(pair[0] for pair in _PAIRS)}
     | _QUOTES.keys()
@@ -125,17 +125,17 @@ _BEGINNINGS = (
 
 @lru_cache(maxsize=1 << 16)
 def _may_begin(text: str) -> bool:
-    """Whether an expression may begin with the word; one with a participle of `_COVERED` may begin with any."""
+    """Whether an expression may begin with the word. Compounds with a participle of `_COVERED` begin with any word."""
     return text[0].isupper() or text[0].isdigit() or text.lower() in _BEGINNINGS
 
 
 def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Expression]:
-    """Return the expressions of a caption's spaCy tokens by the position of their first token."""
-    found: dict[int, Expression] = {}
+    """Return the expressions of a caption's tokens by the index of their first token."""
+    expressions: dict[int, Expression] = {}
     taken = 0
-    anywhere = not _COVERED.isdisjoint(lower)
+    has_participle = not _COVERED.isdisjoint(lower)
     for i, (token, word) in enumerate(zip(tokens, lower, strict=True)):
-        if i < taken or not (anywhere or _may_begin(token.text)):
+        if i < taken or not (has_participle or _may_begin(token.text)):
             continue
         entry: tuple[int, Expression] | None = None
         if token.text[0].isupper():
@@ -143,7 +143,7 @@ def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Exp
         if entry:
             pass
         elif word in _QUOTES:
-            taken = _quotation(tokens, lower, i, found)
+            taken = _quotation(tokens, lower, i, expressions)
         elif word in _TIMES or word[0].isdigit() or word in _NUMBERED or word == "size":
             entry = _quantity(tokens, lower, i)
             if entry is None and (word in _TIMES or word[0].isdigit()):
@@ -169,18 +169,18 @@ def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Exp
         elif word in lexicon.NUMBERS:
             entry = _quantity(tokens, lower, i)
         if entry:
-            found[entry[0]] = entry[1]
+            expressions[entry[0]] = entry[1]
             taken = entry[1].end
-    return found
+    return expressions
 
 
 def _is_beside(tokens: Sequence[Token], lower: list[str], i: int) -> bool:
-    """Whether "by" behind a participle gives a place, not who did it: "served by the shore"."""
+    """Whether "by" after a participle gives a place, not an agent: "served by the shore"."""
     return bool(i) and tokens[i - 1].tag_ in ("VBN", "VBD") and not _PLACES.isdisjoint(lower[i + 2 : i + 4])
 
 
 def _compound_end(tokens: Sequence[Token], lower: list[str], i: int) -> int:
-    """Return the end of words and a participle that describe the noun behind: "palm tree lined street"; 0: none."""
+    """Return one past a compound before a noun ("palm tree lined" in "palm tree lined street"), or 0."""
     end = i + 3 if lower[i + 2] in _COVERED and tokens[i + 1].tag_ == "NN" and i + 3 < len(lower) else i + 2
     pair = (tokens[i].tag_ == "NN" and lower[end - 1] in _COVERED) or (
         end == i + 2 and (lower[i], lower[i + 1]) in _PAIRS
@@ -189,7 +189,7 @@ def _compound_end(tokens: Sequence[Token], lower: list[str], i: int) -> int:
 
 
 def _idiom(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expression] | None:
-    """Read "takes care of" as one verb, "taking part" alone as nothing."""
+    """Read "takes care of" as one verb, and "taking part" without "in" as a word of code I."""
     verb, preposition = _IDIOMS[lower[i + 1]]
     if i + 2 < len(lower) and lower[i + 2] == preposition:
         code = "G" if lower[i] == "taking" else "V"
@@ -198,7 +198,7 @@ def _idiom(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expr
 
 
 def _quotation(tokens: Sequence[Token], lower: list[str], i: int, found: dict[int, Expression]) -> int:
-    """Read the quotation that opens at token i, or leave its marks out; return the first token that is not read."""
+    """Read the quotation that opens at token i, or drop its marks; return the index of the first token after it."""
     close = _QUOTES[lower[i]]
     if lower[i] == "'" and (tokens[i].whitespace_ or (i and not tokens[i - 1].whitespace_)):
         return i + 1  # an apostrophe
@@ -250,7 +250,7 @@ def _quantity(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, E
 
 
 def _described(tokens: Sequence[Token], lower: list[str], start: int, end: int) -> tuple[int, Expression]:
-    """Return the tokens as an adjective where they describe what follows, else as words of no object."""
+    """Return the tokens as an adjective if they describe the next word, else as a word of code I."""
     if _is_described(tokens, end):
         return start, Expression(end, _text(tokens, lower, start, end), "J")
     if start and lower[start - 1] in ("in", "of", "at", "for", "to"):
@@ -272,7 +272,7 @@ def _text(tokens: Sequence[Token], lower: list[str], start: int, end: int) -> st
 
 
 def _time(tokens: Sequence[Token], lower: list[str], i: int, taken: int) -> tuple[int, Expression] | None:
-    """Read a time with its preposition and determiner: an adverb, of nothing that is seen."""
+    """Read a time with its preposition and determiner. Most times get code I, since no picture shows them."""
     n = len(lower)
     word = lower[i]
     start, end = i, i + 1
@@ -307,7 +307,7 @@ def _time(tokens: Sequence[Token], lower: list[str], i: int, taken: int) -> tupl
                 return None
             end += 2 if following == "of" else 1
         elif _YEAR.match(word):
-            if _is_described(tokens, end):  # "the 2015 calendar": says of the calendar what no picture shows
+            if _is_described(tokens, end):  # "the 2015 calendar": no picture shows that year
                 return i, Expression(
                     end, word, "D" if i == 0 or tokens[i - 1].tag_ in ("DT", "PRP$", "IN") else "I"
                 )
@@ -359,7 +359,7 @@ def _describes_time(tokens: Sequence[Token], start: int) -> bool:
 
 
 def _name(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expression] | None:
-    """Read a proper name: capitals that the tagger takes for one, in text that has words without."""
+    """Read a proper name: capitalized words, judged by their tags and by the dictionary."""
     n = len(lower)
     starts_sentence = i == 0 or lower[i - 1] in (".", "!", "?", ":")
     if lower[i] in lexicon.PLACE_DETERMINERS or lower[i] in _WEEKDAYS or lower[i] in _MONTHS:

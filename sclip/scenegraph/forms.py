@@ -1,4 +1,4 @@
-"""The graph's forms of what a caption says in several ways, as FACTUAL's annotators write them."""
+"""Choose one form for meanings that captions express in several ways, as FACTUAL's annotators do."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _PARTICLES = frozenset("down up on off out back away apart left right forward up
 
 
 def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
-    """Return the attribute that a verb without an object gives, and its characters: "looking down"."""
+    """Return the attribute that a verb without an object becomes, and its characters: "looking down"."""
     word = words[verb]
-    behind = words[verb + 1] if verb + 1 < len(words) else word
-    if behind.text in _PARTICLES and (
-        behind.code in "RAVJEN" or (behind.code == "P" and behind.text not in ("on", "off"))
+    following = words[verb + 1] if verb + 1 < len(words) else word
+    if following.text in _PARTICLES and (
+        following.code in "RAVJEN" or (following.code == "P" and following.text not in ("on", "off"))
     ):
-        return f"{word.text} {behind.text}", (word.span[0], behind.span[1])
+        return f"{word.text} {following.text}", (word.span[0], following.span[1])
     return word.text, word.span
 
 
 @lru_cache(maxsize=1 << 14)
 def wearing(predicate: str, object_: str) -> str:
-    """Return "wear" and "have" for "a man in a shirt" and "a man with a face"; other predicates as they are."""
+    """Return "wear" for "a man in a shirt", "have" for "a man with a face", and other predicates unchanged."""
     verb, _, preposition = predicate.partition(" ")
     if not preposition:
         verb, preposition = "", verb

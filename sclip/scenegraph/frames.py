@@ -1,7 +1,7 @@
-"""Words that frame what a caption shows: "a photo of", "in the background", "a sense of calm".
+"""Mark noun phrases that frame what a caption shows: "a photo of", "in the background", "a sense of calm".
 
-A frame is a noun phrase that the walk passes, and no object of the graph. The same words are things where they are
-shown: "a photo on a wall", "a man holding a picture".
+The walk passes a frame like any noun phrase, but the graph has no object for it. The same words are objects if the
+picture shows them: "a photo on a wall", "a man holding a picture".
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from sclip.scenegraph.chunks import Chunk
 from sclip.scenegraph.tagged_words import Word
 
 _HEADS = lexicon.ABSTRACT | lexicon.MANNERS | lexicon.DIRECTION_NOUNS | lexicon.FRAMES | {"corner", "side"}
-"""Heads of the phrases that may frame."""
+"""Head nouns of phrases that may be frames."""
 
 _POINTING = lexicon.PLACE_ADJECTIVES | lexicon.DIRECTION_NOUNS | lexicon.FRAMES
-"""Words before a direction's noun that leave it a direction: "the upper left corner"."""
+"""Words that may precede a direction noun without making it an object: "the upper left corner"."""
 
 
 def mark_frames(words: Sequence[Word], chunks: Sequence[Chunk]) -> None:
-    """Mark the chunks that frame, in place."""
+    """Mark the chunks that are frames, in place."""
     for chunk in chunks:
         if chunk.name and (head := lexicon.noun_lemma(words[chunk.head].text)) in _HEADS:
             chunk.frame = _frames(words, chunk, head)
@@ -32,23 +32,21 @@ def _frames(words: Sequence[Word], chunk: Chunk, head: str) -> bool:
     before = words[chunk.start - 1].text if chunk.start else ""
     if head in lexicon.MANNERS and before == "in":
         return True
-    behind = words[chunk.end].text if chunk.end < len(words) else ""
+    after = words[chunk.end].text if chunk.end < len(words) else ""
     definite = words[chunk.start].text in ("the", "this")
     if head in lexicon.DIRECTION_NOUNS or (head in ("corner", "side") and _points(words, chunk)):
         before_head = {word.text for word in words[chunk.start + 1 : chunk.head]}
-        return definite and behind != "of" and before_head <= _POINTING  # but "the shopping center"
+        return definite and after != "of" and before_head <= _POINTING  # but "the shopping center"
     if head not in lexicon.FRAMES:
         return False
-    if definite and chunk.name in lexicon.ALWAYS_FRAMES and behind != "of":
+    if definite and chunk.name in lexicon.ALWAYS_FRAMES and after != "of":
         return True
     if before in lexicon.FRAME_PREPOSITIONS and head in ("shot", "view", "close-up", "closeup"):
         return True
-    looks = (
-        before == "at" and chunk.start > 1 and words[chunk.start - 2].code in "VG"
-    )  # "looking at a painting"
-    if looks:
+    looks = before == "at" and chunk.start > 1 and words[chunk.start - 2].code in "VG"
+    if looks:  # "looking at a painting"
         return False
-    if before in lexicon.FRAME_PREPOSITIONS and behind != "of" and (head != "background" or before == "in"):
+    if before in lexicon.FRAME_PREPOSITIONS and after != "of" and (head != "background" or before == "in"):
         return chunk.name in lexicon.FRAMES
     return _opens(words, chunk.start) and (head in lexicon.PURE_FRAMES or _depicts(words, chunk.end))
 
@@ -58,7 +56,7 @@ def _points(words: Sequence[Word], chunk: Chunk) -> bool:
 
 
 def _opens(words: Sequence[Word], start: int) -> bool:
-    """Whether nothing is said before the word: "There is a photo", "This is a photo"."""
+    """Whether the word opens its sentence or follows only "There is", "This is" or the like."""
     i = start - 1
     while i >= 0 and (words[i].code in "XBAD" or words[i].text in ("this", "here", "it", "that", "these")):
         i -= 1
@@ -66,7 +64,7 @@ def _opens(words: Sequence[Word], start: int) -> bool:
 
 
 def _depicts(words: Sequence[Word], i: int) -> bool:
-    """Whether what stands behind a frame's noun tells what it shows, and not where it hangs."""
+    """Whether the words after a frame's noun tell what it shows, and not where it hangs."""
     copula = False
     for word in words[i : i + 4]:
         if word.code == "B":

@@ -1,7 +1,7 @@
-"""The scene graph of a caption: objects, attribute pairs and relations, with the characters they stand at.
+"""The scene graph of a caption: objects, attribute pairs and relations, with their positions in the caption.
 
-Plain frozen values that need no parser: negatives edit captions by the spans, the encoder embeds the triples, and
-both travel as JSON.
+Graphs are plain frozen values that need no parser. Negatives edit captions by the spans, the knowledge encoder embeds
+the triples, and files hold graphs as JSON.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from math import inf
 from typing import Any
 
 Span = tuple[int, int]
-"""First character and one past the last, in the caption."""
+"""(first character, one past the last) in the caption."""
 
 Triple = tuple[str, str, str]
-"""(head, relation, tail) in words, as the knowledge-enhanced encoder embeds them."""
+"""(head, relation, tail) in words, as the knowledge encoder embeds them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """A thing that the caption names."""
+    """An object that the caption names."""
 
     name: str
-    """Lemmatised head noun with its compound parts: "traffic light"."""
+    """Lemmatized head noun with its compound parts: "traffic light"."""
     span: Span
     """Characters of that name in the caption, without determiner and attributes."""
     phrase: Span
     """Characters of the whole noun phrase: determiner, attributes and name."""
     negated: bool = False
-    """The caption denies it: "no dog", "without a hat"."""
+    """Whether the caption denies it: "no dog", "without a hat"."""
     fixed: bool = False
-    """A proper name, a title or a quotation: no exchange takes words out of it or puts words into it."""
+    """Whether it is a proper name, a title or a quotation: exchanges take no words from it and put none into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class Attribute:
     attribute: str
     span: Span
     negated: bool = False
-    """The caption denies it: "not red"."""
+    """Whether the caption denies it: "not red"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A predicate between two objects, in the lemmatised form of the field ("sit in")."""
+    """A lemmatized predicate between two objects ("sit in")."""
 
     subject: int
     """Index into the graph's objects."""
@@ -56,9 +56,9 @@ class Relation:
     object: int
     """Index into the graph's objects."""
     span: Span
-    """Characters of the predicate in the caption; empty (start == end) where no words stand for it."""
+    """Characters of the predicate in the caption; empty (start == end) if no words express it."""
     negated: bool = False
-    """The caption denies it: "not wearing a hat"."""
+    """Whether the caption denies it: "not wearing a hat"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,40 +70,40 @@ class SceneGraph:
     attributes: tuple[Attribute, ...] = ()
     relations: tuple[Relation, ...] = ()
     shape: int = field(default=0, repr=False, compare=False)
-    """Hash of the dependency labels of the caption's words, in any order; 0 where the graph was read from JSON."""
+    """Hash of the dependency labels of the caption's words, in any order; 0 if the graph was read from JSON."""
     words: int = field(default=0, repr=False, compare=False)
-    """Words of the caption that were parsed, for a model of long context; 0: `window.MOST_WORDS`."""
+    """Maximum words that were parsed, for a model of long context; 0: `window.MOST_WORDS`."""
 
     def triples(self, places: Sequence[int] | None = None) -> list[Triple]:
         """Return the relations, then the attribute pairs as (attribute, "is", object), in caption order.
 
-        Triples that the caption denies are left out. `places` chooses triples by their places instead. A negative's
-        graph keeps the indices of its caption's, so its triples stand at the same places.
+        Negated triples are left out, unless `places` selects the triples. A negative's graph has the same indices as
+        its caption's graph, so its triples have the same places.
         """
-        name = [obj.name for obj in self.objects]
-        found = [(name[r.subject], r.predicate, name[r.object]) for r in self.relations]
-        found += [(a.attribute, "is", name[a.object]) for a in self.attributes]
-        return [found[place] for place in (self.places() if places is None else places)]
+        names = [obj.name for obj in self.objects]
+        triples = [(names[r.subject], r.predicate, names[r.object]) for r in self.relations]
+        triples += [(a.attribute, "is", names[a.object]) for a in self.attributes]
+        return [triples[place] for place in (self.places() if places is None else places)]
 
     def places(self, end: float = inf) -> list[int]:
-        """Return the places of the triples that the caption asserts, where it says them before the character `end`.
+        """Return the places of the triples that the caption asserts with words before the character `end`.
 
-        A place counts the relations, then the attributes, the denied ones among them.
+        A place is an index into all relations followed by all attributes, negated ones included.
         """
-        said = [bool(obj.name) and not obj.negated and obj.span[1] <= end for obj in self.objects]
-        found = [
+        is_asserted = [bool(obj.name) and not obj.negated and obj.span[1] <= end for obj in self.objects]
+        places = [
             k
             for k, r in enumerate(self.relations)
-            if said[r.subject] and said[r.object] and not r.negated and r.span[1] <= end
+            if is_asserted[r.subject] and is_asserted[r.object] and not r.negated and r.span[1] <= end
         ]
-        return found + [
+        return places + [
             k
             for k, a in enumerate(self.attributes, len(self.relations))
-            if said[a.object] and not a.negated and a.span[1] <= end
+            if is_asserted[a.object] and not a.negated and a.span[1] <= end
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the graph as JSON values; `from_json` reads them back. Flags that are not set are left out."""
+        """Return the graph as JSON values without flags that are false; `from_json` reads them back."""
         value = asdict(self)
         del value["shape"]
         if not self.words:
@@ -117,7 +117,7 @@ class SceneGraph:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> SceneGraph:
-        """Return the graph that `to_json` wrote. Raises KeyError or TypeError where a field is missing."""
+        """Return the graph that `to_json` wrote. Raises KeyError or TypeError if a field is missing."""
 
         def spans(entry: dict[str, Any]) -> dict[str, Any]:
             return {k: tuple(v) if k in ("span", "phrase") else v for k, v in entry.items()}

@@ -1,14 +1,14 @@
-"""Word lists of the parser: spatial phrases, prepositions, measures, colours, materials, and their graph's forms.
+"""Word lists of the parser: spatial phrases, prepositions, measures, colors, materials, and their forms in the graph.
 
 The lists are closed classes (measures, containers, place nouns, materials) read from the training half of
-FACTUAL (Li et al., ACL Findings 2023), whose annotators' form the graphs follow: "X is covered in Y" is
+FACTUAL (Li et al., ACL Findings 2023). Graphs use the forms of its annotators: "X is covered in Y" is
 (Y, cover, X), "the wheels of a bus" is (bus, have, wheel), "beneath" is "under".
 
 A spatial phrase is made of PLACE_PREPOSITIONS, PLACE_DETERMINERS, PLACE_ADJECTIVES and PLACE_NOUNS ("on the far side
-of"), or is a row of MULTIWORD_PREPOSITIONS. Sizes have no list here: the tagger finds adjectives, and how a negative
-treats one is said in `sclip.negatives.attributes` and `senses`.
+of"), or is one of MULTIWORD_PREPOSITIONS. Sizes have no list: the tagger finds adjectives, and
+`sclip.negatives.attributes` and `senses` say how negatives treat them.
 
-lemminflect is imported where a word is looked up: it brings spaCy, which only a `Parser` needs.
+lemminflect is imported only where a word is looked up, because it imports spaCy, which only a `Parser` needs.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ MEASURES = {
     "swarm": "swarm of", "scattering": "", "sample": "", "samples": "", "chain": "", "pat": "",
     "sprinkling": "", "trio": "", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
-"""Nouns before "of" that measure the next noun and name nothing: the attribute that they leave on it."""
+"""Nouns that measure the noun after "of" and are not objects -> the attribute that the measured noun gets."""
 
 CONTAINERS = {
     "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
     "basket": "in", "vase": "in", "line": "in", "jar": "in", "can": "in", "pot": "in", "mug": "in",
     "bowl": "in", "bucket": "in", "container": "in", "field": "on", "garden": "in", "rack": "on", "pan": "in",
 }  # fmt: skip
-"""Nouns before "of" that hold the next noun: "a glass of wine" is (wine, in, glass)."""
+"""Nouns that contain the noun after "of" -> the predicate: "a glass of wine" is (wine, in, glass)."""
 
 ATTRIBUTE_NOUNS = frozenset(
     """metal brick glass stone wood dirt cement concrete plastic leather paper iron steel gold silver rock ice
@@ -60,13 +60,13 @@ ATTRIBUTE_NOUNS = frozenset(
     blueberry camouflage camo calico tabby bronze lace linen satin
     antique vintage evergreen palm-tree leafy wispy grassy folding""".split()
 ) - {"palm-tree"}
-"""Nouns that describe the noun they stand before: "a brick wall" is (wall, is, brick)."""
+"""Nouns that are attributes of the noun after them: "a brick wall" is (brick, is, wall)."""
 
 COMPOUND_ADJECTIVES = frozenset(
     """hot polar front right left remote french back living dining cutting chopping frying
     steering washing swimming parking sleeping rocking shopping baking boxing wedding""".split()
 )
-"""Adjectives that belong to the name: "a polar bear", "the left hand"."""
+"""Adjectives that are part of the name: "a polar bear", "the left hand"."""
 
 COMPOUND_NAMES = frozenset(
     tuple(name.split())
@@ -74,20 +74,20 @@ COMPOUND_NAMES = frozenset(
     computer mouse,computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,
     apple tree,cherry tree,orange tree,electronic device,paper towel,paper bag,paper plate""".split(",")
 )
-"""Names whose first word would be an attribute by itself."""
+"""Names whose first word is part of the name; before other nouns it is an attribute."""
 
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
     for pair in """chain link,double decker,king size,queen size,flat screen,long sleeve,short sleeve,well lit,
     long sleeved,short sleeved,high rise,high school,high speed,wrought iron""".split(",")
 )
-"""Two words that describe as one: "a chain link fence"."""
+"""Pairs of words that are one attribute: "a chain link fence"."""
 
 JOINED_BEHIND = frozenset(
     """haired sleeved legged shaped looking skinned eyed faced headed colored coloured lit dressed chested
     seated toned tailed sized topped backed sided heeled fashioned""".split()
 )
-"""Words that describe only with the one before them: "a dark haired man"."""
+"""Words that are one attribute together with the word before them: "a dark haired man"."""
 
 COLOURED = frozenset("color colour colored coloured".split())
 
@@ -95,7 +95,7 @@ SILENT_MODIFIERS = frozenset(
     """many several few other another different various multiple same own some certain such opposite next more
     most numerous additional only entire whole about""".split()
 )
-"""Modifiers that quantify or point and describe nothing."""
+"""Modifiers that quantify or point and are not attributes."""
 
 SHADES = frozenset("light dark bright navy pale sky deep neon lime royal baby hot multi dull".split())
 COLOURS = frozenset(
@@ -150,7 +150,7 @@ CONNECTIVES = frozenset(
     outside over past through throughout to toward towards under underneath up upon via with within without
     and or while""".split()
 ) | {phrase[0] for phrase in MULTIWORD_PREPOSITIONS}
-"""Prepositions and conjunctions: behind a subject they are no verb, whatever a dictionary has ("to down")."""
+"""Prepositions and conjunctions: they are not verbs after a subject, even if a dictionary has the verb ("to down")."""
 
 PLACE_PREPOSITIONS = frozenset("on in at to from along by near onto".split())
 PLACE_DETERMINERS = frozenset("the a an its his her their one each either both other it's".split())
@@ -172,27 +172,27 @@ OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
 
 COVERING = frozenset(("cover", "surround", "enclose"))
-"""Verbs whose passive with any preposition means that the second thing acts: "covered in snow"."""
+"""Verbs whose passive, with any preposition, makes the second object the subject: "covered in snow"."""
 
 COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())
 
 
 NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack minus missing".split())
-"""Words that deny what comes behind them."""
+"""Words that negate the words after them."""
 
 FRAMES = frozenset(
     """image picture photo photograph photography scene shot view closeup close-up close snapshot frame pic footage
     panorama portrait longshot illustration drawing painting sketch cartoon rendering render vector clipart
     background foreground distance midground""".split()
 )
-"""Nouns that frame what is shown, or are shown themselves; `sclip.scenegraph.frames` tells which."""
+"""Nouns that frame what is shown, or are objects themselves; `sclip.scenegraph.frames` decides which."""
 
 PURE_FRAMES = frozenset("shot view closeup close-up longshot footage".split())
-"""Frames that hang nowhere."""
+"""Frame nouns that never name a picture on a wall."""
 
 ALWAYS_FRAMES = frozenset("image scene composition foreground view shot".split())
-"""Frames wherever they are definite: "dominates the foreground", "adds to the scene"."""
+"""Nouns that are frames after "the" or "this": "dominates the foreground", "adds to the scene"."""
 
 SHOOTING = frozenset("capture photograph picture depict shoot".split())
 
@@ -206,13 +206,13 @@ ABSTRACT = frozenset(
     addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
     high-angle level presence future importance history vibrancy drama dynamic dynamism symmetry balance""".split()
 )
-"""Nouns of impressions ("a sense of calm"): neither they nor the noun behind "of" become objects."""
+"""Nouns of impressions ("a sense of calm"): neither they nor the noun after "of" become objects."""
 
 MANNERS = frozenset(
     """color colour size shape length height width appearance motion action use progress style tone hue variety fashion
     manner""".split()
 )
-"""Nouns that are no things behind "in": "brown in color"."""
+"""Nouns that are not objects after "in": "brown in color"."""
 
 DEPICTING = frozenset(
     """show depict feature capture portray display present include contain illustrate picture have showcase focus
@@ -228,20 +228,20 @@ DEPICTIONS = frozenset(
     """statue sculpture figurine painting drawing picture photo photograph poster portrait image illustration sketch
     mural print map sticker model carving engraving statuette bust screenshot topping design""".split()
 )
-"""Nouns before "of" that show the next noun: "a statue of a horse" is (statue, of, horse)."""
+"""Nouns that depict the noun after "of": "a statue of a horse" is (statue, of, horse)."""
 
 WATCHING = frozenset("watch see view observe photograph protect keep".split())
-"""Verbs whose "from" says where one stands: "watches a game from a bench"."""
+"""Verbs whose "from" says where the subject is: "watches a game from a bench"."""
 
 BODILY = frozenset(
     """hold wear walk look eat ride stand sit talk smile play watch carry read jump run throw drink swing reach catch
     kneel crouch pose ski surf skate work speak laugh""".split()
 )
-"""What only people and animals do."""
+"""Verbs that have only people and animals as subjects."""
 
 DIRECTIONS = frozenset("down out along across over around past through".split())
+"""Particles that become the preposition of a following noun phrase: "slides down a slope"."""
 MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
-"""Particles that lead somewhere where a noun phrase follows: "slides down a slope"."""
 
 GIVING = frozenset(
     "give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split()
@@ -256,25 +256,25 @@ MOVING = frozenset(
     """put place set lay pour throw hang load push drop toss mount spread stack hold carry cast arrange slice chop
     cut""".split()
 )
-"""Verbs whose object is where they put it: "puts a plate on a table" is (plate, on, table)."""
+"""Verbs whose preposition locates their object: "puts a plate on a table" is (plate, on, table)."""
 
 
 @lru_cache(maxsize=1 << 16)
 def parts_of_speech(word: str) -> dict[str, tuple[str, ...]]:
-    """Return each part of speech (NOUN, VERB, ADJ, ADV) of a lower-case word with its lemmas; none: unknown."""
+    """Return each part of speech (NOUN, VERB, ADJ, ADV) of a lower-case word with its lemmas; empty: unknown."""
     from lemminflect import getAllLemmas
 
-    found: dict[str, tuple[str, ...]] = getAllLemmas(word)
-    return found
+    lemmas: dict[str, tuple[str, ...]] = getAllLemmas(word)
+    return lemmas
 
 
 @lru_cache(maxsize=1 << 16)
 def noun_lemma(word: str) -> str:
-    """Return the singular of one lower-case noun ("people" -> "person"); an unknown word comes back as it is."""
+    """Return the singular of one lower-case noun ("people" -> "person"); most unknown words are not changed."""
     from lemminflect import getAllLemmasOOV
 
     lemmas = parts_of_speech(word).get("NOUN")
-    # The rules for unknown words make "quinoum" of "quinoa" and "pari" of "paris".
+    # lemminflect's rules for unknown words would turn "quinoa" into "quinoum" and "paris" into "pari".
     if not lemmas and word.endswith("s") and not word.endswith(("is", "us")):
         lemmas = getAllLemmasOOV(word, "NOUN").get("NOUN")
     return (lemmas and lemmas[0]) or word

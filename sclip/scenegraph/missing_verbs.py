@@ -1,7 +1,7 @@
-"""Find the verb of a sentence that the tagger has left without one: "a woman with a ribbon kneads dough".
+"""Find verbs that the tagger took for nouns: "a woman with a ribbon kneads dough".
 
-The tagger takes the -s of a verb far from its subject for a plural. What tells: a word that no dictionary has as a
-noun, a clause that has fewer finite verbs than it must have, and a row of verbs ("peels and slices a cucumber").
+If a verb is far from its subject, the tagger takes its -s for a plural. Three signs show the mistake: the dictionary
+has no such noun, the clause lacks a finite verb, or the word continues a row of verbs ("peels and slices a cucumber").
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _VERBAL = ACTIONS | frozenset(
     squat doze giggle whisper wrestle juggle bow howl roar nestle drip spin lead stretch leap cross drop race steam
     rise wag crow pour circle lap cling""".split()
 )
-"""Verbs that a caption has far oftener than the nouns of the same spelling."""
+"""Words that captions use far more often as verbs than as nouns."""
 _SINGULAR = frozenset("a an the one his her its their this that every each another".split())
 
 
 def find_verbs(words: Sequence[Word]) -> None:
-    """Give missing verbs the letter of a verb, in place."""
+    """Give missing verbs the code V, in place."""
     start = 0
     for i, word in enumerate(words):
         if word.code == ".":
@@ -56,12 +56,12 @@ def _find(words: Sequence[Word], start: int, end: int) -> None:
 
 
 def _is_form(text: str) -> bool:
-    """Whether a verb is spelt so that its subject could stand before it."""
+    """Whether a word can be a verb directly after its subject: no -ing form, no participle."""
     return lexicon.is_verb(text) and not text.endswith(("ing", "ed"))
 
 
 def _is_sure(words: Sequence[Word], i: int, after: str) -> bool:
-    """Whether a word behind a noun is a verb and no noun."""
+    """Whether a word after a noun or comma must be a verb, as no dictionary has such a noun or adjective."""
     text = words[i].text
     if lexicon.is_noun(text) or lexicon.is_noun(lexicon.verb_lemma(text)) or lexicon.is_adjective(text):
         return False
@@ -69,7 +69,7 @@ def _is_sure(words: Sequence[Word], i: int, after: str) -> bool:
 
 
 def _is_in_row(words: Sequence[Word], i: int, after: str) -> bool:
-    """Whether a plural stands where a row of verbs goes on: "peels, slices", "opens a box and counts the coins"."""
+    """Whether a plural continues a row of verbs: "peels, slices", "opens a box and counts the coins"."""
     text = words[i].text
     if words[i - 1].code not in ",C" or not _is_third_person(text) or i < 2:
         return False
@@ -85,7 +85,7 @@ def _is_third_person(text: str) -> bool:
 
 
 def _is_needed(words: Sequence[Word], start: int, i: int, after: str, clauses: int) -> bool:
-    """Whether a word, in a sentence without its main verb, agrees with the subject and may be that verb."""
+    """Whether a word agrees with the subject and may be the missing main verb of its sentence."""
     before, base = words[i - 1].code, lexicon.noun_lemma(words[i].text)
     if words[start].code == "P" and not clauses and before == "N" and after in ("D", "M"):
         return base in _VERBAL  # "down the hill roll three pumpkins"

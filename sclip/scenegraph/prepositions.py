@@ -1,4 +1,4 @@
-"""Prepositions and possessives: what they bind, "of" in all its meanings, and places without a name."""
+"""Make relations of prepositions and possessives, including all meanings of "of" and places like "on its right"."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from sclip.scenegraph.tagged_words import Word
 
 
 def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
-    """Relate what a connector's preposition binds to chunk k."""
+    """Relate the subjects of a connector's preposition to chunk k, its object."""
     words = draft.words
     word = words[c.preposition]
     if word.text == "of":
         _of(draft, previous, k, word)
         return
     if word.text == "with" and c.comma and draft.subjects_of:
-        return  # "towels hang from a rack, with more towels below": a scene of its own
+        return  # "towels hang from a rack, with more towels below": no relation
     subjects, predicate, negated = _bound(draft, previous, k, c)
     if words[draft.chunks[k].head].text in lexicon.PERSONAL and any(map(has, draft.links.get(previous, []))):
         subjects, predicate = draft.row(previous), ""  # "a bowl with a spoon in it"
@@ -26,16 +26,16 @@ def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def possess(draft: Draft, previous: int, k: int) -> None:
-    """Let what was said of the owner be said of what it owns: "licks the boy's hand" is about the hand."""
-    owners = [link for link in draft.links.get(previous, []) if link.span[0] == link.span[1]]
+    """Move an owner's relations to the object that it owns: "licks the boy's hand" is about the hand."""
+    owned_by = [link for link in draft.links.get(previous, []) if link.span[0] == link.span[1]]
     draft.replace(previous, k)
-    draft.links[k] = [link for link in draft.links[k] if link not in owners]
-    draft.links[previous] = owners
+    draft.links[k] = [link for link in draft.links[k] if link not in owned_by]
+    draft.links[previous] = owned_by
     draft.relate([previous], k, "have", (draft.words[draft.chunks[k].start].span[0],) * 2)
 
 
 def place_phrase(draft: Draft, k: int, c: Connector) -> None:
-    """Resolve "a square with a circle on its right": the circle stands at the square."""
+    """Resolve "a square with a circle on its right": the circle is on the right side of the square."""
     word = draft.words[c.place]
     owners = [link for link in draft.links.get(k, []) if has(link)]
     if owners and (word.owner or word.text not in ("at the left of", "on the right side of")):
@@ -44,12 +44,11 @@ def place_phrase(draft: Draft, k: int, c: Connector) -> None:
 
 
 def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int], str, bool]:
-    """Return the chunks that a preposition binds, the verb of its predicate, and whether that is denied."""
+    """Return the subject chunks of a preposition, the verb of its predicate, and whether the verb is negated."""
     words = draft.words
     chunk, word = draft.chunks[k], words[c.preposition]
-    head = (
-        words[word.head].head if word.dep == "mark" else word.head
-    )  # "stands in the snow with its tail raised"
+    # A mark: "stands in the snow with its tail raised".
+    head = words[word.head].head if word.dep == "mark" else word.head
     if c.conjunction and head in draft.prepositions:
         return *draft.prepositions[head], False
     own = words[draft.chunks[k].start].text in lexicon.OWNERS and word.text in lexicon.HELD
@@ -137,7 +136,7 @@ def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
 
 
 def _measure(draft: Draft, previous: int, k: int) -> None:
-    """Let the thing measured take the place of its measure: "a group of people" is people."""
+    """Let the measured object replace its measure: "a group of people" is people."""
     part, owner = draft.chunks[previous], draft.chunks[k]
     head = draft.words[part.head].text
     attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head), "")
@@ -153,7 +152,7 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
         owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
     draft.replace(previous, k)
     draft.measured[previous] = k
-    for found in (draft.chunk_of, draft.parsed):  # what hangs on the measure hangs on the thing
-        for i, chunk in found.items():
+    for chunk_by_word in (draft.chunk_of, draft.parsed):  # dependents of the measure become the object's
+        for i, chunk in chunk_by_word.items():
             if chunk == previous:
-                found[i] = k
+                chunk_by_word[i] = k

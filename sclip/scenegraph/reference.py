@@ -1,6 +1,6 @@
-"""What pronouns stand for: "one ... the other", "the smaller one", "he", "it", "they".
+"""Resolve pronouns: "one ... the other", "the smaller one", "he", "it", "they".
 
-A pronoun is resolved where only one of the things named before it can be meant; everywhere else it stands for nothing.
+A pronoun is resolved only if exactly one of the objects named before it can be meant; else it refers to nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sclip.scenegraph.tagged_words import Word
 
 _MEMBERS = frozenset("one other others another each both all".split())
-"""Words that pick from a group named before."""
+"""Words that pick members of a group named before."""
 _MALE = frozenset("man boy father son husband king grandfather gentleman brother male groom uncle".split())
 _FEMALE = frozenset("woman girl lady mother daughter wife queen bride grandmother sister female aunt".split())
 _PERSONS = frozenset(
@@ -54,7 +54,7 @@ _ANIMALS = frozenset(
 
 
 def is_living(name: str) -> bool:
-    """Whether a name is surely a person's or a common animal's."""
+    """Whether a name surely means a person or a common animal."""
     head = name.rpartition(" ")[2]
     return (
         head in _MALE
@@ -70,7 +70,7 @@ def _is_animal(name: str) -> bool:
 
 
 def mark_members(words: Sequence[Word]) -> None:
-    """Give "one", "the other" and their like the letter of a pronoun, where no noun follows them, in place."""
+    """Give "one", "the other" and the like the code of a pronoun if no noun follows, in place."""
     for i, word in enumerate(words):
         of = i + 2 < len(words) and words[i + 1].text == "of"
         if of and word.code == "J" and word.text.endswith("est") and i and words[i - 1].code == "D":
@@ -88,13 +88,13 @@ def mark_members(words: Sequence[Word]) -> None:
         if of and word.text in ("one", "each", "both", "all"):
             word.code = "H" if words[i + 2].code == "H" else "N"
             continue
-        behind = i + 1
-        while behind < len(words) and words[behind].code in "AJM":
-            behind += 1
-        following = words[behind].code if behind < len(words) else ""
-        nothing = following not in ("N", "G") or (following == "G" and behind == i + 1)
-        if nothing and not (
-            behind == i + 1 and (following == "D" or words[behind].text == "of" if following else False)
+        end = i + 1
+        while end < len(words) and words[end].code in "AJM":
+            end += 1
+        following = words[end].code if end < len(words) else ""
+        is_alone = following not in ("N", "G") or (following == "G" and end == i + 1)
+        if is_alone and not (
+            end == i + 1 and (following == "D" or words[end].text == "of" if following else False)
         ):
             described = i and words[i - 1].code == "J" and word.text == "one"
             word.code = "N" if described else "H"
@@ -107,12 +107,12 @@ def resolve(
     subjects: Sequence[int],
     links_of: Callable[[int], Sequence[int]],
 ) -> tuple[dict[int, int], dict[int, int]]:
-    """Return pronoun chunk -> the chunk that it stands for, and chunk -> its owner ("his hat").
+    """Return pronoun chunk -> the chunk that it refers to, and chunk -> its owner ("his hat").
 
-    "the smaller one" gets its name in place. `subjects` has for each sentence the chunk of its subject or -1, and
-    `links_of` returns the chunks that a chunk is in relation with.
+    Chunks like "the smaller one" get a name in place. `subjects` holds the subject's chunk of each sentence, or -1.
+    `links_of` returns the chunks that a chunk is related to.
     """
-    found: dict[int, int] = {}
+    referents: dict[int, int] = {}
     owners: dict[int, int] = {}
     group = -1
     for k, chunk in enumerate(chunks):
@@ -123,17 +123,16 @@ def resolve(
                 held = words[chunk.start - 1].text in ("in", "on") and chunk.start  # "a frog in its beak"
                 holders = [h for j in linked for h in links_of(j)] if held else []
                 begins = k and not linked and sentence_of[k - 1] != sentence_of[k]
-                told = (
-                    [subjects[sentence_of[k] - 1]] if begins else []
-                )  # "A tiger lies in the shade. Its tail ..."
-                told = [found.get(j, owners.get(j, j)) for j in told]
+                # "A tiger lies in the shade. Its tail ..."
+                last_subject = [subjects[sentence_of[k] - 1]] if begins else []
+                last_subject = [referents.get(j, owners.get(j, j)) for j in last_subject]
                 subject = subjects[sentence_of[k]]
                 if words[chunk.start].text == "their" and subject >= 0 and is_living(chunks[subject].name):
                     linked = [j for j in linked if j < 0 or is_living(chunks[j].name)]
                 rows = (
                     holders,
                     linked,
-                    told,
+                    last_subject,
                     [subject] if words[chunk.start].text == "their" else [],
                     range(k),
                     [subject],
@@ -149,38 +148,39 @@ def resolve(
         earlier = [j for j in range(k) if chunks[j].name and not chunks[j].frame and not chunks[j].negated]
         if text in _MEMBERS:
             plural = [j for j in earlier if _is_plural(words, chunks[j])]
-            here = [j for j in plural if sentence_of[j] == sentence_of[k]]
+            nearby = [j for j in plural if sentence_of[j] == sentence_of[k]]
             if text == "one" or group < 0:
                 picked = [
                     j for j in earlier if words[chunks[j].start].text == "one" and chunks[j].name != "one"
                 ]
-                if not (here or picked or plural) and len(earlier) == 1 and text == "others":
-                    here = earlier  # "the smallest duckling swims behind the others"
-                if text == "others" and subjects[sentence_of[k]] in here:
-                    here = [subjects[sentence_of[k]]]  # "some men read papers while others sleep"
-                group = here[-1] if here else (picked or plural)[0] if len(picked or plural) == 1 else -1
+                if not (nearby or picked or plural) and len(earlier) == 1 and text == "others":
+                    nearby = earlier  # "the smallest duckling swims behind the others"
+                if text == "others" and subjects[sentence_of[k]] in nearby:
+                    nearby = [subjects[sentence_of[k]]]  # "some men read papers while others sleep"
+                group = nearby[-1] if nearby else (picked or plural)[0] if len(picked or plural) == 1 else -1
             if group >= 0:
-                found[k] = group
+                referents[k] = group
             continue
         number = sentence_of[k]
         first = k == 0 or sentence_of[k - 1] != number
         if number and text in ("it", "they") and (subjects[number] == k or first):
             before = subjects[number - 1]
-            before = owners.get(before, found.get(before, before))  # "Its head is tilted. It is on a rock."
+            # "Its head is tilted. It is on a rock."
+            before = owners.get(before, referents.get(before, before))
             if before >= 0 and chunks[before].name and _fits(words, chunks[before], text):
-                found[k] = before
+                referents[k] = before
                 continue
         if text in lexicon.REFLEXIVES and links_of(k):
-            found[k] = links_of(k)[0]
+            referents[k] = links_of(k)[0]
             continue
-        others = {found.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
+        others = {referents.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
         possible = [j for j in earlier if j not in others and _fits(words, chunks[j], text)]
         at = chunk.start
         if at > 1 and words[at - 1].code in "VG" and words[at - 2].code == "C" and possible[-1:] == [k - 1]:
             possible = possible[-1:]  # "plants a tree and waters it"
         if len(possible) == 1:
-            found[k] = possible[0]
-    return found, owners
+            referents[k] = possible[0]
+    return referents, owners
 
 
 def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequence[Sequence[int]]) -> int:
@@ -202,7 +202,7 @@ def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequenc
 
 
 def fits(words: Sequence[Word], chunks: Sequence[Chunk], k: int, pronoun: str) -> bool:
-    """Whether a pronoun can stand for chunk k."""
+    """Whether a pronoun can refer to chunk k."""
     chunk = chunks[k]
     return k >= 0 and bool(chunk.name) and not chunk.frame and _fits(words, chunk, pronoun)
 

@@ -1,8 +1,8 @@
-"""Nouns that the tagger takes for verbs, adverbs or adjectives, and verbs that it takes for nouns.
+"""Correct nouns that the tagger takes for verbs, adverbs or adjectives, and verbs that it takes for nouns.
 
-It was trained on news, whose sentences have a verb; captions are mostly noun phrases, so it makes a verb of the last
-noun ("a lamp near building", "a dog next to sink"). Three things tell: the dictionary (no adverb is spelt
-"skateboard"), what stands before a word (no verb follows "the"), and number: "a horse rides", "green leaves".
+The tagger was trained on news, whose sentences have a verb. Captions are mostly noun phrases, so it tags the last noun
+as a verb ("a lamp near building", "a dog next to sink"). Three signs show the mistake: the dictionary ("skateboard" is
+no adverb), the word before (no verb follows "the"), and number ("a horse rides", "green leaves").
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ NOUNS_FIRST = frozenset(
     water shoe shirt jacket coat suit skirt tile floor roof wheel tire horse dog cat cow sheep bird animal person baby
     child umbrella oven racket fair""".split()
 )
-"""Nouns of FACTUAL's training half (Li et al., ACL Findings 2023) that are verbs in a dictionary and were objects of
-its graphs at least six times as often as predicates."""
+"""Nouns that are also verbs in a dictionary. In graphs of FACTUAL's training half (Li et al., ACL Findings 2023) they
+are objects at least six times as often as predicates."""
 _CAN = frozenset(
     "trash garbage soda beer tin watering paint spray aluminum aluminium metal recycling rubbish waste coke".split()
 )
@@ -49,7 +49,7 @@ _NOT_THINGS = frozenset(
 
 
 def retag(words: Sequence[Word]) -> None:
-    """Put the letters of such words right, in place."""
+    """Correct the codes of wrongly tagged words in place."""
     for i, word in enumerate(words):
         code, text = word.code, word.text
         if text in ("mid-air", "midair"):
@@ -59,15 +59,17 @@ def retag(words: Sequence[Word]) -> None:
         if code in "DPC,.ST" or not text.isalpha():
             continue
         if code == "N":
-            behind = words[i + 1].code if i + 1 < len(words) else ""
+            following = words[i + 1].code if i + 1 < len(words) else ""
             if (
-                behind == "N"
+                following == "N"
                 and (text.endswith("ed") or lexicon.is_adjective(text))
                 and not lexicon.is_noun(text)
                 and lexicon.is_word(words[i + 1].text)  # "new york"
             ):
                 word.code = "J"  # "a tattooed woman"
-            elif i and ((words[i - 1].code == "N" and _is_verb(words, i)) or _follows_one(words, i, behind)):
+            elif i and (
+                (words[i - 1].code == "N" and _is_verb(words, i)) or _follows_one(words, i, following)
+            ):
                 word.code = "V"
             continue
         before = words[i - 1].code if i else ""
@@ -91,7 +93,7 @@ def retag(words: Sequence[Word]) -> None:
             if _is_noun(words, i, before, after):
                 word.code = "N"
                 if before == "C":
-                    word.head = i  # a verb's arc says nothing of a noun's row
+                    word.head = i  # the arc of a verb does not show what the noun is coordinated with
         elif code == "B":
             if text == "can" and (before in ("D", "J") or (i and words[i - 1].text in _CAN)):
                 word.code = "N"
@@ -128,7 +130,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
     base = lexicon.noun_lemma(text)
     if base == "bear" and words[i - 1].text in ("teddy", "polar", "panda"):
         return True
-    if base != text:  # "green leaves": an adjective is no subject, and nor is nothing
+    if base != text:  # "green leaves": a verb needs a subject before it, and an adjective is none
         return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
     if before == "C" and i > 1 and words[i - 2].code == "N" and after in ("G", "E", "P", "B", "", "."):
         return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
@@ -146,7 +148,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
 
 
 def _follows_one(words: Sequence[Word], i: int, behind: str) -> bool:
-    """Whether the word at i is the verb of "one licks its paw" or "the other chases a ball"."""
+    """Whether the word at i is the verb after a pronoun: "one licks its paw", "the other chases a ball"."""
     one = words[i - 1].text == "one" or (words[i - 1].text == "other" and behind == "D")
     one = one or words[i - 1].text == "another"
     base = lexicon.noun_lemma(words[i].text)
@@ -154,7 +156,7 @@ def _follows_one(words: Sequence[Word], i: int, behind: str) -> bool:
 
 
 def _links(words: Sequence[Word], i: int) -> bool:
-    """Whether a verb only links its subject to what comes next: "looks tired", "seems to sleep"."""
+    """Whether a verb only links its subject to the next words: "looks tired", "seems to sleep"."""
     lemma = lexicon.verb_lemma(words[i].text)
     if lemma not in _LINKING:
         return False
@@ -163,7 +165,7 @@ def _links(words: Sequence[Word], i: int) -> bool:
 
 
 def _is_verb(words: Sequence[Word], i: int) -> bool:
-    """Whether a noun behind a noun is the verb of its sentence: "a dog sprints", "the dog and the cat play"."""
+    """Whether a supposed noun after another noun is a verb: "a dog sprints", "the dog and the cat play"."""
     text, noun = words[i].text, words[i - 1].text
     after = words[i + 1].code if i + 1 < len(words) else ""
     shared = after == "C" and words[min(i + 2, len(words) - 1)].code == "V"  # "peels and eats a banana"
@@ -201,13 +203,13 @@ ACTIONS = frozenset(
     yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work
     turn stop bend come go stay arrive wake""".split()
 )
-"""What people, animals and things do without an object."""
+"""Verbs of people, animals and things that need no object."""
 
 _LINKING = frozenset("look seem appear remain stay feel become".split())
 _POSSESSED = frozenset(
     "baby child kid toddler dog cat horse bear cow sheep bird elephant lion tiger pig fish".split()
 )
-"""The living whose names stand before their things: "baby toys", "horse stables"."""
+"""Living beings whose names precede things made for them: "baby toys", "horse stables"."""
 
 _WHERE = frozenset(
     ("on", "in", "next to", "under", "behind", "beside", "near", "in front of", "with", "on top of")
@@ -219,7 +221,7 @@ _SUBJECTS = frozenset("this that these those both all each some another either n
 
 
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
-    """Whether a word tagged as an adjective, adverb or oddity is the noun that ends its phrase."""
+    """Whether a word of code J, A, O or R is the noun that ends its phrase."""
     unknown = not (lexicon.is_noun(text) or lexicon.is_adjective(text))
     if unknown and code == "J" and before in ("D", "J", "N") and after in ("P", "A", "V", "G", ".", ""):
         return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"

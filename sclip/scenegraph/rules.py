@@ -1,12 +1,12 @@
-"""Connect the tagged words of a caption to its scene graph: objects, attributes, relations.
+"""Make the scene graph of a caption from its tagged words: objects, attributes, relations.
 
-Captions are strings of noun phrases with a connector between each two ("is sitting on", "'s", "and"), so the
-rules walk over the connectors from left to right: the connector gives the predicate, and the dependency parse
-says only which earlier phrase is its subject, where there is a choice. A rule that reads the whole tree breaks
-at every wrong arc; captions without a verb, which newspapers do not have, are where the parser errs most.
+Captions are strings of noun phrases with a connector between each two ("is sitting on", "'s", "and"), so the rules walk
+over the connectors from left to right. The connector gives the predicate. The dependency parse only decides which
+earlier phrase is the subject, if there is a choice. A rule that reads the whole tree would break at every wrong arc,
+and the parser errs most on captions without a verb, because it was trained on newspapers.
 
-The walk starts anew at every sentence. What stands before a clause's subject ("On the table is a cat", "Sitting on a
-bench, a man reads") is linked to PENDING, which becomes the subject when it is found.
+The walk starts anew at every sentence. Phrases before a clause's subject ("On the table is a cat", "Sitting on a bench,
+a man reads") are linked to PENDING, which the subject replaces when the walk finds it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sclip.scenegraph.verbs import adjoin, bind_object, intransitive, late_parti
 
 
 def extract(caption: str, words: list[Word], shape: int) -> SceneGraph:
-    """Return the scene graph of a caption whose words have been read, with its `shape`."""
+    """Return the scene graph of a caption from the words and the shape that `read_words` returned."""
     reference.mark_members(words)
     draft = Draft(words)
     _walk(draft)
@@ -62,7 +62,7 @@ def _walk(draft: Draft) -> None:
 
 
 def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
-    """Yield first word and one past the last of each sentence, its mark left out."""
+    """Yield (first word, one past the last) of each sentence, without its final mark."""
     start = 0
     for i, word in enumerate(words):
         if word.code == "." and not word.text.strip(".!?;…"):
@@ -108,7 +108,7 @@ def _open(draft: Draft, k: int, c: Connector) -> None:
 
 
 def _front(draft: Draft, k: int, c: Connector) -> None:
-    """Link a phrase that stands before its clause's subject."""
+    """Link a prepositional phrase before its clause's subject to PENDING."""
     word = draft.words[c.preposition]
     draft.front, draft.main, draft.main_verb, draft.waits = True, -1, -1, True
     draft.prepositions[c.preposition] = ([PENDING], "")
@@ -134,7 +134,7 @@ def _ends_front(draft: Draft, k: int, c: Connector) -> bool:
 
 
 def _begin(draft: Draft, k: int, c: Connector) -> None:
-    """Take chunk k for the subject of the clause; a verb before it is its own: "there stands a tree"."""
+    """Make chunk k the subject of the clause and of the verbs before it: "there stands a tree"."""
     draft.front, draft.main = False, k
     draft.has_verb = bool(c.verbs) or c.copula >= 0
     for verb in c.verbs:
@@ -186,7 +186,7 @@ def _is_apposition(draft: Draft, previous: int, k: int) -> bool:
 
 
 def _finish(draft: Draft, previous: int, c: Connector) -> None:
-    """Read what stands behind the last noun phrase of a sentence."""
+    """Read the words after the last noun phrase of a sentence."""
     if previous < 0:
         return
     c.close()
@@ -198,7 +198,7 @@ def _finish(draft: Draft, previous: int, c: Connector) -> None:
 
 
 def _settle(draft: Draft, end: int) -> None:
-    """Put the clause's subject where PENDING stands; without one, nothing is said."""
+    """Replace PENDING by the clause's subject; without a subject, remove its links."""
     if not draft.waits:
         return
     subjects = draft.row(draft.main) if draft.main >= 0 and not draft.front else []
@@ -217,12 +217,10 @@ def _settle(draft: Draft, end: int) -> None:
 
 
 def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
-    """Put chunk k into the row of an earlier one, and give it that one's links."""
+    """Coordinate chunk k with an earlier chunk, and copy the links of that chunk to it."""
     chunk = draft.chunks[k]
-    aside = (
-        not c.coordinator and draft.words[chunk.start].text in lexicon.OWNERS
-    )  # "a stream, its water clear"
-    if aside or _begins_clause(draft, previous, k):
+    is_aside = not c.coordinator and draft.words[chunk.start].text in lexicon.OWNERS
+    if is_aside or _begins_clause(draft, previous, k):  # an aside: "a stream, its water clear"
         return
     head = draft.words[chunk.head].head
     shared = draft.transitive.get(head, previous)  # "holds a cup in one hand and a plate in the other"
@@ -230,8 +228,8 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
     if other >= k or other in draft.measured:
         other = previous
     other = _parallel(draft, other, k)
-    behind = draft.words[min(chunk.end, len(draft.words) - 1)]
-    if behind.code == "P" and draft.words[draft.chunks[other].end].text == behind.text:
+    following = draft.words[min(chunk.end, len(draft.words) - 1)]
+    if following.code == "P" and draft.words[draft.chunks[other].end].text == following.text:
         draft.parallel.add(k)
     denied = draft.chunks[other].negated
     if denied and (c.exclusive or draft.words[chunk.start].code != "D"):
@@ -247,18 +245,18 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _parallel(draft: Draft, other: int, k: int) -> int:
-    """Return whom chunk k stands in a row with: in "men with hats and women with fans", the men."""
-    behind = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
+    """Return the chunk that k is coordinated with: "men" for "women" in "men with hats and women with fans"."""
+    following = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
     for link in draft.links.get(other, []):
-        same = link.span[0] < link.span[1] and behind.code == "P" and not link.reverse and link.other >= 0
-        same = same and draft.words[draft.chunks[other].start - 1].text == behind.text
+        same = link.span[0] < link.span[1] and following.code == "P" and not link.reverse and link.other >= 0
+        same = same and draft.words[draft.chunks[other].start - 1].text == following.text
         if same and all(reference.is_living(draft.chunks[m].name) for m in (link.other, k)):
             return link.other
     return other
 
 
 def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
-    """Whether chunk k is the subject of a later verb, and of another one than the chunk before it."""
+    """Whether chunk k is the subject of a later verb on which the chunk before it does not depend."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
     if draft.words[draft.chunks[k].head].text in ("other", "others") and draft.words[draft.chunks[k].end :]:
@@ -266,8 +264,8 @@ def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
     held = [
         v for v, object_ in draft.transitive.items() if object_ == previous and draft.words[v].code == "V"
     ]
-    behind = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
-    if held and behind.code == "B" and all(w.code != "W" for w in draft.words[: held[0]]):
+    following = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
+    if held and following.code == "B" and all(w.code != "W" for w in draft.words[: held[0]]):
         return True  # "she has long hair and her dress is red"
     heads = [before.head] + [
         draft.words[draft.chunks[m].head].head for m, of in draft.measured.items() if of == previous
@@ -288,7 +286,7 @@ def _predicate_adjectives(draft: Draft, previous: int, c: Connector) -> None:
 
 
 def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
-    """Mark what is denied at the beginning of chunk k, and what the connector before it denies."""
+    """Mark chunk k, or its relations, as negated by its determiner or by the connector before it."""
     chunk = draft.chunks[k]
     if not c.denied and draft.words[chunk.start].code != "D":
         return
@@ -298,7 +296,7 @@ def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
         chunk.negated = True
     elif "neither" in determiners:
         draft.denied_subjects.add(k)
-    elif c.verb >= 0:  # behind a denied verb, or "has neither cars nor ..."
+    elif c.verb >= 0:  # after a negated verb, or "has neither cars nor ..."
         chunk.negated = c.denied and (not definite or c.verb not in c.denied_words)
     elif c.denied and definite and c.preposition < 0 and c.copula < 0:
         draft.denied_subjects.add(k)

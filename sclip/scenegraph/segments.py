@@ -1,9 +1,9 @@
-"""A caption as the web has it -> the segments that say something of the picture.
+"""Cut a caption from the web into the segments that describe the picture.
 
-Alt-text is a row of parts: a description, a site's name, a price, hashtags, a byline. A parser that takes it for one
-sentence relates the dog to the shop that sells its photograph. So a caption is cut where separators stand, what
-describes nothing is left out, and each segment is parsed alone. Two look-ups tell that a caption has nothing to be
-cut, as most have. Every pattern is bounded, so the work grows with the length of the caption and no faster.
+Alt-text is a series of parts: a description, a site's name, a price, hashtags, a byline. A parser that takes it for one
+sentence relates the dog to the shop that sells its photograph. So captions are cut at separators, parts that describe
+nothing are left out, and each segment is parsed alone. Most captions need no cut, which two quick checks find out.
+Every pattern is bounded, so the work is linear in the length of the caption.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sclip.scenegraph.lexicon import COLOURS, is_noun
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Text to be parsed alone: characters of a caption, in order, some left out."""
+    """Text that is parsed alone: characters of a caption, in order, some left out."""
 
     text: str
     origins: Sequence[int]
-    """Where each character stands in the caption."""
+    """Index of each character in the caption."""
 
     def origin(self, span: Span) -> Span:
-        """Return the characters of the caption that a span of the text stands for."""
+        """Return the span of the caption that a span of the text comes from."""
         start, end = span
         if start == end:
             at = self.origins[start] if start < len(self.origins) else self.origins[-1] + 1
@@ -33,7 +33,7 @@ class Segment:
         return self.origins[start], self.origins[end - 1] + 1
 
     def without(self, spans: Iterable[Span]) -> Segment:
-        """Return the segment without some of its characters; the spans are in order and do not overlap."""
+        """Return the segment without the spans, which are in order and do not overlap."""
         kept, at = [], 0
         for start, end in spans:
             kept.append((at, start))
@@ -77,7 +77,7 @@ _FIRST_WORDS = (
     "|copyright|in|with|royalty|rights|free|premium|stock|vector|clip|getty|shutterstock|istock|istockphoto|alamy"
     f"|dreamstime|depositphotos|{_KIND})"
 )
-"""What the longer phrases begin with: one look instead of twenty at every word."""
+"""First words of the longer phrases: one check instead of twenty at every word."""
 _MARKS = re.compile(
     rf"""
     (?=[<&@#©®™$€£(.])(?:
@@ -144,7 +144,7 @@ _NEW_PHRASE = _POINTING | frozenset(
     """by from to and or for near into through it they he she i you we is are was were but so which who what how as
     if not without there here when where while because do photo photos picture image stock review be may""".split()
 )
-"""Words that begin anew behind a hyphen between spaces; others may end a compound ("snow - covered")."""
+"""Words that begin a new phrase after a hyphen between spaces; others may end a compound ("snow - covered")."""
 _COMPOUND_STARTS = frozenset(
     """t x v e k b d s u self half high low long short full well semi multi non ex mid pre post anti co all two
     three four five six seven eight nine ten first second third one hand eye heart ice snow make still open free dry
@@ -171,7 +171,7 @@ _CAPITAL_BYLINE = re.compile(
 )
 _POINTED = re.compile(r"\b(?:an?|the|this)\s$", re.I)
 _KIND_BYLINE = re.compile(r"\bby\s(?:person|author|photographer|(?:\w+\s)?artist)[\s.,]*$", re.I)
-"""Names of makers as CC3M has them, a kind for each name."""
+"""Bylines as in CC3M, which replaces a name by its kind ("person", "artist")."""
 _PLACE = re.compile(
     r"\b(?:Big Ben|Lake|Mount|River|Street|Park|Bridge|Tower|Road|Beach|Bay|Sea|Ocean|House|Square)\b"
 )
@@ -210,7 +210,7 @@ _SPEAKER = re.compile(
     \b(?:i|you|we)(?:\s?['’]\w+)?\b""",
     re.I | re.X,
 )
-"""A writer or reader who acts: what follows is no part of the picture ("a beach where we stayed")."""
+"""A writer or reader who acts; the words from there on do not describe the picture ("a beach where we stayed")."""
 _ADDRESS = re.compile(
     r"""\s?(?:how\s(?:to|do|does|can|many|much|your|i|we|it)\b|why\b|what\b|where\s(?:to|do|does|can|is|are)\b|(?:here|this|that)\s?(?:['’]s|is)\s(?:how|why|what|where)\b|who\s(?:is|are|was|knew|needs)\b
     |when\s(?:is|are|do|will|you)\b|\w+\s(?:\w+\s)?(?:your|any)\b|things\s(?:to|i|you|we)\b|(?:all|everything)\s(?:i|you)\b|(?:\d+\s|the\s)?(?:\w+\s)?(?:ideas|tips|ways|reasons)\sto\b
@@ -232,7 +232,7 @@ _NO_WORDS = frozenset(
     twitter tumblr wikipedia wikimedia commons etsy ebay amazon walmart deviantart unsplash pixabay pexels
     reddit imgur tripadvisor airbnb zazzle redbubble reuters daily mail guardian telegraph bbc com www de s""".split()
 )
-"""A segment of these alone says nothing."""
+"""Words that describe nothing: segments of only these words are left out."""
 
 
 _PHRASES = (
@@ -241,24 +241,24 @@ _PHRASES = (
     ("one", _SEEN),
     *((word, _CAMERA) for word in ("zoom", "zooming", "lapse", "close", "view", "shot")),
 )
-"""Words of which a pattern says whether they begin or end what is cut."""
+"""(word, pattern): a caption with the word may need a cut only if the pattern matches."""
 
 
 def segments(caption: str) -> list[Segment]:
-    """Return what of the caption is to be parsed, in order; none where it describes nothing."""
+    """Return the segments of a caption to parse, in order; none if it describes nothing."""
     if _is_plain(caption):
         return [Segment(caption, range(len(caption)))]
-    told = []
+    described = []
     contents = _CONTENTS.match(caption)
     for segment in _contents(caption, contents.end()) if contents else map(_describing, _split(caption)):
         words = re.findall(r"[^\W\d_]+", segment.text.lower())
         if len(segment.text) > 1 and not _NO_WORDS.issuperset(words):
-            told.append(segment)
-    return told
+            described.append(segment)
+    return described
 
 
 def _is_plain(caption: str) -> bool:
-    """Whether nothing can be cut: no odd character, no word that begins or ends what says nothing of the picture."""
+    """Whether a caption needs no cut: it has neither separators nor words of text that describes nothing."""
     if (_ODD.search(caption) and _SIGNS.search(caption)) or _STARTS.search(caption):
         return False
     words = set(_TOKEN.findall(caption.lower()))
@@ -268,7 +268,7 @@ def _is_plain(caption: str) -> bool:
 
 
 def _split(caption: str) -> list[Segment]:
-    """Cut at separators, and leave out what is no text wherever it stands."""
+    """Cut a caption at separators, and leave out markup, addresses, prices, file names and the like."""
     whole = range(len(caption))
     parts: list[Segment] = []
     cuts: list[Span] = []
@@ -284,9 +284,7 @@ def _split(caption: str) -> list[Segment]:
         quotes += caption.count('"', read, begin)
         read = begin
         kind = mark.lastgroup
-        if (
-            kind == "name" and mark["name"].lower() not in _HTML
-        ):  # "<PERSON>", which data sets write for names
+        if kind == "name" and mark["name"].lower() not in _HTML:  # "<PERSON>" replaces names in data sets
             cuts += [(begin, begin + 1), (end - 1, end)]
         elif kind == "and":
             cuts.append((begin + 1, end))
@@ -310,7 +308,7 @@ def _split(caption: str) -> list[Segment]:
 
 
 def _contents(caption: str, start: int) -> list[Segment]:
-    """Read a machine's list of what an image may contain: "person , on stage , playing a guitar" is one phrase."""
+    """Read a generated list of image contents; "person , on stage , playing a guitar" is one phrase."""
     spans: list[list[Span]] = []
     for separator in _NEXT_CONTENT.finditer(caption, start):
         end = separator.start()
@@ -326,7 +324,7 @@ def _contents(caption: str, start: int) -> list[Segment]:
 
 
 def _is_compound(caption: str, begin: int, end: int) -> bool:
-    """Whether the hyphen between spaces joins a compound ("close - up"), as tokenised text has it."""
+    """Whether a hyphen between spaces joins a compound ("close - up"), as in tokenized text."""
     left = re.split(r"[\s.,]", caption[max(0, begin - 30) : begin])[-1]
     right = re.split(r"[\s.,]", caption[end : end + 30])
     if (left[-1:].isdigit() and right[0].isdigit()) or not (left + right[0]).islower():
@@ -346,12 +344,12 @@ def _is_compound(caption: str, begin: int, end: int) -> bool:
         or left.isdigit()
         or right[0] in _COMPOUND_ENDS
         or _COMPOUND_SUFFIX.search(right[0]) is not None
-        or not is_noun(left)  # no phrase ends there: "a crowded - industrial city"
+        or not is_noun(left)  # a phrase ends with a noun: "a crowded - industrial city"
     )
 
 
 def _describing(segment: Segment) -> Segment:
-    """Leave out the sentences and words that are not of the picture."""
+    """Leave out sentences and words that do not describe the picture."""
     segment = segment.without(match.span() for match in _CAMERA.finditer(segment.text))
     cuts: list[Span] = []
     spoken = not {"i", "you", "we", "one"}.isdisjoint(_TOKEN.findall(segment.text.lower()))

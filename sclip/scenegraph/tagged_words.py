@@ -1,9 +1,8 @@
-"""Turn spaCy's tokens into tagged words: spatial phrases merged into one word, the tagger's mistakes put right.
+"""Turn spaCy's tokens into tagged words: merge spatial phrases into one word, and correct the tagger's mistakes.
 
-Three things are done here, so that the rules see one word for one role: hyphenated tokens are joined
-("t-shirt"), multi-word prepositions become one word in the graph's form ("on the left side of"), and the
-tagger's mistakes that captions provoke (it was trained on news) are put right. The lists of words and phrases stand in
-`sclip.scenegraph.lexicon`.
+Three steps give the rules one word for each role. Hyphenated tokens are joined ("t-shirt"). Multi-word prepositions
+become one word in the graph's form ("on the left side of"). The tagger's typical mistakes on captions are corrected,
+since it was trained on news. `sclip.scenegraph.lexicon` holds the lists of words and phrases.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ CODES = {
 
 D determiner, M number, J adjective, A adverb, N noun, G -ing form, E participle, V finite verb, B auxiliary or
 copula, P preposition, T to, R particle, C conjunction, S possessive, H pronoun, X existential "there", W relative
-pronoun, K subordinator ("while"), L a place without its object ("on the left"), Q quotation, I a time or another thing
-of no picture, O anything else.
+pronoun, K subordinator ("while"), L a place without its object ("on the left"), Q quotation, I a time or something else
+that no picture shows, O anything else.
 """
 
 _ING_NOUNS = (
@@ -54,7 +53,7 @@ _STARTS = (
     | {phrase[0] for phrase in lexicon.MULTIWORD_PREPOSITIONS}
     | {"more", "less", "as", "close"}
 )
-"""Words that words behind them may join, and those behind a word that may join it."""
+"""Words that may be merged with the words after them; `_JOINS` holds words that may be merged with the word before."""
 _JOINS = ("-", "than")
 _SUBORDINATORS = ("while", "as", "because", "if", "than")
 _PLURAL = re.compile("[a-z]s$")
@@ -68,7 +67,7 @@ class Word:
     """One word of a caption, possibly of several tokens."""
 
     text: str
-    """Lower-case text; of a merged preposition, the form that the graph uses."""
+    """Lower-case text, or the graph's form of a merged preposition."""
     code: str
     """Its letter in CODES."""
     span: tuple[int, int]
@@ -78,9 +77,9 @@ class Word:
     head: int = -1
     """Index of the word that it depends on; itself at the root."""
     owner: bool = False
-    """A place phrase that points back by a possessive: "on its right"."""
+    """Whether it is a place phrase with a possessive: "on its right"."""
     fixed: bool = False
-    """A proper name, a title or a quotation."""
+    """Whether it is a proper name, a title or a quotation."""
 
 
 def read_words(doc: Doc) -> tuple[list[Word], int]:
@@ -113,8 +112,8 @@ def read_words(doc: Doc) -> tuple[list[Word], int]:
         last = tokens[end - 1]
         for merged in tokens[i:end]:
             word_of[merged.i] = len(words)
-        # A joined word hangs where its last token does ("t-shirt"), a preposition where its first does, a name where
-        # the token does that hangs outside.
+        # A joined word ("t-shirt") has the head of its last token, a preposition that of its first token, and an
+        # expression that of the first token whose head is outside.
         anchor = token if code in "PL" else last
         if expression:
             inside = range(token.i, last.i + 1)
@@ -131,7 +130,7 @@ def read_words(doc: Doc) -> tuple[list[Word], int]:
 
 
 def _attach_background(words: list[Word]) -> None:
-    """Let "on a white background" and "isolated" hang on what the picture shows first, not on the last noun before."""
+    """Attach "on a white background" and "isolated" to the first object shown, not to the noun just before."""
     for i, word in enumerate(words):
         at = i
         if word.text in _BACKGROUNDS and word.code == "N":
@@ -149,7 +148,7 @@ def _attach_background(words: list[Word]) -> None:
 
 
 def _first_shown(words: list[Word], end: int) -> int:
-    """Return the first noun of words[:end] that measures nothing: "a set of bottles"; -1: none."""
+    """Return the first noun of words[:end] that is no measure ("bottles" in "a set of bottles"), or -1."""
     for j in range(end):
         after = words[j + 1] if j + 1 < end else None
         if words[j].code == "N" and (after is None or (after.code != "N" and after.text != "of")):
@@ -187,7 +186,7 @@ def _merge(tokens: list[Token], lower: list[str], i: int) -> tuple[int, str, str
 
 
 def _single(tokens: list[Token], i: int) -> tuple[str, str]:
-    """Return text and code of a token that is a word by itself."""
+    """Return (text, code) of a token that is a word by itself."""
     token = tokens[i]
     text, code = token.lower, CODES.get(token.tag_, "O")
     following = tokens[i + 1].lower if i + 1 < len(tokens) else ""
@@ -210,9 +209,8 @@ def _comparison(tokens: list[Token], lower: list[str], i: int) -> int:
     if tokens[i].tag_ in ("JJR", "RBR") and lower[i] not in _AMOUNTS and lower[i + 1 : i + 2] == ["than"]:
         return i + 2
     if lower[i] in ("more", "less", "as") and lower[i + 2 : i + 3] == ["as" if lower[i] == "as" else "than"]:
-        measured = (
-            lower[i + 1] == "long" and i and lower[i - 1] in lexicon.COPULAS
-        )  # but "as long as it rains"
+        # "is as long as a bus", but not "as long as it rains"
+        measured = lower[i + 1] == "long" and i and lower[i - 1] in lexicon.COPULAS
         return (
             i + 3 if tokens[i + 1].tag_ in ("JJ", "RB") and (measured or lower[i + 1] not in _AMOUNTS) else i
         )
@@ -270,7 +268,7 @@ def _place_form(noun: str, preposition: str, determiner: str, adjectives: list[s
 
 
 def _correct(words: list[Word]) -> None:
-    """Put the tagger's typical mistakes right, in place."""
+    """Correct the tagger's typical mistakes in place."""
     for i, word in enumerate(words):
         text, code = word.text, word.code
         if code == "N":
@@ -333,7 +331,7 @@ def _correct_noun(words: list[Word], i: int) -> None:
 
 
 def _correct_verb(words: list[Word], i: int) -> None:
-    """Correct a word that was tagged as a verb form or as an oddity."""
+    """Correct a word of code V, G, E or O."""
     word = words[i]
     text = word.text
     before = words[i - 1].code if i else ""
@@ -356,7 +354,7 @@ def _correct_verb(words: list[Word], i: int) -> None:
 
 
 def _describes(words: list[Word], i: int) -> bool:
-    """Whether the noun at i stands in a row of describing words before a noun."""
+    """Whether the noun at i is one of several coordinated modifiers of a noun: "grey and red furniture"."""
     j = i + 1
     while j + 1 < len(words) and words[j].code in "C," and words[j + 1].code in "JN":
         if words[j + 1].text not in lexicon.ATTRIBUTE_NOUNS and words[j + 1].code != "J":
@@ -371,7 +369,7 @@ def _is_verb_form(text: str) -> bool:
 
 
 def _ends_relative(words: list[Word], i: int) -> bool:
-    """Whether only one noun phrase stands between the word at i and "that" or "which"."""
+    """Whether exactly one noun phrase is between "that" or "which" and the word at i."""
     j = i - 1
     while j >= 0 and words[j].code in "JMN":
         j -= 1
@@ -387,7 +385,7 @@ def _is_thing(text: str) -> bool:
 
 
 def _modifies(words: list[Word], i: int) -> bool:
-    """Whether the participle at i describes the noun behind it ("a smiling boy")."""
+    """Whether the participle at i describes the noun after it ("a smiling boy")."""
     j = i + 1
     while j < len(words) and words[j].code in "JMGE":
         j += 1

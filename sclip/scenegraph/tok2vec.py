@@ -1,9 +1,9 @@
-"""spaCy's word vectors in context (its tok2vec) for less than half of the time, with the same numbers.
+"""Compute spaCy's word vectors in context (its tok2vec) in less than half of the time, with the same numbers.
 
 The network of the small English pipelines looks up six features of a word, mixes them, and passes the result through
-four convolutions over a word and its two neighbours. Up to the first convolution's sum a vector depends on the word
-alone, so it is computed once for each different word of a batch: a quarter of the words of captions. The later
-convolutions leave out the padding that no word sees. Sums are rounded in another order than in spaCy.
+four convolutions over a word and its two neighbors. Up to the sum of the first convolution, vectors depend on the word
+alone, so they are computed once for each distinct word of a batch: a quarter of the words of captions. The later
+convolutions skip padding that no word sees. Sums are added in another order than in spaCy, so rounding differs.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 _BLOCK = 256
-"""Rows that pass through a layer at once: they stay in the core's cache."""
+"""Rows that pass through a layer at once, so that they stay in the core's cache."""
 _LAYERS = frozenset(
     """extract_features list2ragged ragged2list ints-getitem hashembed maxout layernorm dropout expand_window
     with_array concatenate residual""".split()
 )
-"""Layers of a network that is read here; any other is left to spaCy."""
+"""Layers that this module can compute; spaCy computes networks with any other layer."""
 
 
 def speed_up(nlp: Language) -> None:
-    """Let a pipeline's tok2vec predict as described above, where it is of that kind and runs on the CPU."""
+    """Replace a pipeline's `tok2vec.predict` by the faster one, if its network is known and runs on the CPU."""
     pipe: Any = nlp.get_pipe("tok2vec") if "tok2vec" in nlp.pipe_names else None
     if pipe is not None and pipe.model.ops.name == "numpy" and _is_known(pipe.model):
         pipe.predict = Tok2Vec(pipe.model).predict
@@ -38,7 +38,7 @@ def _nodes(model: Any, name: str) -> list[Any]:
 
 
 def _is_known(model: Any) -> bool:
-    """Whether a tok2vec is hash embeddings, a mixing layer and convolutions of window 1."""
+    """Whether a tok2vec consists of hash embeddings, a mixing layer and convolutions of window 1."""
     names = {
         part for node in model.walk() for part in node.name.replace("(", ">>").replace(")", "").split(">>")
     }
@@ -52,7 +52,7 @@ def _is_known(model: Any) -> bool:
 
 
 class _Layer:
-    """A maxout layer with layer normalisation: weights [nI, nP * nO], one piece after the other."""
+    """A maxout layer with layer normalization: weights [nI, nP * nO], one piece after the other."""
 
     def __init__(self, maxout: Any, norm: Any) -> None:
         weights, bias = maxout.get_param("W"), maxout.get_param("b")
@@ -63,7 +63,7 @@ class _Layer:
         self.mean = np.full(self.width, 1 / self.width, np.float32)
 
     def finish(self, summed: np.ndarray) -> np.ndarray:
-        """Return the layer's output [n, nO] of its sums [n, nP * nO], which are overwritten."""
+        """Return the layer's output [n, nO] for its sums [n, nP * nO], which are overwritten."""
         summed += self.bias
         best = summed[:, : self.width]
         for piece in range(1, self.pieces):
@@ -79,7 +79,7 @@ class Tok2Vec:
     """The weights of spaCy's tok2vec, laid out for `predict`."""
 
     def __init__(self, model: Any) -> None:
-        """Read the weights of a model that `speed_up` takes."""
+        """Read the weights of a model that `speed_up` accepts."""
         self._ops = model.ops
         self._columns = _nodes(model, "extract_features")[0].attrs["columns"]
         self._tables = [
@@ -91,9 +91,8 @@ class Tok2Vec:
         ]
         self._mix, self._first, *self._later = layers
         width = self._mix.width
-        self._sides = np.hstack(
-            np.split(self._first.weights, 3)
-        )  # of the word before, the word, the word behind
+        # Weights of the previous word, the word, and the next word.
+        self._sides = np.hstack(np.split(self._first.weights, 3))
         self._width = width
         self._key = np.random.default_rng(0).integers(
             1 << 62, size=len(self._columns), dtype=np.uint64
@@ -115,24 +114,24 @@ class Tok2Vec:
 
     def _words(self, features: np.ndarray) -> np.ndarray:
         """Return the vectors of words out of context."""
-        found = []
+        embeddings = []
         for table, seed, column in self._tables:
             ids = np.ascontiguousarray(features[:, column])
-            found.append(self._ops.gather_add(table, self._ops.hash(ids, seed) % table.shape[0]))
-        return self._mix.finish(np.hstack(found) @ self._mix.weights)
+            embeddings.append(self._ops.gather_add(table, self._ops.hash(ids, seed) % table.shape[0]))
+        return self._mix.finish(np.hstack(embeddings) @ self._mix.weights)
 
     def _convolve(self, words: np.ndarray, word: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-        """Return the vectors in context of the words that stand in `rows` of `count`; the other rows are padding."""
+        """Return the vectors in context of words, which take `rows` of `count` rows; the other rows are padding."""
         of_row = np.full(count, len(words))
         of_row[rows] = word
         words = np.vstack((words, np.zeros((1, self._width), np.float32)))
-        before, here, behind = np.split(words @ self._sides, 3, axis=1)
+        previous, current, following = np.split(words @ self._sides, 3, axis=1)
         read = np.arange(1, count - 1)
         x = np.zeros((count, self._width), np.float32)
         for block in _blocks(read):
-            summed = before[of_row[block - 1]]
-            summed += here[of_row[block]]
-            summed += behind[of_row[block + 1]]
+            summed = previous[of_row[block - 1]]
+            summed += current[of_row[block]]
+            summed += following[of_row[block + 1]]
             x[block] = words[of_row[block]] + self._first.finish(summed)
         for left, layer in zip(range(len(self._later) - 1, -1, -1), self._later, strict=True):
             near = np.zeros(count, bool)  # rows that the later layers read
@@ -143,8 +142,8 @@ class Tok2Vec:
                 window = x[block[:, None] + _WINDOW].reshape(len(block), -1)
                 y[block] += layer.finish(window @ layer.weights)
             x = y
-        found: np.ndarray = x[rows]
-        return found
+        vectors: np.ndarray = x[rows]
+        return vectors
 
 
 _WINDOW = np.array([-1, 0, 1])

@@ -1,4 +1,4 @@
-"""spaCy's tokens as plain tuples: a `spacy.tokens.Token` looks its attributes up anew at every access."""
+"""Copy spaCy's tokens to plain tuples, because a `spacy.tokens.Token` looks up its attributes at every access."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 _MOST_WORDS = 1 << 16
-"""Words that are remembered."""
+"""Maximum words in the cache."""
 _COLUMNS = ["ORTH", "TAG", "DEP", "HEAD", "SPACY"]
 
 
 class Token(NamedTuple):
-    """One token that is not white space, with spaCy's names for what it says of it."""
+    """A token that is not white space; its fields have spaCy's names."""
 
     i: int
-    """Its place in the text, white space counted."""
+    """Index in the text, white-space tokens included."""
     idx: int
-    """Its first character."""
+    """First character."""
     end: int
-    """One past its last character."""
+    """One past the last character."""
     text: str
     lower: str
     tag_: str
     dep_: str
     head: int
-    """Place of the token that it depends on."""
+    """Index of the token that it depends on."""
     whitespace_: bool
-    """A space follows."""
+    """Whether a space follows."""
 
 
 _names: dict[int, str] = {}
@@ -37,8 +37,8 @@ _words: dict[int, tuple[str, str, int, bool]] = {}
 
 
 def shape_of(labels: Sequence[int]) -> int:
-    """Return a number that texts have in common whose words have the same dependency labels, in any order."""
-    return hash(tuple(sorted(labels)))  # of integers: the same in every process
+    """Return a hash of dependency labels that does not depend on their order."""
+    return hash(tuple(sorted(labels)))  # hashes of integers are the same in every process
 
 
 def read_tokens(doc: Doc) -> tuple[list[Token], int]:

@@ -1,4 +1,4 @@
-"""Verbs: who does them, what they are done to, and what they say where no object follows."""
+"""Relate verbs to their subjects and objects; make verbs without an object attributes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sclip.scenegraph.retagging import ACTIONS
 
 
 def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
-    """Find the subjects of a connector's verbs; those without an object become attributes of them.
+    """Find the subjects of a connector's verbs; verbs without an object become attributes of their subjects.
 
-    Returns the chunk that a relative clause, which ends in this connector, is about, or -1.
+    Returns the chunk that is described by a relative clause ending in this connector, or -1.
     """
     draft.denied_verbs |= c.denied_words
     if not c.verbs:
@@ -48,7 +48,7 @@ def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
 
 
 def bind_object(draft: Draft, k: int, c: Connector) -> None:
-    """Relate the subjects of a connector's open verb to chunk k, its object or its preposition's."""
+    """Relate the subjects of a connector's open verb to chunk k, the object of the verb or of its preposition."""
     words = draft.words
     subjects = draft.subjects_of[c.verb]
     lemma = lexicon.verb_lemma(words[c.verb].text)
@@ -94,20 +94,20 @@ def adjoin(draft: Draft, previous: int, k: int) -> None:
         draft.gaps[k] = (previous, -1)
         return
     draft.adjacent[k] = previous
-    given = next((v for v, object_ in draft.transitive.items() if object_ == previous), -1)
-    if given < 0 or lexicon.verb_lemma(words[given].text) not in lexicon.GIVING:
+    gives = next((v for v, object_ in draft.transitive.items() if object_ == previous), -1)
+    if gives < 0 or lexicon.verb_lemma(words[gives].text) not in lexicon.GIVING:
         return
-    lemma = lexicon.verb_lemma(words[given].text)
+    lemma = lexicon.verb_lemma(words[gives].text)
     draft.links[previous] = [
         link._replace(predicate=f"{lemma} to") if link.predicate == lemma else link
         for link in draft.links.get(previous, [])
     ]
-    draft.relate(draft.subjects_of[given], k, lemma, words[given].span, negated=given in draft.denied_verbs)
-    draft.transitive[given] = k
+    draft.relate(draft.subjects_of[gives], k, lemma, words[gives].span, negated=gives in draft.denied_verbs)
+    draft.transitive[gives] = k
 
 
 def late_particle(draft: Draft, previous: int) -> None:
-    """Let the particle behind an object belong to its verb: "turns the water off"."""
+    """Join the particle after an object to its verb: "turns the water off"."""
     words, end = draft.words, draft.chunks[previous].end
     if end >= len(words) or words[end].code != "R" or words[end].dep != "prt":
         return
@@ -121,7 +121,7 @@ def late_particle(draft: Draft, previous: int) -> None:
 
 
 def _shares_object(draft: Draft, use: VerbUse, c: Connector) -> bool:
-    """Whether a verb has the object of the one behind it: "peels and eats a banana"."""
+    """Whether a verb shares the object of the verb after it: "peels and eats a banana"."""
     verb, last = draft.words[use.verb], draft.words[c.verb]
     return (
         c.coordinator
@@ -134,30 +134,29 @@ def _shares_object(draft: Draft, use: VerbUse, c: Connector) -> bool:
 
 
 def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]:
-    """Return the chunks that do the verb: by the parse where it says so, else the phrase before it."""
-    found = []
+    """Return the subject chunks of a verb: from the parse if it has any, else from the phrase before the verb."""
+    subjects = []
     for k in _parsed_subjects(draft, verb, previous, c):
         held = draft.partners(k) if k >= 0 and draft.chunks[k].frame else []
         framed = k >= 0 and draft.chunks[k].frame and k < previous
-        found += held or [previous if framed else k]  # "a woman in the background wearing a hat"
+        subjects += held or [previous if framed else k]  # "a woman in the background wearing a hat"
     lemma = lexicon.verb_lemma(draft.words[verb].text)
-    if (
-        c.comma and not (c.coordinator or c.relative) and draft.words[verb].code in "EG"
-    ):  # "a mask with two horns, worn by a dancer"
-        found = [_whose(draft, k) for k in found]
+    # "a mask with two horns, worn by a dancer"
+    if c.comma and not (c.coordinator or c.relative) and draft.words[verb].code in "EG":
+        subjects = [_whose(draft, k) for k in subjects]
     if draft.words[verb].code != "G" or lemma not in lexicon.BODILY | lexicon.GIVING or c.comma:
-        return found
-    for k in found:  # "a man in a red shirt holding a ball": a shirt holds nothing
+        return subjects
+    for k in subjects:  # "a man in a red shirt holding a ball": a shirt holds nothing
         if k == PENDING or reference.is_living(draft.chunks[k].name):
             continue
         wearers = [link.other for link in draft.links.get(k, []) if not link.reverse]
         if wearers and all(w >= 0 and reference.is_living(draft.chunks[w].name) for w in wearers):
             return wearers
-    return found
+    return subjects
 
 
 def _whose(draft: Draft, k: int) -> int:
-    """Return what a phrase in a row of prepositions is about: the artwork, in "artwork by a man in a vase"."""
+    """Return the chunk that a chain of prepositional phrases describes ("artwork" in "artwork by a man in a vase")."""
     for _ in range(3):
         links = (link for link in draft.links.get(k, []) if not link.reverse and link.other >= 0)
         k = next((link.other for link in links if has(link) or link.predicate in lexicon.CONNECTIVES), k)
@@ -167,10 +166,10 @@ def _whose(draft: Draft, k: int) -> int:
 def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]:
     words = draft.words
     pronoun = words[draft.chunks[previous].head]
-    behind = (
+    adjacent = (
         pronoun.code == "H" and draft.chunks[previous].end == verb and pronoun.text not in lexicon.PERSONAL
     )
-    if c.relative or (behind and words[verb].code == "V"):
+    if c.relative or (adjacent and words[verb].code == "V"):
         return draft.row(previous)
     k = draft.parsed.get(verb, -1)
     if k >= 0 and draft.chunks[k].start < verb:
@@ -198,7 +197,7 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
 
 
 def _is_main(draft: Draft, verb: int, previous: int, c: Connector) -> bool:
-    """Whether a finite verb behind another phrase is the first of its clause's subject."""
+    """Whether a finite verb after another phrase is the first verb of its clause's subject."""
     main = draft.main
     if (
         main < 0
@@ -224,8 +223,8 @@ def intransitive(draft: Draft, use: VerbUse) -> None:
 
 
 def _fill_gap(draft: Draft, verb: int, preposition: int = -1) -> bool:
-    """Let a relative clause's verb act on what the clause is about: "the ball that the dog chases"."""
-    filled = False
+    """Relate a relative clause's verb to the chunk that the clause describes: "the ball that the dog chases"."""
+    is_filled = False
     for subject in draft.subjects_of[verb]:
         if subject in draft.gaps:
             filler, before = draft.gaps.pop(subject)
@@ -236,5 +235,5 @@ def _fill_gap(draft: Draft, verb: int, preposition: int = -1) -> bool:
                 predicate += " in" if text == "where" else f" {text}"
             negated = verb in draft.denied_verbs
             draft.relate(draft.row(subject), filler, predicate, draft.words[verb].span, negated=negated)
-            filled = True
-    return filled
+            is_filled = True
+    return is_filled

@@ -1,7 +1,7 @@
-"""What is read of a caption: the words that are parsed, and of them the part that one model takes.
+"""Limit how much of a caption is read: by the parser, and by one model.
 
-The parser cuts a caption where no text tower reads on, before spaCy sees it: 1,000 words cost what 75 do. A graph
-depends on no model. What the tower and the knowledge encoder of one model take of it is its `Window`.
+The parser cuts a caption where every text tower stops reading, before spaCy sees it: 1,000 words cost as much as 75.
+The graph depends on no model. A `Window` says how much of it one model's text tower and knowledge encoder read.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from functools import cache, cached_property
 from sclip.scenegraph.graph import SceneGraph, Triple
 
 MOST_WORDS = 75
-"""Words of a caption that are parsed. The longest context of the architectures is 77 tokens, start and end among them,
-and each word has one at least. For a model that reads more (`model.context_length`) more are parsed."""
+"""Maximum words of a caption that are parsed. The architectures read at most 77 tokens, start and end included, and
+each word has at least one. The limit is higher for a model that reads more (`model.context_length`)."""
 
 MOST_CHARACTERS = 2000
-"""Of a caption that is one long word; of more words, as many more."""
+"""Maximum characters that are parsed with MOST_WORDS; a higher limit of words raises it in proportion."""
 
 _WORD = r"'(?:[stmd]|re|ve|ll)|[^\W\d_]+|\d|(?:[^\w\s]|_)+"
-"""As CLIP's tokenizer cuts them: letters, a digit, a run of marks."""
+"""One word as CLIP's tokenizer splits text: letters, one digit, or a run of marks."""
 
 
 @cache
@@ -30,34 +30,34 @@ def _read(words: int) -> re.Pattern[str]:
 
 
 def parsed_part(caption: str, words: int = MOST_WORDS) -> tuple[str, str]:
-    """Return what is parsed of a caption, and the rest of it, which is empty for most captions.
+    """Return the part of a caption that is parsed, and the rest, which is empty for most captions.
 
-    That are `words` of it, as `SceneGraph.words` says of a graph, but MOST_WORDS at least.
+    The first part has up to `words` words (as in `SceneGraph.words`), or MOST_WORDS if that is more.
     """
     words = max(words, MOST_WORDS)
     if len(caption) <= words:
         return caption, ""
-    found = _read(words).match(caption, 0, MOST_CHARACTERS * words // MOST_WORDS)
-    end = found.end() if found else 0
+    match = _read(words).match(caption, 0, MOST_CHARACTERS * words // MOST_WORDS)
+    end = match.end() if match else 0
     return caption[:end], caption[end:]
 
 
 @dataclass(frozen=True)
 class Window:
-    """What one model reads of a caption and its graph (method, section 8)."""
+    """The part of a caption and its graph that one model reads (method, section 8)."""
 
     graph: SceneGraph
     end: int
     """The text tower reads the caption up to this character."""
     places: tuple[int, ...]
-    """Places (`SceneGraph.places`) of the triples that the knowledge encoder takes."""
+    """Places (`SceneGraph.places`) of the triples that the knowledge encoder reads."""
 
     @classmethod
     def of(cls, graph: SceneGraph, end: int, most: int) -> Window:
-        """Return the window of a model that reads `end` characters and takes `most` triples.
+        """Return the window of a model that reads `end` characters and at most `most` triples.
 
-        Where there are more, relations get two thirds and attributes the rest, in caption order; what the one kind
-        leaves goes to the other.
+        If there are more triples, the first relations get two thirds of `most` and the first attributes get the rest.
+        Either kind also gets the places that the other leaves free.
         """
         places = graph.places(end)
         if len(places) > most:
@@ -69,19 +69,19 @@ class Window:
 
     @cached_property
     def triples(self) -> list[Triple]:
-        """The triples of the caption that the encoder takes."""
+        """Triples of the caption that the knowledge encoder reads."""
         return self.graph.triples(self.places)
 
     def holds(self, negative: str) -> bool:
-        """Whether the exchange that made a negative caption lies in what the tower reads."""
+        """Whether the words that a negative caption changes all lie in the part that the text tower reads."""
         return negative.endswith(self.graph.caption[self.end :])
 
     def triples_of(self, negative: SceneGraph) -> list[Triple]:
-        """Return the triples of a negative: those at its caption's places, so that the exchange alone differs."""
+        """Return a negative's triples at the places of its caption's, so that only the exchange differs."""
         return negative.triples(self.places)
 
     def shows(self, negative: SceneGraph) -> bool:
-        """Whether a negative has another triple than its caption; their order is nothing to the encoder."""
+        """Whether a negative's triples differ from its caption's; the encoder ignores their order."""
         return sorted(self.triples_of(negative)) != self._sorted
 
     @cached_property
