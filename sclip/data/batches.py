@@ -115,10 +115,10 @@ class Batches:
     def _wait_for(self, places: int) -> None:
         """Fetch blocks until `places` places of the step have arrived, or every feed has passed the step or ended."""
         while sum(feed.places(self._stop) for feed in self._feeds) < places:
-            waiting = [feed for feed in self._feeds if feed.upto < self._stop and not feed.is_ended]
-            if not waiting:
+            lagging = [feed for feed in self._feeds if feed.upto < self._stop and not feed.is_ended]
+            if not lagging:
                 return
-            self._fetch(min(waiting, key=lambda feed: feed.upto))
+            self._fetch(min(lagging, key=lambda feed: feed.upto))
 
     def _fetch(self, feed: _Feed) -> None:
         block = next(feed.blocks, None)
