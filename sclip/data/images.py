@@ -85,7 +85,7 @@ def random_crop(image: bytes, size: int, scale: tuple[float, float], rng: random
 def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
     """Return the center square of the upright image, scaled to uint8 [3, size, size] as in CLIP's evaluation.
 
-    Raises ImageError as `random_crop` does. An open image is not modified; it raises only if its pixels are unreadable.
+    Raises ImageError as `random_crop` does. An open image stays as it is and raises only for unreadable pixels.
     """
     if isinstance(image, bytes):
         return _crop(open_image(image), size, _centred)

@@ -133,9 +133,9 @@ def _in_turn(rows: int, split: int, turn: int) -> int:
 def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...], ...]:
     """Return the workers that read each track. Several workers of one track take turns.
 
-    The shortest tracks have one worker each, and every worker has the same number of them. Each other track is split
-    among several workers, so that the workers' row counts agree within `_TOLERANCE`. Every worker of a track reads all
-    its rows; the function picks the assignment with the fewest rows read in total.
+    The shortest tracks have one worker each, and every worker has the same number of them. The others have 1, 2, 4, ..
+    workers each, so that the workers' row counts agree within `_TOLERANCE`. Since each worker of a track reads all of
+    its rows, the function picks the assignment in which the fewest rows are read.
     """
     shortest = sorted(range(len(lengths)), key=lambda track: (lengths[track], track))
     best: tuple[int, list[list[int]]] | None = None
