@@ -59,7 +59,7 @@ class Sample:
     image: bytes
     captions: tuple[str, ...]
     members: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
-    """All members that were read, by suffix: images, .json, texts and the annotation. For a Parquet row, the image."""
+    """All members that were read, by suffix: images, .json, texts, annotation. For a Parquet row, only the image."""
     fields: tuple[int, ...] = field(default=(), compare=False)
     """Index of each caption's field in data.caption_fields."""
     foreign: tuple[Foreign, ...] = ()

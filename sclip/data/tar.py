@@ -116,7 +116,7 @@ class Group:
     last_unread: tuple[str, bool] = ("", False)
     """Suffix, up to its last dot, of the last unread image, text or .json, and whether that member is an image."""
     shares_stems: bool = False
-    """Whether an unread image and the text next to it differ only after their last dot: the key may be cut too early."""
+    """Whether an unread image and the text next to it differ only after their last dot: the key may end too early."""
     fault: str = ""
     unread: dict[str, str] = field(default_factory=dict)
     """By suffix, why an optional member (.json or one of data.foreign_suffixes) was not read."""
@@ -170,7 +170,7 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError unless the file ends with the archive. Detects tars joined with `cat`, holes and long zero runs."""
+    """Raise ReadError unless the file ends with the archive. Detects tars joined with `cat`, holes and zero runs."""
     file = tar.fileobj
     assert file is not None
     zeros = tarfile.BLOCKSIZE  # the block that tarfile took for the end
