@@ -78,9 +78,7 @@ def unpack(member: bytes) -> tuple[str, list[bytes]]:
     """Return the stamp and the records of a member. Raises AnnotationError if it is malformed or too large."""
     try:
         stream = zlib.decompressobj(_GZIP)
-        content = stream.decompress(
-            member, MAX_BYTES + 1
-        )  # stops there, so a decompression bomb does no harm
+        content = stream.decompress(member, MAX_BYTES + 1)  # no more, even from a decompression bomb
         head, *records = content.split(b"\n")
         fields = json.loads(head)
         format_, stamp = fields["format"], fields["stamp"]
@@ -117,7 +115,7 @@ def read_stamped(sample: Sample, stamp: str) -> list[bytes]:
 
 
 def passing(sample: Sample, records: Sequence[bytes], least: tuple[int, int, int]) -> list[int]:
-    """Return the indices of the captions whose graph has at least `least` objects, attributes and relations.
+    """Return the indices of captions whose graph has the minimum numbers of objects, attributes and relations.
 
     Raises AnnotationError if a record is malformed or belongs to another caption.
     """

@@ -4,8 +4,8 @@ The order (`sclip.data.order`) assigns places to each step. The workers' shares 
 place stays empty if its row cannot be trained on. Batches are therefore padded with invalid rows to a width that is
 the same on all workers.
 
-`Batches` may run ahead in its own thread. Only the training loop uses `Record`: it adds a batch and its markers when
-the loop takes that batch, so a checkpoint never includes prefetched batches.
+`Batches` may run ahead in its own thread. Only the training loop uses `Record`, and it records a batch's markers when
+it takes that batch. A checkpoint therefore never includes prefetched batches.
 """
 
 from __future__ import annotations

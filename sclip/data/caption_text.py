@@ -24,7 +24,7 @@ _BOMS = {
 }  # fmt: skip
 
 _ROUNDS = 8
-"""Rounds of cleaning. Markup that yields new markup even then ("&amp;amp;amp;...", "<<b>b>") loses its <, > and &."""
+"""Rounds after which <, > and & are removed, because markup still yields new markup ("&amp;amp;...", "<<b>b>")."""
 _MARKUP = str.maketrans("<>&", "   ")
 
 _BOM = "\ufeff"
@@ -32,7 +32,7 @@ _ENTITY = re.compile(
     r"&(?:(#[xX][0-9a-fA-F]{1,6}|#[0-9]{1,7}|[a-zA-Z][a-zA-Z0-9]{1,31});"
     r"|(#[0-9]{1,7}|(?:#[xX][0-9a-fA-F]{1,6}|amp|AMP|lt|LT|gt|GT|quot|QUOT|nbsp|copy|reg)(?![a-zA-Z0-9=])))"
 )
-"""Entities with a semicolon, and a few without one that never occur by chance, at the end of a word (HTML's rule)."""
+"""Entities with a semicolon. A few, never used by chance, also match without one at the end of a word (HTML's rule)."""
 _AMPERSAND = re.compile(r"&#?\w+", re.ASCII)
 _INLINE = """a abbr acronym b big cite code del dfn em font i ins kbd mark nobr q s samp small span strike strong sub
 sup tt u var wbr""".split()
@@ -53,7 +53,7 @@ _NO_TAG = re.compile(
 _CONTROLS = re.compile(
     r"\x1b\[[0-9;]*[a-zA-Z]|[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufff9-\ufffc\ufffe\uffff]"
 )
-"""Terminal escapes and control characters, except U+0009 to U+000D, U+001C to U+001F and U+0085: white space."""
+"""Terminal escapes and control characters, except white space (U+0009 to U+000D, U+001C to U+001F, U+0085)."""
 _INVISIBLE = re.compile(
     r"[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
     r"|(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])"
@@ -168,7 +168,7 @@ def _fix_typography(text: str) -> str:
 
 
 def _part_ampersands(text: str) -> str:
-    """Put a space after "&" where HTML would see an entity: it reads "black&notebook" as "black¬ebook"."""
+    """Put a space after "&" where HTML would see an entity: HTML reads "black&notebook" as "black¬ebook"."""
     if "&" not in text or html.unescape(text) == text:
         return text
     return _AMPERSAND.sub(lambda m: m[0] if html.unescape(m[0]) == m[0] else f"& {m[0][1:]}", text)

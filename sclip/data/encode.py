@@ -42,11 +42,11 @@ _PARSED_CAPTIONS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the encoder knows of one caption."""
+    """What the encoder knows about one caption."""
 
     window: Window
     negatives: list[negatives.Negative] | None = None
-    """Sclip's own negatives to draw from; None if they still have to be generated."""
+    """Negatives that sclip made, to draw from; None if they are still to be made."""
     foreign: Foreign = NOTHING
     """Texts and graph that the data set supplies with the caption."""
 
@@ -151,7 +151,7 @@ class Encoder:
         return Parser(self._config.data.spacy_model, most_words(self._config.model))
 
     def known(self, rows: Sequence[dict[str, Any]]) -> list[Known]:
-        """Return what is known of each row's caption. Parses captions without a usable record or foreign graph."""
+        """Return what is known about each row's caption. Parses captions without a usable record or foreign graph."""
         captions = [row[col.CAPTION] for row in rows]
         foreign = [Foreign.from_bytes(row.get(col.FOREIGN)) for row in rows]
         ready = [
@@ -227,7 +227,7 @@ class Encoder:
     def _sound(
         self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
-        """Return the first `most` negatives of each order; with `verify`, only sound ones for captions parsed here."""
+        """Return the first `most` negatives of each order. With `verify`, check those of captions parsed here."""
         unsure = [
             k
             for k, caption in enumerate(known)

@@ -197,7 +197,7 @@ def _storable(text: str) -> str:
 
 
 def _graphs(value: Any, captions: Sequence[Place]) -> list[list[dict[str, Any]]]:
-    """Return a list with the graph of each caption, matched by `caption` in the graph; empty if there is none."""
+    """Return for each caption a list with the graph that names this caption, or an empty list."""
     graphs = value if isinstance(value, list) else [value]
     if isinstance(value, dict) and "objects" not in value:
         graphs = list(value.values())

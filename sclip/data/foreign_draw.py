@@ -1,4 +1,4 @@
-"""Draw the foreign texts of a visit, and decide whether they come before or after sclip's own (method, 9)."""
+"""Draw the foreign texts of a visit, before or after the texts that sclip makes itself (method, 9)."""
 
 from __future__ import annotations
 

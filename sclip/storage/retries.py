@@ -66,7 +66,7 @@ def read_bytes(url: str) -> bytes:
 
 
 def first_bytes(url: str, judge: Callable[[Peeked], _T]) -> _T:
-    """Return `judge`'s result for the start of a file. Little more is downloaded. Raises as `retry` does."""
+    """Return `judge`'s result for the start of a file. Little more is downloaded. Raises as `retry`."""
     return next(resumed(url, lambda stream: iter((judge(Peeked(stream)),)), HEAD_BYTES))
 
 
