@@ -1,7 +1,7 @@
 """Decode images into uint8 crops, or reject them. No other module decodes images.
 
-The crop is drawn once the header is read. A JPEG is then decoded at its smallest built-in scale that still gives the
-crop enough pixels (`Image.draft`), and only the crop is converted, resized and turned upright. Pillow decodes. torch
+The crop box is drawn after reading only the header. A JPEG is then decoded at its smallest built-in scale that gives
+the crop enough pixels (`Image.draft`), and only the crop is converted, resized and turned upright. Pillow decodes. torch
 resizes: its bicubic filter for uint8 is a vectorized version of Pillow's (they differ by 0.02 of 255). A 224-pixel crop
 of a COCO photograph takes 2.9 ms on one core, instead of 5.6 ms with a full decode and Pillow's resize.
 Pixels stay uint8 until they are on the training device.
@@ -85,7 +85,7 @@ def random_crop(image: bytes, size: int, scale: tuple[float, float], rng: random
 def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
     """Return the center square of the upright image, scaled to uint8 [3, size, size] as in CLIP's evaluation.
 
-    Raises ImageError as `random_crop` does. An open image stays as it is and raises only for unreadable pixels.
+    Raises ImageError as `random_crop` does. For an open image, which stays unmodified, only unreadable pixels raise.
     """
     if isinstance(image, bytes):
         return _crop(open_image(image), size, _centred)

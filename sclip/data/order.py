@@ -1,10 +1,10 @@
 """Define the order of a run's rows: a pure function of seed, recorded shard counts, `data.open_shards` and batch size.
 
-An epoch's visits are split into rounds. A round deals its visits to at most `open_shards` tracks of nearly equal
-length and interleaves the rows of all tracks so that the tracks end together: any stretch of the order takes its
-proportional share of every track, within one row. The result is one sequence of places. Step t trains on the places
-t * batch to (t + 1) * batch - 1. A step therefore has the same rows for any number of workers and after any crash, and
-a checkpoint stores its position as the step number alone.
+An epoch's visits, each to one shard, are split into rounds. A round deals its visits to at most `open_shards` tracks of
+nearly equal length and interleaves the rows of all tracks so that the tracks end together: any stretch of the order has
+a proportional share of every track, within one row. The result is one sequence; a row's position in it is its place.
+Step t trains on the places t * batch to (t + 1) * batch - 1. A step therefore has the same rows for any number of
+workers and after any crash, and a checkpoint stores its position as the step number alone.
 
 A row is identified by its schedule entry and its ordinal: its index in the order in which the reader of that visit
 shuffles the shard (`mixed`). A place stays empty if its row does not exist, is unreadable or is filtered. Rows beyond a

@@ -33,7 +33,7 @@ _BUFFER_BYTES = 2 * 2**20
 
 
 class ParquetError(ValueError):
-    """A file that is not a readable shard, or not beyond some row. `args` are those of `sniff.NotATar`."""
+    """A file that is not a readable shard, or only up to some row. `args` are kind, remedy and detail (`NotATar`)."""
 
     def __str__(self) -> str:
         kind, remedy, detail = self.args
@@ -112,7 +112,7 @@ def is_parquet(url: str) -> bool:
 
 
 def rows(url: str, data: DataConfig) -> Iterator[Row]:
-    """Yield the rows of a file. Raises ParquetError if it is unreadable, perhaps after some rows, and StorageError."""
+    """Yield the rows of a file. Raises StorageError, and ParquetError for a broken file, perhaps after some rows."""
     with opened(url) as file:
         columns = Columns.choose(file.schema_arrow, data)
         foreign = {name for names in data.foreign_fields.values() for name in names}

@@ -20,7 +20,7 @@ __all__ = ["positive_columns"]
 
 
 def positive_columns(graphs: Sequence[SceneGraph | None], tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
-    """Return the columns for one wording per row, each given by its graph or None."""
+    """Return the columns for one wording per row. `graphs` holds its graph, or None for a row without a wording."""
     has_positive = np.array([graph is not None for graph in graphs])
     text = tokenizer.text([graph.caption if graph else "" for graph in graphs])
     text[~has_positive] = 0

@@ -2,8 +2,8 @@
 
 The reader shuffles the still encoded samples of a shard in a bounded buffer. The shuffled order depends only on (seed,
 pass, name of the shard). So the ordinal in this order identifies a row, and its place in the run's order
-(`sclip.data.order`) is known before the shard is opened. A reader that resumes after a crash opens the shards that were
-open then, and skips the rows before the resume place.
+(`sclip.data.order`) is known before the shard is opened. A reader that resumes after a crash opens the shards that are
+open at the resume place, and skips earlier rows.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ READ_SCHEMA = pa.schema(
 _MOST_ROWS = 4096
 """Maximum rows of a table, in case few of them are samples."""
 _WAITS_S = (5.0, 15.0, 30.0)
-"""Waits between tries while the storage fails; the last one repeats."""
+"""Seconds to wait between tries while the storage fails. The last value repeats."""
 _PATIENCE_S = 3600.0
 """Seconds of failure after which the reader gives up on the storage."""
 
@@ -83,7 +83,7 @@ def read_round(
         shares: the tracks, and the rows of each track, that the worker reads.
         visits: the visit of each entry that the worker reads.
         place: rows before this place are left out.
-        on_wait: takes one line about the failing storage; called every few seconds while the reader waits for it.
+        on_wait: takes one line about the failing storage; called before each wait.
 
     Raises ShardError if the storage refuses, or fails for an hour.
     """
@@ -219,7 +219,7 @@ def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pa
 def _of_drawn_field(
     sample: Sample, choices: list[int], weights: Sequence[float], rng: random.Random
 ) -> list[int]:
-    """Draw a caption field by weight, among the fields present in `choices`, and return its captions' indices."""
+    """Draw a field by weight among those of the `choices`, and return its captions. Without weights: all choices."""
     if not weights:
         return choices
     fields = sorted({sample.fields[index] for index in choices})

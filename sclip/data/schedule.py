@@ -24,7 +24,7 @@ class NamedShard(NamedTuple):
     name: str
     """`NUMBER/PATH`: the index of its pattern in data.shards, and its path below that pattern's fixed folder."""
     url: str
-    """Path or URI that opens it."""
+    """Path or URI of the shard."""
 
     def identity(self, key: str) -> str:
         """Return the identity of a sample in this shard. A key alone is unique only within its shard."""

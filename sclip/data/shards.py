@@ -93,11 +93,11 @@ def read_shard(
 ) -> Iterator[Sample | Rejected]:
     """Yield every sample group or row of a shard, in file order, as `Sample` or `Rejected`. Indices count from 0.
 
-    `data.caption_field` names the field of the .json with the caption or list of captions. Of several fields, separated
-    by commas, all captions are used. If empty: `captions`, else `caption`, else the lines of the text member
-    (`data.text_suffixes`). In a Parquet file these are column names. Captions are cleaned (`sclip.data.caption_text`).
-    The shard is streamed, so few samples are in memory at a time. `tally` is updated along the way and complete at
-    the end.
+    `data.caption_field` names the field of the .json with the caption or list of captions. If it names several fields,
+    separated by commas, all of their captions are used. If it is empty, the captions come from `captions`, else
+    `caption`, else the lines of the text member (`data.text_suffixes`). In a Parquet file these are column names.
+    Captions are cleaned (`sclip.data.caption_text`). The shard is streamed, so few samples are in memory at a time.
+    `tally` is updated along the way and complete at the end.
     Raises ShardError if the storage fails (after retries), never for the shard's content.
     """
     counted = tally or Tally()
@@ -148,7 +148,7 @@ def _sample(
     index: int, key: str, image: bytes, captions: Sequence[_Caption], count: int, members: dict[str, bytes],
     record: Mapping[str, Any], unread: Mapping[str, str], data: DataConfig, tally: Tally,
 ) -> Sample:  # fmt: skip
-    """Return a sample with these captions and update the tally. `count` is the number of captions with blank ones."""
+    """Return a sample with these captions and update the tally. `count` includes blank captions."""
     tally.cleaned.update(kind for caption in captions for kind in caption.cleaned)
     foreign: tuple[Foreign, ...] = ()
     fault = ""
@@ -228,7 +228,7 @@ def _suffixes(group: Group) -> str:
 def _captions(
     group: Group, data: DataConfig, cleaned_counts: Counter[str]
 ) -> tuple[list[_Caption], int, dict[str, Any]]:
-    """Return the cleaned captions that are not blank, their number including blank ones, and the .json record.
+    """Return the cleaned captions that are not blank, the number including blank ones, and the .json record.
 
     Raises ValueError with the reason if there is no caption.
     """

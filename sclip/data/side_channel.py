@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 STAGES = ("read", "blocked", "idle", "decode", "parse", "draw", "tokenise")
-"""read: the reader works; blocked: the reader waits for room; idle: the encoder waits for rows; others: it works."""
+"""read: the reader works; blocked: it waits for room; idle: the encoder waits for rows; others: the encoder works."""
 
 
 class Marker(NamedTuple):
@@ -37,16 +37,16 @@ class VisitEnd:
     more: int = 0
     """Number of samples in the shard beyond its recorded count."""
     recorded: int = 0
-    """Recorded count of the shard; set only where samples are missing."""
+    """Recorded count of the shard; set only if samples are missing."""
     rest: str = ""
     """Why the rest of the shard cannot be read."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Counters of the reader's `Tally`, as are the next two fields."""
+    """Counters of the reader's `Tally`, like the next two fields."""
     cleaned: dict[str, int] = field(default_factory=dict)
     foreign: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the nonzero fields as JSON; an empty string if all are zero."""
+        """Return the fields that are set, as JSON; an empty string if none is."""
         fields = {name: value for name, value in asdict(self).items() if value}
         return json.dumps(fields, sort_keys=True) if fields else ""
 

@@ -65,7 +65,7 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<Code>(.*?)</Code>|<h1[^>]*>(.*?
 
 
 def not_a_tar(head: bytes) -> NotATar | None:
-    """Return the kind of an uncompressed file by its first HEAD_BYTES; None if they begin a tar."""
+    """Return the kind of an uncompressed file, given its first HEAD_BYTES; None if it starts like a tar."""
     if not head:
         return NotATar("an empty file", _AGAIN)
     if not head.strip(b"\0"):

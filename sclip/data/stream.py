@@ -31,8 +31,8 @@ BLOCKS_AHEAD = 4
 _MOST_READ_TASKS = 4096
 """Maximum number of read tasks of a stream; each is a Ray object. In a longer run, a task reads several rounds."""
 _READ_TASKS = 2
-"""Concurrent read tasks of a stream. The second opens the shards of the next round in advance. They share
-data.read_cpus: a task with its own CPUs could take those of another worker's first encoder, and block all workers."""
+"""Concurrent read tasks of a stream. The second opens the next round's shards in advance. They share data.read_cpus: a
+larger reservation could take CPUs that another worker's first encoder needs, and block all workers."""
 _STORE_SHARE = 0.5
 """Maximum share of the object store for all streams of a run together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024

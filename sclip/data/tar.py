@@ -1,4 +1,4 @@
-"""Read a tar as a stream and yield groups. A group is a run of neighboring members with one key, and makes a sample.
+"""Read a tar as a stream and yield groups: neighboring members with one key, which make one sample.
 
 Grouping follows webdataset's naming rule. `tarfile` reads the tar, which may be compressed, in stream mode.
 webdataset's own `tar_file_iterator` and `group_by_keys` are unsuitable: they accept a tar that is cut at a header as
@@ -145,7 +145,7 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
             file, mode = decompressed(peeked), "r|"
             if file is peeked:
                 plain = peeked
-            else:  # a broken compression loses the record that is being read, so records are short
+            else:  # a break in the compression loses the record being read, so records are short
                 bytes_read = tarfile.BLOCKSIZE
         with tarfile.open(fileobj=file, mode=mode, bufsize=bytes_read, tarinfo=_Header) as tar:  # type: ignore[call-overload]
             while (member := tar.next()) is not None:
@@ -170,7 +170,7 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError unless the file ends with the archive. Detects tars joined with `cat`, holes and zero runs."""
+    """Raise ReadError if more follows the archive than its end marker: a tar joined with `cat`, a hole, many zeros."""
     file = tar.fileobj
     assert file is not None
     zeros = tarfile.BLOCKSIZE  # the block that tarfile took for the end

@@ -18,7 +18,7 @@ __all__ = ["unit_columns"]
 
 
 def unit_columns(pairs: Sequence[UnitPair | None], tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
-    """Return the columns for one pair or None per row, with the unit (the true part) before its foil.
+    """Return the columns for the pair of each row (None: no pair), with the unit (the true part) before its foil.
 
     Unit and foil have the triples of their own graphs. The foil's triples are those at the unit's indices.
     """

@@ -176,7 +176,7 @@ def _address(name: str, fs: Any, path: str) -> str:
     links = name.split("::")
     if len(links) == 1:
         return str(fs.unstrip_protocol(path))
-    # The path belongs to the first link that has one.
+    # In a chained URI, the path belongs to the first link with a path.
     first = next((n for n, link in enumerate(links) if "://" in link), len(links) - 1)
     scheme, separator, _ = links[first].rpartition("://")
     return "::".join([*links[:first], f"{scheme}{separator}{path}", *links[first + 1 :]])

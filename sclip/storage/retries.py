@@ -66,7 +66,7 @@ def read_bytes(url: str) -> bytes:
 
 
 def first_bytes(url: str, judge: Callable[[Peeked], _T]) -> _T:
-    """Return `judge`'s result for the start of a file. Little more is downloaded. Raises as `retry`."""
+    """Return `judge`'s result for the start of a file. Little more is downloaded. Raises StorageError."""
     return next(resumed(url, lambda stream: iter((judge(Peeked(stream)),)), HEAD_BYTES))
 
 
@@ -84,7 +84,7 @@ def retry(url: str, ask: Callable[[], _T]) -> _T:
 
 
 def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]], block_bytes: int = 0) -> Iterator[_T]:
-    """Yield the values that `parse` yields for a file. If the storage fails, reopen it and continue with the next value.
+    """Yield the values of `parse` for a file. If the storage fails, reopen the file and continue with the next value.
 
     Exceptions of `ByteStream` count as storage failures; `parse`'s own exceptions pass through. Raises StorageError as
     `retry` does. Each new value resets the number of tries.
