@@ -213,7 +213,7 @@ def _contents(folder: str, is_named: bool) -> str:
         (folders if os.path.isdir(f"{folder}/{name}") else files).append(name)
     if tars := [file for file in files if _TAR.search(file)]:
         return f"{folder} has {_counted(tars, 'tar')}"
-    counts = [_counted(some, what) for some, what in ((files, "file"), (folders, "folder")) if some]
+    counts = [_counted(group, noun) for group, noun in ((files, "file"), (folders, "folder")) if group]
     text = f"{folder} has no tar, but {' and '.join(counts)}" if counts else f"{folder} is empty"
     if any(file.endswith(".parquet") for file in files):
         text += f"; name Parquet files with images as {folder}/*.parquet"
