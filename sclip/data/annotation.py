@@ -1,7 +1,7 @@
-"""The annotation of a sample: one member of the shard that holds the graph and the negatives of each caption.
+"""Write and read a sample's annotation: one shard member with the scene graph and negatives of each caption.
 
-`KEY.graph.json.gz` is gzipped JSON Lines: a head with the stamp of what made it, then one record for each caption,
-in the order of the captions. So a reader takes the record of the caption that it has drawn and parses no other.
+`KEY.graph.json.gz` is gzipped JSON Lines: a head with the stamp, then one record per caption, in caption order. The
+stamp is the version of the parser and of the negatives. A stream parses only the record of the caption that it draws.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sclip.negatives import Negative, draw
 from sclip.scenegraph import SceneGraph
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Limit of the unpacked member; five COCO captions take 16 kB (2 kB packed)."""
+"""Maximum size of the unpacked member. Five COCO captions take 16 kB (2 kB packed)."""
 
 _FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS
@@ -30,19 +30,19 @@ class AnnotationError(ValueError):
 
 
 def dumps(value: dict[str, Any]) -> bytes:
-    """Return a record, or anything else that goes into a shard, as one line of JSON, always the same."""
+    """Return a value as one line of JSON for a shard. Equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def write_record(graph: SceneGraph, negatives: Sequence[Negative]) -> bytes:
-    """Return the record of a caption, given its graph and the negatives that are drawn from."""
+    """Return the record of a caption: its graph and the negatives that training may draw."""
     return dumps({"graph": graph.to_json(), "negatives": [negative.to_json() for negative in negatives]})
 
 
 def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]]:
-    """Return the graph and the negatives that a record of this caption holds.
+    """Return the graph and the negatives in the record of this caption.
 
-    Raises AnnotationError where it is malformed, or of another caption.
+    Raises AnnotationError if the record is malformed or belongs to another caption.
     """
     try:
         value = json.loads(record)
@@ -53,8 +53,8 @@ def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]
         words += [text for negative in negatives for text in (negative.caption, negative.kind)]
         if len({(len(g.attributes), len(g.relations)) for g in graphs}) > 1:
             raise ValueError("a negative has other triples than its caption")
-        "".join(words).encode()  # raises where one is no text, or none that a tokenizer takes
-        draw(negatives, seed=0, epoch=0, identity="")  # raises where what it weighs is no weight
+        "".join(words).encode()  # raises for a value that is not text or not valid Unicode
+        draw(negatives, seed=0, epoch=0, identity="")  # raises for an invalid strangeness
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise AnnotationError(f"annotation is not readable: {error}") from error
     if graph.caption != caption:
@@ -65,7 +65,7 @@ def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]
 def pack(stamp: str, records: Sequence[bytes]) -> bytes:
     """Return the member that holds the records of a sample's captions.
 
-    Raises AnnotationError where no reader would take it for its size.
+    Raises AnnotationError if the member exceeds the size that readers accept.
     """
     content = b"\n".join([dumps({"format": _FORMAT, "stamp": stamp}), *records])
     member = gzip.compress(content, compresslevel=6, mtime=0)
@@ -75,10 +75,10 @@ def pack(stamp: str, records: Sequence[bytes]) -> bytes:
 
 
 def unpack(member: bytes) -> tuple[str, list[bytes]]:
-    """Return the stamp and the records of a member. Raises AnnotationError where it is malformed."""
+    """Return the stamp and the records of a member. Raises AnnotationError if it is malformed or too large."""
     try:
         stream = zlib.decompressobj(_GZIP)
-        content = stream.decompress(member, MAX_BYTES + 1)  # no more, whatever it would swell to
+        content = stream.decompress(member, MAX_BYTES + 1)  # no more, even from a decompression bomb
         head, *records = content.split(b"\n")
         fields = json.loads(head)
         format_, stamp = fields["format"], fields["stamp"]
@@ -94,7 +94,7 @@ def unpack(member: bytes) -> tuple[str, list[bytes]]:
 def read(sample: Sample) -> tuple[str, list[bytes]]:
     """Return the stamp of a sample's annotation and the records of its captions, in order.
 
-    Raises AnnotationError where the sample has none, or one of other captions.
+    Raises AnnotationError if the sample has no annotation, or not one record per caption.
     """
     if ANNOTATION_SUFFIX not in sample.members:
         raise AnnotationError("not annotated")
@@ -107,7 +107,7 @@ def read(sample: Sample) -> tuple[str, list[bytes]]:
 
 
 def read_stamped(sample: Sample, stamp: str) -> list[bytes]:
-    """Return the records of `read`. Raises AnnotationError also where they were made under another stamp."""
+    """Return the records of `read`. Also raises AnnotationError if they carry another stamp."""
     made_under, records = read(sample)
     if made_under != stamp:
         raise AnnotationError(f"annotated under {made_under}, not {stamp}")
@@ -115,9 +115,9 @@ def read_stamped(sample: Sample, stamp: str) -> list[bytes]:
 
 
 def passing(sample: Sample, records: Sequence[bytes], least: tuple[int, int, int]) -> list[int]:
-    """Return which captions of a sample have a graph of at least so many objects, attributes and relations.
+    """Return the indices of captions whose graph has the minimum numbers of objects, attributes and relations.
 
-    Raises AnnotationError where a record is malformed, or is of another caption.
+    Raises AnnotationError if a record is malformed or belongs to another caption.
     """
     if not any(least):
         return list(range(len(records)))
@@ -126,11 +126,11 @@ def passing(sample: Sample, records: Sequence[bytes], least: tuple[int, int, int
         try:
             graph = json.loads(record)["graph"]
             sizes = len(graph["objects"]), len(graph["attributes"]), len(graph["relations"])
-            same = graph["caption"] == caption
+            is_same_caption = graph["caption"] == caption
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise AnnotationError(f"annotation is not readable: {error}") from error
-        if not same:
+        if not is_same_caption:
             raise AnnotationError("annotation is of another caption (data.caption_field)")
-        if all(size >= fewest for size, fewest in zip(sizes, least, strict=True)):
+        if all(size >= minimum for size, minimum in zip(sizes, least, strict=True)):
             indices.append(index)
     return indices

@@ -1,11 +1,11 @@
-"""Make the batches of the order's steps from blocks of rows, on the worker, and record what they lack.
+"""Assemble blocks of rows into the batch of each step, on the worker, and record the places without a sample.
 
-The order (`sclip.data.order`) gives each step its places. Workers' shares of a step differ by a few rows, and places
-whose row cannot be trained on stay empty: a batch is filled up with rows that are not valid, to a width that is the
-same on all workers.
+The order (`sclip.data.order`) assigns places to each step. The workers' shares of a step differ by a few rows, and a
+place stays empty if its row cannot be trained on. Batches are therefore padded with invalid rows to a width that is
+the same on all workers.
 
-`Batches` may run ahead in a thread of its own. `Record` is the loop's alone: it knows of a batch, and of the markers of
-its places, once the loop has taken it, so that what is fetched ahead is in no checkpoint.
+`Batches` may run ahead in its own thread. Only the training loop uses `Record`, and it records a batch's markers when
+it takes that batch. A checkpoint therefore never includes prefetched batches.
 """
 
 from __future__ import annotations
@@ -24,54 +24,54 @@ from sclip.data.side_channel import Marker, Note, VisitEnd, read_notes
 
 Columns = dict[str, NDArray[Any]]
 Allocate = Callable[[str, tuple[int, ...], np.dtype[Any]], NDArray[Any]]
-"""Returns an array of any content for a column, by its name, shape and dtype."""
+"""Returns an uninitialized array for a column, given the column's name, shape and dtype."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Model columns with `valid`, each [width, ...]; the first `rows` rows are samples, ascending by their places."""
+    """Model columns and `valid`, each [width, ...]. The first `rows` rows are samples, sorted by place."""
 
     columns: Columns
     rows: int
     entries: NDArray[np.int64]
     indices: NDArray[np.int64]
     markers: tuple[Marker, ...] = ()
-    """Markers of the step's places without a sample, and of the shards that end in it."""
+    """Markers of the step's places without a sample, and of the shards that end in the step."""
     notes: tuple[Note, ...] = ()
     """Notes of the blocks that were fetched for this batch."""
     queued: float = 0.0
-    """Seconds that their samples waited between the encoder and this worker, added up."""
+    """Total seconds that the samples of those blocks waited between the encoder and this worker."""
 
 
 @dataclass(slots=True)
 class _Feed:
-    """Blocks of one stream, whose places ascend, and what is left of the newest ones."""
+    """One stream of blocks with ascending places, and the fetched rows that no batch has used yet."""
 
     blocks: Iterator[Columns]
     held: list[Columns] = field(default_factory=list)
     markers: list[Marker] = field(default_factory=list)
     upto: int = 0
-    """All rows of the feed that stand before this place have come."""
+    """All rows of the feed before this place have arrived."""
     is_ended: bool = False
 
     def places(self, stop: int) -> int:
-        """Return how many places before `stop` have come and are not taken yet, with a row or a marker of its lack."""
+        """Return the number of places before `stop` whose row or marker has arrived but is in no batch yet."""
         rows = sum(int(np.searchsorted(block[col.PLACE], stop)) for block in self.held)
         return rows + sum(marker.place < stop and marker.status != col.END for marker in self.markers)
 
 
 class Batches:
-    """Batches of one worker, of the steps of an order from one on.
+    """The batches of one worker, step by step, starting at a given step of the order.
 
     Args:
-        feeds: streams of this worker's rows, each in the order of the places: the columns of `sclip.data.columns`, as
-            `iter_batches(batch_format="numpy")` gives them.
-        order: of the run.
-        step: the first one, from 0.
-        blank: one row of each model column, which fills up a batch.
-        rank: of the worker.
+        feeds: streams of this worker's rows, each sorted by place, with the columns of `sclip.data.columns` as
+            `iter_batches(batch_format="numpy")` yields them.
+        order: the order of the run.
+        step: the first step, from 0.
+        blank: one padding row for each model column.
+        rank: rank of the worker.
         world_size: number of workers.
-        parts: number of equal parts that a batch is computed in; its width is a multiple of it.
+        parts: number of equal parts that a batch is computed in. The width is a multiple of this number.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class Batches:
         self._queued = 0.0
 
     def next(self, allocate: Allocate = lambda name, shape, dtype: np.empty(shape, dtype)) -> Batch:
-        """Return the batch of the next step, in arrays of `allocate`. Raises StopIteration after the last one."""
-        of_workers = next(self._rows)
-        # A width that only grows: shapes soon repeat, and differ by a few rows at the most.
-        self._width = max(self._width, -(-max(of_workers) // self._parts) * self._parts)
+        """Return the batch of the next step, in arrays from `allocate`. Raises StopIteration after the last step."""
+        rows_of_workers = next(self._rows)
+        # The width never shrinks, so shapes soon stop changing; steps differ by a few rows only.
+        self._width = max(self._width, -(-max(rows_of_workers) // self._parts) * self._parts)
         self._stop += self._size
-        self._wait_for(of_workers[self._rank])
+        self._wait_for(rows_of_workers[self._rank])
         parts, markers = [], list[Marker]()
         for feed in self._feeds:
             parts += _taken(feed, self._stop)
@@ -104,7 +104,7 @@ class Batches:
         for name, blank in self._blank.items():
             columns[name] = allocate(name, (self._width, *blank.shape), blank.dtype)
             for targets, part in zip(rows, parts, strict=False):
-                columns[name][targets] = part[name]  # numpy frees the GIL; as fast as a copy of whole blocks
+                columns[name][targets] = part[name]  # numpy releases the GIL; as fast as copying whole blocks
             columns[name][len(order) :] = blank
         columns[col.VALID] = np.arange(self._width) < len(order)
         entries, indices = (_joined(parts, name)[order] for name in (col.ENTRY, col.INDEX))
@@ -113,12 +113,12 @@ class Batches:
         return Batch(columns, len(order), entries, indices, tuple(markers), notes, queued)
 
     def _wait_for(self, places: int) -> None:
-        """Fetch blocks until so many places of the step have come, or, where rows are missing, those after it."""
+        """Fetch blocks until `places` places of the step have arrived, or every feed has passed the step or ended."""
         while sum(feed.places(self._stop) for feed in self._feeds) < places:
-            behind = [feed for feed in self._feeds if feed.upto < self._stop and not feed.is_ended]
-            if not behind:
+            lagging = [feed for feed in self._feeds if feed.upto < self._stop and not feed.is_ended]
+            if not lagging:
                 return
-            self._fetch(min(behind, key=lambda feed: feed.upto))
+            self._fetch(min(lagging, key=lambda feed: feed.upto))
 
     def _fetch(self, feed: _Feed) -> None:
         block = next(feed.blocks, None)
@@ -141,35 +141,35 @@ def _joined(parts: list[Columns], name: str) -> NDArray[np.int64]:
 
 
 def _taken(feed: _Feed, stop: int) -> list[Columns]:
-    """Take the rows of a feed whose places are below `stop`."""
-    taken, held = [], []
+    """Remove the rows whose place is below `stop` from a feed and return them."""
+    taken, kept = [], []
     for block in feed.held:
-        at = int(np.searchsorted(block[col.PLACE], stop))
-        if at:
-            taken.append({name: values[:at] for name, values in block.items()})
-        if at < len(block[col.PLACE]):
-            held.append({name: values[at:] for name, values in block.items()})
-    feed.held = held
+        split = int(np.searchsorted(block[col.PLACE], stop))
+        if split:
+            taken.append({name: values[:split] for name, values in block.items()})
+        if split < len(block[col.PLACE]):
+            kept.append({name: values[split:] for name, values in block.items()})
+    feed.held = kept
     return taken
 
 
 @dataclass(slots=True)
 class Record:
-    """What one worker has set aside and left out since the last checkpoint, and ends of shards."""
+    """Rejected samples, filtered samples and shard ends that one worker has seen since the last checkpoint."""
 
     rejected: list[dict[str, Any]] = field(default_factory=list)
-    """entry, index, key and reason of each."""
+    """entry, index, key and reason of each rejected sample."""
     filtered: int = 0
     ends: list[dict[str, Any]] = field(default_factory=list)
-    """entry, rows and what a `VisitEnd` tells, of those that tell something."""
+    """entry, rows and the `VisitEnd` fields of each shard end that has something to report."""
 
     @property
     def missing(self) -> int:
-        """Number of recorded samples that the shards which ended do not hold."""
+        """Number of recorded samples that the finished shards turned out not to hold."""
         return sum(end["missing"] for end in self.ends)
 
     def passed(self, batch: Batch) -> tuple[list[int], list[int]]:
-        """Record the markers of a batch, when the loop takes it; return entries and indices of filtered samples."""
+        """Record the markers of a batch that the loop takes. Return the entries and indices of filtered samples."""
         entries, indices = [], []
         for marker in batch.markers:
             place = {"entry": marker.entry, "index": marker.tar_index}
@@ -187,7 +187,7 @@ class Record:
         return entries, indices
 
     def take(self) -> Record:
-        """Return what was done since the last call, for a checkpoint."""
+        """Return the record since the last call, for a checkpoint, and start a new one."""
         taken = Record(self.rejected, self.filtered, self.ends)
         self.rejected, self.filtered, self.ends = [], 0, []
         return taken

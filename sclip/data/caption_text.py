@@ -1,9 +1,9 @@
-"""Clean a caption as people wrote it into the one text that parser and tokenizer read.
+"""Clean a raw caption, so that the parser and the tokenizer read the same text.
 
-A caption is cleaned once, where it comes in (a shard, a user's call, a line of a file). The parser reads "&amp;" as
-three words and a zero-width space as a letter, the tokenizer of open_clip resolves the first and keeps the second, so
-an uncleaned caption would be two texts. On a cleaned one open_clip's own cleaning (ftfy, then HTML's entities) finds
-nothing left to do but to put it in lower case.
+A caption is cleaned once, where it enters the system (a shard, a user's call, a line of a file). Parser and tokenizer
+would read a raw caption differently: the parser reads "&amp;" as three words and a zero-width space as a letter, while
+open_clip's tokenizer resolves the entity and keeps the space. After this cleaning, open_clip's own cleaning (ftfy, then
+HTML entities) only changes letters to lower case.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ftfy import fixes
 
 MAX_CAPTION_BYTES = 64 * 1024
 _BOMS = {
-    codecs.BOM_UTF32_LE: "UTF-32-LE", codecs.BOM_UTF32_BE: "UTF-32-BE",  # before UTF-16's, which begin alike
+    codecs.BOM_UTF32_LE: "UTF-32-LE", codecs.BOM_UTF32_BE: "UTF-32-BE",  # first: their marks start like UTF-16's
     codecs.BOM_UTF16_LE: "UTF-16-LE", codecs.BOM_UTF16_BE: "UTF-16-BE",
 }  # fmt: skip
 
 _ROUNDS = 8
-"""Rounds of cleaning; markup that still makes new markup ("&amp;amp;amp;...", "<<b>b>") is then read as text."""
+"""Rounds after which <, > and & are removed, because markup still yields new markup ("&amp;amp;...", "<<b>b>")."""
 _MARKUP = str.maketrans("<>&", "   ")
 
 _BOM = "\ufeff"
@@ -32,7 +32,7 @@ _ENTITY = re.compile(
     r"&(?:(#[xX][0-9a-fA-F]{1,6}|#[0-9]{1,7}|[a-zA-Z][a-zA-Z0-9]{1,31});"
     r"|(#[0-9]{1,7}|(?:#[xX][0-9a-fA-F]{1,6}|amp|AMP|lt|LT|gt|GT|quot|QUOT|nbsp|copy|reg)(?![a-zA-Z0-9=])))"
 )
-"""With its semicolon; without it a few that no text holds by chance, where the word ends, as in an HTML attribute."""
+"""Entities with a semicolon. A few, never used by chance, also match without one at the end of a word (HTML's rule)."""
 _AMPERSAND = re.compile(r"&#?\w+", re.ASCII)
 _INLINE = """a abbr acronym b big cite code del dfn em font i ins kbd mark nobr q s samp small span strike strong sub
 sup tt u var wbr""".split()
@@ -49,29 +49,29 @@ _TAG_ATTRIBUTE = re.compile(r"\s+[\w:-]+\s*=")
 _NO_TAG = re.compile(
     r"<(?:start_of_text|end_of_text|\|startoftext\||\|endoftext\|)>|<(person)>", re.IGNORECASE
 )
-"""CLIP's special tokens, which would end a caption in its middle; Conceptual Captions' stand-in for a name."""
+"""CLIP's special tokens, which would end a caption early, and Conceptual Captions' placeholder for a name."""
 _CONTROLS = re.compile(
     r"\x1b\[[0-9;]*[a-zA-Z]|[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufff9-\ufffc\ufffe\uffff]"
 )
-"""Terminal escapes, and what no text holds; U+0009 to U+000D, U+001C to U+001F and U+0085 are white space."""
+"""Terminal escapes and control characters, except white space (U+0009 to U+000D, U+001C to U+001F, U+0085)."""
 _INVISIBLE = re.compile(
     r"[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
     r"|(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])"
 )
-"""Zero-width spaces, marks of direction, soft hyphens. A joiner between two characters that are not ASCII stays: it
-makes one emoji of several, and letters of Persian and Hindi."""
+"""Zero-width spaces, direction marks and soft hyphens. A joiner between two non-ASCII characters stays: it combines
+emojis, and letters of Persian and Hindi."""
 _MISSING = frozenset({"nan", "NaN", "NULL", "null", "None", "<NA>"})
-"""What a table's missing value becomes where its column is written as text; alone it is no caption."""
+"""Texts that table libraries write for a missing value. A caption that is only such a text counts as empty."""
 _BLANK = re.compile(r"[\s\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0\ufffd]*")
-"""Fillers, variation selectors, the blank of Braille, and what stands for a byte that was not understood."""
+"""White space, fillers, variation selectors, the Braille blank, and the replacement character for undecodable bytes."""
 _FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 
 
 def caption_lines(content: bytes) -> list[str]:
     r"""Return the captions of a .txt: its lines that are not blank, ended by \n, \r\n or \r.
 
-    UTF-8, or UTF-16 and UTF-32 where a byte order mark says so; the mark is left to be cleaned away. Raises ValueError
-    where it is neither.
+    The text is UTF-8, or UTF-16 or UTF-32 if it starts with that byte order mark. `cleaned` removes the mark later.
+    Raises ValueError if the text is not valid in that encoding.
     """
     encoding = encoding_of(content)
     try:
@@ -82,21 +82,21 @@ def caption_lines(content: bytes) -> list[str]:
 
 
 def encoding_of(content: bytes) -> str:
-    """Return the encoding of a text file by its first bytes: what its byte order mark says, without one UTF-8."""
+    """Return the encoding that a text file's byte order mark names; UTF-8 if there is no such mark."""
     return next((encoding for bom, encoding in _BOMS.items() if content.startswith(bom)), "UTF-8")
 
 
 def clean_caption(text: str) -> str:
-    """Return the one text that parser and tokenizer read of a caption; a clean caption comes back as it is."""
+    """Return the caption as parser and tokenizer read it. A clean caption comes back unchanged."""
     return cleaned(text)[0]
 
 
 def cleaned(text: str) -> tuple[str, tuple[str, ...]]:
-    """Return the clean caption and the kinds of what was cleaned; white space made single and trimmed is none.
+    """Return the clean caption and the kinds of changes made. Collapsed white space does not count as a change.
 
-    Entities, however often escaped, become characters; tags go ("a < b" and "I <3 you" are none); mojibake, curly
-    quotes, ligatures and full-width letters become what ftfy makes of them, normalised to NFC; control and invisible
-    characters go. Empty where nothing readable is left.
+    Entities, even if escaped several times, become characters. Tags are removed ("a < b" and "I <3 you" have none).
+    ftfy repairs mojibake, curly quotes, ligatures and full-width letters, and normalizes to NFC. Control and invisible
+    characters are removed. The caption is empty if nothing readable is left.
     """
     if text.isascii():
         spaced = " ".join(text.split())
@@ -139,7 +139,7 @@ def _strip_tags(text: str) -> str:
 
 
 def _tag(tag: re.Match[str]) -> str:
-    if tag[1] is None:  # a comment, or what else no reader of a page sees
+    if tag[1] is None:  # a comment or another part that a browser does not show
         return ""
     attributes, end = tag[2], tag[3]
     if not _TAG_ATTRIBUTE.match(attributes) and not (end and attributes.strip() in ("", "/")):
@@ -168,7 +168,7 @@ def _fix_typography(text: str) -> str:
 
 
 def _part_ampersands(text: str) -> str:
-    """Part "&" from a word in whose beginning HTML would find an entity: "black&notebook" is "black¬ebook"."""
+    """Put a space after "&" where HTML would see an entity: HTML reads "black&notebook" as "black¬ebook"."""
     if "&" not in text or html.unescape(text) == text:
         return text
     return _AMPERSAND.sub(lambda m: m[0] if html.unescape(m[0]) == m[0] else f"& {m[0][1:]}", text)
@@ -177,7 +177,7 @@ def _part_ampersands(text: str) -> str:
 _STEPS: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("entities", _unescape),
     ("tags", _strip_tags),
-    ("mojibake", _fix_encoding),  # before the characters go that it is made of
+    ("mojibake", _fix_encoding),  # before the next steps, which remove characters that mojibake contains
     ("byte order mark", _without_mark),
     ("control characters", _strip_controls),
     ("invisible characters", _strip_invisible),

@@ -1,7 +1,7 @@
-"""Count the samples of each shard: counts recorded beside the shards, checked against the shards' headers.
+"""Return the number of samples of each shard, from recorded counts that are checked against the shards.
 
-The records are believed if a few of them, spread evenly, agree with the tars; else every shard is counted. An
-uncompressed local tar is counted by its headers alone, a Parquet file by its footer.
+Some evenly spread records are compared with counts of their tars. If one differs, every shard is counted. Counting
+reads only the headers of an uncompressed local tar, and only the footer of a Parquet file.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from sclip.storage.retries import StorageError, concurrently, read_bytes, resume
 
 INDEX = "index.json"
 _CHECKED, _CHECKED_REMOTE = 64, 16
-"""Maximum number of shards, local and remote, whose recorded count is checked against their headers."""
+"""Maximum number of local and of remote shards whose recorded count is checked."""
 _CHECKED_SAMPLES = 100_000
-"""Samples that the checked shards hold together (8 shards at least): a header takes some 50 microseconds."""
+"""Approximate total of samples in the checked shards (at least 8 shards). A header takes about 50 microseconds."""
 
 
 class Record(NamedTuple):
@@ -43,16 +43,16 @@ class Counts:
     """Sample counts of shards."""
 
     samples: dict[str, int]
-    """Count of each shard by URL: counted if it was, else recorded."""
+    """Number of samples by shard URL: the counted number if the shard was counted, else the recorded one."""
     records: dict[str, Record] = field(default_factory=dict)
-    """Records of the shards that have one."""
+    """Records by shard URL, for the shards that have one."""
     broken: dict[str, str] = field(default_factory=dict)
-    """Why tars that were counted cannot be read to their end, or are no tars."""
+    """By shard URL, why a counted shard cannot be read to its end or at all."""
     counted: frozenset[str] = frozenset()
-    """Shards whose headers were read."""
+    """Shards that were counted."""
 
     def wrong(self) -> list[str]:
-        """Return the shards whose record says another number than was counted."""
+        """Return the shards whose recorded count differs from the counted one."""
         return [
             url
             for url in self.records
@@ -62,8 +62,8 @@ class Counts:
     def expected(self, url: str) -> int:
         """Return the number of samples that a reader should find in a shard; -1 if it is unknown.
 
-        The count of a whole tar overrides another program's record, but not the index that was written with the tar:
-        its samples were there once.
+        The count of a whole tar overrides another program's record. It does not override `index.json`, which was
+        written with the tar: the recorded samples existed once.
         """
         record = self.records.get(url)
         if record and (url not in self.counted or url in self.broken or record.file == INDEX):
@@ -79,7 +79,7 @@ def count_samples(
 ) -> Counts:
     """Return the number of samples of each shard. Raises ShardError for a shard that cannot be reached.
 
-    `recorded` is what `recorded_samples` has returned of these shards and others; by default it is read here.
+    `recorded` is the result of `recorded_samples` for these shards, perhaps with others. By default it is read here.
     """
     recorded = recorded_samples(urls) if recorded is None else recorded
     records = {url: recorded[url] for url in urls if url in recorded}
@@ -93,10 +93,10 @@ def count_samples(
     count(url for url in urls if url not in records)
     local = [url for url in urls if url in records and "://" not in url]
     remote = [url for url in urls if url in records and "://" in url]
-    most = max(
+    limit = max(
         8, _CHECKED_SAMPLES * len(records) // max(1, sum(record.samples for record in records.values()))
     )
-    checked = [*_spread(local, min(most, _CHECKED)), *_spread(remote, min(most, _CHECKED_REMOTE))]
+    checked = [*_spread(local, min(limit, _CHECKED)), *_spread(remote, min(limit, _CHECKED_REMOTE))]
     count(checked)
     if any(counted[url][0] != records[url].samples for url in checked):
         count(urls)
@@ -107,11 +107,11 @@ def count_samples(
 
 
 def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[str, Record]:
-    """Return the counts that are recorded beside shards, for the shards that have a record.
+    """Return the counts that files beside the shards record, for the shards that have such a record.
 
-    A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). With `patterns`,
-    the records of absent shards that a wildcard or folder among them would name are included. Records of Parquet files
-    are ignored: img2dataset counts only their rows with an image.
+    A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). If `patterns` is
+    set, the result includes records of absent shards that one of its wildcards or folders would match. Records of
+    Parquet files are ignored: img2dataset counts only their rows with an image.
     """
     urls = [url for url in urls if not is_parquet(url)]
     indexes = sorted({sibling(url, INDEX) for url in urls})
@@ -126,32 +126,32 @@ def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[
 def _absent(
     urls: Sequence[str], patterns: Sequence[str], indexed: Mapping[str, Mapping[str, Record]]
 ) -> dict[str, Record]:
-    """Return the records of shards that are not there; stats are looked for in local folders only."""
+    """Return the records of absent shards that the patterns match. Stats files are searched in local folders only."""
     stems: dict[str, set[str]] = {}
-    for url in urls:  # 0.tar.zst may be recorded as 0.tar, and its stats are those of 0
+    for url in urls:  # 0.tar.zst may be recorded as 0.tar; its stats file is 0_stats.json
         stems.setdefault(sibling(url, INDEX), set()).update(
-            _name(url).partition(end)[0] for end in (".", ".tar")
+            _name(url).partition(separator)[0] for separator in (".", ".tar")
         )
     is_named, absent = would_name(patterns, urls), dict[str, Record]()
-    for index, there in stems.items():
+    for index, present in stems.items():
         records = dict(indexed[index])
         if "://" not in index:
             for path in sorted(Path(index).parent.glob("*_stats.json")):
                 stem = path.name.removesuffix("_stats.json")
-                if stem not in there and (record := _successes(sibling(index, f"{stem}.tar"))):
+                if stem not in present and (record := _successes(sibling(index, f"{stem}.tar"))):
                     records.setdefault(f"{stem}.tar", record)
         for name, record in records.items():
             url = sibling(index, name)
-            if record.samples and name.partition(".tar")[0] not in there and is_named(url):
+            if record.samples and name.partition(".tar")[0] not in present and is_named(url):
                 absent[url] = record
     return absent
 
 
 def _spread(urls: Sequence[str], most: int) -> list[str]:
-    """Return up to `most` shards, evenly spread, the first and the last among them."""
+    """Return up to `most` evenly spread shards, including the first and the last one."""
     if len(urls) <= most:
         return list(urls)
-    return [urls[at * (len(urls) - 1) // (most - 1)] for at in range(most)]
+    return [urls[index * (len(urls) - 1) // (most - 1)] for index in range(most)]
 
 
 def _name(url: str) -> str:
@@ -159,7 +159,7 @@ def _name(url: str) -> str:
 
 
 def _indexed(url: str) -> dict[str, Record]:
-    """Return the samples of the shards in an index; none where it is missing, or another program's."""
+    """Return the records in an index by shard name; empty if the index is missing or of another program."""
     index = _json(url)
     try:
         return {
@@ -172,7 +172,7 @@ def _indexed(url: str) -> dict[str, Record]:
 
 
 def _successes(url: str) -> Record | None:
-    """Return what img2dataset has counted of a shard; None where it has not."""
+    """Return the sample count that img2dataset recorded for a shard; None if there is none."""
     name = f"{_name(url).partition('.')[0]}_stats.json"
     samples = _json(sibling(url, name)).get("successes")
     return Record(name, samples) if _is_count(samples) else None
@@ -183,7 +183,7 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def _count(data: DataConfig, url: str) -> tuple[int, str]:
-    """Return the sample groups or rows of a shard, and why it cannot be read to its end, as far as headers tell."""
+    """Return the number of sample groups or rows, and why the shard cannot be read to its end (empty if it can)."""
     if is_parquet(url):
         try:
             with opened(url) as file:
@@ -196,7 +196,7 @@ def _count(data: DataConfig, url: str) -> tuple[int, str]:
 
 
 def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
-    """Return what `_count` does for an uncompressed tar on a local disk; None for any other file."""
+    """Return the result of `_count` for an uncompressed local tar by seeking over its members; else None."""
     with open(path, "rb") as file:
         head = Peeked(file)
         if decompressed(head) is not head or not_a_tar(head.head) is not None:
@@ -206,7 +206,7 @@ def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
 
 
 def _tallied(members: Iterable[Group]) -> tuple[int, str]:
-    """Return the number of groups that have a key, and why the tar breaks off after the last one."""
+    """Return the number of groups that have a key, and why the tar is cut after the last one (empty if it is not)."""
     count, cut = 0, ""
     for group in members:
         count, cut = count + bool(group.key), group.cut
@@ -214,7 +214,7 @@ def _tallied(members: Iterable[Group]) -> tuple[int, str]:
 
 
 def _json(url: str) -> dict[str, Any]:
-    """Return the JSON object at `url`; an empty one where there is none: the shard itself is then counted."""
+    """Return the JSON object at `url`, or an empty one if there is none; the caller then counts the shard."""
     try:
         value = json.loads(read_bytes(url))
     except (StorageError, ValueError, RecursionError):

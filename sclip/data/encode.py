@@ -1,8 +1,8 @@
-"""The CPU actor of the stream: encoded images and captions in, rows of a training batch out.
+"""The CPU actor of the stream: turn encoded images and captions into rows of a training batch.
 
-Parsing, drawing the negative, decoding and tokenising share one actor: they need the same rows and the same
-kind of machine, so one pool balances itself, and nothing but the finished rows is copied between processes.
-A row of an annotated shard brings its graph and negatives along, and gives the same columns without parsing.
+One actor decodes, parses, draws the negatives and tokenizes. These stages need the same rows and the same kind of
+machine, so one actor pool balances its load, and only finished rows are copied between processes.
+A row of an annotated shard carries its graph and negatives, and yields the same columns without parsing.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from sclip.scenegraph import Parser, SceneGraph
 from sclip.scenegraph.graph import Triple
 
 _PARSED_CAPTIONS = 50_000
-"""Scene graphs that an actor remembers (about 2 kB each): the next epoch's captions are often this one's."""
+"""Maximum scene graphs that an actor caches (about 2 kB each): the next epoch often has the same captions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a caption."""
+    """What the encoder knows about one caption."""
 
     window: Window
     negatives: list[negatives.Negative] | None = None
-    """Ours that are drawn from; None where they have yet to be found."""
+    """Negatives that sclip made, to draw from; None if they are still to be made."""
     foreign: Foreign = NOTHING
-    """What came with it."""
+    """Texts and graph that the data set supplies with the caption."""
 
     @property
     def graph(self) -> SceneGraph:
@@ -57,7 +57,7 @@ class Known:
 
 
 class Encoder:
-    """Callable for `map_batches`; loads the tokenizer, and spaCy once a caption needs it, for the actor's life."""
+    """Callable for `map_batches`. Loads the tokenizer once per actor, and spaCy once a caption needs parsing."""
 
     def __init__(self, config: Config, image_size: int) -> None:
         self._config = config
@@ -69,8 +69,8 @@ class Encoder:
     def __call__(self, batch: pa.Table) -> dict[str, NDArray[Any]]:
         """Return the columns of `sclip.data.columns` for the samples of one reader table.
 
-        Rejected images and end-of-shard rows become markers in the note of the last row. Without any sample there is
-        one row, NO_SAMPLE, of black pixels and an empty caption.
+        Rejected, filtered and END rows become markers in the note of the last row. If the table has no sample, the
+        result is one dummy row (NO_SAMPLE) with black pixels and an empty caption.
         """
         note = Note()
         note.seconds["idle"] = time.perf_counter() - self._ended_at
@@ -88,7 +88,7 @@ class Encoder:
                     crops.append(crop)
                     digests.append(image_digest(row[col.JPEG]))
         note.samples = len(rows)
-        # An END row comes before the row of its place.
+        # A final END row shares its place with the next row, which has not arrived yet.
         note.upto = batch[col.PLACE][-1].as_py() + (batch[col.STATUS][-1].as_py() != col.END)
         if not rows:
             rows = [{col.ENTRY: 0, col.PLACE: col.NO_SAMPLE, col.INDEX: 0, col.CAPTION: ""}]
@@ -99,7 +99,7 @@ class Encoder:
         for name in (col.ENTRY, col.PLACE, col.INDEX):
             columns[name] = np.array([row[name] for row in rows], np.int64)
         note.made_at = time.time()
-        # On the last row: Ray may cut the rows of a call into several blocks, and where the note is, all of them are.
+        # On the last row: Ray may split a call into several blocks, and the note must not arrive before all rows.
         columns[col.NOTE] = np.array([""] * (len(rows) - 1) + [note.to_json()], object)
         self._ended_at = time.perf_counter()
         return columns
@@ -124,8 +124,8 @@ class Encoder:
             drawn = self.drawn(rows, known)
             units = self.units(rows, known) if self._config.loss.units else []
             positives = self.positives(rows, known) if self._config.loss.positives else []
-        slots = [negative for of_row in drawn for negative in [*of_row, *[None] * (most - len(of_row))]]
-        windows = [found.window for found in known]
+        slots = [negative for chosen in drawn for negative in [*chosen, *[None] * (most - len(chosen))]]
+        windows = [known_caption.window for known_caption in known]
         note.cut = sum(window.end < len(window.graph.caption) for window in windows)
         has_negative = np.array([negative is not None for negative in slots])
         with _timed(note, "tokenise"):
@@ -151,24 +151,24 @@ class Encoder:
         return Parser(self._config.data.spacy_model, most_words(self._config.model))
 
     def known(self, rows: Sequence[dict[str, Any]]) -> list[Known]:
-        """Return what is known of the captions of the rows, from their records where they have one that is sound."""
+        """Return what is known about each row's caption. Parses captions without a usable record or foreign graph."""
         captions = [row[col.CAPTION] for row in rows]
         foreign = [Foreign.from_bytes(row.get(col.FOREIGN)) for row in rows]
-        given = [
-            self._given(row.get(col.RECORD), caption, of) if caption else None
-            for row, caption, of in zip(rows, captions, foreign, strict=True)
+        ready = [
+            self._given(row.get(col.RECORD), caption, texts) if caption else None
+            for row, caption, texts in zip(rows, captions, foreign, strict=True)
         ]
-        self._parse(caption for caption, found in zip(captions, given, strict=True) if found is None)
+        self._parse(caption for caption, usable in zip(captions, ready, strict=True) if usable is None)
         return [
-            found or Known(self._windows[caption], None, of)
-            for caption, found, of in zip(captions, given, foreign, strict=True)
+            usable or Known(self._windows[caption], None, texts)
+            for caption, usable, texts in zip(captions, ready, foreign, strict=True)
         ]
 
     def _parse(self, captions: Iterable[str]) -> None:
         wanted = set(captions)
         if len(self._windows) + len(wanted - self._windows.keys()) > _PARSED_CAPTIONS:
             self._windows.clear()
-        self._windows[""] = self._window(SceneGraph(""))  # of rows without a sample: no reason to load spaCy
+        self._windows[""] = self._window(SceneGraph(""))  # for dummy rows, which must not load spaCy
         if new := sorted(wanted - self._windows.keys()):
             self._windows.update(zip(new, map(self._window, self._parser.parse(new)), strict=True))
 
@@ -176,39 +176,39 @@ class Encoder:
         return window_of(graph, self._tokenizer)
 
     def _given(self, record: bytes | None, caption: str, foreign: Foreign) -> Known | None:
-        """Return what is known without parsing, from the record of a caption or the graph that came with it.
+        """Return a caption's graph and negatives without parsing, from its record or its foreign graph.
 
-        None where neither can be used, and the caption is parsed. The negatives of a record are of its own graph alone.
+        Returns None if neither is usable. A record's negatives are used unless a foreign graph differs from its graph.
         """
         graph = SceneGraph.from_json(foreign.graph) if foreign.graph else None
         with contextlib.suppress(AnnotationError):
             if record:
-                of_record, found = read_record(record, caption)
-                if graph is None or graph == of_record:
-                    return Known(self._window(of_record), found, foreign)
+                record_graph, stored = read_record(record, caption)
+                if graph is None or graph == record_graph:
+                    return Known(self._window(record_graph), stored, foreign)
         return Known(self._window(graph), None, foreign) if graph else None
 
     def _triples(self, window: Window, negative: negatives.Negative) -> list[Triple]:
-        """Return the triples that are taken of a negative, whose graph is aligned to its caption's if it is ours."""
+        """Return a negative's triples. The graph of a negative that sclip made is aligned with its caption's graph."""
         is_foreign = negative.kind == "foreign"
         return self._window(negative.graph).triples if is_foreign else window.triples_of(negative.graph)
 
     def drawn(self, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[list[negatives.Negative]]:
-        """Return the negatives of the rows' captions that are trained on, at most loss.negatives_per_caption each.
+        """Return the negatives to train on for each row, at most loss.negatives_per_caption each.
 
-        Ours of a caption that was parsed here are parsed again, and others drawn where they are not sound
-        (data.verify_negatives).
+        For captions parsed in this actor, sclip's own negatives are parsed again to verify them, and unsound ones are
+        replaced by other draws (data.verify_negatives).
         """
         most = self._config.loss.negatives_per_caption
-        turns = [self._turn(row, found) for row, found in zip(rows, known, strict=True)]
+        turns = [self._turn(row, caption) for row, caption in zip(rows, known, strict=True)]
         orders = [
-            self._drawn(row, found) if len(of.first) < most and not of.alone else []
-            for row, found, of in zip(rows, known, turns, strict=True)
+            self._drawn(row, caption) if len(of.first) < most and not of.alone else []
+            for row, caption, of in zip(rows, known, turns, strict=True)
         ]
         verify = self._config.loss.negatives != "shuffle" and self._config.data.verify_negatives
-        ours = self._sound(known, orders, most, verify)
+        sound = self._sound(known, orders, most, verify)
         drawn = [
-            list(itertools.islice(of.with_ours(mine), most)) for mine, of in zip(ours, turns, strict=True)
+            list(itertools.islice(of.with_ours(own), most)) for own, of in zip(sound, turns, strict=True)
         ]
         self._parse(n.caption for of in drawn for n in of if _is_unread(n))
         return [
@@ -217,7 +217,7 @@ class Encoder:
         ]
 
     def _turn(self, row: dict[str, Any], known: Known) -> foreign_draw.Turn:
-        """Return the foreign negatives of a visit."""
+        """Return the foreign negatives of a row's visit."""
         if self._config.loss.negatives == "none" or row[col.PLACE] == col.NO_SAMPLE:
             return foreign_draw.Turn([], [], True)
         return foreign_draw.turn(
@@ -227,9 +227,11 @@ class Encoder:
     def _sound(
         self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
-        """Return the first of each order that are sound, where nobody has made sure of it before."""
+        """Return the first `most` negatives of each order. With `verify`, check those of captions parsed here."""
         unsure = [
-            k for k, of in enumerate(known) if verify and of.negatives is None and of.foreign.graph is None
+            k
+            for k, caption in enumerate(known)
+            if verify and caption.negatives is None and caption.foreign.graph is None
         ]
         kept = negatives.sound(
             [(known[k].graph, orders[k]) for k in unsure], lambda texts: self._parser.shapes(texts), most
@@ -240,39 +242,39 @@ class Encoder:
     def units(
         self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
     ) -> list[negatives.UnitPair | None]:
-        """Return the part of each row's caption that is trained on with its foil (loss.units), None where none is.
+        """Return a part of each row's caption with its foil, to train on (loss.units); None if there is none.
 
-        They are drawn as the negatives are, from those that falsify a part, whatever loss.negatives is.
+        The pairs are drawn like negatives, from negatives that make a part false. loss.negatives does not affect this.
         """
         orders = []
-        for row, found in zip(rows, known, strict=True):
+        for row, caption in zip(rows, known, strict=True):
             drawn: Iterable[negatives.Negative] = []
             if row[col.PLACE] != col.NO_SAMPLE:
                 visit = self._visit(row) | {"identity": f"{row[col.IDENTITY]}\x1funit"}
-                drawn = self._semantic(found, sys.maxsize, visit)
-            orders.append(negatives.units_first(found.graph, drawn))
+                drawn = self._semantic(caption, sys.maxsize, visit)
+            orders.append(negatives.units_first(caption.graph, drawn))
         first = self._sound(known, orders, 1, self._config.data.verify_negatives)
         return [
-            negatives.unit_of(found.graph, negative[0]) if negative else None
-            for found, negative in zip(known, first, strict=True)
+            negatives.unit_of(caption.graph, negative[0]) if negative else None
+            for caption, negative in zip(known, first, strict=True)
         ]
 
     def positives(
         self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
     ) -> list[negatives.Positive | None]:
-        """Return the other wording of each row's caption that is trained on (loss.positives), None where none is.
+        """Return another wording of each row's caption to train on (loss.positives); None if there is none.
 
-        One that came with the caption is drawn before ours, or else where we have none (data.foreign_share).
+        A share of visits prefers a foreign wording to sclip's own; others use it as a fallback (data.foreign_share).
         """
-        came = [self._foreign_positive(row, found) for row, found in zip(rows, known, strict=True)]
-        ours = [k for k, of in enumerate(came) if of is None or not of[1]]
+        foreign = [self._foreign_positive(row, found) for row, found in zip(rows, known, strict=True)]
+        open_rows = [k for k, pair in enumerate(foreign) if pair is None or not pair[1]]
         found = negatives.draw_positives(
-            [known[k].window for k in ours], [rows[k].get(col.IDENTITY) or "" for k in ours],
+            [known[k].window for k in open_rows], [rows[k].get(col.IDENTITY) or "" for k in open_rows],
             lambda texts: self._parser.parse(texts), seed=self._config.run.seed,
-            epochs=[rows[k].get(col.PASS) or 0 for k in ours],
+            epochs=[rows[k].get(col.PASS) or 0 for k in open_rows],
         )  # fmt: skip
-        drawn = dict(zip(ours, found, strict=True))
-        taken = {k: of[0] for k, of in enumerate(came) if of is not None and drawn.get(k) is None}
+        drawn = dict(zip(open_rows, found, strict=True))
+        taken = {k: pair[0] for k, pair in enumerate(foreign) if pair is not None and drawn.get(k) is None}
         self._parse(text.text for text in taken.values() if not text.graph)
         for k, text in taken.items():
             graph = foreign_draw.graph_of(text) or self._windows[text.text].graph
@@ -280,7 +282,7 @@ class Encoder:
         return [drawn[k] for k in range(len(rows))]
 
     def _foreign_positive(self, row: dict[str, Any], known: Known) -> tuple[ForeignText, bool] | None:
-        """Return the wording of a visit that came with the caption, and whether it is drawn before ours."""
+        """Return the foreign wording of a visit, and whether it takes precedence over sclip's own."""
         if row[col.PLACE] == col.NO_SAMPLE or not known.foreign.positives:
             return None
         purpose, visit = "foreign positive", (row[col.PASS], row[col.IDENTITY])
@@ -291,7 +293,7 @@ class Encoder:
         return (texts[0], first) if texts else None
 
     def _drawn(self, row: dict[str, Any], known: Known) -> Iterable[negatives.Negative]:
-        """Return our negatives of a caption in the order in which they are drawn."""
+        """Return sclip's own negatives of a caption in drawing order."""
         loss = self._config.loss
         visit, most = self._visit(row), loss.negatives_per_caption
         if loss.negatives == "shuffle":
@@ -312,7 +314,7 @@ class Encoder:
 
 
 def _is_unread(negative: negatives.Negative) -> bool:
-    """Whether a negative came without a graph; ours may have the same words, and a graph aligned to its caption's."""
+    """Return whether a negative is foreign and lacks a graph. An own negative of the same words keeps its graph."""
     return negative.kind == "foreign" and not negative.graph.objects
 
 

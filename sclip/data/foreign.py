@@ -1,12 +1,12 @@
-"""Read what came with captions: false ones, other wordings and graphs, by a person or a language model.
+"""Read foreign texts: false captions, other wordings and scene graphs that a data set supplies with its captions.
 
-They are used as they are (method, 9). A field may hold a text, a list of texts, an object with a text (`negative`,
-`positive` or `caption`, and perhaps its `graph`), or a mapping. The keys of a mapping are captions, or parts of them
-that its values replace. Where a sample has several captions, the field is a mapping, or a list with an entry for each.
+People or language models wrote them; sclip does not check their meaning (method, 9). A field may hold a text, a list of
+texts, an object with a text (`negative`, `positive` or `caption`, and optionally its `graph`), or a mapping. The keys
+of a mapping are captions or parts of captions; its values replace them. If a sample has several captions, the field
+must be a mapping, or a list with one entry per caption.
 
-The published layouts are such fields: `neg_caption` of NegCLIP, `enhanced` of DeGLA, the four `.._aug_caption` of
-CE-CLIP, the member `.neg_caption` of TripletCLIP, `swap_negatives`, `negative_components` and `paraphrased_caption` of
-CS-CLIP.
+Published layouts with such fields: `neg_caption` of NegCLIP, `enhanced` of DeGLA, the four `.._aug_caption` of CE-CLIP,
+the member `.neg_caption` of TripletCLIP; `swap_negatives`, `negative_components`, `paraphrased_caption` of CS-CLIP.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from sclip.data.caption_text import MAX_CAPTION_BYTES, caption_lines, cleaned
 from sclip.scenegraph import SceneGraph
 
 _TEXT_KEYS = ("negative", "positive", "caption")
-"""Of an object that is one text."""
+"""Keys of an object, any of which may hold its text."""
 _LETTER = re.compile(r"\w")
 _MOST_TEXTS = 1000
-"""False captions, or other wordings, of one caption."""
+"""Maximum false captions, or other wordings, of one caption; more are ignored."""
 
 
 class ForeignText(NamedTuple):
-    """A false caption or another wording, and its graph where that came too."""
+    """A false caption or another wording, with its graph if the data set supplies one."""
 
     text: str
     graph: dict[str, Any] | None = None
@@ -39,22 +39,22 @@ class ForeignText(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """What came with one caption."""
+    """The foreign texts and the foreign graph of one caption."""
 
     negatives: tuple[ForeignText, ...] = ()
     positives: tuple[ForeignText, ...] = ()
     graph: dict[str, Any] | None = None
-    """`SceneGraph.to_json`."""
+    """Graph of the caption itself, in the form of `SceneGraph.to_json`."""
 
     def to_bytes(self) -> bytes | None:
-        """Return it as JSON; None where nothing came."""
+        """Return this as JSON; None if it is empty."""
         if self == NOTHING:
             return None
         return json.dumps([self.negatives, self.positives, self.graph]).encode()
 
     @classmethod
     def from_bytes(cls, content: bytes | None) -> Foreign:
-        """Return what `to_bytes` wrote."""
+        """Return the value that `to_bytes` wrote."""
         if not content:
             return cls()
         *texts, graph = json.loads(content)
@@ -66,7 +66,7 @@ NOTHING = Foreign()
 
 
 class Place(NamedTuple):
-    """A caption, and which one it is of all that the fields of its sample hold, blank ones among them."""
+    """A caption and its index among all captions of its sample, including blank ones."""
 
     caption: str
     number: int
@@ -76,40 +76,40 @@ def read_foreign(
     fields: Mapping[str, Any], unread: Mapping[str, str], captions: Sequence[Place], count: int, data: DataConfig,
     counts: Counter[str],
 ) -> tuple[tuple[Foreign, ...], str]:  # fmt: skip
-    """Return what came with each caption, and why a field cannot be read; without a fault an empty text.
+    """Return the foreign texts of each caption, and why a field cannot be read (empty if all can).
 
     Args:
-        fields: of the sample: its .json or its columns, and members by their suffix with a dot before it (bytes).
+        fields: values of the sample's .json or columns, by name, and its members (bytes), by suffix with a leading dot.
         unread: why a member could not be read, by its suffix as in `fields`.
-        captions: clean ones.
-        count: number of captions, with the blank ones.
-        data: names the fields.
-        counts: counted up by what is left out, and by the fields that the sample has not.
+        captions: the clean captions.
+        count: number of captions, including blank ones.
+        data: config that names the fields.
+        counts: incremented for texts that are left out, for unreadable fields and for missing fields.
     """
-    found: dict[str, list[list[Any]]] = {}
+    texts_by_key: dict[str, list[list[Any]]] = {}
     faults = []
     for key, names in data.foreign_fields.items():
-        found[key] = [[] for _ in captions]
-        there = [name for name in names if name in unread or fields.get(name) is not None]
-        if not there:
+        texts_by_key[key] = [[] for _ in captions]
+        present = [name for name in names if name in unread or fields.get(name) is not None]
+        if not present:
             counts[f"samples without {', '.join(names)}"] += 1
-        for name in there:
+        for name in present:
             try:
                 if name in unread:
                     raise ValueError(unread[name])
                 value = _value(fields[name])
-                read: Sequence[list[Any]] = (
+                read_texts: Sequence[list[Any]] = (
                     _graphs(value, captions) if key == "graphs_field" else _spread(value, captions, count)
                 )
             except (ValueError, RecursionError) as error:
                 faults.append(f"{name}: {error}")
                 counts[f"samples with a {name} that cannot be read"] += 1
                 continue
-            for held, more in zip(found[key], read, strict=True):
-                held.extend(more)
+            for texts, added in zip(texts_by_key[key], read_texts, strict=True):
+                texts.extend(added)
     foreign = []
     for place, (caption, _) in enumerate(captions):
-        of_caption = {key: read[place] for key, read in found.items()}
+        of_caption = {key: read_texts[place] for key, read_texts in texts_by_key.items()}
         negatives, positives = (
             _kept(caption, of_caption.get(f"{kind}_field", ()), kind, counts)
             for kind in ("negatives", "positives")
@@ -123,7 +123,7 @@ def _value(value: Any) -> Any:
 
 
 def _spread(value: Any, captions: Sequence[Place], count: int) -> list[list[ForeignText]]:
-    """Return the texts of a field for each caption. Raises ValueError where the value has none of the forms."""
+    """Return the texts of a field for each caption. Raises ValueError if the value has none of the allowed forms."""
     if isinstance(value, dict) and not _is_text(value):
         entries = [value] * count
     elif count == 1:
@@ -138,7 +138,7 @@ def _spread(value: Any, captions: Sequence[Place], count: int) -> list[list[Fore
 
 
 def _texts(entry: Any, caption: str) -> Iterator[ForeignText]:
-    """Yield the texts that an entry has for a caption, as they are."""
+    """Yield the texts of an entry for a caption, not yet cleaned."""
     if isinstance(entry, str):
         yield ForeignText(entry)
     elif isinstance(entry, list):
@@ -157,15 +157,15 @@ def _texts(entry: Any, caption: str) -> Iterator[ForeignText]:
 
 
 def _with(caption: str, part: str, others: Any) -> Iterator[ForeignText]:
-    """Yield the caption with each other text in the place of a part, which may be all of it."""
+    """Yield the caption with one part, or all of it, replaced by each of the other texts."""
     if isinstance(others, dict) and not _is_text(others):
         raise ValueError("a mapping in a mapping")
-    found = re.search(rf"(?<!\w){re.escape(part.strip())}(?!\w)", caption) if part.strip() else None
+    match = re.search(rf"(?<!\w){re.escape(part.strip())}(?!\w)", caption) if part.strip() else None
     for other in _texts(others, caption):
-        if found and found.span() == (0, len(caption)):
+        if match and match.span() == (0, len(caption)):
             yield other
-        elif found:
-            yield ForeignText(caption[: found.start()] + other.text.strip() + caption[found.end() :])
+        elif match:
+            yield ForeignText(caption[: match.start()] + other.text.strip() + caption[match.end() :])
 
 
 def _is_text(entry: dict[str, Any]) -> bool:
@@ -175,11 +175,11 @@ def _is_text(entry: dict[str, Any]) -> bool:
 def _kept(
     caption: str, texts: Sequence[ForeignText], kind: str, counts: Counter[str]
 ) -> tuple[ForeignText, ...]:
-    """Return the texts, clean and each once; count those that are empty or their caption itself."""
+    """Return the clean texts, each once. Drop and count texts that are empty, too long or equal to the caption."""
     kept: dict[str, ForeignText] = {}
     for text, graph in texts:
         clean = cleaned(text)[0]
-        if not _LETTER.search(clean):  # "###" stands for none in CE-CLIP's files
+        if not _LETTER.search(clean):  # CE-CLIP's files write "###" for a missing text
             counts[f"empty {kind}"] += 1
         elif clean.casefold() == caption.casefold():
             counts[f"{kind} equal to their caption"] += 1
@@ -193,11 +193,11 @@ def _kept(
 
 
 def _storable(text: str) -> str:
-    return text.encode(errors="replace").decode()  # JSON can spell lone surrogates
+    return text.encode(errors="replace").decode()  # JSON can encode lone surrogates
 
 
 def _graphs(value: Any, captions: Sequence[Place]) -> list[list[dict[str, Any]]]:
-    """Return the graph of each caption, among those of a sample, by the caption that it names."""
+    """Return for each caption a list with the graph that names this caption, or an empty list."""
     graphs = value if isinstance(value, list) else [value]
     if isinstance(value, dict) and "objects" not in value:
         graphs = list(value.values())
@@ -210,7 +210,7 @@ def _graphs(value: Any, captions: Sequence[Place]) -> list[list[dict[str, Any]]]
 
 
 def _graph(value: Any, caption: Any) -> dict[str, Any]:
-    """Return a graph of a caption in `SceneGraph.to_json`'s form. Raises ValueError where it has another."""
+    """Return a graph in `SceneGraph.to_json`'s form. Raises ValueError unless it is a valid graph of the caption."""
     try:
         graph = SceneGraph.from_json(value)
         numbers = [a.object for a in graph.attributes]
@@ -243,9 +243,9 @@ def _graph(value: Any, caption: Any) -> dict[str, Any]:
 
 
 def _stands_apart(graph: SceneGraph) -> bool:
-    """Whether phrases share no character, and attributes none with a name, with another's phrase or with each other.
+    """Return whether no phrases overlap, and no attribute overlaps its object's name, another phrase or attribute.
 
-    One word may be said of several objects. Of other graphs our negatives would exchange words with themselves.
+    One word may be an attribute of several objects. With overlaps, negatives could exchange words with themselves.
     """
     phrases = sorted(obj.phrase for obj in graph.objects)
     if any(one[1] > other[0] for one, other in pairwise(phrases)):
@@ -255,5 +255,5 @@ def _stands_apart(graph: SceneGraph) -> bool:
             low, high = obj.span if index == a.object else obj.phrase
             if a.span[0] < high and low < a.span[1]:
                 return False
-    said = sorted({(a.span, a.attribute) for a in graph.attributes})
-    return all(one[1] <= other[0] for (one, _), (other, _) in pairwise(said))
+    attributes = sorted({(a.span, a.attribute) for a in graph.attributes})
+    return all(one[1] <= other[0] for (one, _), (other, _) in pairwise(attributes))

@@ -1,4 +1,4 @@
-"""Draw what a visit trains on of that which came with its caption, and where it stands among ours (method, 9)."""
+"""Draw the foreign texts of a visit, before or after the texts that sclip makes itself (method, 9)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sclip.seeding import uniform
 
 
 class Turn(NamedTuple):
-    """The foreign negatives of one visit, in the order in which they are drawn."""
+    """The foreign negatives of one visit, in drawing order."""
 
     first: list[Negative]
-    """Before ours."""
+    """Drawn before sclip's own negatives."""
     last: list[Negative]
-    """After ours."""
+    """Drawn after sclip's own negatives."""
     alone: bool
-    """Whether none of ours is drawn."""
+    """Whether the visit uses no negatives of sclip's own."""
 
     def with_ours(self, ours: Iterable[Negative]) -> Iterator[Negative]:
-        """Yield all of them in the order in which they are drawn, no caption twice."""
+        """Yield foreign and own negatives in drawing order, no caption twice."""
         seen = set[str]()
         for negative in chain(self.first, ours, self.last):
             text = negative.caption.casefold()
@@ -39,41 +39,41 @@ def order(
     texts: Sequence[ForeignText], window: Window, tokenizer: Tokenizer, purpose: str, seed: int, epoch: int,
     identity: str,
 ) -> list[ForeignText]:  # fmt: skip
-    """Return the texts of one visit in the order in which they are drawn.
+    """Return the texts of one visit in drawing order.
 
-    Those are left out that the text tower reads as it reads the caption.
+    Texts that differ from the caption only beyond the text tower's context are left out.
     """
     caption = window.graph.caption
     read = caption[: window.end]
-    told = [
+    distinct = [
         text
         for text in texts
         if window.end == len(caption) or text.text[: tokenizer.read_end(text.text)] != read
     ]
-    return sorted(told, key=lambda text: uniform(purpose, seed, epoch, f"{identity}\x1f{text.text}"))
+    return sorted(distinct, key=lambda text: uniform(purpose, seed, epoch, f"{identity}\x1f{text.text}"))
 
 
 def is_first(config: Config, purpose: str, epoch: int, identity: str) -> bool:
-    """Tell whether what came is drawn before ours in this visit (data.foreign_share)."""
+    """Return whether this visit draws foreign texts before sclip's own (data.foreign_share)."""
     return uniform(f"{purpose} first", config.run.seed, epoch, identity) < config.data.foreign_share
 
 
 def turn(
     texts: Sequence[ForeignText], window: Window, tokenizer: Tokenizer, config: Config, epoch: int, identity: str
 ) -> Turn:  # fmt: skip
-    """Return the foreign negatives of a visit; the graph of one that came without is empty."""
+    """Return the foreign negatives of a visit. A negative without a foreign graph has an empty graph."""
     purpose = "foreign negative"
     ordered = order(texts, window, tokenizer, purpose, config.run.seed, epoch, identity)
-    found = [
-        Negative(of.text, "foreign", ("", ""), 0.0, True, graph_of(of) or SceneGraph(of.text))
-        for of in ordered
+    drawn = [
+        Negative(text.text, "foreign", ("", ""), 0.0, True, graph_of(text) or SceneGraph(text.text))
+        for text in ordered
     ]
-    alone = config.loss.negatives == "foreign" or (bool(found) and config.data.foreign_share == 1)
+    alone = config.loss.negatives == "foreign" or (bool(drawn) and config.data.foreign_share == 1)
     if alone or is_first(config, purpose, epoch, identity):
-        return Turn(found, [], alone)
-    return Turn([], found, alone)
+        return Turn(drawn, [], alone)
+    return Turn([], drawn, alone)
 
 
 def graph_of(text: ForeignText) -> SceneGraph | None:
-    """Return the graph that came with a text, if one did."""
+    """Return the graph that the data set supplies with a text, if any."""
     return SceneGraph.from_json(text.graph) if text.graph else None

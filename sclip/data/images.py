@@ -1,9 +1,9 @@
-"""Decode pictures into uint8 crops, or set them aside; no other module decodes one.
+"""Decode images into uint8 crops, or reject them. No other module decodes images.
 
-The crop is drawn from the header alone; then a JPEG is decoded at the smallest of its built-in scales at which that
-crop still has the pixels wanted (`Image.draft`), and only the crop is converted, resized and turned upright. Pillow
-decodes; torch resizes, as its bicubic on uint8 is Pillow's with vector instructions (0.02 of 255 apart). A crop of
-224 from COCO's photographs takes 2.9 ms instead of 5.6 with a whole decode and Pillow's resize, one core.
+The crop box is drawn after reading only the header. A JPEG is then decoded at its smallest built-in scale that gives
+the crop enough pixels (`Image.draft`), and only the crop is converted, resized and turned upright. Pillow decodes;
+torch resizes: its bicubic filter for uint8 is a vectorized version of Pillow's (they differ by 0.02 of 255). A crop of
+224 pixels from a COCO photograph takes 2.9 ms on one core, against 5.6 ms with a full decode and Pillow's resize.
 Pixels stay uint8 until they are on the training device.
 """
 
@@ -23,36 +23,36 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
-"""Larger pictures are refused before decoding: 8,000 x 8,000 is 256 MB in memory, and no photograph of a corpus."""
+"""Larger images are rejected before decoding. 8,000 x 8,000 takes 256 MB of memory; no corpus photograph has it."""
 MIN_SIDE = 8
-"""Pictures with a shorter side are set aside: trackers' pixels and rules, which show nothing of a caption."""
+"""Images with a shorter side are rejected: tracking pixels and ruled lines, which show nothing that a caption says."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-"""Whatever the member's name says. Pillow knows many more, and hands some of them to other programs (EPS)."""
+"""Accepted formats, whatever the member's suffix. Pillow has many more, and passes some to other programs (EPS)."""
 _ORIENTATION = 0x0112
 _STORED: dict[int, tuple[bool, bool, bool]] = {
     2: (False, True, False), 3: (False, True, True), 4: (False, False, True), 5: (True, False, False),
     6: (True, False, True), 7: (True, True, True), 8: (True, True, False),
 }  # fmt: skip
-"""How an upright picture is stored under each EXIF orientation: x and y exchanged, then x, y counted backwards."""
+"""How each EXIF orientation stores an upright image: whether x and y are exchanged, x is mirrored, y is mirrored."""
 
 _Box = tuple[int, int, int, int]
 
 
 class ImageError(ValueError):
-    """Bytes that are no picture we train on; the message says why."""
+    """An image that cannot be used for training; the message says why."""
 
 
 def image_digest(image: bytes) -> int:
-    """Return an unsigned 63-bit digest of an encoded image: copies have the same, whatever their keys."""
+    """Return an unsigned 63-bit digest of an encoded image. Byte-identical copies have equal digests."""
     return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest()) >> 1
 
 
 def open_image(image: bytes) -> Image.Image:
-    """Return a picture of which the header alone is read, and no pixel decoded; `size` is as stored.
+    """Open an image and read only its header. The result's `size` is the stored one, before turning it upright.
 
-    Raises ImageError for bytes that are no picture of a format above, for animations and measurements, and for
-    pictures over MAX_PIXELS or under MIN_SIDE.
+    Raises ImageError for bytes in none of the accepted formats, for animations and TIFF measurements, and for images
+    above MAX_PIXELS or below MIN_SIDE.
     """
     with _image_errors():
         picture = Image.open(io.BytesIO(image), formats=_FORMATS)
@@ -61,7 +61,7 @@ def open_image(image: bytes) -> Image.Image:
             raise ImageError(f"{width} x {height} pixels, more than {MAX_PIXELS}")
         if min(width, height) < MIN_SIDE:
             raise ImageError(f"{width} x {height} pixels, less than {MIN_SIDE} on a side")
-        # A JPEG with more pictures (MPO) is a phone's: the first is the photograph, others its depth or light.
+        # Phones write JPEGs of several images (MPO): the first is the photograph, others hold its depth or light.
         frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
         if frames > 1:
             raise ImageError(f"{frames} frames: which one the caption means is not known")
@@ -71,11 +71,11 @@ def open_image(image: bytes) -> Image.Image:
 
 
 def random_crop(image: bytes, size: int, scale: tuple[float, float], rng: random.Random) -> NDArray[Any]:
-    """Return a random resized crop of the upright picture, uint8 [3, size, size] (method, 5).
+    """Return a random resized crop of the upright image, uint8 [3, size, size] (method, 5).
 
-    The crop keeps a share of the area drawn from `scale` and an aspect ratio drawn from 3/4 .. 4/3 (log
-    uniform), as torchvision's RandomResizedCrop does; there is no flip, which would make "left of" false. A scale of
-    (1, 1) gives the centre square of `centre_crop`. Raises ImageError as `open_image`, and for what is truncated.
+    The crop's share of the area is drawn from `scale`, and its aspect ratio from 3/4 to 4/3 (log-uniform), as in
+    torchvision's RandomResizedCrop. There is no flip, because a flip would make "left of" false. A scale of (1, 1)
+    gives the center square of `centre_crop`. Raises ImageError as `open_image` does, and for truncated images.
     """
     if scale == (1.0, 1.0):
         return centre_crop(image, size)
@@ -83,9 +83,9 @@ def random_crop(image: bytes, size: int, scale: tuple[float, float], rng: random
 
 
 def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
-    """Return the centre square of the upright picture scaled to uint8 [3, size, size], as CLIP evaluates.
+    """Return the center square of the upright image, scaled to uint8 [3, size, size] as in CLIP's evaluation.
 
-    Raises ImageError as `random_crop`; of an open picture, which stays as it is, only where its pixels cannot be read.
+    Raises ImageError as `random_crop` does. For an open image, which stays unmodified, only unreadable pixels raise.
     """
     if isinstance(image, bytes):
         return _crop(open_image(image), size, _centred)
@@ -95,23 +95,23 @@ def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
 
 
 def thumbnail(image: bytes, side: int) -> Image.Image:
-    """Return the whole upright picture as RGB, no side longer than `side` pixels, to be looked at.
+    """Return the whole upright image as RGB for display, with no side longer than `side` pixels.
 
-    Raises ImageError as `random_crop`.
+    Raises ImageError as `random_crop` does.
     """
     picture = open_image(image)
     exchanged, mirrored_x, mirrored_y = _STORED.get(_orientation(picture), (False, False, False))
     with _image_errors():
         picture.draft("RGB", (side, side))
-        shown = _rgb(picture)
-        shown.thumbnail((side, side))
-    for turned, how in (
+        thumb = _rgb(picture)
+        thumb.thumbnail((side, side))
+    for is_needed, transpose in (
         (mirrored_x, Image.Transpose.FLIP_LEFT_RIGHT),
         (mirrored_y, Image.Transpose.FLIP_TOP_BOTTOM),
         (exchanged, Image.Transpose.TRANSPOSE),
     ):
-        shown = shown.transpose(how) if turned else shown
-    return shown
+        thumb = thumb.transpose(transpose) if is_needed else thumb
+    return thumb
 
 
 def _drawn(width: int, height: int, scale: tuple[float, float], rng: random.Random) -> _Box:
@@ -121,7 +121,7 @@ def _drawn(width: int, height: int, scale: tuple[float, float], rng: random.Rand
         w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
             break
-    else:  # no such crop fits: the largest one within the ratios, as torchvision does
+    else:  # no drawn crop fits: take the largest within the ratios, as torchvision does
         w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
     left, top = rng.randint(0, width - w), rng.randint(0, height - h)
     return left, top, left + w, top + h
@@ -134,7 +134,7 @@ def _centred(width: int, height: int) -> _Box:
 
 
 def _crop(picture: Image.Image, size: int, choose: Callable[[int, int], _Box]) -> NDArray[Any]:
-    """Return the box that `choose` takes out of an upright picture of a width and a height."""
+    """Return the crop, uint8 [3, size, size]. `choose` maps width and height of the upright image to a box."""
     width, height = picture.size
     exchanged, mirrored_x, mirrored_y = _STORED.get(_orientation(picture), (False, False, False))
     left, top, right, bottom = choose(height, width) if exchanged else choose(width, height)
@@ -148,7 +148,7 @@ def _crop(picture: Image.Image, size: int, choose: Callable[[int, int], _Box]) -
     scale = max(s for s in (1, 2, 4, 8) if s == 1 or shorter >= s * size)
     with _image_errors():
         if not picture.draft("RGB", (width // scale, height // scale)):
-            scale = 1  # no JPEG
+            scale = 1  # not a JPEG, so decoded at full size
         left, top, right, bottom = (round(edge / scale) for edge in (left, top, right, bottom))
         pixels = _resized(_rgb(picture.crop((left, top, right, bottom))), size)
     if mirrored_x:
@@ -159,22 +159,22 @@ def _crop(picture: Image.Image, size: int, choose: Callable[[int, int], _Box]) -
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation; 1, upright, where there is none or the EXIF data is broken."""
+    """Return the EXIF orientation, or 1 (upright) if it is missing or the EXIF data is broken."""
     if "exif" not in picture.info:
         return 1
     try:
         return int(picture.getexif().get(_ORIENTATION, 1))
-    except Exception:  # as many as a parser of foreign bytes raises; the picture itself may be sound
+    except Exception:  # a parser of untrusted bytes may raise anything; the image itself may be sound
         return 1
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    """Return the picture as RGB, what is transparent on white."""
+    """Return the image as RGB, with transparent areas on white."""
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
-    if picture.mode.startswith("I;16"):  # convert() clips 16 bits to 8, which makes them white
+    if picture.mode.startswith("I;16"):  # convert() would clip 16-bit values to 255, which is white
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.has_transparency_data:  # the colour of a transparent pixel is anything, mostly black
+    if picture.has_transparency_data:  # the color stored in a transparent pixel is arbitrary, mostly black
         ground = Image.new("RGBA", picture.size, "white")
         ground.alpha_composite(picture.convert("RGBA"))
         return ground.convert("RGB")
@@ -182,7 +182,7 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 
 def _resized(picture: Image.Image, size: int) -> NDArray[Any]:
-    """Return an RGB picture, antialiased, as uint8 [3, size, size]."""
+    """Return an RGB image resized with antialiasing, as uint8 [3, size, size]."""
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
     scaled = torch.nn.functional.interpolate(pixels, (size, size), mode="bicubic", antialias=True)
     crop: NDArray[Any] = scaled[0].numpy()
@@ -191,15 +191,15 @@ def _resized(picture: Image.Image, size: int) -> NDArray[Any]:
 
 @contextmanager
 def _image_errors() -> Iterator[None]:
-    """Raise every error of Pillow in the block as ImageError."""
+    """Convert every error that Pillow raises in the block into ImageError."""
     try:
         yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"more than {MAX_PIXELS} pixels: {error}") from None
-    except UnidentifiedImageError:  # its text names an address in memory
+    except UnidentifiedImageError:  # its message contains a memory address
         formats = ", ".join(_FORMATS)
         raise ImageError(f"not a readable image: none of {formats}, or broken at its start") from None
-    except Exception as error:  # what its many decoders raise: OSError, SyntaxError, struct.error
+    except Exception as error:  # decoders raise many types: OSError, SyntaxError, struct.error
         raise ImageError(f"not a readable image: {error or type(error).__name__}") from None

@@ -1,6 +1,6 @@
-"""Cut the names of a tar's members into keys and suffixes, and spell suffixes for messages.
+"""Split member names of a tar into keys and suffixes, and format suffixes for messages.
 
-webdataset's rule is the first dot of a name. `data.key_ends_at=last_dot` reads tars whose keys have dots.
+webdataset splits at the first dot of a name. Use `data.key_ends_at=last_dot` for tars whose keys contain dots.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 from sclip.config import DataConfig
 
 IMAGE_SUFFIXES = DataConfig.image_suffixes
-"""Suffixes of pictures, in folders as well as in tars."""
+"""Suffixes of images, in folders and in tars."""
 ANNOTATION_SUFFIX = "graph.json.gz"
-"""Member suffix of a sample's graphs and negatives (`sclip.data.annotation`)."""
+"""Suffix of the member with a sample's graphs and negatives (`sclip.data.annotation`)."""
 
 _IMAGE_LIKE = frozenset({*IMAGE_SUFFIXES, "jpe", "avif", "heic", "heif", "jp2", "jxl"})
 _TEXT_LIKE = frozenset({*DataConfig.text_suffixes, "text", "caption", "cap"})
@@ -22,17 +22,17 @@ _META = re.compile(r"__[^/]*__($|/)|__MACOSX/")
 
 
 def key_and_suffix(name: str, data: DataConfig) -> tuple[str, str] | None:
-    """Cut the name of a member into its sample's key and its suffix in lower case.
+    """Split a member name into its sample's key and its suffix in lower case.
 
-    Returns None where it belongs to no sample: without a dot, hidden (macOS puts `._x.jpg` beside `x.jpg`), or
-    webdataset's own (`__meta__/..`).
+    Returns None for members of no sample: names without a dot, hidden files (macOS puts `._x.jpg` beside `x.jpg`), and
+    webdataset's own members (`__meta__/..`).
     """
     folder, slash, last = name.rpartition("/")
     if last.startswith(".") or _META.match(name):
         return None
     if data.key_ends_at == "first_dot":
         stem, dot, suffix = last.partition(".")
-    elif last.lower().endswith(f".{ANNOTATION_SUFFIX}"):  # it has dots itself
+    elif last.lower().endswith(f".{ANNOTATION_SUFFIX}"):  # this suffix contains dots
         stem, dot, suffix = last[: -len(ANNOTATION_SUFFIX) - 1], ".", ANNOTATION_SUFFIX
     else:
         stem, dot, suffix = last.rpartition(".")
@@ -40,24 +40,24 @@ def key_and_suffix(name: str, data: DataConfig) -> tuple[str, str] | None:
 
 
 def name_inside(name: str) -> str:
-    """Return the name of a member below the root of its tar: of `./x`, `/x` (`tar -P`) and a Windows path too."""
+    """Return a member name relative to the root of its tar, also for `./x`, `/x` (`tar -P`) and Windows paths."""
     return _ROOT.sub("", name.replace("\\", "/"))
 
 
 def is_image_like(suffix: str) -> bool:
-    """Tell whether the end of a suffix is one that images have."""
+    """Return whether the last part of a suffix is common for images."""
     return suffix.rpartition(".")[2] in _IMAGE_LIKE
 
 
 def is_text_like(suffix: str) -> bool:
-    """Tell whether the end of a suffix is one that texts have."""
+    """Return whether the last part of a suffix is common for texts."""
     return suffix.rpartition(".")[2] in _TEXT_LIKE
 
 
 def without_numbers(suffix: str) -> str:
-    """Return a suffix as it is counted, `.N.jpg` for 00017.jpg: frames of a video have one each.
+    """Return a suffix with its digits replaced, `.N.jpg` for 00017.jpg, so that video frames count as one suffix.
 
-    It is short and printable, whatever bytes the tar has for it.
+    The result is short and printable, whatever bytes the name contains.
     """
     front, dot, end = suffix.rpartition(".")
     counted = f".{re.sub(r'[0-9]+', 'N', front)}{dot}{end}".encode(errors="backslashreplace").decode()

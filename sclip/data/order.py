@@ -1,19 +1,17 @@
-"""The order of a run's rows, as a pure function of its seed, its shards' recorded counts, `data.open_shards` and batch.
+"""Define the order of a run's rows: a pure function of seed, recorded shard counts, `data.open_shards` and batch size.
 
-An epoch's visits are cut into rounds. In a round they are dealt to at most `open_shards` tracks of nearly equal
-length, and the rows of all tracks are interleaved so that they end together: any stretch of the order takes its part
-from every track, within a row. That gives one sequence of places, and step t trains on the places t * batch ..
-(t + 1) * batch - 1. So a step's rows are the same for any number of workers and after any crash, and the position in a
-checkpoint is the number of its step.
+An epoch's visits, each to one shard, are split into rounds. A round deals its visits to at most `open_shards` tracks of
+nearly equal length and interleaves the rows of all tracks so that the tracks end together: any stretch of the order has
+a proportional share of every track, within one row. The result is one sequence; a row's position in it is its place.
+Step t trains on the places t * batch to (t + 1) * batch - 1. A step therefore has the same rows for any number of
+workers and after any crash, and a checkpoint stores its position as the step number alone.
 
-A row is known by its entry in the schedule and its ordinal: its place in the order in which the reader of that visit
-mixes the rows of the shard (`mixed`). A place whose row does not exist, cannot be read or is filtered stays empty. Rows
-that a shard holds beyond its recorded count are no part of the order until the readers have found them; then they
-follow as one more round, from the first step after all others on.
+A row is identified by its schedule entry and its ordinal: its index in the order in which the reader of that visit
+shuffles the shard (`mixed`). A place stays empty if its row does not exist, is unreadable or is filtered. Rows beyond a
+shard's recorded count join the order only once readers find them; they form one extra round after all other steps.
 
-Which worker reads which rows is no part of the order: `Round.share` deals a round to any number of workers.
-
-This module needs the standard library alone.
+The order does not say which worker reads which rows: `Round.share` deals a round to any number of workers.
+This module needs only the standard library.
 """
 
 from __future__ import annotations
@@ -29,17 +27,17 @@ from typing import NamedTuple, TypeVar
 from sclip.data.schedule import Schedule
 
 _DEPTH = 4
-"""Visits of a track in a round: tracks of several shards differ less in length than shards do."""
+"""Visits per track in a round. Tracks of several shards differ less in length than single shards."""
 _TOLERANCE = 0.02
-"""Share by which the workers' rows of a round may differ; beyond it, several workers read a track's rows in turns."""
+"""Share by which the workers' row counts in a round may differ. Beyond it, several workers take turns on a track."""
 _FIRST_MIXED = 8
-"""Samples of a shard that are mixed at its beginning; more from there on, so that the first rows come soon."""
+"""Buffer size of `mixed` at the start of a shard. The buffer grows from there, so that the first rows come soon."""
 
 _T = TypeVar("_T")
 
 
 class Part(NamedTuple):
-    """Rows of one visit, ordinals `start` to `stop - 1`."""
+    """The rows of one visit with ordinals `start` to `stop - 1`."""
 
     entry: int
     start: int
@@ -47,7 +45,7 @@ class Part(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What one worker reads of a track: the rows whose number modulo `split` is one of `turns`."""
+    """The rows of a track that one worker reads: those whose number modulo `split` is in `turns`."""
 
     track: int
     split: int
@@ -56,28 +54,28 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """Visits whose rows are interleaved."""
+    """A group of visits whose rows are interleaved."""
 
     first: int
-    """Place of its first row."""
+    """Place of the round's first row."""
     tracks: tuple[tuple[Part, ...], ...]
-    """Parts of each track, one after the other; none is empty."""
+    """The parts of each track, in reading order. No track is empty."""
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        """Rows of each track."""
+        """Number of rows of each track."""
         return tuple(sum(part.stop - part.start for part in track) for track in self.tracks)
 
     @cached_property
     def stop(self) -> int:
-        """Place after its last row."""
+        """Place after the round's last row."""
         return self.first + sum(self.lengths)
 
     def place(self, track: int, row: int) -> int:
         """Return the place of a row of a track, both numbered from 0.
 
-        Row i of n of track t of T lies at the share (i + (t + 1/2) / T) / n of the round, and rows are placed by that,
-        equal ones by their tracks.
+        Row i (of n) in track t (of T) has the relative position (i + (t + 1/2) / T) / n in the round. Rows are sorted
+        by this position, and ties by track.
         """
         tracks, length = len(self.lengths), self.lengths[track]
         at = 2 * (tracks * row + track) + 1
@@ -87,19 +85,19 @@ class Round:
         )
 
     def row_at(self, track: int, place: int) -> int:
-        """Return the number of a track's rows before a place."""
+        """Return how many rows of a track lie before a place."""
         length, rows = self.lengths[track], self.stop - self.first
         guess, error = (place - self.first) * length // rows, len(self.lengths) * length // rows + 2
-        low, high = (min(max(0, of), length) for of in (guess - error, guess + error))
+        low, high = (min(max(0, bound), length) for bound in (guess - error, guess + error))
         return low + bisect_left(range(low, high), place, key=lambda row: self.place(track, row))
 
     def parts(self, start: int, stop: int) -> Iterator[Part]:
-        """Yield the rows at the places `start` to `stop - 1`, in no order."""
+        """Yield the rows at the places `start` to `stop - 1`, in no particular order."""
         for track in range(len(self.tracks)):
             yield from self.track_parts(track, self.row_at(track, start), self.row_at(track, stop))
 
     def track_parts(self, track: int, start: int, stop: int | None = None) -> Iterator[Part]:
-        """Yield the rows `start` to `stop - 1` of a track; by default to its end."""
+        """Yield the rows `start` to `stop - 1` of a track. By default, `stop` is its end."""
         before, stop = 0, self.lengths[track] if stop is None else stop
         for entry, first, last in self.tracks[track]:
             shift = first - before
@@ -108,16 +106,16 @@ class Round:
                 yield Part(entry, max(first, start + shift), min(last, stop + shift))
 
     def share(self, worker: int, world_size: int) -> list[Share]:
-        """Return what a worker reads of each track that it reads of."""
+        """Return the worker's share of each track that it reads from."""
         shares = []
         for track, workers in enumerate(_readers(self.lengths, world_size)):
             if worker in workers:
-                turns = tuple(turn for turn, of in enumerate(workers) if of == worker)
+                turns = tuple(turn for turn, owner in enumerate(workers) if owner == worker)
                 shares.append(Share(track, len(workers), turns))
         return shares
 
     def rows_of_workers(self, world_size: int, start: int, stop: int) -> list[int]:
-        """Return how many of the rows at the places `start` to `stop - 1` each worker reads."""
+        """Return how many rows at the places `start` to `stop - 1` each worker reads."""
         rows = [0] * world_size
         for track, workers in enumerate(_readers(self.lengths, world_size)):
             low, high = self.row_at(track, start), self.row_at(track, stop)
@@ -127,16 +125,17 @@ class Round:
 
 
 def _in_turn(rows: int, split: int, turn: int) -> int:
-    """Return how many of the numbers below `rows` are `turn` modulo `split`."""
+    """Return how many numbers n in 0 .. rows - 1 have n % split == turn."""
     return (rows - turn + split - 1) // split
 
 
 @lru_cache(maxsize=4)
 def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...], ...]:
-    """Return the workers that read each track, in turns where they are several.
+    """Return the workers that read each track. Several workers of one track take turns.
 
-    The shortest tracks have one worker each, as many for every worker; the others are split among so few workers that
-    all of them read as many rows, within `_TOLERANCE`. Of all such ways it is the one that reads the fewest rows twice.
+    The shortest tracks have one worker each, and every worker has the same number of them. The others have 1, 2, 4, ..
+    workers each, so that the workers' row counts agree within `_TOLERANCE`. Since each worker of a track reads all of
+    its rows, the function picks the assignment in which the fewest rows are read.
     """
     shortest = sorted(range(len(lengths)), key=lambda track: (lengths[track], track))
     best: tuple[int, list[list[int]]] | None = None
@@ -159,7 +158,7 @@ def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...]
 def _dealt_to(
     lengths: Sequence[int], splits: Mapping[int, int], world_size: int
 ) -> tuple[list[list[int]], bool]:
-    """Return the worker of each turn of every track, dealt by their rows, and whether the workers' rows are as many."""
+    """Assign every turn of every track to the least loaded worker; also return whether the loads are even."""
     readers = [[0] * splits.get(track, 1) for track in range(len(lengths))]
     turns = [
         (-_in_turn(length, len(of), turn), track, turn)
@@ -176,41 +175,41 @@ def _dealt_to(
 
 @dataclass(frozen=True)
 class Order:
-    """The order of a run."""
+    """The order of a run's rows."""
 
     schedule: Schedule
     counts: tuple[tuple[int, ...], ...]
-    """Recorded samples of each shard of each source."""
+    """Recorded sample count of each shard of each source."""
     open_shards: int
     batch_size: int
-    """Places of a step, over all workers."""
+    """Places per step, over all workers."""
     beyond: Mapping[int, int] = field(default_factory=dict)
-    """By entry, the rows that readers have found beyond the recorded count."""
+    """Number of rows beyond the recorded count that readers found, by entry."""
 
     @cached_property
     def recorded(self) -> int:
-        """Places of the rows that are recorded."""
+        """Number of places for recorded rows."""
         return self.schedule.samples(self.counts)
 
     @property
     def recorded_steps(self) -> int:
-        """Steps of the rows that are recorded."""
+        """Number of steps for recorded rows."""
         return -(-self.recorded // self.batch_size)
 
     @property
     def steps(self) -> int:
-        """Steps of all rows."""
+        """Number of steps for all rows, including those beyond the recorded counts."""
         return self.recorded_steps - (-sum(self.beyond.values()) // self.batch_size)
 
     def count(self, entry: int) -> int:
-        """Return the recorded rows of an entry."""
+        """Return the recorded row count of an entry."""
         visit = self.schedule.visit(entry)
         return self.counts[visit.source][visit.shard]
 
     def rounds(self, step: int = 0, first: int = 0, stop: int | None = None) -> Iterator[tuple[int, Round]]:
-        """Yield the rounds `first` to `stop - 1` that hold rows of a step or of one after it, each with its number."""
+        """Yield (number, round) for the rounds `first` to `stop - 1` that hold rows of step `step` or later."""
         place, in_epoch, epochs = step * self.batch_size, self._rounds_of_epoch, self.schedule.epochs
-        # Thousands of read tasks ask for a few rounds each: the visits of one epoch are walked, not those of the run.
+        # Thousands of read tasks ask for a few rounds each, so this walks the visits of one epoch, not of the run.
         epoch = first // in_epoch
         if not epoch:
             epoch = min(epochs, place * epochs // max(1, self.recorded))
@@ -234,12 +233,12 @@ class Order:
 
     @property
     def num_rounds(self) -> int:
-        """Rounds of the run."""
+        """Number of rounds in the run."""
         return self.schedule.epochs * self._rounds_of_epoch + any(self.beyond.values())
 
     @property
     def _visits(self) -> int:
-        """Visits of a round."""
+        """Number of visits in a round."""
         return self.open_shards * _DEPTH
 
     @property
@@ -247,11 +246,11 @@ class Order:
         return max(1, sum(self.schedule.shards) // self._visits)
 
     def _recorded_before(self, epoch: int) -> int:
-        """Return the recorded rows of the epochs before one."""
+        """Return the recorded row count of all epochs before `epoch`."""
         return self.schedule.samples(self.counts, epoch * sum(self.schedule.shards))
 
     def _entries(self, number: int) -> range:
-        """Return the entries of a round; the last one of an epoch also has those that make no round of their own."""
+        """Return the entries of a round. An epoch's last round also takes the entries too few for another round."""
         shards = sum(self.schedule.shards)
         in_epoch = self._rounds_of_epoch
         epoch, of_epoch = divmod(number, in_epoch)
@@ -259,7 +258,7 @@ class Order:
         return range(epoch * shards + of_epoch * self._visits, epoch * shards + stop)
 
     def _dealt(self, parts: Iterable[Part]) -> tuple[tuple[Part, ...], ...]:
-        """Return tracks of nearly equal length: the longest part goes first, each to the shortest track so far."""
+        """Deal parts to tracks of nearly equal length: the longest part first, each to the shortest track so far."""
         parts = sorted(parts, key=lambda part: (part.start - part.stop, part.entry))
         tracks: list[list[Part]] = [[] for _ in parts[: self.open_shards]]
         shortest = [(0, track) for track in range(len(tracks))]
@@ -270,7 +269,7 @@ class Order:
         return tuple(tuple(sorted(track)) for track in tracks)
 
     def in_steps(self, step: int = 0) -> Iterator[tuple[int, list[tuple[Round, int, int]]]]:
-        """Yield each step from `step` on, with the stretches of places of the rounds that its rows stand in."""
+        """Yield each step from `step` on, with its places as (round, start, stop) stretches."""
         stretches: list[tuple[Round, int, int]] = []
         for _, round_ in self.rounds(step):
             while (start := max(round_.first, step * self.batch_size)) < round_.stop:
@@ -284,22 +283,21 @@ class Order:
             yield step, stretches
 
     def rows(self, step: int = 0) -> Iterator[tuple[int, list[Part]]]:
-        """Yield each step from `step` on, with its rows."""
+        """Yield each step from `step` on, with its rows as parts."""
         for number, stretches in self.in_steps(step):
             yield number, [part for round_, start, stop in stretches for part in round_.parts(start, stop)]
 
     def rows_of_workers(self, world_size: int, step: int = 0) -> Iterator[list[int]]:
-        """Yield, of each step from `step` on, how many of its places each worker reads."""
+        """Yield, for each step from `step` on, how many of its places each worker reads."""
         for _, stretches in self.in_steps(step):
             rows = [round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches]
             yield list(map(sum, zip(*rows, strict=True)))
 
 
 def mixed(items: Iterable[_T], buffer: int, rng: random.Random) -> Iterator[_T]:
-    """Yield the items in an order that `rng` draws, holding at most `buffer` of them.
+    """Yield the items in an order drawn by `rng`, buffering at most `buffer` items.
 
-    How many are held grows with those that came, so that the order depends on nothing but `buffer` and the number of
-    items.
+    The buffer grows with the number of items read, so the order depends only on `rng`, `buffer` and the item count.
     """
     held: list[_T] = []
     for number, item in enumerate(items):
@@ -311,6 +309,6 @@ def mixed(items: Iterable[_T], buffer: int, rng: random.Random) -> Iterator[_T]:
 
 
 def _draw(held: list[_T], rng: random.Random) -> _T:
-    at = rng.randrange(len(held))
-    held[at], held[-1] = held[-1], held[at]
+    index = rng.randrange(len(held))
+    held[index], held[-1] = held[-1], held[index]
     return held.pop()

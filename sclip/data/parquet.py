@@ -1,8 +1,8 @@
-"""Yield the rows of a Parquet file, each an image and its captions, in the order of the file.
+"""Yield the rows of a Parquet file, each an image with its captions, in file order.
 
-Hugging Face's files (a struct of bytes and path), img2dataset's (a column of bytes) and tables of paths are read. A row
-has no name that is sure to be its own, so its number is its key. Pages are read one by one: memory does not follow the
-size of a row group. What is wrong with the file is a `ParquetError`, apart from what is wrong with the storage.
+The reader accepts Hugging Face's files (a struct of bytes and path), img2dataset's (a column of bytes) and tables of
+paths. No column is sure to be unique, so the row number is the key. Pages are read one by one, so memory does not grow
+with the row group. A defect of the file raises `ParquetError`; a failure of the storage raises `StorageError`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from sclip.storage.retries import StorageError, retry
 from sclip.storage.seekable import SeekableFile
 
 IMAGE_FIELDS = ("image", "image_path", "image_name", "path", "file_name", "filename", "filepath", "file")
-"""Columns that hold images or their paths, in a table of any kind."""
+"""Usual names of columns that hold images or their paths."""
 _CAPTION_FIELDS = ("captions", "caption", "text", "TEXT")
 _STATUS = "status"
-"""Column in which img2dataset says why a row has no image."""
+"""Column where img2dataset records why a row has no image."""
 _BATCH_ROWS = 32
 _BUFFER_BYTES = 2 * 2**20
-"""Bytes of a column that one read asks for."""
+"""Bytes of a column that one read requests."""
 
 
 class ParquetError(ValueError):
-    """A file that is no shard, or not beyond some row; its `args` are those of `sclip.data.sniff.NotATar`."""
+    """A file that is not a readable shard, or only up to some row. `args` are kind, remedy and detail (`NotATar`)."""
 
     def __str__(self) -> str:
         kind, remedy, detail = self.args
@@ -41,7 +41,7 @@ class ParquetError(ValueError):
 
 
 class Fault(Exception):
-    """Why a row is left out; few different texts, so that they can be counted."""
+    """Why a row is left out. The texts are few and fixed, so that they can be counted."""
 
 
 class Row(NamedTuple):
@@ -49,10 +49,10 @@ class Row(NamedTuple):
 
     image: bytes
     captions: dict[str, Any]
-    """What the caption columns hold, by name, the preferred one first."""
+    """Values of the caption columns by name, preferred columns first."""
     fault: str = ""
     foreign: Mapping[str, Any] = MappingProxyType({})
-    """What the columns of data.foreign_fields hold, by name."""
+    """Values of the columns in data.foreign_fields, by name."""
 
 
 class Columns(NamedTuple):
@@ -65,7 +65,7 @@ class Columns(NamedTuple):
     def choose(cls, schema: pa.Schema, data: DataConfig) -> Columns:
         """Return the columns that `data.image_field` and `data.caption_field` name, or else the usual ones.
 
-        Raises ParquetError, with what columns there are, where one of the two is missing.
+        Raises ParquetError, which lists the existing columns, if the image or a caption column is missing.
         """
         image = bytes_column(schema, data.image_field)
         wanted = (data.image_field,) if data.image_field else IMAGE_FIELDS
@@ -73,14 +73,14 @@ class Columns(NamedTuple):
         usual = [name for name in (*_CAPTION_FIELDS, *data.text_suffixes) if name in schema.names]
         captions = tuple(data.caption_fields or (name for name in usual if name != image))
         if not (image and captions and set(captions) <= set(schema.names)):
-            what, key = ("a caption", "caption_field") if image else ("an image", "image_field")
-            kind = f"a Parquet file without {what} column {getattr(data, key)}".rstrip()
+            noun, key = ("a caption", "caption_field") if image else ("an image", "image_field")
+            kind = f"a Parquet file without {noun} column {getattr(data, key)}".rstrip()
             raise ParquetError(f"{kind} among {', '.join(schema.names)}", f"data.{key}=COLUMN names one", "")
         return cls(image, captions)
 
 
 def bytes_column(schema: pa.Schema, chosen: str = "") -> str:
-    """Return the column that holds the images themselves, `chosen` or a usual one; empty where there is none."""
+    """Return the column that holds image bytes: `chosen`, or else a usual name. Empty if there is none."""
     structs = [name for name in schema.names if has_child(schema, name, "bytes")]
     usual = [*IMAGE_FIELDS, *IMAGE_SUFFIXES, *(structs if len(structs) == 1 else [])]
     names = [name for name in ([chosen] if chosen else usual) if name in schema.names]
@@ -88,36 +88,36 @@ def bytes_column(schema: pa.Schema, chosen: str = "") -> str:
 
 
 def image_kind(type_: pa.DataType) -> str:
-    """Return how a column of this type holds images; empty where it holds paths."""
+    """Return "struct" or "bytes" if a column of this type holds image bytes; empty otherwise."""
     is_bytes = pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
     return "struct" if pa.types.is_struct(type_) else "bytes" * is_bytes
 
 
 def has_child(schema: pa.Schema, column: str, name: str) -> bool:
-    """Tell whether a column is a struct with a field of this name."""
+    """Return whether a column is a struct with a field of this name."""
     kind = schema.field(column).type
     return bool(pa.types.is_struct(kind) and kind.get_field_index(name) >= 0)
 
 
 def is_text(schema: pa.Schema, column: str) -> bool:
-    """Tell whether there is such a column and it holds texts."""
+    """Return whether the column exists and holds text."""
     type_ = schema.field(column).type if column in schema.names else pa.null()
     type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
     return type_ in (pa.string(), pa.large_string(), pa.string_view())
 
 
 def is_parquet(url: str) -> bool:
-    """Tell whether a shard is read as Parquet, which its name decides."""
+    """Return whether a shard is read as Parquet. Its extension decides."""
     return parts(url)[0].lower().endswith(".parquet")
 
 
 def rows(url: str, data: DataConfig) -> Iterator[Row]:
-    """Yield the rows of a file. Raises ParquetError where it cannot be read, or not beyond some row; StorageError."""
+    """Yield the rows of a file. Raises StorageError, and ParquetError for a broken file, perhaps after some rows."""
     with opened(url) as file:
         columns = Columns.choose(file.schema_arrow, data)
         foreign = {name for names in data.foreign_fields.values() for name in names}
         names = list({columns.image, *columns.captions, *foreign, _STATUS} & set(file.schema_arrow.names))
-        # One by one: with a broken row group, a batch that spans several would lose the rows of the others.
+        # One group at a time: a batch across groups would lose the intact rows next to a broken group.
         for group in range(file.num_row_groups):
             for batch in file.iter_batches(_BATCH_ROWS, [group], names, use_threads=False):
                 for number in range(batch.num_rows):
@@ -127,7 +127,7 @@ def rows(url: str, data: DataConfig) -> Iterator[Row]:
 
 @contextmanager
 def opened(url: str) -> Iterator[pq.ParquetFile]:
-    """Give the open file. Raises ParquetError and StorageError, also for what is read of it in the block."""
+    """Open a file for the block. Raises ParquetError and StorageError, also for reads inside the block."""
     with closing(SeekableFile(url)) as file:
         try:
             with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, pre_buffer=False) as parquet:
@@ -154,13 +154,13 @@ def _row(url: str, columns: Columns, foreign: Iterable[str], cells: dict[str, pa
 
 
 def parts_of_image(value: Any) -> tuple[bytes | None, Any]:
-    """Return the bytes and the path that a cell of an image column has, each None where it has none."""
+    """Return the bytes and the path in a cell of an image column. Either is None if absent."""
     fields = value if isinstance(value, dict) else {"bytes" if isinstance(value, bytes) else "path": value}
     return fields.get("bytes"), fields.get("path")
 
 
 def _file(url: str, below: str) -> bytes:
-    """Return an image file by its absolute path, or by the path from the folder that the table lies in."""
+    """Read an image file by its absolute path, or by its path relative to the folder of the table."""
     is_remote = "://" in url and not os.path.isabs(below)
     place = sibling(url, below) if is_remote else os.path.join(os.path.dirname(url), below)
 
@@ -177,9 +177,9 @@ def _file(url: str, below: str) -> bytes:
 
 
 def path_below(column: str, name: Any, folder: str = "") -> str:
-    """Return the path of an image from the folder of its table, or an absolute one.
+    """Return the normalized path of an image: absolute, or relative to the folder of its table.
 
-    Raises Fault where `name` is no path, or one that leads out of the folder.
+    Raises Fault if `name` is not a path, or leads out of the folder.
     """
     if name is None or (isinstance(name, str) and not name.strip()):
         raise Fault(f"row without {column}")

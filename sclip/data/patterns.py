@@ -1,4 +1,4 @@
-"""Find the shards that the patterns of `data.shards` name."""
+"""Find the shards that match the patterns in `data.shards`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sclip.storage.retries import concurrently
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
-    """Return the shards that paths or URIs with `*`, `?`, `[..]` and `{000..012}` name, sorted, each once.
+    """Return the shards that paths or URIs with `*`, `?`, `[..]` and `{000..012}` match, sorted, without duplicates.
 
-    Local paths come back absolute, URIs with the credentials and the query that the pattern has; their order does not
-    depend on those, so that a shard keeps its number where they are changed.
+    Local paths become absolute. URIs keep the pattern's credentials and query, but these do not affect the order, so a
+    shard keeps its number when they change.
 
-    A folder stands for the tars in it, and Parquet files are named by `*.parquet`. Raises ShardError naming the pattern
-    that matches nothing or cannot be looked up, ConfigError for several that `::` joins.
+    A folder matches the tars in it; `*.parquet` matches Parquet files. Raises ShardError if a pattern matches nothing
+    or cannot be looked up, and ConfigError if `::` joins several sources.
     """
     urls: set[str] = set()
     for pattern in patterns:
@@ -44,28 +44,28 @@ def expand(patterns: Sequence[str]) -> list[str]:
             matches = list(concurrently(matching_files, names))
         for name, shards in zip(names, matches, strict=True):
             if not shards:
-                of = "" if name == pattern else f" (of {mask(pattern)})"
+                origin = "" if name == pattern else f" (of {mask(pattern)})"
                 with shard_errors():
-                    there = mask(what_is_there(name)) or "name existing tars, for example DIR/*.tar"
-                raise ShardError(f"{mask(name)}{of}: no such shard; {there}")
+                    hint = mask(what_is_there(name)) or "name existing tars, for example DIR/*.tar"
+                raise ShardError(f"{mask(name)}{origin}: no such shard; {hint}")
             urls.update(shards)
     return sorted(urls, key=lambda url: (mask(url), url))
 
 
 def find_shards(patterns: Sequence[str], first: int = 0) -> list[NamedShard]:
-    """Return the shards that patterns name, sorted by their names, each once: under the first pattern that finds it.
+    """Return the named shards that match the patterns, sorted by name. A shard belongs to its first matching pattern.
 
     Args:
-        patterns: as of `expand`.
-        first: number of the first pattern in data.shards.
+        patterns: patterns as for `expand`.
+        first: index of the first pattern in data.shards.
 
-    Raises ShardError as `expand`, and where two shards would have one name.
+    Raises ShardError as `expand` does, and if two shards would have the same name.
     """
     names: dict[str, str] = {}
     for number, pattern in enumerate(patterns, start=first):
         for url in expand([pattern]):
             names.setdefault(url, f"{number}/{path_below(pattern, url)}")
-    name, count = max(Counter(names.values()).items(), key=lambda of: of[1], default=("", 0))
+    name, count = max(Counter(names.values()).items(), key=lambda pair: pair[1], default=("", 0))
     if count > 1:
         raise ShardError(
             f"{mask(patterns[int(name.partition('/')[0]) - first])}: several shards are {name} without credentials and "
@@ -75,23 +75,23 @@ def find_shards(patterns: Sequence[str], first: int = 0) -> list[NamedShard]:
 
 
 def path_below(pattern: str, url: str) -> str:
-    """Return the path of a shard below its pattern's fixed folder, which may move without changing the shard's name.
+    """Return a shard's path below the fixed folder of its pattern. Moving that folder does not change the shard's name.
 
-    The fixed folder ends before the first wildcard or brace. Of a pattern that names one file it is the file's own
-    folder, of one that names a folder that folder. Brackets that stand in the folder's own name are no wildcard.
+    The fixed folder is the part of the pattern before the first wildcard or brace. If the pattern names a single file,
+    it is the file's folder; if the pattern names a folder, it is that folder. Brackets in a folder's name are literal.
     """
     path = _components(url)
     return "/".join(path[_depth(_components(pattern), path) :])
 
 
 def would_name(patterns: Sequence[str], shards: Iterable[str]) -> Callable[[str], bool]:
-    """Return a predicate: whether the patterns that named these shards would name another path too.
+    """Return a predicate that tells whether the patterns of these shards would also match another path.
 
-    Wildcards and folders would; the name of a single file, and names in braces, would not.
+    Patterns with wildcards and folders can match others. A single file name and names in braces cannot.
     """
-    there = {tuple(_components(shard)) for shard in shards}
+    known = {tuple(_components(shard)) for shard in shards}
     names = (_components(name) for pattern in patterns for name in braceexpand.braceexpand(pattern))
-    wide = [name for name in names if tuple(name) not in there]
+    wide = [name for name in names if tuple(name) not in known]
     return lambda url: any(_fits(name, _components(url)) for name in wide)
 
 
@@ -104,7 +104,7 @@ def _fits(name: list[str], path: list[str]) -> bool:
 
 
 def _depth(pattern: list[str], path: list[str]) -> int:
-    """Return how many folders a path has in common with a pattern before its first wildcard."""
+    """Return how many leading folders a path shares with a pattern before the pattern's first wildcard."""
     depth = 0
     for wanted, folder in zip(pattern, path[:-1], strict=False):
         if wanted != folder or "*" in wanted or "?" in wanted:
@@ -114,7 +114,7 @@ def _depth(pattern: list[str], path: list[str]) -> int:
 
 
 def _components(uri: str) -> list[str]:
-    """Return bucket or host and folders of a URI, or the folders of an absolute local path, without credentials."""
+    """Split a URI (bucket or host first, no credentials) or an absolute local path into its components."""
     scheme, separator, rest = parts(uri)[0].partition("://")
     if separator and scheme != "file":
         place, slash, key = rest.partition("/")

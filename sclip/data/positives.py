@@ -1,6 +1,6 @@
-"""Other wordings of captions as columns of a batch (`loss.positives`); without the key there are none.
+"""Batch columns for other wordings of captions. They exist only if `loss.positives` is set.
 
-Whoever made a wording, its graph is that of its own text, as at evaluation.
+A wording's graph is always parsed from its own text or supplied with it, as in evaluation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["positive_columns"]
 
 
 def positive_columns(graphs: Sequence[SceneGraph | None], tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
-    """Return the columns of the graphs of one wording, or None, for each row."""
+    """Return the columns for one wording per row. `graphs` holds its graph, or None for a row without a wording."""
     has_positive = np.array([graph is not None for graph in graphs])
     text = tokenizer.text([graph.caption if graph else "" for graph in graphs])
     text[~has_positive] = 0

@@ -1,9 +1,9 @@
-"""A round's visits of shards in, tables of its rows in the order of the run out, for the encoders.
+"""Read the shards of a round and yield tables of its rows, in the order of the run, for the encoders.
 
-The samples of a shard are mixed in a bounded buffer while they are still encoded. Their new order follows from
-(seed, pass, name of the shard) alone, so a row is named by its ordinal in it, and its place in the run's order
-(`sclip.data.order`) is known before the shard is opened. A reader that goes on after a crash opens the shards again
-that are open there, and leaves out what lies before.
+The reader shuffles the still encoded samples of a shard in a bounded buffer. The shuffled order depends only on (seed,
+pass, name of the shard). So the ordinal in this order identifies a row, and its place in the run's order
+(`sclip.data.order`) is known before the shard is opened. A reader that resumes after a crash opens the shards that are
+open at the resume place, and skips earlier rows.
 """
 
 from __future__ import annotations
@@ -40,53 +40,52 @@ READ_SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 _MOST_ROWS = 4096
-"""Rows of a table where few of them are samples."""
+"""Maximum rows of a table, in case few of them are samples."""
 _WAITS_S = (5.0, 15.0, 30.0)
-"""Between tries where the storage fails, the last one again and again."""
+"""Seconds to wait between tries while the storage fails. The last value repeats."""
 _PATIENCE_S = 3600.0
-"""A storage that fails for so long is given up."""
+"""Seconds of failure after which the reader gives up on the storage."""
 
 
 @dataclass(frozen=True)
 class ReadSettings:
-    """How a run reads shards."""
+    """Settings with which a run reads shards."""
 
     config: Config
     stamp: str = ""
-    """Stamp of the annotations that the run uses; empty: it uses none."""
+    """Stamp of the annotations that the run uses; empty if it uses none."""
 
 
 class OpenedVisit(NamedTuple):
-    """What a reader knows of one entry of the schedule."""
+    """What a reader knows about one entry of the schedule."""
 
     shard: NamedShard
     pass_: int
     recorded: int
-    """Samples that the order has places for."""
+    """Number of samples that the order has places for."""
     expected: int
-    """Samples that the shard should hold; -1 if it is unknown."""
+    """Number of samples that the shard should hold; -1 if unknown."""
 
 
 def read_round(
     reading: ReadSettings, round_: Round, shares: Iterable[Share], visits: Mapping[int, OpenedVisit], place: int = 0,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> Iterator[pa.Table]:  # fmt: skip
-    """Yield a worker's rows of a round from a place on, in the order of the run, as READ_SCHEMA.
+    """Yield a worker's rows of a round in the order of the run, from a place on, as tables with READ_SCHEMA.
 
-    Before the last row of a visit comes an END row, which tells in a `VisitEnd` what else is known of the shard. So the
-    worker that has all rows of a step has the ends of their shards too, wherever tables are cut: a resume after that
-    step would not read them again. While the storage fails, `on_wait` is told every few seconds what the reader waits
-    for.
+    An END row precedes the last row of each visit and reports on the shard in a `VisitEnd`. A worker that has all rows
+    of a step therefore also has the ends of their shards, wherever the tables are split; a resume after that step would
+    not read those ends again.
 
     Args:
-        reading: how the run reads shards.
+        reading: settings with which the run reads shards.
         round_: the round.
-        shares: what is read of each track.
-        visits: of each entry of the round that is read.
-        place: rows before it are left out.
-        on_wait: takes one line.
+        shares: the tracks, and the rows of each track, that the worker reads.
+        visits: the visit of each entry that the worker reads.
+        place: rows before this place are left out.
+        on_wait: takes one line about the failing storage; called before each wait.
 
-    Raises ShardError where the storage refuses or fails for an hour.
+    Raises ShardError if the storage refuses, or fails for an hour.
     """
     block_samples = reading.config.data.block_samples
     rows: list[dict[str, Any]] = []
@@ -115,7 +114,7 @@ def _track(
     reading: ReadSettings, round_: Round, share: Share, visits: Mapping[int, OpenedVisit], place: int,
     on_wait: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yield the worker's rows of a track from a place on, and each visit's END before its last row."""
+    """Yield the worker's rows of a track from a place on, with an END row before the last row of each visit."""
     row_number = round_.row_at(share.track, place)
     for part in round_.track_parts(share.track, row_number):
         visit = visits[part.entry]
@@ -150,7 +149,7 @@ def _track(
 
 
 class _Items:
-    """The sample groups of one shard, in its order; waits for a storage that fails."""
+    """The sample groups of one shard, in file order. Waits and retries while the storage fails."""
 
     def __init__(self, url: str, reading: ReadSettings, on_wait: Callable[[str], None]) -> None:
         self._url, self._reading, self._on_wait = url, reading, on_wait
@@ -182,12 +181,12 @@ class _Items:
         recorded = visit.expected if missing else 0
         more = max(0, there - visit.recorded)
         tally = self._tally
-        found = (dict(counts) for counts in (tally.unread, tally.cleaned, tally.foreign))
-        return VisitEnd(missing, more, recorded, self._rest, *found)
+        counters = (dict(counts) for counts in (tally.unread, tally.cleaned, tally.foreign))
+        return VisitEnd(missing, more, recorded, self._rest, *counters)
 
 
 def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pass_: int) -> dict[str, Any]:
-    """Return what an encoder needs of one item of a shard: the caption drawn for this pass, or why there is none."""
+    """Return the row for an encoder, with the caption drawn for this pass, or with the reason for rejection."""
     row: dict[str, Any] = {
         col.INDEX: item.index,
         col.SAMPLE_KEY: item.key,
@@ -205,7 +204,7 @@ def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pa
         except AnnotationError as error:
             if any(least):
                 return row | {col.STATUS: col.REJECTED, col.REASON: str(error)}
-            records = None  # the encoder parses
+            records = None  # then the encoder parses the caption
     if not choices:
         return row | {col.STATUS: col.FILTERED}
     rng = seeding.generator("caption", reading.config.run.seed, pass_, row[col.IDENTITY])
@@ -220,7 +219,7 @@ def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pa
 def _of_drawn_field(
     sample: Sample, choices: list[int], weights: Sequence[float], rng: random.Random
 ) -> list[int]:
-    """Return those of the captions that are of one field, drawn by its weight among the fields that have any."""
+    """Draw a field by weight among those of the `choices`, and return its captions. Without weights: all choices."""
     if not weights:
         return choices
     fields = sorted({sample.fields[index] for index in choices})

@@ -1,9 +1,9 @@
-"""The order of a run: which shard of which source is read when, as arithmetic instead of a list.
+"""Compute which shard of which source a run reads when, by arithmetic instead of a list.
 
-A run is a row of entries 0, 1, 2, ..., each a visit of one shard. Sources take turns in a fixed cycle, by their
-weights; the visits of one source are its passes, one after the other, each in an order of its own. Which shard an
-entry reads comes from a permutation that is computed for one index at a time, so that a schedule of millions of
-entries costs nothing to plan, to send or to resume.
+A run is a sequence of entries 0, 1, 2, ...; each entry is a visit to one shard. Sources alternate in a fixed cycle that
+follows their weights. A source is visited pass after pass, and each pass has its own shard order. The shard of an entry
+comes from a permutation that is evaluated for one index at a time, so a schedule of millions of entries costs nothing
+to plan, send or resume.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from typing import NamedTuple
 from sclip.seeding import digest64
 
 _CYCLE = 1000
-"""Entries of a cycle of several sources: weights are kept to a thousandth."""
+"""Entries in a cycle of several sources. Weights are therefore exact to about a thousandth."""
 
 
 class NamedShard(NamedTuple):
-    """One tar of a run, known by its name wherever it lies."""
+    """One shard of a run. Its name stays the same wherever the shard is stored."""
 
     name: str
-    """`NUMBER/PATH`: the number of its pattern in data.shards, and its path below that pattern's fixed folder."""
+    """`NUMBER/PATH`: the index of its pattern in data.shards, and its path below that pattern's fixed folder."""
     url: str
-    """Path or URI that opens it."""
+    """Path or URI of the shard."""
 
     def identity(self, key: str) -> str:
-        """Return what a sample of the shard is known by: a key is unique only within its shard."""
+        """Return the identity of a sample in this shard. A key alone is unique only within its shard."""
         return f"{self.name}/{key}"
 
 
 class Visit(NamedTuple):
-    """What an entry reads."""
+    """The shard that an entry reads."""
 
     source: int
     pass_: int
-    """Which time, from 0, that the source's shards are gone through; of one source, the epoch."""
+    """Number of the pass over the source's shards, from 0. With a single source, this is the epoch."""
     shard: int
 
 
@@ -47,21 +47,21 @@ class Schedule:
     seed: int
     epochs: int
     shards: tuple[int, ...]
-    """Shards of each source."""
+    """Number of shards of each source."""
     cycle: tuple[int, ...] = (0,)
-    """The source of each entry, over and over."""
+    """The source of each entry; the cycle repeats."""
 
     @classmethod
     def weighted(
         cls, seed: int, epochs: int, samples: Sequence[Sequence[int]], weights: Sequence[float]
     ) -> Schedule:
-        """Return the schedule in which source i gives weights[i] of the samples, whatever its shards hold.
+        """Return the schedule in which weights[i] is the relative share of samples from source i.
 
         Args:
-            seed: the run's.
-            epochs: the run has this many times as many entries as there are shards.
-            samples: of each shard of each source.
-            weights: relative shares of the samples, of each source; without any, by their size.
+            seed: seed of the run.
+            epochs: the run has `epochs` times as many entries as there are shards.
+            samples: sample count of each shard of each source.
+            weights: relative share of the samples for each source. If empty, the sizes of the sources are used.
         """
         shards = tuple(len(counts) for counts in samples)
         if len(shards) == 1:
@@ -81,7 +81,7 @@ class Schedule:
         return self.epochs * sum(self.shards)
 
     def visit(self, entry: int) -> Visit:
-        """Return what an entry reads."""
+        """Return the visit of an entry."""
         cycles, place = divmod(entry, len(self.cycle))
         source = self.cycle[place]
         turn = cycles * self.cycle.count(source) + self.cycle[:place].count(source)
@@ -89,7 +89,7 @@ class Schedule:
         return Visit(source, pass_, self._permuted(source, pass_, index))
 
     def samples(self, samples: Sequence[Sequence[int]], entries: int | None = None) -> int:
-        """Return the samples of the first entries, by default of all, given those of each shard of each source."""
+        """Return the sample count of the first `entries` entries (default: all), given the count of each shard."""
         cycles, rest = divmod(len(self) if entries is None else entries, len(self.cycle))
         total = 0
         for source, counts in enumerate(samples):
@@ -100,11 +100,11 @@ class Schedule:
         return total
 
     def _permuted(self, source: int, pass_: int, index: int) -> int:
-        """Return the shard at a place in the order of a pass.
+        """Return the shard at an index in the order of a pass.
 
-        A balanced Feistel network on the smallest even number of bits that holds the shards is a permutation of
-        a power of four; values outside the range are sent through again ("cycle walking"; Black and Rogaway,
-        "Ciphers with Arbitrary Finite Domains", 2002), which leaves a permutation of the range.
+        A balanced Feistel network on the smallest even number of bits that can hold the shard numbers permutes a power
+        of four. Results outside the range go through the network again ("cycle walking"; Black and Rogaway, "Ciphers
+        with Arbitrary Finite Domains", 2002), which leaves a permutation of the range.
         """
         shards = self.shards[source]
         half = max(1, ((shards - 1).bit_length() + 1) // 2)

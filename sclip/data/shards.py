@@ -1,9 +1,9 @@
-"""The reading side of a shard: tar or Parquet file in, samples and rejected samples out, in the order of the file.
+"""Read a shard (tar or Parquet file) and yield its samples and rejected samples, in file order.
 
-Shards are WebDataset tars at any path or URI (`sclip.storage.filesystem`), from `sclip.prepare.pack`, from
-img2dataset or from elsewhere, or Parquet files (`sclip.data.parquet`), whose rows are the samples. Two kinds of trouble
-are kept apart: what is wrong *in* a shard comes again at every reading, so it becomes a `Rejected` item and the stream
-goes on; what is wrong with the *storage* may pass, so it is tried again and then raised as `ShardError`.
+Shards are WebDataset tars at any path or URI (`sclip.storage.filesystem`), from `sclip.prepare.pack`, img2dataset or
+elsewhere, or Parquet files (`sclip.data.parquet`), whose rows are the samples. Two kinds of failure are kept apart. A
+defect *in* a shard recurs at every read, so it becomes a `Rejected` item and the stream continues. A *storage* failure
+may pass, so the read is retried and then raises `ShardError`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sclip.storage.retries import ByteStream, StorageError, resumed
 
 _DEFAULTS = DataConfig()
 _MOST_SUFFIXES = 8
-"""Different suffixes that a reason names."""
+"""Maximum number of suffixes that a rejection reason lists."""
 
 
 class _Caption(NamedTuple):
@@ -34,43 +34,43 @@ class _Caption(NamedTuple):
 
     text: str
     cleaned: tuple[str, ...]
-    """Kinds of what was cleaned out of it."""
+    """Kinds of changes that cleaning made."""
     number: int
-    """Place among the texts of its fields, blank ones included."""
+    """Index among all texts of the caption fields, including blank ones."""
     field: int = 0
-    """Place of its field among data.caption_fields."""
+    """Index of its field in data.caption_fields."""
 
 
 class ShardError(Exception):
-    """A shard that cannot be reached; one line with the shard, what was found and what to do."""
+    """A shard that cannot be reached. The message is one line: the shard, the problem and the remedy."""
 
     lasts = True
-    """Whether asking again does not help."""
+    """Whether the error is lasting, so that a retry does not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with its captions, still encoded."""
+    """One image, still encoded, with its captions."""
 
     index: int
-    """Place among the sample groups or rows of its shard, from 0."""
+    """Index among the sample groups or rows of its shard, from 0."""
     key: str
-    """Of a tar's members; of a row its index, in eight digits."""
+    """Key of the tar members; for a Parquet row, its index in eight digits."""
     image: bytes
     captions: tuple[str, ...]
     members: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
-    """Everything of it that is read, by suffix: images, .json, texts and the annotation; of a row the image."""
+    """All members that were read, by suffix: images, .json, texts, annotation. For a Parquet row, only the image."""
     fields: tuple[int, ...] = field(default=(), compare=False)
-    """Place of each caption's field among data.caption_fields."""
+    """Index of each caption's field in data.caption_fields."""
     foreign: tuple[Foreign, ...] = ()
-    """What came with each caption; nothing where no field is named for it."""
+    """Foreign texts of each caption; empty if the config names no field for them."""
     fault: str = ""
-    """Why a field of what came with the captions cannot be read; the sample is trained on without it."""
+    """Why a field of foreign texts is unreadable. Training uses the sample without that field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A sample group that cannot be used, or, with an empty key, the unreadable rest of a shard."""
+    """A sample group or row that cannot be used. With an empty key: the unreadable rest of a shard."""
 
     index: int
     key: str
@@ -79,26 +79,26 @@ class Rejected:
 
 @contextmanager
 def shard_errors() -> Iterator[None]:
-    """Raise a StorageError of the block as ShardError."""
+    """Convert a StorageError in the block into a ShardError."""
     try:
         yield
     except StorageError as error:
-        refusal = ShardError(str(error))
-        refusal.lasts = error.lasts
-        raise refusal from None
+        shard_error = ShardError(str(error))
+        shard_error.lasts = error.lasts
+        raise shard_error from None
 
 
 def read_shard(
     url: str, data: DataConfig = _DEFAULTS, tally: Tally | None = None
 ) -> Iterator[Sample | Rejected]:
-    """Yield every sample group or row of a shard, in its order, as `Sample` or `Rejected`; indices count from 0.
+    """Yield every sample group or row of a shard, in file order, as `Sample` or `Rejected`. Indices count from 0.
 
-    `data.caption_field` names the field of the .json that holds the caption or the list of them (several fields:
-    separated by commas, all are taken). Empty: `captions`, else `caption`, else the lines of the text
-    (`data.text_suffixes`). A Parquet file has columns of these names. Captions are cleaned (`sclip.data.caption_text`).
-    The shard is streamed: few samples are in memory at a time. `tally` is counted up as the samples come, and whole at
-    the end.
-    Raises ShardError when the storage fails (after retries), never for what is in the shard.
+    `data.caption_field` names the field of the .json with the caption or list of captions. If it names several fields,
+    separated by commas, all of their captions are used. If it is empty, the captions come from `captions`, else
+    `caption`, else the lines of the text member (`data.text_suffixes`). In a Parquet file these are column names.
+    Captions are cleaned (`sclip.data.caption_text`). The shard is streamed, so few samples are in memory at a time.
+    `tally` is updated along the way and complete at the end.
+    Raises ShardError if the storage fails (after retries), never for the shard's content.
     """
     counted = tally or Tally()
     with shard_errors():
@@ -109,7 +109,7 @@ def read_shard(
 
 
 def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Sample | Rejected]:
-    tally.clear()  # a stream that failed is read again from its start
+    tally.clear()  # after a storage failure, the stream is read again from its start
     seen: dict[str, str] = {}
     index = 0
     for group in groups(stream, data, bodies=True, tally=tally):
@@ -118,7 +118,7 @@ def _judged(stream: ByteStream, data: DataConfig, tally: Tally) -> Iterator[Samp
         if not group.cut or isinstance(judged, Sample):
             yield judged
             index += 1
-        if group.cut:  # an incomplete last sample is part of the unreadable rest
+        if group.cut:  # an incomplete last sample belongs to the unreadable rest
             yield Rejected(index, "", group.cut)
 
 
@@ -148,7 +148,7 @@ def _sample(
     index: int, key: str, image: bytes, captions: Sequence[_Caption], count: int, members: dict[str, bytes],
     record: Mapping[str, Any], unread: Mapping[str, str], data: DataConfig, tally: Tally,
 ) -> Sample:  # fmt: skip
-    """Return a sample of these captions, of which its fields hold `count` with the blank ones; count into the tally."""
+    """Return a sample with these captions and update the tally. `count` includes blank captions."""
     tally.cleaned.update(kind for caption in captions for kind in caption.cleaned)
     foreign: tuple[Foreign, ...] = ()
     fault = ""
@@ -164,7 +164,7 @@ def _sample(
 def _judge(
     index: int, group: Group, data: DataConfig, seen: Mapping[str, str], tally: Tally
 ) -> Sample | Rejected:
-    """Return the sample of a group, or why it is none; `seen` has what the groups before it lacked, by key."""
+    """Return the sample of a group, or why it is rejected. `seen` maps each earlier key to the part that it lacked."""
     key = group.key.encode(errors="backslashreplace").decode()
     image = next((group.parts[suffix] for suffix in data.image_suffixes if group.parts.get(suffix)), None)
     if key != group.key:
@@ -188,14 +188,14 @@ def _judge(
 
 
 def _lacks(judged: Sample | Rejected) -> str:
-    """Return "without an image" or "without a caption" of a group that is no sample for that; else nothing."""
+    """Return "without an image" or "without a caption" if that is why a group is rejected; else an empty string."""
     reason = judged.reason if isinstance(judged, Rejected) else ""
     starts = {"no image": "without an image", "no caption": "without a caption"}
     return next((lack for start, lack in starts.items() if reason.startswith(start)), "")
 
 
 def _apart(lacked: str) -> str:
-    """Return why a group is none whose key came before, there `lacked` an image or a caption."""
+    """Return why a group with a repeated key is rejected. `lacked` is the part that its first group lacked, if any."""
     if not lacked:
         return "its key stands earlier in the shard; members of a sample must be neighbours"
     remedy = "make the tar with `tar --sort=name -cf`, or sclip pack"
@@ -205,22 +205,22 @@ def _apart(lacked: str) -> str:
 def _without_image(group: Group, data: DataConfig) -> str:
     if empty := [suffix for suffix in data.image_suffixes if suffix in group.parts]:
         return f"no image: .{empty[0]} is empty"
-    has = f"no image: it has {_suffixes(group)}"
-    # Many images of one key, or an image and a text of one name that has a dot: the name is not cut where it should be.
+    reason = f"no image: it has {_suffixes(group)}"
+    # Many images with one key, or an image and a text whose common name has a dot: the name is split at the wrong dot.
     if (
         data.key_ends_at == "first_dot"
         and group.unread_images
         and (group.shares_stems or group.repeats_images)
     ):
         samples = f"{group.unread_images} sample{'s' * (group.unread_images > 1)}"
-        return f"{has}; data.key_ends_at=last_dot would make {samples} of it"
+        return f"{reason}; data.key_ends_at=last_dot would make {samples} of it"
     if group.suffixes.keys() - {f".{suffix}" for suffix in group.parts}:
-        return f"{has}; data.image_suffixes names those that are read"
-    return has
+        return f"{reason}; data.image_suffixes names those that are read"
+    return reason
 
 
 def _suffixes(group: Group) -> str:
-    """Return the suffixes of a group, with how often each came, where it is more than once."""
+    """List the suffixes of a group, with a count where a suffix occurs more than once."""
     counted = [f"{count} {name}" if count > 1 else name for name, count in group.suffixes.items()]
     return " ".join(counted[:_MOST_SUFFIXES]) + " .." * (len(counted) > _MOST_SUFFIXES)
 
@@ -228,9 +228,9 @@ def _suffixes(group: Group) -> str:
 def _captions(
     group: Group, data: DataConfig, cleaned_counts: Counter[str]
 ) -> tuple[list[_Caption], int, dict[str, Any]]:
-    """Return the captions, cleaned, that are not blank; how many there are with the blank ones; and the .json.
+    """Return the cleaned captions that are not blank, the number including blank ones, and the .json record.
 
-    Raises ValueError with the reason where none can be had.
+    Raises ValueError with the reason if there is no caption.
     """
     parts, fields = group.parts, data.caption_fields
     text = next((suffix for suffix in data.text_suffixes if suffix in parts), None)
@@ -266,20 +266,20 @@ def _captions(
 def _of_fields(
     record: Mapping[str, Any], fields: Sequence[str], usual: Iterable[str]
 ) -> tuple[list[_Caption], int]:
-    """Return the captions of all fields that are named, or else of the first usual one that has any; their count.
+    """Return the captions of all named fields, or of the first usual field with a caption, and the number of texts.
 
-    The count is of all texts, blank ones among them.
+    The number includes blank texts.
     """
-    found: list[_Caption] = []
+    captions: list[_Caption] = []
     count = 0
     for number, name in enumerate(fields or usual):
         texts = _texts(name, record.get(name))
-        found += [text._replace(number=count + text.number, field=number) for text in texts]
+        captions += [text._replace(number=count + text.number, field=number) for text in texts]
         if fields or texts:
             count += len(_listed(record.get(name)))
         if texts and not fields:
             break
-    return found, count
+    return captions, count
 
 
 def _listed(value: Any) -> list[Any]:
@@ -297,24 +297,24 @@ def _record(content: bytes) -> dict[str, Any]:
 
 
 def _other_fields(record: Mapping[str, Any]) -> str:
-    """Return the fields of a .json without captions that hold a text, and the key that names one."""
+    """Return a hint for an error message: the .json fields that hold text, and the config key that selects one."""
     texts = [
         ascii(name[:40])[1:-1] for name, value in record.items() if isinstance(value, str) and value.strip()
     ]
     more = " .." * (len(texts) > _MOST_SUFFIXES)
-    named = f" (its .json has text in {', '.join(texts[:_MOST_SUFFIXES])}{more}; data.caption_field names what is read)"
-    return named if texts else ""
+    hint = f" (its .json has text in {', '.join(texts[:_MOST_SUFFIXES])}{more}; data.caption_field names what is read)"
+    return hint if texts else ""
 
 
 def _texts(name: str, value: Any) -> list[_Caption]:
-    """Return the texts of a caption field (a string, a list of strings or nothing) that are not blank."""
+    """Return the cleaned texts of a caption field (a string, a list of strings or None) that are not blank."""
     values = _listed(value)
     for text in values:
         if text is not None and not isinstance(text, str):
             raise ValueError(f"{name} holds {type(text).__name__}, not text")
         try:
             size = len((text or "").encode())
-        except UnicodeEncodeError as error:  # JSON can spell lone surrogates
+        except UnicodeEncodeError as error:  # JSON can encode lone surrogates
             raise ValueError(f"{name} is not UTF-8: {error.reason}") from error
         if size > MAX_CAPTION_BYTES:
             raise ValueError(f"{name} of {size} bytes, more than {MAX_CAPTION_BYTES}")

@@ -1,7 +1,7 @@
-"""Notes from an encoder to the training worker, as JSON: marker rows and the seconds of each stage.
+"""Define the notes that an encoder sends to the training worker as JSON: markers, and seconds per stage.
 
-Every row of a training batch must carry an image, so ends of shards and samples that cannot be used travel as markers
-in the `note` column of a real row.
+Every row of a training batch must carry an image, so ends of shards and unusable samples travel as markers in the
+`note` column of a real row.
 """
 
 from __future__ import annotations
@@ -12,73 +12,73 @@ from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 STAGES = ("read", "blocked", "idle", "decode", "parse", "draw", "tokenise")
-"""read: a reader works; blocked: it waits for room; idle: an encoder waits for rows; the others: it works."""
+"""read: the reader works; blocked: it waits for room; idle: the encoder waits for rows; others: the encoder works."""
 
 
 class Marker(NamedTuple):
-    """A row that is no sample."""
+    """A row that is not a sample: a rejected or filtered sample, or the end of a shard."""
 
     entry: int
     place: int
     tar_index: int
-    """Place of the sample in its shard; on an END marker, the number of rows in the shard."""
+    """Index of the sample in its shard; on an END marker, the number of rows in the shard."""
     status: int
     key: str
     reason: str
-    """Why the sample is set aside; on an END marker, the shard's VisitEnd as JSON."""
+    """Why the sample is rejected; on an END marker, the shard's VisitEnd as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class VisitEnd:
-    """What a reader knows of a shard at its end."""
+    """What a reader knows about a shard at its end."""
 
     missing: int = 0
-    """Recorded samples that the shard does not hold."""
+    """Number of recorded samples that the shard does not hold."""
     more: int = 0
-    """Samples in the shard beyond its recorded count."""
+    """Number of samples in the shard beyond its recorded count."""
     recorded: int = 0
-    """Recorded count of the shard; set only where samples are missing."""
+    """Recorded count of the shard; set only if samples are missing."""
     rest: str = ""
     """Why the rest of the shard cannot be read."""
     unread: dict[str, int] = field(default_factory=dict)
-    """The reader's `Tally`."""
+    """Counters of the reader's `Tally`, like the next two fields."""
     cleaned: dict[str, int] = field(default_factory=dict)
     foreign: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """Return the fields that are set, as JSON; an empty text where the shard is as recorded."""
+        """Return the fields that are set, as JSON; an empty string if none is."""
         fields = {name: value for name, value in asdict(self).items() if value}
         return json.dumps(fields, sort_keys=True) if fields else ""
 
     @classmethod
     def from_json(cls, text: str) -> VisitEnd:
-        """Return what `to_json` wrote."""
+        """Return the VisitEnd that `to_json` wrote."""
         return cls(**json.loads(text or "{}"))
 
 
 @dataclass(slots=True)
 class Note:
-    """Notes of one or several encoder calls, added up."""
+    """The note of one encoder call."""
 
     markers: list[Marker] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-    """Spent since the note before, by stage."""
+    """Seconds since the previous note, by stage."""
     upto: int = 0
     """All rows of this reader before this place have arrived."""
     samples: int = 0
-    """Number of samples that `queued` and `read_queued` add up."""
+    """Number of samples in the call."""
     cut: int = 0
-    """Of the samples' captions, those whose end the text tower does not read."""
+    """Number of captions whose end exceeds the text tower's context."""
     read_queued: float = 0.0
-    """Seconds that the samples waited between a reader and an encoder."""
+    """Total seconds that the samples waited between a reader and an encoder."""
     made_at: float = 0.0
-    """When the call ended, in seconds since 1970; of one call only."""
+    """Time at which the call ended, in seconds since 1970."""
 
     def to_json(self) -> str:
         """Return the note of one call.
 
-        Times have a fixed width: Ray cuts blocks by their size, and a call made again because its actor was lost
-        must end in the same blocks.
+        Times have a fixed width: Ray splits blocks by size, and a call that is repeated after its actor was lost must
+        yield the same blocks.
         """
         times = [*(self.seconds[name] for name in STAGES), self.read_queued, self.made_at]
         counts = [self.upto, self.samples, self.cut]
@@ -86,7 +86,7 @@ class Note:
 
 
 def read_notes(texts: Iterable[str]) -> list[Note]:
-    """Return the notes in the column of a block."""
+    """Parse the notes in the `note` column of a block."""
     notes = []
     for text in texts:
         if text:

@@ -1,6 +1,6 @@
-"""Recognise a file that is no readable shard by its first bytes, and name the remedy.
+"""Recognize a file that is not a readable shard by its first bytes, and name the remedy.
 
-The start of a run, `sclip validate`, the audit and the reader of shards share these messages.
+The start of a run, `sclip validate`, the audit and the shard reader share these messages.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from sclip.storage.masking import mask
 from sclip.storage.retries import concurrently, first_bytes
 
 MAX_ZEROS = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
-"""The end-of-archive marker and the zeros that fill up its record."""
+"""Size of the end-of-archive marker plus the zeros that fill its record."""
 _MOST_REMOTE = 4096
-"""Maximum number of remote shards that are checked, evenly spread: one request each, some seconds in all."""
+"""Maximum number of remote shards that are checked, evenly spread. Each takes one request; all take some seconds."""
 _AGAIN = "download it again"
 _DEFAULTS = DataConfig()
 
 
 @dataclass(frozen=True)
 class NotATar:
-    """Kind of a file that should be a shard and is none."""
+    """A file that should be a shard but is something else."""
 
     kind: str
-    """Messages count the shards of one kind together."""
+    """What the file is. Messages group shards by kind."""
     remedy: str
     detail: str = ""
-    """Detail of this file alone, such as the title of an error page."""
+    """Detail of this one file, such as the title of an error page."""
     wanted: str = "tar"
 
     def __str__(self) -> str:
-        """Return it in one line."""
+        """Return a one-line message."""
         return f"no {self.wanted}: {self.kind}{f' {self.detail!r}' if self.detail else ''}; {self.remedy}"
 
 
@@ -65,11 +65,11 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<Code>(.*?)</Code>|<h1[^>]*>(.*?
 
 
 def not_a_tar(head: bytes) -> NotATar | None:
-    """Return the kind of an uncompressed file by its first HEAD_BYTES; None if they begin a tar."""
+    """Return the kind of an uncompressed file, given its first HEAD_BYTES; None if it starts like a tar."""
     if not head:
         return NotATar("an empty file", _AGAIN)
     if not head.strip(b"\0"):
-        is_end = tarfile.BLOCKSIZE <= len(head) <= MAX_ZEROS  # of an archive without a member
+        is_end = tarfile.BLOCKSIZE <= len(head) <= MAX_ZEROS  # an archive without members
         return None if is_end else NotATar("zeros where a tar begins", f"{_AGAIN}: it was never filled")
     try:
         tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
@@ -102,10 +102,10 @@ def _other(head: bytes) -> NotATar:
 
 
 def look(url: str, data: DataConfig = _DEFAULTS) -> NotATar | None:
-    """Return why a shard cannot be read; None if it begins as a tar, compressed or not.
+    """Return why a shard cannot be read; None if it starts like a tar, compressed or not.
 
-    A shard named .parquet must be a Parquet file with the columns that `data` names. Raises StorageError where the
-    storage fails or refuses.
+    A shard named .parquet must be a Parquet file with the columns that `data` names. Raises StorageError if the storage
+    fails or refuses.
     """
     fault = _look(url)
     if not is_parquet(url):
@@ -123,7 +123,7 @@ def look(url: str, data: DataConfig = _DEFAULTS) -> NotATar | None:
 def _look(url: str) -> NotATar | None:
     if "://" not in url:
         try:
-            with open(url, "rb") as file:  # of 100,000 shards in seconds
+            with open(url, "rb") as file:  # fast: 100,000 shards take seconds
                 return _begin(Peeked(file))
         except OSError:
             path = Path(url)
@@ -147,9 +147,9 @@ def _begin(stream: Peeked) -> NotATar | None:
 
 
 def unreadable(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, NotATar]:
-    """Check all local shards and some thousand remote ones; return those that cannot be read.
+    """Check all local shards and up to 4,096 remote ones; return the unreadable shards with the reason.
 
-    Raises StorageError where one cannot be reached.
+    Raises StorageError if a shard cannot be reached.
     """
     remote = [url for url in urls if "://" in url]
     step = max(1.0, len(remote) / _MOST_REMOTE)
@@ -160,7 +160,7 @@ def unreadable(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, N
 
 
 def described(faults: dict[str, NotATar]) -> str:
-    """Return the number of shards of each kind, with one path and the remedy."""
+    """Return a message: for each kind, the number of shards, one example path and the remedy."""
     kinds: dict[str, list[str]] = {}
     for url, fault in faults.items():
         kinds.setdefault(fault.kind, []).append(url)

@@ -1,8 +1,9 @@
-"""The Ray Data graph of one worker: rounds of the order -> readers -> encoders, in the order of the run.
+"""Build the Ray Data graph of one worker: rounds of the order -> readers -> encoders, in the order of the run.
 
-Each worker builds its own, whose executor runs beside it: several share a cluster, each bounded to its part of the CPUs
-and of the object store. One execution goes over all rounds that are left, so that encoders start once (12-13 s here,
-spaCy loads anew). A read task is a round, or several in a long run; Ray gives their blocks out in order.
+Each worker builds its own graph, and the graph's executor runs on the worker's node. The executors share the cluster;
+each is limited to its part of the CPUs and of the object store. One execution covers all remaining rounds, so encoders
+start only once (12-13 s on two cores, since spaCy is loaded). A read task reads one round, or several in a long run;
+Ray yields their blocks in order.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ from sclip.data.reader import READ_SCHEMA, OpenedVisit, ReadSettings, read_round
 from sclip.data.schedule import NamedShard
 
 BLOCKS_AHEAD = 4
-"""Blocks that a worker fetches of each stream before it takes them."""
+"""Number of blocks that a worker prefetches from each stream."""
 
 _MOST_READ_TASKS = 4096
-"""Maximum read tasks of a stream, each an object for Ray. In a longer run a task reads several rounds in turn."""
+"""Maximum number of read tasks of a stream; each is a Ray object. In a longer run, a task reads several rounds."""
 _READ_TASKS = 2
-"""Read tasks of a stream at a time: the second opens the shards of the next round meanwhile. They share data.read_cpus:
-an additional task could hold the CPUs that another worker's first encoder waits for, and block all workers."""
+"""Concurrent read tasks of a stream. The second opens the next round's shards in advance. They share data.read_cpus: a
+larger reservation could take CPUs that another worker's first encoder needs, and block all workers."""
 _STORE_SHARE = 0.5
-"""Share of the object store that all streams of a run fill together."""
+"""Maximum share of the object store for all streams of a run together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024
 _TEXT_BYTES = 1000
-"""Bytes of a row without its image, rather too few: Ray splits a block only where it exceeds its limit by half."""
+"""Bytes of a row without its image. A low estimate is safe: Ray splits a block only if it exceeds its limit by half."""
 
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """All that a run's streams are built from."""
+    """Everything needed to build the streams of a run."""
 
     reading: ReadSettings
     order: Order
@@ -49,9 +50,9 @@ class StreamPlan:
     """Shards of each source."""
     image_size: int
     actors: tuple[int, int]
-    """Fewest and most encoder actors, of all workers together."""
+    """Minimum and maximum number of encoder actors of all workers together."""
     expected: tuple[tuple[int, ...], ...] = ()
-    """Samples that each shard of each source should hold, -1 where unknown; empty if all are unknown."""
+    """Number of samples that each shard of each source should hold, -1 if unknown; empty if all are unknown."""
 
     @property
     def config(self) -> Config:
@@ -60,11 +61,11 @@ class StreamPlan:
 
     @property
     def shards(self) -> list[str]:
-        """Paths or URIs of all shards, of one source after the other."""
+        """Paths or URIs of all shards, source by source."""
         return [shard.url for source in self.sources for shard in source]
 
     def visit(self, entry: int) -> OpenedVisit:
-        """Return what a reader needs to know of an entry."""
+        """Return what a reader needs to know about an entry."""
         source, pass_, shard = self.order.schedule.visit(entry)
         expected = self.expected[source][shard] if self.expected else -1
         return OpenedVisit(self.sources[source][shard], pass_, self.order.counts[source][shard], expected)
@@ -74,16 +75,16 @@ def build(
     plan: StreamPlan, order: Order, step: int, rank: int = 0, world_size: int = 1,
     on_wait: Callable[[str], None] = lambda _: None, encoder: type[Callable[[pa.Table], dict[str, Any]]] | None = None,
 ) -> list[ray.data.Dataset]:  # fmt: skip
-    """Return the streams of one worker's rows from a step on.
+    """Return the streams of one worker's rows, from a step on.
 
     Args:
-        plan: of the run.
-        order: the plan's, or that with the rows beyond the recorded ones.
-        step: rows of the steps before it are left out.
-        rank: the worker's.
+        plan: plan of the run.
+        order: the plan's order, or that order extended by rows beyond the recorded counts.
+        step: first step; rows of earlier steps are left out.
+        rank: rank of the worker.
         world_size: number of workers.
-        on_wait: takes a line while a reader waits for the storage; sent to the readers.
-        encoder: class made with config and image size in each encoder actor; a benchmark's stand-in for the real one.
+        on_wait: called in the readers with a line while the storage fails.
+        encoder: replacement for the real encoder class in a benchmark; actors construct it with config and image size.
     """
     block_samples = plan.config.data.block_samples or rows_of_block(
         order.batch_size // world_size, plan.image_size
@@ -95,7 +96,7 @@ def build(
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # By rows, not by Ray's 128 MB: at 64 pixels that would be a whole epoch in one block.
+    # Limit blocks by rows, not by Ray's 128 MB: with 64-pixel images, one such block would hold a whole epoch.
     context.target_max_block_size = block_samples * (3 * plan.image_size**2 + _TEXT_BYTES)
     context.execution_options.preserve_order = True
     resources = ray.cluster_resources()
@@ -127,7 +128,7 @@ def build(
 
 
 def blocks(streams: Iterable[ray.data.Dataset]) -> list[Iterable[Columns]]:
-    """Return the blocks of a worker's streams; their executors are actors on its node, which Ray ends with it."""
+    """Return the blocks of a worker's streams. Executors are actors on its node; Ray ends them with the worker."""
     splits = [stream.streaming_split(1, equal=False)[0] for stream in streams]
     return [
         split.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=BLOCKS_AHEAD)
@@ -136,17 +137,17 @@ def blocks(streams: Iterable[ray.data.Dataset]) -> list[Iterable[Columns]]:
 
 
 def rows_of_block(share: int, image_size: int) -> int:
-    """Return the rows of a block: a worker's share of a batch, as Ray's cost is one of blocks, and 128 MB at most."""
+    """Return the rows per block: the worker's share of a batch, at most 128 MB. Ray's cost is per block."""
     return max(_FEWEST_ROWS, min(share, _MOST_BLOCK_BYTES // (3 * image_size**2)))
 
 
 def streams_of_worker(config: Config) -> int:
-    """Return the number of streams of each worker; 1 where `sclip.launch.plan` has not settled it."""
+    """Return the number of streams per worker; 1 if `sclip.launch.plan` has not chosen it."""
     return config.data.readers or 1
 
 
 class _Reads(NamedTuple):
-    """Which of a round's tracks one stream reads."""
+    """Selects the tracks of a round that one stream reads."""
 
     rank: int
     world_size: int
@@ -154,15 +155,15 @@ class _Reads(NamedTuple):
     streams: int
 
     def shares(self, round_: Round) -> list[Share]:
-        """Return what it reads of a round."""
+        """Return the shares of a round that this stream reads."""
         return round_.share(self.rank, self.world_size)[self.stream :: self.streams]
 
 
 class _ImportedEncoder:
-    """The encoder of `sclip.data.encode`, imported where it runs.
+    """The encoder of `sclip.data.encode`, imported only in the process that runs it.
 
-    A reader, and the actor that runs the executor, unpickle this module too; open_clip would cost each of these
-    processes seconds of a core and hundreds of MB.
+    Readers and executor actors unpickle this module too. Importing open_clip would cost each of these processes seconds
+    of CPU time and hundreds of MB.
     """
 
     def __init__(self, config: Config, image_size: int) -> None:
@@ -175,9 +176,9 @@ class _ImportedEncoder:
 
 
 class _RoundSource(Datasource):  # type: ignore[misc]
-    """The rounds that are left, a read task each (several each in a run of many thousands).
+    """The remaining rounds, one per read task (several per task in a run of many thousands of rounds).
 
-    A task knows its rounds by their numbers, and finds their rows and shards when it runs.
+    A task stores only the numbers of its rounds. It computes their rows and shards when it runs.
     """
 
     def __init__(
@@ -187,9 +188,9 @@ class _RoundSource(Datasource):  # type: ignore[misc]
         self._plan, self._order, self._step = plan, order, step
         self._reads, self._on_wait = reads, on_wait
         first = next((number for number, _ in order.rounds(step)), order.num_rounds)
-        left = range(first, order.num_rounds)
-        size = -(-len(left) // _MOST_READ_TASKS) or 1
-        self.chunks: Sequence[range] = [left[at : at + size] for at in range(0, len(left), size)]
+        remaining = range(first, order.num_rounds)
+        size = -(-len(remaining) // _MOST_READ_TASKS) or 1
+        self.chunks: Sequence[range] = [remaining[at : at + size] for at in range(0, len(remaining), size)]
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None

@@ -1,9 +1,9 @@
-"""Read a tar as a stream and yield groups: neighbouring members of one key, which make a sample.
+"""Read a tar as a stream and yield groups: neighboring members with one key, which make one sample.
 
-Grouping follows webdataset's naming rule; `tarfile` reads the tar, which may be compressed, in stream mode.
-webdataset's own `tar_file_iterator` and `group_by_keys` do not serve here: they take a tar that is cut at a header for
-a complete one, read every member whole whatever its size or kind, and raise at a repeated name. Importing them brings
-torch, which would cost every reader 2.5 s of a core and 400 MB.
+Grouping follows webdataset's naming rule. `tarfile` reads the tar, which may be compressed, in stream mode.
+webdataset's own `tar_file_iterator` and `group_by_keys` are unsuitable: they accept a tar that is cut at a header as
+complete, read every member whole whatever its size or kind, and raise at a repeated name. Importing them also imports
+torch, which would cost every reader 2.5 s of CPU time and 400 MB.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ MAX_ANNOTATION_BYTES = 4 * 1024 * 1024
 MAX_IMAGE_BYTES = 128 * 1024 * 1024
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 1024 * 1024
-"""Limit for the long names and attributes before a member, which tarfile reads whole."""
+"""Limit for a member's long names and extended attributes, which tarfile reads whole."""
 
 _END_BYTES = 64 * 1024
 _MOST_SUFFIXES = 100
-"""Different suffixes that are counted one by one: names that have dots inside have one each."""
+"""Maximum number of suffixes counted separately. Names with dots inside can have a different suffix each."""
 _JOINED = "as after `cat a.tar b.tar`: unpack and pack them as one, or join them with `tar --concatenate`"
 _MOST_CHARS = 80
-"""Characters that a message shows of a link's target."""
+"""Maximum characters of a link's target that a message shows."""
 _BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 
 
 @dataclass
 class Tally:
-    """Counts that a reader of one shard keeps beside its samples."""
+    """Counters that the reader of one shard updates."""
 
     unread: Counter[str] = field(default_factory=Counter)
-    """Members that look like an image or a text but have a suffix that is not read, by suffix."""
+    """By suffix, members that look like an image or a text but whose suffix is not read."""
     cleaned: Counter[str] = field(default_factory=Counter)
-    """Captions that were cleaned, by what was taken out of them."""
+    """Cleaned captions, by kind of change."""
     foreign: Counter[str] = field(default_factory=Counter)
-    """What came with the captions and is not used, or does not come with every sample, by what it is."""
+    """Foreign texts that are not used, and samples without foreign fields, by reason."""
 
     def clear(self) -> None:
-        """Forget every count."""
+        """Reset all counters."""
         for counts in (self.unread, self.cleaned, self.foreign):
             counts.clear()
 
     def lines(self) -> list[str]:
-        """Return a line for each of the three that counts something."""
+        """Return one line for each nonempty counter."""
         lines = []
         if self.unread:
             lines.append(
@@ -82,7 +82,7 @@ _HEADERS = (
 
 
 class _Header(tarfile.TarInfo):
-    """A tar header; a broken one is an error, where tarfile takes it for the end of the archive."""
+    """A tar header that raises if it is broken. tarfile itself would treat that as the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
@@ -105,35 +105,35 @@ class _Header(tarfile.TarInfo):
 
 @dataclass(slots=True)
 class Group:
-    """Neighbouring members of one key."""
+    """Neighboring members with one key."""
 
     key: str
     parts: dict[str, bytes] = field(default_factory=dict)
     suffixes: Counter[str] = field(default_factory=Counter)
-    """Suffixes of its members, read or not, without their numbers, as often as they came."""
+    """Count of each suffix among the members, read or not, with digits replaced (`without_numbers`)."""
     unread_images: int = 0
     unread_texts: int = 0
     last_unread: tuple[str, bool] = ("", False)
-    """Suffix of the last unread image or text up to its last dot, and whether it is an image."""
+    """Suffix, up to its last dot, of the last unread image, text or .json, and whether that member is an image."""
     shares_stems: bool = False
-    """Whether an unread image and the text beside it differ only after their last dot, as one sample of several."""
+    """Whether an unread image and the text next to it differ only after their last dot: the key may end too early."""
     fault: str = ""
     unread: dict[str, str] = field(default_factory=dict)
-    """Why a member that a sample can do without was not read, by suffix: .json, or one of data.foreign_suffixes."""
+    """By suffix, why an optional member (.json or one of data.foreign_suffixes) was not read."""
     cut: str = ""
-    """Why the tar cannot be read after this group; set on the last group only."""
+    """Why the tar is unreadable after this group. Set on the last group only."""
 
     @property
     def repeats_images(self) -> bool:
-        """Whether some unread images of the group differ by a number alone."""
+        """Whether several images of the group differ only by a number."""
         return any(count > 1 and is_image_like(suffix) for suffix, count in self.suffixes.items())
 
 
 def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | None = None) -> Iterator[Group]:
-    """Yield the sample groups of a tar; the last one carries `cut` when the tar is broken there.
+    """Yield the sample groups of a tar. The last group has `cut` set if the tar is broken after it.
 
-    Without `bodies` no member is read, and the groups are there to be counted. A stream that is an open file is a
-    plain tar, and is sought in: of 10,000 images only the headers are read.
+    Without `bodies`, no member is read: the caller only counts groups. If the stream is an open file, it must be a
+    plain tar; the reader then seeks over the bodies and reads only the headers.
     """
     group = Group("")
     counted = tally or Tally()
@@ -145,11 +145,11 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
             file, mode = decompressed(peeked), "r|"
             if file is peeked:
                 plain = peeked
-            else:  # what was read of a record is lost where the compression breaks
+            else:  # a break in the compression loses the record being read, so records are short
                 bytes_read = tarfile.BLOCKSIZE
         with tarfile.open(fileobj=file, mode=mode, bufsize=bytes_read, tarinfo=_Header) as tar:  # type: ignore[call-overload]
             while (member := tar.next()) is not None:
-                tar.members = []  # it would keep every header of the shard
+                tar.members = []  # tarfile would keep every header of the shard in memory
                 named = key_and_suffix(name_inside(member.name), data)
                 if named is None or not (member.isreg() or member.issym() or member.islnk()):
                     continue
@@ -170,10 +170,10 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError where the end of the archive is not the file's: tars put together with `cat`, a hole, zeros."""
+    """Raise ReadError if more follows the archive than its end marker: a tar joined with `cat`, a hole, many zeros."""
     file = tar.fileobj
     assert file is not None
-    zeros = tarfile.BLOCKSIZE  # that tarfile takes for the end
+    zeros = tarfile.BLOCKSIZE  # the block that tarfile took for the end
     if isinstance(file, io.BufferedReader):
         file.seek(tar.offset + zeros)
     while rest := file.read(_END_BYTES):
@@ -190,8 +190,8 @@ def _check_end(tar: tarfile.TarFile) -> None:
 def _take(
     group: Group, suffix: str, tar: tarfile.TarFile, member: tarfile.TarInfo, data: DataConfig, tally: Tally
 ) -> None:
-    """Read a member into the group. Other suffixes than the known ones, pickles above all, stay unread."""
-    if suffix == ANNOTATION_SUFFIX:  # no fault where it cannot be used: the captions are there to be parsed
+    """Read a member into the group. Members with unknown suffixes, above all pickles, stay unread."""
+    if suffix == ANNOTATION_SUFFIX:  # an unusable annotation is no fault, because the captions can be parsed
         usable = member.isreg() and member.size <= MAX_ANNOTATION_BYTES and suffix not in group.parts
         body = tar.extractfile(member) if usable else None
         group.parts[suffix] = body.read() if body is not None else b""
@@ -220,7 +220,7 @@ def _take(
 
 
 def _pass_over(group: Group, suffix: str, tally: Tally) -> None:
-    """Count a member that is not read; the tally counts those that look like an image or a text."""
+    """Count an unread member in the group, and in the tally if it looks like an image or a text."""
     _count(group.suffixes, suffix)
     image, text = is_image_like(suffix), is_text_like(suffix)
     group.unread_images += image

@@ -1,4 +1,4 @@
-"""Parts of captions and their foils as columns of a batch (`loss.units`); without the key there are none."""
+"""Batch columns for parts of captions and their foils. They exist only if `loss.units` is set."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["unit_columns"]
 
 
 def unit_columns(pairs: Sequence[UnitPair | None], tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
-    """Return the columns of one pair or none for each row, the unit before its foil.
+    """Return the columns for the pair of each row (None: no pair), with the unit (the true part) before its foil.
 
-    Each has the triples of its own graph, those of a foil at the places of its unit's.
+    Unit and foil have the triples of their own graphs. The foil's triples are those at the unit's indices.
     """
     has_unit = np.array([pair is not None for pair in pairs])
     texts: list[str] = []

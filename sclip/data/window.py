@@ -1,4 +1,4 @@
-"""What a model reads of a caption and its graph: tokens of its text tower, triples of its knowledge encoder."""
+"""Find the part of a caption and its graph that a model reads: tokens for the text tower, triples for the KEE."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["Window", "window_of"]
 
 
 def window_of(graph: SceneGraph, tokenizer: Tokenizer) -> Window:
-    """Return what the tokenizer's model reads of a clean caption and its graph."""
+    """Return the part of a clean caption and its graph that the tokenizer's model reads."""
     return Window.of(graph, tokenizer.read_end(graph.caption), tokenizer.most_triples)

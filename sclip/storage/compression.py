@@ -1,7 +1,7 @@
-"""Decompress a byte stream that is read forward. Its first bytes say whether it is gzip, bzip2, xz, zstd or neither.
+"""Decompress a forward byte stream. Its first bytes tell whether it is gzip, bzip2, xz, zstd or uncompressed.
 
-Members or frames that follow each other are one stream, as pigz, pbzip2 and `zstd -T0` write them. `tarfile` reads
-only the first member, and does not notice a gzip stream that is cut.
+Consecutive members or frames form one stream, as pigz, pbzip2 and `zstd -T0` write them. `tarfile`'s own decompression
+reads only the first member, and does not notice a truncated gzip stream.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 HEAD_BYTES = 16 * 1024
-"""Holds a tar's first header and more zeros than the end of a tar has."""
+"""Size of the peeked head. It holds a tar's first header, and more zeros than the end of a tar has."""
 _READ_BYTES = 8 * 1024
 
 
 class Stream(Protocol):
-    """Bytes that are read forward."""
+    """A byte stream that can only be read forward."""
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes, none at the end."""
 
 
 class BrokenCompression(ValueError):
-    """A compressed stream that is cut or damaged."""
+    """A compressed stream that is truncated or damaged."""
 
 
 class Peeked:
-    """A stream whose first bytes, `head`, can be looked at before they are read."""
+    """A stream whose first bytes are available in `head` before they are read."""
 
     def __init__(self, stream: Stream) -> None:
         """Read the first HEAD_BYTES of the stream."""
@@ -44,7 +44,7 @@ class Peeked:
         ):
             self.head += more
         self._left, self._stream = self.head, stream
-        self.closed = False  # pyarrow asks for it
+        self.closed = False  # pyarrow checks this attribute
 
     def read(self, size: int, /) -> bytes:
         """Return up to `size` bytes, none at the end."""
@@ -67,7 +67,7 @@ _FORMATS: tuple[tuple[str, re.Pattern[bytes], Callable[[Any], Any]], ...] = (
 
 
 def decompressed(stream: Peeked) -> Stream:
-    """Return the decompressed stream, or an uncompressed one as it is; reading may raise BrokenCompression."""
+    """Return the decompressed stream, or the same stream if it is not compressed. Reads may raise BrokenCompression."""
     for name, magic, opened in _FORMATS:
         if magic.match(stream.head):
             return io.BufferedReader(_Decompressed(opened(stream), name), _READ_BYTES)
@@ -75,10 +75,10 @@ def decompressed(stream: Peeked) -> Stream:
 
 
 class _Decompressed(io.RawIOBase):
-    """Decompressed bytes; every failure of the decompression is a BrokenCompression."""
+    """Decompressed bytes. Every decompression failure raises BrokenCompression."""
 
     def __init__(self, file: Any, name: str) -> None:
-        # read1, where the library has it, still returns the bytes that stand before a cut.
+        # read1, if the library has it, still returns the bytes before a truncation.
         self._read, self._name = getattr(file, "read1", file.read), name
 
     def readable(self) -> bool:

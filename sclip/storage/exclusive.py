@@ -1,9 +1,10 @@
-"""Create a file only if it does not exist, by which storage itself decides between two writers.
+"""Create a file only if it does not exist, so that the storage decides which of two writers wins.
 
-pyarrow's clients have no conditional writes, so this one step goes through obstore: `If-None-Match: *` in S3 and
+pyarrow's clients have no conditional writes, so this step uses obstore: `If-None-Match: *` in S3 and
 `ifGenerationMatch=0` in GCS, with the credentials, region and endpoint of `sclip.storage.filesystem`. fsspec's other
-file systems take a mode, which some (Azure's) make atomic. Where neither works, the file is written if it is not seen,
-and two writers may both believe that they created it: a writer that must be alone reads the file back, and again later.
+file systems accept `mode="create"`, which some (Azure's) make atomic. On any other storage, the file is written if it
+is not seen, so two writers may both believe that they created it. A writer that must be alone reads the file back, and
+again later.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ _log = logging.getLogger("sclip.storage")
 
 
 def make_file(uri: str, fs: AbstractFileSystem, path: str, data: bytes) -> bool:
-    """Write the file of a URI, which is `path` in `fs`, unless it exists; return whether it was written."""
+    """Write the file at a URI (`path` in `fs`) unless it exists. Return whether it was written."""
     try:
         if (store := _store(uri)) is not None:
             obstore.put(store, path.partition("/")[2], data, mode="create")
             return True
     except AlreadyExistsError:
         return False
-    except BaseError as error:  # fsspec's client tries next, and raises what is really wrong
+    except BaseError as error:  # fsspec's client tries next, and raises the real error
         lines = mask(str(error), uri).strip().splitlines() or [type(error).__name__]
         _log.debug("%s: no conditional write: %s", mask(filesystem.parts(uri)[0]), lines[0])
     try:
@@ -48,7 +49,7 @@ def make_file(uri: str, fs: AbstractFileSystem, path: str, data: bytes) -> bool:
 
 
 def _store(uri: str) -> Any:
-    """Return obstore's client for the bucket of a URI of S3 or GCS; None for other storage."""
+    """Return obstore's client for the bucket of an S3 or GCS URI; None for other storage."""
     scheme = uri.partition("://")[0]
     location, query = filesystem.parts(uri)
     if scheme in ("gs", "gcs") and not query:

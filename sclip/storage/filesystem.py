@@ -1,13 +1,12 @@
-"""Open a path or URI of any storage: its file system, or its bytes, read forward or at any place.
+"""Open a path or URI in any storage: as a file system, as a forward stream or as a seekable file.
 
-s3:// and gs:// go through pyarrow, whose wheel has both clients and whose clients try again by themselves; all else
-goes through fsspec. Credentials, region and endpoint come from the environment, as for every other tool, or from a URI
-written as pyarrow reads it: `s3://KEY:SECRET@BUCKET/..?endpoint_override=http://HOST:PORT&region=..`,
-`gs://anonymous@..`.
+pyarrow opens s3:// and gs://: its wheel includes both clients, and they retry by themselves. fsspec opens everything
+else. Credentials, region and endpoint come from the environment, as in other tools, or from a URI in pyarrow's syntax:
+`s3://KEY:SECRET@BUCKET/..?endpoint_override=http://HOST:PORT&region=..`, `gs://anonymous@..`.
 
-No file is held in memory as a whole. S3 and HTTP servers that take ranges are asked for one block at a time, so that a
-slow consumer keeps no connection open; other HTTP servers and GCS, whose client resumes a lost stream, send one stream.
-Failures are raised as the library below raises them.
+No file is held in memory as a whole. S3, and HTTP servers that support ranges, are read one block per request, so that
+a slow consumer keeps no connection open. Other HTTP servers, and GCS, whose client resumes a lost stream, send one
+stream. The underlying library's exceptions pass through unchanged.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ import pyarrow.fs
 from fsspec.implementations.arrow import ArrowFSWrapper
 
 BLOCK_BYTES = 8 * 2**20
-"""Size of one request: large enough to hide its latency, small enough for many readers to fit into memory."""
+"""Size of one request: large enough to hide the latency, small enough for many readers to fit in memory."""
 
 _QUERY = re.compile(r"\?[\w.-]+=")
 _S3_OPTIONS = {"anonymous", "endpoint_override", "region", "scheme"}
 _GCS_RETRY_S = 30
-"""Seconds for which Google's client retries; its default is 15 minutes."""
+"""Seconds for which Google's client retries. Its default is 15 minutes."""
 _HTTP_WAIT_S = 60
-"""Seconds without a byte before HTTP gives up; a whole stream may take as long as its consumer needs."""
+"""Seconds without a byte before an HTTP read fails. The whole stream has no time limit."""
 
 
 def parts(uri: str) -> tuple[str, str]:
-    """Split a path or URI into location and query; the query keeps its `?`. A `?` without `NAME=` is a wildcard."""
+    """Split a path or URI into location and query. The query keeps its `?`; a `?` without `NAME=` is a wildcard."""
     query = _QUERY.search(uri) if "://" in uri else None
     return (uri[: query.start()], uri[query.start() :]) if query else (uri, "")
 
 
 def sibling(uri: str, name: str) -> str:
-    """Return the path or URI of a file in the same folder; the query stays, as it may hold the credentials."""
+    """Return the path or URI of a file in the same folder. The query stays, since it may hold credentials."""
     location, query = parts(uri)
     return f"{location[: location.rfind('/') + 1]}{name}{query}"
 
@@ -51,7 +50,7 @@ def sibling(uri: str, name: str) -> str:
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the fsspec file system of a path or URI, and the path in it.
 
-    Raises ValueError or ImportError for a URI that no library opens, OSError if AWS does not tell a bucket's region.
+    Raises ValueError or ImportError for a URI that no library opens, and OSError if AWS does not report the region.
     """
     scheme = uri.partition("://")[0]
     if scheme in ("s3", "gs", "gcs"):
@@ -66,9 +65,9 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def open_stream(uri: str, block_bytes: int = 0) -> BinaryIO:
-    """Open a path or URI for reading forward, `block_bytes` per request; raises what its library raises."""
+    """Open a path or URI as a forward stream with `block_bytes` per request. Raises the library's own errors."""
     fs, path = filesystem(uri)
-    if isinstance(fs, ArrowFSWrapper):  # unbuffered, each read is a request, of 10 KiB for a tar
+    if isinstance(fs, ArrowFSWrapper):  # without a buffer, each read would be a request, of 10 KiB for a tar
         stream = fs.fs.open_input_stream(path, compression=None, buffer_size=block_bytes or BLOCK_BYTES)
     elif fs is _http():
         stream, size = _http_answer(path)
@@ -77,15 +76,15 @@ def open_stream(uri: str, block_bytes: int = 0) -> BinaryIO:
             stream = fs.open(path, "rb", block_size=BLOCK_BYTES, cache_type="readahead", size=size)
     else:
         stream = fs.open(path, "rb")
-        if "::" in uri:  # the file system of an archive closes it when its last reference goes
+        if "::" in uri:  # keep a reference: an archive's file system closes the archive when it is freed
             stream.filesystem = fs
     return cast(BinaryIO, stream)
 
 
 def open_seekable(uri: str) -> Any:
-    """Open a path or URI for reading at any place; raises what its library raises.
+    """Open a path or URI as a seekable file. Raises the library's own errors.
 
-    A file of an HTTP server without ranges is copied to this node's disk until it is closed.
+    If an HTTP server does not support ranges, the file is copied to this node's disk until it is closed.
     """
     fs, path = filesystem(uri)
     if isinstance(fs, ArrowFSWrapper):
@@ -102,7 +101,7 @@ def open_seekable(uri: str) -> Any:
 
 
 class S3Place(NamedTuple):
-    """How to reach a bucket of S3."""
+    """Settings to reach an S3 bucket."""
 
     bucket: str
     region: str
@@ -111,14 +110,14 @@ class S3Place(NamedTuple):
     scheme: str
     """Scheme of an endpoint that is HOST:PORT."""
     keys: tuple[str, str, str]
-    """Key, secret and session token; empty if the client has to look for them itself."""
+    """Key, secret and session token; empty if the client must find them itself."""
     anonymous: bool
 
 
 def s3_place(uri: str) -> S3Place:
-    """Read how to reach the bucket of `s3://[KEY:SECRET@]BUCKET/..[?OPTIONS]` from the URI and the environment.
+    """Return the settings for the bucket of `s3://[KEY:SECRET@]BUCKET/..[?OPTIONS]`, from the URI and the environment.
 
-    Raises ValueError for an unknown option, OSError if AWS does not tell the bucket's region.
+    Raises ValueError for an unknown option, and OSError if AWS does not report the bucket's region.
     """
     location, query = parts(uri)
     url = urlsplit("//" + location.partition("://")[2].partition("/")[0])
@@ -132,7 +131,7 @@ def s3_place(uri: str) -> S3Place:
         keys = (_env("AWS_ACCESS_KEY_ID"), _env("AWS_SECRET_ACCESS_KEY"), _env("AWS_SESSION_TOKEN"))
     endpoint = options.get("endpoint_override") or _env("AWS_ENDPOINT_URL_S3") or _env("AWS_ENDPOINT_URL")
     region = options.get("region") or _env("AWS_REGION") or _env("AWS_DEFAULT_REGION")
-    if not region:  # servers other than AWS have none or accept this one
+    if not region:  # other servers have no regions or accept this one
         region = "us-east-1" if endpoint else _region(bucket)
     anonymous = options.get("anonymous", "").lower() in ("1", "true")
     return S3Place(bucket, region, endpoint, options.get("scheme", "https"), keys, anonymous)
@@ -151,7 +150,7 @@ def _region(bucket: str) -> str:
 def _s3(place: S3Place) -> ArrowFSWrapper:
     settings: dict[str, Any] = {"anonymous": True} if place.anonymous else {}
     if place.keys[0] and not place.anonymous:
-        # Passed on because the client would first ask EC2's metadata service, which takes seconds elsewhere.
+        # Pass the keys: otherwise the client first asks EC2's metadata service, which takes seconds outside EC2.
         key, secret, token = place.keys
         settings = {"access_key": key, "secret_key": secret, "session_token": token or None}
     fs = pyarrow.fs.S3FileSystem(
@@ -169,7 +168,7 @@ def _gcs(root: str) -> ArrowFSWrapper:
 
 @functools.cache
 def _http() -> fsspec.AbstractFileSystem:
-    import aiohttp  # imported here because most shards are read without it
+    import aiohttp  # imported late, because most shards do not need it
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_HTTP_WAIT_S, sock_read=_HTTP_WAIT_S)
     return fsspec.filesystem(
@@ -178,11 +177,11 @@ def _http() -> fsspec.AbstractFileSystem:
 
 
 def _http_answer(url: str) -> tuple[Any, int]:
-    """Return the answer to a GET as a stream, and the file's bytes; 0 if the server takes no ranges.
+    """Return the response to a GET as a stream, and the file's size in bytes; 0 if the server supports no ranges.
 
-    fsspec would ask with HEAD, which many signed URLs refuse, and would take every refusal for a missing file.
+    fsspec would send HEAD, which many signed URLs refuse, and would take every refusal for a missing file.
     """
-    stream = _http().open(url, "rb", block_size=0, size=1)  # given a size, fsspec does not ask for it
+    stream = _http().open(url, "rb", block_size=0, size=1)  # with a size given, fsspec does not request it
     headers = stream.r.headers
     takes_ranges = headers.get("Accept-Ranges") == "bytes" and "Content-Encoding" not in headers
     return stream, int(headers.get("Content-Length", 0)) if takes_ranges else 0

@@ -1,8 +1,8 @@
-"""List the files that a path or URI with `*`, `?` and `[..]` names, on disk and in object stores.
+"""List the files that match a path or URI with `*`, `?` and `[..]`, on disk and in object stores.
 
-A wildcard matches tars and files without an extension only: other files beside shards describe them (`.parquet`,
-`_stats.json`, `index.json`), and `0.tar.1` is wget's second copy of `0.tar`. A name without a wildcard is the file
-itself, whatever its extension, or all tars of the folder. `*.parquet` matches Parquet files that hold images.
+A wildcard matches only tars and files without an extension: other files next to shards describe them (`.parquet`,
+`_stats.json`, `index.json`), and `0.tar.1` is wget's second copy of `0.tar`. A pattern that spells an extension also
+matches that one (`*.parquet`). A name without a wildcard is the file itself, or the folder whose tars are listed.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from sclip.storage.retries import retry
 
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
-"""The number of part.00017 is no extension."""
+"""An extension starts with a letter, so the number of part.00017 is none."""
 _NUMBERED = re.compile(r"(\.[A-Za-z]\w*)\.[\d?\[][^.]*$")
-"""The end of x.tar.1, and of a pattern for such names."""
+"""The end of names such as x.tar.1, and of patterns for them."""
 _MOST_NAMED = 4
 _HTTP = ("http://", "https://")
 
 
 def matching_files(name: str) -> list[str]:
-    """Return the files that a path or URI names; empty if there is none.
+    """Return the files that match a path or URI; empty if there is none.
 
-    Local paths come back absolute, URIs with the credentials and the query of `name`. Raises StorageError also when
-    storage refuses, which fsspec would report as no file.
+    Local paths become absolute; URIs keep the credentials and the query of `name`. Raises StorageError, also if the
+    storage refuses access, which fsspec would report as no file.
     """
     return retry(name, lambda: _matching_files(name))
 
@@ -41,23 +41,23 @@ def matching_files(name: str) -> list[str]:
 def what_is_there(name: str) -> str:
     """Describe the folder nearest to a name that matched no file, for an error message; may be empty.
 
-    Folders of object stores are not listed: they may have millions of files.
+    Folders of object stores are not listed, because they may have millions of files.
     """
     return retry(name, lambda: _what_is_there(name))
 
 
 def files_below(folder: str, pattern: str = "**/*") -> list[str]:
-    """Return the local files whose path below a folder fits a pattern; by default all files.
+    """Return the local files whose path below a folder matches a pattern; by default all files.
 
-    Symbolic links to folders are followed, as by the shell. A folder that several paths lead to is listed once, under a
-    path without links if there is one. Hidden files match only a pattern that spells the dot. A link to a missing file
-    counts as a file, so that reading it names the missing shard. Raises OSError for a folder that cannot be listed.
+    Symbolic links to folders are followed, as in a shell. If several paths lead to one folder, it is listed once, under
+    a path without links if possible. Hidden files match only a pattern that spells the dot. A link to a missing file
+    counts as a file, so that reading it names the missing shard. Raises OSError if a folder cannot be listed.
     """
     components = pattern.split("/") + ["*"] * pattern.endswith("**")
     files, seen, last = list[str](), set[tuple[int, int, int]](), len(components) - 1
-    left = deque([(folder, 0)])
-    while left:
-        path, at = left.popleft()
+    pending = deque([(folder, 0)])
+    while pending:
+        path, at = pending.popleft()
         status = os.stat(path)
         if (state := (status.st_dev, status.st_ino, at)) in seen:
             continue
@@ -65,14 +65,14 @@ def files_below(folder: str, pattern: str = "**/*") -> list[str]:
         component, deep = components[at], components[at] == "**"
         fits = re.compile(r"(?!\.)" * (component[:1] != ".") + glob_translate(component)).match
         if deep:
-            left.appendleft((path, at + 1))
+            pending.appendleft((path, at + 1))
         with os.scandir(path) as entries:
             fitting = sorted((entry for entry in entries if fits(entry.name)), key=lambda entry: entry.name)
         for entry in fitting:
             link = entry.is_symlink()
             if entry.is_dir():
-                if deep or at < last:  # links come after all else
-                    (left.append if link else left.appendleft)((entry.path, at + (not deep)))
+                if deep or at < last:  # visit links last
+                    (pending.append if link else pending.appendleft)((entry.path, at + (not deep)))
             elif at == last and (link or entry.is_file()):
                 files.append(entry.path)
     return sorted(files)
@@ -107,9 +107,9 @@ def _on_http(fs: Any, url: str) -> list[str]:
 
 
 def _split(fs: Any, path: str) -> tuple[str, str]:
-    """Split a path before its first component with a wildcard; `[..]` is none if a file or folder has that very name.
+    """Split a path before its first component with a wildcard. `[..]` is literal if a file or folder has that name.
 
-    Local paths lose `.` and `..`, so that two spellings of a shard are one shard.
+    Local paths are normalized (`.` and `..`), so that two spellings of a shard are one shard.
     """
     if isinstance(fs, LocalFileSystem):
         path = os.path.normpath(path)
@@ -131,7 +131,7 @@ def _exists(fs: Any, path: str) -> bool:
 
 
 def _globbed(fs: Any, root: str, pattern: str) -> list[str]:
-    """Return the shards whose path below a folder fits the pattern; the folder's own name holds no wildcard."""
+    """Return the shards whose path below a folder matches the pattern. Brackets in the folder's name are literal."""
     if isinstance(fs, LocalFileSystem):
         return _shards(files_below(root, pattern), pattern)
     depth = None if "**" in pattern else pattern.count("/") + 1
@@ -145,7 +145,7 @@ def _globbed(fs: Any, root: str, pattern: str) -> list[str]:
 
 
 def _shards(files: Iterable[str], pattern: str) -> list[str]:
-    """Keep the files that can be shards: tars, files without an extension or with the pattern's extension."""
+    """Keep files that can be shards: tars, and files with no extension or with the pattern's extension."""
     wanted = _last(pattern)
 
     def is_shard(name: str) -> bool:
@@ -176,7 +176,7 @@ def _address(name: str, fs: Any, path: str) -> str:
     links = name.split("::")
     if len(links) == 1:
         return str(fs.unstrip_protocol(path))
-    # The path belongs to the first link that has one.
+    # In a chained URI, the path belongs to the first link with a path.
     first = next((n for n, link in enumerate(links) if "://" in link), len(links) - 1)
     scheme, separator, _ = links[first].rpartition("://")
     return "::".join([*links[:first], f"{scheme}{separator}{path}", *links[first + 1 :]])
@@ -213,7 +213,7 @@ def _contents(folder: str, is_named: bool) -> str:
         (folders if os.path.isdir(f"{folder}/{name}") else files).append(name)
     if tars := [file for file in files if _TAR.search(file)]:
         return f"{folder} has {_counted(tars, 'tar')}"
-    counts = [_counted(some, what) for some, what in ((files, "file"), (folders, "folder")) if some]
+    counts = [_counted(group, noun) for group, noun in ((files, "file"), (folders, "folder")) if group]
     text = f"{folder} has no tar, but {' and '.join(counts)}" if counts else f"{folder} is empty"
     if any(file.endswith(".parquet") for file in files):
         text += f"; name Parquet files with images as {folder}/*.parquet"

@@ -1,8 +1,8 @@
-"""Mask the credentials of URIs in any text that is shown or recorded.
+"""Mask the credentials of URIs in every text that is shown or recorded.
 
-URIs of shards, weights and stores may hold a password, a token or a signature. Every error, log, report and record
-passes them through `mask`; for a library's message, which may repeat its URI in parts, `mask` gets that URI as well.
-Runs record their shards masked and compare them masked, so that a new password or signature is still the same shard.
+URIs of shards, weights and stores may contain a password, a token or a signature. Every error, log, report and record
+passes through `mask`. A library's message may repeat parts of its URI, so `mask` also takes that URI.
+Runs record and compare their shards masked, so a shard stays the same after a change of password or signature.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from urllib.parse import unquote
 _USER = re.compile(r"(://)(?!anonymous@)(?:[^/@:\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@")
 _OPTION = r"(?:anonymous|endpoint_override|region|scheme|retry_limit_seconds)=(?:[^&?=,%@\s'\"]|%3A|%2F)+(?![^&\s'\"])"
 _VALUE = re.compile(rf"([?&](?!{_OPTION})[^=&/\s'\"]+=)[^&\s'\"]+", re.IGNORECASE)
-"""A query's value, except the options that say how to reach a store: they are needed again and no secret."""
+"""A query's value, except for options that describe the store: they are needed later and are not secret."""
 _MASKED = re.compile(r"://\*\*\*@|[?&][^=&\s]+=\*\*\*")
 _PASSWORD = re.compile(r"://[^/@:\s]*:(\S+)@")
 
@@ -29,7 +29,7 @@ def mask(text: str, uri: str = "") -> str:
 
 
 def mask_tree(tree: Any) -> Any:
-    """Return a tree of JSON values, such as a config, with every text masked."""
+    """Return a tree of JSON values, such as a config, with every string masked."""
     if isinstance(tree, dict):
         return {name: mask_tree(value) for name, value in tree.items()}
     if isinstance(tree, list):
@@ -38,5 +38,5 @@ def mask_tree(tree: Any) -> Any:
 
 
 def is_masked(uri: str) -> bool:
-    """Return whether this URI was masked, and so can no longer be opened."""
+    """Return whether this URI was masked and therefore can no longer be opened."""
     return bool(_MASKED.search(uri))

@@ -1,10 +1,10 @@
-"""Use a run's folder in the same way on disk, in S3, in GCS and on whatever else fsspec opens.
+"""Use a run's folder in the same way on disk, in S3, in GCS and in any other storage that fsspec opens.
 
-A `StoragePath` is a `Path` or a `Remote`, which has pathlib's names for what a run's folder needs; this module holds
-what the two do differently. Libraries that know only local files write to the folder of `staged`, which `send` uploads,
-and read from the folder of `local_copy`. For a `Path` both are the path itself, and nothing is copied.
+A `StoragePath` is a `Path` or a `Remote`. A `Remote` has the pathlib methods that a run's folder needs; this module
+holds the operations that differ. Libraries that know only local files write to the folder of `staged`, which `send`
+uploads, and read from the folder of `local_copy`. For a `Path`, both are the path itself, and nothing is copied.
 
-pyarrow and fsspec are imported only for URIs: a machine that has just torch and open_clip can save and load.
+pyarrow and fsspec are imported only for URIs, so a machine with only torch and open_clip can save and load.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ StoragePath: TypeAlias = "Path | Remote"
 
 
 def storage_path(where: str | StoragePath) -> StoragePath:
-    """Return the path that a URI or a local path names, made absolute; a `StoragePath` comes back as it is."""
+    """Return the absolute path for a URI or a local path. A `StoragePath` is returned unchanged."""
     if not isinstance(where, str):
         return where
     if "://" in where and not where.startswith("file://"):
@@ -40,24 +40,24 @@ def storage_path(where: str | StoragePath) -> StoragePath:
 
 
 def address(path: StoragePath) -> str:
-    """Return the text from which `storage_path` makes the path again, credentials included; `str` masks them."""
+    """Return the text that `storage_path` turns back into the path, with credentials. `str` would mask them."""
     return str(path) if isinstance(path, Path) else path.uri
 
 
 def sizes(folder: StoragePath) -> dict[str, int]:
-    """Return the bytes of every file below a folder, by its path in it."""
+    """Return the size in bytes of every file below a folder, by its path in the folder."""
     if not isinstance(folder, Path):
         return folder.files()
     return {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
 
 
 def shown(path: str | StoragePath) -> str:
-    """Return a path as printed: quoted for a shell if it has spaces or brackets."""
+    """Return a path for display, quoted for a shell if it has spaces or brackets."""
     return shlex.quote(str(path))
 
 
 def write(file: StoragePath, text: str) -> None:
-    """Write a file in one piece: no reader ever sees half of it, nor, after a power loss, an empty one."""
+    """Write a file atomically: a reader never sees half of it, nor an empty file after a power loss."""
     if isinstance(file, Path):
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         with temporary.open("w") as stream:
@@ -70,7 +70,7 @@ def write(file: StoragePath, text: str) -> None:
 
 
 def create(file: StoragePath, text: str) -> None:
-    """Write a new file in one piece; of two writers at once one succeeds. Raises FileExistsError.
+    """Write a new file atomically. Of two simultaneous writers, one succeeds; the other raises FileExistsError.
 
     Storage without conditional writes may let both succeed (`sclip.storage.exclusive`).
     """
@@ -82,7 +82,7 @@ def create(file: StoragePath, text: str) -> None:
             os.link(temporary, file)
         except FileExistsError:
             raise
-        except OSError:  # no hard links on this file system: a reader may see half of the file
+        except OSError:  # this file system has no hard links, so a reader may see half of the file
             with file.open("x") as stream:
                 stream.write(text)
         finally:
@@ -92,7 +92,7 @@ def create(file: StoragePath, text: str) -> None:
 
 
 def append(file: StoragePath, text: str) -> None:
-    """Append to a file, created if missing, from one process only. Object stores rewrite the whole file."""
+    """Append to a file and create it if missing. Only one process may append. Object stores rewrite the whole file."""
     if isinstance(file, Path):
         with file.open("a") as stream:
             stream.write(text)
@@ -102,7 +102,7 @@ def append(file: StoragePath, text: str) -> None:
 
 
 def remove(folder: StoragePath, ignore_errors: bool = False) -> None:
-    """Remove a folder and all in it, if it exists. Raises OSError if something stays, unless `ignore_errors`."""
+    """Remove a folder and its content, if it exists. Raises OSError if something remains, unless `ignore_errors`."""
     if isinstance(folder, Path):
         if folder.exists():
             shutil.rmtree(folder, ignore_errors)
@@ -112,25 +112,25 @@ def remove(folder: StoragePath, ignore_errors: bool = False) -> None:
 
 
 def move(folder: StoragePath, to: StoragePath, first: str) -> None:
-    """Rename a folder within its storage. Object stores move file by file, beginning with `first`."""
+    """Rename a folder within its storage. Object stores move the file `first`, then the others one by one."""
     if isinstance(folder, Path):
         folder.rename(address(to))
         return
     for name in sorted(folder.files(), key=lambda name: name != first):
         (folder / name).move(_remote(address(to / name)))
-    folder.rmtree()  # pyarrow leaves an empty folder
+    folder.rmtree()  # pyarrow leaves an empty folder behind
 
 
 def free_bytes(folder: StoragePath) -> tuple[Path, int]:
-    """Return the local folder that a checkpoint is written to, and the free bytes of its disk."""
+    """Return the local folder where checkpoints are written, and the free bytes of its disk."""
     disk = folder if isinstance(folder, Path) else Path(tempfile.gettempdir())
     return disk, shutil.disk_usage(disk).free
 
 
 def check_writable(storage: Path) -> None:
-    """Raise OSError, one line that names `run.storage`, if the folder cannot be written to.
+    """Raise OSError with one line that names `run.storage` if the folder is not writable.
 
-    Writes a temporary file there, or in the nearest parent that exists, and leaves nothing behind.
+    Writes a temporary file there, or in the nearest existing parent, and leaves nothing behind.
     """
     folder = next(path for path in (storage, *storage.parents) if os.path.lexists(path))
     try:
@@ -146,7 +146,7 @@ def check_writable(storage: Path) -> None:
 
 
 def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> None:
-    """Copy the named files, or all files below a folder, to storage; does nothing if `to` is that folder itself."""
+    """Copy the named files, or all files below a folder, to storage. Does nothing if `to` is the folder itself."""
     if isinstance(to, Path):
         assert to == folder
         return
@@ -157,9 +157,9 @@ def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> N
 
 
 def fetch(source: StoragePath, folder: Path, names: Iterable[str] | None = None) -> None:
-    """Copy the named files that exist, or all files below a path, to a folder. Raises OSError.
+    """Copy those named files that exist, or all files below a path, to a local folder. Raises OSError.
 
-    Does nothing if `source` is that folder itself.
+    Does nothing if `source` is the folder itself.
     """
     if isinstance(source, Path):
         assert source == folder
@@ -182,7 +182,7 @@ def fetch(source: StoragePath, folder: Path, names: Iterable[str] | None = None)
 
 @contextlib.contextmanager
 def staged(to: StoragePath) -> Iterator[Path]:
-    """Give a folder to write to: the path itself, or a temporary one, from which `send` uploads."""
+    """Yield a folder to write to: the path itself, or a temporary folder from which `send` uploads."""
     if isinstance(to, Path):
         yield to
     else:
@@ -192,9 +192,9 @@ def staged(to: StoragePath) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def local_copy(path: StoragePath, shared: str = "", names: Iterable[str] | None = None) -> Iterator[Path]:
-    """Give a folder to read from: the path itself, or a copy of its files that is removed after the block.
+    """Yield a folder to read from: the path itself, or a copy of its files that is removed after the block.
 
-    Processes of a node that pass the same word as `shared` use one copy; the first to leave the block removes it.
+    Processes of one node that pass the same `shared` name use one copy; the first to leave the block removes it.
     """
     if isinstance(path, Path):
         yield path
@@ -211,9 +211,9 @@ def local_copy(path: StoragePath, shared: str = "", names: Iterable[str] | None 
 
 
 def cached_copy(path: StoragePath) -> Path:
-    """Return a local file or folder with the path's present content; the copy of a URI stays for other processes.
+    """Return a local file or folder with the path's current content. The copy of a URI remains for other processes.
 
-    Raises OSError if nothing exists there.
+    Raises OSError if the path does not exist.
     """
     if isinstance(path, Path):
         return path
@@ -228,7 +228,7 @@ def cached_copy(path: StoragePath) -> Path:
 
 
 def ray_storage(folder: StoragePath) -> dict[str, Any]:
-    """Return the arguments with which Ray's RunConfig keeps its files in a folder."""
+    """Return the arguments that make Ray's RunConfig store its files in a folder."""
     if isinstance(folder, Path):
         return {"storage_path": str(folder)}
     fs, path = folder.arrow()

@@ -1,10 +1,10 @@
-"""Files and folders of a URI, with those of pathlib's methods that a run's folder needs.
+"""Files and folders at a URI, with the pathlib methods that a run's folder needs.
 
-Object stores have no folders, no renaming and no appending: a folder exists while a file lies below it, and a write
-replaces the whole file at once. Failures that may pass are retried; lasting ones are OSErrors, as those of a disk.
+Object stores have no folders, no renaming and no appending. A folder exists while a file exists below it, and a write
+replaces the whole file at once. Transient failures are retried; lasting ones raise OSError, as on a disk.
 
-universal_pathlib was tried instead: its `is_file` and `iterdir` take failing storage (503) for "no such file", its
-joins put names behind a URI's query, and its `str` shows credentials.
+universal_pathlib was tried instead: its `is_file` and `iterdir` treat failing storage (503) as "no such file", its
+joins append names after a URI's query, and its `str` shows credentials.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 
 
 class Stat(NamedTuple):
-    """Bytes of a file, and the second since 1970 in which it was written."""
+    """Size of a file in bytes, and its modification time in seconds since 1970."""
 
     st_size: int
     st_mtime: float
@@ -67,11 +67,11 @@ class Remote:
         return Remote(location.rstrip("/").rpartition("/")[0] + query)
 
     def with_name(self, name: str) -> Remote:
-        """Return the path of another name in the same folder."""
+        """Return the path with another name in the same folder."""
         return self.parent / name
 
     def exists(self) -> bool:
-        """Return whether the file exists, or any file below the folder."""
+        """Return whether the file or folder exists."""
         return self._type() != ""
 
     def is_file(self) -> bool:
@@ -83,22 +83,22 @@ class Remote:
         return self._type() == "directory"
 
     def stat(self) -> Stat:
-        """Return size and time of the file. Raises FileNotFoundError."""
+        """Return size and modification time of the file. Raises FileNotFoundError."""
         return self._do(lambda fs, path: Stat(fs.info(path)["size"], fs.modified(path).timestamp()))
 
     def iterdir(self) -> Iterator[Remote]:
-        """Yield the files and folders in the folder; nothing if it does not exist."""
+        """Yield the files and folders in the folder. Yields nothing if the folder does not exist."""
         return (self / name for name, _ in self._listed())
 
     def glob(self, pattern: str) -> Iterator[Remote]:
-        """Yield the files and folders in the folder with a matching name; for `*/` folders only."""
+        """Yield the files and folders in the folder whose name matches. A final `/` restricts the match to folders."""
         for name, entry in self._listed():
             folder = entry["type"] == "directory"
             if fnmatch.fnmatchcase(name, pattern.rstrip("/")) and (folder or not pattern.endswith("/")):
                 yield self / name
 
     def files(self) -> dict[str, int]:
-        """Return the bytes of each file below the folder, by its path in it."""
+        """Return the size in bytes of each file below the folder, by its path in the folder."""
         sizes: dict[str, int] = {}
         for name, entry in self._listed():
             if entry["type"] == "directory":
@@ -108,7 +108,7 @@ class Remote:
         return sizes
 
     def read_bytes(self) -> bytes:
-        """Return the file's bytes. Raises FileNotFoundError."""
+        """Return the file's content. Raises FileNotFoundError."""
         return bytes(self._do(lambda fs, path: fs.cat_file(path)))
 
     def read_text(self, encoding: str = "utf-8") -> str:
@@ -116,7 +116,7 @@ class Remote:
         return self.read_bytes().decode(encoding)
 
     def open(self, mode: str = "rb") -> io.BytesIO:
-        """Open a small file for reading; it is read into memory. Raises FileNotFoundError."""
+        """Read a small file into memory and return it as an open file. Raises FileNotFoundError."""
         assert mode == "rb"
         return io.BytesIO(self.read_bytes())
 
@@ -134,11 +134,11 @@ class Remote:
         return self._do(digest_blocks)
 
     def write_bytes(self, data: bytes) -> None:
-        """Replace the file, in one piece."""
+        """Replace the file atomically."""
         self._write(lambda: io.BytesIO(data))
 
     def write_text(self, text: str) -> None:
-        """Replace the file by a text, in one piece."""
+        """Replace the file by a text atomically."""
         self.write_bytes(text.encode())
 
     def create(self, text: str) -> None:
@@ -152,7 +152,7 @@ class Remote:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self))
 
     def touch(self) -> None:
-        """Replace the file by an empty one, of this time."""
+        """Replace the file by an empty file with the current time."""
         self.write_text("")
 
     def upload(self, file: Path) -> None:
@@ -182,7 +182,7 @@ class Remote:
         """Do nothing: a folder exists with its first file."""
 
     def rmtree(self) -> None:
-        """Remove the folder and all in it, if it exists."""
+        """Remove the folder and its content, if it exists."""
         with contextlib.suppress(FileNotFoundError):
             self._do(lambda fs, path: fs.rm(path, recursive=True))
 
@@ -196,12 +196,12 @@ class Remote:
 
         try:
             self._do(rename)
-        except FileNotFoundError:  # an earlier try renamed it, and its answer was lost
+        except FileNotFoundError:  # an earlier try renamed the file, but its response was lost
             if not to.is_file():
                 raise
 
     def arrow(self) -> tuple[pyarrow.fs.FileSystem, str]:
-        """Return pyarrow's file system and the path in it."""
+        """Return a pyarrow file system and the path in it."""
         fs, path = filesystem(self.uri)
         is_arrow = isinstance(fs, ArrowFSWrapper)
         return (fs.fs if is_arrow else pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs))), path
@@ -234,7 +234,7 @@ class Remote:
         self._do(write)
 
     def _do(self, action: Callable[[AbstractFileSystem, str], _T]) -> _T:
-        """Return what `action` returns for the file system and path. Raises FileNotFoundError or StorageError."""
+        """Return the result of `action` for the file system and path. Raises FileNotFoundError or StorageError."""
 
         def attempt() -> _T | FileNotFoundError:
             try:
@@ -249,11 +249,11 @@ class Remote:
 
 
 def _make_parents(fs: AbstractFileSystem, path: str) -> None:
-    """Make the folders above a file, if the file system has folders."""
+    """Create the parent folders of a file, if the file system has folders."""
     if fs.protocol not in _WITHOUT_FOLDERS:
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
 
 
 def _forward(fs: AbstractFileSystem) -> dict[str, Any]:
-    """Return the option with which pyarrow sends one request per file, not one per read."""
+    """Return the option that makes pyarrow send one request per file instead of one per read."""
     return {"seekable": False} if isinstance(fs, ArrowFSWrapper) else {}

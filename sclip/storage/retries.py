@@ -1,7 +1,7 @@
-"""Retry storage that fails: a path or URI and an action in, its result or a `StorageError` out.
+"""Retry an action on a path or URI while the storage fails; return its result or raise `StorageError`.
 
-A failure that may pass is retried (by tenacity) before it is raised; a refusal (no such file, no permission) is raised
-at once. No message holds a credential of a URI.
+tenacity retries transient failures. A refusal (no such file, no permission) is raised at once. No message contains
+credentials of a URI.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from sclip.storage.filesystem import open_stream
 from sclip.storage.masking import mask
 
 RETRY_DELAYS_S: tuple[float, ...] = (0.5, 2.0, 8.0)
-"""Waits before each retry; after the last one the storage is given up."""
+"""Seconds to wait before each retry. If the last retry fails, the error is raised."""
 
 _THREADS, _THREADS_REMOTE = 8, 32
-"""Requests in flight; pyarrow's S3 client sends 25."""
+"""Concurrent requests for local and for remote files. pyarrow's S3 client sends 25 at once."""
 
 _LASTING = (
     FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError,
@@ -32,22 +32,22 @@ _REFUSED = re.compile(
     "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|NO_SUCH_BUCKET|EXPIRED|Bucket .* not found"
     r"|HTTP status (?:3|4(?!08|25|29))\d\d|PERMISSION_DENIED|UNAUTHENTICATED|OAuth2 access token"
 )
-"""How pyarrow's clients of S3 and GCS word errors that a retry does not change."""
+"""Messages of pyarrow's S3 and GCS clients for errors that a retry does not fix."""
 _ASK_AGAIN = (408, 425, 429)
-"""Statuses of HTTP below 500 that may pass."""
+"""HTTP statuses below 500 that may be transient."""
 _MESSAGE_CHARS = 300
 _T = TypeVar("_T")
 
 
 class StorageError(OSError):
-    """Storage that failed at every try, or refused; one line with the path, the error and the remedy."""
+    """Storage that failed at every try, or refused. The message is one line: path, error and remedy."""
 
     lasts = True
     """Whether another try would fail too."""
 
 
 def concurrently(function: Callable[[str], _T], names: Sequence[str]) -> Iterator[_T]:
-    """Yield the function's result for each path or URI, in order; runs in threads, not far ahead of the reader."""
+    """Yield the function's result for each path or URI, in order. Threads run ahead by a bounded batch."""
     threads = _THREADS_REMOTE if any("://" in name for name in names) else _THREADS
     left = iter(names)
     with ThreadPoolExecutor(threads) as pool:
@@ -66,17 +66,17 @@ def read_bytes(url: str) -> bytes:
 
 
 def first_bytes(url: str, judge: Callable[[Peeked], _T]) -> _T:
-    """Return what `judge` makes of a file's start; little more is downloaded. Raises StorageError as `retry` does."""
+    """Return `judge`'s result for the start of a file. Little more is downloaded. Raises StorageError."""
     return next(resumed(url, lambda stream: iter((judge(Peeked(stream)),)), HEAD_BYTES))
 
 
 def retry(url: str, ask: Callable[[], _T]) -> _T:
-    """Return what `ask` returns. Raises StorageError when storage refuses, or has failed at every try."""
+    """Return the result of `ask`. Raises StorageError if the storage refuses, or fails at every try."""
 
     def attempt() -> _T:
         try:
             return ask()
-        except Exception as error:  # every library has its own (aiohttp, pyarrow, botocore, ...)
+        except Exception as error:  # each library has its own exceptions (aiohttp, pyarrow, botocore, ...)
             raise _StorageFailure from error
 
     with _retrying(url) as attempts:
@@ -84,10 +84,10 @@ def retry(url: str, ask: Callable[[], _T]) -> _T:
 
 
 def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]], block_bytes: int = 0) -> Iterator[_T]:
-    """Yield the values that `parse` makes of a file; when storage fails, reopen it and continue with the next value.
+    """Yield the values of `parse` for a file. If the storage fails, reopen the file and continue with the next value.
 
-    Any exception of `ByteStream` is a failure of storage, and any other one of `parse`. Raises StorageError as `retry`
-    does; each new value resets the count of failures.
+    Exceptions of `ByteStream` count as storage failures; `parse`'s own exceptions pass through. Raises StorageError as
+    `retry` does. Each new value resets the number of tries.
     """
     done = 0
     with _retrying(url) as attempts:
@@ -100,7 +100,7 @@ def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]], block_bytes: 
 
 
 class ByteStream:
-    """A file that is read forward; every failure to open or read it is a `_StorageFailure`."""
+    """A file that is read forward. Every failure to open or read it raises `_StorageFailure`."""
 
     def __init__(self, url: str, block_bytes: int = 0) -> None:
         """Open the path or URI."""
@@ -123,19 +123,19 @@ class ByteStream:
         return data
 
     def close(self) -> None:
-        """Close the file below."""
+        """Close the underlying file."""
         self._file.close()
 
 
 class _StorageFailure(Exception):
-    """One failed attempt, whose cause is the library's error; no OSError, which `tarfile` takes for a broken tar."""
+    """One failed attempt; `__cause__` is the library's error. Not an OSError: `tarfile` takes one for a broken tar."""
 
 
 @contextmanager
 def _retrying(url: str) -> Iterator[tenacity.Retrying]:
-    """Give the attempts, and raise the last failure as StorageError.
+    """Yield tenacity's attempts, and raise the last failure as StorageError.
 
-    The error has no cause, because the library's message in a traceback would show the URL's credentials.
+    The error has no cause: in a traceback, the library's message would show the URL's credentials.
     """
     try:
         yield tenacity.Retrying(
@@ -168,7 +168,7 @@ def _may_pass(failure: BaseException) -> bool:
 
 
 def _message(error: BaseException | None, url: str) -> str:
-    """Return an error in one line, without the URL's credentials."""
+    """Return the error as one line, without the URL's credentials."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     status = getattr(error, "status", None)

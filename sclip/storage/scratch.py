@@ -1,7 +1,7 @@
-"""Make temporary folders on this node's disk, below TMPDIR, for files on their way to or from an object store.
+"""Create temporary folders on this node's disk, below TMPDIR, for files on their way to or from an object store.
 
-A folder of `own` belongs to one process. A killed process releases its lock, and the next `own` removes its folder.
-A folder of `common` is filled once for all processes of the node.
+A folder of `own` belongs to one process. If the process is killed, its lock is released, and the next call of `own`
+removes the folder. A folder of `common` is filled once for all processes of the node.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OWN = "own-"
 
 @contextlib.contextmanager
 def own() -> Iterator[Path]:
-    """Give an empty folder for the block; removes what killed processes left."""
+    """Yield an empty folder for the block. Also removes folders that killed processes left behind."""
     root = _root()
     with contextlib.ExitStack() as stack:
         with FileLock(root / "own.lock"):
@@ -34,7 +34,7 @@ def own() -> Iterator[Path]:
 
 
 def common(name: str, fill: Callable[[Path], None]) -> Path:
-    """Return this node's folder of a name, filled by the first process that asks for it."""
+    """Return this node's folder with a name. The first process that asks for the folder fills it."""
     root = _root()
     folder = root / name
     with FileLock(folder.with_suffix(".lock")):
@@ -52,7 +52,7 @@ def remove(folder: Path) -> None:
 
 
 def _root() -> Path:
-    """Return this user's folder for all of them. Raises PermissionError if another user made it."""
+    """Return this user's root for these folders. Raises PermissionError if another user owns it."""
     root = Path(tempfile.gettempdir()) / f"sclip-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     if root.stat().st_uid != os.getuid():

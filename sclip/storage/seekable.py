@@ -1,7 +1,7 @@
-"""Open a path or URI as a seekable file, for formats whose index stands at their end (Parquet).
+"""Open a path or URI as a seekable file, for formats with their index at the end (Parquet).
 
-A request that fails is retried over a new connection. The final `StorageError` is also kept in `failure`, because a
-library that reads the file may raise an exception of its own instead.
+A failed request is retried over a new connection. The final `StorageError` is also kept in `failure`, because a library
+that reads the file may replace it with its own exception.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ _T = TypeVar("_T")
 
 
 class SeekableFile:
-    """A file that is open for reading at any place, with the methods of Python's own."""
+    """A seekable file that is open for reading, with the methods of a Python file."""
 
     def __init__(self, url: str) -> None:
         """Open a path or URI. Raises StorageError."""
         self.failure: StorageError | None = None
-        """Why the storage failed, once it has."""
-        self.closed = False  # pyarrow asks for it
+        """The final storage error; None until the storage fails."""
+        self.closed = False  # pyarrow checks this attribute
         self._url, self._at = url, 0
         self._file: Any = None
         self._size: int = self._do(lambda file: file.seek(0, 2))
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move to an offset from the start, the present place or the end; return the new place."""
+        """Move to an offset from the start, the current position or the end. Return the new position."""
         self._at = offset + (0, self._at, self._size)[whence]
         return self._at
 
     def tell(self) -> int:
-        """Return the place of the next byte."""
+        """Return the current position in bytes."""
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        """Return `size` bytes, or all up to the end. Raises StorageError."""
+        """Return `size` bytes, or all bytes up to the end. Raises StorageError."""
         left = max(0, self._size - self._at)
         size = left if size < 0 else min(size, left)
 
@@ -54,7 +54,7 @@ class SeekableFile:
         return block
 
     def close(self) -> None:
-        """Close the file below."""
+        """Close the underlying file."""
         self.closed = True
         if self._file is not None:
             self._file.close()
