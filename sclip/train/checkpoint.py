@@ -127,9 +127,9 @@ def save(
 ) -> None:
     """Write a checkpoint to a folder that all ranks see, or to a URI. All ranks call it together.
 
-    `state` is the caller's JSON value (progress and metrics); rank 0's value is stored. An incomplete checkpoint at
-    `path` is removed first; a complete one is never overwritten (CheckpointError). Raises NotWritten on every rank if
-    any rank cannot write.
+    `state` is the caller's JSON value (progress and metrics); rank 0's value is stored. A folder at `path` without a
+    manifest is removed first; a complete checkpoint is never overwritten (CheckpointError). Raises NotWritten on every
+    rank if any rank cannot write.
     """
     _write(storage_path(path), tensors_of(model, optimizer, ema)[0], state, None)
 
