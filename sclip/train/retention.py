@@ -69,7 +69,5 @@ def _best(complete: Sequence[StoragePath], keep: CheckpointConfig) -> list[Stora
 
 
 def _remove(path: StoragePath) -> None:
-    (path / manifest.MANIFEST).unlink(
-        missing_ok=True
-    )  # first, so that a half-removed checkpoint is incomplete
+    (path / manifest.MANIFEST).unlink(missing_ok=True)  # first: a half-removed checkpoint is incomplete
     remove(path, ignore_errors=True)  # a file that a network folder still holds must not stop a run
