@@ -72,14 +72,11 @@ def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFi
         actor.options(num_gpus=1 if gpus else 0, scheduling_strategy=on(node)).remote() for node in places
     ]
     try:
-        started = within({index: rank.address.remote() for index, rank in enumerate(ranks)}, timeout_s)
+        started = within({i: rank.address.remote() for i, rank in enumerate(ranks)}, timeout_s)
         if any(answer.failure for answer in started.values()):
             return judge_collective(places, started, gpus)
         master = started[0].value
-        refs = {
-            index: rank.reduce.remote(master, index, len(ranks), timeout_s)
-            for index, rank in enumerate(ranks)
-        }
+        refs = {i: rank.reduce.remote(master, i, len(ranks), timeout_s) for i, rank in enumerate(ranks)}
         return judge_collective(places, within(refs, 2 * timeout_s), gpus)
     finally:
         for rank in ranks:
