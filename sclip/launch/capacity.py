@@ -41,7 +41,7 @@ class Capacity:
 
 
 def sized(config: Config, capacity: Capacity) -> Config:
-    """Return the config with `train.num_workers` and `train.use_gpu` chosen for this cluster; values in it stay.
+    """Return the config with `train.num_workers` and `train.use_gpu` chosen for this cluster, unless they are set.
 
     By default each GPU gets a worker, because a GPU without a worker is idle. Without any GPU, one worker runs on CPUs.
     With `train.num_workers=0`, GPU workers reserve fewer CPUs than `train.worker_cpus` if a node has too few CPUs for

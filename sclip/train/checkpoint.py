@@ -203,7 +203,7 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
 
 
 def size_bytes(model: nn.Module, has_ema: bool) -> int:
-    """Return the bytes of a checkpoint over all ranks: weights, and of trained ones two moments and the average."""
+    """Return the bytes of a checkpoint over all ranks: all weights, and two moments and any average of trained ones."""
     copies, updates = 4 if has_ema else 3, lora.has_updates(model)
     return sum(
         p.numel() * p.element_size() * (copies if p.requires_grad else 1)

@@ -16,7 +16,7 @@ from sclip.train.run_folder import ALIVE, LEASE, RunFolder, size_of
 __all__ = ["RunUse", "runs"]
 
 TRAINING_S = 3600.0
-"""A run whose last sign of life is more recent may still be training: reports are seconds to minutes apart."""
+"""A run may still be training for this long after its last sign of life: reports are seconds to minutes apart."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""Count the floating-point operations of a step, and look up device peaks; their ratio is the MFU.
+"""Count the floating-point operations of a step, and look up a device's peak; MFU is their rate over that peak.
 
-The count is what the model needs, not what is executed. A multiply-add is two operations. Backward counts as twice
-forward: 3 passes in all, 2 where a gradient only passes through, 1 for frozen parts such as the teacher of
-`loss.distil`. Low-rank updates count as their full matrix, whose gradient is computed. Not counted: recomputation by
-activation checkpointing or GradCache, padding that no token sees, absent negatives, and empty triple slots. For l
-tokens, a Transformer layer of width W needs
+The count is what the model needs, not what is executed. A multiply-add is two operations. A trained part counts as
+three forward passes, because backward is twice forward. A frozen part counts as two if a gradient passes through it,
+else as one, such as the teacher of `loss.distil`. Low-rank updates count as their full matrix, whose gradient is
+computed. Not counted: recomputation by activation checkpointing or GradCache, padding that no token sees, absent
+negatives, and empty triple slots. For l tokens, a Transformer layer of width W needs
 
     24 W^2 l  (projections and the MLP of four times the width)  +  4 W l^2  (attention, as if not causal),
 

@@ -52,7 +52,7 @@ def learning_rate(progress: float, config: TrainConfig) -> float:
 
 
 def lr_scale(part: Part | None, config: TrainConfig) -> float:
-    """Return the factor of a part's learning rate: 1 for the logit scale and bias (None); 0 freezes the part."""
+    """Return the factor of a part's learning rate; 0 freezes it. It is 1 if `part` is None (logit scale and bias)."""
     return 1.0 if part is None else float(getattr(config, f"lr_scale_{part}"))
 
 

@@ -16,7 +16,7 @@ __all__ = ["make_room", "prune"]
 
 
 def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
-    """Remove the checkpoints that need not be kept, never the newest. One rank calls it, while no rank reads one.
+    """Remove checkpoints that need not be kept, never the newest. One rank calls it, while no rank reads a checkpoint.
 
     Also removes what an earlier removal left behind: folders without a manifest, older than the newest checkpoint.
     """

@@ -45,10 +45,7 @@ def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[NamedShard,
         tree = json.loads((folder / "config.json").read_text())
         content = json.loads((folder / "shards.json").read_text())
         sources = tuple(
-            {
-                NamedShard(name, str(record["url"])): int(record["samples"])
-                for name, record in source["shards"].items()
-            }
+            {NamedShard(name, str(row["url"])): int(row["samples"]) for name, row in source["shards"].items()}
             for source in content["sources"]
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -112,11 +109,7 @@ def record_inputs(
 def _counts(folder: RunFolder, known: Mapping[str, Any]) -> dict[str, int]:
     """Return the recorded sample count of each shard, by name."""
     try:
-        return {
-            name: record["samples"]
-            for source in known["sources"]
-            for name, record in source["shards"].items()
-        }
+        return {name: row["samples"] for source in known["sources"] for name, row in source["shards"].items()}
     except (LookupError, TypeError, AttributeError):
         raise ConfigError(
             f"run.name={folder.path.name!r}: a run of this name was started by another version of sclip; "

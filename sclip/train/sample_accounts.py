@@ -41,7 +41,7 @@ class RunCounters:
     quarantined: int = 0
     """Samples set aside; the unreadable rest of a broken shard counts as one."""
     filtered: int = 0
-    """Samples left out because no caption of theirs passes data.min_objects, min_attributes and min_relations."""
+    """Samples left out because none of their captions passes data.min_objects, min_attributes and min_relations."""
     skipped: int = 0
     """Steps without an update because loss or gradient was not finite; their samples count as trained on."""
     rests: int = 0
@@ -115,7 +115,7 @@ class SampleAccounts:
             )
 
     def trained(self, batch: Batch, rows: int) -> None:
-        """Count a finished step, and write this rank's batch to the ledger. `rows` are the samples of all ranks."""
+        """Count a finished step, write this rank's batch to the ledger; `rows` of all ranks are 0 if it had no update."""
         self.progress.step += 1
         self.progress.samples += rows
         places = batch.entries.tolist(), batch.indices.tolist()

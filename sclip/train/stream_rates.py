@@ -25,7 +25,7 @@ _KEEPS_UP = 0.02
 _BUSY = 0.6
 """Utilization of encoders that always have rows. It is below 1 because they wait while Ray takes their blocks."""
 _STALLED = 0.2
-"""Readers below this utilization wait for room themselves. At most half of them read; the others are a round ahead."""
+"""Utilization below which readers wait for room downstream. At most half of them read; others are a round ahead."""
 _REMEDIES = {
     "read": "readers are the limit: raise data.readers, or bring the shards nearer",
     "hand_on": "Ray Data's executors are the limit: raise data.block_samples or data.readers",

@@ -19,7 +19,7 @@ CHECKS = (
     "nodes", "versions", "clock", "shared memory", "disk", "open files", "authentication", "storage", "shards",
     "mlflow", "gloo", "nccl",
 )  # fmt: skip
-"""Names of the checks in their findings."""
+"""Names of all checks, as in their findings."""
 _ROUNDS = 5
 """Number of times that each node's clock is read: the first reads are slow, because they connect."""
 

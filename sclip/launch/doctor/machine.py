@@ -22,7 +22,7 @@ _GB = 1e9
 _MOST_SKEW_S = 2.0
 """Maximum clock skew. Ray, S3's signatures and MLflow tolerate more, but more means that nothing syncs the clock."""
 _FULL, _NEARLY_FULL = 0.95, 0.85
-"""Used shares of a disk. From the first on, Ray stores no more objects on that disk."""
+"""Used shares of a disk: Ray stores no more objects on it from the first on; the check warns from the second on."""
 _FILES, _FEWEST_FILES = 65536, 4096
 """Limits of open files: Ray's recommendation, and the limit below which a few hundred actors begin to fail."""
 
@@ -141,7 +141,7 @@ def look_clock() -> float:
 
 
 def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]]]) -> list[CheckFinding]:
-    """Compare each node's clock with the driver's. The read with the fastest answer is the best, as in NTP."""
+    """Compare each node's clock with the driver's. The fastest answer is the most precise one, as in NTP."""
     findings = []
     for node, times in rounds.items():
         if not times:

@@ -124,9 +124,7 @@ def check_shards(nodes: NodeProbes, config: Config) -> list[CheckFinding]:
         return [
             CheckFinding("shards", "driver", "fail", str(error), "check data.shards, and the credentials")
         ]
-    chosen = [
-        urls[index * (len(urls) - 1) // max(1, _SHARDS - 1)] for index in range(min(_SHARDS, len(urls)))
-    ]
+    chosen = [urls[i * (len(urls) - 1) // max(1, _SHARDS - 1)] for i in range(min(_SHARDS, len(urls)))]
     return judge_shards(len(urls), nodes.each(read_some, list(dict.fromkeys(chosen)), config.data))
 
 

@@ -15,7 +15,7 @@ from sclip.launch.plan.rates import Rates
 
 
 def with_streams(config: Config, capacity: Capacity, rates: Rates, shards: int = sys.maxsize) -> Config:
-    """Return a sized config with `data.readers` chosen; a value in the config stays.
+    """Return a sized config with `data.readers` chosen, unless it is set.
 
     A worker gets the fewest streams that bring its GPU the most samples per second. Each stream needs its own reader,
     encoder and track of shards. A worker gets one stream if it has no GPU, or no known rate, or no room for more.
