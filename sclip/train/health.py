@@ -71,11 +71,11 @@ class HealthMonitor:
         values = torch.stack([step.values for step in steps]).tolist() if steps else []
         bad = [index for index, (was_skipped, *_) in enumerate(values) if was_skipped]
         skips = self._config.on_nonfinite == "skip"
-        left = self._config.max_skipped - skipped if skips else 0
-        # `left` < 0: a resumed run allows fewer skips than it already has. The next skip stops it, not the resume.
-        if not bad or len(bad) <= left:
+        allowed = self._config.max_skipped - skipped if skips else 0
+        # `allowed` < 0: a resumed run allows fewer skips than it already has. The next skip stops it, not the resume.
+        if not bad or len(bad) <= allowed:
             return len(bad)
-        first = bad[max(left, 0)]
+        first = bad[max(allowed, 0)]
         shards = self._shards_of(steps[first].entries)
         _, loss, norm, scale, rate = values[first]
         causes = {"loss": loss, "grad_norm": norm}

@@ -47,8 +47,8 @@ def learning_rate(progress: float, config: TrainConfig) -> float:
     if config.schedule == "constant":
         return config.learning_rate
     passed = min(1.0, (progress - config.warmup) / max(1e-12, 1.0 - config.warmup))
-    left = 1.0 - passed if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * passed))
-    return config.learning_rate * left
+    remaining = 1.0 - passed if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * passed))
+    return config.learning_rate * remaining
 
 
 def lr_scale(part: Part | None, config: TrainConfig) -> float:

@@ -73,14 +73,14 @@ class Prefetcher(Generic[T]):
         waited_s = 0.0
         while self._failure is None:
             try:
-                made, self._failure = self._made.get(timeout=TELL_S)
+                result, self._failure = self._made.get(timeout=TELL_S)
             except Empty:
                 waited_s += TELL_S
                 on_wait(waited_s)
                 continue
             if self._failure is None:
                 self._wanted.put(True)
-                return made  # type: ignore[return-value]
+                return result  # type: ignore[return-value]
         raise self._failure
 
     def _run(self) -> None:

@@ -35,18 +35,18 @@ def make_room(folder: RunFolder, bytes_needed: int, keep: CheckpointConfig) -> N
     """
     complete = folder.checkpoints()
     best = _best(complete, keep)
-    taken = {path: size_of(path) for path in complete}
+    used = {path: size_of(path) for path in complete}
     budget = keep.disk_budget_gb * 1e9
     oldest_first = sorted(complete[1:], key=lambda path: (path in best, path.name))
-    while budget and oldest_first and sum(taken.values()) + bytes_needed > budget:
+    while budget and oldest_first and sum(used.values()) + bytes_needed > budget:
         _remove(path := oldest_first.pop(0))
-        del taken[path]
-    held = max(sum(taken.values()), bytes_needed)  # before the first checkpoint: the space that it will take
-    if budget and held + bytes_needed > budget:
+        del used[path]
+    previous = max(sum(used.values()), bytes_needed)  # at the start: what the first checkpoint will take
+    if budget and previous + bytes_needed > budget:
         raise CheckpointError(
             f"checkpoint.disk_budget_gb={keep.disk_budget_gb:g}: a checkpoint takes {bytes_needed / 1e9:.2f} GB, "
-            f"and the one before it ({held / 1e9:.2f} GB) stays until it is whole; raise it to "
-            f"{(bytes_needed + held) / 1e9:.2f} or more"
+            f"and the one before it ({previous / 1e9:.2f} GB) stays until it is whole; raise it to "
+            f"{(bytes_needed + previous) / 1e9:.2f} or more"
         )
     disk, free = free_bytes(folder.path)
     if free < bytes_needed:
@@ -64,8 +64,8 @@ def _best(complete: Sequence[StoragePath], keep: CheckpointConfig) -> list[Stora
         with contextlib.suppress(CheckpointError):  # a damaged checkpoint is never among the best
             values[path] = manifest.read_state(path).get("metrics", {}).get(keep.best_metric)
     sign = 1 if keep.best_is == "lowest" else -1
-    known = [path for path, value in values.items() if value is not None and math.isfinite(value)]
-    return sorted(known, key=lambda path: sign * values[path])[: keep.keep_best]
+    measured = [path for path, value in values.items() if value is not None and math.isfinite(value)]
+    return sorted(measured, key=lambda path: sign * values[path])[: keep.keep_best]
 
 
 def _remove(path: StoragePath) -> None:

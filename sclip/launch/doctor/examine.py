@@ -82,8 +82,8 @@ def judge_nodes(reached: dict[ClusterNode, Answer]) -> list[CheckFinding]:
         for node, answer in reached.items()
         if answer.failure
     ]
-    has = ray.cluster_resources()
-    text = f"{len(reached) - len(silent)} answer, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
+    resources = ray.cluster_resources()
+    text = f"{len(reached) - len(silent)} answer, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
     return [*silent, CheckFinding("nodes", "cluster", "ok" if len(silent) < len(reached) else "fail", text)]
 
 

@@ -80,10 +80,10 @@ def look_machine(storage: str) -> dict[str, Any]:
 
 def _disk(path: str) -> tuple[int, int] | None:
     """Return the free and total bytes of the disk that holds a path, or its nearest parent that exists."""
-    place = Path(path)
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    usage = shutil.disk_usage(place)
+    folder = Path(path)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    usage = shutil.disk_usage(folder)
     return usage.free, usage.total
 
 
@@ -93,10 +93,10 @@ def judge_shm(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
     for node, answer in answers.items():
         if answer.failure:
             continue
-        has, needs = answer.value["shm"], node.object_store_bytes
-        text = f"/dev/shm {has / _GB:.1f} GB, object store {needs / _GB:.1f} GB"
+        shm_bytes, needed_bytes = answer.value["shm"], node.object_store_bytes
+        text = f"/dev/shm {shm_bytes / _GB:.1f} GB, object store {needed_bytes / _GB:.1f} GB"
         remedy = "mount a larger one: an emptyDir with medium Memory at /dev/shm, or docker run --shm-size"
-        enough = has >= needs
+        enough = shm_bytes >= needed_bytes
         findings.append(
             CheckFinding(
                 "shared memory", node.name, "ok" if enough else "warn", text, "" if enough else remedy

@@ -44,7 +44,7 @@ def alive() -> tuple[list[ClusterNode], list[str]]:
     for node in ray.nodes():
         name = f"{node['NodeName'] or node['NodeManagerAddress']} ({node['NodeID'][:6]})"
         if not node["Alive"]:
-            if node["DeathReason"] in ray_internals.accidents():  # other nodes were idle, or drained on purpose
+            if node["DeathReason"] in ray_internals.accidents():  # others were idle, or drained on purpose
                 lost.append(f"{name}: {node['DeathReasonMessage']}")
             continue
         resources = node["Resources"]

@@ -123,8 +123,8 @@ def block_samples(config: Config) -> int:
 
 
 def _gpu(config: Config, capacity: Capacity) -> Rate | None:
-    on = place_bundles(demands(config, config.train.num_workers, 0), capacity.nodes).by_stage["workers"]
-    accelerators = {node.accelerator for node in capacity.nodes if node.name in on and node.accelerator}
+    types = place_bundles(demands(config, config.train.num_workers, 0), capacity.nodes).by_stage["workers"]
+    accelerators = {node.accelerator for node in capacity.nodes if node.name in types and node.accelerator}
     peaks = {name: peak_flops(name, config.train.precision) for name in accelerators}
     slowest = min(peaks, key=lambda name: peaks[name] or 0.0, default="")
     peak = peaks.get(slowest)
