@@ -126,8 +126,8 @@ def encoder_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
     """Return the minimum and maximum number of encoders of a sized run on this cluster.
 
     Raises ConfigError with the arithmetic if the minimum run can never be placed: Ray would wait forever. The minimum
-    run has the fewest workers, a reader and an encoder for each of their streams, and the evaluation. Also raises it if
-    there are more workers than data.open_shards.
+    run has the fewest workers, a reader and an encoder for each of their streams, and the evaluation. Also raises
+    ConfigError if there are more workers than data.open_shards.
     """
     if (workers := config.train.num_workers) > config.data.open_shards:
         raise ConfigError(

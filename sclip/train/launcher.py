@@ -61,7 +61,7 @@ class Launcher(Protocol):
     device: torch.device
 
     def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
-        """Return streams of this rank's rows of an order, starting at a step; each stream is in the order of places.
+        """Return this rank's streams: its rows of `order` from `step` on, in each stream sorted by their places.
 
         A stream yields blocks with the columns of `sclip.data.columns`, and fetches some blocks ahead.
         """

@@ -18,7 +18,7 @@
     evaluation.json   evaluation of the exported model; evaluation-before.json is that of the starting weights
     report.html       the evaluation as a page; comparison.html compares it with the starting weights or another run
     tracking.jsonl    events for MLflow (`sclip.tracking`)
-    tensorboard/      the same metrics for TensorBoard; wandb/ holds them for `wandb sync` if W&B is offline
+    tensorboard/      metrics for TensorBoard; wandb/ holds them for `wandb sync` if W&B is offline
     result.json       scores and registered version, the last thing that a run writes
 
 JSON files are written in one piece, so a reader never sees half of one. The folder may be in an object store: nodes

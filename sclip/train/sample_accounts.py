@@ -45,7 +45,7 @@ class RunCounters:
     skipped: int = 0
     """Steps without an update because loss or gradient was not finite; their samples count as trained on."""
     rests: int = 0
-    """How many of the quarantined are rests of broken shards, each of unknown size."""
+    """Number of quarantined entries that are the rest of a broken shard, of unknown size."""
     missing: int = 0
     """Recorded samples that the shards did not hold."""
     beyond: dict[str, int] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class SampleAccounts:
             )
 
     def trained(self, batch: Batch, rows: int) -> None:
-        """Count a finished step and write this rank's batch to the ledger; `rows` is over all ranks, 0 if no update."""
+        """Count a finished step and write this rank's batch to the ledger. `rows` is over all ranks; 0 if no update."""
         self.progress.step += 1
         self.progress.samples += rows
         places = batch.entries.tolist(), batch.indices.tolist()
