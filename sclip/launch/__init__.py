@@ -1,1 +1,1 @@
-"""Everything of Ray's but the data stream: clusters, capacity, plans, Ray Train's trainer, the exporter, the doctor."""
+"""All use of Ray except the data stream: clusters, capacity, plans, Ray Train's trainer, the exporter, the doctor."""

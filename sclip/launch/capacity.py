@@ -1,10 +1,10 @@
-"""The CPUs and GPUs of a run: what its stages reserve, how many workers and encoders a cluster holds, whether all fit.
+"""Size a run: what its stages reserve, how many workers and encoders a cluster holds, and whether all of it fits.
 
     config, Capacity -> sized config -> demands by stage -> bounds of the encoders, or a ConfigError with the arithmetic
 
-A worker reserves train.worker_cpus and a GPU, the evaluation during training evaluate.cpus and evaluate.gpus, a reader
-data.read_cpus and an encoder data.actor_cpus. Each stream of a worker needs a reader and an encoder of its own. Actors
-that serve the driver, and the executors of the streams, reserve nothing.
+A worker reserves train.worker_cpus and a GPU, the evaluation during training reserves evaluate.cpus and evaluate.gpus,
+a reader data.read_cpus, and an encoder data.actor_cpus. Each stream of a worker needs its own reader and its own
+encoder. The actors that serve the driver and the executors of the streams reserve nothing.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from sclip.launch.node_types import NodeType
 from sclip.launch.placement import Bundle, place_bundles
 
 _WORKERS_SHARE = 0.5
-"""Share of a GPU node's CPUs for its workers, where they would leave none: one GPU takes what many encoders make."""
+"""Maximum share of a GPU node's CPUs for workers, if CPUs are short: one GPU consumes what many encoders make."""
 _EPSILON = 1e-6
-"""Sums of fractions of a CPU or GPU that differ by less are equal."""
+"""Tolerance for sums of fractional CPUs or GPUs."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """CPUs and GPUs that a cluster has, or can grow to where it scales."""
+    """CPUs and GPUs of a cluster, at the largest size that it can grow to."""
 
     cpus: float
     gpus: float
     nodes: tuple[NodeType, ...] = ()
-    """Node types that they belong to, where those are known."""
+    """Node types of the cluster; empty if unknown."""
 
     @classmethod
     def of(cls, *nodes: NodeType) -> Capacity:
-        """Return the capacity of all nodes that there can be."""
+        """Return the capacity of the maximum number of nodes of these types."""
         return cls(sum(n.most * n.cpus for n in nodes), sum(n.most * n.gpus for n in nodes), nodes)
 
 
 def sized(config: Config, capacity: Capacity) -> Config:
-    """Return the config with `train.num_workers` and `train.use_gpu` as this cluster has them.
+    """Return the config with `train.num_workers` and `train.use_gpu` chosen for this cluster, unless they are set.
 
-    A GPU stands still unless a worker has it, so by default each gets one; without any GPU there is one worker, on
-    CPUs. What the config says stays. With `train.num_workers=0` workers also reserve fewer CPUs than
-    `train.worker_cpus`, where a node has too few of them for its GPUs or nothing would be left for the encoders.
+    By default each GPU gets a worker, because a GPU without a worker is idle. Without any GPU, one worker runs on CPUs.
+    With `train.num_workers=0`, GPU workers reserve fewer CPUs than `train.worker_cpus` if a node has too few CPUs for
+    its GPUs, or if too few would be left for the other stages.
     """
     train = config.train
     gpus = gpus_for_workers(config, capacity)
@@ -66,18 +66,18 @@ def sized(config: Config, capacity: Capacity) -> Config:
 
 
 def fewest_workers(config: Config) -> int:
-    """Return the workers that a run begins with at least."""
+    """Return the minimum number of workers that a run begins with."""
     return config.train.min_workers or config.train.num_workers
 
 
 def gpus_for_workers(config: Config, capacity: Capacity) -> int:
-    """Return the GPUs that the evaluation during training leaves to the workers."""
+    """Return the number of GPUs that evaluation during training leaves to the workers."""
     evaluation = math.ceil(config.evaluate.gpus) if config.evaluate.every else 0
     return math.floor(capacity.gpus + _EPSILON) - evaluation
 
 
 def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
-    """Return what a sized run reserves with so many workers, their readers and encoders; those with GPUs first."""
+    """Return what a sized run reserves with these numbers of workers and encoders; stages with GPUs come first."""
     train, data, evaluate = config.train, config.data, config.evaluate
     bundles = [Bundle("workers", workers, train.worker_cpus, 1.0 if train.use_gpu else 0.0)]
     if evaluate.every:
@@ -91,7 +91,7 @@ def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
 
 
 def _streams(config: Config, workers: int) -> int:
-    """Return the streams of so many workers."""
+    """Return the number of streams of these workers, at least that of one worker."""
     return max(1, workers) * streams_of_worker(config)
 
 
@@ -101,7 +101,7 @@ def _total(bundles: Sequence[Bundle]) -> tuple[float, float]:
 
 
 def fits(config: Config, workers: int, capacity: Capacity) -> bool:
-    """Return whether the cluster has a place for so many workers of a sized run, and for all that they need."""
+    """Return whether the cluster can place this many workers of a sized run, with all other stages."""
     bundles = demands(config, workers, config.data.actors_min)
     cpus, gpus = _total(bundles)
     if cpus > capacity.cpus + _EPSILON or gpus > capacity.gpus + _EPSILON:
@@ -110,24 +110,24 @@ def fits(config: Config, workers: int, capacity: Capacity) -> bool:
 
 
 def most_encoders(config: Config, cpus: float) -> int:
-    """Return the encoders that fit into `cpus` after all else that the run reserves, at least data.actors_min."""
+    """Return how many encoders fit into `cpus` beside the run's other stages; at least data.actors_min."""
     others, _ = _total([b for b in demands(config, config.train.num_workers, 0) if b.stage != "encoders"])
     return max(config.data.actors_min, math.floor((cpus - others) / config.data.actor_cpus + _EPSILON))
 
 
 def runs_at_once(config: Config, capacity: Capacity, driver_cpus: float) -> int:
-    """Return how many runs of this sized config the cluster holds, each with a driver in it; 1 at least."""
+    """Return how many runs of this sized config the cluster can hold, each with its driver; at least 1."""
     cpus, gpus = _total(demands(config, config.train.num_workers, config.data.actors_min))
     runs = capacity.cpus / (cpus + driver_cpus)
     return max(1, math.floor((min(runs, capacity.gpus / gpus) if gpus else runs) + _EPSILON))
 
 
 def encoder_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
-    """Return the fewest and most encoders of a sized run on this cluster.
+    """Return the minimum and maximum number of encoders of a sized run on this cluster.
 
-    Raises ConfigError with the arithmetic where the fewest workers with a reader and an encoder for each of their
-    streams, the fewest encoders and the evaluation can never be placed together, or one of them on no node: Ray would
-    wait for them for ever.
+    Raises ConfigError with the arithmetic if the minimum run can never be placed: Ray would wait forever. The minimum
+    run has the fewest workers, a reader and an encoder for each of their streams, and the evaluation. Also raises
+    ConfigError if there are more workers than data.open_shards.
     """
     if (workers := config.train.num_workers) > config.data.open_shards:
         raise ConfigError(
@@ -187,6 +187,6 @@ def _workers_key(config: Config) -> str:
 
 
 def _either(config: Config, *keys: str) -> str:
-    """Return keys to lower, in words, without data.readers where it is 1."""
+    """Return the keys to lower, in words; leave out data.readers if it is 1."""
     *others, last = [key for key in keys if key != "data.readers" or streams_of_worker(config) > 1]
     return f"{', '.join(others)} or {last}" if others else last

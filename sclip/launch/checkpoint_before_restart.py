@@ -1,7 +1,7 @@
-"""Request a checkpoint before Ray Train restarts the workers, and when one of their nodes has notice to go.
+"""Request a checkpoint before Ray Train restarts the workers, and when a platform announces that a node will go.
 
-To grow (when it looks for room: `sclip.launch.trainer.fit`), Ray Train restarts all workers from the last checkpoint;
-and it knows before anybody else when a node is about to be taken away. These callbacks run in its controller.
+To grow the worker group (`sclip.launch.trainer.fit` says when), Ray Train restarts all workers from the last
+checkpoint. It is also the first to know that a node will be taken away. These callbacks run in its controller.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sclip.launch import ray_internals
 from sclip.launch.control import RunControl
 
 _TIMEOUT_S = 120.0
-"""The restart does not wait longer for a checkpoint: what was trained after the one before it is trained again."""
+"""Maximum seconds that a restart waits for a checkpoint. Then it repeats the steps since the previous checkpoint."""
 
 _ControllerCallback: Any
 _WorkerGroupCallback: Any
@@ -20,18 +20,18 @@ _ControllerCallback, _WorkerGroupCallback = ray_internals.controller_callback_cl
 
 
 class CheckpointBeforeRestart(_ControllerCallback, _WorkerGroupCallback):  # type: ignore[misc]
-    """Requests a checkpoint before a restart with another number of workers, and when a node has notice to go."""
+    """Request a checkpoint before a restart with another number of workers, and at a node's preemption notice."""
 
     def __init__(self, control: RunControl) -> None:
         self._control = control
         self._trains = self._has_notice = False
 
     def after_worker_group_training_start(self, worker_group: Any) -> None:
-        """Remember that workers train, which can be asked for a checkpoint."""
+        """Remember that workers are training and can write a checkpoint."""
         self._trains, self._has_notice = True, False
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        """Request a checkpoint at the first notice that a node will go; Ray keeps the node as long as it may."""
+        """Request a checkpoint at the first preemption notice; Ray keeps the node as long as it can."""
         if worker_group_status.errors or worker_group_status.finished:
             self._trains = False
         if worker_group_status.get_preemption_info() is not None and not self._has_notice:
@@ -39,7 +39,7 @@ class CheckpointBeforeRestart(_ControllerCallback, _WorkerGroupCallback):  # typ
             self._control.request("checkpoint")
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
-        """Wait for a checkpoint if workers train that can write one; at a start there are none."""
+        """Request a checkpoint and wait for it if workers are training; at a start none are."""
         if self._trains:
             self._trains = False
             self._control.wait(self._control.request("checkpoint"), _TIMEOUT_S)

@@ -1,7 +1,7 @@
-"""The Ray cluster that a run uses: attached to, or started here.
+"""Attach to the Ray cluster that a run uses, or start a local one.
 
-A driver inside a cluster (a submitted job, RAY_ADDRESS, a head on this machine) attaches to that cluster.
-Only where there is none a local one starts, bound to loopback, in a session of its own and ended with the program.
+A driver inside a cluster (a submitted job, RAY_ADDRESS, a head on this machine) attaches to that cluster. If there is
+none, a local cluster starts. It is bound to loopback, has its own session and ends with the program.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sclip.launch.node_types import declared, node_types
 
 
 def connect() -> Capacity:
-    """Attach to the cluster of this machine or job, or start a local one; return what it has.
+    """Attach to the cluster of this machine or job, or start a local one; return its capacity.
 
-    Raises ConfigError where RAY_ADDRESS names a cluster that does not answer: a run meant for a cluster must not
+    Raises ConfigError if RAY_ADDRESS names a cluster that does not answer: a run meant for a cluster must not
     begin on the machine that starts it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray  # after the environment: Ray reads it when it is imported
+    import ray  # after setting the environment, which Ray reads when it is imported
 
     ray_internals.disable_auto_connect()
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -33,19 +33,19 @@ def connect() -> Capacity:
     if not ray.is_initialized():
         address = ray_internals.default_address()
         if address == "local" or (not os.environ.get("RAY_ADDRESS") and not _listens(address)):
-            address = None  # none, or one that was killed: Ray's note of its address outlives a head
+            address = None  # no cluster, or a killed one: the file with a head's address outlives the head
         if address is None:
             _loopback()
             ray_internals.disable_worker_logs()
-            # After a second without work Ray would kill a reader between two shards and start another, which costs
-            # seconds of a core each time.
+            # By default Ray kills a worker after one idle second. It would kill readers between two shards and start
+            # new ones, which costs seconds of a core each time.
             os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
             with ray_internals.leaves_signals_to_driver():
                 ray_internals.init_on_loopback(include_dashboard=False, **quiet)
         else:
             ray_internals.send_token()
             try:
-                if not _listens(address):  # Ray itself would try for minutes
+                if not _listens(address):  # Ray itself would keep trying for minutes
                     raise ConnectionError("nothing listens there")
                 with ray_internals.leaves_signals_to_driver():
                     ray.init(address=address, **quiet)
@@ -58,7 +58,7 @@ def connect() -> Capacity:
 
 
 def _listens(address: str | None) -> bool:
-    """Tell whether something listens at HOST:PORT; of another kind of address, leave it to Ray to tell."""
+    """Return whether something listens at HOST:PORT. Other forms of address count as listening: Ray checks them."""
     host, _, port = (address or "").rpartition(":")
     if "://" in host or not port.isdigit():
         return bool(address)
@@ -70,20 +70,20 @@ def _listens(address: str | None) -> bool:
 
 
 def _loopback() -> None:
-    """Keep a cluster that starts now on 127.0.0.1, workers and their collectives included, with a token of its own."""
+    """Bind a cluster that starts now, its workers and their collectives to 127.0.0.1, and give it its own token."""
     ray_internals.keep_on_loopback()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    # Of this cluster alone: Ray would write one into the home folder, for which every later head then asks.
+    # A token for this cluster only: Ray would write one to the home folder, and every later head would require it.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def beside_driver() -> dict[str, Any]:
-    """Return options of an actor that the driver cannot go on without: it lives on the driver's node, and as long.
+    """Return options for an actor that the driver depends on: it runs on the driver's node, and restarts if it dies.
 
-    Ray would place an actor without CPUs anywhere, for instance on a spot node.
+    Without these options, Ray may place an actor that reserves no CPUs on any node, for instance on a spot node.
     """
     from ray import get_runtime_context
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(get_runtime_context().get_node_id(), soft=False)
-    return {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
+    strategy = NodeAffinitySchedulingStrategy(get_runtime_context().get_node_id(), soft=False)
+    return {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": strategy}

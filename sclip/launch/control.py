@@ -1,9 +1,9 @@
-"""Requests to a training that goes on: write a checkpoint now, and perhaps stop after it.
+"""Requests to a running training: write a checkpoint now, and optionally stop after it.
 
-The driver requests one when it is told to stop; Ray Train's controller requests one before it restarts the workers as
-more of them, and when one of their nodes has notice to go. A small actor holds the newest request. Rank 0 polls it
-from a thread, so that no step waits for it, and the loop agrees on it over all ranks in a reduction that it makes
-anyway.
+The driver makes a request when it is told to stop. Ray Train's controller makes one before it restarts the workers with
+another number of them, and when one of their nodes gets a preemption notice. A small actor holds the newest request.
+Rank 0 polls the actor in a thread, so no step waits for it. The loop passes the request to all ranks in a reduction
+that it does anyway.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ _POLL_EVERY_S = 0.5
 
 
 class RunControl:
-    """A handle of the actor that holds the newest request; it may be sent to other processes."""
+    """A handle to the actor that holds the newest request; it can be sent to other processes."""
 
     def __init__(self) -> None:
         self._actor: Any = ray.remote(**beside_driver())(_ControlActor).remote()
 
     def request(self, kind: Kind) -> int:
-        """Request a checkpoint, or a checkpoint and the end; return the request's number."""
+        """Request a checkpoint, or with "stop" a checkpoint and then the end; return the request's number."""
         return int(ray.get(self._actor.request.remote(kind)))
 
     def pending(self) -> tuple[int, str]:
-        """Return number and kind of the newest request that is not fulfilled, or (0, "")."""
+        """Return the number and kind of the newest unfulfilled request, or (0, "")."""
         number, kind = ray.get(self._actor.pending.remote())
         return int(number), str(kind)
 
     def fulfil(self, number: int) -> None:
-        """Mark a request, and those before it, as fulfilled."""
+        """Mark a request and all earlier ones as fulfilled."""
         self._actor.fulfil.remote(number)
 
     def wait(self, number: int, timeout_s: float) -> bool:
-        """Wait until a request is fulfilled, at most `timeout_s`; return whether it was."""
+        """Wait at most `timeout_s` seconds until a request is fulfilled; return whether it was."""
         pause = threading.Event()
         for _ in range(int(timeout_s / _POLL_EVERY_S)):
             if int(ray.get(self._actor.last_fulfilled.remote())) >= number:
@@ -62,7 +62,7 @@ class _ControlActor:
     def request(self, kind: str) -> int:
         self._number += 1
         stops = self._kind == "stop" and self._fulfilled < self._number - 1
-        if not stops:  # a pending request to stop is not taken back
+        if not stops:  # a request for a checkpoint does not cancel a pending stop
             self._kind = kind
         return self._number
 
@@ -77,7 +77,7 @@ class _ControlActor:
 
 
 class RequestPoller:
-    """Polls the newest request in a thread of rank 0; the other ranks, with None, see no request."""
+    """Poll the newest request in a thread of rank 0. The other ranks pass None and see no request."""
 
     def __init__(self, control: RunControl | None) -> None:
         self._control = control
@@ -91,19 +91,19 @@ class RequestPoller:
     def _poll(self) -> None:
         assert self._control is not None
         while not self._closed.wait(_POLL_EVERY_S):
-            # The actor may have been killed, in which case it restarts, or may not answer for a moment.
+            # The actor may not answer for a moment, for example while it restarts.
             with contextlib.suppress(ray.exceptions.RayError):
                 self._pending = self._control.pending()
 
     def newest(self) -> Requested:
-        """Return what is requested and not yet fulfilled."""
+        """Return the newest request if it is not fulfilled yet, else an empty request."""
         number, kind = self._pending
         self._seen = number
         checkpoint = number > self._fulfilled
         return Requested(checkpoint, checkpoint and kind == "stop")
 
     def fulfil(self) -> None:
-        """Report that a checkpoint which was begun since the last `newest` is complete."""
+        """Mark the request that `newest` returned last as fulfilled, because its checkpoint is complete."""
         if self._control is not None and self._seen > self._fulfilled:
             self._control.fulfil(self._seen)
             self._fulfilled = self._seen

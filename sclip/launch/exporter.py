@@ -1,11 +1,11 @@
-"""Export a run's metrics to Prometheus: reports of the worker loop in, metrics of Ray's own exporter out.
+"""Export a run's metrics to Prometheus: reports of the worker loop set metrics in Ray's own exporter.
 
-The driver sets them from the reports that it shows and records anyway: a report covers all ranks, so the loop measures
-nothing for Prometheus. The only label is the run.
+The driver sets the metrics from the reports that it shows and records anyway. A report covers all ranks, so the loop
+measures nothing extra for Prometheus. The only label is the run.
 
-Of Ray 2.60, measured: the exported name is `ray_` and the name here, and nothing more where a counter's ends in
-_total; a gauge is gone 20 s after it was last set, so that a thread sets all of them again; NaN is dropped; what was
-set before the end of the process is still sent.
+Measured with Ray 2.60: the exported name is `ray_` plus the name here; nothing is added to a counter's name that ends
+in _total. A gauge disappears 20 s after it was last set, so a thread sets all of them again. Ray drops NaN. Values
+that were set before the process ends are still sent.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ _OF_STREAM = {
     "encoded_queue": "sclip_encoded_queue_samples",
 }  # fmt: skip
 _AGAIN_S = 5.0
-"""Seconds after which gauges are set again, half of Ray's interval."""
+"""Seconds after which all gauges are set again: half of Ray's interval."""
 
 
 class RunMetrics:
-    """Exports the metrics of one run in training, as a context around it.
+    """Export the metrics of one run; use it as a context around the training.
 
-    Where it is left by an error sclip_training stays at 1 and ends with the process, by which an alert knows that the
-    run did not come through; a loss that is not finite, which ended it, is counted.
+    If an error ends the context, sclip_training stays at 1 until the process ends. This tells an alert that the run
+    failed. If the error is a loss that is not finite, that step is counted too.
 
     Args:
         run: name of the run.
-        samples: samples of all epochs together.
+        samples: number of samples of all epochs together.
     """
 
     def __init__(self, run: str, samples: int) -> None:
@@ -100,13 +100,13 @@ class RunMetrics:
     ) -> None:
         if str(error).startswith(TrainingDiverged.__name__):
             self._set({"sclip_nonfinite_steps": self._values.get("sclip_nonfinite_steps", 0) + 1})
-        elif not isinstance(error, Exception):  # a signal ended it
+        elif not isinstance(error, Exception):  # training is complete, or a signal ended it
             self._set({"sclip_training": 0})
         self._ended.set()
         self._thread.join()
 
     def report(self, report: dict[str, Any]) -> None:
-        """Set the metrics of one report of the worker loop."""
+        """Set the metrics from one report of the worker loop."""
         kind = report["kind"]
         if kind == "start":
             self._samples = report["samples"]
@@ -145,7 +145,7 @@ class RunMetrics:
         self._add("sclip_data_wait_seconds_total", seconds * metrics["data_wait"])
 
     def _add(self, name: str, value: float) -> None:
-        if value > 0:  # Ray takes no other
+        if value > 0:  # Ray rejects other increments
             self._counters[name].inc(value, self._labels)
 
     def _set(self, values: dict[str, float]) -> None:

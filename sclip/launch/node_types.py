@@ -1,9 +1,9 @@
-"""Find the node types of a Ray cluster: those that are there, and those that its autoscaler may add.
+"""Find the node types of a Ray cluster: those of the living nodes, and those that its autoscaler can add.
 
-Ray tells a driver which nodes are alive, but not what the cluster may grow to: the open-source autoscaler keeps the
-node types to itself (the GCS has them only where a platform puts them there). So they are read where the autoscaler
-reads them: the file of `ray up` on the head, or KubeRay's RayCluster. A job that is submitted runs on the head, where
-both are at hand.
+Ray tells a driver which nodes are alive, but not how far the cluster can grow: the open-source autoscaler does not
+publish its node types (the GCS has them only if a platform puts them there). So this module reads them where the
+autoscaler does: in the file of `ray up` on the head, or in KubeRay's RayCluster. A submitted job runs on the head,
+where both are available.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sclip.config.loader import read_yaml
 from sclip.launch import ray_internals
 
 UNBOUNDED = 1000
-"""Nodes of a type whose number nothing limits."""
+"""Number of nodes that stands for "no limit"."""
 
 _ACCELERATOR = "accelerator_type:"
 _GROUP = "ray.io/node-group"
-"""Ray's label of a node for the autoscaler's type."""
+"""Node label in which Ray stores the autoscaler's node type."""
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -39,19 +39,19 @@ class NodeType:
     gpus: float
     alive: int
     most: int
-    """Nodes that there can be; `alive` where nothing is added."""
+    """Maximum number of nodes; equal to `alive` if none can be added."""
     accelerator: str = ""
-    """Ray's name of its GPUs: H100, A10G."""
+    """Ray's name for the GPUs, such as H100 or A10G."""
 
 
 def node_types(
     nodes: Iterable[Mapping[str, Any]], added: Mapping[str, Mapping[str, Any]]
 ) -> tuple[NodeType, ...]:
-    """Return the types of a cluster: those that can be added first, then those that are only there.
+    """Return the types of a cluster: first those that can be added, then those that only have living nodes.
 
     Args:
         nodes: `ray.nodes()`.
-        added: by name the types of the autoscaler, as `declared` returns them.
+        added: the autoscaler's types by name, as `declared` returns them.
     """
     types = {
         name: _type(name, kind["resources"], 0, int(kind["max_workers"])) for name, kind in added.items()
@@ -63,8 +63,8 @@ def node_types(
         name = node.get("Labels", {}).get(_GROUP, "")
         if name not in types:  # `ray up` does not label its nodes
             same = [t.name for t in types.values() if t.most and (t.cpus, t.gpus) == (seen.cpus, seen.gpus)]
-            head = "node:__internal_head__" in node["Resources"]
-            name = same[0] if same and not head else name or ("head" if head else _shape(seen))
+            is_head = "node:__internal_head__" in node["Resources"]
+            name = same[0] if same and not is_head else name or ("head" if is_head else _shape(seen))
         known = types.get(name, replace(seen, name=name, alive=0, most=0))
         alive = known.alive + 1
         types[name] = replace(
@@ -87,9 +87,9 @@ def _shape(kind: NodeType) -> str:
 
 
 def declared(gcs_address: str) -> dict[str, dict[str, Any]]:
-    """Return by name the node types that the autoscaler of the connected cluster can add: resources, max_workers.
+    """Return by name the node types that the connected cluster's autoscaler can add, as resources and max_workers.
 
-    Empty where there is no autoscaler, or where this process cannot see what it reads.
+    The result is empty if there is no autoscaler, or if this process cannot read the autoscaler's config.
     """
     return _reported() or _of_file(gcs_address) or _of_kuberay()
 
@@ -103,7 +103,7 @@ def _reported() -> dict[str, dict[str, Any]]:
 
 
 def _of_file(gcs_address: str) -> dict[str, dict[str, Any]]:
-    """Return the types of the file that the cluster's own autoscaler, a process of this machine, was started with."""
+    """Return the types in the file that this cluster's autoscaler, a process on this machine, was started with."""
     for process in psutil.process_iter(["cmdline"]):
         arguments = process.info["cmdline"] or []
         options = dict(
@@ -113,13 +113,13 @@ def _of_file(gcs_address: str) -> dict[str, dict[str, Any]]:
         if path and options.get("--gcs-address") == gcs_address:
             try:
                 return _addable(read_yaml(Path(path).expanduser()))
-            except ConfigError:  # another user's
+            except ConfigError:  # for example another user's file
                 return {}
     return {}
 
 
 def _addable(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the types of an autoscaler's config but the head's; `max_workers` of all together bounds each."""
+    """Return the types in an autoscaler's config, except the head's. The cluster's `max_workers` bounds each type."""
     head, most = config.get("head_node_type"), int(config.get("max_workers", UNBOUNDED))
     return {
         name: {
@@ -132,14 +132,14 @@ def _addable(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _of_kuberay() -> dict[str, dict[str, Any]]:
-    """Return the worker groups of the RayCluster that this pod belongs to, which KubeRay lets its head read."""
+    """Return the worker groups of this pod's RayCluster, which KubeRay allows the head to read."""
     name = os.environ.get("RAY_CLUSTER_NAME")
     if not name or not _NAMESPACE.is_file():
         return {}
     client = ray_internals.kuberay_client(_NAMESPACE.read_text().strip())
     try:
         cluster = client.get(f"rayclusters/{name}")
-    except OSError:  # requests' errors too: no token in the pod, or no right; what is alive is then all
+    except OSError:  # also requests' errors: no token or no permission; then only living nodes are known
         return {}
     if not cluster["spec"].get("enableInTreeAutoscaling"):
         return {}

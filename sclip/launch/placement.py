@@ -1,7 +1,7 @@
-"""Place the stages of a run on nodes: bundles of CPUs and GPUs in, the nodes that are used or asked for out.
+"""Place the stages of a run on nodes: takes bundles of CPUs and GPUs, and returns the nodes that they use or request.
 
-Bundles are placed as Ray's autoscaler places them: nodes that are there first, then as few new nodes as hold the rest,
-those with GPUs only for what needs one. Where two types fit, the autoscaler may choose the other.
+Bundles are placed as Ray's autoscaler places them: on living nodes first, then on as few new nodes as needed. A bundle
+without GPUs goes to nodes without GPUs first. If two types fit, the autoscaler may choose the other one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sclip.launch.node_types import NodeType
 
 @dataclass(frozen=True)
 class Bundle:
-    """What each of `count` processes of a stage reserves on one node."""
+    """CPUs and GPUs that each of `count` processes of a stage reserves on one node."""
 
     stage: str
     count: int
@@ -25,26 +25,26 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where bundles lie."""
+    """Nodes that the bundles of each stage are placed on."""
 
     nodes: dict[str, int]
-    """Nodes of each type that are used or asked for, including running ones."""
+    """Number of nodes of each type: all living ones, and the new ones that are requested."""
     by_stage: dict[str, dict[str, int]]
-    """By stage, how many of its bundles lie on each type."""
+    """By stage, the number of its bundles on each node type."""
     unplaced: dict[str, int]
-    """By stage, how many bundles fit on no node."""
+    """By stage, the number of bundles that fit on no node."""
 
 
 @dataclass
 class _Free:
-    """A node and the CPUs and GPUs that are left on it."""
+    """A node with its free CPUs and GPUs."""
 
     type: NodeType
     cpus: float
     gpus: float
 
     def take(self, bundle: Bundle, count: int) -> int:
-        """Place as many of the bundle as fit, at most `count`; return how many."""
+        """Reserve room for as many of the bundle as fit, at most `count`; return how many."""
         for free, needed in ((self.cpus, bundle.cpus), (self.gpus, bundle.gpus)):
             count = min(count, int((free + 1e-6) / needed)) if needed else count
         self.cpus -= count * bundle.cpus
@@ -53,7 +53,7 @@ class _Free:
 
 
 def place_bundles(bundles: Sequence[Bundle], types: Sequence[NodeType]) -> Placement:
-    """Place the bundles in their order; those that need a GPU should come first."""
+    """Place the bundles in the given order; bundles with GPUs should come first."""
     nodes = [_Free(t, t.cpus, t.gpus) for t in types for _ in range(t.alive)]
     spare = {t.name: t.most - t.alive for t in types}
     by_stage: dict[str, Counter[str]] = {bundle.stage: Counter() for bundle in bundles}
@@ -74,7 +74,7 @@ def place_bundles(bundles: Sequence[Bundle], types: Sequence[NodeType]) -> Place
 def _candidates(
     nodes: list[_Free], types: Sequence[NodeType], spare: dict[str, int], bundle: Bundle
 ) -> Iterator[_Free]:
-    """Yield the nodes that the bundle may lie on: the open ones, then new ones for as long as it asks."""
+    """Yield nodes for the bundle: living and already requested ones, then new ones while the caller asks for more."""
     yield from sorted(nodes, key=lambda node: bool(node.gpus) and not bundle.gpus)
     for new in sorted(types, key=lambda t: bool(t.gpus) and not bundle.gpus):
         if new.cpus + 1e-6 < bundle.cpus or new.gpus + 1e-6 < bundle.gpus:

@@ -1,9 +1,9 @@
-"""Every private name of Ray that this package uses, each in a function that says what it is for.
+"""Wrap every private name of Ray that this package uses in a function that says what it is for.
 
-Ray may change a private name in any release. `tests/launch/test_ray_internals.py` asserts of each function that it
-does in the installed Ray what its docstring says; no other module of `sclip` may import a private name. Imports stand
-in the functions: `connect` sets environment variables that Ray reads when it is imported, and some of these modules
-cost seconds.
+Ray may change a private name in any release. `tests/launch/test_ray_internals.py` checks that each function does with
+the installed Ray what its docstring says. No other module of `sclip` may import a private name. The functions import
+Ray when they are called: `connect` first sets environment variables that Ray reads on import, and some of these
+modules take seconds to import.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 def disable_auto_connect() -> None:
     """Keep Ray's API calls from starting a cluster when this process has none.
 
-    A thread that still runs when the program has disconnected would otherwise start another cluster. Ray's public
-    switch, RAY_ENABLE_AUTO_CONNECT, is read when Ray is imported, which may have happened already.
+    A thread that still runs after the program has disconnected would otherwise start another cluster. Ray reads its
+    public switch, RAY_ENABLE_AUTO_CONNECT, only on import, which may have happened already.
     """
     from ray._private import auto_init_hook
 
@@ -31,8 +31,8 @@ def disable_auto_connect() -> None:
 def default_address() -> str | None:
     """Return the address of the cluster that `ray start` or a job announced to this machine, or None.
 
-    `ray.init("auto")` does the same look-up, but also enters another program's private cluster and, for a head
-    that was killed, tries to connect for minutes.
+    `ray.init("auto")` does the same look-up, but also joins another program's private cluster, and tries for minutes
+    to connect to a killed head.
     """
     from ray._private import services
 
@@ -41,10 +41,10 @@ def default_address() -> str | None:
 
 
 def send_token() -> None:
-    """Let this driver send the authentication token that it has, if there is one.
+    """Make this driver send its authentication token, if it has one.
 
     A head requires the token wherever one exists, but a driver sends it only with RAY_AUTH_MODE=token, which Ray
-    reads when it is imported; without it the connection attempt lasts minutes.
+    reads on import. Without the token, the attempt to connect lasts minutes.
     """
     from ray._private.authentication import authentication_token_setup
 
@@ -61,7 +61,7 @@ def is_token_required() -> bool:
 def disable_worker_logs() -> None:
     """Silence the logs that a cluster prints in this driver, such as a raylet's warning about many workers.
 
-    Ray prints that warning also with `log_to_driver=False`, which covers the output of workers alone.
+    Ray prints that warning even with `log_to_driver=False`, which only covers the output of workers.
     """
     from ray._private import worker
 
@@ -69,11 +69,11 @@ def disable_worker_logs() -> None:
 
 
 def keep_on_loopback() -> None:
-    """Let a cluster that starts now, its workers and their collectives included, listen on 127.0.0.1 alone.
+    """Make a cluster that starts now, its workers and their collectives listen on 127.0.0.1 only.
 
-    Ray 2.60 replaces 127.0.0.1 by the machine's outer address and listens on every interface, unless the switch that
-    it has for desktop firewalls is off. The variable is read when Ray is imported, so both are set: the variable for
-    the processes that Ray starts, the constant for this one.
+    Ray 2.60 replaces 127.0.0.1 by the machine's external address and listens on every interface, unless its switch for
+    desktop firewalls is off. Ray reads that environment variable on import, so this sets both: the variable for the
+    processes that Ray starts, and the constant for this process.
     """
     from ray._private import ray_constants
 
@@ -83,12 +83,12 @@ def keep_on_loopback() -> None:
 
 @contextlib.contextmanager
 def leaves_signals_to_driver() -> Iterator[None]:
-    """Keep `ray.init` in the block from taking part in the signals that the driver gets.
+    """Keep `ray.init` in the block from interfering with the driver's signals.
 
-    Ray starts its processes in the driver's process group: SIGTERM to the group (a batch system, `timeout`) would end
-    the raylet before the driver has written a checkpoint. Here they get a session of their own, in which the raylet
-    starts the workers; the kernel still ends them with the driver (PR_SET_PDEATHSIG). `ray.init` also replaces the
-    driver's handler of SIGTERM by one that exits with status 15.
+    Ray starts its processes in the driver's process group: SIGTERM to the group (from a batch system or `timeout`)
+    would end the raylet before the driver has written a checkpoint. In this block Ray's processes get their own
+    session, in which the raylet starts the workers; the kernel still ends them with the driver (PR_SET_PDEATHSIG).
+    `ray.init` would also replace the driver's SIGTERM handler by one that exits with status 15.
     """
     from ray._private import services, utils
 
@@ -102,7 +102,7 @@ def leaves_signals_to_driver() -> Iterator[None]:
 
 
 def init_on_loopback(**options: Any) -> None:
-    """Start a local cluster whose node has the address 127.0.0.1; `ray.init` takes the address as `_node_ip_address`.
+    """Start a local cluster whose node has the address 127.0.0.1, which `ray.init` takes as `_node_ip_address`.
 
     `options` are other arguments of `ray.init`.
     """
@@ -114,7 +114,7 @@ def init_on_loopback(**options: Any) -> None:
 def session_folder() -> str:
     """Return the session folder of the connected node, where Ray keeps logs and spilled objects.
 
-    `ray.runtime_context` knows the session's name only, not its folder, which `--temp-dir` may move.
+    `ray.runtime_context` only knows the session's name, not its folder, which `--temp-dir` may move.
     """
     import ray
 
@@ -125,7 +125,7 @@ def session_folder() -> str:
 
 
 def accidents() -> tuple[int, int]:
-    """Return the values of "DeathReason" in `ray.nodes()` of a node that went unexpectedly, or was pre-empted."""
+    """Return the two values of "DeathReason" in `ray.nodes()` for nodes that died unexpectedly or were preempted."""
     from ray.core.generated.common_pb2 import NodeDeathInfo
 
     return NodeDeathInfo.UNEXPECTED_TERMINATION, NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED
@@ -137,7 +137,7 @@ def accidents() -> tuple[int, int]:
 def autoscaler_groups() -> list[dict[str, Any]]:
     """Return the node groups that a platform has put into the connected cluster's GCS: name, resources, max_count.
 
-    The list is empty for the open-source autoscaler. The public `ray.nodes()` has the nodes that are alive only.
+    The list is empty for the open-source autoscaler. The public `ray.nodes()` does not know types without a node.
     """
     import ray
 
@@ -149,9 +149,9 @@ def autoscaler_groups() -> list[dict[str, Any]]:
 
 
 def kuberay_client(namespace: str) -> Any:
-    """Return the client by which Ray's autoscaler reads its RayCluster: `get(path)` with the pod's own token.
+    """Return the client with which Ray's autoscaler reads its RayCluster: `get(path)` with the pod's own token.
 
-    Its errors are OSErrors (those of requests are). It saves a dependency on a Kubernetes client.
+    Its errors are those of requests, which are OSErrors. Using it avoids a dependency on a Kubernetes client.
     """
     from ray.autoscaler._private.kuberay import node_provider
 
@@ -172,7 +172,7 @@ def kuberay_autoscaling_config(cluster: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def controller_callback_classes() -> tuple[Any, Any]:
-    """Return the classes whose hooks Ray Train calls in its controller: of the controller, of the worker group.
+    """Return the base classes of callbacks in Ray Train's controller: one for the controller, one for worker groups.
 
     The public UserCallback has no hook before a resize, nor one that sees a preemption notice.
     """
@@ -182,9 +182,9 @@ def controller_callback_classes() -> tuple[Any, Any]:
 
 
 def torch_backend_class() -> Any:
-    """Return the backend class that a TorchConfig starts in the workers, to be extended by a step before it.
+    """Return the backend class that a TorchConfig starts in the workers, so that a subclass can add a step before it.
 
-    The public `TorchConfig.backend_cls` returns this class, but only to an instance.
+    The public `TorchConfig.backend_cls` returns this class, but only on an instance.
     """
     from ray.train.torch.config import _TorchBackend
 
@@ -194,8 +194,8 @@ def torch_backend_class() -> Any:
 def start_data_actors() -> None:
     """Start on this node the detached actors that all executions of Ray Data on a cluster share.
 
-    The first execution starts them on its own node, a worker's. An autoscaler never takes away a node on which an
-    actor lives, and these live as long as the cluster.
+    By default the first execution starts them on its own node, which is a worker's. These actors live as long as the
+    cluster, and an autoscaler never removes a node with a living actor.
     """
     from ray.data._internal import stats, stats_summary_actor
     from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
@@ -213,7 +213,7 @@ def start_data_actors() -> None:
 
 
 def wrapped_error(error: BaseException) -> BaseException | None:
-    """Return the exception of the train function inside what Ray Train reports as a worker's error, or None."""
+    """Return the train function's exception inside a worker error that Ray Train reports, or None."""
     inner = getattr(error, "_base_exc", None)
     return inner if isinstance(inner, BaseException) else None
 
@@ -222,10 +222,10 @@ def wrapped_error(error: BaseException) -> BaseException | None:
 
 
 def json_formatter_class() -> Any:
-    """Return the formatter of Ray's own JSON logs, so that one query reads those of the driver too.
+    """Return the formatter of Ray's own JSON logs, so that one query reads the driver's logs too.
 
-    Publicly it is chosen by `ray.LoggingConfig(encoding="JSON")`, which applies once Ray is connected, and to the root
-    logger as a whole.
+    The public way to choose it, `ray.LoggingConfig(encoding="JSON")`, takes effect only once Ray is connected, and for
+    the whole root logger.
     """
     from ray._common.formatters import JSONFormatter
 

@@ -1,8 +1,8 @@
-"""Let rank 0 listen for the other ranks at its own address alone, instead of on every interface.
+"""Make rank 0 listen for the other ranks at its own address only, instead of on every interface.
 
-torch's TCPStore, by which the ranks of a process group find each other, listens on all interfaces and asks nobody who
-they are. Given a socket that listens already it takes that one. `ray.train` has no setting for it: its torch backend
-is used as it is, and before it starts each worker hands its store such a socket.
+The ranks of a process group find each other through torch's TCPStore, which listens on all interfaces without
+authentication. It can take a socket that already listens, but `ray.train` has no setting for this. So before Ray's
+torch backend starts, each worker replaces the class of the store by a function that passes such a socket.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _TorchBackend: Any = ray_internals.torch_backend_class()
 
 @dataclass
 class BoundTorchConfig(TorchConfig):  # type: ignore[misc]
-    """TorchConfig of process groups whose store listens at the address of rank 0's node alone."""
+    """TorchConfig for process groups whose store listens only at the address of rank 0's node."""
 
     deterministic: bool = False
-    """`train.deterministic`: NCCL reads its settings once, when the process group begins."""
+    """`train.deterministic`. It is needed here, because NCCL reads its settings once, when the process group begins."""
 
     @property
     def backend_cls(self) -> type:
-        """The backend that Ray Train starts in the workers."""
+        """Backend class that Ray Train starts in the workers."""
         return _Bound
 
 
@@ -43,13 +43,13 @@ class _Bound(_TorchBackend):  # type: ignore[misc]
 def _set_up(deterministic: bool) -> None:
     if deterministic:
         use_deterministic_algorithms()
-    # By its name: as an attribute of torch.distributed it is the function that is called so.
+    # Import by name: the attribute `torch.distributed.rendezvous` is a function, not this module.
     importlib.import_module("torch.distributed.rendezvous").TCPStore = _store  # type: ignore[attr-defined]
 
 
 def _store(host_name: str, port: int, is_master: bool = False, **settings: Any) -> TCPStore:
     if is_master:
         family = socket.getaddrinfo(host_name, port, type=socket.SOCK_STREAM)[0][0]
-        # The store closes it.
+        # The store closes the socket.
         settings["master_listen_fd"] = socket.create_server((host_name, port), family=family).detach()
     return TCPStore(host_name, port, is_master=is_master, **settings)

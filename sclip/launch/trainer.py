@@ -1,6 +1,6 @@
 """Run Ray Train around the worker loop: start, restart and grow the worker group.
 
-Each worker builds the stream of its own rows (`sclip.launch.worker`), from the step of the newest checkpoint on.
+Each worker builds the streams of its own rows (`sclip.launch.worker`), starting at the newest checkpoint's step.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FATAL_ERRORS = (
 
 
 class TrainingFailed(RuntimeError):
-    """Training ended before every sample was trained on; one line that says why, then where to go on."""
+    """Training ended before every sample was trained on; the message says why."""
 
 
 def fit(
@@ -53,17 +53,17 @@ def fit(
     on_report: Callable[[dict[str, Any]], None],
     control: RunControl,
 ) -> None:
-    """Train until every sample of the plan is trained on, over any loss of workers, or until a request to stop.
+    """Train until every sample of the plan is trained on or a request stops the training; continue after lost workers.
 
-    `RunFolder.complete` exists only once every sample was trained on. With train.min_workers the run goes on with the
-    workers that are left, and with more once there is room for them: looked for every train.resize_every_s, after a
+    `RunFolder.complete` is set only once every sample was trained on. With train.min_workers the run continues with the
+    remaining workers. Every train.resize_every_s seconds Ray Train looks for room for more, and adds them after a
     checkpoint.
 
     Args:
         plan: the stream of the run.
-        folder: where its checkpoints stand; training resumes from the newest.
+        folder: folder of the run; training resumes from its newest checkpoint.
         on_report: called in a thread of the driver with each report of the worker loop.
-        control: takes requests for a checkpoint, and to stop.
+        control: accepts requests for a checkpoint or a stop.
 
     Raises TrainingFailed.
     """
@@ -77,7 +77,7 @@ def fit(
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"arguments": WorkerArguments(job_of(plan, folder.path), plan, queue, control)},
-            # gloo beside nccl: row counts are added up on the CPU without waiting for the GPU
+            # gloo in addition to nccl: row counts are added up on the CPU, without waiting for the GPU
             torch_config=BoundTorchConfig(
                 backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo", deterministic=train.deterministic
             ),
@@ -103,19 +103,19 @@ def fit(
 
 
 def job_of(plan: stream.StreamPlan, path: StoragePath) -> TrainJob:
-    """Return what the training loop needs of a plan; its shards without their credentials."""
+    """Return what the training loop needs from a plan; the shards' URIs lose their credentials."""
     shards = tuple(tuple(s._replace(url=mask(s.url)) for s in source) for source in plan.sources)
     return TrainJob(plan.config, plan.order, shards, plan.image_size, path)
 
 
 class WorkerErrors(ray.train.UserCallback):  # type: ignore[misc]
-    """Reports every loss of workers, and ends the run at an error that a restart would only reproduce."""
+    """Report every loss of workers, and end the run at a fatal error that a restart would only reproduce."""
 
     def __init__(self, reports: Queue) -> None:
         self._reports = reports
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise the fatal error among those of the workers, or report the loss."""
+        """Raise a worker's fatal error if there is one, else report the loss."""
         for error in worker_exceptions.values():
             fatal = _fatal_cause(error)
             if fatal is not None:
@@ -153,7 +153,7 @@ def _cause(failure: Exception) -> str:
 
 @contextmanager
 def _reports(on_report: Callable[[dict[str, Any]], None]) -> Iterator[Queue]:
-    """Hand what workers put on a queue to `on_report`, until the block ends and the queue is empty."""
+    """Pass the reports that workers put on a queue to `on_report`, until the block ends and the queue is empty."""
     queue = Queue(actor_options=beside_driver())
 
     def pump() -> None:

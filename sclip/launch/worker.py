@@ -1,4 +1,4 @@
-"""One worker of Ray Train: its context, dataset shard and queues become the launcher of the training loop."""
+"""One worker of Ray Train: its context, streams and queues become the launcher of the training loop."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sclip.train.loop import train
 
 @dataclass(frozen=True, repr=False)
 class WorkerArguments:
-    """What every worker receives; without a repr, because Ray Train shows it in the state of its dashboard."""
+    """Arguments of every worker. They have no repr, because Ray Train would show it on its dashboard."""
 
     job: TrainJob
     plan: stream.StreamPlan
     reports: Queue
-    """Reports for the driver, dictionaries with a "kind"."""
+    """Queue of reports for the driver: dictionaries with a "kind"."""
     control: RunControl
 
 
@@ -51,7 +51,7 @@ class RayLauncher:
         self._poller = RequestPoller(arguments.control if self.rank == 0 else None)
 
     def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
-        """Start this worker's streams."""
+        """Start this worker's streams and return their blocks."""
         streams = stream.build(
             self._arguments.plan, order, step, self.rank, self.world_size,
             functools.partial(_report_wait, self._arguments.reports),
@@ -67,7 +67,7 @@ class RayLauncher:
         return self._poller.newest()
 
     def fulfil(self) -> None:
-        """Mark the request as fulfilled for whoever waits for it."""
+        """Mark the request that `requested` returned last as fulfilled."""
         self._poller.fulfil()
 
     def close(self) -> None:
@@ -76,5 +76,5 @@ class RayLauncher:
 
 
 def _report_wait(reports: Queue, reason: str) -> None:
-    """Tell the driver what a reader waits for; called in the readers."""
+    """Report to the driver what a reader waits for; called in the readers."""
     reports.put_nowait({"kind": "waiting", "reason": reason})

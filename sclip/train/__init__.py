@@ -1,1 +1,1 @@
-"""Training: the step, how the model is spread over workers, its checkpoints, and the Ray Train loop."""
+"""Training: the step, sharding over workers, checkpoints and the training loop. Nothing here imports Ray."""

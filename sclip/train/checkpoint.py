@@ -1,13 +1,12 @@
-"""Sharded checkpoints: every rank writes its part of weights and optimizer, any world size reads them back.
+"""Save and load sharded checkpoints: each rank writes its part of weights and optimizer, and any world size can load.
 
-A checkpoint is what `sclip.train.manifest` says, its safetensors files written by torch.distributed.checkpoint.
-Nothing in it is pickled (DCP's default storage pickles its own metadata), so a checkpoint from elsewhere can be opened
-without trust. Training stands still only while the tensors are copied to the host; a thread with a process group of
-its own writes them, hashes them and declares the checkpoint complete. Checkpoints of a URI are staged on the disk of
-each node.
+`sclip.train.manifest` defines the layout; torch.distributed.checkpoint (DCP) writes the safetensors files. Nothing is
+pickled (DCP's default storage pickles its metadata), so a checkpoint from elsewhere can be opened without trust.
+Training pauses only while the tensors are copied to the host. A thread with its own process group then writes and
+hashes the files, and marks the checkpoint as complete. If the path is a URI, each node stages files on its disk.
 
-Hyperparameters of the optimizer are not stored: they come from the config of the run that loads. No state of a random
-generator is stored either: the loop seeds torch's anew in every step, from (seed, step, rank).
+The optimizer's hyperparameters are not stored: they come from the config of the run that loads. Random generator
+states are not stored either: the loop seeds torch again in every step, from (seed, step, rank).
 """
 
 from __future__ import annotations
@@ -63,17 +62,17 @@ __all__ = ["Saver", "consolidate", "load", "save", "size_bytes"]
 
 
 class Saver:
-    """Writes checkpoints while training goes on, one at a time; every method is called by all ranks together."""
+    """Write checkpoints while training continues, one at a time. All ranks call every method together."""
 
     def __init__(self) -> None:
-        """Start the writing thread and its own process group: ranks are at different steps while it writes."""
+        """Create the writer thread and its own process group: while it writes, ranks are at different steps."""
         self._cuda = torch.cuda.is_available()
-        # What DefaultStager copies with; that of torch 2.11 closes it after each copy, so that a second one fails.
+        # DefaultStager wraps this class, but in torch 2.11 closes it after each copy, so that a second copy fails.
         self._stager = StateDictStager(pin_memory=self._cuda)
         self._group: dist.ProcessGroup | None = None
         if dist.is_initialized():
             self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
-        # A new thread's device is the first one of the machine, which would get a context of every rank.
+        # A new thread uses the machine's first GPU by default; every rank would create a CUDA context there.
         own_device = partial(torch.cuda.set_device, torch.cuda.current_device()) if self._cuda else None
         self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=own_device)
         self._written: Future[None] | None = None
@@ -87,13 +86,13 @@ class Saver:
         ema: EMA | None = None,
         afterwards: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copy everything to the host, then write it as `save` does while the caller goes on.
+        """Copy everything to the host, then write it as `save` does while the caller continues.
 
-        `afterwards` is called in the thread of rank 0 once the checkpoint is complete. Waits for the previous
-        checkpoint first, and raises what `wait` raises for it.
+        Waits for the previous checkpoint first, and raises what `wait` raises for it. The writer thread of rank 0
+        calls `afterwards` once the checkpoint is complete.
         """
         self.wait()
-        # All copies are queued behind the step on its own stream, and run one after the other into pinned memory.
+        # The copies into pinned memory are queued on the step's own stream, so they run after the step.
         tensors = tensors_of(model, optimizer, ema)[0]
         copied: dict[str, Any] = self._stager.stage(tensors, non_blocking=self._cuda)
         if self._cuda:
@@ -104,17 +103,17 @@ class Saver:
 
     @property
     def is_done(self) -> bool:
-        """Whether this rank has finished or failed the checkpoint last started, and `wait` was not called since."""
+        """Whether this rank finished or failed the last started checkpoint, and `wait` has not been called since."""
         return self._written is not None and self._written.done()
 
     def wait(self) -> None:
-        """Return when the checkpoint last started is complete; raise NotWritten if storage did not take it."""
+        """Wait until the last started checkpoint is complete. Raises NotWritten if storage did not accept it."""
         written, self._written = self._written, None
         if written is not None:
             written.result()
 
     def close(self) -> None:
-        """Finish the checkpoint that is being written, and end the thread."""
+        """Finish the checkpoint in progress and end the thread."""
         self._thread.shutdown()
         self._stager.close()  # type: ignore[no-untyped-call]
 
@@ -126,11 +125,11 @@ def save(
     state: Mapping[str, Any],
     ema: EMA | None = None,
 ) -> None:
-    """Write a checkpoint into a folder that all ranks see, or of a URI; called by all of them, together.
+    """Write a checkpoint to a folder that all ranks see, or to a URI. All ranks call it together.
 
-    `state` is JSON of the caller's (progress and metrics), rank 0's counts. What stands at
-    `path` without a manifest is removed first; a complete checkpoint is never written over. Raises NotWritten on
-    every rank where one of them cannot write.
+    `state` is the caller's JSON value (progress and metrics); rank 0's value is stored. A folder at `path` without a
+    manifest is removed first; a complete checkpoint is never overwritten (CheckpointError). Raises NotWritten on every
+    rank if any rank cannot write.
     """
     _write(storage_path(path), tensors_of(model, optimizer, ema)[0], state, None)
 
@@ -138,27 +137,26 @@ def save(
 def load(
     path: str | StoragePath, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None = None
 ) -> dict[str, Any]:
-    """Load a checkpoint into a model and its optimizer, sharded however they are now; return the caller's state.
+    """Load a checkpoint into a model and its optimizer, whatever their sharding; return the caller's state.
 
-    Called by all ranks together. Raises CheckpointError on every one of them, before anything is changed, if the
-    checkpoint is incomplete, a file is missing or cut, or its tensors are not those of this model.
+    All ranks call it together. Raises CheckpointError on every rank, before anything is changed, if the checkpoint is
+    incomplete, a file is missing or truncated, or the tensors do not match this model.
     """
-    of = storage_path(path)
+    checkpoint_path = storage_path(path)
     tensors, hyperparameters = tensors_of(model, optimizer, ema)
     shared = gather_json({"word": secrets.token_hex(8)})[0]["word"]
     with ExitStack() as stack:
         folders: list[Path] = []
 
         def checked() -> dict[str, Any]:
-            state: dict[str, Any] = checked_manifest(of)["state"]
-            folders.append(stack.enter_context(local_copy(of, shared)))
-            compare(of, tensors, stored_tensors(folders[0]))
+            state: dict[str, Any] = checked_manifest(checkpoint_path)["state"]
+            folders.append(stack.enter_context(local_copy(checkpoint_path, shared)))
+            compare(checkpoint_path, tensors, stored_tensors(folders[0]))
             return state
 
         state = in_unison(checked, CheckpointError)[0]
-        read_tensors(
-            folders[0], tensors
-        )  # ends on all ranks together, so that none still needs the shared copy
+        # All ranks return together, so no rank still reads the shared copy when the block ends.
+        read_tensors(folders[0], tensors)
     dsd.set_state_dict(
         model,
         optimizer,
@@ -170,34 +168,34 @@ def load(
 
 
 def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
-    """Return the checkpoint's model as one plain model on the CPU, in eval mode, without any process group.
+    """Return the checkpoint's model as one plain model on the CPU, in eval mode, without a process group.
 
-    Its averaged weights, where it holds them (train.ema_decay). `config` is the model config of the run that wrote
-    it; its pretrained weights are not fetched again, unless the checkpoint holds but updates of them (`model.lora`),
-    which are merged into them here. Raises ModelError where those are gone, CheckpointError where they are others.
+    Uses the averaged weights if the checkpoint has them (train.ema_decay). `config` is the model config of the run
+    that wrote it. Pretrained weights are loaded only if the checkpoint holds low-rank updates of them (`model.lora`),
+    which are then merged into them. Raises ModelError if those weights are gone, CheckpointError if they changed.
     """
-    of = storage_path(path)
-    start = checked_manifest(of)["state"].get("start", {})
+    checkpoint_path = storage_path(path)
+    start = checked_manifest(checkpoint_path)["state"].get("start", {})
     has_updates = config.lora.rank > 0
     model = build_model(config, load_weights=has_updates)
     if has_updates:
-        check_start(start.get("towers", ""), weights_digest(model.clip), of)
+        check_start(start.get("towers", ""), weights_digest(model.clip), checkpoint_path)
         lora.add(model)
-    with local_copy(of) as folder:
-        found = stored_tensors(folder)
+    with local_copy(checkpoint_path) as folder:
+        stored = stored_tensors(folder)
         tensors = {
-            (EMA_WEIGHTS if EMA_WEIGHTS + name in found else MODEL) + name: tensor
+            (EMA_WEIGHTS if EMA_WEIGHTS + name in stored else MODEL) + name: tensor
             for name, tensor in model.state_dict().items()
             if not has_updates or lora.is_stored(name)
         }
-        # The optimizer's are not asked for, nor the last weights where there is an average of them.
-        of_the_model = {
+        # Leave out the optimizer's tensors, and the last weights where the checkpoint has their average.
+        compared = {
             name: entry
-            for name, entry in found.items()
+            for name, entry in stored.items()
             if name in tensors
             or (name.startswith(MODEL) and EMA_WEIGHTS + name.removeprefix(MODEL) not in tensors)
         }
-        compare(of, tensors, of_the_model)
+        compare(checkpoint_path, tensors, compared)
         read_tensors(folder, tensors, alone=True)
     if has_updates:
         lora.merge(model)
@@ -205,12 +203,12 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
 
 
 def size_bytes(model: nn.Module, has_ema: bool) -> int:
-    """Return the bytes of a checkpoint of a model over all ranks: weights, two moments of those trained, their mean."""
+    """Return the bytes of a checkpoint over all ranks: all weights, and two moments and any average of trained ones."""
     copies, updates = 4 if has_ema else 3, lora.has_updates(model)
     return sum(
         p.numel() * p.element_size() * (copies if p.requires_grad else 1)
         for name, p in model.named_parameters()
-        if not updates or lora.is_stored(name.removeprefix("module."))  # DDP's
+        if not updates or lora.is_stored(name.removeprefix("module."))  # the prefix is DDP's
     )
 
 
@@ -239,7 +237,7 @@ def _write(
     with staged(path) as folder:
 
         def fingerprints() -> dict[str, Any]:
-            # Each rank hashes and sends what it wrote itself, all at the same time; DCP numbers its files from 1.
+            # All ranks hash and upload their own files in parallel; DCP numbers the ranks' files from 1.
             files = {f.name: fingerprint(f) for f in folder.glob(f"shard-{rank + 1:05d}-*.safetensors")}
             send(folder, path)
             return files
@@ -249,10 +247,10 @@ def _write(
             state_dict_saver.save(
                 tensors, storage_writer=writer, process_group=group, no_dist=not dist.is_initialized()
             )
-        except CheckpointException as error:  # of any rank, raised on each
+        except CheckpointException as error:  # raised on every rank if one fails
             raise NotWritten(f"{path}: cannot be written ({reasons(error)})") from error
-        of_ranks = in_unison(fingerprints, NotWritten, group)
-    files = {name: entry for of_rank in of_ranks for name, entry in of_rank.items()}
+        files_of_ranks = in_unison(fingerprints, NotWritten, group)
+    files = {name: entry for rank_files in files_of_ranks for name, entry in rank_files.items()}
 
     def declare() -> dict[str, Any]:
         if rank == 0:

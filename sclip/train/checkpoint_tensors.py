@@ -1,7 +1,7 @@
-"""The tensors of a checkpoint: named by model and optimizer, compared with those that the files hold, and read.
+"""Name the tensors of a checkpoint, compare them with those in its files, and read them.
 
-They stand under "model.NAME", "optimizer.state.NAME.exp_avg" and "ema.NAME". The files are safetensors, written by
-torch.distributed.checkpoint.
+The names are "model.NAME", "optimizer.state.NAME.exp_avg" and "ema.NAME". torch.distributed.checkpoint writes the
+files, in the safetensors format.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 MODEL, OPTIMIZER, EMA_WEIGHTS = "model.", "optimizer.", "ema."
-"""Prefixes of the names of tensors."""
+"""Prefixes of tensor names."""
 FLAT = dsd.StateDictOptions(flatten_optimizer_state_dict=True)
 
 
@@ -39,7 +39,7 @@ def tensors_of(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tensors of a checkpoint, DTensors where sharded, and the optimizer's hyperparameters.
 
-    Of a model with low-rank updates the frozen weights of the towers are left out.
+    If the model has low-rank updates, the frozen weights of its towers are left out.
     """
     model_state, optimizer_state = dsd.get_state_dict(model, optimizer, options=FLAT)
     updates = lora.has_updates(model)
@@ -54,25 +54,25 @@ def tensors_of(
 
 
 def of_prefix(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return the tensors whose names have a prefix, named without it."""
+    """Return the tensors whose names start with a prefix, keyed by their names without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def stored_tensors(path: Path) -> Mapping[str, Any]:
-    """Return the tensors that the files of a checkpoint say they hold."""
+    """Return the metadata of the tensors in a checkpoint's files, by name. Raises CheckpointError if damaged."""
     try:
-        found: Mapping[str, Any] = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+        metadata: Mapping[str, Any] = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        # The reader of a damaged header raises whatever it stumbles over.
+        # On a damaged header, the reader raises whatever error it runs into.
         raise CheckpointError(
             f"{path}: a file is no readable safetensors file ({type(error).__name__}: {error}); "
             "start from the checkpoint before it"
         ) from error
-    return found
+    return metadata
 
 
 def compare(path: StoragePath, tensors: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, with the names, if the tensors of the files are not those that the model needs."""
+    """Raise CheckpointError, with tensor names, if the stored tensors are not those that the model needs."""
     differences = {
         "missing in it": sorted(tensors.keys() - stored.keys()),
         "unknown to the model": sorted(stored.keys() - tensors.keys()),
@@ -80,7 +80,7 @@ def compare(path: StoragePath, tensors: Mapping[str, Any], stored: Mapping[str, 
             n for n in tensors.keys() & stored.keys() if tensors[n].shape != stored[n].size
         ),
     }
-    lines = [f"{len(names)} {what} ({', '.join(names[:3])})" for what, names in differences.items() if names]
+    lines = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in differences.items() if names]
     if lines:
         raise CheckpointError(
             f"{path}: not a checkpoint of this model: tensors {'; '.join(lines)}. Use the model.*, train.lr_scale_* "
@@ -89,14 +89,14 @@ def compare(path: StoragePath, tensors: Mapping[str, Any], stored: Mapping[str, 
 
 
 def read_tensors(path: Path, tensors: dict[str, Any], alone: bool = False) -> None:
-    """Read the tensors in place; by all ranks together, or by this process alone."""
+    """Read the tensors in place, on all ranks together or, if `alone`, in this process only. Raises CheckpointError."""
     reader = HuggingFaceStorageReader(str(path))
     try:
         state_dict_loader.load(tensors, storage_reader=reader, no_dist=alone or not dist.is_initialized())
-    except CheckpointException as error:  # raised on every rank, whichever failed
+    except CheckpointException as error:  # raised on every rank if one fails
         raise CheckpointError(f"{path}: cannot be read ({reasons(error)})") from error
 
 
 def reasons(error: CheckpointException) -> str:
-    """Return why each rank failed, in one line."""
+    """Return the reason of each failed rank, in one line."""
     return "; ".join(f"rank {rank}: {reason}" for rank, (reason, _) in sorted(error.failures.items()))

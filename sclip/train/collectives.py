@@ -1,4 +1,4 @@
-"""What ranks tell each other beside tensors, without torch's object collectives, which unpickle."""
+"""Exchange JSON values between ranks, without torch's object collectives, which unpickle what they receive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 
 def gather_json(value: dict[str, Any], group: dist.ProcessGroup | None = None) -> list[dict[str, Any]]:
-    """Return every rank's value (JSON), by rank, on every rank; called by all of them together."""
+    """Return the JSON values of all ranks, in rank order, on every rank. All ranks call it together."""
     if not dist.is_initialized():
         return [value]
     device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
@@ -28,19 +28,19 @@ def gather_json(value: dict[str, Any], group: dist.ProcessGroup | None = None) -
 def in_unison(
     part: Callable[[], dict[str, Any]], error: type[Exception], group: dist.ProcessGroup | None = None
 ) -> list[dict[str, Any]]:
-    """Return what `part` gives (JSON) on every rank, by rank; called by all of them together.
+    """Call `part` on every rank and return the JSON results in rank order. All ranks call it together.
 
-    Where it raises on one, `error` is raised on all, with that rank's message: none waits for it.
+    If `part` raises on one rank, all ranks raise `error` with that rank's message, so none waits for it forever.
     """
     failure, value, cause = "", {}, None
     try:
         value = part()
     except Exception as caught:
-        told = str(caught) or type(caught).__name__
-        failure = told if isinstance(caught, error | OSError) else f"{type(caught).__name__}: {told}"
+        message = str(caught) or type(caught).__name__
+        failure = message if isinstance(caught, error | OSError) else f"{type(caught).__name__}: {message}"
         cause = caught
-    of_ranks = gather_json({"failure": failure, "value": value}, group)
-    for of_rank in of_ranks:
-        if of_rank["failure"]:
-            raise error(of_rank["failure"]) from cause
-    return [of_rank["value"] for of_rank in of_ranks]
+    results = gather_json({"failure": failure, "value": value}, group)
+    for result in results:
+        if result["failure"]:
+            raise error(result["failure"]) from cause
+    return [result["value"] for result in results]

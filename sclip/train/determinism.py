@@ -1,4 +1,4 @@
-"""Settings of torch, cuBLAS and NCCL with which two runs on equal GPUs give equal bits (`train.deterministic`)."""
+"""Settings of torch, cuBLAS and NCCL that make two runs on equal GPUs equal bit for bit (`train.deterministic`)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import torch
 __all__ = ["use_deterministic_algorithms"]
 
 _ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple"}
-"""NCCL else chooses by message and topology, and adds in the switches (NVLS) where it can, in no fixed order."""
+"""By default NCCL chooses by message size and topology, and may add up in switches (NVLS), in no fixed order."""
 
 
 def use_deterministic_algorithms() -> None:
-    """Make this process compute the same from the same input; before the first cuBLAS call and process group.
+    """Make this process deterministic. Call it before the first cuBLAS call and before process groups are created.
 
-    An operation that has no deterministic algorithm raises RuntimeError from then on.
+    From then on, an operation without a deterministic algorithm raises RuntimeError.
     """
     os.environ.update(_ENVIRONMENT)
     torch.use_deterministic_algorithms(True)

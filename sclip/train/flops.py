@@ -1,17 +1,17 @@
-"""Floating-point operations that a step needs, and the share of the device's peak that they are (MFU).
+"""Count the floating-point operations of a step, and look up a device's peak; MFU is their rate over that peak.
 
-Counted is what the model needs and not what was executed: backward twice of forward (none of what is frozen, as the
-teacher of `loss.distil`; once, where a gradient only passes through; of low-rank updates as of the matrix itself, whose
-gradient is made), nothing for what activation checkpointing or GradCache compute again, nothing for padding that no
-token sees, absent negatives and empty triple slots. A multiply-add is two operations. Of a Transformer layer of width
-W, l tokens need
+The count is what the model needs, not what is executed. A multiply-add is two operations. A trained part counts as
+three forward passes, because backward is twice forward. A frozen part counts as two if a gradient passes through it,
+else as one, such as the teacher of `loss.distil`. Low-rank updates count as their full matrix, whose gradient is
+computed. Not counted: recomputation by activation checkpointing or GradCache, padding that no token sees, absent
+negatives, and empty triple slots. For l tokens, a Transformer layer of width W needs
 
     24 W^2 l  (projections and the MLP of four times the width)  +  4 W l^2  (attention, as if not causal),
 
-the formula of Chowdhery et al. (PaLM, 2022, appendix B); here with the matrices' own sizes. The image tower is counted
-by torch's own counter, once, without computing anything, and forward alone: backward of grouped convolutions it takes
-for ungrouped (of ConvNeXt-B it would say 7.9 times forward). That backward is twice of forward says 0.9 % too much of
-ViT-B/32, whose pixels need no gradient, and less of larger ones.
+the formula of Chowdhery et al. (PaLM, 2022, appendix B); the code uses the actual matrix sizes. torch's FLOP counter
+counts the image tower's forward pass, on meta tensors. It is not used for backward, because it counts backward of
+grouped convolutions as if ungrouped (7.9 times forward for ConvNeXt-B). Twice forward is 0.9 % too much for ViT-B/32,
+because pixels need no gradient, and less for larger models.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ PEAKS: dict[str, tuple[float, float]] = {
     r"L4": (121e12, 30.3e12),
     r"RTX 4090$": (165.2e12, 82.6e12),
 }
-"""Dense peak in bf16 (tensor cores) and in fp32 by words of the device's name; NVIDIA's data sheets."""
+"""Dense peak FLOP/s in bf16 (tensor cores) and fp32, by a pattern of the device name; from NVIDIA's data sheets."""
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Return a device's peak operations a second in "bf16" or "fp32", dense; None where it is not known.
+    """Return a device's dense peak in operations per second for "bf16" or "fp32"; None if it is unknown.
 
-    A part of a device (MIG), a laptop's and any other device of a similar name have other peaks: none of them.
+    MIG slices, laptop GPUs and other devices with similar names have different peaks, so they get None too.
     """
     if "MIG" in device_name:
         return None
@@ -65,23 +65,23 @@ def peak_flops(device_name: str, precision: str) -> float | None:
 
 
 class StepFlops:
-    """Operations of one step of this rank, by the columns of its batch before packing."""
+    """Operations of one step on this rank, computed from the columns of its batch before packing."""
 
     def __init__(self, model: StructureCLIP, config: Config, teacher: StructureCLIP | None = None) -> None:
-        """Count what an image, a token and a triple need; the model is the plain one, before `sharding.apply`.
+        """Count the operations per image, token and triple. `model` is plain, before `sharding.apply`.
 
-        Without a `teacher`, that of `loss.distil` is taken to have no encoder.
+        If `teacher` is None, the teacher of `loss.distil` is assumed to have no knowledge encoder.
         """
         train, kee = config.train, model.kee
         self._loss = config.loss
         text = model.text_tower
-        # Such towers see the padding, but Hugging Face's, which mask it and compute it all the same.
+        # Towers that cannot pack see the padding. Hugging Face's mask it, but compute it all the same.
         self._whole_context = not model.packs_text
         has_words = not (config.model.kee.own_embeddings or config.model.lora.rank)
         words = has_words and lr_scale("text", train) > 0
         self._passes = {part: 3 if lr_scale(part, train) else 1 for part in PARTS}
         if words and self._passes["kee"] == 1:
-            self._passes["kee"] = 2  # its gradient passes through to the shared word table
+            self._passes["kee"] = 2  # the gradient passes through the frozen KEE to the shared word table
         self._image = _counted(model, image_size(config.model.name))
         width, layers, self._features = sizes(text)
         self._token = _per_row(text.transformer)
@@ -97,9 +97,9 @@ class StepFlops:
             self._knowledge = 2 * kee.projection.weight.numel()
 
     def __call__(self, columns: Mapping[str, NDArray[Any]], world_size: int = 1) -> float:
-        """Return the operations of forward and backward; columns that are not trained on are left out by the caller.
+        """Return the operations of forward and backward. The caller leaves out columns that are not trained on.
 
-        Other ranks are taken to hold as many rows and negatives.
+        Other ranks are assumed to hold as many rows and negatives as this one.
         """
         valid = columns["valid"]
         samples = int(valid.sum())
@@ -107,32 +107,32 @@ class StepFlops:
         triples = columns["triples"][valid] if "triples" in columns else None
         total, negatives = 0.0, 0
         if self._loss.distil:
-            seen = triples if self._teacher_sees_triples else None
-            total = self._towers(samples, captions, seen, dict.fromkeys(PARTS, 1))
-            # Logits of both directions: forward and backward of the model's, forward of the teacher's.
+            teacher_triples = triples if self._teacher_sees_triples else None
+            total = self._towers(samples, captions, teacher_triples, dict.fromkeys(PARTS, 1))
+            # Logits in both directions: forward and backward of the model's (3), forward of the teacher's (1).
             total += (3 + 1) * samples * 2 * (2 * samples) * self._features * world_size
         if "negative_text" in columns:
-            kept = columns["has_negative"][valid]
-            negatives = int(kept.sum())
-            captions = np.concatenate([captions, columns["negative_text"][valid][kept]])
+            has_negative = columns["has_negative"][valid]
+            negatives = int(has_negative.sum())
+            captions = np.concatenate([captions, columns["negative_text"][valid][has_negative]])
             if triples is not None and self._on_negatives:
-                triples = np.concatenate([triples, columns["negative_triples"][valid][kept]])
+                triples = np.concatenate([triples, columns["negative_triples"][valid][has_negative]])
         for name in ("unit", "positive"):
             if f"{name}_text" not in columns:
                 continue
-            held = columns[f"has_{name}"] & valid
-            texts = columns[f"{name}_text"][held].reshape(-1, captions.shape[1])
+            is_present = columns[f"has_{name}"] & valid
+            texts = columns[f"{name}_text"][is_present].reshape(-1, captions.shape[1])
             captions = np.concatenate([captions, texts])
             if triples is not None:
-                of_texts = columns[f"{name}_triples"][held].reshape(-1, *triples.shape[1:])
-                triples = np.concatenate([triples, of_texts])
+                text_triples = columns[f"{name}_triples"][is_present].reshape(-1, *triples.shape[1:])
+                triples = np.concatenate([triples, text_triples])
         total += self._towers(samples, captions, triples, self._passes)
         return float(total + 3 * samples * self._logits(samples, negatives) * world_size)
 
     def _towers(
         self, images: int, captions: NDArray[Any], triples: NDArray[Any] | None, passes: Mapping[Part, int]
     ) -> float:
-        """Return the operations of images, captions [N, L] and triples [N, K, 3, T], each part's times `passes`."""
+        """Return the operations of images, captions [N, L] and triples [N, K, 3, T], each times its part's passes."""
         lengths = text_lengths(captions).astype(np.float64)
         if self._whole_context:
             lengths[:] = captions.shape[1]
@@ -152,7 +152,7 @@ class StepFlops:
     def _logits(self, samples: int, negatives: int) -> int:
         """Return the forward operations of a row's contrastive logits against one rank's rows.
 
-        Both directions; the sigmoid's are one matrix, and NegCLIP's images score the negatives too.
+        Covers both directions; the sigmoid loss needs one matrix only. NegCLIP's images also score the negatives.
         """
         candidates = samples if self._loss.contrastive == "sigmoid" else 2 * samples
         if self._loss.negatives_as_texts:
@@ -161,20 +161,20 @@ class StepFlops:
 
 
 def _per_row(layers: nn.Module) -> int:
-    """Return what the matrices of some layers need for one token; tables, which are looked up in, need nothing."""
+    """Return the operations per token of the layers' matrices; embedding tables need none, they are looked up."""
     tables = {id(m.weight) for m in layers.modules() if isinstance(m, nn.Embedding)}
     return sum(2 * p.numel() for p in layers.parameters() if p.ndim == 2 and id(p) not in tables)
 
 
 def _counted(model: StructureCLIP, side: int) -> int:
-    """Return the forward operations of one image, counted on tensors without values."""
+    """Return the forward operations of one image, counted on meta tensors, which hold no values."""
     visual = model.clip.visual
     state = {
         name: torch.empty_like(tensor, device="meta")
         for name, tensor in [*visual.named_parameters(), *visual.named_buffers()]
     }
     was_training = model.training
-    model.train()  # torch's fused attention of inference is not counted
+    model.train()  # in eval mode torch uses a fused attention that the counter does not count
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         functional_call(visual, state, (torch.empty(1, 3, side, side, device="meta"),))
     model.train(was_training)

@@ -1,7 +1,7 @@
-"""The health of a run: steps that are not finite, norms of the weights, traces of chosen steps.
+"""Watch the health of a run: steps that are not finite, norms of the weights, traces of chosen steps.
 
-The values of a step stay on the device as tensors: they are read together, at a report or before a checkpoint. Until
-then nothing is at risk, since a step whose loss or gradient is not finite makes no update.
+A step's values stay on the device as tensors. Those of many steps are read together, at a report or before a
+checkpoint. The delay is safe: a step whose loss or gradient is not finite makes no update.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["HealthMonitor", "ProfilerTrace", "TrainingDiverged", "parameter_norm
 
 _READ = ("skipped", "loss", "grad_norm", "logit_scale", "learning_rate")
 _MAX_SHARDS_NAMED = 8
-"""Shards that an error names."""
+"""Maximum number of shards that an error names."""
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss or the gradient is no longer finite, more often than the config allows."""
+    """The loss or the gradient was not finite more often than the config allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,15 @@ class _StepValues:
     values: Tensor
     """[5], the values named in _READ, on the device."""
     entries: NDArray[np.int64]
-    """Entries of the schedule that this rank's samples come from."""
+    """Schedule entries of this rank's samples."""
 
 
 class HealthMonitor:
-    """Counts the steps without an update, reading the values of many steps at once.
+    """Count the steps without an update, reading the values of many steps at once.
 
     Args:
         config: whether the first such step ends the run, or how many may be skipped.
-        shard: returns the name of the shard of an entry of the schedule, for the error.
+        shard: returns the shard name of a schedule entry, for the error.
     """
 
     def __init__(self, config: HealthConfig, shard: Callable[[int], str]) -> None:
@@ -55,27 +55,27 @@ class HealthMonitor:
         self._steps: list[_StepValues] = []
 
     def add(self, number: int, metrics: Mapping[str, Tensor], entries: NDArray[np.int64]) -> None:
-        """Keep a step's number, what `TrainStep` returned and the entries of this rank's samples."""
+        """Store a step's number, the metrics from `TrainStep` and the schedule entries of this rank's samples."""
         values = torch.stack([metrics[name] for name in _READ])
         self._steps.append(_StepValues(number, values, np.unique(entries)))
 
     def count_skipped(self, skipped: int, last_good: Callable[[], str]) -> int:
-        """Return how many steps were skipped since the last call; called by all ranks together.
+        """Return how many steps were skipped since the last call. All ranks call it together.
 
-        Raises TrainingDiverged, the same on every rank, if together with the `skipped` ones before they are more than
-        allowed. The error names the first step above that, and the checkpoint that `last_good` returns, which is
-        called on every rank and only then.
+        Raises the same TrainingDiverged on every rank if these and the `skipped` earlier steps are more than allowed.
+        The error names the first step above the limit, and the checkpoint that `last_good` returns. `last_good` is
+        called only in that case, on every rank.
         """
         steps, self._steps = self._steps, []
-        # The values are global ones, so that every rank finds the same steps without asking the others.
+        # The values are global, so every rank finds the same steps without communication.
         values = torch.stack([step.values for step in steps]).tolist() if steps else []
         bad = [index for index, (was_skipped, *_) in enumerate(values) if was_skipped]
         skips = self._config.on_nonfinite == "skip"
-        left = self._config.max_skipped - skipped if skips else 0
-        # Below 0 if a resumed run allows fewer than it has skipped already: the next one stops it, not the resume.
-        if not bad or len(bad) <= left:
+        allowed = self._config.max_skipped - skipped if skips else 0
+        # `allowed` < 0: a resumed run allows fewer skips than it already has. The next skip stops it, not the resume.
+        if not bad or len(bad) <= allowed:
             return len(bad)
-        first = bad[max(left, 0)]
+        first = bad[max(allowed, 0)]
         shards = self._shards_of(steps[first].entries)
         _, loss, norm, scale, rate = values[first]
         causes = {"loss": loss, "grad_norm": norm}
@@ -94,15 +94,15 @@ class HealthMonitor:
 
     def _shards_of(self, entries: NDArray[np.int64]) -> str:
         urls = {"shards": sorted({self._shard(int(entry)) for entry in entries})}
-        shards = sorted({url for of_rank in gather_json(urls) for url in of_rank["shards"]})
+        shards = sorted({url for rank_urls in gather_json(urls) for url in rank_urls["shards"]})
         more = f" and {len(shards) - _MAX_SHARDS_NAMED} more" if len(shards) > _MAX_SHARDS_NAMED else ""
         return ", ".join(shards[:_MAX_SHARDS_NAMED]) + more
 
 
 def parameter_norms(model: nn.Module) -> dict[str, Tensor]:
-    """Return the Euclidean norm of each part's weights as norm_PART; called by all ranks together.
+    """Return the Euclidean norm of each part's weights as norm_PART. All ranks call it together.
 
-    Takes a model as `sharding.apply` returned it. The logit scale and bias are in no norm.
+    `model` is what `sharding.apply` returned. The logit scale and bias are in no norm.
     """
     parts: dict[Part, list[Tensor]] = {}
     for name, parameter in unwrapped(model).named_parameters():
@@ -113,11 +113,11 @@ def parameter_norms(model: nn.Module) -> dict[str, Tensor]:
 
 
 class ProfilerTrace:
-    """Runs torch's profiler over some steps, and writes its trace also if the run ends during them.
+    """Run torch's profiler over some steps, and write its trace even if the run ends during them.
 
     Args:
-        steps: the first step and how many; (0, 0) for none.
-        file: path of this rank's chrome trace (chrome://tracing and Perfetto read it, gzipped too).
+        steps: the first step and the number of steps; (0, 0) for none.
+        file: path of this rank's Chrome trace (chrome://tracing and Perfetto read it, gzipped too).
     """
 
     def __init__(self, steps: tuple[int, int], file: StoragePath) -> None:
@@ -126,7 +126,7 @@ class ProfilerTrace:
         self._profile: torch.profiler.profile | None = None
 
     def before(self, step: int) -> None:
-        """Start the trace before its first step, and end it before the step after its last."""
+        """Start the trace if `step` is its first step, end it if `step` follows its last; called before each step."""
         if step in self._steps and self._profile is None:
             self._profile = torch.profiler.profile()
             self._profile.start()

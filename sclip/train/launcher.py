@@ -1,6 +1,6 @@
-"""What the training loop gets from the program that launches it: the job, and a connection for this rank.
+"""Define what the training loop gets from the program that launches it: the job, and a connection for this rank.
 
-Ray Train's side of the connection is `sclip.launch.worker`; a test, torchrun or a notebook passes an object of its own.
+`sclip.launch.worker` implements the connection for Ray Train. A test, torchrun or a notebook passes its own object.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ __all__ = ["Launcher", "Requested", "TrainJob", "report"]
 
 @dataclass(frozen=True, repr=False)
 class TrainJob:
-    """One run to train; without a repr, because a launcher may show it and the config may hold credentials."""
+    """One run to train. It has no repr, because a launcher may print it and the config may hold credentials."""
 
     config: Config
     order: Order
-    """Of the samples that are recorded."""
+    """Order of the recorded samples."""
     shards: tuple[tuple[NamedShard, ...], ...]
-    """Of each source, their URIs without credentials."""
+    """Shards of each source; their URIs have no credentials."""
     image_size: int
     folder: StoragePath
 
     def shard(self, entry: int) -> str:
-        """Return the path or URI of the shard that an entry of the schedule reads."""
+        """Return the path or URI of the shard that a schedule entry reads."""
         visit = self.order.schedule.visit(entry)
         return self.shards[visit.source][visit.shard].url
 
     def location(self, entry: int) -> dict[str, Any]:
-        """Return source, pass and shard of an entry of the schedule, as the quarantine names them."""
+        """Return source, pass and shard of a schedule entry, as they are written to quarantine.jsonl."""
         visit = self.order.schedule.visit(entry)
         name, url = self.shards[visit.source][visit.shard]
         return {"source": visit.source, "pass": visit.pass_, "name": name, "shard": url}
 
 
 class Requested(NamedTuple):
-    """What the driver requests of a training that goes on."""
+    """Requests of the driver to a running training."""
 
     checkpoint: bool = False
     """Write a checkpoint after the next step."""
@@ -54,32 +54,32 @@ class Requested(NamedTuple):
 
 
 class Launcher(Protocol):
-    """One rank's connection to whatever launched it; with several ranks, torch's default process group is set up."""
+    """One rank's connection to its launcher. With several ranks, torch's default process group is already set up."""
 
     rank: int
     world_size: int
     device: torch.device
 
     def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
-        """Return streams of this rank's rows of an order from a step on, which ascend by their places.
+        """Return this rank's streams: its rows of `order` from `step` on, in each stream sorted by their places.
 
-        They are blocks with the columns of `sclip.data.columns`; some are fetched ahead.
+        A stream yields blocks with the columns of `sclip.data.columns`, and fetches some blocks ahead.
         """
 
     def report(self, report: dict[str, Any]) -> None:
-        """Send a report to the driver without waiting: `note`, `start`, `metrics` or `checkpoint` as its "kind"."""
+        """Send a report to the driver without waiting. Its "kind" is `note`, `start`, `metrics` or `checkpoint`."""
 
     def requested(self) -> Requested:
-        """Return what is requested and not yet fulfilled, without waiting; called on every rank at every step.
+        """Return the unfulfilled request without waiting. Every rank calls it at every step.
 
-        Rank 0's answer counts: the other ranks return an empty request.
+        Only rank 0 returns requests: the other ranks return an empty one.
         """
 
     def fulfil(self) -> None:
-        """Report that the checkpoint of the request last returned is complete."""
+        """Report that the checkpoint for the last returned request is complete."""
 
 
 def report(launcher: Launcher, kind: str, **values: Any) -> None:
-    """Send a report to the driver from rank 0; on other ranks do nothing."""
+    """Send a report to the driver from rank 0; do nothing on other ranks."""
     if launcher.rank == 0:
         launcher.report({"kind": kind} | values)

@@ -1,13 +1,13 @@
-"""What each rank trained on, step by step, in files of its own: the evidence that `sclip.run.audit` reads.
+"""Record what each rank trained on, step by step, in its own files: the evidence that `sclip.run.audit` reads.
 
     ledger/ATTEMPT-RANK.jsonl    {"attempt", "rank", "world_size", "from_step"}, then a line for each step with rows:
                                  {"step", "trained": [[source, pass, shard, [indices]], ...], "filtered": the same}
 
-In an object store, where a file cannot grow, each checkpoint begins a part, ATTEMPT-RANK-PART.jsonl of the same form.
+Files in an object store cannot grow. There each checkpoint writes a new part, ATTEMPT-RANK-PART.jsonl of this form.
 
-It names the rows that came in a batch, not those that the order has for the step, and is written after
-`optimizer.step`. An attempt is one start of the workers; its steps beyond the one that a later attempt went on from
-were rolled back.
+A line is written after `optimizer.step` and names the rows that arrived in the batch, not those that the order plans
+for the step. An attempt is one start of the workers. If a later attempt resumed from step N, earlier attempts' steps
+after N were rolled back.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ __all__ = ["Ledger"]
 
 
 class Ledger:
-    """The files of one rank in this attempt; made by all ranks together.
+    """The files of one rank in this attempt. All ranks create it together.
 
     Args:
-        folder: of the run.
-        schedule: of the run.
-        rank: this worker's.
+        folder: folder of the run.
+        schedule: schedule of the run.
+        rank: rank of this worker.
         world_size: number of workers.
         from_step: step of the checkpoint that the attempt resumes from.
     """
@@ -43,7 +43,7 @@ class Ledger:
         path: StoragePath = folder / "ledger"
         path.mkdir(parents=True, exist_ok=True)
         attempts = [int(file.name.partition("-")[0]) for file in path.glob("*.jsonl")] if rank == 0 else []
-        # Rank 0 numbers the attempt: the others may already see its file.
+        # Only rank 0 chooses the attempt's number: the other ranks might already see rank 0's new file.
         attempt = gather_json({"attempt": max(attempts, default=-1) + 1})[0]["attempt"]
         head = {"attempt": attempt, "rank": rank, "world_size": world_size, "from_step": from_step}
         name = f"{attempt:04d}-{rank:05d}"
@@ -58,7 +58,7 @@ class Ledger:
         trained: tuple[Sequence[int], Sequence[int]],
         filtered: tuple[Sequence[int], Sequence[int]],
     ) -> None:
-        """Write what was trained on in a step and what was filtered before it, each as entries and indices."""
+        """Write which rows a step trained on and which of its rows were filtered, each as entries and indices."""
         line: dict[str, Any] = {"step": step}
         if trained[0]:
             line["trained"] = self._by_visit(*trained)
@@ -68,22 +68,22 @@ class Ledger:
             self._lines.add(_line(line))
 
     def sync(self) -> None:
-        """Bring what was written into the storage; called before a checkpoint that counts on it is complete."""
+        """Make the written lines durable; called before a checkpoint that relies on them is complete."""
         self._lines.sync()
 
     def close(self) -> None:
-        """Close the files. Lines that were not synced may be lost: no checkpoint counts on them."""
+        """Close the files. Lines that were not synced may be lost: no checkpoint relies on them."""
         self._lines.close()
 
     def _by_visit(self, entries: Sequence[int], indices: Sequence[int]) -> list[list[Any]]:
         by_entry: dict[int, list[int]] = {}
         for entry, index in zip(entries, indices, strict=True):
             by_entry.setdefault(entry, []).append(index)
-        return [[*self._schedule.visit(entry), of_entry] for entry, of_entry in by_entry.items()]
+        return [[*self._schedule.visit(entry), entry_indices] for entry, entry_indices in by_entry.items()]
 
 
 class _LocalLines:
-    """Lines of a file on a disk, each there as soon as it is added."""
+    """Lines of a local file; each is flushed when it is added."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("a")
@@ -103,7 +103,7 @@ class _LocalLines:
 
 
 class _ObjectLines:
-    """Lines of an object store's files: every sync with new lines writes another file, which repeats the head."""
+    """Lines in an object store: each sync with new lines writes another file, which repeats the head line."""
 
     def __init__(self, folder: StoragePath, name: str) -> None:
         self._folder, self._name = folder, name

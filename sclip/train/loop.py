@@ -1,8 +1,8 @@
-"""The training loop: a rank's share of the order in, trained weights and checkpoints out.
+"""The training loop: takes a rank's share of the order, and produces trained weights and checkpoints.
 
-`train` runs on every rank. All ranks step together over the steps of the run's order (`sclip.data.order`): which rows a
-step has follows from its number, and the newest checkpoint's step says where to go on. Before each step the ranks add
-up how many samples they hold. What was trained on is recorded after `optimizer.step` and travels into the checkpoint.
+`train` runs on every rank, and all ranks step together. A step's number determines its rows in the run's order
+(`sclip.data.order`), and the newest checkpoint's step says where to continue. Before each step the ranks sum their
+numbers of samples. Trained samples are recorded after `optimizer.step` and counted in the next checkpoint.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ from sclip.train.teacher import build_teacher, weights_digest
 __all__ = ["train"]
 
 _log = logging.getLogger("sclip.train")
-"""Ray Train adds run and rank, and writes it as JSON to logs/train/ of its session folder."""
+"""Ray Train adds run and rank to the records, and writes them as JSON to logs/train/ in its session folder."""
 
 
 def train(job: TrainJob, launcher: Launcher) -> None:
-    """Train until every sample of the order is trained on; called on every rank.
+    """Train until every sample of the order is trained on. Runs on every rank.
 
-    If a request stops it earlier, a checkpoint holds what was trained on, and `RunFolder.complete` is None.
+    If a request stops it earlier, a checkpoint holds the progress, and `RunFolder.complete` is None.
     """
     folder = RunFolder(job.folder)
     step, beyond = _position(folder, launcher)
     order = job.order
-    if step >= order.recorded_steps:  # only now all of these are known
+    if step >= order.recorded_steps:  # only now all rows beyond the recorded ones are known
         order = dataclasses.replace(order, beyond=beyond)
     with contextlib.ExitStack() as stack:
-        # Streams start with the first block that is asked for: readers and encoders come up while the model is built.
+        # Request the first blocks now, so that readers and encoders start up while the model is built.
         feeds = _started(launcher.feeds(order, step), stack)
         run = _Run(job, launcher)
         stack.enter_context(contextlib.closing(run.accounts))
@@ -66,10 +66,10 @@ def train(job: TrainJob, launcher: Launcher) -> None:
 
 
 def _position(folder: RunFolder, launcher: Launcher) -> tuple[int, dict[int, int]]:
-    """Set aside what a crash left behind; return step and rows beyond the recorded ones of the newest checkpoint.
+    """Set aside what a crash left behind; return the newest checkpoint's step and its rows beyond the recorded ones.
 
-    Raises on every rank CheckpointError for a checkpoint that cannot be gone on from, OSError where the storage fails:
-    workers that start again may find it back.
+    Raises on every rank: CheckpointError if training cannot resume from the checkpoint, OSError if storage fails (it
+    may be back when the workers start again).
     """
 
     def on_rank_0() -> dict[str, Any]:
@@ -78,10 +78,10 @@ def _position(folder: RunFolder, launcher: Launcher) -> tuple[int, dict[int, int
         except OSError as error:
             return {"storage": str(error)}
 
-    found, *_ = in_unison(on_rank_0, CheckpointError)
-    if "storage" in found:
-        raise OSError(found["storage"])
-    return found["step"], {int(entry): rows for entry, rows in found["beyond"].items()}
+    position, *_ = in_unison(on_rank_0, CheckpointError)
+    if "storage" in position:
+        raise OSError(position["storage"])
+    return position["step"], {int(entry): rows for entry, rows in position["beyond"].items()}
 
 
 def _newest(folder: RunFolder, launcher: Launcher) -> dict[str, Any]:
@@ -101,36 +101,36 @@ def _newest(folder: RunFolder, launcher: Launcher) -> dict[str, Any]:
 
 
 def _started(feeds: Iterable[Iterable[Columns]], stack: contextlib.ExitStack) -> list[Iterator[Columns]]:
-    """Return streams whose next block is fetched in a thread, until `stack` is closed."""
-    ahead = [Prefetcher(functools.partial(next, iter(feed), None)) for feed in feeds]
-    return [iter(stack.enter_context(feed).next, None) for feed in ahead]
+    """Return iterators over the feeds; a thread per feed fetches one block ahead until `stack` is closed."""
+    prefetchers = [Prefetcher(functools.partial(next, iter(feed), None)) for feed in feeds]
+    return [iter(stack.enter_context(feed).next, None) for feed in prefetchers]
 
 
 class _Sums(NamedTuple):
-    """What the ranks add up before each step."""
+    """Values that the ranks add up before each step."""
 
     rows: int
     tokens: int
     gflops: int
     written: int
-    """Ranks that have written the checkpoint in progress."""
+    """Number of ranks that have written the checkpoint in progress."""
     checkpoint: int
     """1 if a checkpoint is requested after this step."""
     stop: int
-    """1 if the training is requested to stop after it."""
+    """1 if a stop is requested after this step."""
     quarantined: int
     filtered: int
     missing: int
 
     def over_ranks(self) -> _Sums:
-        """Add up over the ranks, on the CPU: it must not wait for the GPU."""
+        """Return the sums over all ranks. They are reduced on the CPU, so as not to wait for the GPU."""
         total = torch.tensor(self)
         dist.all_reduce(total)
         return _Sums(*total.tolist())
 
 
 class _Run:
-    """One rank of a run: the model that it trains, and the accounts, checkpoints and reports of it."""
+    """One rank of a run: its model, accounts, checkpoints and reports."""
 
     def __init__(self, job: TrainJob, launcher: Launcher) -> None:
         config, device = job.config, launcher.device
@@ -161,7 +161,7 @@ class _Run:
         self.reports = StepReports(job, launcher, self.step, self.accounts, self.checkpoints.last_good)
 
     def train(self, order: Order, feeds: Sequence[Iterator[Columns]]) -> None:
-        """Train from the first block to the last step, then complete the run, unless a request stopped it."""
+        """Train to the last step and complete the run, unless a request stops the training earlier."""
         launcher, progress = self.launcher, self.accounts.progress
         _log.info(
             "one of %d workers begins, on %s", launcher.world_size, launcher.device, extra={"step": progress.step}
@@ -180,13 +180,13 @@ class _Run:
             self._complete()
 
     def _beyond(self) -> dict[int, int]:
-        """Return the rows that all ranks have found beyond the recorded ones, by entry."""
+        """Return the rows that all ranks have found beyond the recorded ones, by schedule entry."""
         accounts = self.accounts
         accounts.settle(accounts.progress.step)
         return {int(entry): rows for entry, rows in accounts.progress.beyond.items()}
 
     def _loop(self, order: Order, feeds: Sequence[Iterator[Columns]], trace: ProfilerTrace) -> bool:
-        """Step to the end of the order and return True; False if a request stopped it before."""
+        """Step to the end of the order and return True; return False if a request stops the training earlier."""
         progress, reports = self.accounts.progress, self.reports
         with self._batches(order, feeds) as batches:
             while progress.step < order.steps:
@@ -197,7 +197,7 @@ class _Run:
         return True
 
     def _step(self, order: Order, batches: Prefetcher[ReadyBatch], trace: ProfilerTrace) -> bool:
-        """Do one step, and what is due after it; return whether a request stops the training here."""
+        """Do one step, and the reports and checkpoints due after it; return whether a request stops the training."""
         config, launcher = self.job.config, self.launcher
         accounts, checkpoints, reports = self.accounts, self.checkpoints, self.reports
         progress = accounts.progress
@@ -209,11 +209,11 @@ class _Run:
                 *accounts.receive(ready.batch),
             ).over_ranks()  # fmt: skip
             if sums.written == launcher.world_size:
-                checkpoints.finish()  # at the same step on all ranks: what it raises is raised on every rank
+                checkpoints.finish()  # called at the same step on all ranks, so all of them raise its errors
         accounts.count(sums.quarantined, sums.filtered, sums.missing, sums.rows)
         trace.before(progress.step + 1)
-        if sums.rows:  # else no sample of the step can be trained on
-            # What a model drops at random follows from the step, and so is the same after a resume.
+        if sums.rows:  # 0 if the step has no sample that can be trained on
+            # Seed by step, so that dropout is the same after a resume.
             torch.manual_seed(digest64("step", config.run.seed, progress.step, launcher.rank))
             metrics = self.step(ready.on_device(), progress.step / order.steps)
         accounts.trained(ready.batch, sums.rows)
@@ -232,7 +232,7 @@ class _Run:
         return bool(sums.stop)
 
     def _tell_wait(self, waited_s: float) -> None:
-        """Report from this rank, whichever it is, that its stream gives it nothing: the others wait for it."""
+        """Report that this rank's streams deliver no rows. Any rank may report this, because all others wait for it."""
         line = (
             f"worker {self.launcher.rank} has waited {waited_s:.0f} s for rows; its readers and encoders are starting, "
             "or find no free CPUs: each worker needs an encoder of its own (data.actor_cpus, data.read_cpus)"
@@ -240,7 +240,7 @@ class _Run:
         self.launcher.report({"kind": "note", "line": line})
 
     def _batches(self, order: Order, feeds: Sequence[Iterator[Columns]]) -> Prefetcher[ReadyBatch]:
-        """Return this rank's batches, each made ready while the one before it is trained on."""
+        """Return this rank's batches; each is prepared while the step trains on the one before it."""
         config, world_size = self.job.config, self.launcher.world_size
         share = -(-config.train.batch_size // world_size)
         batches = Batches(
@@ -268,9 +268,9 @@ class _Run:
 
 
 def _build_model(job: TrainJob, folder: RunFolder) -> StructureCLIP:
-    """Return the plain model with the weights that a new run starts from; a checkpoint's are loaded later.
+    """Return the plain model with the starting weights of a new run; a checkpoint's weights are loaded later.
 
-    A checkpoint of low-rank updates holds no others, and needs these below them.
+    A checkpoint of low-rank updates does not hold the towers' weights, so resuming needs the starting weights too.
     """
     torch.manual_seed(job.config.run.seed)  # every rank starts from the same random weights
     if folder.latest() is not None and not job.config.model.lora.rank:
@@ -280,7 +280,7 @@ def _build_model(job: TrainJob, folder: RunFolder) -> StructureCLIP:
 
 
 def _blank_row(job: TrainJob) -> dict[str, Any]:
-    """Return one row of each model column, which fills up the batches of a rank whose share has ended."""
+    """Return one blank row of each model column; it fills up batches that have fewer rows than their width."""
     tokenizer = Tokenizer(job.config.model)
     text, triples = tokenizer.text([""])[0], tokenizer.triples([[]])[0]
     negatives = job.config.loss.negatives_per_caption

@@ -1,8 +1,8 @@
-"""The manifest of a checkpoint: what makes a folder a whole one, and finds what was damaged since.
+"""The manifest of a checkpoint: marks a folder as a complete checkpoint, and reveals later damage.
 
-A checkpoint is a folder of safetensors files and manifest.json: the caller's JSON state, size and SHA-256 of each file,
-and a SHA-256 of the manifest itself, which says where the data stands. It comes last and in one piece, so a folder
-without one is what a crash left.
+A checkpoint is a folder of safetensors files and manifest.json. The manifest holds the caller's JSON state (with the
+position in the data), the size and SHA-256 of each file, and a SHA-256 of the manifest itself. It is written last and
+in one piece, so a folder without a manifest was left by a crash.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 FORMAT = 2
-"""Version of the layout above and of the names of tensors; a reader refuses another one."""
+"""Version of this layout and of the tensor names; a reader refuses any other version."""
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or read; the message names the folder, what differs and the remedy."""
+    """A checkpoint cannot be written or read. The message names the folder, the difference and the remedy."""
 
 
 class OtherFormat(CheckpointError):
-    """A checkpoint of another version of this package: whole, as far as this one can tell, and not to be set aside."""
+    """A checkpoint of another version of this package. It may well be intact, so it is not set aside as damaged."""
 
 
 class NotWritten(CheckpointError):
-    """A checkpoint that storage did not take; the one before it is whole, and another attempt may succeed."""
+    """Storage did not accept a checkpoint. The previous checkpoint is complete, and another attempt may succeed."""
 
 
 def is_complete(path: str | StoragePath) -> bool:
-    """Return whether the folder holds a checkpoint that was written to its end."""
+    """Return whether the folder holds a completely written checkpoint."""
     return (storage_path(path) / MANIFEST).is_file()
 
 
@@ -58,10 +58,10 @@ def read_state(path: str | StoragePath) -> dict[str, Any]:
 
 
 def verify(path: str | StoragePath) -> str:
-    """Return what is damaged in a complete checkpoint, in one line, or "" if every byte is as it was written.
+    """Return one line that says what is damaged in a complete checkpoint, or "" if every byte is as it was written.
 
-    Reads all files (about a second a gigabyte): meant for one process before a resume, not for every rank. Raises
-    OtherFormat where it cannot tell.
+    Reads all files (about one second per GB), so one process should call it before a resume, not every rank. Raises
+    OtherFormat for a checkpoint of another version, which it cannot judge.
     """
     path = storage_path(path)
     try:
@@ -77,18 +77,18 @@ def verify(path: str | StoragePath) -> str:
 
 
 def checked_manifest(path: StoragePath) -> dict[str, Any]:
-    """Return the manifest if the files beside it are those it names, by name and size."""
+    """Return the manifest. Raises CheckpointError unless the folder's files match it by name and size."""
     manifest = _manifest(path)
-    found = {name: size for name, size in sizes(path).items() if name.endswith(".safetensors")}
-    for name in sorted(found.keys() | manifest["files"].keys()):
-        stored, expected = found.get(name), manifest["files"].get(name, {}).get("bytes")
+    file_sizes = {name: size for name, size in sizes(path).items() if name.endswith(".safetensors")}
+    for name in sorted(file_sizes.keys() | manifest["files"].keys()):
+        stored, expected = file_sizes.get(name), manifest["files"].get(name, {}).get("bytes")
         if stored != expected:
             raise CheckpointError(f"{path / name}: {stored} bytes, the manifest says {expected}")
     return manifest
 
 
 def fingerprint(file: StoragePath) -> dict[str, Any]:
-    """Return size and SHA-256 of a file, as they stand in the manifest."""
+    """Return the size and SHA-256 of a file, in the manifest's form."""
     if not isinstance(file, Path):
         size, digest = file.sha256()
         return {"bytes": size, "sha256": digest}
@@ -97,14 +97,14 @@ def fingerprint(file: StoragePath) -> dict[str, Any]:
 
 
 def write_manifest(path: StoragePath, state: Mapping[str, Any], files: Mapping[str, Any]) -> None:
-    """Make the folder a complete checkpoint of these files (`fingerprint` of each by its name)."""
+    """Make the folder a complete checkpoint. `files` holds the `fingerprint` of each file, by name."""
     manifest = {"format": FORMAT, "state": state, "files": dict(sorted(files.items()))}
     manifest["sha256"] = _digest(manifest)
     if not isinstance(path, Path):
         write(path / MANIFEST, json.dumps(manifest, indent=1))
         return
     partial = path / f".{MANIFEST}.partial"
-    _sync_folder(path)  # the names of the files, before that of the manifest
+    _sync_folder(path)  # the files' names must be durable before the manifest's name
     with partial.open("w") as file:
         json.dump(manifest, file, indent=1)
         file.flush()
@@ -142,7 +142,7 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _sync_folder(path: Path) -> None:
-    """Have the names of a folder's files survive a loss of power, as `fsync` does for what is in them."""
+    """Make the names of a folder's files survive a power loss, as `fsync` does for their content."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

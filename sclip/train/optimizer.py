@@ -1,7 +1,7 @@
-"""The optimizer over a wrapped model's parameters, its learning rate over a run, and the average of the weights.
+"""The optimizer of a wrapped model, its learning rate over a run, and the average of the weights.
 
-A model as `sharding.apply` returned it goes in, AdamW over its pieces comes out; the share of the run's samples
-that are trained goes in, the rate comes out.
+`make_optimizer` takes the model that `sharding.apply` returned, and returns AdamW over this rank's shards.
+`learning_rate` maps a run's progress, from 0 to 1, to the rate.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ __all__ = ["EMA", "learning_rate", "lr_scale", "make_optimizer"]
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over a wrapped model; matrices decay, vectors, gains, biases and the logit scale do not.
+    """Return AdamW over a wrapped model. Matrices decay; vectors, gains, biases and the logit scale do not.
 
-    Each group holds in "lr_scale" what its learning rate is multiplied by; what is frozen is in none.
+    Each group's "lr_scale" multiplies its learning rate. Frozen parameters are in no group.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = config.weight_decay if parameter.ndim >= 2 else 0.0
             groups.setdefault((lr_scale(part_of(name), config), decay), []).append(parameter)
-    # The same order on every rank and in every run, whatever the order of the modules.
+    # Sorted, so that groups have the same order on every rank and in every run, whatever the order of modules.
     described = [
         {"params": groups[scale, decay], "lr_scale": scale, "weight_decay": decay}
         for scale, decay in sorted(groups, reverse=True)
@@ -38,43 +38,42 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(progress: float, config: TrainConfig) -> float:
-    """Return the rate at `progress`, the share of the run's samples trained: up from 0, then as `config.schedule`.
+    """Return the rate at `progress`, the share of the run that is trained: it rises from 0, then follows the schedule.
 
-    Of samples and not of steps, so that a run resumed with another batch size or world size goes on along the
-    same curve.
+    `progress` is a share and not a step number, so the curve is the same for any batch size and world size.
     """
     if progress < config.warmup:
         return config.learning_rate * progress / config.warmup
     if config.schedule == "constant":
         return config.learning_rate
     passed = min(1.0, (progress - config.warmup) / max(1e-12, 1.0 - config.warmup))
-    left = 1.0 - passed if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * passed))
-    return config.learning_rate * left
+    remaining = 1.0 - passed if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * passed))
+    return config.learning_rate * remaining
 
 
 def lr_scale(part: Part | None, config: TrainConfig) -> float:
-    """Return the factor of a part's learning rate; 1 for the logit scale and bias, and 0 freezes the part."""
+    """Return the factor of a part's learning rate; 0 freezes it. It is 1 if `part` is None (logit scale and bias)."""
     return 1.0 if part is None else float(getattr(config, f"lr_scale_{part}"))
 
 
 class EMA:
-    """The averages of a wrapped model's trained parameters, from their values at its construction on."""
+    """Moving averages of a wrapped model's trained parameters, starting from their values at construction."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Take the model inside any wrapper, after `sharding.apply`; `decay` is the share kept at each update."""
+        """Take the unwrapped model, after `sharding.apply`; `decay` is the share kept at each update."""
         self.decay = decay
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.weights: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()}
-        """By the parameters' names; DTensors where those are."""
+        """Averages by parameter name; DTensors where the parameters are."""
         self._averages = [_local(weight) for weight in self.weights.values()]
         self._parameters = list(trained.values())
 
     @torch.no_grad()
     def update(self, step: int, skipped: Tensor | None = None) -> None:
-        """Move the averages towards the weights after optimizer step number `step`, from 1 on.
+        """Move the averages toward the weights after optimizer step number `step`, counted from 1.
 
-        The first steps keep less, (1 + step) / (10 + step), or a short run would end near its random start. `skipped`,
-        a scalar of the device, is 1 where that step made no update: then the averages stay as they are, bit for bit.
+        The first steps keep less, (1 + step) / (10 + step), else a short run would end near its random start.
+        `skipped`, a scalar on the device, is 1 if the step made no update: then the averages do not change in any bit.
         """
         share = 1.0 - min(self.decay, (1 + step) / (10 + step))
         moved = share if skipped is None else (1.0 - skipped) * share

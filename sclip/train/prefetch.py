@@ -1,11 +1,11 @@
-"""The next batch made ready while this one trains: assembled, packed and copied to the device in a thread.
+"""Prepare the next batch while the current one trains: a thread assembles, packs and copies it to the device.
 
-`Batches` go in on the host; a `ReadyBatch` each comes out, in the same order and one ahead. The device copy runs on a
-stream of its own from pinned memory, so that neither the loop nor the step waits for it.
+The thread turns each host batch of `Batches` into a `ReadyBatch`, in order and one ahead. The copy to the device runs
+on its own CUDA stream from pinned memory, so neither the loop nor the step waits for it.
 
-Two sets of buffers take the batches by turns, because fresh pages cost more than the copy into them. A set is written
-again when nobody reads its last batch any more. On a CPU the step reads it: the loop asks for the next batch when its
-step is over, and only then the one after that is begun. On a GPU the copy does, whose event is waited for.
+Two sets of buffers alternate, because fresh pages cost more than the copy into them. A set is reused once nothing reads
+its last batch. On a CPU the step reads it: the loop requests the next batch after its step, and only then the thread
+begins the one after that. On a GPU the copy to the device reads it, and the thread waits for the copy's event.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ __all__ = ["Prefetcher", "ReadyBatch", "prefetch_batches", "prepared"]
 T = TypeVar("T")
 
 TELL_S = 60.0
-"""Who waits so long for a batch is told of it, again and again."""
+"""Seconds between two calls of `on_wait` while the caller waits for a batch."""
 _JOIN_TIMEOUT_S = 10.0
-"""The end of a run waits so long for the thread. A thread whose data never comes dies with the process."""
+"""Maximum seconds that the end of a run waits for the thread. A thread that gets no data dies with the process."""
 
 
 class Prefetcher(Generic[T]):
-    """Calls `make` in a thread, one result ahead: the next one is made while the caller uses this one.
+    """Call `make` in a thread, one result ahead: it makes the next result while the caller uses the current one.
 
-    An exception of `make` is raised by `next`, at its place in the order; nothing is made after it. Leaving the
-    context ends the thread.
+    If `make` raises, `next` raises that exception at its place in the order, and nothing is made after it. Leaving
+    the context ends the thread.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -68,26 +68,26 @@ class Prefetcher(Generic[T]):
     def next(self, on_wait: Callable[[float], None] = lambda _: None) -> T:
         """Return the next result, waiting for it if necessary, and let the thread make the one after it.
 
-        `on_wait` is told each time that another `TELL_S` seconds were waited, how many it were in all.
+        While it waits, it calls `on_wait` every `TELL_S` seconds with the total seconds waited.
         """
         waited_s = 0.0
         while self._failure is None:
             try:
-                made, self._failure = self._made.get(timeout=TELL_S)
+                result, self._failure = self._made.get(timeout=TELL_S)
             except Empty:
                 waited_s += TELL_S
                 on_wait(waited_s)
                 continue
             if self._failure is None:
                 self._wanted.put(True)
-                return made  # type: ignore[return-value]
+                return result  # type: ignore[return-value]
         raise self._failure
 
     def _run(self) -> None:
         while self._wanted.get():
             try:
                 self._made.put((self._make(), None))
-            except BaseException as error:  # also SystemExit: the loop would wait for ever
+            except BaseException as error:  # also SystemExit, else the loop would wait forever
                 self._made.put((None, error))
 
 
@@ -96,37 +96,37 @@ class ReadyBatch:
     """A batch on the device."""
 
     batch: Batch
-    """What the accounts need of it; without its columns."""
+    """The host batch without its columns, for the accounts."""
     tokens: int
-    """Of captions, negatives, units and positives, without padding."""
+    """Tokens of captions, negatives, units and positives, without padding."""
     gflops: int
     """Operations of its step on this rank, in 10^9 (`sclip.train.flops`)."""
     tensors: dict[str, Tensor]
     copied: torch.cuda.Event | None
-    """Recorded after the copy, on the stream that copies; None on a CPU."""
+    """Recorded after the copy, on the copying stream; None on a CPU."""
 
     def on_device(self) -> dict[str, Tensor]:
-        """Return what `StructureCLIP.forward` and the loss take, for use on the current stream."""
+        """Return the tensors for `StructureCLIP.forward` and the loss, ready for use on the current stream."""
         if self.copied is not None:
             stream = torch.cuda.current_stream(self.tensors[col.IMAGE_DIGEST].device)
             stream.wait_event(self.copied)
             for tensor in self.tensors.values():
-                # Allocated on the copying stream, which must not write into it before this one has read it.
+                # Allocated on the copying stream, which must not reuse the memory before the current stream read it.
                 tensor.record_stream(stream)
         return self.tensors
 
 
 @dataclass(slots=True)
 class _Buffers:
-    """Host memory of the columns of one batch, pinned for a GPU; grows with the batches."""
+    """Host memory for the columns of one batch, pinned for a GPU; grows with the batches."""
 
     is_pinned: bool
     columns: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     copied: torch.cuda.Event | None = None
-    """Recorded after the copy of the batch that was last in it."""
+    """Recorded after the copy of the last batch in these buffers."""
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return an array for a column, in the memory that it had before where that has room for the rows."""
+        """Return an array for a column; reuse the column's memory if it has room for the rows."""
         if name not in self.columns or len(self.columns[name]) < shape[0]:
             torch_dtype = torch.from_numpy(np.empty(0, dtype)).dtype
             self.columns[name] = torch.empty(shape, dtype=torch_dtype, pin_memory=self.is_pinned)
@@ -140,17 +140,17 @@ def prefetch_batches(
     device: torch.device,
     flops: Callable[[Columns], float] = lambda _: 0.0,
 ) -> Prefetcher[ReadyBatch]:
-    """Return the batches of a worker, each made ready while the one before it is trained on.
+    """Return the batches of a worker; each is prepared while the step trains on the one before it.
 
-    `flops` gives the operations of a step by the columns that it trains on; `packs_text` is the model's
-    (`StructureCLIP.packs_text`). The thread alone calls `batches` from now on. On a CPU the tensors of a batch are good
-    until the next one is asked for.
+    `flops` computes the operations of a step from the columns that it trains on. `packs_text` is the model's
+    (`StructureCLIP.packs_text`). From now on only the thread may call `batches`. On a CPU the tensors of a batch are
+    valid until the next batch is requested.
     """
-    side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    by_turns = itertools.cycle([_Buffers(is_pinned=side is not None) for _ in range(2)])
+    copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    buffer_sets = itertools.cycle([_Buffers(is_pinned=copy_stream is not None) for _ in range(2)])
 
     def make() -> ReadyBatch:
-        buffers = next(by_turns)
+        buffers = next(buffer_sets)
         if buffers.copied is not None:
             buffers.copied.synchronize()
         batch = batches.next(buffers.allocate)
@@ -162,15 +162,15 @@ def prefetch_batches(
         gflops = round(flops(trained_columns(batch.columns, config)) / 1e9)
         columns = prepared(batch.columns, config, packs_text)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in columns.items()}
-        if side is not None:
-            # Also makes this thread's device the one of the stream. What is packed is pinned here; the host allocator
-            # keeps that memory until the copy is done.
-            with torch.cuda.stream(side):
+        if copy_stream is not None:
+            # The context also selects the stream's device in this thread. Packed columns are pinned here; the host
+            # allocator keeps that memory until the copy is done.
+            with torch.cuda.stream(copy_stream):
                 tensors = {
                     name: tensor.pin_memory().to(device, non_blocking=True)
                     for name, tensor in tensors.items()
                 }
-                buffers.copied = side.record_event()
+                buffers.copied = copy_stream.record_event()
         return ReadyBatch(dataclasses.replace(batch, columns={}), tokens, gflops, tensors, buffers.copied)
 
     return Prefetcher(make)
@@ -185,7 +185,7 @@ def trained_columns(columns: Columns, config: Config) -> Columns:
 
 
 def prepared(columns: Columns, config: Config, packs_text: bool) -> Columns:
-    """Return what the step reads of a batch's columns, with captions and triples packed if config and model allow."""
+    """Return the columns that the step reads, with captions and triples packed if config and model allow it."""
     columns = trained_columns(columns, config)
     if not (config.train.pack_text and packs_text):
         return columns

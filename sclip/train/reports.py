@@ -1,4 +1,4 @@
-"""Reports of the steps: what they returned, how the stream keeps up and the model's health in; metrics out."""
+"""Report on the steps: turn step results, stream rates and the model's health into metrics for the driver."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = ["StepReports"]
 
 
 class StepReports:
-    """Gathers what is reported of the steps, and sends it to the driver; a report is made by all ranks together.
+    """Collect the figures of the steps and send them to the driver. All ranks make a report together.
 
-    `last_good` returns the newest complete checkpoint, for the error of a run that diverged.
+    `last_good` returns the newest complete checkpoint, for the error of a diverged run.
     """
 
     def __init__(
@@ -44,34 +44,34 @@ class StepReports:
         self._meter, self._stages = StepMeter(device), StageMeter()
         self._monitor = HealthMonitor(job.config.health, job.shard)
         self.metrics: dict[str, float] = {}
-        """Of the last report."""
+        """Metrics of the last report."""
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the block's time as waiting for data."""
+        """Count the time of the `with` block as waiting for data."""
         started = time.perf_counter()
         yield
         self._meter.wait_s += time.perf_counter() - started
 
     def receive(self, ready: ReadyBatch) -> None:
-        """Add what the stages of the stream did for a batch."""
+        """Add the figures of the stream's stages for a batch."""
         self._stages.add(ready.batch.notes, ready.batch.queued)
 
     def add(self, metrics: dict[str, Tensor], ready: ReadyBatch, rows: int, tokens: int, gflops: int) -> None:
-        """Add what the last step returned, this rank's batch in it, and the counts of all ranks."""
+        """Add the last step's metrics, this rank's batch, and the counts over all ranks."""
         self._meter.add(metrics, samples=rows, tokens=tokens, gflops=gflops)
         self._monitor.add(self._accounts.progress.step, metrics, ready.batch.entries)
 
     def count_skipped(self) -> None:
-        """Count the steps without an update; before a report and a checkpoint, so that neither holds too many.
+        """Count the steps without an update. Called before each report and checkpoint, so that both have the new count.
 
-        Raises TrainingDiverged on every rank.
+        Raises TrainingDiverged on every rank if there are too many.
         """
         progress = self._accounts.progress
         progress.skipped += self._monitor.count_skipped(progress.skipped, self._last_good)
 
     def send(self) -> None:
-        """Report the steps since the last report, if there are any."""
+        """Report the steps since the last report, if any. Raises ConfigError for an unknown checkpoint.best_metric."""
         if not self._meter.steps:
             return
         self.count_skipped()
@@ -101,10 +101,10 @@ class StepReports:
 
 
 class StepMeter:
-    """Adds up the metrics of the steps since the last report.
+    """Add up the metrics of the steps since the last report.
 
     Args:
-        device: where the model is; of a GPU the peak memory is measured too.
+        device: device of the model; on a GPU, peak memory is measured too.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -114,7 +114,7 @@ class StepMeter:
     def _start(self) -> None:
         self.steps = 0
         self.wait_s = 0.0
-        """Seconds that the loop waited for data, which the caller adds up."""
+        """Seconds that the loop waited for data; the caller adds them."""
         self._names: tuple[str, ...] = ()
         self._sums = torch.zeros(2, 0)
         self._counts: Counter[str] = Counter()
@@ -123,7 +123,7 @@ class StepMeter:
         self._started = time.perf_counter()
 
     def add(self, metrics: Mapping[str, Tensor], **counts: float) -> None:
-        """Add what a step returned, scalars of the same names each time, and what all ranks did in it, by name."""
+        """Add a step's scalar metrics, with the same names each time, and named counts over all ranks."""
         values = torch.stack([value.float() for value in metrics.values()])
         sums = torch.stack([values.nan_to_num(0.0, 0.0, 0.0), values.isfinite().float()])
         self._sums = self._sums + sums if self.steps else sums
@@ -132,14 +132,14 @@ class StepMeter:
         self.steps += 1
 
     def take(self) -> dict[str, float]:
-        """Return the values since the last call; called by all ranks together.
+        """Return the values since the last call. All ranks call it together.
 
-        Of each metric its mean over the steps in which it was finite (NaN if in none); of each count NAME_per_s;
-        data_wait, the share of the time that this rank waited for data; on a GPU peak_memory_bytes, the most that
-        tensors held on any rank.
+        They are: each metric's mean over the steps in which it was finite (NaN if none); each count as NAME_per_s;
+        data_wait, the share of time that this rank waited for data; and on a GPU peak_memory_bytes, the maximum memory
+        of tensors on any rank.
         """
         sums, finite = self._sums.tolist()
-        elapsed = time.perf_counter() - self._started  # after the read: the device has finished
+        elapsed = time.perf_counter() - self._started  # after `tolist`, so the device has finished
         means = {
             name: total / steps if steps else math.nan
             for name, total, steps in zip(self._names, sums, finite, strict=True)

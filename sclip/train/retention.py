@@ -1,4 +1,4 @@
-"""Retention of a run's checkpoints: what to keep and the disk budget in; older checkpoints are removed."""
+"""Remove a run's older checkpoints, by the config's rules for what to keep and its disk budget."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["make_room", "prune"]
 
 
 def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
-    """Remove the checkpoints that need not be kept; never the newest. By one rank, while none is being read.
+    """Remove checkpoints that need not be kept, never the newest. One rank calls it, while no rank reads a checkpoint.
 
-    It also removes what an earlier removal could not: a folder without a manifest, older than the newest checkpoint.
+    Also removes what an earlier removal left behind: folders without a manifest, older than the newest checkpoint.
     """
     complete = folder.checkpoints()
     kept = {*complete[: keep.keep_last], *_best(complete, keep)}
@@ -29,24 +29,24 @@ def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
 
 
 def make_room(folder: RunFolder, bytes_needed: int, keep: CheckpointConfig) -> None:
-    """Remove older checkpoints until one of `bytes_needed` fits below the budget, if there is one.
+    """Remove older checkpoints until a checkpoint of `bytes_needed` fits into the disk budget, if there is a budget.
 
-    The best go last, and the newest never. Raises CheckpointError if it still does not fit, or not on the disk.
+    The best ones go last, the newest never. Raises CheckpointError if it still does not fit, or the disk has no room.
     """
     complete = folder.checkpoints()
     best = _best(complete, keep)
-    taken = {path: size_of(path) for path in complete}
+    used = {path: size_of(path) for path in complete}
     budget = keep.disk_budget_gb * 1e9
     oldest_first = sorted(complete[1:], key=lambda path: (path in best, path.name))
-    while budget and oldest_first and sum(taken.values()) + bytes_needed > budget:
+    while budget and oldest_first and sum(used.values()) + bytes_needed > budget:
         _remove(path := oldest_first.pop(0))
-        del taken[path]
-    held = max(sum(taken.values()), bytes_needed)  # at the start of a run, of the one that will be there
-    if budget and held + bytes_needed > budget:
+        del used[path]
+    previous = max(sum(used.values()), bytes_needed)  # at the start: what the first checkpoint will take
+    if budget and previous + bytes_needed > budget:
         raise CheckpointError(
             f"checkpoint.disk_budget_gb={keep.disk_budget_gb:g}: a checkpoint takes {bytes_needed / 1e9:.2f} GB, "
-            f"and the one before it ({held / 1e9:.2f} GB) stays until it is whole; raise it to "
-            f"{(bytes_needed + held) / 1e9:.2f} or more"
+            f"and the one before it ({previous / 1e9:.2f} GB) stays until it is whole; raise it to "
+            f"{(bytes_needed + previous) / 1e9:.2f} or more"
         )
     disk, free = free_bytes(folder.path)
     if free < bytes_needed:
@@ -61,13 +61,13 @@ def _best(complete: Sequence[StoragePath], keep: CheckpointConfig) -> list[Stora
         return []
     values = {}
     for path in complete:
-        with contextlib.suppress(CheckpointError):  # of a damaged one; it is none of the best
+        with contextlib.suppress(CheckpointError):  # a damaged checkpoint is never among the best
             values[path] = manifest.read_state(path).get("metrics", {}).get(keep.best_metric)
     sign = 1 if keep.best_is == "lowest" else -1
-    known = [path for path, value in values.items() if value is not None and math.isfinite(value)]
-    return sorted(known, key=lambda path: sign * values[path])[: keep.keep_best]
+    measured = [path for path, value in values.items() if value is not None and math.isfinite(value)]
+    return sorted(measured, key=lambda path: sign * values[path])[: keep.keep_best]
 
 
 def _remove(path: StoragePath) -> None:
-    (path / manifest.MANIFEST).unlink(missing_ok=True)  # first: half of a checkpoint is none
-    remove(path, ignore_errors=True)  # a file that a network folder still holds is no reason to stop a run
+    (path / manifest.MANIFEST).unlink(missing_ok=True)  # first: a half-removed checkpoint is incomplete
+    remove(path, ignore_errors=True)  # a file that a network folder still holds must not stop a run

@@ -1,6 +1,6 @@
-"""The checkpoints of a run: the newest is resumed from, others are written while training goes on.
+"""The checkpoints of a run: resume from the newest, and write others while training continues.
 
-One at a time is being written. Every method is called by all ranks together, at the same step.
+At most one is being written at a time. All ranks call every method together, at the same step.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _log = logging.getLogger("sclip.train")
 
 
 class RunCheckpoints:
-    """Writes the checkpoints of one run, of a step's model and optimizer, and reports each when it is complete."""
+    """Write the checkpoints of one run, with the model and optimizer of `step`; report each when it is complete."""
 
     def __init__(
         self,
@@ -40,22 +40,22 @@ class RunCheckpoints:
         launcher: Launcher,
         start: Mapping[str, str] | None = None,
     ) -> None:
-        """Take what is written; `start` has rank 0's digests of the weights that the run needs to its end."""
+        """Take what to write. On rank 0, `start` holds digests of starting weights that the run needs to its end."""
         self._folder, self._config, self._launcher = folder, config, launcher
         self._step, self._ema, self._start = step, ema, dict(start or {})
         self._saver = checkpoint.Saver()
         self._bytes = checkpoint.size_bytes(step.model, ema is not None)
         self._start_called = self._stall_s = 0.0
         self.saved_step = self.started_step = 0
-        """Steps of the newest complete checkpoint, and of the newest that was started."""
+        """Steps of the newest complete checkpoint and of the newest started one."""
 
     @property
     def is_written(self) -> bool:
-        """Whether this rank has written the checkpoint in progress, which `finish` has not yet completed."""
+        """Whether this rank has written the checkpoint in progress, and `finish` has not been called for it yet."""
         return self._saver.is_done
 
     def resume(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint, if there is one, and return its state; make room for the next."""
+        """Load the newest checkpoint and return its state, or None if there is none; make room for the next one."""
         state, latest = None, self._folder.latest()
         if latest is not None:
             path, self.saved_step = latest
@@ -66,15 +66,15 @@ class RunCheckpoints:
         return state
 
     def start(self, accounts: SampleAccounts, metrics: Mapping[str, float]) -> None:
-        """Start a checkpoint of what every rank has trained on; it is complete once `finish` returns.
+        """Start a checkpoint of what all ranks have trained on; it is complete once `finish` returns.
 
         Metrics that are not finite are left out.
         """
         self._start_called = time.perf_counter()
         self.finish()
         step = accounts.progress.step
-        # The quarantine before the manifest: a resume takes back lines without a checkpoint, but cannot restore lines
-        # that a checkpoint counts on.
+        # Write the quarantine before the manifest: a resume removes lines that no checkpoint counts, but it could not
+        # restore lines that a checkpoint counts.
         accounts.settle(step)
         accounts.sync()
         self._make_room()
@@ -93,7 +93,7 @@ class RunCheckpoints:
             self.finish()
 
     def finish(self) -> None:
-        """Wait until the checkpoint in progress, if there is one, is complete on every rank, and report it."""
+        """Wait until the checkpoint in progress, if any, is complete on every rank, and report it."""
         if self.started_step == self.saved_step:
             return
         self._saver.wait()
@@ -105,7 +105,7 @@ class RunCheckpoints:
         report(self._launcher, "checkpoint", path=str(path), step=self.saved_step, seconds=self._stall_s)
 
     def last_good(self) -> str:
-        """Finish the checkpoint in progress and return the path of the newest complete one, for an error."""
+        """Finish the checkpoint in progress and return the path of the newest complete one, for an error message."""
         self.finish()
         return str(self._folder.step_path(self.saved_step)) if self.saved_step else "none yet"
 

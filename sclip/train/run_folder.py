@@ -1,28 +1,28 @@
-"""The folder of a run: its config and shards, its checkpoints, its quarantine, and whether it is done.
+"""The folder of a run: its config and shards, its checkpoints, its quarantine, and whether it is complete.
 
     config.json       the resolved config, compared when the run is started again
-    shards.json       names of the shards of each source, where they lie and their sample counts; names and counts are
-                      fixed for the life of the run. In both of these URIs stand without credentials and query values
+    shards.json       names, locations and sample counts of each source's shards; names and counts are fixed for the
+                      life of the run. URIs here and in config.json have no credentials and no query values
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
-    alive             touched while the run goes on
-    lease/            which process runs it (`sclip.run.lease`); gone with its end
-    held-step-*       a checkpoint that is being evaluated
-    init.safetensors  the weights that it starts from, where a file, a folder or the registry gave them
-    losses.json       what is known before of shards that are no tars, and of wrong counts (`sclip.run.shard_losses`)
+    alive             touched while the run continues
+    lease/            names the process that runs it (`sclip.run.lease`); removed when the run ends
+    held-step-*       marks a checkpoint that is being evaluated
+    init.safetensors  the starting weights, if they came from a file, a folder or the registry
+    losses.json       losses known at the start: unreadable shards and wrong counts (`sclip.run.shard_losses`)
     quarantine.jsonl  samples that could not be trained on: step, source, pass, name, shard, index, key, reason; and
-                      shards in which recorded samples are missing, with how many in "missing"
+                      shards that lack recorded samples, with their number in "missing"
     ledger/           what each rank trained on in each step (`sclip.train.ledger`)
-    trace-*.json.gz   of chosen steps, a file a rank (`health.profile_steps`)
+    trace-*.json.gz   profiler traces of chosen steps, one file per rank (`health.profile_steps`)
     complete.json     written when every sample was trained on
     model/            the exported model
-    evaluation.json   what was measured of it, and evaluation-before.json of the weights that training started from
-    report.html       the same as a page, comparison.html beside those or another run
-    tracking.jsonl    what MLflow is told (`sclip.tracking`)
-    tensorboard/      the same metrics for TensorBoard, and wandb/ for `wandb sync` if that is offline
+    evaluation.json   evaluation of the exported model; evaluation-before.json is that of the starting weights
+    report.html       the evaluation as a page; comparison.html compares it with the starting weights or another run
+    tracking.jsonl    events for MLflow (`sclip.tracking`)
+    tensorboard/      metrics for TensorBoard; wandb/ holds them for `wandb sync` if W&B is offline
     result.json       scores and registered version, the last thing that a run writes
 
-Every file is written in one piece, so that a reader never sees half of one. The folder may be one of an object store:
-checkpoints are then staged on the disks of the nodes that write and read them (`sclip.storage.paths`).
+JSON files are written in one piece, so a reader never sees half of one. The folder may be in an object store: nodes
+then stage the checkpoints that they write and read on their own disks (`sclip.storage.paths`).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from sclip.train import manifest
 
 _HELD = "held-"
 ALIVE = "alive"
-"""Touched at every report of a run that goes on; in an object store once in `_ALIVE_S`."""
+"""File touched at every report of a running training; in an object store at most once every `_ALIVE_S` seconds."""
 _ALIVE_S = 60.0
 LEASE = "lease"
-"""Folder of the file by which a process owns the run, written anew every few seconds."""
+"""Folder of the file by which a process owns the run; the owner rewrites it every few seconds."""
 
 
 class RunFolder:
@@ -61,9 +61,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def starting(self, model: ModelConfig) -> Iterator[ModelConfig]:
-        """Give the config of the model with the weights that the run starts from on this node's disk, if it has any.
+        """Yield the model config with the path of the starting weights on this node's disk, if the run has any.
 
-        Raises ModelError where it trains updates of weights (`model.lora`) that are gone.
+        Raises ModelError if the run trains low-rank updates (`model.lora`) of weights that are gone.
         """
         with local_copy(self.path, names=[self.init.name]) as folder:
             file = folder / self.init.name
@@ -73,61 +73,61 @@ class RunFolder:
 
     @property
     def no_start(self) -> str:
-        """What is wrong where the weights are gone that the checkpoints are updates of."""
+        """Error message for a run whose checkpoints hold updates of starting weights that are gone."""
         return (
             f"{self.init}: no such file; with model.lora.rank a run's checkpoints are updates of these weights: "
             "bring the file back, or name another run (run.name)"
         )
 
     def step_path(self, step: int) -> StoragePath:
-        """Return where the checkpoint of an optimizer step stands."""
+        """Return the path of the checkpoint of an optimizer step."""
         return self.path / f"step-{step:08d}"
 
     def trace_path(self, step: int, rank: int) -> StoragePath:
-        """Return where a rank's profiler trace that begins with a step goes."""
+        """Return the path of a rank's profiler trace that begins at a step."""
         return self.path / f"trace-{step:08d}-rank-{rank}.json.gz"
 
     def latest(self) -> tuple[StoragePath, int] | None:
-        """Return the newest complete checkpoint and its step."""
+        """Return the newest complete checkpoint and its step, or None."""
         for path in self.checkpoints():
             return path, int(path.name.removeprefix("step-"))
         return None
 
     def checkpoints(self) -> list[StoragePath]:
-        """Return the complete checkpoints, the newest first."""
+        """Return the complete checkpoints, newest first."""
         return [path for path in self.step_folders() if manifest.is_complete(path)]
 
     def step_folders(self) -> list[StoragePath]:
-        """Return the folders of all checkpoints, incomplete ones included, the newest first."""
+        """Return all checkpoint folders, including incomplete ones, newest first."""
         return sorted(self.path.glob("step-*"), key=lambda path: path.name, reverse=True)
 
     def hold(self, name: str) -> None:
-        """Keep `retention.prune` from a checkpoint that is being read; a disk budget may still remove it."""
+        """Protect a checkpoint that is being read from `retention.prune`; `retention.make_room` may still remove it."""
         (self.path / f"{_HELD}{name}").touch()
 
     def is_held(self, name: str) -> bool:
-        """Return whether a checkpoint is being read."""
+        """Return whether a checkpoint is held."""
         return (self.path / f"{_HELD}{name}").exists()
 
     def release(self, name: str = "step-*") -> None:
-        """Release a checkpoint that was held; by default all of them."""
+        """Release a held checkpoint; by default all of them."""
         for path in self.path.glob(f"{_HELD}{name}"):
             path.unlink(missing_ok=True)
 
     def touch(self) -> None:
-        """Leave a sign that the run goes on, for `sclip clean`."""
+        """Leave a sign of life of the run, for `sclip clean`."""
         if isinstance(self.path, Path):
             (self.path / ALIVE).touch()
         elif time.monotonic() > self._touched + _ALIVE_S:
             self._touched = time.monotonic()
-            with contextlib.suppress(OSError):  # the next one will do
+            with contextlib.suppress(OSError):  # the next touch will do
                 (self.path / ALIVE).touch()
 
     def roll_back(self) -> list[str]:
-        """Set aside what a crash left behind; only while no worker is alive. Return one line for each.
+        """Clean up after a crash, while no worker is alive. Return one line for each damaged checkpoint.
 
-        Half-written checkpoints are removed, damaged ones (by their checksums) renamed, and quarantine
-        lines of steps after the newest good checkpoint taken back: those samples come again.
+        Removes half-written checkpoints, renames damaged ones (by checksum), and removes quarantine lines of steps
+        after the newest good checkpoint: those samples come again.
         """
         notes = []
         for path in self.step_folders():
@@ -135,7 +135,7 @@ class RunFolder:
                 remove(path)
             elif damage := manifest.verify(path):
                 aside = path.with_name(f"damaged-{path.name}")
-                remove(aside)  # of the same step, before
+                remove(aside)  # an earlier damaged checkpoint of the same step
                 move(path, aside, first=manifest.MANIFEST)
                 notes.append(f"{path}: {damage}; set aside, the checkpoint before it is used")
             else:
@@ -149,13 +149,13 @@ class RunFolder:
         return notes
 
     def set_aside(self, rejected: Sequence[dict[str, Any]]) -> None:
-        """Add quarantined samples, each with the step of the checkpoint that it counts from, to quarantine.jsonl."""
+        """Append quarantined samples to quarantine.jsonl, each with the step of the first checkpoint that counts it."""
         if rejected:
             append(self.quarantine, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in rejected))
 
     @property
     def complete(self) -> dict[str, Any] | None:
-        """What was trained, once every sample was; None before."""
+        """Summary of the training once every sample was trained on; None before."""
         return self.read("complete.json")
 
     def finish(self, summary: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ class RunFolder:
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """Scores and registered version, once both stand; None before."""
+        """Scores and registered version once both are recorded; None before."""
         return self.read("result.json")
 
     def record_result(self, result: dict[str, Any]) -> None:
@@ -172,12 +172,12 @@ class RunFolder:
         self.write("result.json", result)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """Return the tree of a JSON file of the folder; None where it is not there."""
+        """Return the content of a JSON file in the folder, or None if the file does not exist."""
         path = self.path / name
         return cast(dict[str, Any], json.loads(path.read_text())) if path.exists() else None
 
     def write(self, name: str, value: Any) -> None:
-        """Write a JSON file of the folder, in one piece."""
+        """Write a JSON file in the folder, in one piece."""
         write(self.path / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 

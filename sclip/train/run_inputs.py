@@ -1,7 +1,7 @@
-"""What a run was begun with, its config and shards: recorded, compared when it is started again, and read back.
+"""Record the inputs of a run, its config and shards; compare them when the run is started again, and read them back.
 
-URIs stand in the run's folder without credentials and query values. Shards are compared by their names and counts, so
-that a run goes on where its data was moved.
+URIs are recorded without credentials and query values. Shards are compared by their names and counts, so a run can
+continue after its data was moved.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ RESUMABLE = {
     "health.on_nonfinite", "health.max_skipped", "health.profile_steps",
     "tracking.also", "tracking.offline", "tracking.parent",
 }  # fmt: skip
-"""Keys that may differ when a run is started again: they say where and how it runs, not what is learned."""
+"""Keys that may differ when a run is started again: they say where and how it runs, not what it learns."""
 
 
 def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[NamedShard, int], ...]]:
-    """Return the resolved config, and the samples of each shard of each source.
+    """Return the resolved config, and for each source the sample counts of its shards.
 
-    Raises ConfigError where the folder is not that of a run which has begun, or of one of another version.
+    Raises ConfigError if the folder is not that of a started run, or if another version of sclip started the run.
     """
     try:
         tree = json.loads((folder / "config.json").read_text())
         content = json.loads((folder / "shards.json").read_text())
         sources = tuple(
-            {NamedShard(name, str(of["url"])): int(of["samples"]) for name, of in source["shards"].items()}
+            {NamedShard(name, str(row["url"])): int(row["samples"]) for name, row in source["shards"].items()}
             for source in content["sources"]
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -56,10 +56,10 @@ def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[NamedShard,
 def compare_inputs(
     folder: RunFolder, config: dict[str, Any], sources: Sequence[Mapping[NamedShard, int]]
 ) -> list[str]:
-    """Compare what the run is started with to what it was begun with; return notes for the user.
+    """Compare the inputs of this start with those of the first start; return notes for the user.
 
-    Keys in RESUMABLE may differ. The names of the shards, and the number of samples in each, may not; where they lie
-    may, and is then noted. Raises ConfigError, with one line for each key that differs otherwise.
+    Keys in RESUMABLE may differ. The shards' names and sample counts may not. Their locations may differ, which gives
+    a note. Raises ConfigError, with one line for each other key that differs.
     """
     before, known = folder.read("config.json"), folder.read("shards.json")
     if before is None:
@@ -69,7 +69,7 @@ def compare_inputs(
     ]
     notes: list[str] = []
     if known is not None:
-        was, now = _counts(folder, known), {s.name: n for of_source in sources for s, n in of_source.items()}
+        was, now = _counts(folder, known), {s.name: n for shards in sources for s, n in shards.items()}
         if changed := sorted(name for name in was.keys() | now.keys() if was.get(name) != now.get(name)):
             lines.append(f"shards: {len(changed)} differ, the first is {changed[0]}")
         else:
@@ -87,7 +87,7 @@ def compare_inputs(
 def record_inputs(
     folder: RunFolder, config: dict[str, Any], sources: Sequence[Mapping[NamedShard, int]]
 ) -> None:
-    """Record what the run is started with; what an earlier start recorded stays, but for where the data lies."""
+    """Record the inputs of this start. An earlier start's record stays, except for the locations of the data."""
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.touch()
     before, tree = folder.read("config.json"), mask_tree(config)
@@ -95,21 +95,21 @@ def record_inputs(
         tree = before | {"data": before["data"] | {"shards": tree["data"]["shards"]}}
     if tree != before:
         weights = config["data"]["weights"] or [1.0] * len(sources)
-        found = [
+        source_records = [
             {
                 "weight": weight,
-                "shards": {s.name: {"url": mask(s.url), "samples": n} for s, n in of_source.items()},
+                "shards": {s.name: {"url": mask(s.url), "samples": n} for s, n in shards.items()},
             }
-            for weight, of_source in zip(weights, sources, strict=True)
+            for weight, shards in zip(weights, sources, strict=True)
         ]
-        folder.write("shards.json", {"sources": found})
+        folder.write("shards.json", {"sources": source_records})
         folder.write("config.json", tree)
 
 
 def _counts(folder: RunFolder, known: Mapping[str, Any]) -> dict[str, int]:
-    """Return the recorded samples of each shard by its name."""
+    """Return the recorded sample count of each shard, by name."""
     try:
-        return {name: of["samples"] for source in known["sources"] for name, of in source["shards"].items()}
+        return {name: row["samples"] for source in known["sources"] for name, row in source["shards"].items()}
     except (LookupError, TypeError, AttributeError):
         raise ConfigError(
             f"run.name={folder.path.name!r}: a run of this name was started by another version of sclip; "

@@ -1,8 +1,8 @@
-"""The plain model spread over the workers.
+"""Spread the plain model over the workers.
 
-A CPU model goes in, the same model wrapped for this rank comes out: FSDP2 (sharded parameters, gradients and
-optimizer state), within groups of ranks by option (HSDP), or DDP (a replica each). The model itself knows nothing
-of it.
+`apply` takes a CPU model and wraps it for this rank: with FSDP2 (sharded parameters, gradients and optimizer state),
+with FSDP2 inside groups of ranks (HSDP), or with DDP (a replica on each rank). The model's own code knows nothing of
+this.
 """
 
 from __future__ import annotations
@@ -39,17 +39,18 @@ def apply(
     device: torch.device,
     compile_backend: str | Callable[..., Any] = "inductor",
 ) -> nn.Module:
-    """Return the model on `device`, wrapped as `config.sharding` says; plain where no process group is.
+    """Return the model on `device`, wrapped as `config.sharding` says; unwrapped if there is no process group.
 
-    Rank 0's weights are the ones that count on every rank. FSDP2 wraps in place: `model` itself is returned.
-    A part whose learning rate is scaled by 0 is frozen; with `model.lora`, towers are under low-rank updates, which are
-    added here. `compile_backend` is that of torch.compile, with `config.compile`. Raises ConfigError, on every rank,
-    where the ranks do not make up whole shard groups.
+    All ranks get rank 0's weights. FSDP2 wraps in place: it returns `model` itself. Parts whose learning rate is scaled
+    by 0 are frozen. With `model.lora`, the towers are frozen and get low-rank updates here. `compile_backend` is used
+    by torch.compile if `config.compile` is set. Raises ConfigError on every rank if the ranks do not form whole shard
+    groups.
     """
     if model.config.lora.rank:
         lora.add(model)
     model = model.to(device)
-    # Before wrapping: DDP waits for the gradients of what is trainable then, and FSDP2 reduces only those.
+    # Freeze before wrapping: DDP waits for the gradients of all parameters that are trainable at that time, and FSDP2
+    # reduces only those.
     for name, parameter in model.named_parameters():
         if lr_scale(part_of(name), config) == 0:
             parameter.requires_grad_(False)
@@ -72,9 +73,9 @@ def apply_frozen(
     device: torch.device,
     compile_backend: str | Callable[..., Any] = "inductor",
 ) -> StructureCLIP:
-    """Return a teacher that only computes features, spread as `model` is, which `apply` returned; with DDP a copy each.
+    """Return a teacher that only computes features, spread like `model` from `apply`; with DDP, each rank has a copy.
 
-    Frozen and in eval mode; call it without gradient. Rank 0's weights are the ones that count.
+    The teacher is frozen and in eval mode; call it without gradients. All ranks get rank 0's weights.
     """
     teacher = teacher.to(device).requires_grad_(False).eval()
     change_forward(teacher, dataclasses.replace(config, activation_checkpointing="none"), compile_backend)
@@ -83,8 +84,8 @@ def apply_frozen(
     sharded = next((p for p in model.parameters() if isinstance(p, DTensor)), None)
     if sharded is not None:
         root = _shard(teacher, config, sharded.device_mesh)
-        # No backward follows that would need the root's own parameters. Its encode_image is not registered: called
-        # within forward it would shard them again too early.
+        # The root's own parameters may be resharded, because no backward needs them. encode_image is not registered:
+        # called within forward, it would reshard them too early.
         root.set_reshard_after_forward(config.reshard_after_forward, recurse=False)
     return teacher
 
@@ -95,73 +96,72 @@ def _take_from_rank_0(model: StructureCLIP) -> None:
 
 
 def _replicate(model: StructureCLIP, config: TrainConfig, device: torch.device) -> DistributedDataParallel:
-    # Of depthwise convolutions, whose one input channel makes two layouts equal; nothing is slower for it.
+    # Depthwise convolutions cause this warning: with one input channel, two layouts are equal. Nothing gets slower.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if config.compile:
-        # It would cut graphs where a bucket ends, so that reducing starts early; blocks are such pieces already.
+        # DDP would split graphs at bucket ends, so that reducing starts early; the compiled blocks are split already.
         torch._dynamo.config.optimize_ddp = False
     device_ids = [device] if device.type == "cuda" else None
     replica = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
-    # Buffers never change, so rank 0's are sent once, above; the argument that says so differs between torch versions.
+    # Buffers never change: DDP sent rank 0's once, above. The argument to say so differs between torch versions.
     replica.broadcast_buffers = False
     return replica
 
 
 def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> FSDPModule:
-    # Updates would be lost in half precision: then weights are gathered whole and autocast computes, as with DDP.
+    # bf16 would round low-rank updates away. With them, weights are gathered in fp32 and autocast computes in bf16.
     half = torch.bfloat16 if config.precision == "bf16" and not model.config.lora.rank else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
     shard = functools.partial(fully_shard, mesh=mesh, reshard_after_forward=config.reshard_after_forward)
     for blocks in block_lists(model).values():
         for block in blocks:
             shard(block, mp_policy=policy)
-    # The towers' own groups: their inputs arrive in fp32 and are cast at these borders. The image tower has
-    # one for its stem and head; the text tower's rest (word table, projection) stays with the root, where the
-    # encoder's phrases look words up as well.
+    # Each of these groups casts its fp32 inputs. The image tower's group holds its stem and head. The rest of the text
+    # tower (word table, projection) stays in the root group, because the KEE looks words up in that table too.
     shard(model.clip.visual, mp_policy=policy)
     if model.kee is not None:
         shard(model.kee, mp_policy=policy)
     shard(model.logit_scale)
     if model.logit_bias is not None:
         shard(model.logit_bias)
-    # The root's own parameters are the first that backward needs, so they always stay gathered.
+    # Backward needs the root's own parameters first, so they always stay gathered.
     return fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def _mesh(config: TrainConfig, device: torch.device) -> DeviceMesh:
-    """Return the mesh [ranks] of FSDP, or [groups, ranks of a group] of HSDP, which shards along the last."""
+    """Return the mesh [ranks] for FSDP, or [groups, ranks of a group] for HSDP, which shards within a group."""
     world_size = dist.get_world_size()
     if config.sharding == "fsdp":
         return init_device_mesh(device.type, (world_size,))
-    of_a_group = config.shard_ranks or _ranks_of_a_node()
-    if world_size % of_a_group:
+    group_size = config.shard_ranks or _ranks_of_a_node()
+    if world_size % group_size:
         raise ConfigError(
-            f"train.shard_ranks={of_a_group}: must divide the number of ranks, {world_size}; change it or "
+            f"train.shard_ranks={group_size}: must divide the number of ranks, {world_size}; change it or "
             "train.num_workers"
         )
     names = ("replicate", "shard")
-    return init_device_mesh(device.type, (world_size // of_a_group, of_a_group), mesh_dim_names=names)
+    return init_device_mesh(device.type, (world_size // group_size, group_size), mesh_dim_names=names)
 
 
 def _ranks_of_a_node() -> int:
-    """Return how many ranks every node has, as Ray Train or torchrun told them; ConfigError if not all as many.
+    """Return the number of ranks per node, as Ray Train or torchrun set it. Raises ConfigError if nodes differ.
 
-    Asked of all ranks, because a mesh that they do not agree on is one in which they wait for each other.
+    The ranks compare their values first: with different meshes they would wait for each other forever.
     """
     world_size = dist.get_world_size()
     if world_size == 1:
         return 1
-    told = gather_json({name: os.environ.get(name) for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK")})
-    of_a_node = int(told[0]["LOCAL_WORLD_SIZE"] or 1)
-    # Node after node, or a group of neighbouring ranks would lie across two.
+    local_ranks = gather_json({name: os.environ.get(name) for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK")})
+    ranks_per_node = int(local_ranks[0]["LOCAL_WORLD_SIZE"] or 1)
+    # Ranks must be numbered node by node, else a group of neighboring ranks could span two nodes.
     expected = [
-        {"LOCAL_WORLD_SIZE": str(of_a_node), "LOCAL_RANK": str(rank % of_a_node)}
+        {"LOCAL_WORLD_SIZE": str(ranks_per_node), "LOCAL_RANK": str(rank % ranks_per_node)}
         for rank in range(world_size)
     ]
-    if told != expected:
-        found = ", ".join(str(of_rank["LOCAL_WORLD_SIZE"]) for of_rank in told)
+    if local_ranks != expected:
+        counts = ", ".join(str(variables["LOCAL_WORLD_SIZE"]) for variables in local_ranks)
         raise ConfigError(
             f"train.shard_ranks=0: a group is a node's ranks, of which not every node of these {world_size} ranks is "
-            f"told to have as many (LOCAL_WORLD_SIZE by rank: {found}); set train.shard_ranks, or train.sharding=fsdp"
+            f"told to have as many (LOCAL_WORLD_SIZE by rank: {counts}); set train.shard_ranks, or train.sharding=fsdp"
         )
-    return of_a_node
+    return ranks_per_node

@@ -1,7 +1,7 @@
-"""One training step: a rank's batch and the run's progress in, updated weights and values to log out.
+"""One training step: takes a rank's batch and the run's progress, updates the weights and returns values to log.
 
-Plain torch, so that it runs under Ray Train, torchrun or in a notebook alike. Nothing in a step waits for
-the device: values come back as tensors, and the caller reads them when it reports.
+It is plain torch and runs under Ray Train, torchrun or in a notebook. Nothing in a step waits for the device: values
+are returned as tensors, and the caller reads them when it reports.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from sclip.train.optimizer import learning_rate
 __all__ = ["MAX_LOGIT_SCALE", "NEGATIVE_COLUMNS", "TrainStep", "passes_of", "unwrapped"]
 
 MAX_LOGIT_SCALE = 100.0
-"""Bound of the logit scale, as in CLIP (Radford et al. 2021, 2.5): above it training becomes unstable."""
+"""Upper bound of the logit scale, as in CLIP (Radford et al. 2021, 2.5): above it training becomes unstable."""
 
 NEGATIVE_COLUMNS = ("negative_text", "negative_end", "negative_triples", "has_negative")
-"""Columns of a batch that are left out where no negatives are trained on."""
+"""Batch columns that are left out if no negatives are trained on."""
 
 UNIT_COLUMNS = ("unit_text", "unit_end", "unit_triples", "has_unit")
-"""Columns of parts of captions, which a batch has with `loss.units` alone."""
+"""Batch columns of caption parts (units), present only with `loss.units`."""
 
 POSITIVE_COLUMNS = ("positive_text", "positive_end", "positive_triples", "has_positive")
-"""Columns of other wordings, which a batch has with `loss.positives` alone."""
+"""Batch columns of other wordings (positives), present only with `loss.positives`."""
 
 
 class TrainStep:
@@ -46,24 +46,24 @@ class TrainStep:
         config: Config,
         teacher: nn.Module | None = None,
     ) -> None:
-        """Take the model as `sharding.apply` returned it and the optimizer made for it, a fused one.
+        """Take the model that `sharding.apply` returned and its fused optimizer.
 
-        `teacher`, with `loss.distil`, as `sharding.apply_frozen` returned it.
+        With `loss.distil`, `teacher` is what `sharding.apply_frozen` returned.
         """
         self.model, self.optimizer, self.config, self.teacher = model, optimizer, config, teacher
         self._plain = unwrapped(model)
-        # FSDP casts by its own policy, per group; everything else computes in bf16 through autocast, and updates too.
+        # FSDP casts by its own policy, per group. Without FSDP, or with low-rank updates, autocast computes in bf16.
         self._autocast = config.train.precision == "bf16" and (
             config.model.lora.rank > 0 or not isinstance(self._plain.logit_scale.log, DTensor)
         )
 
     def __call__(self, batch: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:
-        """Train on one batch of the model's device (see `StructureCLIP.forward`), on all ranks together.
+        """Train on one batch on the model's device (see `StructureCLIP.forward`). All ranks call it together.
 
-        `progress` is the share of the run's samples that are trained, 0 to 1. Returns scalars, the same on
-        every rank: those of `structure_loss`, logit_scale, with the sigmoid logit_bias, grad_norm (before
-        clipping), learning_rate and skipped: 1 where loss or gradient is not finite. Of such a step no update is
-        made on any rank, weights and optimizer stay as they are.
+        `progress` is the share of the run that is trained, 0 to 1. Returns scalars, the same on every rank: those of
+        `structure_loss`, logit_scale, logit_bias (only with the sigmoid loss), grad_norm (before clipping),
+        learning_rate, and skipped, which is 1 if loss or gradient is not finite. Such a step makes no update on any
+        rank: weights and optimizer state stay as they are.
         """
         rate = learning_rate(progress, self.config.train)
         for group in self.optimizer.param_groups:
@@ -80,7 +80,7 @@ class TrainStep:
         metrics["grad_norm"] = self._clip()
         finite = metrics["loss"].isfinite() & metrics["grad_norm"].isfinite()
         metrics["skipped"] = (~finite).float()
-        # What torch.amp.GradScaler gives: a fused kernel reads it on the device and leaves everything as it is.
+        # torch.amp.GradScaler sets this too. The fused kernel reads it on the device, and changes nothing if it is 1.
         self.optimizer.found_inf = metrics["skipped"]  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -99,20 +99,20 @@ class TrainStep:
 
     @torch.no_grad()
     def _taught(self, batch: Mapping[str, Tensor], passes: int) -> dict[str, Tensor] | None:
-        """Return the teacher's features of images and captions, computed in as many parts as the model's."""
+        """Return the teacher's features of images and captions, computed in as many parts as the model's features."""
         if self.teacher is None:
             return None
         unread = (*NEGATIVE_COLUMNS, *UNIT_COLUMNS, *POSITIVE_COLUMNS)
         captions = {name: column for name, column in batch.items() if name not in unread}
         taught = _joined([self._features(self.teacher, part) for part in _parts(captions, passes)])
         if isinstance(self.teacher, FSDPModule):
-            self.teacher.reset_iter_state()  # it notes each forward until a backward, which never comes
+            self.teacher.reset_iter_state()  # FSDP2 records each forward until a backward, which never comes
         return taught
 
     def _backward(
         self, batch: Mapping[str, Tensor], progress: float, taught: dict[str, Tensor] | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Leave the gradient of the batch in the parameters; return its features and metrics."""
+        """Add the batch's gradient to the parameters; return its features and metrics."""
         features = self._features(self.model, batch)
         loss, metrics = structure_loss(features, batch, self.config.loss, progress, taught)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -121,10 +121,10 @@ class TrainStep:
     def _backward_in_parts(
         self, batch: Mapping[str, Tensor], progress: float, taught: dict[str, Tensor] | None, passes: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Do as `_backward`, with the memory of one of `passes` equal parts (GradCache, Gao et al. 2021).
+        """Do the same as `_backward`, with the memory of one of `passes` equal parts (GradCache, Gao et al. 2021).
 
-        The features of all parts come first, without what backward needs; the loss of the whole batch gives their
-        gradients; then each part is computed again and takes its share of these further down.
+        First compute the features of all parts without keeping activations. Then the loss of the whole batch gives the
+        features' gradients. Last, compute each part again and propagate its features' gradients to the parameters.
         """
         parts = _parts(batch, passes)
         device = batch["image"].device
@@ -138,40 +138,40 @@ class TrainStep:
         loss.backward()  # type: ignore[no-untyped-call]
         for k, part in enumerate(parts):
             last = k == passes - 1
-            _set_random_state(states[k], device)  # a dropped unit is dropped in both passes
-            # DDP averages once, with the last part. FSDP2 reduces every part into its shards: whole gradients of the
-            # parts before would cost the memory that is saved here.
+            _set_random_state(states[k], device)  # so that both passes drop the same units
+            # DDP averages once, with the last part. FSDP2 reduces every part into its shards: keeping unsharded
+            # gradients between parts would cost the memory that is saved here.
             with contextlib.nullcontext() if last else self._unaveraged():
                 features = self._features(self.model, part)
-                further = torch.zeros((), device=device)
+                surrogate = torch.zeros((), device=device)
                 for name, feature in features.items():
                     gradient = leaves[name].grad
                     assert gradient is not None
                     if feature.ndim:
                         gradient = gradient.chunk(passes)[k]
-                    elif not last:  # logit scale and bias, whose gradient is of the whole batch
+                    elif not last:  # logit scale and bias: add the whole batch's gradient only once
                         gradient = torch.zeros_like(gradient)
-                    further = further + (feature * gradient).sum()
-                further.backward()  # type: ignore[no-untyped-call]
+                    surrogate = surrogate + (feature * gradient).sum()
+                surrogate.backward()  # type: ignore[no-untyped-call]
         return leaves, metrics
 
     def _unaveraged(self) -> contextlib.AbstractContextManager[None]:
-        """Return where DDP adds gradients up without averaging them over the ranks."""
+        """Return a context in which DDP adds up gradients without averaging them over the ranks."""
         if isinstance(self.model, DistributedDataParallel):
             return self.model.no_sync()
         return contextlib.nullcontext()
 
     def _clip(self) -> Tensor:
-        """Scale the gradients down to the configured norm; return their global norm before."""
+        """Clip the gradients to the configured norm; return their global norm before clipping."""
         bound = self.config.train.max_grad_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), bound)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def passes_of(rows: int, micro_batch: int) -> int:
-    """Return the number of equal parts that rows are computed in, each of `micro_batch` rows or more; 0: in one.
+    """Return the number of equal parts of `rows`, each with at least `micro_batch` rows; 1 if `micro_batch` is 0.
 
-    A worker's rows of a step are a few more or fewer than its share, which `micro_batch` divides.
+    A worker's rows in a step can be a few more or fewer than its share, which `micro_batch` divides.
     """
     most = max(1, rows // micro_batch) if micro_batch else 1
     return next(passes for passes in range(most, 0, -1) if rows % passes == 0)
@@ -182,9 +182,9 @@ def _parts(batch: Mapping[str, Tensor], passes: int) -> list[dict[str, Tensor]]:
 
 
 def _joined(of_parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the features of the whole batch; scalars, as the logit scale, are of every part alike."""
+    """Return the features of the whole batch. Scalars such as the logit scale are equal in all parts."""
     return {
-        name: torch.cat([of_part[name] for of_part in of_parts]) if first.ndim else first
+        name: torch.cat([part[name] for part in of_parts]) if first.ndim else first
         for name, first in of_parts[0].items()
     }
 
@@ -201,7 +201,7 @@ def _set_random_state(state: tuple[Tensor, Tensor | None], device: torch.device)
 
 
 def unwrapped(model: nn.Module) -> StructureCLIP:
-    """Return the `StructureCLIP` inside what `sharding.apply` returned."""
+    """Return the `StructureCLIP` inside the model that `sharding.apply` returned."""
     inner = model.module if isinstance(model, DistributedDataParallel) else model
     assert isinstance(inner, StructureCLIP)
     return inner

@@ -1,8 +1,8 @@
-"""Figures of the stream's stages: notes of the blocks in; rates, utilisation and the limiting stage out.
+"""Measure the stream's stages: the blocks' notes give rates, utilization and the limiting stage.
 
-The encoders write into their notes (`sclip.data.side_channel`) how long each stage worked and waited for the samples
-that they send along; the ranks add that up. So the figures cover the samples that were trained on, however many actors
-there are and wherever they run, and cost one small collective a report.
+The encoders send notes with their samples (`sclip.data.side_channel`) that say how long each stage worked and waited
+for them. The ranks add up the notes. So the figures cover the samples that were trained on, for any number and place
+of actors, and cost one small collective per report.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sclip.data.side_channel import STAGES, Note
 __all__ = ["StageMeter", "limiting_stage"]
 
 _WORK = ("decode", "parse", "draw", "tokenise")
-"""What an encoder does, one after the other."""
+"""Stages inside an encoder, in order."""
 _KEEPS_UP = 0.02
 """Share of the time that training may wait for data before the stream counts as too slow."""
 _BUSY = 0.6
-"""Utilisation of encoders that are never short of rows; between two calls they wait while Ray takes their blocks."""
+"""Utilization of encoders that always have rows. It is below 1 because they wait while Ray takes their blocks."""
 _STALLED = 0.2
-"""Utilisation below which readers wait for room themselves: at most half of them read, the others are a round ahead."""
+"""Utilization below which readers wait for room downstream. At most half of them read; others are a round ahead."""
 _REMEDIES = {
     "read": "readers are the limit: raise data.readers, or bring the shards nearer",
     "hand_on": "Ray Data's executors are the limit: raise data.block_samples or data.readers",
@@ -37,7 +37,7 @@ _REMEDIES = {
 
 
 class StageMeter:
-    """Adds up what the stages did since the last report."""
+    """Add up the figures of the stages since the last report."""
 
     def __init__(self) -> None:
         self._start()
@@ -47,7 +47,7 @@ class StageMeter:
         self._started = time.perf_counter()
 
     def add(self, notes: Sequence[Note], queued: float) -> None:
-        """Add the notes of the blocks of a batch, and the seconds that their samples waited for it, added up."""
+        """Add the notes of a batch's blocks; `queued` is the sum of seconds that their samples waited for it."""
         self._sums["queued"] += queued
         for note in notes:
             figures = note.seconds | {
@@ -57,12 +57,12 @@ class StageMeter:
                 self._sums[name] += value
 
     def take(self) -> dict[str, float]:
-        """Return the figures since the last call, over all ranks; called by all of them together.
+        """Return the figures since the last call, over all ranks. All ranks call it together.
 
-        Of each stage STAGE_samples_per_s, what one process does in a second of its work. read_utilisation and
-        encode_utilisation, the shares of their time in which readers and encoders work; readers and encoders, how many
-        of them there were. read_queue and encoded_queue: samples that wait for an encoder, and for a worker.
-        captions_cut: share of captions whose end the text tower does not read (`model.context_length`).
+        STAGE_samples_per_s: samples that one process handles in a second of work at this stage. read_utilisation and
+        encode_utilisation: shares of time in which readers and encoders work. readers and encoders: their numbers.
+        read_queue and encoded_queue: samples that wait for an encoder, and for a worker. captions_cut: share of
+        captions whose end the text tower does not read (`model.context_length`).
         """
         names = (*STAGES, "samples", "cut", "queued", "read_queued")
         sums = torch.tensor([float(self._sums[name]) for name in names], dtype=torch.float64)
@@ -80,7 +80,7 @@ class StageMeter:
         figures["read_utilisation"] = total["read"] / read_total if read_total else 0.0
         figures["encode_utilisation"] = work / encode_total if encode_total else 0.0
         figures["readers"], figures["encoders"] = read_total / elapsed, encode_total / elapsed
-        # Little's law: what waits is the rate times how long one waits.
+        # Little's law: the number waiting is the arrival rate times the waiting time.
         figures["read_queue"] = total["read_queued"] / elapsed
         figures["encoded_queue"] = total["queued"] / elapsed
         figures["captions_cut"] = total["cut"] / samples
@@ -88,7 +88,7 @@ class StageMeter:
 
 
 def limiting_stage(figures: Mapping[str, float], data_wait: float) -> str:
-    """Return in words which stage limits the run's rate, and what to do about it; "" if nothing is known.
+    """Return which stage limits the run's rate and the remedy, in words; "" if nothing is known.
 
     Args:
         figures: what `StageMeter.take` returned.
@@ -98,8 +98,8 @@ def limiting_stage(figures: Mapping[str, float], data_wait: float) -> str:
         return ""
     if data_wait <= _KEEPS_UP:
         return "training is the limit"
-    if figures["encode_utilisation"] < _BUSY:  # rows come too slowly
+    if figures["encode_utilisation"] < _BUSY:  # encoders wait for rows
         return _REMEDIES["hand_on" if figures["read_utilisation"] < _STALLED else "read"]
-    # The slowest stage of an encoder does the fewest samples in a second of its work.
+    # An encoder's slowest stage handles the fewest samples in a second of work.
     rates = {name: figures[f"{name}_samples_per_s"] for name in _WORK if f"{name}_samples_per_s" in figures}
     return _REMEDIES[min(rates, key=rates.__getitem__)] if rates else ""

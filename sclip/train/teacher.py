@@ -1,7 +1,7 @@
-"""The weights that a run starts from, where it needs them to its end: as `loss.distil`'s teacher, under `model.lora`.
+"""The starting weights of runs that need them to the end: as `loss.distil`'s teacher, or below `model.lora`'s updates.
 
-They are in no checkpoint; a checkpoint holds their digest, so that no run goes on with others, and no updates are
-merged into others.
+Checkpoints do not hold these weights, only their digest. The digest prevents a run from continuing with other starting
+weights, and updates from being merged into others.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["build_start", "build_teacher", "check_start", "weights_digest"]
 
 
 def build_start(folder: RunFolder, config: ModelConfig) -> StructureCLIP:
-    """Return the model of the weights that a run starts from, with an encoder only where they hold one.
+    """Return a model with the run's starting weights, and with a knowledge encoder only if these weights hold one.
 
-    A new encoder knows nothing, and would only disturb what the towers know.
+    A new knowledge encoder is random, and would only disturb what the towers know.
     """
     with folder.starting(config) as model:
         if not (folder.init.exists() and _holds_encoder(model.pretrained)):
@@ -34,7 +34,7 @@ def build_start(folder: RunFolder, config: ModelConfig) -> StructureCLIP:
 
 
 def build_teacher(config: Config, folder: RunFolder) -> StructureCLIP:
-    """Return `build_start` of a run with `loss.distil`, plain. Raises CheckpointError or ModelError if it is away."""
+    """Return the plain teacher of a run with `loss.distil`. Raises CheckpointError or ModelError if it is gone."""
     if config.run.init_from and not folder.init.exists():
         raise CheckpointError(
             f"{folder.init}: gone, and loss.distil={config.loss.distil} needs the weights that the run started from; "
@@ -44,7 +44,7 @@ def build_teacher(config: Config, folder: RunFolder) -> StructureCLIP:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Return a SHA-256 of plain weights on the CPU, without the positions: resized, they differ a little by CPU."""
+    """Return a SHA-256 of plain weights on the CPU. Positions are left out: resizing varies slightly between CPUs."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if not name.endswith("positional_embedding"):
@@ -54,7 +54,7 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def check_start(recorded: str, present: str, place: StoragePath) -> None:
-    """Raise CheckpointError unless the start is the one that a checkpoint, or those of a run, were trained from."""
+    """Raise CheckpointError unless the present starting weights have the digest that a checkpoint recorded."""
     if recorded != present:
         raise CheckpointError(
             f"{place}: the weights that the run started from have changed (SHA-256 {present[:12]}, was "

@@ -1,8 +1,8 @@
-"""How each of the repeated blocks of the towers and of the KEE is computed: again backward, or compiled.
+"""Change how the repeated blocks of the towers and of the KEE compute: with activation checkpointing, or compiled.
 
-A plain model goes in; its blocks get another `forward`, and nothing else of it changes: no module is wrapped, so
-that parameters keep their names in optimizers, checkpoints and averages. The hooks of FSDP2, which gather a block's
-parameters and cast its inputs, stay outside of that `forward`, so the compiler sees none of them.
+The blocks of a plain model get another `forward`, and nothing else changes. No module is wrapped, so parameters keep
+their names in optimizers, checkpoints and averages. FSDP2's hooks, which gather a block's parameters and cast its
+inputs, stay outside of that `forward`, so the compiler does not see them.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _KEPT = [
     _aten._scaled_dot_product_flash_attention.default, _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default, _aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]  # fmt: skip
-"""Whose results selective checkpointing keeps: nearly all of a block's FLOPs; norms, GELU and sums are made again."""
+"""Operators whose results selective checkpointing keeps, nearly all FLOPs. Norms, GELU and sums are recomputed."""
 
 
 def _keep(_: Any, operator: Any, first: Any = None, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    # An addmm onto a matrix, where a layer's has a bias, sums a weight and its low-rank update (`sclip.model.lora`).
+    # An addmm whose first operand is a matrix, not a bias, adds a low-rank update to a weight (`sclip.model.lora`).
     is_weight = operator is _aten.addmm.default and first.ndim == 2
     return (
         CheckpointPolicy.MUST_SAVE
@@ -43,9 +43,9 @@ def _keep(_: Any, operator: Any, first: Any = None, *args: Any, **kwargs: Any) -
 def change_forward(
     model: nn.Module, config: TrainConfig, backend: str | Callable[..., Any] = "inductor"
 ) -> None:
-    """Let the blocks compute as `train.activation_checkpointing` and `train.compile` say; before `fully_shard`.
+    """Apply `train.activation_checkpointing` and `train.compile` to the blocks. Call it before `fully_shard`.
 
-    `backend` is torch.compile's. Blocks that hold other blocks are left alone: these do it.
+    `backend` is torch.compile's. Blocks that contain other blocks stay as they are: only the inner blocks change.
     """
     if config.activation_checkpointing == "none" and not config.compile:
         return
@@ -57,15 +57,14 @@ def change_forward(
             kind = type(block)
             if kind not in forwards:
                 forwards[kind] = _forward(kind, name, config, backend)
-            # A method and not a function of this block's own: a deep copy of the model then computes with its own
-            # weights.
+            # A bound method, not a closure over the block, so that a deep copy of the model uses its own weights.
             block.forward = MethodType(forwards[kind], block)
 
 
 def _forward(
     kind: type[nn.Module], name: str, config: TrainConfig, backend: str | Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Return the forward of the blocks of one kind in the list of this name, to be called with the block first."""
+    """Return the forward for blocks of one class in the list of this name; its first argument is the block."""
     forward: Callable[..., Any] = kind.forward
     if config.activation_checkpointing != "none":
         forward = _checkpointed(forward, config.activation_checkpointing == "selective")
@@ -84,10 +83,10 @@ def _checkpointed(forward: Callable[..., Any], selective: bool) -> Callable[...,
 
 
 def _of_its_own(forward: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Return the forward as a function whose code no other list of blocks has.
+    """Return the forward as a function with a code object that no other list of blocks shares.
 
-    The compiler keeps what it has made by code object, 8 versions of each, and takes a size that has changed
-    between two calls of it for one that always does. Towers of one class would fill up and spoil each other's.
+    The compiler caches by code object, up to 8 versions each, and treats a size that changed between two calls as
+    always changing. Towers of one class would otherwise fill and spoil each other's cache.
     """
 
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Whether an environment can train: a config and a connected cluster in, a finding for each check and node out.
+"""Check whether an environment can train: takes a config and a connected cluster, returns findings per check and node.
 
-Every check looks from where its answer matters, mostly from each node (`sclip.launch.doctor.nodes`), returns
-plain facts, and is judged on the driver, where the nodes are compared. Each is bounded in time.
+Every check runs where its answer matters, mostly on each node (`sclip.launch.doctor.nodes`), and returns plain facts.
+The driver then compares the nodes and judges the facts. Each check has a time limit.
 """
 
 from sclip.launch.doctor.examine import CHECKS, examine

@@ -1,7 +1,7 @@
 """Check that workers can reach each other: an all-reduce over every GPU, or over the nodes if there is no GPU.
 
-Over nccl each GPU has a process that holds it, as a worker does, and also multiplies two matrices: a GPU that Ray
-counts and torch cannot use is found here. A GPU in use by another job is told, not waited for.
+With nccl, each GPU gets a process that reserves it, as a worker does, and also multiplies two matrices. This finds GPUs
+that Ray counts but torch cannot use. The check reports a GPU in use by another job; it does not wait for it.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from sclip.launch.doctor.finding import CheckFinding
 from sclip.launch.doctor.nodes import Answer, ClusterNode, on, within
 
 _ELEMENTS = 2**22
-"""fp32 numbers that are added up: 16 MB."""
+"""Number of fp32 values in the all-reduce: 16 MB."""
 
 
 class _Rank:
     """One process of the group."""
 
     def address(self) -> tuple[str, int]:
-        """Return where the others find this one."""
-        place = ray.util.get_node_ip_address()
+        """Return an address and a free port at which the other ranks can reach this one."""
+        host = ray.util.get_node_ip_address()
         with socket.socket() as probe:
-            probe.bind((place, 0))
-            return place, int(probe.getsockname()[1])
+            probe.bind((host, 0))
+            return host, int(probe.getsockname()[1])
 
     def reduce(self, master: tuple[str, int], rank: int, world_size: int, timeout_s: float) -> float:
-        """Return the GB that are added up a second. Raises what torch does, and RuntimeError for a wrong sum."""
+        """Return the GB reduced per second. Raises torch's errors, and RuntimeError for a bad GPU or a wrong result."""
         cuda = bool(ray.get_gpu_ids())
         if cuda and not torch.cuda.is_available():
             raise RuntimeError(
@@ -49,7 +49,7 @@ class _Rank:
         )  # fmt: skip
         try:
             numbers = torch.full((_ELEMENTS,), float(rank + 1), device=device)
-            dist.all_reduce(numbers.clone())  # the first one connects
+            dist.all_reduce(numbers.clone())  # the first all-reduce connects the ranks
             started = time.perf_counter()
             dist.all_reduce(numbers)
             total = float(numbers[-1])
@@ -62,7 +62,7 @@ class _Rank:
 
 
 def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFinding]:
-    """Add up numbers over a process for each GPU, or each node where there is no GPU."""
+    """Run an all-reduce over one process for each GPU, or for each node if there is no GPU."""
     gpus = any(node.gpus for node in nodes)
     places = [node for node in nodes for _ in range(node.gpus if gpus else 1)]
     if not places:
@@ -72,12 +72,12 @@ def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFi
         actor.options(num_gpus=1 if gpus else 0, scheduling_strategy=on(node)).remote() for node in places
     ]
     try:
-        started = within({at: rank.address.remote() for at, rank in enumerate(ranks)}, timeout_s)
+        started = within({i: rank.address.remote() for i, rank in enumerate(ranks)}, timeout_s)
         if any(answer.failure for answer in started.values()):
             return judge_collective(places, started, gpus)
         master = started[0].value
-        asked = {at: rank.reduce.remote(master, at, len(ranks), timeout_s) for at, rank in enumerate(ranks)}
-        return judge_collective(places, within(asked, 2 * timeout_s), gpus)
+        refs = {i: rank.reduce.remote(master, i, len(ranks), timeout_s) for i, rank in enumerate(ranks)}
+        return judge_collective(places, within(refs, 2 * timeout_s), gpus)
     finally:
         for rank in ranks:
             ray.kill(rank)
@@ -86,12 +86,12 @@ def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFi
 def judge_collective(
     places: list[ClusterNode], answers: Mapping[int, Answer], gpus: bool
 ) -> list[CheckFinding]:
-    """Say which ranks did not take part, or how fast they are together."""
+    """Return a finding for each node with a failed rank; if none failed, one with the slowest rank's rate."""
     name = "nccl" if gpus else "gloo"
     failed: dict[str, str] = {}
-    for at, answer in answers.items():
+    for index, answer in answers.items():
         if answer.failure:
-            failed.setdefault(places[at].name, answer.failure)
+            failed.setdefault(places[index].name, answer.failure)
     if not failed:
         unit = "GPUs" if gpus else "nodes"
         slowest = min(answer.value for answer in answers.values())

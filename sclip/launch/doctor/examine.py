@@ -1,4 +1,4 @@
-"""Run all checks one after the other, over the nodes of the cluster."""
+"""Run all checks one after the other, on the nodes of the cluster."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ CHECKS = (
     "nodes", "versions", "clock", "shared memory", "disk", "open files", "authentication", "storage", "shards",
     "mlflow", "gloo", "nccl",
 )  # fmt: skip
-"""By the names of their findings."""
+"""Names of all checks, as in their findings."""
 _ROUNDS = 5
-"""Questions about a clock: the first ones wait for the connection."""
+"""Number of times that each node's clock is read: the first reads are slow, because they connect."""
 
 
 def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> list[CheckFinding]:
-    """Return what every check finds on the connected cluster.
+    """Return the findings of all checks on the connected cluster.
 
     Args:
-        config: of the run that is to go there; `run.storage` as the driver expands it.
-        timeout_s: longest that any node is waited for in one check.
+        config: config of the planned run; the driver expands `~` in `run.storage` for all nodes.
+        timeout_s: maximum seconds to wait for a node in one check.
         tell: called with the name of each check as it begins.
     """
     storage = config.run.storage
@@ -75,15 +75,15 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
 
 
 def judge_nodes(reached: dict[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Say which nodes do not answer."""
+    """Return a finding for each node that does not answer, and one that sums up the cluster."""
     remedy = "ray status, and that node's raylet.out; it needs this Python and this package"
     silent = [
         CheckFinding("nodes", node.name, "fail", answer.failure, remedy)
         for node, answer in reached.items()
         if answer.failure
     ]
-    has = ray.cluster_resources()
-    text = f"{len(reached) - len(silent)} answer, {has.get('CPU', 0):g} CPUs, {has.get('GPU', 0):g} GPUs"
+    resources = ray.cluster_resources()
+    text = f"{len(reached) - len(silent)} answer, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
     return [*silent, CheckFinding("nodes", "cluster", "ok" if len(silent) < len(reached) else "fail", text)]
 
 

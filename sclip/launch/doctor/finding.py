@@ -1,4 +1,4 @@
-"""Findings of the checks, and their table."""
+"""Findings of the checks, as a table or JSON."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class CheckFinding:
 
     check: str
     where: str
-    """A node, or what is the same for all of them."""
+    """Name of a node, or a place such as "cluster" or "driver"."""
     status: Status
     found: str
     remedy: str = ""
-    """What to do, where it is not ok."""
+    """What to do if the status is not ok."""
 
 
 def worst(findings: Sequence[CheckFinding]) -> Status:
-    """Return the worst status; ok of none."""
+    """Return the worst status; "ok" if there are no findings."""
     return max((finding.status for finding in findings), key=_RANK.index, default="ok")
 
 
 def show(findings: Sequence[CheckFinding], console: Console) -> None:
-    """Print the table, and below it what to do."""
+    """Print the table, and the remedies below it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("", "check", "where", "found"):
         table.add_column(heading, overflow="fold", no_wrap=heading == "")
@@ -56,18 +56,18 @@ def show(findings: Sequence[CheckFinding], console: Console) -> None:
 
 
 def _few(findings: Sequence[CheckFinding]) -> Iterator[CheckFinding]:
-    """Yield the findings, but one for all nodes where more than `_MOST_ALIKE` are well."""
-    well = Counter(finding.check for finding in findings if finding.status == "ok")
+    """Yield the findings; if more than `_MOST_ALIKE` findings of a check are ok, yield one for all of these."""
+    num_ok = Counter(finding.check for finding in findings if finding.status == "ok")
     shown: set[str] = set()
     for finding in findings:
-        if finding.status != "ok" or well[finding.check] <= _MOST_ALIKE:
+        if finding.status != "ok" or num_ok[finding.check] <= _MOST_ALIKE:
             yield finding
         elif finding.check not in shown:
             shown.add(finding.check)
-            yield replace(finding, where=f"{well[finding.check]} nodes", found=f"such as {finding.found}")
+            yield replace(finding, where=f"{num_ok[finding.check]} nodes", found=f"such as {finding.found}")
 
 
 def to_json(findings: Sequence[CheckFinding]) -> str:
-    """Return the findings and the worst status."""
+    """Return the findings and the worst status as JSON."""
     record = {"status": worst(findings), "findings": [asdict(finding) for finding in findings]}
     return json.dumps(record, indent=1)

@@ -1,4 +1,4 @@
-"""Look at a node's versions, clock, memory, disk and limits, and judge whether they suffice and agree."""
+"""Read each node's versions, clock, memory, disks and limits, and judge whether they suffice and agree."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from sclip.launch.doctor.nodes import Answer, ClusterNode
 PACKAGES = ("ray", "torch", "open_clip_torch", "spacy")
 _GB = 1e9
 _MOST_SKEW_S = 2.0
-"""Ray, S3's signatures and MLflow tolerate more; a larger skew shows that nothing synchronises the clock."""
+"""Maximum clock skew. Ray, S3's signatures and MLflow tolerate more, but more means that nothing syncs the clock."""
 _FULL, _NEARLY_FULL = 0.95, 0.85
-"""Shares of a disk; at the first Ray takes no more objects onto it."""
+"""Used shares of a disk: Ray stores no more objects on it from the first on; the check warns from the second on."""
 _FILES, _FEWEST_FILES = 65536, 4096
-"""Open files: what Ray recommends, and where a few hundred actors begin to fail."""
+"""Limits of open files: Ray's recommendation, and the limit below which a few hundred actors begin to fail."""
 
 
 def look_versions(spacy_model: str) -> dict[str, str]:
-    """Return the versions of what a run depends on, on this node."""
+    """Return this node's versions of everything that a run depends on; for sclip, a digest of its source files."""
     from sclip.scenegraph import ParserError, parser_version
 
     versions = {"python": platform.python_version()}
@@ -48,7 +48,7 @@ def look_versions(spacy_model: str) -> dict[str, str]:
 
 
 def judge_versions(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Compare every node with what most of them have."""
+    """Compare every node's versions with those that most nodes have."""
     known = {node: answer.value for node, answer in answers.items() if not answer.failure}
     names = list(dict.fromkeys(name for has in known.values() for name in has))
     usual = {name: Counter(has[name] for has in known.values()).most_common(1)[0][0] for name in names}
@@ -67,7 +67,7 @@ def judge_versions(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
 
 
 def look_machine(storage: str) -> dict[str, Any]:
-    """Return shared memory, disks and limits of this node; `storage` is a folder, or empty."""
+    """Return this node's shared memory, disks and limit of open files; `storage` is a folder, or empty."""
     disks = {
         path: _disk(path) for path in dict.fromkeys(filter(None, (ray_internals.session_folder(), storage)))
     }
@@ -79,24 +79,24 @@ def look_machine(storage: str) -> dict[str, Any]:
 
 
 def _disk(path: str) -> tuple[int, int] | None:
-    """Return free and all bytes of the disk that a path, or the nearest folder above it, lies on."""
-    place = Path(path)
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    usage = shutil.disk_usage(place)
+    """Return the free and total bytes of the disk that holds a path, or its nearest parent that exists."""
+    folder = Path(path)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    usage = shutil.disk_usage(folder)
     return usage.free, usage.total
 
 
 def judge_shm(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Judge shared memory: an object store that does not fit into /dev/shm goes to a disk, and every block waits."""
+    """Judge shared memory: if /dev/shm is too small, Ray puts the object store on a disk, and every block waits."""
     findings = []
     for node, answer in answers.items():
         if answer.failure:
             continue
-        has, needs = answer.value["shm"], node.object_store_bytes
-        text = f"/dev/shm {has / _GB:.1f} GB, object store {needs / _GB:.1f} GB"
+        shm_bytes, needed_bytes = answer.value["shm"], node.object_store_bytes
+        text = f"/dev/shm {shm_bytes / _GB:.1f} GB, object store {needed_bytes / _GB:.1f} GB"
         remedy = "mount a larger one: an emptyDir with medium Memory at /dev/shm, or docker run --shm-size"
-        enough = has >= needs
+        enough = shm_bytes >= needed_bytes
         findings.append(
             CheckFinding(
                 "shared memory", node.name, "ok" if enough else "warn", text, "" if enough else remedy
@@ -106,7 +106,7 @@ def judge_shm(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
 
 
 def judge_disk(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Say which disks are full."""
+    """Return a finding for each disk, by its used share."""
     findings = []
     for node, answer in answers.items():
         for path, (free, total) in () if answer.failure else answer.value["disks"].items():
@@ -119,7 +119,7 @@ def judge_disk(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
 
 
 def judge_files(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Say where too few files can be open; a process may raise its limit up to the hard one, as Ray does."""
+    """Judge the limits of open files. A process may raise its soft limit up to the hard limit, as Ray does."""
     findings = []
     for node, answer in answers.items():
         if answer.failure:
@@ -136,12 +136,12 @@ def judge_files(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
 
 
 def look_clock() -> float:
-    """Return this node's seconds since 1970."""
+    """Return this node's time, in seconds since 1970."""
     return time.time()
 
 
 def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]]]) -> list[CheckFinding]:
-    """Compare clocks: of several questions the one that was answered soonest says most, as NTP does it."""
+    """Compare each node's clock with the driver's. The fastest answer is the most precise one, as in NTP."""
     findings = []
     for node, times in rounds.items():
         if not times:
@@ -149,8 +149,8 @@ def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]
                 CheckFinding("clock", node.name, "fail", "no answer", "look at this node's load and network")
             )
             continue
-        before, there, after = min(times, key=lambda one: one[2] - one[0])
-        skew, uncertain = there - (before + after) / 2, (after - before) / 2
+        before, node_time, after = min(times, key=lambda one: one[2] - one[0])
+        skew, uncertain = node_time - (before + after) / 2, (after - before) / 2
         bad = abs(skew) - uncertain > _MOST_SKEW_S
         text = f"{1000 * skew:+,.0f} ms of the driver's, known to {1000 * uncertain:,.0f}"
         remedy = "set the clock by NTP (chronyd) on that node" if bad else ""
@@ -159,7 +159,7 @@ def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]
 
 
 def check_authentication(token: bool, addresses: Sequence[str]) -> CheckFinding:
-    """Say whether whoever reaches the head's port can run code on the cluster."""
+    """Judge whether anyone who can reach the head's port can run code on the cluster."""
     if token:
         return CheckFinding("authentication", "cluster", "ok", "Ray asks for a token")
     if all(address.startswith("127.") for address in addresses):

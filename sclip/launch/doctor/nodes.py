@@ -1,7 +1,7 @@
-"""Call functions on every node at once, each by a small actor of its own, within a time limit.
+"""Call functions on all nodes at once, through a small actor on each node, within a time limit.
 
-A node that does not answer becomes an answer with the reason, never a hang. The actors reserve nothing, so that a busy
-cluster can be examined too; why a node cannot start one (another Python, no sclip) is said in Ray's words.
+If a node does not answer, its `Answer` holds the reason, and the call never hangs. The actors reserve nothing, so a
+busy cluster can be checked too. If a node cannot start one (another Python, no sclip), the reason is Ray's message.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sclip.launch import ray_internals
 
 @dataclass(frozen=True)
 class ClusterNode:
-    """One node."""
+    """One node of the cluster."""
 
     id: str
     name: str
@@ -31,20 +31,20 @@ class ClusterNode:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a node said."""
+    """A node's answer to one call."""
 
     value: Any = None
     failure: str = ""
-    """Why there is no value."""
+    """Reason why there is no value; "" if there is one."""
 
 
 def alive() -> tuple[list[ClusterNode], list[str]]:
-    """Return the nodes of the connected cluster, and of those that went by accident the names with reasons."""
+    """Return the living nodes of the connected cluster, and "NAME: REASON" for each node lost by accident."""
     nodes, lost = [], []
     for node in ray.nodes():
         name = f"{node['NodeName'] or node['NodeManagerAddress']} ({node['NodeID'][:6]})"
         if not node["Alive"]:
-            if node["DeathReason"] in ray_internals.accidents():  # else it was idle, or drained on purpose
+            if node["DeathReason"] in ray_internals.accidents():  # others were idle, or drained on purpose
                 lost.append(f"{name}: {node['DeathReasonMessage']}")
             continue
         resources = node["Resources"]
@@ -70,7 +70,7 @@ class NodeProbes:
     def __init__(self, nodes: Sequence[ClusterNode], timeout_s: float) -> None:
         self.nodes = list(nodes)
         self._timeout_s = timeout_s
-        # Several at once: a call that hangs leaves the others their threads.
+        # Allow several calls at once: a call that hangs leaves threads for the others.
         probe = ray.remote(num_cpus=0, max_concurrency=8, max_restarts=0)(_Probe)
         self._probes = {node.id: probe.options(scheduling_strategy=on(node)).remote() for node in self.nodes}
 
@@ -81,20 +81,20 @@ class NodeProbes:
         own: Callable[[ClusterNode], Any] | None = None,
         of: Sequence[ClusterNode] | None = None,
     ) -> dict[ClusterNode, Answer]:
-        """Return what the function gives on every node, or those of `of`, within the limit.
+        """Return the function's result on every node, or on the nodes `of`, within the time limit.
 
-        `own` gives its last argument, which is another one on each node.
+        If `own` is set, `own(node)` is the last argument of the call on a node.
         """
-        asked = {}
+        pending = {}
         for node in self.nodes if of is None else of:
             call_arguments = arguments if own is None else (*arguments, own(node))
-            asked[node] = self._probes[node.id].call.remote(function, call_arguments)
-        return within(asked, self._timeout_s)
+            pending[node] = self._probes[node.id].call.remote(function, call_arguments)
+        return within(pending, self._timeout_s)
 
     def rounds(
         self, function: Callable[[], float], count: int
     ) -> dict[ClusterNode, list[tuple[float, float, float]]]:
-        """Return for each node what the function gave, between the driver's times before and after; one by one."""
+        """Call the function `count` times on each node in turn; return (driver's time before, result, time after)."""
         times: dict[ClusterNode, list[tuple[float, float, float]]] = {}
         for node in self.nodes:
             times[node] = []
@@ -117,12 +117,12 @@ class NodeProbes:
 
 
 def on(node: ClusterNode) -> NodeAffinitySchedulingStrategy:
-    """Return the strategy that places something on this node and on no other."""
+    """Return the scheduling strategy for this node and no other."""
     return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
 def within(asked: Mapping[Any, ray.ObjectRef], timeout_s: float) -> dict[Any, Answer]:
-    """Return the answers that come within the limit, and of the others that they did not."""
+    """Return the answers that arrive within the time limit, and for the others an `Answer` that says so."""
     ready, _ = (
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
     )
@@ -133,7 +133,7 @@ def within(asked: Mapping[Any, ray.ObjectRef], timeout_s: float) -> dict[Any, An
 def _answer(ref: ray.ObjectRef, timeout_s: float) -> Answer:
     try:
         return Answer(ray.get(ref, timeout=timeout_s))
-    except Exception as error:  # Ray's own for a node that is gone, and whatever the function raised
+    except Exception as error:  # Ray's error for a lost node, or whatever the function raised
         cause = getattr(error, "cause", None) or error
         lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
         return Answer(failure=f"{type(cause).__name__}: {lines[-1] if lines else ''}"[:300])

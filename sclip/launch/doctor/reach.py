@@ -1,4 +1,4 @@
-"""Check what lies outside the cluster, the storage, the shards and MLflow, as each node reaches it."""
+"""Check access to storage and shards from each node, and to MLflow from the driver."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from sclip.storage.masking import mask
 from sclip.tracking import TrackingError, try_store
 
 _SAMPLE_S, _SAMPLES = 5.0, 2000
-"""Limits of what a node reads of the shards: seconds and samples."""
+"""Limits of what a node reads from the shards: seconds and samples."""
 _SHARDS = 3
-"""Shards that each node reads, spread over all: a missing part is rarely the first."""
+"""Number of shards that each node reads, spread over the list: if shards are missing, it is rarely the first ones."""
 _SLOW = 0.25
 """A node that reads at less than this share of the fastest is slow."""
 _TELLING_S = 0.5
-"""A rate measured over fewer seconds says nothing about a node."""
+"""Minimum seconds of a measurement: a rate over less time says nothing about a node."""
 
 
 def write(folder: str, name: str) -> None:
-    """Write, read and leave a small file in the storage."""
+    """Write a small file to the storage, read it back, and leave it there."""
     fs, path = filesystem(_in(folder, name))
     fs.makedirs(path.rpartition("/")[0], exist_ok=True)
     with fs.open(path, "wb") as file:
@@ -60,7 +60,7 @@ def _in(folder: str, name: str) -> str:
 
 
 def check_storage(nodes: NodeProbes, storage: str) -> list[CheckFinding]:
-    """Let every node write a file into `run.storage`, see those of all others, and remove its own."""
+    """Let every node write a file to `run.storage`, look for the files of all others, and remove its own."""
     written = nodes.each(write, storage, own=attrgetter("id"))
     wrote = [node for node, answer in written.items() if not answer.failure]
     sees = nodes.each(seen, storage, [node.id for node in wrote])
@@ -74,7 +74,7 @@ def judge_storage(
     sees: Mapping[ClusterNode, Answer],
     removed: Mapping[ClusterNode, Answer],
 ) -> list[CheckFinding]:
-    """Say which node cannot write, see what others wrote, or remove."""
+    """Return a finding for each node: whether it can write, see the others' files, and remove its own."""
     place = mask(storage)
     shared = (
         f"run.storage={place} must be one folder or bucket for all nodes: mount it on each, or name a URI"
@@ -82,14 +82,14 @@ def judge_storage(
     rights = f"give this node the right to write and remove at {place}"
     findings = []
     for node, answer in written.items():
-        others = [other for other, of in written.items() if not of.failure and other != node]
-        see = sees.get(node, Answer(failure="was not asked"))
-        blind = [other.name for other in others if other.id not in (see.value or ())]
+        others = [other for other, reply in written.items() if not reply.failure and other != node]
+        visible = sees.get(node, Answer(failure="was not asked"))
+        blind = [other.name for other in others if other.id not in (visible.value or ())]
         remedy = rights
         if answer.failure:
             fault = f"cannot write: {mask(answer.failure)}"
-        elif see.failure:
-            fault = f"cannot list: {mask(see.failure)}"
+        elif visible.failure:
+            fault = f"cannot list: {mask(visible.failure)}"
         elif blind:
             fault, remedy = f"does not see what {blind[0]} wrote", shared
         elif failure := removed[node].failure:
@@ -103,7 +103,7 @@ def judge_storage(
 
 
 def read_some(shards: Sequence[str], data: DataConfig) -> tuple[int, int, float]:
-    """Return the samples and bytes that this node reads of the shards, and the seconds that it takes."""
+    """Read samples on this node, up to the limits; return their number, their image bytes and the seconds taken."""
     started, samples, size = time.perf_counter(), 0, 0
     for shard in shards:
         for item in read_shard(shard, data):
@@ -124,12 +124,12 @@ def check_shards(nodes: NodeProbes, config: Config) -> list[CheckFinding]:
         return [
             CheckFinding("shards", "driver", "fail", str(error), "check data.shards, and the credentials")
         ]
-    chosen = [urls[at * (len(urls) - 1) // max(1, _SHARDS - 1)] for at in range(min(_SHARDS, len(urls)))]
+    chosen = [urls[i * (len(urls) - 1) // max(1, _SHARDS - 1)] for i in range(min(_SHARDS, len(urls)))]
     return judge_shards(len(urls), nodes.each(read_some, list(dict.fromkeys(chosen)), config.data))
 
 
 def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Say which node cannot read, finds nothing, or reads far slower than the fastest."""
+    """Return a finding for each node: whether it can read, finds samples, and is not far slower than the fastest."""
     findings = []
     rates = {node: a.value[0] / max(a.value[2], 1e-9) for node, a in answers.items() if not a.failure}
     fastest = max(rates.values(), default=0.0)
@@ -154,7 +154,7 @@ def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[Che
 
 
 def check_mlflow(config: Config, timeout_s: float) -> CheckFinding:
-    """Write a run into the tracking store and take it back, from the driver, which alone writes there."""
+    """Write a run to the tracking store and remove it, from the driver, because only the driver writes there."""
     pool = ThreadPoolExecutor(1)
     try:
         place = pool.submit(try_store, config).result(timeout_s)

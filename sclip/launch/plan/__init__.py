@@ -1,4 +1,4 @@
-"""What a run will do on this cluster, before it does: a sized config and the cluster's shape in, a plan to read out."""
+"""Plan a run before it starts: takes a sized config and the cluster's capacity, and returns a plan to show."""
 
 from sclip.launch.plan import price_table, rates
 from sclip.launch.plan.planning import Plan, make

@@ -1,8 +1,8 @@
-"""The plan of a run: which stage gets what, on which nodes, how fast and how long, for what price.
+"""The plan of a run: what each stage reserves on which nodes, how fast the run is, how long it takes, what it costs.
 
-readers -> encoders -> executors -> workers        the slowest of them is the rate of the run
+readers -> encoders -> executors -> workers        the slowest stage sets the rate of the run
 
-An executor is a process of Ray Data's that hands on the blocks of one stream; it reserves nothing.
+An executor is the Ray Data process that passes on the blocks of one stream; it reserves nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sclip.model.build import unpackable_reason
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the run and what it gets."""
+    """One stage of the run, with its resources and rate."""
 
     name: str
     what: str
@@ -34,11 +34,11 @@ class Stage:
     gpus: float
     """Maximum GPUs reserved by the whole stage."""
     on: tuple[str, ...]
-    """Node types that the whole stage lies on."""
+    """Node types that the stage runs on."""
     per_s: float | None
-    """Samples a second of the whole stage; None where nothing is known."""
+    """Samples per second of the whole stage; None if unknown."""
     source: str
-    """How the rate is known."""
+    """Where the rate comes from, in words."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ class Plan:
     """What a run will do."""
 
     config: Config
-    """With workers, GPUs and streams as the cluster has them."""
+    """The run's config, with workers, GPUs and streams chosen for the cluster."""
     encoders: tuple[int, int]
-    """Fewest and most encoder actors."""
+    """Minimum and maximum number of encoder actors."""
     stages: tuple[Stage, ...]
     nodes: tuple[NodeCount, ...]
     samples: int
-    """Of all epochs."""
+    """Number of samples of all epochs together."""
     prices: Prices | None
     notes: tuple[str, ...]
-    """Further remarks, a line each."""
+    """Further remarks, one line each."""
 
     @property
     def limit(self) -> Stage | None:
-        """The slowest of the stages whose rate is known; None where none is."""
+        """The slowest stage among those with a known rate; None if no rate is known."""
         return _slowest(self.stages)
 
     @property
@@ -80,22 +80,22 @@ class Plan:
 
     @property
     def per_s(self) -> float | None:
-        """Expected samples a second."""
+        """Expected samples per second."""
         return self.limit.per_s if self.limit else None
 
     @property
     def hours(self) -> float | None:
-        """Expected hours of training at that rate; without the start, checkpoints and evaluation."""
+        """Expected hours of training at that rate, without start, checkpoints and evaluation."""
         return self.samples / self.per_s / 3600 if self.per_s else None
 
     @property
     def cost(self) -> float | None:
-        """What those nodes cost over the expected hours; None where either is not known."""
+        """Cost of the nodes over the expected hours; None if price or hours are unknown."""
         return None if self.hourly is None or self.hours is None else self.hourly * self.hours
 
     @property
     def hourly(self) -> float | None:
-        """What the nodes cost in an hour, at their most."""
+        """Cost per hour of the maximum number of nodes; None without prices."""
         return (
             self.prices.hourly({nodes.kind.name: nodes.most for nodes in self.nodes}) if self.prices else None
         )
@@ -105,21 +105,21 @@ def make(
     config: Config, capacity: Capacity, shards: int, samples: int, known: Rates, prices: Prices | None,
     annotated: bool = False,
 ) -> Plan:  # fmt: skip
-    """Return the plan of a sized config on a cluster. Raises ConfigError where they do not fit together.
+    """Return the plan of a sized config on a cluster. Raises ConfigError if the run does not fit on the cluster.
 
     Args:
-        config: as `sclip.launch.capacity.sized` returns it.
-        capacity: of the cluster.
+        config: the config that `sclip.launch.capacity.sized` returned.
+        capacity: capacity of the cluster.
         shards: number of all shards.
-        samples: of all epochs together.
+        samples: number of samples of all epochs together.
         known: rates that the user gave.
-        prices: of the node types, where there is a table.
+        prices: prices of the node types, if there is a table.
         annotated: whether graphs and negatives are read from the shards.
     """
     rates = find(config, capacity, known, annotated)
     config = with_streams(config, capacity, rates, shards)
     encoders = encoder_bounds(config, capacity)
-    # Elastic workers are asked for all of them, too, and begin with those that there is room for.
+    # An elastic run also requests all its workers, and begins with those that there is room for.
     fewest, most = (
         place_bundles(demands(config, config.train.num_workers, count), capacity.nodes) for count in encoders
     )
@@ -145,7 +145,7 @@ def _stages(
     for name in ("workers", "encoders"):
         count[name] -= placement.unplaced.get(name, 0)
     count["readers"] = count["executors"] = streams = max(1, count["workers"]) * streams_of_worker(config)
-    count["encoders"] = max(1, count["encoders"] // streams) * streams  # as many for each stream
+    count["encoders"] = max(1, count["encoders"] // streams) * streams  # the same number for each stream
     actors = f"{_range(encoders[0], count['encoders'])} actor{'s' if count['encoders'] > 1 else ''}"
     workers = f"{_range(fewest_workers(config), count['workers'])} on {'GPU' if train.use_gpu else 'CPU'}s"
     descriptions = {
@@ -166,7 +166,7 @@ def _stages(
 
 
 def _remedies(config: Config, stages: Iterable[Stage]) -> list[str]:
-    """Return a line that names the keys to raise, where the limit is a stage that the config holds back."""
+    """Return a line that names the keys to raise, if the config limits the slowest stage."""
     limit = _slowest(stages)
     name = limit.name if limit else ""
     if name == "executors":

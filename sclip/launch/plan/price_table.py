@@ -1,8 +1,8 @@
-"""The table of what a node of each type costs in an hour, read from a file.
+"""Read the table of hourly prices per node type from a file.
 
-currency: USD                            may be left out
-gpu-workers: 12.29                       price of one node of the type in an hour
-cpu-workers: {price: 0.26, spot: true}   by the names of the cluster's node types
+currency: USD                            optional
+gpu-workers: 12.29                       price of one node of this type per hour
+cpu-workers: {price: 0.26, spot: true}   the keys are the names of the cluster's node types
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sclip.config.loader import read_yaml
 
 @dataclass(frozen=True)
 class Price:
-    """Price of one node in an hour."""
+    """Price of one node per hour."""
 
     price: float
     spot: bool = False
@@ -33,7 +33,7 @@ class Prices:
     currency: str = ""
 
     def hourly(self, nodes: Mapping[str, int]) -> float:
-        """Return what so many nodes of each type cost in an hour, those without a price nothing."""
+        """Return the cost per hour of these numbers of nodes; types without a price count as 0."""
         return sum(count * self.of[name].price for name, count in nodes.items() if name in self.of)
 
     def missing(self, nodes: Mapping[str, int]) -> list[str]:
@@ -42,7 +42,7 @@ class Prices:
 
 
 def read(path: Path) -> Prices:
-    """Return the table of a YAML or JSON file. Raises ConfigError naming the file and the entry."""
+    """Return the table in a YAML or JSON file. Raises ConfigError, which names the file and the wrong entry."""
     tree = read_yaml(path)
     currency = tree.pop("currency", "")
     return Prices({str(name): _price(path, name, value) for name, value in tree.items()}, str(currency))

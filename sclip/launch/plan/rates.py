@@ -1,9 +1,9 @@
-"""Rates of one worker, encoder, reader and executor: given by the user, measured by an earlier run, or by a rule.
+"""Rates of one worker, encoder, reader and executor: given by the user, measured by an earlier run, or from a rule.
 
-An earlier run is one of the same model and work in `run.storage`; its journal says how fast it was. Without one, a GPU
-is taken to reach `UTILISATION` of its peak on the operations that a step needs (`sclip.train.flops`), and an encoder to
-be one core on photographs of 640 x 480. Nothing is guessed of workers on CPUs or on GPUs whose peak is not known. An
-executor is the process in which Ray Data hands on the blocks of one stream; its rate follows from a rule alone.
+An earlier run of the same model and work in `run.storage` gives its measured rates through its journal. Without one, a
+GPU is assumed to reach `UTILISATION` of its peak on the operations of a step (`sclip.train.flops`), and an encoder to
+have one core and photographs of 640 x 480. CPU workers, and GPUs of unknown peak, get no assumed rate. An executor is
+the process in which Ray Data passes on the blocks of one stream; its rate always comes from a rule.
 """
 
 from __future__ import annotations
@@ -29,46 +29,46 @@ from sclip.tracking.journal import history
 from sclip.train.flops import StepFlops, peak_flops
 
 UTILISATION = 0.2
-"""Share of a GPU's dense peak. Published for towers of this size: 0.18 to 0.21 (LAION's CLAP on GH200, plain DDP), 0.38
-for ViT-g/14 (NVIDIA NeMo on A100); small shares of a batch are nearer to the first."""
+"""Share of a GPU's dense peak. Published for towers of this size: 0.18 to 0.21 (LAION's CLAP on GH200, plain DDP); for
+ViT-g/14 0.38 (NVIDIA NeMo on A100). If a worker's share of the batch is small, the first values are closer."""
 
 SECONDS = {"parse": 1.13e-3, "draw": 0.33e-3, "decode": 2.72e-3, "tokenise": 0.10e-3}
-"""Seconds of one core of a busy server (EPYC, 2 shared cores) per COCO sample: a photograph of 640 x 480, a caption."""
+"""Core seconds per COCO sample (a 640 x 480 photograph and a caption), on a busy server (EPYC, 2 shared cores)."""
 READ_S = 0.40e-3
-"""Seconds of a reader's core per sample of three members on a local disk; half of it reads the tar's headers."""
+"""Core seconds of a reader per sample of three members on a local disk; tar headers take half of this time."""
 REMOTE_BYTES_PER_S = 85e6
-"""Bytes a second of one stream from an object store, as AWS documents for S3."""
+"""Bytes per second of one stream from an object store, as AWS documents for S3."""
 SAMPLE_BYTES, PIXELS, TOKENS = 162e3, 640 * 480, 13
-"""Bytes of a sample, pixels of a picture and tokens of a caption, on average in COCO."""
+"""COCO's averages: bytes of a sample, pixels of an image, tokens of a caption."""
 
 BLOCKS_PER_S = 100
-"""Blocks that one executor passes on in a second: each takes 6 to 8 ms of its process, whatever its rows. On two cores
-that also ran everything else it passed 31 to 43."""
+"""Blocks that one executor passes on per second. A block takes 6 to 8 ms of its process, whatever its number of rows.
+On two cores that also ran everything else, an executor passed on 31 to 43."""
 
 STAGES = ("worker", "encoder", "reader")
 _WORK = re.compile(
     r"(model|loss|scenes)\.|train\.(batch_size|micro_batch|precision|use_gpu|activation_checkpointing|compile|pack_text"
     r"|worker_threads)$|data\.(annotations|crop_scale|spacy_model|actor_cpus)$"
 )
-"""Keys that the rates depend on."""
+"""Config keys that the rates depend on."""
 _LATEST = 50
-"""Runs that are looked at: a sweep leaves thousands."""
+"""Maximum number of runs that are searched, newest first: a sweep leaves thousands."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Samples that one of them does in a second, and how that is known."""
+    """Samples per second of one process of a stage, and the source of this figure in words."""
 
     per_s: float
     source: str
 
 
 Rates = Mapping[str, Rate]
-"""By STAGES and "executor", those that are known."""
+"""Known rates, by the names in STAGES and "executor"."""
 
 
 def given(text: str) -> dict[str, Rate]:
-    """Return the rates of `worker=900,encoder=120`. Raises ConfigError."""
+    """Parse rates such as `worker=900,encoder=120`. Raises ConfigError."""
     rates = {}
     for part in filter(None, re.split(r"[,\s]+", text)):
         stage, _, value = part.partition("=")
@@ -85,12 +85,12 @@ def given(text: str) -> dict[str, Rate]:
 
 
 def find(config: Config, capacity: Capacity, known: Rates, annotated: bool) -> dict[str, Rate]:
-    """Return the best that is known of each stage, `known` before all else.
+    """Return the best known rate of each stage: the user's, else a measured one, else one from a rule.
 
     Args:
-        config: of the run, sized.
-        capacity: of the cluster.
-        known: as the user gave them.
+        config: sized config of the run.
+        capacity: capacity of the cluster.
+        known: rates that the user gave.
         annotated: whether graphs and negatives are read from the shards.
     """
     rates = _rules(config, annotated) | _measured(config) | dict(known)
@@ -106,7 +106,7 @@ def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
         "decode": SECONDS["decode"] * pixels / PIXELS
     }
     known = {"parse", "draw"} if annotated or not config.reads_graphs else set()
-    if config.loss.positives:  # they are parsed in the run, whatever the shards hold
+    if config.loss.positives:  # the run parses for positives, whatever the shards hold
         known.discard("parse")
     work = sum(s for stage, s in seconds.items() if stage not in known)
     core = min(1.0, config.data.actor_cpus)
@@ -123,8 +123,8 @@ def block_samples(config: Config) -> int:
 
 
 def _gpu(config: Config, capacity: Capacity) -> Rate | None:
-    on = place_bundles(demands(config, config.train.num_workers, 0), capacity.nodes).by_stage["workers"]
-    accelerators = {node.accelerator for node in capacity.nodes if node.name in on and node.accelerator}
+    types = place_bundles(demands(config, config.train.num_workers, 0), capacity.nodes).by_stage["workers"]
+    accelerators = {node.accelerator for node in capacity.nodes if node.name in types and node.accelerator}
     peaks = {name: peak_flops(name, config.train.precision) for name in accelerators}
     slowest = min(peaks, key=lambda name: peaks[name] or 0.0, default="")
     peak = peaks.get(slowest)
@@ -134,17 +134,17 @@ def _gpu(config: Config, capacity: Capacity) -> Rate | None:
 
 
 def _caption_tokens(config: Config) -> int:
-    """Return the tokens of a caption: COCO's, or where `model.context_length` asks for more than usual, all of them."""
+    """Return the tokens of a caption: COCO's average, or the whole context if `model.context_length` was raised."""
     length, own = context_length(config.model), context_length(ModelConfig(name=config.model.name))
     return length if length > own else min(TOKENS, length)
 
 
 def _flops(config: Config) -> float:
-    """Return the operations of one sample in a step, with captions of `_caption_tokens`, two triples and a negative.
+    """Return a step's operations per sample, for captions of `_caption_tokens` with two triples and a negative.
 
-    A unit is half as long, and has a triple; one caption of three has another wording.
+    It assumes that a unit is half as long and has one triple, and that one caption in three has a positive.
     """
-    with torch.device("meta"):  # sizes alone
+    with torch.device("meta"):  # only sizes are needed
         model = build_model(config.model, load_weights=False)
     rows = max(1, config.train.batch_size // max(1, config.train.num_workers))
     length, tokens = context_length(config.model), _caption_tokens(config)
@@ -172,19 +172,19 @@ def _flops(config: Config) -> float:
 
 
 def _measured(config: Config) -> dict[str, Rate]:
-    """Return what the latest run of the same work in this storage reached."""
+    """Return the rates of the latest run of the same work in this storage."""
     storage = storage_path(config.run.storage)
     folder = storage / "runs"
-    asked = _work(to_tree(config), storage)
-    begun: list[StoragePath] = list(folder.glob("*/config.json"))
-    runs = sorted(begun, key=lambda path: path.stat().st_mtime, reverse=True)
+    work = _work(to_tree(config), storage)
+    config_paths: list[StoragePath] = list(folder.glob("*/config.json"))
+    runs = sorted(config_paths, key=lambda path: path.stat().st_mtime, reverse=True)
     for path in runs[:_LATEST]:
         try:
             tree = json.loads(path.read_text())
-            if _work(tree, storage) != asked:
+            if _work(tree, storage) != work:
                 continue
             rates = _of_curves(history(path.parent), int(tree["train"]["num_workers"]))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # of another version, or cut
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # another version's, or cut
             continue
         if rates:
             return {stage: Rate(rate, f"as {path.parent.name} measured") for stage, rate in rates.items()}
@@ -193,13 +193,13 @@ def _measured(config: Config) -> dict[str, Rate]:
 
 def _work(tree: dict[str, Any], storage: StoragePath) -> dict[str, Any]:
     keys = {key: value for key, value in flatten(tree).items() if _WORK.match(key)}
-    own = str(storage / "scenes")  # masked, as in a record
+    own = str(storage / "scenes")  # `str` masks credentials, as the recorded config does
     keys["data.shards"] = [shard for shard in tree["data"]["shards"] if not shard.startswith(own)]
     return keys
 
 
 def _of_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> dict[str, float]:
-    """Return the rates of one of each stage, from the later half of the curves: at the start everything waits."""
+    """Return the rate of one process per stage, from the later half of the curves: at first everything waits."""
 
     def typical(name: str) -> float:
         values = [value for _, value in curves.get(name, [])]

@@ -1,4 +1,4 @@
-"""A plan in, its table and a few lines out."""
+"""Print a plan: its table, and a few lines below it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def show(plan: Plan, console: Console) -> None:
 
 
 def lines(plan: Plan) -> list[str]:
-    """Return what stands below the table."""
+    """Return the lines below the table."""
     texts = []
     if plan.nodes:
         texts.append("nodes: " + ", ".join(map(_nodes, plan.nodes)))
@@ -51,11 +51,11 @@ def lines(plan: Plan) -> list[str]:
 
 
 def _nodes(nodes: NodeCount) -> str:
-    asked, more = nodes.start - nodes.kind.alive, nodes.most - max(nodes.start, nodes.kind.alive)
+    requested, more = nodes.start - nodes.kind.alive, nodes.most - max(nodes.start, nodes.kind.alive)
     if nodes.most <= nodes.kind.alive:
         return f"{nodes.kind.alive} x {nodes.kind.name}"
     parts = [f"{nodes.kind.alive} there"] if nodes.kind.alive else []
-    parts += [f"{asked} asked for"] if asked > 0 else []
+    parts += [f"{requested} asked for"] if requested > 0 else []
     parts += [f"{more} more for encoders"] if more > 0 else []
     return f"{nodes.kind.name}: {' + '.join(parts)}"
 

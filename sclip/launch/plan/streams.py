@@ -1,4 +1,4 @@
-"""Choose the number of streams of each worker, where the config leaves it to the cluster.
+"""Choose the number of streams of each worker, if the config leaves it open.
 
 sized config, Capacity, rates -> the config with `data.readers`
 """
@@ -15,23 +15,23 @@ from sclip.launch.plan.rates import Rates
 
 
 def with_streams(config: Config, capacity: Capacity, rates: Rates, shards: int = sys.maxsize) -> Config:
-    """Return a sized config with `data.readers`; what the config says stays.
+    """Return a sized config with `data.readers` chosen, unless it is set.
 
-    A worker gets the fewest streams that bring its GPU the most samples a second. A stream needs a reader, an encoder
-    and a track of shards for itself. It is one on CPUs, on GPUs of unknown rate, and where there is room for no more.
+    A worker gets the fewest streams that bring its GPU the most samples per second. Each stream needs its own reader,
+    encoder and track of shards. A worker gets one stream if it has no GPU, or no known rate, or no room for more.
 
     Args:
-        config: as `sclip.launch.capacity.sized` returns it.
-        capacity: of the cluster.
-        rates: what is known of the stages.
-        shards: number of all shards, where they are counted.
+        config: the config that `sclip.launch.capacity.sized` returned.
+        capacity: capacity of the cluster.
+        rates: known rates of the stages.
+        shards: number of all shards, if they are counted.
     """
     if config.data.readers:
         return config
     if not config.train.use_gpu or "worker" not in rates:
         return _with(config, 1)
     worker, reader, encoder = (rates[stage].per_s for stage in ("worker", "reader", "encoder"))
-    # Elastic workers may be more than there are GPUs.
+    # An elastic run may request more workers than there are GPUs.
     workers = min(config.train.num_workers, max(1, gpus_for_workers(config, capacity)))
 
     def per_s(streams: int) -> float:
