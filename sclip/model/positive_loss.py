@@ -20,9 +20,9 @@ def positive_loss(
     """Return this rank's share of the two hinges on wordings, and global values to log.
 
     The first is the mean of max(0, s(I, w) - positive_margin - s(I, w+)) over all ranks' rows with a wording w+. The
-    second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over these rows' negatives. The ranks' shares add up.
+    second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over their negatives. The ranks' shares add up.
     `features` has image_features, text_features [B, D], positive_features [B, 1, D] and, with negatives,
-    negative_features [B, M, D]. `batch` has valid and has_positive [B]. has_negative [B, M] is True in valid rows only.
+    negative_features [B, M, D]. `batch` has valid and has_positive [B]. has_negative [B, M]: only in valid rows.
 
     Logged, detached: loss_positives, share_with_positive (of the valid rows), positive_gap (mean s(I, w) - s(I, w+))
     and positive_won (share of these rows' negatives that score below the wording).

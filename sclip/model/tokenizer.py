@@ -82,7 +82,7 @@ class Tokenizer:
         return self._triples
 
     def read_end(self, caption: str) -> int:
-        """Return how many characters of a clean caption the text tower reads: up to the end of the last fitting word."""
+        """Return how many characters of a clean caption the text tower reads, up to the end of a whole word."""
         if self._hub:
             return self._hub.read_end(caption, self.context_length)
         room = self.context_length - 2
