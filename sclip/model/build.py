@@ -207,12 +207,12 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
         "unknown to the model": sorted(state.keys() - own.keys()),
         "of another shape": shapes,
     }
-    unfit = [f"{len(names)} {kind} ({'; '.join(names[:3])})" for kind, names in differences.items() if names]
-    if unfit:
+    errors = [f"{len(names)} {kind} ({'; '.join(names[:3])})" for kind, names in differences.items() if names]
+    if errors:
         origin = f" (it is of {weights.architecture})" if weights.architecture else ""
         raise ModelError(
             f"{weights.source}{origin} does not fit model.name={model.config.name!r} with "
-            f"model.kee={model.config.kee}: tensors {', '.join(unfit)}"
+            f"model.kee={model.config.kee}: tensors {', '.join(errors)}"
         )
     return state, notes
 

@@ -116,10 +116,10 @@ def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, av
     # amax, not max: candidates with equal scores share the gradient, so the order of ranks does not matter.
     hardest_text = (image @ all_text.T).masked_fill(masked, -torch.inf).amax(1)
     if averaged:
-        against = of_text.masked_fill(excluded, 0.0).sum(1) / (~excluded).sum(1)
+        image_score = of_text.masked_fill(excluded, 0.0).sum(1) / (~excluded).sum(1)
     else:
-        against = of_text.masked_fill(masked, -torch.inf).amax(1)
-    both = (margin - own + hardest_text).clamp(min=0.0) + (margin - own + against).clamp(min=0.0)
+        image_score = of_text.masked_fill(masked, -torch.inf).amax(1)
+    both = (margin - own + hardest_text).clamp(min=0.0) + (margin - own + image_score).clamp(min=0.0)
     return torch.where(masked.all(1), 0.0, both)
 
 

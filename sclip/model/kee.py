@@ -29,9 +29,7 @@ def phrase_means(phrases: Tensor, table: Tensor) -> Tensor:
     # Padding gets weight 0, because no id is free to be a padding id in every tokenizer.
     weights = (bags != PADDING).to(table.dtype)
     bags = bags.clamp(min=0)
-    if (
-        torch.compiler.is_exporting()
-    ):  # ONNX has no embedding_bag: its exporter would write a loop over phrases
+    if torch.compiler.is_exporting():  # ONNX would turn embedding_bag into a loop over phrases
         sums = (F.embedding(bags, table) * weights.unsqueeze(-1)).sum(1)
     else:
         sums = F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights)

@@ -21,14 +21,14 @@ def fitted(positions: Tensor, length: int) -> Tensor:
 
     Raises ValueError if embeddings to stretch have fewer than two positions from `KEPT` on.
     """
-    held = len(positions)
-    if length <= held:
+    rows = len(positions)
+    if length <= rows:
         return positions[:length].clone()
-    if held < KEPT + 2:
-        raise ValueError(f"{held} positions, of which the first {KEPT} are kept: too few to stretch the rest")
+    if rows < KEPT + 2:
+        raise ValueError(f"{rows} positions, of which the first {KEPT} are kept: too few to stretch the rest")
     old = positions.double()
     places = torch.arange(length - KEPT, dtype=torch.float64, device=old.device)
-    at = KEPT + places * (held - KEPT) / (length - KEPT)
-    left = at.long().clamp(max=held - 2)
+    at = KEPT + places * (rows - KEPT) / (length - KEPT)
+    left = at.long().clamp(max=rows - 2)
     behind = torch.lerp(old[left], old[left + 1], (at - left)[:, None])
     return torch.cat([old[:KEPT], behind]).to(positions.dtype)

@@ -98,9 +98,8 @@ class Tokenizer:
             return len(caption)
         if len(text) == len(caption):
             return end
-        return sum(
-            total <= end for total in accumulate(len(c.lower()) for c in caption)
-        )  # lower() makes "\u0130" two
+        # Map back to the caption: lower() makes two characters of "\u0130".
+        return sum(total <= end for total in accumulate(len(c.lower()) for c in caption))
 
     def text(self, captions: Sequence[str]) -> npt.NDArray[np.int32]:
         """Return the ids [N, L] of the captions, cut at L with the end token kept, padded with 0 or a hub's padding."""

@@ -152,9 +152,7 @@ def curves(
         return None
     values = [value for _, value in finite]
     near = max(values) - min(values)
-    is_near = (
-        min(values) - near <= chance <= max(values) + near
-    )  # a far chance level would flatten the curves
+    is_near = min(values) - near <= chance <= max(values) + near  # a far one would flatten the curves
     values += [chance] if is_near else []
     steps = min(step for step, _ in finite), max(step for step, _ in finite)
     x_ticks, y_ticks = _ticks(*steps) if steps[0] < steps[1] else [steps[0]], _ticks(*_span(values))

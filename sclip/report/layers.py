@@ -72,14 +72,14 @@ def layers_of(widths: Sequence[float], edges: Sequence[Edge]) -> list[int]:
         index = min(k for k in left if not any(e.lower == k and e.upper in left for e in edges))
         left.remove(index)
         incoming = [edge for edge in edges if edge.lower == index]
-        own = [label.width for label in dict.fromkeys(edge.label for edge in incoming)]
+        label_widths = [label.width for label in dict.fromkeys(edge.label for edge in incoming)]
         layer = max((layers[edge.upper] + 1 for edge in incoming), default=0)
         while boxes.get(layer) and (
             row_width([*boxes[layer], widths[index]]) > WIDTH
-            or row_width([*labels.get(layer, []), *own]) > WIDTH
+            or row_width([*labels.get(layer, []), *label_widths]) > WIDTH
         ):
             layer += 1
         layers[index] = layer
         boxes.setdefault(layer, []).append(widths[index])
-        labels.setdefault(layer, []).extend(own)
+        labels.setdefault(layer, []).extend(label_widths)
     return layers

@@ -94,7 +94,7 @@ def _plain(text: str) -> str:
 
 
 def _html(table: ScoreTable, name: str) -> str:
-    heads = [(benchmark, len(list(of))) for benchmark, of in groupby(table.columns, lambda column: column[0])]
+    heads = [(title, len(list(group))) for title, group in groupby(table.columns, lambda column: column[0])]
     return render(
         "score_table.html",
         title=f"Scores: {visible(name)}",

@@ -58,10 +58,10 @@ def sides(models: Sequence[Sequence[Group]]) -> FoldedSides:
     names = dict.fromkeys(name for groups in by_name for name in groups)
     matched = [[groups.get(name) for groups in by_name] for name in names]
     matched.sort(key=lambda groups: -_stands_out([group for group in groups if group]))
-    every = [_side(groups) for groups in matched]
-    counted = [side for side in every if side.counted]
+    all_sides = [_side(groups) for groups in matched]
+    counted = [side for side in all_sides if side.counted]
     most = max(4, OPEN_BARS // len(models))
-    return FoldedSides(counted[:most], counted[most:], [side for side in every if not side.counted])
+    return FoldedSides(counted[:most], counted[most:], [side for side in all_sides if not side.counted])
 
 
 def _stands_out(groups: Sequence[Group]) -> float:

@@ -38,9 +38,8 @@ class _Terminal:
 
     def __init__(self, find: Find | None) -> None:
         self._find = find
-        if isinstance(
-            sys.stdout, io.TextIOWrapper
-        ):  # if it is not UTF-8, replace characters that it lacks instead of failing
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Without UTF-8, replace characters that the encoding lacks instead of failing.
             sys.stdout.reconfigure(errors="replace")
         self._console = console()
 

@@ -1,4 +1,4 @@
-"""Estimate the width of a text without a browser, from the advance widths of Helvetica. Other sans-serif fonts are close.
+"""Estimate a text's width without a browser, from the advance widths of Helvetica. Other sans-serif fonts are close.
 
 A label is drawn with `textLength`, so the browser squeezes or stretches another font a little, and the label fits.
 """

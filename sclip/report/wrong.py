@@ -145,18 +145,16 @@ def _shared(graph: SceneGraph, other: SceneGraph) -> SceneGraph:
     Indices of two parsed graphs do not match as those of a caption and its negative do, so triples are compared.
     """
     names, triples = {obj.name for obj in other.objects}, set(other.triples())
-    object_names = [obj.name for obj in graph.objects]
+    own = [obj.name for obj in graph.objects]
     return SceneGraph(
         graph.caption,
         tuple(obj if obj.name in names else replace(obj, name="") for obj in graph.objects),
         tuple(
-            a if (a.attribute, "is", object_names[a.object]) in triples else replace(a, attribute="")
+            a if (a.attribute, "is", own[a.object]) in triples else replace(a, attribute="")
             for a in graph.attributes
         ),
         tuple(
-            r
-            if (object_names[r.subject], r.predicate, object_names[r.object]) in triples
-            else replace(r, predicate="")
+            r if (own[r.subject], r.predicate, own[r.object]) in triples else replace(r, predicate="")
             for r in graph.relations
         ),
     )
