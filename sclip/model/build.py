@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
-"""Scalar parameters: our name to the name in open_clip's CLIP."""
+"""Names of scalar parameters: our name, and the name in open_clip's CLIP."""
 
 _KEE_WORDS = "kee.token_embedding.weight"
 _DECODER = CLIP_PREFIX + "text_decoder."
@@ -58,7 +58,7 @@ _OPTIONAL = {
     "image_mean": "",
     "image_inverse_std": "",
 }
-"""Name prefixes that a source of weights may lack: the model keeps its own values, and the user reads the note."""
+"""Name prefixes that a source of weights may lack, with a note for the user. The model then keeps its own values."""
 
 
 def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP:
@@ -74,8 +74,8 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP
 def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCLIP:
     """Return the model on the meta device; raise `ModelError` if it cannot be trained. Takes about a second.
 
-    Besides what `check_model` rejects: a tokenizer that cannot be loaded, a tower without layers that `model.lora` can
-    update, and BatchNorm without starting weights. `has_start`: the run loads weights from elsewhere.
+    Errors are those of `check_model`, a tokenizer that cannot be loaded, a tower without layers that `model.lora` can
+    update, and BatchNorm without starting weights. `has_start`: the run takes its starting weights from elsewhere.
     """
     check_model(config)
     Tokenizer(config)
@@ -218,7 +218,7 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
 
 
 def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
-    """Return the tensors under the names of the model's state dict, which differ for scalars and text tower."""
+    """Return the tensors under the names of the model's state dict; sources name scalars and text tower differently."""
     of_clip = {
         n.removeprefix(CLIP_PREFIX): t for n, t in weights.tensors.items() if n.startswith(CLIP_PREFIX)
     }

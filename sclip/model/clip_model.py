@@ -1,4 +1,4 @@
-"""Write the CLIP part as a folder for Hugging Face's `CLIPModel`, by renaming tensors and without transformers.
+"""Write the CLIP part as a folder for Hugging Face's `CLIPModel`. Tensors are renamed; transformers is not needed.
 
 A model goes in; config.json, model.safetensors and the processor's files come out. `check_clip_model` loads them
 with transformers and compares features. A tower that `CLIPModel` would compute differently raises a `ModelError`.

@@ -84,7 +84,7 @@ def contrastive_rows(
 def _info_nce(
     image: Tensor, text: Tensor, scale: Tensor, rows: GlobalRows, negative: Tensor | None
 ) -> Tensor:
-    """Return the mean cross entropy of both directions; with negatives, NegCLIP's (Yuksekgonul et al. 2023).
+    """Return the mean cross entropy of both directions; with negatives, as in NegCLIP (Yuksekgonul et al. 2023).
 
     In NegCLIP, an image chooses among the captions and negatives of all ranks, including its own negatives.
     """
@@ -106,8 +106,8 @@ def _cross_entropy(logits: Tensor, target: Tensor, excluded: Tensor) -> Tensor:
 def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, averaged: bool) -> Tensor:
     """Return the sum over both directions of max(0, margin - s(own pair) + s(hardest candidate)).
 
-    With `averaged`, as at the start of the released code's training, each caption is compared with the mean over
-    its candidate images, its own included, instead of the hardest; images are not. 0 for rows without candidates.
+    With `averaged`, as at the start of the released code's training, each caption is compared with the mean over its
+    candidate images, its own included. Images are still compared with the hardest caption. 0 without candidates.
     """
     all_image, all_text = gather_with_gradient(torch.cat([image, text], dim=1)).chunk(2, dim=1)
     own, excluded = (image * text).sum(1), rows.excluded()
@@ -124,7 +124,7 @@ def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, av
 
 
 def _sigmoid(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: GlobalRows) -> Tensor:
-    """Return per image the sum over all texts of -log sigmoid(±(scale * s + bias)); + for its own text, else -."""
+    """Return per image the sum over all texts of -log sigmoid(±(scale * s + bias)), with + for its own text."""
     total = torch.zeros_like(image[:, 0])
     for rank, texts in ring_with_gradient(text):
         block = (image, texts, scale, bias, rows, rank)

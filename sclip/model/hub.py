@@ -33,7 +33,7 @@ def source(name: str, hub_folder: str) -> str:
 
 
 def below(folder: Path, name: str) -> Path:
-    """Return the folder below `folder` with the files of a hub name, which may be an absolute path itself."""
+    """Return the folder below `folder` with the files of a hub name. The name may be an absolute path."""
     return folder / name.strip("/")
 
 

@@ -1,6 +1,6 @@
 """Tokenize captions and phrases with a hub's tokenizer: SigLIP's, XLM-V's, or a Hugging Face text tower's.
 
-Texts go in; the ids of open_clip's `HFTokenizer` come out. `sclip.model.tokenizer` builds the model's arrays of them.
+Texts go in; the ids of open_clip's `HFTokenizer` come out. `sclip.model.tokenizer` builds arrays from them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compute the loss over the global batch: contrastive, hinge on the negatives, distillation and more (method, 4, 9-11).
+"""Compute the loss over the global batch: contrastive term, hinges and distillation (method, sections 4 and 9 to 11).
 
 Each rank's features go in; its share of the loss and the global values to log come out.
 
@@ -43,9 +43,9 @@ def structure_loss(
     `features` are those that `StructureCLIP` returns. `batch` needs valid bool [B] (False: padding, never counted),
     image_digest int64 [B] (equal digests: same image), has_negative bool [B, M] and, with the KEE, triples
     [B, K, 3, T] and negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the trained
-    share of the run's samples; 1 is past every warm-up. Without any valid row, or any negative, the loss term and its
-    gradient are 0. `teacher` holds the frozen model's features of the same rows, without gradient; None disables
-    distillation.
+    share of the run's samples; 1 is past every warm-up. If no row is valid, or no row has a negative, the respective
+    term and its gradient are 0. `teacher` holds the frozen model's features of the same rows, without gradient; None
+    disables distillation.
 
     Logged, detached scalars: loss, loss_contrastive, samples (valid rows), share_with_triples; for negatives
     loss_hinge, share_with_negative, hinge_active (share with a hinge above 0), negative_gap (mean s(I, w) - s(I, w-))

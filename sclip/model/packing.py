@@ -36,12 +36,12 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
 
     Captions: packed_text int32 [parts * R, C] holds their tokens side by side, packed_caption the number of each
     token's caption (0: padding), packed_position the token's position in it. text_end int64 [B] and negative_end
-    [B, M] are the index of a caption's last token in [R * C]; -1 for an absent negative (only zeros), not computed.
+    [B, M] hold the index of each text's last token in [R * C]; -1 for an absent one (only zeros), which is skipped.
 
     Triples: triples [B, K, 3, T] and negative_triples [B, M, K, 3, T] stay, for metrics. packed_triples
-    [parts * S, P, 3, T] holds them side by side, packed_owner [parts * S, P] the number of each triple's caption (0:
-    none); triple_slot [B, K] and negative_slot [B, M, K] are their indices in [S * P], -1 for none. Triples of
-    negatives are packed only if `on_negatives`. Other texts get the same columns: unit_end, unit_slot.
+    [parts * S, P, 3, T] holds them side by side, packed_owner [parts * S, P] the caption number of each (0: none).
+    triple_slot [B, K] and negative_slot [B, M, K] hold their indices in [S * P] (-1: none). Triples of negatives are
+    packed only if `on_negatives`. Other texts get columns of the same kind: unit_end, unit_slot.
 
     If captions are so long that packing saves nothing, the columns are returned unchanged. Each of `parts` equal
     parts of the batch is packed separately, so that every column can be split into `parts`.

@@ -12,12 +12,12 @@ KEPT = 20
 
 
 def fitted(positions: Tensor, length: int) -> Tensor:
-    """Return position embeddings [length, W] from [L, W]: the first ones of a longer L, or a shorter L stretched.
+    """Return position embeddings [length, W] from [L, W]: a longer context is cut, a shorter one is stretched.
 
     Stretching follows Long-CLIP (Zhang et al., "Long-CLIP: Unlocking the long-text capability of CLIP", ECCV 2024;
     github.com/beichenzbc/Long-CLIP, `load_from_clip` in model/longclip.py). Positions below `KEPT` keep their
     embedding. A later position p is interpolated linearly at KEPT + (p - KEPT) / r, r = (length - KEPT) / (L - KEPT);
-    beyond the last embedding, the line through the last two is extended. At r = 4, 77 positions become 248, as theirs.
+    beyond the last embedding, the line through the last two is extended. At r = 4, 77 positions become 248, as there.
 
     Raises ValueError if embeddings to stretch have fewer than two positions from `KEPT` on.
     """

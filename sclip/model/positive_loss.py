@@ -1,4 +1,4 @@
-"""Compute the hinges on another wording of the caption (method, 9): it scores near the caption, above its negatives."""
+"""Compute the hinges that keep another wording near its caption and above the negatives (method, 9)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def positive_loss(
     The first is the mean of max(0, s(I, w) - positive_margin - s(I, w+)) over all ranks' rows with a wording w+. The
     second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over their negatives. The ranks' shares add up.
     `features` has image_features, text_features [B, D], positive_features [B, 1, D] and, with negatives,
-    negative_features [B, M, D]. `batch` has valid and has_positive [B]. has_negative [B, M]: only in valid rows.
+    negative_features [B, M, D]. `batch` has valid and has_positive [B]. has_negative [B, M] excludes padding rows.
 
     Logged, detached: loss_positives, share_with_positive (of the valid rows), positive_gap (mean s(I, w) - s(I, w+))
     and positive_won (share of these rows' negatives that score below the wording).

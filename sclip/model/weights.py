@@ -55,7 +55,7 @@ _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Name parts that torch.compile, FSDP1 and activation checkpointing insert for a wrapped module, at any depth."""
 
 _DDP = "module."
-"""Prefix that DistributedDataParallel adds to all names. A part of a model may have this name, too."""
+"""Prefix that DistributedDataParallel adds. It is removed only if all names have it: a submodule may have this name."""
 
 _SCALAR = np.float64().__reduce__()[0]
 _NUMBERS: list[Any] = [
@@ -84,7 +84,7 @@ class Weights:
 
     @property
     def context_length(self) -> int:
-        """Number of caption tokens that the source's text tower reads; 0 if no tensor with a CLIP name shows it."""
+        """Number of caption tokens that the source's text tower reads; 0 if no tensor under CLIP's names shows it."""
         for tower in (CLIP_PREFIX, f"{CLIP_PREFIX}text."):
             if f"{tower}positional_embedding" in self.tensors:
                 # CoCa's last position belongs to its class token.

@@ -1,4 +1,4 @@
-"""Write `blend.html`: what each blend of two models gains and keeps, and how the chosen blend scores.
+"""Write `blend.html`: which scores each blend of two models gains and keeps, and how good the chosen blend is.
 
 The curve and its table show the development split, which chose the blend; the bars below show the other split.
 """

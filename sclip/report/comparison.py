@@ -76,7 +76,7 @@ def write(
     """Write the page into the folder, created if missing; return its path. Raises EvaluationError without a benchmark.
 
     Args:
-        comparison: comparison of two or more models; up to eight have different colors, more than eight only letters.
+        comparison: comparison of two or more models; up to eight have distinct colors, and all have distinct letters.
         folder: folder that the page is written into.
         curves: values by step, by metric and model name (as in its evaluation). A metric with the name of a score
             ("vg-relation/macro") is drawn in percent, with its chance level.

@@ -21,7 +21,7 @@ from sclip.report.sample import SeededSample
 from sclip.scenegraph import SceneGraph
 
 WORDS_KEPT = 10_000
-"""Maximum number of different words kept per kind; COCO's training captions have fewer."""
+"""Maximum different object names, attributes and predicates kept, each; COCO's training captions have fewer."""
 
 EXAMPLES = 24
 """Number of captions drawn at random as examples."""
@@ -46,7 +46,7 @@ class CorpusExample:
 
 
 class WordCounts:
-    """Number of occurrences of each word. Beyond WORDS_KEPT the rarest words are dropped, so low counts are too low."""
+    """Number of occurrences of each word. Beyond WORDS_KEPT the rarest are dropped, so low counts may be too low."""
 
     def __init__(self, counts: dict[str, int] | None = None, dropped: int = 0) -> None:
         self.counts: Counter[str] = Counter(counts or {})

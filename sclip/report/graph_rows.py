@@ -66,8 +66,8 @@ def _mean(nodes: Sequence[RowNode], otherwise: float) -> float:
 def _spread(row: Sequence[RowNode], wanted: Sequence[float]) -> None:
     """Set x, in the row's order, as near to the wanted positions as the gaps allow (least squares).
 
-    After subtracting widths and gaps, the positions only must not decrease. This is an isotonic regression, solved by
-    pooling neighbors that decrease.
+    After subtracting widths and gaps, positions only need to be non-decreasing. This is an isotonic regression, solved
+    by pooling neighbors that violate it.
     """
     offsets: list[float] = []
     at = 0.0

@@ -178,7 +178,7 @@ def _arrow(
 
 
 def _port(box: RowNode, nodes: Sequence[RowNode], node: RowNode) -> float:
-    """Return the x at which the arrow through `node` meets a box; arrows keep the order of their nodes."""
+    """Return the x where the arrow through `node` meets the box; arrows meet it in the order of their nodes."""
     order = sorted(nodes, key=lambda other: other.x)
     step = min(_PORT, box.width / (len(order) + 1))
     return box.x + step * (order.index(node) - (len(order) - 1) / 2)

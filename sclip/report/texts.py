@@ -129,7 +129,7 @@ def _occurrences(phrase: str, text: str) -> list[Span]:
 
 
 def _difference(text: str, other: str) -> Span:
-    """Return the span of the text that differs from the other text; case is ignored."""
+    """Return the span from the first to the last difference between the text and the other; case is ignored."""
     begin = 0
     for one, two in zip(text, other, strict=False):
         if one.lower() != two.lower():

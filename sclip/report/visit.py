@@ -115,9 +115,9 @@ class Seen:
     slots: list[Slot]
     crop: EncodedPicture
     units: list[tuple[str, Encoded]] = field(default_factory=list)
-    """The caption's unit and its foil (loss.units), each with its name; empty if there is none."""
+    """The caption's unit and its foil (loss.units), each with a heading; empty if there is none."""
     positives: list[tuple[str, Encoded]] = field(default_factory=list)
-    """The other wording of the caption (loss.positives) with its name; empty if there is none."""
+    """The other wording of the caption (loss.positives), with a heading; empty if there is none."""
 
     @property
     def negatives(self) -> list[Negative]:
