@@ -235,7 +235,7 @@ class ScenesTower(nn.Module):
         """Do nothing: the tower has no classifier and only one kind of pooling."""
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return features [B, num_features] of normalised images [B, 3, 48, 48]."""
+        """Return features [B, num_features] of normalized images [B, 3, 48, 48]."""
         where = self.blocks(image)
         if self.layers:
             tokens = (where + self.position).flatten(2).transpose(1, 2)  # [B, 36, 128]

@@ -158,11 +158,11 @@ def _random(config: ModelConfig, tag: str) -> StructureCLIP:
         RuntimeError,
         ImportError,
         hub.HubError,
-    ) as error:  # a failed download, a tower that timm does not have
+    ) as error:  # a failed download, a tower that timm lacks
         key = f"model.pretrained={tag!r}" if tag else f"model.name={config.name!r}: cannot be built here"
         raise ModelError(f"{key}: {' '.join(str(error).split())}") from error
     if isinstance(clip, open_clip.CoCa):
-        clip.text_decoder = None  # no term of the loss would train it
+        clip.text_decoder = None  # no loss trains it
     return StructureCLIP(clip, config)
 
 

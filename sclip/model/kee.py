@@ -62,7 +62,7 @@ class KnowledgeEncoder(nn.Module):
         super().__init__()
         self.form, self.heads = config.form, config.heads
         width = table.embedding_dim
-        # Word tables are initialised near 0.02; without this norm the first residual sum would drown them.
+        # Word tables start near 0.02; without this norm the first residual sum would hide them.
         self.ln_pre = nn.LayerNorm(width)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(

@@ -139,7 +139,7 @@ class Tokenizer:
     def _encode(self, text: str) -> list[int]:
         """Return the same ids as open_clip's `encode`, in an eighth of its time."""
         if self._plain_is_lowered and text.isascii() and text.isprintable() and "&" not in text:
-            text = " ".join(text.split()).lower()  # ftfy and html leave such a text as it is
+            text = " ".join(text.split()).lower()  # ftfy and html would not change such a text
         else:
             text = self._bpe.clean_fn(text)
         return [token for word in self._bpe.pat.findall(text) for token in self._word(word)]

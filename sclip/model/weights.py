@@ -46,7 +46,7 @@ CONFIG_FILE = "config.json"
 TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
 
 _QUICK_GELU = "quick_gelu"
-"""Key of our files' safetensors header, and of open_clip's configs."""
+"""Key in the header of our safetensors files, and in open_clip's configs."""
 
 _OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 """Entries beside the weights in OpenAI's own state dicts; open_clip's state dicts do not have them."""

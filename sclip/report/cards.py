@@ -25,7 +25,7 @@ class Swap:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One caption."""
+    """Card of one caption."""
 
     name: str
     caption: list[Piece]

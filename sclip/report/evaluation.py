@@ -57,7 +57,7 @@ class GateVerdict:
 
 @dataclass(frozen=True, slots=True)
 class PageSection:
-    """One benchmark."""
+    """Section of one benchmark."""
 
     link: str
     name: str

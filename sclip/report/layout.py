@@ -51,7 +51,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An object: its name in its frame, and its attributes."""
+    """An object: its name in a frame, and its attributes."""
 
     frame: Text
     pills: list[Text]
