@@ -1,7 +1,7 @@
-"""Architectures by name: open_clip's own, and the small ones of sclip/model/configs with their image tower.
+"""Look up architectures by name: open_clip's own, and the small ones of sclip/model/configs with their image tower.
 
-A name goes in; its open_clip config (image size, context length) or one clear error comes out, without
-building the model: the CPU actors of the data stream and the driver need only these.
+A name goes in; its open_clip config or a one-line `ModelError` comes out. The model is not built, because the
+driver and the CPU actors of the data stream only need the image size and the context length.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ open_clip.add_model_config(Path(__file__).parent / "configs")
 
 
 class ModelError(ValueError):
-    """A model that cannot be built or loaded; one line with what was found and what to do."""
+    """Error for a model that cannot be built or loaded: one line that says what is wrong and what to do."""
 
 
 def open_clip_config(name: str) -> dict[str, Any]:
-    """Return the open_clip config of an architecture; `ModelError` with the nearest name where it is unknown."""
+    """Return the open_clip config of an architecture. Raise `ModelError` with the nearest name if it is unknown."""
     config: dict[str, Any] | None = get_model_config(name.replace("/", "-"))
     if config is None:
-        spelt = {known.lower(): known for known in open_clip.list_models()}
-        nearest = [spelt[n] for n in difflib.get_close_matches(name.lower(), spelt, n=1, cutoff=0.3)]
+        canonical = {known.lower(): known for known in open_clip.list_models()}
+        nearest = [canonical[n] for n in difflib.get_close_matches(name.lower(), canonical, n=1, cutoff=0.3)]
         hint = f"did you mean {nearest[0]!r}?" if nearest else "see open_clip.list_models()"
         raise ModelError(f"model.name={name!r}: no such architecture; {hint}")
     return config
 
 
 def contrastive(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the open_clip config without CoCa's caption decoder; other configs as they are."""
+    """Return the open_clip config without CoCa's caption decoder. Other configs are returned unchanged."""
     if "multimodal_cfg" not in config:
         return config
     towers = {name: config[name] | {"output_tokens": False} for name in ("vision_cfg", "text_cfg")}
@@ -63,18 +63,18 @@ def contrastive(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_quick_gelu(name: str) -> bool:
-    """Return whether an architecture has QuickGELU, OpenAI's approximation of GELU."""
+    """Return whether an architecture uses QuickGELU, OpenAI's approximation of GELU."""
     return bool(open_clip_config(name).get("quick_gelu", False))
 
 
 def architecture(config: ModelConfig, source: str = "", quick_gelu: bool | None = None) -> str:
-    """Return the open_clip name whose activation is the one that the pretrained weights were trained with.
+    """Return the open_clip name that has the activation of the pretrained weights.
 
-    OpenAI's and several other weights need QuickGELU, which open_clip keeps under names of their own
-    (`ViT-B-32-quickgelu`); loaded into the plain name they run, and score several points lower. The open_clip tag
-    or a file of weights says it (`source`, the file's name, and what it says: `quick_gelu`); where a file does not,
-    `config.quick_gelu`. Raises `ModelError` where nothing says it and both are to be had, where two contradict each
-    other, and where there is no such architecture.
+    OpenAI's and several other weights need QuickGELU. open_clip keeps these models under separate names
+    (`ViT-B-32-quickgelu`). The same weights also run under the plain name, but score several points lower. The
+    open_clip tag states the activation; a weights file (`source` is its name) states it as `quick_gelu`. If neither
+    does, `config.quick_gelu` decides. Raises `ModelError` if the file and the config leave it open and both variants
+    exist, if two statements contradict each other, or if the architecture is unknown.
     """
     name = config.name.replace("/", "-")
     own = with_quick_gelu(name)
@@ -98,15 +98,15 @@ def architecture(config: ModelConfig, source: str = "", quick_gelu: bool | None 
     if wanted and f"{name}-quickgelu" in open_clip.list_models():
         return f"{name}-quickgelu"
     plain = name.removesuffix("-quickgelu")
-    what = f"{origin} was trained {words[wanted]}" if stated is not None else f"model.quick_gelu={asked}"
+    reason = f"{origin} was trained {words[wanted]}" if stated is not None else f"model.quick_gelu={asked}"
     remedy = f"{name} is to be had {words[own]} only" if plain == name else f"set model.name={plain}"
-    raise ModelError(f"model.name={config.name!r}: {what}; {remedy}")
+    raise ModelError(f"model.name={config.name!r}: {reason}; {remedy}")
 
 
 def pretrained_source(config: ModelConfig) -> tuple[Path | None, str]:
-    """Return the file or folder, or the open_clip tag, that `config.pretrained` names; (None, "") for random weights.
+    """Return what `config.pretrained` names: (path, ""), (None, open_clip tag), or (None, "") for random weights.
 
-    Raises `ModelError` for a file that is not there and for a tag that the architecture has not.
+    Raises `ModelError` if the file does not exist or the architecture has no such tag.
     """
     source = config.pretrained
     name = config.name.replace("/", "-")
@@ -125,7 +125,7 @@ def pretrained_source(config: ModelConfig) -> tuple[Path | None, str]:
 
 
 def check_model(config: ModelConfig) -> None:
-    """Raise `ModelError` for what can be seen to be wrong with a model config without reading weights."""
+    """Raise `ModelError` for errors in a model config that can be found without reading weights."""
     _, tag = pretrained_source(config)
     if tag or not config.pretrained:
         architecture(config)
@@ -144,13 +144,13 @@ def check_model(config: ModelConfig) -> None:
 
 
 def _check_context(config: ModelConfig, of_hub: Any) -> None:
-    """Raise `ModelError` for a context that the text tower cannot have; `of_hub` is its config, of Hugging Face's."""
+    """Raise `ModelError` for an impossible context length; `of_hub` is a Hugging Face text tower's config or None."""
     text = open_clip_config(config.name)["text_cfg"]
     if of_hub:
-        most = getattr(of_hub, "max_position_embeddings", None)  # T5's are relative
-        if most is not None and context_length(config) > most - 2:  # RoBERTa's begin behind its padding
+        max_positions = getattr(of_hub, "max_position_embeddings", None)  # T5 has none
+        if max_positions is not None and context_length(config) > max_positions - 2:  # RoBERTa counts from 2
             raise ModelError(
-                f"model.context_length={config.context_length}: {config.name} has {most - 2} positions; "
+                f"model.context_length={config.context_length}: {config.name} has {max_positions - 2} positions; "
                 "set that or less"
             )
         return
@@ -167,28 +167,28 @@ def _check_context(config: ModelConfig, of_hub: Any) -> None:
 
 
 def context_length(config: ModelConfig) -> int:
-    """Return L, the tokens of a caption that the text tower reads, start and end included."""
+    """Return L, the number of caption tokens that the text tower reads, including start and end."""
     return config.context_length or int(open_clip_config(config.name)["text_cfg"].get("context_length", 77))
 
 
 def most_words(config: ModelConfig) -> int:
-    """Return how many words of a caption the text tower can read: each has a token at least."""
+    """Return the maximum number of words that the text tower can read: each word takes at least one token."""
     return context_length(config) - 2
 
 
 def pretrained_normalisation(name: str) -> dict[str, Any]:
     """Return the image mean and std that all pretrained weights of an architecture share; {} if they differ.
 
-    A bare file of weights does not record them, and SigLIP's, CLIPA's and MobileCLIP's differ from CLIP's.
+    A bare weights file does not record them, and SigLIP, CLIPA and MobileCLIP use other values than CLIP.
     """
     tags = open_clip.list_pretrained_tags_by_model(name)
     configs = [open_clip.pretrained.get_pretrained_cfg(name, tag) for tag in tags]
-    found = [{part: config[part] for part in ("mean", "std")} for config in configs]
-    return found[0] if found and all(of == found[0] for of in found) else {}
+    stats = [{part: config[part] for part in ("mean", "std")} for config in configs]
+    return stats[0] if stats and all(other == stats[0] for other in stats) else {}
 
 
 def image_size(name: str) -> int:
-    """Return the height and width in pixels of the images that the architecture takes."""
+    """Return the side in pixels of the square images that the architecture takes."""
     size = open_clip_config(name)["vision_cfg"].get("image_size", 224)
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) != 1:
@@ -204,14 +204,14 @@ _WHAT = 256
 
 
 class ScenesTower(nn.Module):
-    """Four convolutions with LayerNorm; what is there, wherever it is, beside what is where.
+    """Image tower of four convolutions with LayerNorm. It returns a maximum over positions and features per position.
 
-    An average over positions forgets which of two objects is above the other, and the feature of every position alone
-    has to learn what a red ring is in each place anew. Both together, measured on held-out scenes after 500 steps of
-    128, of a tower twice as wide (relation / attribute accuracy): the largest over positions alone 0.50 / 0.99, the
-    positions alone 1.00 / 0.77, both 1.00 / 0.98. This one takes a third of the wider one's time: 1.00 / 0.95.
+    A maximum over positions forgets which of two objects is above the other. Features per position must learn what
+    a red ring is separately at each position. Relation / attribute accuracy on held-out scenes after 500 steps of 128,
+    with a tower twice as wide: maximum alone 0.50 / 0.99, features per position alone 1.00 / 0.77, both 1.00 / 0.98.
+    This tower takes a third of the wider one's time and reaches 1.00 / 0.95.
 
-    `depth` transformer blocks follow the convolutions, for what is done to attention and MLP alone.
+    `depth` transformer blocks follow the convolutions, for methods such as LoRA that need attention and MLP layers.
     """
 
     num_features = _WHAT + _WIDTHS[-1] * (_SIZE // 8) ** 2
@@ -232,10 +232,10 @@ class ScenesTower(nn.Module):
         self.layers = nn.Sequential(*(Block(_WIDTHS[-1], num_heads=4, mlp_ratio=2.0) for _ in range(depth)))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """There is none, and no other pooling."""
+        """Do nothing: the tower has no classifier and only one kind of pooling."""
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return features [B, num_features] of normalised images [B, 3, 48, 48]."""
+        """Return features [B, num_features] of normalized images [B, 3, 48, 48]."""
         where = self.blocks(image)
         if self.layers:
             tokens = (where + self.position).flatten(2).transpose(1, 2)  # [B, 36, 128]
@@ -246,7 +246,7 @@ class ScenesTower(nn.Module):
 
 @register_model  # type: ignore[untyped-decorator]
 def sclip_scenes(pretrained: bool = False, **_: Any) -> ScenesTower:
-    """Return the tower with random weights; timm finds it in this module by this name."""
+    """Return the tower with random weights; timm finds this function by its name."""
     return ScenesTower()
 
 

@@ -1,4 +1,4 @@
-"""The repeated blocks of the towers and of the KEE, by the names of the lists that hold them."""
+"""Find the repeated blocks of the towers and of the KEE by the names of the lists that hold them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch import nn
 __all__ = ["block_lists"]
 
 _LISTS = ("resblocks", "blocks", "layers", "layer", "block")
-"""What open_clip, timm (in each stage of a convolutional tower; Swin's "layers"), the KEE, and Hugging Face's BERTs and
-T5s call theirs."""
+"""Names of block lists in open_clip, timm (one list per stage of a convolutional tower; "layers" in Swin), the KEE, and
+Hugging Face's BERT and T5 models."""
 
 
 def block_lists(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """Return the blocks of each list by its name, inner lists first, as `fully_shard` wants them."""
+    """Return the blocks of each list by the list's module name, inner lists first, as `fully_shard` requires."""
     lists: dict[str, list[nn.Module]] = {}
     for name, module in reversed(list(model.named_modules())):
         *parents, own = name.split(".")
-        if "block" in parents:  # a T5's block holds its parts in a list
+        if "block" in parents:  # T5 keeps the parts of each block in a list, too
             continue
         if isinstance(module, nn.ModuleList | nn.Sequential) and own in _LISTS:
             blocks = [block for block in module if any(True for _ in block.parameters())]

@@ -1,4 +1,4 @@
-"""A config to the model that it describes, with random weights or those of a tag, a file or a folder."""
+"""Build the model that a config describes, with random weights or those of a tag, a file or a folder."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
-"""Our names of the scalars that open_clip's CLIP keeps under others."""
+"""Names of scalar parameters: our name, and the name in open_clip's CLIP."""
 
 _KEE_WORDS = "kee.token_embedding.weight"
 _DECODER = CLIP_PREFIX + "text_decoder."
@@ -58,24 +58,24 @@ _OPTIONAL = {
     "image_mean": "",
     "image_inverse_std": "",
 }
-"""Parts that a source of weights may lack, where a model's stay as they start, and how that is told."""
+"""Name prefixes that a source of weights may lack, with a note for the user. The model then keeps its own values."""
 
 
 def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP:
     """Return the model on the CPU in fp32, with random weights or those that `config.pretrained` names.
 
-    `load_weights=False` skips the latter, where a checkpoint follows. Raises `ModelError`: unknown
-    architecture or tag, missing or unfitting file, an activation that is not the weights'.
+    `load_weights=False` skips pretrained weights, for a checkpoint that is loaded later. Raises `ModelError` for an
+    unknown architecture or tag, a missing or unfitting file, or an activation that contradicts the weights.
     """
     check_model(config if load_weights else dataclasses.replace(config, pretrained=""))
     return assemble(config, pretrained_weights(config) if load_weights else None, tag=load_weights)
 
 
 def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCLIP:
-    """Return a model without tensors; raise `ModelError` where it cannot be trained. Takes about a second.
+    """Return the model on the meta device; raise `ModelError` if it cannot be trained. Takes about a second.
 
-    Beside what `check_model` finds: a tokenizer that cannot be had, a tower without anything that `model.lora` could
-    update, and BatchNorm without weights to start from. `has_start`: whether there are others than `config.pretrained`.
+    Errors are those of `check_model`, a tokenizer that cannot be loaded, a tower without layers that `model.lora` can
+    update, and BatchNorm without starting weights. `has_start`: the run takes its starting weights from elsewhere.
     """
     check_model(config)
     Tokenizer(config)
@@ -94,21 +94,21 @@ def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCL
 
 @functools.lru_cache(maxsize=8)
 def unpackable_reason(config: ModelConfig) -> str:
-    """Return why captions of this model cannot be packed, "" where they can; builds its towers without tensors."""
+    """Return why this model cannot take packed captions; "" if it can. The model is built on the meta device."""
     with torch.device("meta"):
         return build_model(config, load_weights=False).unpackable
 
 
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
-    """Return the model on the CPU in fp32 with these weights, else, with `tag`, those of an open_clip tag.
+    """Return the model on the CPU in fp32. If `weights` is None and `tag` is set, load the config's open_clip tag.
 
-    The model's config has the name of the architecture whose activation is the weights'. Raises as `build_model`.
+    `model.config.name` is the architecture that has the activation of the weights. Raises like `build_model`.
     """
     config = dataclasses.replace(config, name=_architecture(config, weights))
     source = config.pretrained if tag and weights is None else ""
     own = dataclasses.replace(config, context_length=0)
     if source and context_length(config) != context_length(own):
-        # open_clip would stretch the positions in its own way.
+        # Load at the original length: open_clip would stretch the positions in its own way.
         weights = Weights(f"model.pretrained={source!r}", _random(own, source).state_dict())
         source = ""
     model = _random(config, source)
@@ -118,31 +118,31 @@ def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> 
 
 
 def check_fit(config: ModelConfig, weights: Weights) -> list[str]:
-    """Return in words what will not be as in the source; raise what `assemble` would. Costs names and shapes alone."""
+    """Return notes on what will differ from the source; raise what `assemble` would. Compares names and shapes."""
     with torch.device("meta"):
         _, notes = _fitted(
             _random(dataclasses.replace(config, name=_architecture(config, weights)), ""), weights
         )
-    return notes + [f"left out: {what}" for what in weights.left_out]
+    return notes + [f"left out: {entry}" for entry in weights.left_out]
 
 
 def pretrained_weights(config: ModelConfig) -> Weights | None:
-    """Return the weights of the file or folder that `config.pretrained` names; None where it is none."""
+    """Return the weights of the file or folder that `config.pretrained` names; None if it names neither."""
     path, _ = pretrained_source(config)
     return files.read(path, f"model.pretrained={config.pretrained!r}") if path else None
 
 
 def resolved(config: ModelConfig) -> ModelConfig:
-    """Return the config with the name of the architecture whose activation its pretrained weights have."""
+    """Return the config, renamed to the architecture that has the activation of its pretrained weights."""
     return dataclasses.replace(config, name=_architecture(config, pretrained_weights(config)))
 
 
 def _random(config: ModelConfig, tag: str) -> StructureCLIP:
-    """Return a model of the architecture that the config names as it is, on the default device."""
+    """Return a model of exactly `config.name` on the default device, with the tag's weights or random ones."""
     text = open_clip_config(config.name)["text_cfg"]
     more: dict[str, Any] = {} if tag else {"force_preprocess_cfg": pretrained_normalisation(config.name)}
     try:
-        if text.get("hf_model_name"):  # its own weights are not asked for: the hub's are no CLIP's
+        if text.get("hf_model_name"):  # skip the hub's weights: they are not CLIP's
             folder = hub.source(text["hf_model_name"], config.hub_folder)
             more["text_cfg"] = text | {"hf_model_name": folder, "hf_model_pretrained": False}
         with _without_warnings():
@@ -158,11 +158,11 @@ def _random(config: ModelConfig, tag: str) -> StructureCLIP:
         RuntimeError,
         ImportError,
         hub.HubError,
-    ) as error:  # a failed download, a tower that timm does not have
+    ) as error:  # a failed download, a tower that timm lacks
         key = f"model.pretrained={tag!r}" if tag else f"model.name={config.name!r}: cannot be built here"
         raise ModelError(f"{key}: {' '.join(str(error).split())}") from error
     if isinstance(clip, open_clip.CoCa):
-        clip.text_decoder = None  # no term of the loss would train it
+        clip.text_decoder = None  # no loss trains it
     return StructureCLIP(clip, config)
 
 
@@ -171,11 +171,11 @@ def _architecture(config: ModelConfig, weights: Weights | None) -> str:
 
 
 def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the whole state of a model that has these weights, its own where they may lack a part, and what differs.
+    """Return the model's full state dict with these weights, and notes on what differs from the source.
 
-    A KEE with a word table of its own starts from the text tower's where the source has none. Position embeddings
-    of images of another size are resized, as open_clip does; those of captions of another length are stretched or cut
-    (`sclip.model.positions`), where `model.context_length` says so. Raises `ModelError` with the names that differ.
+    `_OPTIONAL` parts that the source lacks keep the model's values. A KEE with its own word table starts from the
+    text tower's if the source has none. Image position embeddings are resized as open_clip does. Those of captions are
+    stretched or cut if `model.context_length` is set. Raises `ModelError` with the names of tensors that do not fit.
     """
     own = model.state_dict()
     state = _named_as_in(model, weights)
@@ -207,18 +207,18 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
         "unknown to the model": sorted(state.keys() - own.keys()),
         "of another shape": shapes,
     }
-    told = [f"{len(names)} {what} ({'; '.join(names[:3])})" for what, names in differences.items() if names]
-    if told:
-        of = f" (it is of {weights.architecture})" if weights.architecture else ""
+    errors = [f"{len(names)} {kind} ({'; '.join(names[:3])})" for kind, names in differences.items() if names]
+    if errors:
+        origin = f" (it is of {weights.architecture})" if weights.architecture else ""
         raise ModelError(
-            f"{weights.source}{of} does not fit model.name={model.config.name!r} with "
-            f"model.kee={model.config.kee}: tensors {', '.join(told)}"
+            f"{weights.source}{origin} does not fit model.name={model.config.name!r} with "
+            f"model.kee={model.config.kee}: tensors {', '.join(errors)}"
         )
     return state, notes
 
 
 def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
-    """Return the tensors under the names of this model's state: scalars ours, text tower where open_clip has it."""
+    """Return the tensors under the names of the model's state dict; sources name scalars and text tower differently."""
     of_clip = {
         n.removeprefix(CLIP_PREFIX): t for n, t in weights.tensors.items() if n.startswith(CLIP_PREFIX)
     }
@@ -235,24 +235,24 @@ def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
 
 
 def _resize(clip: nn.Module, state: dict[str, Tensor], places: int) -> list[str]:
-    """Resize the position embeddings [1 + n * n, W] of a ViT's patches to its own grid; others are left."""
-    found = state[_IMAGE_POSITIONS]
-    side = math.isqrt(len(found) - 1)
-    if len(found) == places or side * side != len(found) - 1:
+    """Resize a ViT's patch position embeddings [1 + n * n, W] to the model's grid in place; skip other layouts."""
+    embeddings = state[_IMAGE_POSITIONS]
+    side = math.isqrt(len(embeddings) - 1)
+    if len(embeddings) == places or side * side != len(embeddings) - 1:
         return []
-    alone = {"visual.positional_embedding": found.float()}
-    resize_pos_embed(alone, clip)
-    (state[_IMAGE_POSITIONS],) = alone.values()
+    resized = {"visual.positional_embedding": embeddings.float()}
+    resize_pos_embed(resized, clip)
+    (state[_IMAGE_POSITIONS],) = resized.values()
     return [f"positions of {side} x {side} patches are resized to the model's {places - 1}"]
 
 
 def _fit_context(
     model: StructureCLIP, state: dict[str, Tensor], own: Mapping[str, Tensor], source: str
 ) -> list[str]:
-    """Stretch or cut the position embeddings [L, W] of captions to the context that the model's config asks for."""
+    """Stretch or cut the caption position embeddings [L, W] in `state` to the model's context length."""
     name = f"{CLIP_PREFIX}{'' if model.text_tower is model.clip else 'text.'}positional_embedding"
     if name not in state or name not in own or state[name].shape[1:] != own[name].shape[1:]:
-        return []  # of another model altogether
+        return []  # none, or a mismatch that `_fitted` reports
     held, wanted = len(state[name]), len(own[name])
     if held == wanted:
         return []
@@ -272,7 +272,7 @@ def _fit_context(
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silence the root logger, where open_clip warns of random weights also if a file follows."""
+    """Silence the root logger: open_clip warns about random weights even if a file is loaded afterwards."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""The CLIP part as a folder of Hugging Face's `CLIPModel`: tensors renamed, nothing computed, transformers not needed.
+"""Write the CLIP part as a folder for Hugging Face's `CLIPModel`. Tensors are renamed; transformers is not needed.
 
-A model goes in; config.json, model.safetensors and the files of the processor come out. `check_clip_model` loads them
-with transformers and compares features. A tower that `CLIPModel` would compute in another way is refused.
+A model goes in; config.json, model.safetensors and the processor's files come out. `check_clip_model` loads them
+with transformers and compares features. A tower that `CLIPModel` would compute differently raises a `ModelError`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from sclip.model.tokenizer import Tokenizer
 __all__ = ["TOLERANCE", "check_clip_model", "write_clip_model"]
 
 TOLERANCE = 1e-5
-"""Largest difference of a unit feature's component between transformers and open_clip, both in fp32."""
+"""Largest allowed difference of a unit feature's component between transformers and open_clip, both in fp32."""
 
 _RENAMED = (
     (r"visual\.conv1\.", "vision_model.embeddings.patch_embedding."),
     (r"visual\.class_embedding$", "vision_model.embeddings.class_embedding"),
     (r"visual\.positional_embedding$", "vision_model.embeddings.position_embedding.weight"),
-    (r"visual\.ln_pre\.", "vision_model.pre_layrnorm."),  # spelt so there
+    (r"visual\.ln_pre\.", "vision_model.pre_layrnorm."),  # transformers' spelling
     (r"visual\.ln_post\.", "vision_model.post_layernorm."),
     (r"visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
     (r"visual\.proj$", "visual_projection.weight"),
@@ -45,7 +45,7 @@ _RENAMED = (
     (r"text_projection(\.weight)?$", "text_projection.weight"),
     (r"logit_scale$", "logit_scale"),
 )
-"""Starts of open_clip's names, and what `CLIPModel` calls them."""
+"""Patterns at the start of open_clip's names, and `CLIPModel`'s names for them."""
 _IN_BLOCK = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -58,7 +58,7 @@ _CAPTIONS = ("a small red circle to the left of a blue square", "an astronaut ri
 
 
 def write_clip_model(model: StructureCLIP, directory: str | Path) -> Path:
-    """Write the folder that `CLIPModel` and `CLIPProcessor.from_pretrained` load; return it, made if missing.
+    """Write a folder that `CLIPModel` and `CLIPProcessor.from_pretrained` load; return it, created if missing.
 
     Raises ModelError, before anything is written, if `CLIPModel` cannot hold the towers.
     """
@@ -73,10 +73,10 @@ def write_clip_model(model: StructureCLIP, directory: str | Path) -> Path:
 
 @torch.no_grad()
 def check_clip_model(model: StructureCLIP, directory: str | Path) -> float | None:
-    """Return the largest difference of a feature between the written folder and the model; None without transformers.
+    """Return the largest feature difference between the written folder and the model; None without transformers.
 
-    Two pictures and three captions pass through the folder's own processor and model. The text feature is E_CLIP, as
-    this format has no knowledge encoder. Raises ModelError if it differs by more than `TOLERANCE`.
+    Two images and three captions pass through the folder's own processor and model. The compared text feature is
+    E_CLIP, because the format has no knowledge encoder. Raises ModelError if the difference exceeds `TOLERANCE`.
     """
     try:
         import transformers
@@ -85,7 +85,7 @@ def check_clip_model(model: StructureCLIP, directory: str | Path) -> float | Non
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     options = {"local_files_only": True}
-    other, info = transformers.CLIPModel.from_pretrained(directory, output_loading_info=True, **options)
+    loaded, info = transformers.CLIPModel.from_pretrained(directory, output_loading_info=True, **options)
     processor = transformers.CLIPProcessor.from_pretrained(directory, **options)
     if wrong := [key for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[key]]:
         raise ModelError(f"{directory}: transformers {transformers.__version__} reports {wrong[0]} in it")
@@ -96,11 +96,11 @@ def check_clip_model(model: StructureCLIP, directory: str | Path) -> float | Non
     inputs = processor(
         text=list(_CAPTIONS), images=pictures, return_tensors="pt", padding=True, truncation=True
     )
-    found = other.eval()(**inputs)
+    outputs = loaded.eval()(**inputs)
     ids = torch.from_numpy(Tokenizer(model.config).text(_CAPTIONS))
     pairs = (
-        (found.image_embeds, model.encode_image(pixels)),
-        (found.text_embeds, model.encode_text(ids.long())),
+        (outputs.image_embeds, model.encode_image(pixels)),
+        (outputs.text_embeds, model.encode_text(ids.long())),
     )
     difference = max(float((F.normalize(a, dim=-1) - b).abs().max()) for a, b in pairs)
     if not difference <= TOLERANCE:
@@ -112,7 +112,7 @@ def check_clip_model(model: StructureCLIP, directory: str | Path) -> float | Non
 
 
 def _state(model: StructureCLIP) -> dict[str, Tensor]:
-    """Return the CLIP part under the names of `CLIPModel`."""
+    """Return the tensors of the CLIP part under `CLIPModel`'s names."""
     state: dict[str, Tensor] = {}
     for name, tensor in export_state(model).items():
         if not name.startswith(CLIP_PREFIX):
@@ -141,7 +141,7 @@ def _state(model: StructureCLIP) -> dict[str, Tensor]:
 
 
 def _config(model: StructureCLIP) -> dict[str, Any]:
-    """Return config.json; ModelError for what `CLIPModel` has no setting for."""
+    """Return the content of config.json; raise ModelError for a tower that `CLIPModel` has no setting for."""
     image, text = model.clip.visual, model.text_tower
     pool = getattr(text, "pool_type", None) or getattr(text, "text_pool_type", None)
     refusals = {
@@ -195,7 +195,7 @@ def _config(model: StructureCLIP) -> dict[str, Any]:
 
 
 def _tower(model: StructureCLIP, tower: Any, norms: Iterable[nn.LayerNorm]) -> dict[str, Any]:
-    """Return the settings that both towers have: widths, heads, activation, epsilon."""
+    """Return the settings of one tower's Transformer: widths, number of layers, heads, activation, epsilon."""
     blocks = list(tower.transformer.resblocks)
     first = blocks[0]
     activations = {_activation(block.mlp.gelu) for block in blocks}
@@ -216,7 +216,7 @@ def _tower(model: StructureCLIP, tower: Any, norms: Iterable[nn.LayerNorm]) -> d
 
 
 def _activation(module: nn.Module) -> str | None:
-    """Return transformers' name of an activation; None if it has none that is the same."""
+    """Return transformers' name of an activation; None if it has no identical one."""
     if isinstance(module, QuickGELU):
         return "quick_gelu"
     if isinstance(module, nn.GELU):

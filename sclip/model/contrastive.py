@@ -1,13 +1,13 @@
-"""The contrastive term of each row against the global batch, in three forms (method, section 4).
+"""Compute each row's contrastive loss against the global batch, in three forms (method, section 4).
 
-This rank's unit features go in, with what is known of the rows of all ranks; one value for each of this rank's
-rows comes out. Which candidates count is the same for all three: valid rows of other images, and the row's own.
+This rank's unit features and the `GlobalRows` of all ranks go in; one loss value for each of this rank's rows
+comes out. All three forms use the same candidates: the row itself, and valid rows of other images.
 
-- InfoNCE (CLIP's) scores own rows against gathered ones (open_clip's local loss): memory and work grow with
-  B * N and not with N * N, for N = world size * B.
+- InfoNCE (CLIP) scores this rank's rows against gathered ones (open_clip's local loss): memory and work grow with
+  B * N instead of N * N, for N = world size * B.
 - The margin loss of Structure-CLIP's released code does the same, and keeps the hardest candidate.
-- SigLIP's sigmoid loss (Zhai et al. 2023) needs no sum over all candidates: texts travel round a ring and
-  their blocks of logits [B, B] are made one at a time, again one at a time backward.
+- SigLIP's sigmoid loss (Zhai et al. 2023) needs no sum over all candidates: texts travel around a ring, and
+  logits are computed in blocks [B, B], one at a time, and one at a time again in backward.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ __all__ = ["GlobalRows", "contrastive_rows"]
 
 @dataclass(frozen=True)
 class GlobalRows:
-    """What every rank knows of the rows of the global batch, [N] in rank order, B of each rank."""
+    """Columns of the global batch that every rank knows: N rows in rank order, B of each rank."""
 
     image_digest: Tensor
-    """int64; equal digests are the same image."""
+    """int64 [N]; rows with equal digests show the same image."""
     valid: Tensor
-    """bool; False: padding, a candidate of none."""
+    """bool [N]; False marks padding, which is no candidate for other rows."""
     has_negative: Tensor
-    """bool [N, M]; only where valid."""
+    """bool [N, M]; True only in valid rows."""
     rank: int
     count: int
-    """B."""
+    """B, the number of rows of each rank."""
 
     @classmethod
     def gathered(cls, image_digest: Tensor, valid: Tensor, has_negative: Tensor) -> GlobalRows:
-        """Return the rows of all ranks for this rank's columns, [B] and [B, M]."""
+        """Return the rows of all ranks, gathered from each rank's columns [B] and [B, M]."""
         rows = gather(torch.cat([image_digest[:, None], valid[:, None].long(), has_negative.long()], dim=1))
         return cls(rows[:, 0], rows[:, 1].bool(), rows[:, 2:].bool(), world()[0], len(image_digest))
 
     @property
     def target(self) -> Tensor:
-        """Where own rows stand among all, int64 [B]."""
+        """Indices of this rank's rows in the global batch, int64 [B]."""
         first = self.rank * self.count
         return torch.arange(first, first + self.count, device=self.image_digest.device)
 
     def excluded(self, of: int | None = None) -> Tensor:
-        """Return which candidates are no negatives of own rows, bool [B, N]; [B, B] of one rank's only.
+        """Return which candidates this rank's rows ignore, bool [B, N]; with `of`, candidates of that rank, [B, B].
 
-        Never a row itself, of padding neither: a row of nothing but -inf is NaN, also backward.
+        No row ignores itself, not even padding: a softmax over only -inf is NaN, also in backward.
         """
         first, last = (0, len(self.image_digest)) if of is None else (of * self.count, (of + 1) * self.count)
         own = self.target[:, None]
@@ -67,9 +67,9 @@ class GlobalRows:
 def contrastive_rows(
     features: Mapping[str, Tensor], rows: GlobalRows, config: LossConfig, progress: float
 ) -> Tensor:
-    """Return the contrastive term [B] of this rank's rows; that of a row of padding is finite and means nothing.
+    """Return the contrastive loss [B] of this rank's rows; the values of padding rows are finite but meaningless.
 
-    `features` are those of `structure_loss`, fp32; `progress` is the share of the run's samples trained.
+    `features` are those of `structure_loss`, fp32; `progress` is the trained share of the run's samples.
     """
     image, text, scale = (features[name] for name in ("image_features", "text_features", "logit_scale"))
     if config.contrastive == "sigmoid":
@@ -84,9 +84,9 @@ def contrastive_rows(
 def _info_nce(
     image: Tensor, text: Tensor, scale: Tensor, rows: GlobalRows, negative: Tensor | None
 ) -> Tensor:
-    """Return the mean of both directions' cross entropies; with negatives, NegCLIP's (Yuksekgonul et al. 2023).
+    """Return the mean cross entropy of both directions; with negatives, as in NegCLIP (Yuksekgonul et al. 2023).
 
-    There an image chooses among the captions and the negatives of all ranks, the own row's negatives too.
+    In NegCLIP, an image chooses among the captions and negatives of all ranks, including its own negatives.
     """
     features = [image[:, None], text[:, None]] + ([] if negative is None else [negative])
     gathered = gather_with_gradient(torch.cat(features, dim=1))  # [N, 2 + M, D]
@@ -104,33 +104,33 @@ def _cross_entropy(logits: Tensor, target: Tensor, excluded: Tensor) -> Tensor:
 
 
 def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, averaged: bool) -> Tensor:
-    """Return the sum of both directions' max(0, margin - s(own pair) + s(hardest candidate)).
+    """Return the sum over both directions of max(0, margin - s(own pair) + s(hardest candidate)).
 
-    `averaged`: the captions, as the released code does at the start, are held against the mean over all their
-    candidates, the own image too, in place of the hardest; the images are not. 0 where nothing is to tell apart.
+    With `averaged`, as at the start of the released code's training, each caption is compared with the mean over its
+    candidate images, its own included. Images are still compared with the hardest caption. 0 without candidates.
     """
     all_image, all_text = gather_with_gradient(torch.cat([image, text], dim=1)).chunk(2, dim=1)
     own, excluded = (image * text).sum(1), rows.excluded()
-    others = excluded.scatter(1, rows.target[:, None], True)
+    masked = excluded.scatter(1, rows.target[:, None], True)
     of_text = text @ all_image.T
-    # amax and not max: equal captions share the gradient, in whatever order the ranks hold them.
-    hardest_text = (image @ all_text.T).masked_fill(others, -torch.inf).amax(1)
+    # amax, not max: candidates with equal scores share the gradient, so the order of ranks does not matter.
+    hardest_text = (image @ all_text.T).masked_fill(masked, -torch.inf).amax(1)
     if averaged:
-        against = of_text.masked_fill(excluded, 0.0).sum(1) / (~excluded).sum(1)
+        image_score = of_text.masked_fill(excluded, 0.0).sum(1) / (~excluded).sum(1)
     else:
-        against = of_text.masked_fill(others, -torch.inf).amax(1)
-    both = (margin - own + hardest_text).clamp(min=0.0) + (margin - own + against).clamp(min=0.0)
-    return torch.where(others.all(1), 0.0, both)
+        image_score = of_text.masked_fill(masked, -torch.inf).amax(1)
+    both = (margin - own + hardest_text).clamp(min=0.0) + (margin - own + image_score).clamp(min=0.0)
+    return torch.where(masked.all(1), 0.0, both)
 
 
 def _sigmoid(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: GlobalRows) -> Tensor:
-    """Return for each image the sum over all texts of -log sigmoid(±(scale * s + bias)), + for its own."""
+    """Return per image the sum over all texts of -log sigmoid(±(scale * s + bias)), with + for its own text."""
     total = torch.zeros_like(image[:, 0])
     for rank, texts in ring_with_gradient(text):
         block = (image, texts, scale, bias, rows, rank)
         if world()[1] == 1:
             total = total + _sigmoid_block(*block)
-        else:  # made again backward, or all blocks together would be [B, N] after all
+        else:  # recompute blocks in backward: kept together, they would take [B, N] memory
             total = total + checkpoint(_sigmoid_block, *block, use_reentrant=False, preserve_rng_state=False)
     return total
 
@@ -138,7 +138,7 @@ def _sigmoid(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: Glo
 def _sigmoid_block(
     image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: GlobalRows, rank: int
 ) -> Tensor:
-    """Return the sums [B] over the texts of one rank."""
+    """Return the sums [B] over one rank's texts."""
     logits = scale * image @ text.T + bias
     sign = 2.0 * torch.eye(len(image), device=image.device) - 1.0 if rank == rows.rank else -1.0
     return -F.logsigmoid(sign * logits).masked_fill(rows.excluded(rank), 0.0).sum(1)

@@ -1,7 +1,7 @@
-"""The distilled term of each row: its similarities to the global batch stay as a frozen teacher's (method, section 11).
+"""Compute each row's distillation loss: its similarities to the global batch stay near a frozen teacher's (method, 11).
 
-This rank's features of the model and of the teacher go in; one value for each of this rank's rows comes out. Candidates
-are those of the contrastive loss, whatever its form: a bias of the logits would not change a softmax over them.
+This rank's features from the model and the teacher go in; one value for each of this rank's rows comes out. Candidates
+are those of the contrastive loss in all its forms. A logit bias is ignored: it would not change the softmax.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ __all__ = ["distil_rows"]
 
 
 def distil_rows(features: Mapping[str, Tensor], teacher: Mapping[str, Tensor], rows: GlobalRows) -> Tensor:
-    """Return the mean of both directions' KL(teacher || model) [B]; of a row of padding it is finite and means nothing.
+    """Return the mean of both directions' KL(teacher || model) [B]; values of padding rows are finite but meaningless.
 
-    Both mappings hold image_features and text_features [B, D] and their own logit_scale, fp32.
+    Each mapping holds image_features and text_features [B, D] and its own logit_scale, in fp32.
     """
     excluded = rows.excluded()
     of_texts, of_images = _log_shares(features, gather_with_gradient, excluded)
@@ -32,12 +32,12 @@ def distil_rows(features: Mapping[str, Tensor], teacher: Mapping[str, Tensor], r
 def _log_shares(
     features: Mapping[str, Tensor], gathered: Callable[[Tensor], Tensor], excluded: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return log softmax [B, N] of an image over the texts, and of a text over the images; 0 where excluded."""
+    """Return log softmax [B, N] of each image over all texts and of each text over all images; 0 where excluded."""
     image, text, scale = (features[name] for name in ("image_features", "text_features", "logit_scale"))
     all_image, all_text = gathered(torch.cat([image, text], dim=1)).chunk(2, dim=1)
     of_texts, of_images = (
         F.log_softmax((scale * own @ candidates.T).masked_fill(excluded, -torch.inf), dim=1)
-        # -inf - -inf is NaN, also backward; two zeros add nothing to the divergence.
+        # -inf minus -inf is NaN, also in backward; zeros in teacher and model add nothing to the divergence.
         .masked_fill(excluded, 0.0)
         for own, candidates in ((image, all_text), (text, all_image))
     )

@@ -1,10 +1,10 @@
-"""The trained model as files that run no code on loading: whole for us, its CLIP part for open_clip.
+"""Write the trained model as files that run no code when loaded: all of it for sclip, its CLIP part for open_clip.
 
 model.safetensors, config.json, hub/                `export`, read by `load_exported`
 open_clip_model.safetensors, open_clip_config.json  `export_clip`, read by open_clip's "local-dir:FOLDER"
 
-hub/ holds tokenizer and config of a text tower that comes from a hub, so that an export is whole without it.
-For transformers and for ONNX see `sclip.model.clip_model` and `sclip.model.onnx_files`.
+hub/ holds the tokenizer and config of a text tower from a hub, so that the export is complete without the hub.
+For the formats of transformers and ONNX, see `sclip.model.clip_model` and `sclip.model.onnx_files`.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ __all__ = ["export", "export_clip", "export_state", "load_exported"]
 
 
 def export(model: StructureCLIP, directory: str | Path, tokenizer: Tokenizer | None = None) -> Path:
-    """Write the whole model's weights and its config; return the directory, which is made if missing.
+    """Write the whole model's weights and config; return the directory, which is created if missing.
 
-    `tokenizer` is the model's, where it is loaded already: the folder that it came from may be gone.
-    The tensors named "clip.*" are, without that prefix, the state of open_clip's model of the same name.
+    Pass the model's `tokenizer` if it is already loaded: the folder that it came from may be gone.
+    With the prefix removed, the tensors named "clip.*" are the state dict of open_clip's model of the same name.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     weights.save(export_state(model), directory / WEIGHTS_FILE, with_quick_gelu(model.config.name))
     config = dataclasses.asdict(dataclasses.replace(model.config, pretrained=""))
-    del config["lora"]  # how it was trained, and no part of the plain model
+    del config["lora"]  # a training setting; the exported model is plain
     config["hub_folder"] = ""
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     text = open_clip_config(model.config.name)["text_cfg"]
@@ -59,9 +59,9 @@ def export(model: StructureCLIP, directory: str | Path, tokenizer: Tokenizer | N
 
 
 def export_clip(model: StructureCLIP, directory: str | Path) -> Path:
-    """Write the CLIP part as open_clip's own folder; return the directory, which is made if missing.
+    """Write the CLIP part in open_clip's folder format; return the directory, which is created if missing.
 
-    `open_clip.create_model_and_transforms("local-dir:DIRECTORY")` loads it as it is.
+    `open_clip.create_model_and_transforms("local-dir:DIRECTORY")` loads it directly.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -72,19 +72,19 @@ def export_clip(model: StructureCLIP, directory: str | Path) -> Path:
     config = contrastive(open_clip_config(model.config.name))
     config["text_cfg"]["context_length"] = context_length(model.config)
     if model.logit_bias is not None:
-        config["init_logit_bias"] = model.logit_bias().item()  # or open_clip's model has none to load it into
+        config["init_logit_bias"] = model.logit_bias().item()  # open_clip creates a bias only if this is set
     mean, std = normalisation(model)
     written = {"model_cfg": config, "preprocess_cfg": {"mean": mean, "std": std}}
     (directory / HF_CONFIG_NAME).write_text(json.dumps(written, indent=2) + "\n")
     if hub_name(config["text_cfg"]) and (of_hub := Tokenizer(model.config).hub):
-        of_hub.save(directory)  # where open_clip looks for it
+        of_hub.save(directory)  # open_clip looks for a tokenizer here
     return directory
 
 
 def export_state(model: StructureCLIP) -> dict[str, Tensor]:
-    """Return the weights under the names of a file: those of open_clip's CLIP with "clip." before them, and the KEE's.
+    """Return the weights under the names used in files: "clip." plus open_clip's names, and the KEE's names.
 
-    Logit scale and bias go back to where open_clip keeps them, so that the CLIP part loads there as it is.
+    Logit scale and bias get open_clip's names back, so that open_clip loads the CLIP part unchanged.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     for own, of_clip in SCALARS.items():
@@ -94,7 +94,7 @@ def export_state(model: StructureCLIP) -> dict[str, Tensor]:
 
 
 def load_exported(directory: str | Path) -> StructureCLIP:
-    """Return the model that `export` wrote, on the CPU in eval mode; `ModelError` where it cannot."""
+    """Return the model that `export` wrote, on the CPU in eval mode; raise `ModelError` if it cannot be loaded."""
     path = Path(directory) / CONFIG_FILE
     try:
         fields = json.loads(path.read_text())

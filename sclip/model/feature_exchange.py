@@ -1,7 +1,7 @@
-"""Exchange features between ranks, differentiably: all-gather at once, or the sigmoid loss's ring, rank by rank.
+"""Exchange features between ranks differentiably: in one all-gather, or rank by rank in the sigmoid loss's ring.
 
-This rank's rows go in, other ranks' rows come out; backward, gradients go the other way (round the ring as well), and
-each rank gets the sum of what all ranks made of its rows. Every rank must call these the same number of times.
+This rank's rows go in; other ranks' rows come out. In backward, gradients travel the opposite way, and each rank gets
+the gradient of its rows summed over all ranks. Every rank must call these functions the same number of times.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def world() -> tuple[int, int]:
 
 
 def gather(local: Tensor) -> Tensor:
-    """Return the rows [N, ...] of all ranks in rank order for this rank's [B, ...], without gradient."""
+    """Return the rows [N, ...] of all ranks in rank order, given this rank's rows [B, ...]. Passes no gradient."""
     if world()[1] == 1:
         return local
     local = local.contiguous()
@@ -32,12 +32,12 @@ def gather(local: Tensor) -> Tensor:
 
 
 def gather_with_gradient(local: Tensor) -> Tensor:
-    """Return the rows [N, ...] of all ranks in rank order for this rank's [B, ...], differentiable."""
+    """Return the rows [N, ...] of all ranks in rank order, given this rank's rows [B, ...]. Passes gradients."""
     return _Gather.apply(local) if world()[1] > 1 else local
 
 
 def ring_with_gradient(local: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield (rank, its rows [B, ...]) for every rank, the own first, differentiable (SigLIP, section 3.3)."""
+    """Yield (rank, its rows [B, ...]) for every rank, this rank first. Passes gradients (SigLIP, section 3.3)."""
     rank, world_size = world()
     yield rank, local
     for step in range(1, world_size):
@@ -46,7 +46,7 @@ def ring_with_gradient(local: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather whose backward gives each rank the sum of all ranks' gradients of its part."""
+    """All-gather whose backward gives each rank the gradient of its rows, summed over all ranks."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _PassOn(torch.autograd.Function):
-    """Send to the next rank and receive from the one before; gradients go the other way."""
+    """Send rows to the next rank and receive the previous rank's; gradients travel the opposite way."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:

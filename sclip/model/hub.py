@@ -1,7 +1,7 @@
-"""What an architecture takes from the Hugging Face hub: a text tower's config and a tokenizer's files, never weights.
+"""Load a text tower's config and locate tokenizer files from the Hugging Face hub; weights are never taken from it.
 
-A name as open_clip's configs write it (`roberta-base`) goes in; the folder or hub name that `transformers` loads comes
-out. With `model.hub_folder` that is a folder below it, and nothing asks the network.
+A name from open_clip's configs (`roberta-base`) goes in; the folder or hub name that `transformers` loads comes out.
+If `model.hub_folder` is set, it is a folder below that one, and the network is not used.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 __all__ = ["FOLDER", "HubError", "below", "hub_errors", "source", "text_config"]
 
 FOLDER = "hub"
-"""Folder of an export with the files of its text tower and tokenizer, laid out as `model.hub_folder` is."""
+"""Subfolder of an export for the files of its text tower and tokenizer, laid out like `model.hub_folder`."""
 
 
 class HubError(ValueError):
-    """What cannot be had of a hub; one line that names the remedy."""
+    """Error for hub files that cannot be loaded: one line that names the remedy."""
 
 
 def source(name: str, hub_folder: str) -> str:
-    """Return the folder of a hub's name below `hub_folder`, without one the name itself; `HubError` where none is."""
+    """Return the name's folder below `hub_folder` (`HubError` if missing); without a `hub_folder`, the name itself."""
     if not hub_folder:
         return name
     folder = below(Path(hub_folder).expanduser(), name)
@@ -33,14 +33,14 @@ def source(name: str, hub_folder: str) -> str:
 
 
 def below(folder: Path, name: str) -> Path:
-    """Return where the files of a hub's name stand in a folder; the name may be a path itself."""
+    """Return the folder below `folder` with the files of a hub name. The name may be an absolute path."""
     return folder / name.strip("/")
 
 
 def text_config(text: Mapping[str, Any], hub_folder: str) -> Any:
-    """Return the `transformers` config of a text tower, from the `text_cfg` of its architecture; `HubError` as above.
+    """Return the `transformers` config of the text tower in a `text_cfg`; raise `HubError` if it cannot be loaded.
 
-    Of an encoder with a decoder, as T5, hidden_size and vocab_size are those of its encoder.
+    For an encoder-decoder model such as T5, hidden_size and vocab_size are the encoder's.
     """
     name = source(text["hf_model_name"], hub_folder)
     with hub_errors(name):
@@ -51,7 +51,7 @@ def text_config(text: Mapping[str, Any], hub_folder: str) -> Any:
 
 @contextlib.contextmanager
 def hub_errors(name: str) -> Iterator[None]:
-    """Raise `HubError` for what `transformers` cannot load, and where it is not installed."""
+    """Raise `HubError` if `transformers` cannot load the files of a name or is not installed."""
     try:
         yield
     except ImportError as error:

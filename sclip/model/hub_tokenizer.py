@@ -1,6 +1,6 @@
-"""Captions and phrases to the ids of a tokenizer from a hub: SigLIP's, XLM-V's, those of Hugging Face text towers.
+"""Tokenize captions and phrases with a hub's tokenizer: SigLIP's, XLM-V's, or a Hugging Face text tower's.
 
-Texts go in, ids come out, as open_clip's `HFTokenizer` gives them; `sclip.model.tokenizer` brings them into shape.
+Texts go in; the ids of open_clip's `HFTokenizer` come out. `sclip.model.tokenizer` builds arrays from them.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _WORD = re.compile(r"\S+")
 
 
 def hub_name(text: Mapping[str, Any]) -> str:
-    """Return the hub's name of the tokenizer of a `text_cfg`, "" where it is CLIP's BPE."""
+    """Return the hub name of the tokenizer in a `text_cfg`; "" for CLIP's BPE."""
     return str(text.get("hf_tokenizer_name") or text.get("hf_model_name") or "")
 
 
 class HubTokenizer:
-    """The tokenizer that the `text_cfg` of an architecture names."""
+    """Tokenizer from a hub, as named in the `text_cfg` of an architecture."""
 
     def __init__(self, text: Mapping[str, Any], hub_folder: str) -> None:
-        """Load it; raises `HubError` where it cannot be had, or has more words than the text tower."""
+        """Load the tokenizer; raise `HubError` if it cannot be loaded or has more words than the text tower."""
         self._name = hub_name(text)
         name = hub.source(self._name, hub_folder)
         with hub.hub_errors(name):
-            # An encoder actor has a core, and no use for a thread of the tokenizer's on each of the others.
+            # An encoder actor owns one core; the tokenizer must not start threads on the others.
             os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
             self._theirs = HFTokenizer(
                 name,
@@ -45,23 +45,23 @@ class HubTokenizer:
                 **text.get("tokenizer_kwargs", {}),
             )
         self._tokenizer: Any = self._theirs.tokenizer
-        of_tower = hub.text_config(text, hub_folder) if text.get("hf_model_name") else None
-        rows = of_tower.vocab_size if of_tower else text.get("vocab_size", 0)
+        tower_config = hub.text_config(text, hub_folder) if text.get("hf_model_name") else None
+        rows = tower_config.vocab_size if tower_config else text.get("vocab_size", 0)
         words = int(self._tokenizer.vocab_size)
-        if words > rows:  # without added ones: T5's placeholders occur in no text
+        if words > rows:  # added words are not counted: T5's placeholders occur in no text
             raise hub.HubError(
                 f"{name}: a tokenizer of {words:,} words and a text tower of {rows:,} are of two models"
             )
-        # A causal tower that pools at its end token never looks at what follows; zeros are what packing leaves out.
+        # A causal tower that pools at the end token never sees the padding, so pad with 0, which packing removes.
         self._pads_with_0 = text.get("pool_type") == "eos" and not text.get("no_causal_mask")
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids of no text: start, end, padding and their like."""
+        """Ids that are not part of a text: start, end, padding and similar."""
         return frozenset(self._tokenizer.all_special_ids)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text without start and end."""
+        """Return the ids of a text without start and end tokens."""
         ids: list[int] = self._tokenizer(self._theirs.clean_fn(text), add_special_tokens=False).input_ids
         return ids
 
@@ -75,11 +75,9 @@ class HubTokenizer:
         return ids
 
     def read_end(self, caption: str, context_length: int) -> int:
-        """Return how many characters of a caption fit: to the end of the last word, as white space divides them."""
+        """Return how many characters of a caption fit, up to the end of the last white-space-separated word."""
         room = context_length - int(self._tokenizer.num_special_tokens_to_add())
-        if (
-            len(caption) < room and caption.isascii()
-        ):  # no character is more than a token; one may stand before all
+        if len(caption) < room and caption.isascii():  # at most one token per character, and one in front
             return len(caption)
         if len(self.encode(caption)) <= room:
             return len(caption)
@@ -92,5 +90,5 @@ class HubTokenizer:
         return [str(word) for word in self._tokenizer.convert_ids_to_tokens(list(ids))]
 
     def save(self, folder: Path) -> None:
-        """Write its files into a folder, which is made if missing."""
+        """Write the tokenizer's files into a folder, which is created if missing."""
         self._theirs.save_pretrained(str(folder))

@@ -1,7 +1,7 @@
-"""The knowledge-enhanced encoder: the triples of a caption to one vector (method, section 3; paper, 3.3).
+"""The knowledge-enhanced encoder (KEE): encode a caption's triples as one vector (method, section 3; paper, 3.3).
 
-Token ids of phrases go in, the knowledge feature E_KE and "this caption has triples" come out. The triples
-are a set: there is no position embedding, so their order and the masked ones between them change nothing.
+Token ids of phrases go in; the knowledge feature E_KE and "this caption has triples" come out. Triples are a set:
+without position embeddings, neither their order nor masked triples between them change the result.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = ["KnowledgeEncoder", "negatives_unseen", "phrase_means"]
 
 
 def phrase_means(phrases: Tensor, table: Tensor) -> Tensor:
-    """Return the means [..., W] over the tokens of phrases [..., T] in a word table [V, W]; of an empty one, zeros.
+    """Return the mean embedding [..., W] of each phrase [..., T] from a word table [V, W]; zeros for an empty phrase.
 
-    Without the embedded tokens [..., T, W] in between, which for 8,192 captions are near a gigabyte.
+    The embedded tokens [..., T, W] are never stored: for 8,192 captions they would take nearly a gigabyte.
     """
     bags = phrases.flatten(0, -2).long()
-    # A weight of 0 and not a padding id, which would have to be no word of any tokenizer.
+    # Padding gets weight 0, because no id is free to be a padding id in every tokenizer.
     weights = (bags != PADDING).to(table.dtype)
     bags = bags.clamp(min=0)
-    if torch.compiler.is_exporting():  # ONNX has no bags: its exporter would write a loop over phrases
+    if torch.compiler.is_exporting():  # ONNX would turn embedding_bag into a loop over phrases
         sums = (F.embedding(bags, table) * weights.unsqueeze(-1)).sum(1)
     else:
         sums = F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights)
@@ -38,31 +38,31 @@ def phrase_means(phrases: Tensor, table: Tensor) -> Tensor:
 
 
 def negatives_unseen(batch: Mapping[str, Tensor]) -> Tensor:
-    """Return bool [B, M]: negatives whose kept triples are the caption's, so that E_KE cannot differ.
+    """Return which negatives keep the same triples as their caption, so that E_KE cannot differ, bool [B, M].
 
-    So it is where the exchange changed only triples beyond the K kept, tokens beyond the T kept of a phrase, or
-    none at all: under 2 % of the negatives of alt-text (`sclip benchmark artefacts`). `batch` holds has_negative
+    This happens if the exchange changed no triple, only triples beyond the K kept, or only tokens beyond the T kept
+    of a phrase: under 2 % of the negatives of alt-text (`sclip benchmark artefacts`). `batch` holds has_negative
     [B, M], triples [B, K, 3, T] and negative_triples [B, M, K, 3, T].
     """
     triples, others = batch["triples"].flatten(2), batch["negative_triples"].flatten(3)
-    # How often each of the caption's triples stands on either side: their order changes nothing.
-    own = (triples[:, :, None] == triples[:, None]).all(-1).sum(-1)
-    found = (triples[:, None, :, None] == others[:, :, None]).all(-1).sum(-1)
-    return (own[:, None] == found).all(2) & batch["has_negative"]
+    # Count how often each of the caption's triples occurs on both sides: counts ignore the order.
+    in_caption = (triples[:, :, None] == triples[:, None]).all(-1).sum(-1)
+    in_negative = (triples[:, None, :, None] == others[:, :, None]).all(-1).sum(-1)
+    return (in_caption[:, None] == in_negative).all(2) & batch["has_negative"]
 
 
 class KnowledgeEncoder(nn.Module):
-    """Transformer over the embeddings of a caption's triples, masked mean pool, projection."""
+    """Transformer over the embeddings of a caption's triples, followed by a masked mean pool and a projection."""
 
     def __init__(self, table: nn.Embedding, features: int, config: KEEConfig) -> None:
-        """Build `config.layers` pre-norm layers of the word table's width, projected to CLIP's feature width.
+        """Build `config.layers` pre-norm layers as wide as the word table, and a projection to CLIP's feature width.
 
-        `table` is the text tower's; it is copied with `config.own_embeddings` and else left to the caller.
+        `table` is the text tower's. With `config.own_embeddings` it is copied; else the caller passes it to `forward`.
         """
         super().__init__()
         self.form, self.heads = config.form, config.heads
         width = table.embedding_dim
-        # Word tables are initialised near 0.02; without this norm the first residual sum would drown them.
+        # Word tables start near 0.02; without this norm the first residual sum would hide them.
         self.ln_pre = nn.LayerNorm(width)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -88,21 +88,21 @@ class KnowledgeEncoder(nn.Module):
         owner: Tensor | None = None,
         slot: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return E_KE [N, D], of no particular length, and bool [N], whether the caption has a triple.
+        """Return E_KE [N, D], not normalized, and whether each caption has a triple, bool [N].
 
-        `triples` are the token ids [N, K, 3, T] of (head, relation, tail), -1 where there is none; or, packed
-        (`sclip.model.packing`), those of several captions in rows [S, P, 3, T], with `owner` [S, P] and `slot` [N, K].
-        `table` [V, W] is the word table, where the encoder has none of its own. A triple without any token is masked;
-        a caption without triples gives a finite vector that means nothing and must not be used.
+        `triples` are token ids [N, K, 3, T] of (head, relation, tail), padded with -1. Packed triples
+        (`sclip.model.packing`) of several captions share rows [S, P, 3, T], with `owner` [S, P] and `slot` [N, K].
+        `table` [V, W] is the word table; it is needed if the encoder has none. Triples without any token are masked.
+        A caption without triples gets a finite but meaningless vector, which must not be used.
         """
-        # Looked up in here and not by the caller: FSDP2 gathers the own table when this module is called.
+        # Read the table here, not in the caller: FSDP2 gathers this module's weights when the module is called.
         if self.token_embedding is not None:
             table = self.token_embedding.weight
         assert table is not None, "pass a word table: this encoder has none"
         hidden = self.ln_pre(self._embed(phrase_means(triples, table)))
         if owner is None or slot is None:
             kept = (triples != PADDING).flatten(2).any(-1)
-            # A softmax over no key at all is NaN, also backward: rows without triples attend to their first slot.
+            # A softmax over no key is NaN, also in backward, so rows without triples attend to their first slot.
             attended = torch.cat([kept[:, :1] | ~kept.any(-1, keepdim=True), kept[:, 1:]], dim=1)
             for layer in self.layers:
                 hidden = layer(hidden, src_key_padding_mask=~attended)
@@ -117,7 +117,7 @@ class KnowledgeEncoder(nn.Module):
         return self.projection(self.ln_post(pooled)), kept.any(-1)
 
     def _embed(self, phrases: Tensor) -> Tensor:
-        """Return the embeddings [B, K, W] of triples from those of their phrases [B, K, 3, W]."""
+        """Return triple embeddings [B, K, W] from phrase embeddings [B, K, 3, W]."""
         if self.join is not None:
             embedded: Tensor = self.join(phrases.flatten(-2))
             return embedded

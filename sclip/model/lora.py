@@ -1,15 +1,15 @@
-"""Low-rank updates of the towers' projections: W + alpha / rank * up @ down in place of W (LoRA, Hu et al. 2021).
+"""Train low-rank updates of the towers' projections: W + alpha / rank * up @ down replaces W (LoRA, Hu et al. 2021).
 
-A plain model goes in; `add` freezes its towers and gives every attention and MLP projection of their transformer
-blocks an update that starts as 0, `merge` adds what was learned to the weights and leaves a plain model again. Updates,
-the KEE, and logit scale and bias are what trains. A packed matrix of q, k and v is one matrix with one update.
+A plain model goes in. `add` freezes its towers and gives every attention and MLP projection in their transformer
+blocks an update that starts at 0. `merge` adds the learned updates to the weights and leaves a plain model again. Only
+the updates, the KEE, and logit scale and bias are trained. A packed q, k and v matrix gets one update.
 
-peft has LoRA too. It needs transformers and accelerate, and of nn.MultiheadAttention it merges and removes parameters
-in every forward, which FSDP2 has already taken over. torch's parametrize renames the weights of the start, and gives
-every module a class of its own, so that torch.compile would compile every block and give up after the eighth. Here a
-weight is read through a property of a class that all modules of a kind share. So attention gets the sum whoever reads
-the weight: torch's fused attention, open_clip's and timm's own. The price: a step takes as long as training all
-weights, and without activation checkpointing the sums are kept for backward.
+Why not peft: it needs transformers and accelerate. In every forward it merges and removes parameters of
+nn.MultiheadAttention, which FSDP2 has already taken over. Why not torch's parametrize: it renames the starting weights
+and gives every module its own class, so torch.compile would compile every block and give up after the eighth.
+Here, modules of one kind share a class with a property that returns the weight plus its update. Every reader of the
+weight gets the sum: torch's fused attention, open_clip's and timm's. The price: a step takes as long as training
+all weights, and without activation checkpointing the sums are kept in memory for backward.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
 __all__ = ["LowRank", "add", "has_updates", "is_stored", "merge"]
 
 _UPDATE = "lora"
-"""Name of a projection's `LowRank`; what it is added to keeps its own name."""
+"""Name of the `LowRank` submodule of a projection; the projection's weight keeps its own name."""
 
 
 class LowRank(nn.Module):
-    """An update of a matrix [out, in]; `up` [out, rank] starts as 0, so that the sum starts as the matrix itself."""
+    """Update of a matrix [out, in]; `up` [out, rank] starts at 0, so the sum starts as the matrix itself."""
 
     def __init__(self, weight: Tensor, config: LoRAConfig) -> None:
-        """Draw `down` [rank, in] as torch draws a linear layer's weights, on the device of the matrix."""
+        """Draw `down` [rank, in] as torch initializes a linear layer, on the device of the matrix."""
         super().__init__()
         rows, columns = weight.shape
         self.scale = config.alpha / config.rank
@@ -48,35 +48,35 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the matrix with its update, in the dtype of the matrix.
+        """Return the matrix plus its update, in the dtype of the matrix.
 
-        Under autocast too: bfloat16 has no step between w and 1.004 w, and would round small updates away.
+        Autocast is disabled here: bfloat16 has no step between w and 1.004 w, so it would round small updates away.
         """
         with torch.autocast(weight.device.type, enabled=False):
             return torch.addmm(weight, self.up, self.down, alpha=self.scale)
 
 
 def add(model: StructureCLIP) -> None:
-    """Freeze the towers and give their projections updates as `model.config.lora` says.
+    """Freeze the towers and give their projections updates, as set in `model.config.lora`.
 
     Raises ModelError for a tower without transformer blocks.
     """
     model.clip.requires_grad_(False)
     for tower, root in (("image", model.clip.visual), ("text", model.text_tower.transformer)):
-        found = list(_projections(root))
-        if not found:
+        projections = list(_projections(root))
+        if not projections:
             raise ModelError(
                 f"model.lora.rank={model.config.lora.rank}: the {tower} tower of {model.config.name} has no "
                 "transformer blocks to update; choose a ViT, or train all weights (model.lora.rank=0)"
             )
-        for module, name in found:
+        for module, name in projections:
             module.add_module(_UPDATE, LowRank(module._parameters[name], model.config.lora))  # type: ignore[arg-type]
             module.__class__ = _updated(type(module), name)  # type: ignore[arg-type]
 
 
 @torch.no_grad()
 def merge(model: StructureCLIP) -> None:
-    """Add the updates to the weights, and leave a plain model; the inverse of `add` but for what was learned."""
+    """Turn the model back into a plain one: add the updates to its weights and remove them."""
     for module in list(model.modules()):
         if isinstance(update := module._modules.get(_UPDATE), LowRank):
             name = _reads(module)
@@ -89,17 +89,17 @@ def merge(model: StructureCLIP) -> None:
 
 
 def has_updates(model: nn.Module) -> bool:
-    """Return whether a model, wrapped or not, has updates."""
+    """Return whether a model, wrapped or not, has low-rank updates."""
     return any(isinstance(module, LowRank) for module in model.modules())
 
 
 def is_stored(name: str) -> bool:
-    """Return whether a checkpoint of a model with updates holds this tensor; the others are those of its start."""
+    """Return whether a checkpoint of a model with updates holds this tensor; all others keep their starting values."""
     return not name.startswith(CLIP_PREFIX) or f".{_UPDATE}." in name
 
 
 def _projections(tower: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Give the modules with the matrices of attention and MLP, and the names of these, of the blocks that attend."""
+    """Yield (module, weight name) for each attention and MLP matrix in the blocks that contain attention."""
     for blocks in block_lists(tower).values():
         for block in blocks:
             if block_lists(block) or not any("Attention" in type(part).__name__ for part in block.modules()):
@@ -112,11 +112,11 @@ def _projections(tower: nn.Module) -> Iterator[tuple[nn.Module, str]]:
 
 @functools.cache
 def _updated(kind: type[nn.Module], name: str) -> type[nn.Module]:
-    """Return the class whose instances give the sum where the weight `name` is read."""
+    """Return a subclass of `kind` whose attribute `name` gives the weight plus its update."""
 
     def read(self: nn.Module) -> Any:
         weight = self._parameters[name]
-        # Outside of its block's forward FSDP2 leaves a shard: of it dtype and place are asked for, and no value.
+        # Outside the block's forward, FSDP2 leaves a shard; callers then read its dtype and device, not its values.
         update = self._modules[_UPDATE]
         return weight if isinstance(weight, DTensor) or update is None else update(weight)
 
@@ -124,5 +124,5 @@ def _updated(kind: type[nn.Module], name: str) -> type[nn.Module]:
 
 
 def _reads(module: nn.Module) -> str:
-    """Return the name of the weight that a class of `_updated` reads with its update."""
+    """Return the name of the weight to which the class, made by `_updated`, adds the update."""
     return next(name for name, value in vars(type(module)).items() if isinstance(value, property))

@@ -1,10 +1,10 @@
-"""The loss over the global batch: a contrastive term, the hinge on the negatives, and distillation (method, 4 and 11).
+"""Compute the loss over the global batch: contrastive term, hinges and distillation (method, sections 4 and 9 to 11).
 
-Each rank's features go in; out come its share of the loss and the global values to log.
+Each rank's features go in; its share of the loss and the global values to log come out.
 
-Scaling: gradients are averaged over ranks by DDP and FSDP, so a rank returns world size * (sum of its rows) /
-(global number of rows that count). The average is then the gradient that one rank with the whole batch has,
-also where ranks hold different numbers of such rows.
+Scaling: DDP and FSDP average gradients over ranks, so a rank returns world size * (sum over its rows) /
+(global number of counted rows). The averaged gradient then equals that of one rank with the whole batch, even if
+ranks hold different numbers of counted rows.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ def structure_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's loss, to be averaged over ranks, and the values of the global batch to log.
 
-    `features` as `StructureCLIP` returns them (negative features only with negatives, a logit bias only of a
-    model that has one); of `batch`: valid bool [B] (False: padding, counts nowhere), image_digest int64 [B]
-    (equal digests are the same image), has_negative bool [B, M], and with the KEE triples [B, K, 3, T] and
-    negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the share of the run's samples
-    that are trained; 1 is past every warm-up. With no valid row at all, or no negative, the term is 0 and so is its
-    gradient. `teacher` are the frozen model's features of the same rows, without gradient; None: nothing is distilled.
+    `features` are those that `StructureCLIP` returns. `batch` needs valid bool [B] (False: padding, never counted),
+    image_digest int64 [B] (equal digests: same image), has_negative bool [B, M] and, with the KEE, triples
+    [B, K, 3, T] and negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the trained
+    share of the run's samples; 1 is past every warm-up. If no row is valid, or no row has a negative, the respective
+    term and its gradient are 0. `teacher` holds the frozen model's features of the same rows, without gradient; None
+    disables distillation.
 
-    Logged, detached scalars: loss, loss_contrastive, loss_hinge, loss_distil with a teacher, samples (valid rows),
-    share_with_negative, share_with_triples, with max_margin contrastive_active (share of rows whose term is above 0),
-    of units and wordings those of `unit_loss` and `positive_loss`, and of the negatives: hinge_active (share above 0),
-    negative_gap (mean s(I, w) - s(I, w-)) and share_negative_unseen_by_kee (`sclip.model.kee.negatives_unseen`).
+    Logged, detached scalars: loss, loss_contrastive, samples (valid rows), share_with_triples; for negatives
+    loss_hinge, share_with_negative, hinge_active (share with a hinge above 0), negative_gap (mean s(I, w) - s(I, w-))
+    and share_negative_unseen_by_kee (`sclip.model.kee.negatives_unseen`); for max_margin contrastive_active (share of
+    rows with a loss above 0); loss_distil with a teacher; and those of `unit_loss` and `positive_loss`.
     """
     features = {name: tensor.float() for name, tensor in features.items()}
     image, text = features["image_features"], features["text_features"]
@@ -64,7 +64,7 @@ def structure_loss(
 
     terms = torch.where(valid, contrastive_rows(features, rows, config, progress), 0.0)
     contrastive = terms.sum() / samples.clamp(min=1.0)
-    # A form that has no use for the scale or the bias gives them a gradient of 0: DDP waits for one of each.
+    # DDP waits for a gradient of every parameter, so a form that ignores scale or bias gives them a gradient of 0.
     loss = contrastive + sum(
         0.0 * features[name] for name in ("logit_scale", "logit_bias") if name in features
     )
@@ -128,7 +128,7 @@ def structure_loss(
 
 
 def _triples(batch: Mapping[str, Tensor], valid: Tensor) -> Tensor:
-    """Return the number of valid rows that have a triple."""
+    """Return the number of valid rows with at least one triple."""
     if "triples" not in batch:
         return valid.new_zeros((), dtype=torch.float32)
     return (batch["triples"].flatten(1).ge(0).any(1) & valid).sum()

@@ -1,11 +1,11 @@
-"""A model as ONNX files that another runtime loads, each run by onnxruntime beside the model before it counts.
+"""Write a model as ONNX files for other runtimes, and check each file's outputs in onnxruntime against the model's.
 
 image.onnx   pixel_values -> image_embeds
 text.onnx    input_ids -> text_embeds, without knowledge: E_CLIP
 model.onnx   pixel_values, input_ids, triples -> image_embeds, text_embeds with knowledge, logits_per_image
 
-Without a knowledge encoder model.onnx takes no triples. Numbers of images and of texts are free, and independent of
-each other. Weights above ONNX's limit of 2 GB for one file lie beside it (`.onnx.data`).
+Without a knowledge encoder, model.onnx takes no triples. Callers may pass any number of images and any number of
+texts. If weights exceed ONNX's limit of 2 GB per file, they are stored beside it (`.onnx.data`).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from sclip.model.tokenizer import Tokenizer
 __all__ = ["OPSET", "TOLERANCE", "Graph", "graphs", "write_onnx"]
 
 OPSET = 20
-"""The first with GELU as an operator."""
+"""First opset with a GELU operator."""
 TOLERANCE = 1e-4
-"""Largest difference of a feature's component, and of a logit as a share of the logit scale."""
+"""Largest allowed difference of a feature's component, or of a logit divided by the logit scale."""
 
 _CAPTIONS = ("a small red circle to the left of a blue square", "an astronaut rides a horse", "dogs")
 _TRIPLES = (
@@ -73,7 +73,7 @@ class _Whole(_Image):
 
 @dataclass(frozen=True)
 class Graph:
-    """One file: its module, and an example of each input by name."""
+    """One ONNX file: its module, and an example of each input by name."""
 
     file: str
     module: nn.Module
@@ -81,12 +81,12 @@ class Graph:
     outputs: tuple[str, ...]
 
     def axes(self, name: str) -> list[str | int]:
-        """Return the shape of an input, its free axis by name."""
+        """Return the shape of an input, with the name of its free axis in place of the first size."""
         return ["images" if name == "pixel_values" else "texts", *self.inputs[name].shape[1:]]
 
 
 def graphs(model: StructureCLIP) -> list[Graph]:
-    """Return the files to write, with three rows of example inputs: float32 pixels, int64 ids."""
+    """Return the files to write, each with three rows of example inputs: float32 pixels, int64 ids."""
     size, tokenizer = image_size(model.config.name), Tokenizer(model.config)
     pixels = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     images = {"pixel_values": pixels}
@@ -105,9 +105,9 @@ def graphs(model: StructureCLIP) -> list[Graph]:
 
 
 def write_onnx(model: StructureCLIP, directory: str | Path) -> float:
-    """Write the three files and those of the processor into a folder that is there; return the largest difference.
+    """Write the ONNX and processor files into an existing folder; return the largest difference from the model.
 
-    Raises ModelError if a package is missing, the opset has no operator for a part of the model, or a file's outputs
+    Raises ModelError if a package is missing, the opset lacks an operator for a part of the model, or a file's outputs
     differ from the model's by more than `TOLERANCE`.
     """
     if missing := [package for package in _NEEDED if importlib.util.find_spec(package) is None]:
@@ -150,30 +150,30 @@ def _write(graph: Graph, file: Path, name: str) -> None:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        said = " ".join(str(cause).split())[:200]
-        raise ModelError(f"{name}: ONNX opset {OPSET} cannot hold {file.name}: {said}") from error
+        reason = " ".join(str(cause).split())[:200]
+        raise ModelError(f"{name}: ONNX opset {OPSET} cannot hold {file.name}: {reason}") from error
 
 
 @torch.no_grad()
 def _difference(graph: Graph, file: Path, rows: int, scale: float) -> float:
-    """Return the largest difference between the file and the model, on the last rows of the example."""
+    """Return the largest difference between the outputs of file and model on the last `rows` of the example."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     inputs = {name: tensor[-rows:] for name, tensor in graph.inputs.items()}
-    found = session.run(list(graph.outputs), {name: tensor.numpy() for name, tensor in inputs.items()})
+    outputs = session.run(list(graph.outputs), {name: tensor.numpy() for name, tensor in inputs.items()})
     differences = (
         float((torch.from_numpy(of_file) - of_model).abs().max()) / (scale if "logits" in name else 1.0)
-        for name, of_file, of_model in zip(graph.outputs, found, graph.module(**inputs), strict=True)
+        for name, of_file, of_model in zip(graph.outputs, outputs, graph.module(**inputs), strict=True)
     )
     return max(differences)
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence the exporter's notes, and keep torch from its fused inference path, which ONNX has no operator for."""
+    """Silence the exporter's notes, and disable torch's fused inference path, which has no ONNX operator."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
     levels, fast = [logger.level for logger in loggers], torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

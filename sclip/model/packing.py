@@ -1,8 +1,8 @@
-"""Captions, negatives and triples of a batch packed into rows, so that no padding is computed.
+"""Pack the captions, negatives and triples of a batch into rows, so that no padding is computed.
 
-Token ids [N, L], most of them padding (COCO's captions have 13 of 77 tokens), go in on the host; rows [R, C] of
-several captions each come out, and where each caption ends; triples alike. Packing is done beside the training
-step, in numpy; the device only looks up. Attention is masked between captions; all else in a Transformer is by token.
+Token ids [N, L], mostly padding (COCO captions have 13 of 77 tokens), go in on the host. Rows [R, C] of several
+captions each come out, with the index where each caption ends; the same for triples. Numpy packs on the host during
+the training step. Attention is masked between captions; all other Transformer layers work per token.
 """
 
 from __future__ import annotations
@@ -20,38 +20,37 @@ from torch import Tensor
 __all__ = ["FURTHER", "attention_mask", "pack", "text_lengths"]
 
 FURTHER = ("negative", "unit", "positive")
-"""Texts of a row beside its caption, M of each: columns NAME_text [B, M, L] and NAME_triples [B, M, K, 3, T]."""
+"""Kinds of text that a sample may have besides its caption: NAME_text [B, M, L] and NAME_triples [B, M, K, 3, T]."""
 
 Columns = dict[str, NDArray[Any]]
 
 _ALIGNED = 8
-"""Places of a row are a multiple of this: attention kernels copy a mask whose rows are not so aligned."""
+"""Row lengths are a multiple of this: attention kernels copy a mask whose rows are not aligned."""
 
 _TRIPLE_PLACES = 32
-"""Triples of a row, at least: more would waste attention between captions, fewer leave places empty."""
+"""Minimum row length for triples: longer rows waste attention between captions, shorter rows leave places empty."""
 
 
 def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: bool = True) -> Columns:
-    """Return the columns with text [B, L] and the `FURTHER` texts [B, M, L] that are there packed, triples beside them.
+    """Return the columns with text [B, L] and any `FURTHER` texts [B, M, L] replaced by packed rows.
 
-    packed_text int32 [parts * R, C] holds the tokens of captions side by side, packed_caption the number of the
-    caption of each token (0: padding), packed_position its place in it. text_end int64 [B] and negative_end [B, M]
-    say where in [R * C] a caption's last token stands, -1 for a negative that is not there (no token but 0), of which
-    nothing is computed. With triples [B, K, 3, T] and negative_triples [B, M, K, 3, T], which stay as they are for
-    what is counted of them: packed_triples [parts * S, P, 3, T], packed_owner [parts * S, P] the number of the
-    caption of each (0: none), and triple_slot [B, K] and negative_slot [B, M, K] where in [S * P] they stand, -1 for
-    none; those of negatives only if `on_negatives`. Of other further texts there is the like: unit_end, unit_slot.
+    Captions: packed_text int32 [parts * R, C] holds their tokens side by side, packed_caption the number of each
+    token's caption (0: padding), packed_position the token's position in it. text_end int64 [B] and negative_end
+    [B, M] hold the index of each text's last token in [R * C]; -1 for an absent one (only zeros), which is skipped.
 
-    Where captions are so long that rows would save nothing, all stays as it is.
+    Triples: triples [B, K, 3, T] and negative_triples [B, M, K, 3, T] stay, for metrics. packed_triples
+    [parts * S, P, 3, T] holds them side by side, packed_owner [parts * S, P] the caption number of each (0: none).
+    triple_slot [B, K] and negative_slot [B, M, K] hold their indices in [S * P] (-1: none). Triples of negatives are
+    packed only if `on_negatives`. Other texts get columns of the same kind: unit_end, unit_slot.
 
-    The rows of each of `parts` equal parts of the batch are packed apart, so that every column can be cut into that
-    many.
+    If captions are so long that packing saves nothing, the columns are returned unchanged. Each of `parts` equal
+    parts of the batch is packed separately, so that every column can be split into `parts`.
     """
     further = [name for name in FURTHER if f"{name}_text" in columns]
     texts = ["text", *(f"{name}_text" for name in further)]
     packed = {name: values for name, values in columns.items() if name not in texts}
     text = _of_parts([columns[name] for name in texts], parts)
-    lengths = text_lengths(text)  # what follows the end token is never looked at
+    lengths = text_lengths(text)  # the model never reads what follows the end token
     start, rows, capacity = _starts(lengths, text.shape[2])
     if rows * capacity >= text.shape[1] * text.shape[2]:
         return dict(columns)
@@ -64,10 +63,10 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
     counts = [columns[name][..., 0].size // parts for name in texts]
     packed |= _by_column(ends, counts, ["text_end", *(f"{name}_end" for name in further)], columns)
     if "triples" in columns:
-        found = {name: columns[f"{name}_triples"] for name in further}
-        if "negative" in found and not on_negatives:
-            found["negative"] = np.full_like(found["negative"], -1)
-        triples = _of_parts([columns["triples"], *found.values()], parts)
+        further_triples = {name: columns[f"{name}_triples"] for name in further}
+        if "negative" in further_triples and not on_negatives:
+            further_triples["negative"] = np.full_like(further_triples["negative"], -1)
+        triples = _of_parts([columns["triples"], *further_triples.values()], parts)
         kept = np.any(triples >= 0, axis=(3, 4))
         start, rows, capacity = _starts(kept.sum(2), max(triples.shape[2], _TRIPLE_PLACES))
         fill = _Filling(start, kept, rows, capacity)
@@ -78,10 +77,10 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
 
 
 def text_lengths(text: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the tokens [...] of texts [..., L] up to the end token, 0 of a text that is not there (zeros alone).
+    """Return the number of tokens [...] of texts [..., L] up to the end token; 0 for an absent text (only zeros).
 
-    Padding is 0 behind CLIP's end token. Other tokenizers pad with an id of their own, often the end token's: of its
-    run at the end one token counts.
+    CLIP's tokenizer pads with 0. Other tokenizers pad with another id, often the end token's; one token of the
+    trailing run is then counted.
     """
     reverse = text[..., ::-1]
     other = reverse != reverse[..., :1]
@@ -91,7 +90,7 @@ def text_lengths(text: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _of_parts(of_texts: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
-    """Return [parts, N, ...] of values [B, ...], then [B, M, ...]: in each part the first ones before the others."""
+    """Return [parts, N, ...] from arrays [B, ...] and [B, M, ...], concatenated in this order within each part."""
     of_row = of_texts[0].shape[1:]
     return np.concatenate([values.reshape(parts, -1, *of_row) for values in of_texts], axis=1)
 
@@ -99,7 +98,7 @@ def _of_parts(of_texts: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
 def _by_column(
     values: NDArray[Any], counts: Sequence[int], names: Sequence[str], columns: Mapping[str, NDArray[Any]]
 ) -> Columns:
-    """Return values [parts, N, ...] as columns, [B, ...] and then [B, M, ...]; `counts`: values of each in a part."""
+    """Split values [parts, N, ...] into columns [B, ...], then [B, M, ...]; `counts`: values per column in a part."""
     batch, within = len(columns["text"]), values.shape[2:]
     of_names = np.split(values, np.cumsum(counts[:-1], dtype=int), axis=1)
     return {
@@ -109,13 +108,13 @@ def _by_column(
 
 
 def _numbers(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the number of the caption, from 1, at each of its places [parts, N, n]."""
+    """Return each caption's number, counted from 1, at each of its places [parts, N, n]."""
     return np.broadcast_to(np.arange(kept.shape[1])[:, None] + 1, kept.shape)
 
 
 @dataclass(frozen=True)
 class _Filling:
-    """Rows of `capacity` places, to be filled with what is `kept` of each caption, side by side from its `start`."""
+    """Rows of `capacity` places, filled with each caption's `kept` values, side by side from its `start`."""
 
     start: NDArray[np.int64]
     kept: NDArray[np.bool_]
@@ -123,7 +122,7 @@ class _Filling:
     capacity: int
 
     def __call__(self, values: NDArray[Any]) -> NDArray[np.int32]:
-        """Return [parts * rows, capacity, ...] of values [parts, N, n, ...]: of no token 0, of no triple -1."""
+        """Return rows [parts * rows, capacity, ...] of values [parts, N, n, ...]; empty places hold 0 (triples: -1)."""
         rows, more = len(values) * self.rows, values.shape[3:]
         filled = np.full((rows * self.capacity, *more), -1 if more else 0, np.int32)
         filled[self._places] = values[self.kept]
@@ -131,24 +130,24 @@ class _Filling:
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
-        """Where what is kept stands in the rows of all parts laid end to end."""
+        """Indices of the kept values in the rows of all parts laid end to end."""
         of_part = np.arange(len(self.start))[:, None] * self.rows * self.capacity + self.start
         places: NDArray[np.int64] = of_part[:, :, None] + self.kept.cumsum(2) - 1
         return places[self.kept]
 
 
 def _starts(lengths: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64], int, int]:
-    """Return where each caption [parts, N] starts in its part's rows laid end to end, rows of a part, their places."""
+    """Return each caption's start [parts, N] in its part's rows laid end to end, rows per part, and row length."""
     capacity = -(-longest // _ALIGNED) * _ALIGNED
     starts, counts = zip(*(_best_fit(of_part, capacity) for of_part in lengths.tolist()), strict=True)
     return np.stack(starts), max(1, *counts), capacity
 
 
 def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int]:
-    """Return where each caption starts in rows laid end to end, and the number of rows: best fit, longest first."""
+    """Place captions by best fit, longest first; return each start in the rows laid end to end, and number of rows."""
     start = np.zeros(len(lengths), np.int64)
-    rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]  # by the places that are left in them
-    free = 0  # bit n: there is a row with n places left
+    rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]  # index: number of free places
+    free = 0  # bit n is set if a row has n free places
     count = 0
     for caption in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
         length = lengths[caption]
@@ -169,9 +168,9 @@ def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int
 
 
 def attention_mask(caption: Tensor, heads: int, dtype: torch.dtype, *, causal: bool) -> Tensor:
-    """Return the additive mask [R * heads, C, C] of packed captions [R, C]: within a caption only.
+    """Return the additive mask [R * heads, C, C] that keeps attention within each packed caption [R, C].
 
-    What torch's MultiheadAttention takes. Padding sees padding, so that no row of it is -inf alone.
+    torch's MultiheadAttention takes this layout. Padding sees padding, so that no row is all -inf.
     """
     places = caption.shape[1]
     allowed = caption[:, :, None] == caption[:, None, :]

@@ -1,4 +1,4 @@
-"""The hinges on another wording of the caption (method, 9): near it, and above its negatives."""
+"""Compute the hinges that keep another wording near its caption and above the negatives (method, 9)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def positive_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's share of the two hinges on wordings, and global values to log.
 
-    The mean of max(0, s(I, w) - positive_margin - s(I, w+)) over the rows of all ranks that have a wording w+, and the
-    mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over the negatives of these rows; the ranks' shares add up.
+    The first is the mean of max(0, s(I, w) - positive_margin - s(I, w+)) over all ranks' rows with a wording w+. The
+    second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over their negatives. The ranks' shares add up.
     `features` has image_features, text_features [B, D], positive_features [B, 1, D] and, with negatives,
-    negative_features [B, M, D]; of `batch` valid and has_positive [B]. has_negative [B, M] is of valid rows.
+    negative_features [B, M, D]. `batch` has valid and has_positive [B]. has_negative [B, M] excludes padding rows.
 
     Logged, detached: loss_positives, share_with_positive (of the valid rows), positive_gap (mean s(I, w) - s(I, w+))
-    and positive_won (share of negatives of these rows that are below the wording).
+    and positive_won (share of these rows' negatives that score below the wording).
     """
     image, valid = features["image_features"], batch["valid"]
     has_positive = batch["has_positive"] & valid

@@ -1,6 +1,6 @@
-"""What stands before a CLIP, as the files that Hugging Face's `CLIPProcessor` reads: the tokenizer and the image size.
+"""Write the files that Hugging Face's `CLIPProcessor` reads: the tokenizer and the image preprocessing of a CLIP.
 
-vocab.json, merges.txt, tokenizer_config.json   CLIP's BPE, from open_clip's copy of it, or the files of a hub's
+vocab.json, merges.txt, tokenizer_config.json   CLIP's BPE as open_clip has it, or the files of a hub's tokenizer
 preprocessor_config.json                        resize, centre crop, normalisation
 """
 
@@ -17,18 +17,18 @@ from sclip.model.tokenizer import Tokenizer
 __all__ = ["normalisation", "write_processor"]
 
 _BICUBIC = 3
-"""Pillow's number of the filter."""
+"""Pillow's number of the bicubic filter."""
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def normalisation(model: StructureCLIP) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of the channels, of pixels from 0 to 1."""
+    """Return the mean and standard deviation of each channel, for pixels from 0 to 1."""
     mean, std = model.image_mean / 255, 1 / (255 * model.image_inverse_std)
     return mean.flatten().tolist(), std.flatten().tolist()
 
 
 def write_processor(model: StructureCLIP, directory: Path) -> None:
-    """Write the files into a folder that is there."""
+    """Write the processor's files into an existing folder."""
     tokenizer = Tokenizer(model.config)
     if tokenizer.hub:
         tokenizer.hub.save(directory)
@@ -59,7 +59,7 @@ def _write_bpe(bpe: Any, directory: Path) -> None:
     merges = sorted(bpe.bpe_ranks, key=bpe.bpe_ranks.__getitem__)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (directory / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    special = {_START: bpe.sot_token_id, _END: bpe.eot_token_id}  # open_clip spells them otherwise
+    special = {_START: bpe.sot_token_id, _END: bpe.eot_token_id}  # open_clip spells them differently
     words = {word: id_ for word, id_ in bpe.encoder.items() if id_ not in special.values()}
     _write(directory / "vocab.json", words | special)
     _write(

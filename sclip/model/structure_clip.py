@@ -1,7 +1,7 @@
-"""Structure-CLIP: open_clip's towers, and the knowledge-enhanced encoder beside the text tower (method, 3).
+"""Structure-CLIP: open_clip's towers, with the knowledge-enhanced encoder (KEE) beside the text tower (method, 3).
 
 A batch of uint8 images, token ids and triple ids goes in; unit-length image, text and negative features
-come out. Everything that needs floats happens in here, on the device: what travels to it stays small.
+come out. The model converts to floats on the device, so that the batch copied to the device stays small.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from sclip.model.tokenizer import PADDING
 __all__ = ["CLIP_PREFIX", "PARTS", "LogitScale", "Part", "StructureCLIP", "part_of"]
 
 CLIP_PREFIX = "clip."
-"""What stands before open_clip's own names in a state of `StructureCLIP`."""
+"""Prefix of open_clip's own names in the state dict of `StructureCLIP`."""
 
 
 class LogitScale(nn.Module):
-    """The learned inverse temperature, as its logarithm.
+    """Learned inverse temperature, stored as its logarithm.
 
-    A module of its own, taken out of open_clip's, so that FSDP2 can keep it in fp32 while the towers compute
-    in bf16: there, values near ln(100) lie 0.03 apart, 3 % of the temperature. Shape [1], not [], because
-    `fully_shard` refuses scalars.
+    It is a separate module, moved out of open_clip's CLIP, so that FSDP2 can keep it in fp32 while the towers
+    compute in bf16. bf16 values near ln(100) lie 0.03 apart, which is 3 % of the temperature. The shape is [1],
+    not [], because `fully_shard` rejects scalars.
     """
 
     def __init__(self, log: Tensor) -> None:
-        """Start from a logarithm of any shape with one element."""
+        """Start from a one-element tensor of any shape that holds the logarithm."""
         super().__init__()
         self.log = nn.Parameter(log.detach().clone().float().reshape(1))
 
     def forward(self) -> Tensor:
         """Return the scale itself, a scalar."""
-        return self.log.float().exp().sum()  # not a view: FSDP2 hooks its backward on what comes out
+        return self.log.float().exp().sum()  # not a view: FSDP2 attaches backward hooks to outputs
 
 
 class LogitBias(nn.Module):
-    """The learned bias of SigLIP's logits; a module of its own for the reasons of the scale."""
+    """Learned bias of SigLIP's logits; a separate module for the same reasons as `LogitScale`."""
 
     def __init__(self, value: Tensor) -> None:
-        """Start from a value of any shape with one element."""
+        """Start from a one-element tensor of any shape that holds the bias."""
         super().__init__()
         self.value = nn.Parameter(value.detach().clone().float().reshape(1))
 
@@ -59,13 +59,13 @@ class LogitBias(nn.Module):
 
 
 class StructureCLIP(nn.Module):
-    """CLIP whose text feature is unit(unit(E_CLIP) + lambda * unit(E_KE)); of captions without triples, E_CLIP's."""
+    """CLIP whose text feature is unit(unit(E_CLIP) + lambda * unit(E_KE)), or unit(E_CLIP) without triples."""
 
     image_mean: Tensor
     image_inverse_std: Tensor
 
     def __init__(self, clip: Any, config: ModelConfig) -> None:
-        """Take over an open_clip CLIP, whose logit scale and bias move to `self.logit_scale` and `logit_bias`."""
+        """Wrap an open_clip CLIP. Its logit scale and bias move to `self.logit_scale` and `self.logit_bias`."""
         super().__init__()
         self.config = config
         self.clip = clip
@@ -81,7 +81,7 @@ class StructureCLIP(nn.Module):
         self.register_buffer("image_mean", (255 * mean).reshape(3, 1, 1))
         self.register_buffer("image_inverse_std", (1 / (255 * std)).reshape(3, 1, 1))
         self.unpackable = unpackable(self.text_tower)
-        """Reason that `forward` takes no packed captions; "" if it takes them."""
+        """Reason why `forward` takes no packed captions; "" if it takes them."""
         self._text_heads = self.text_tower.transformer.resblocks[0].attn.num_heads if self.packs_text else 0
         self.kee: KnowledgeEncoder | None = None
         if config.kee.enabled:
@@ -96,8 +96,8 @@ class StructureCLIP(nn.Module):
     def train(self, mode: bool = True) -> StructureCLIP:
         """Set the mode of all modules except BatchNorm and Hugging Face towers, which stay in eval mode.
 
-        BatchNorm keeps the statistics of the starting weights: a batch's would include padded rows and differ
-        between workers. A Hugging Face tower drops no units and no layers: dropped layers would differ
+        BatchNorm keeps the statistics of the starting weights: batch statistics would include padding rows and
+        differ between ranks. Hugging Face towers use no dropout and drop no layers: dropped layers would differ
         between ranks.
         """
         super().train(mode)
@@ -113,9 +113,9 @@ class StructureCLIP(nn.Module):
 
     @property
     def token_embedding(self) -> nn.Embedding:
-        """The word table of the text tower, which the KEE shares unless `model.kee.own_embeddings` is set.
+        """Word table of the text tower, which the KEE shares unless `model.kee.own_embeddings` is set.
 
-        Shared by default: phrases are tokenised as captions are, pretrained words keep their
+        The KEE shares it by default: phrases are tokenized like captions, pretrained words keep their
         meaning, and a second table would double a small model (49,408 rows) and its optimizer's work.
         """
         return word_table(self.text_tower)
@@ -123,13 +123,13 @@ class StructureCLIP(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return image_features, text_features [B, D], logit_scale, and NAME_features [B, M, D] of `FURTHER` texts.
 
-        Features are fp32 and of unit length. Also logit_bias, of a model that has one.
+        Features are fp32 and of unit length. If the model has a logit bias, logit_bias is returned too.
 
-        `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]; and, if
-        negatives are trained on, negative_text [B, M, L] and negative_triples [B, M, K, 3, T], or no negative
-        features come out; so of units. All texts pass the text tower as one batch of B + BM.. rows, or packed
-        (`sclip.model.packing.pack`). In training, with `model.kee.on_negatives` off, negatives have CLIP's feature
-        alone.
+        `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]. negative_text
+        [B, M, L] and negative_triples [B, M, K, 3, T] are optional: without them no negative features are returned.
+        The other `FURTHER` texts work alike. All texts pass the text tower as one batch of B + B * M + ... rows, or
+        packed (`sclip.model.packing.pack`). In training with `model.kee.on_negatives` off, negatives get CLIP's
+        feature alone.
         """
         image_features = self.encode_image(batch["image"])
         ending = "end" if "packed_text" in batch else "text"
@@ -158,12 +158,12 @@ class StructureCLIP(nn.Module):
         if self.logit_bias is not None:
             features["logit_bias"] = self.logit_bias()
         if further:
-            # Clones and not views, for the same hooks as above.
+            # Clones, not views: FSDP2 attaches backward hooks to outputs.
             rows, width = len(image_features), text_features.shape[1]
             counts = [batch[f"{name}_{ending}"].shape[:2].numel() for name in further]
             text_features, *of_further = torch.split(text_features, [rows, *counts])
-            for name, found in zip(further, of_further, strict=True):
-                features[f"{name}_features"] = found.clone().view(rows, -1, width)
+            for name, rows_of_name in zip(further, of_further, strict=True):
+                features[f"{name}_features"] = rows_of_name.clone().view(rows, -1, width)
             text_features = text_features.clone()
         features["text_features"] = text_features
         return features
@@ -178,7 +178,7 @@ class StructureCLIP(nn.Module):
     def encode_text(self, text: Tensor, triples: Tensor | None = None) -> Tensor:
         """Return unit features, fp32 [B, D], of token ids [B, L] and triple ids [B, K, 3, T] (-1: padding).
 
-        Without triples, as a whole or in a row, the feature is CLIP's, exactly.
+        If `triples` is None, or a row has no triple, the feature is exactly CLIP's.
         """
         knowledge = None if self.kee is None or triples is None else self.kee(triples, self._kee_table)
         return self._fused(self._captions(text), knowledge)
@@ -189,9 +189,9 @@ class StructureCLIP(nn.Module):
         return F.normalize(self.clip.encode_text(text, normalize=False).float(), dim=-1)
 
     def _packed_captions(self, batch: Mapping[str, Tensor], end: Tensor) -> Tensor:
-        """Return E_CLIP [N, D] of packed captions that end at `end` [N]; zeros where it is -1.
+        """Return E_CLIP [N, D] of packed captions that end at `end` [N]; zeros where `end` is -1.
 
-        What open_clip's `encode_text` does, its own modules called, with another mask and looked-up positions.
+        Calls open_clip's modules as its `encode_text` does, but with another mask and with looked-up positions.
         """
         text = self.text_tower
         dtype = text.transformer.get_cast_dtype()
@@ -210,7 +210,7 @@ class StructureCLIP(nn.Module):
         return None if self.config.kee.own_embeddings else self.token_embedding.weight
 
     def _fused(self, caption: Tensor, knowledge: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Return E_text [N, D] of E_CLIP [N, D] and what the encoder says, if there is one."""
+        """Return E_text [N, D] from E_CLIP [N, D] and the KEE's output, if any."""
         if knowledge is None:
             return caption
         feature, has_triples = knowledge
@@ -221,10 +221,10 @@ class StructureCLIP(nn.Module):
 Part = Literal["image", "text", "kee"]
 
 PARTS: dict[Part, str] = {"image": f"{CLIP_PREFIX}visual.", "text": CLIP_PREFIX, "kee": "kee."}
-"""Prefix of the parameters' names of each part; the first that matches counts."""
+"""Name prefix of each part's parameters; the first that matches counts."""
 
 
 def part_of(name: str) -> Part | None:
-    """Return the part that a parameter of a model, wrapped or not, belongs to; None for the logit scale and bias."""
+    """Return the part to which a parameter belongs, in a wrapped model too; None for the logit scale and bias."""
     plain = name.removeprefix("module.")  # DDP's
     return next((part for part, prefix in PARTS.items() if plain.startswith(prefix)), None)

@@ -1,6 +1,6 @@
-"""The text tower of an open_clip model: part of its CLIP, a module of its own, or Hugging Face's.
+"""Inspect the text tower of an open_clip model: part of its CLIP, a separate module, or Hugging Face's.
 
-The CLIP goes in; the word table, sizes, and whether captions can be packed come out.
+The CLIP goes in; the tower, its word table and sizes, and whether it takes packed captions come out.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def text_tower(clip: Any) -> Any:
 
 
 def is_hub_tower(text: nn.Module) -> bool:
-    """Return whether the tower is a model of Hugging Face's transformers."""
+    """Return whether the tower is a model from Hugging Face's transformers."""
     return isinstance(text, HFTextEncoder)
 
 
 def word_table(text: Any) -> nn.Embedding:
-    """Return the table [V, W] of the embeddings of words."""
+    """Return the table [V, W] of word embeddings."""
     table: nn.Embedding = (
         text.transformer.get_input_embeddings() if is_hub_tower(text) else text.token_embedding
     )
@@ -35,7 +35,7 @@ def word_table(text: Any) -> nn.Embedding:
 
 
 def sizes(text: Any) -> tuple[int, int, int]:
-    """Return width, number of blocks, and width of the features."""
+    """Return (width, number of blocks, feature width) of a text tower."""
     if is_hub_tower(text):
         layers = max(len(blocks) for blocks in block_lists(text.transformer).values())
         return word_table(text).embedding_dim, layers, int(text.output_dim)
@@ -50,8 +50,8 @@ def sizes(text: Any) -> tuple[int, int, int]:
 def unpackable(text: Any) -> str:
     """Return why a text tower cannot compute packed captions; "" if packing leaves their features unchanged.
 
-    That holds if attention is causal and torch's own module, and the feature is the end token's: then no
-    token sees the padding after it.
+    Packing works if attention is causal and uses torch's own module, and the feature is the end token's. Then
+    no token sees the padding after it.
     """
     if is_hub_tower(text):
         return "a tower of Hugging Face takes no mask that keeps the captions of a row apart"
@@ -69,9 +69,9 @@ def unpackable(text: Any) -> str:
 
 
 def never_empty(text: Tensor) -> Tensor:
-    """Return ids [N, L] in which an absent text, a row of zeros, has one token.
+    """Return ids [N, L] in which an absent text (a row of zeros) gets one token.
 
-    Zero is the padding of some Hugging Face towers, and the mean over no token would be NaN, in backward too.
+    Some Hugging Face towers pad with zero, and a mean over no tokens would be NaN, also in backward.
     """
     first = text[:, :1].masked_fill(~text.any(1, keepdim=True), 1)
     return torch.cat([first, text[:, 1:]], dim=1)

@@ -1,7 +1,7 @@
-"""Captions and triples to token ids, in the CPU actors of the data stream.
+"""Convert captions and triples to token ids, in the CPU actors of the data stream.
 
-Words go in, numpy int32 arrays come out, in the shapes that `StructureCLIP` takes. The model is not built
-for it; words and phrases repeat ("is", "on", "dog"), so their ids are cached.
+Texts go in; numpy int32 arrays come out, in the shapes that `StructureCLIP` takes. The model is not built.
+Words and phrases repeat ("is", "on", "dog"), so their ids are cached.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from sclip.model.hub_tokenizer import HubTokenizer, hub_name
 __all__ = ["PADDING", "Tokenizer"]
 
 PADDING = -1
-"""Id where a phrase has no token; 0 is a word of CLIP's vocabulary."""
+"""Id that pads phrases; 0 is a word of CLIP's vocabulary."""
 
 PHRASES_CACHED = WORDS_CACHED = 1 << 16
 
 
 class Tokenizer:
-    """The tokenizer of one model for its captions and the phrases of their triples.
+    """Tokenizer of one model, for captions and the phrases of their triples.
 
-    It is CLIP's BPE, or one from a hub (`sclip.model.hub_tokenizer`).
+    It is CLIP's BPE or a tokenizer from a hub (`sclip.model.hub_tokenizer`).
     """
 
     def __init__(self, config: ModelConfig) -> None:
         """Take L, K and T from the config of the model.
 
-        `ModelError` if its architecture is unknown or its tokenizer cannot be had from the hub or `hub_folder`.
+        Raises `ModelError` if the architecture is unknown or the hub or `hub_folder` cannot provide the tokenizer.
         """
         self._context_length = context_length(config)
         self._triples, self._phrase_tokens = config.kee.triples, config.kee.phrase_tokens
@@ -58,35 +58,35 @@ class Tokenizer:
 
     @property
     def context_length(self) -> int:
-        """L: tokens of a caption, start and end included."""
+        """L, the number of tokens of a caption, including start and end."""
         return self._context_length
 
     @property
     def bpe(self) -> Any:
-        """open_clip's tokenizer of CLIP's BPE, of this context length, where `hub` is None."""
+        """open_clip's tokenizer for CLIP's BPE with this context length; available if `hub` is None."""
         return self._bpe
 
     @property
     def hub(self) -> HubTokenizer | None:
-        """The tokenizer from a hub; None where it is CLIP's BPE."""
+        """The tokenizer from a hub; None for CLIP's BPE."""
         return self._hub
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """Ids that are no part of a text: its start and end and, from a hub, padding and their like."""
+        """Ids that are not part of a text: start and end and, for a hub's tokenizer, padding and similar."""
         return self._hub.special_ids if self._hub else frozenset(self._bpe.all_special_ids)
 
     @property
     def most_triples(self) -> int:
-        """K: triples of a caption."""
+        """K, the maximum number of triples kept per caption."""
         return self._triples
 
     def read_end(self, caption: str) -> int:
-        """Return how many characters of a clean caption the text tower reads: to the end of the last word that fits."""
+        """Return how many characters of a clean caption the text tower reads, up to the end of a whole word."""
         if self._hub:
             return self._hub.read_end(caption, self.context_length)
         room = self.context_length - 2
-        if len(caption) <= room and caption.isascii():  # no character is more than a token
+        if len(caption) <= room and caption.isascii():  # at most one token per character
             return len(caption)
         text, end = caption.lower(), 0
         for word in self._bpe.pat.finditer(text):
@@ -98,10 +98,11 @@ class Tokenizer:
             return len(caption)
         if len(text) == len(caption):
             return end
-        return sum(total <= end for total in accumulate(len(c.lower()) for c in caption))  # "\u0130" is two
+        # Map back to the caption: lower() makes two characters of "\u0130".
+        return sum(total <= end for total in accumulate(len(c.lower()) for c in caption))
 
     def text(self, captions: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Return the ids [N, L] of the captions, cut at L with the end token kept; after it 0, or a hub's padding."""
+        """Return the ids [N, L] of the captions, cut at L with the end token kept, padded with 0 or a hub's padding."""
         if self._hub:
             return self._hub.text(captions, self.context_length)
         ids = np.zeros((len(captions), self.context_length), dtype=np.int32)
@@ -122,7 +123,7 @@ class Tokenizer:
         return ids
 
     def words(self, ids: Sequence[int]) -> list[str]:
-        """Return the text of each id, to be read by people; one that does not end its word ends with a "·"."""
+        """Return the readable text of each id; a "·" is appended to a token that does not end its word."""
         if self._hub:
             return self._hub.words(ids)
         special = self.special_ids
@@ -136,9 +137,9 @@ class Tokenizer:
         return tuple(tokens[: self._phrase_tokens])
 
     def _encode(self, text: str) -> list[int]:
-        """Return what open_clip's `encode` does, in an eighth of its time."""
+        """Return the same ids as open_clip's `encode`, in an eighth of its time."""
         if self._plain_is_lowered and text.isascii() and text.isprintable() and "&" not in text:
-            text = " ".join(text.split()).lower()  # ftfy and html leave such a text as it is
+            text = " ".join(text.split()).lower()  # ftfy and html would not change such a text
         else:
             text = self._bpe.clean_fn(text)
         return [token for word in self._bpe.pat.findall(text) for token in self._word(word)]

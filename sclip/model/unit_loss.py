@@ -1,4 +1,4 @@
-"""The hinge on a part of the caption and its foil (method, 10); CS-CLIP (arXiv 2602.23906) contrasts by InfoNCE."""
+"""Compute the hinge on a unit of the caption and its foil (method, 10); CS-CLIP (arXiv 2602.23906) uses InfoNCE."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def unit_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's share of the mean of max(0, margin - s(I, unit) + s(I, foil)), and global values to log.
 
-    The mean is over the rows of all ranks that have a unit; the shares of the ranks add up to it. `features` has
-    image_features [B, D] and unit_features [B, 2, D], the unit's first; of `batch` valid and has_unit [B].
+    The mean is over the rows of all ranks that have a unit; the shares of all ranks add up to it. `features` has
+    image_features [B, D] and unit_features [B, 2, D], the unit before its foil. `batch` has valid and has_unit [B].
 
-    Logged, detached: loss_units, share_with_unit (of the valid rows), and of these unit_won (share whose unit beats its
-    foil) and unit_gap (mean s(I, unit) - s(I, foil)).
+    Logged, detached: loss_units, share_with_unit (of the valid rows) and, over rows with a unit, unit_won (share whose
+    unit scores above its foil) and unit_gap (mean s(I, unit) - s(I, foil)).
     """
     valid, has_unit = batch["valid"], batch["has_unit"] & batch["valid"]
     cosines = (features["image_features"][:, None] * features["unit_features"]).sum(2)

@@ -1,18 +1,18 @@
-"""Files of weights, in whichever layout they come, to tensors under our names; nothing in them is ever executed.
+"""Read files of weights in any supported layout as tensors under our names; nothing in a file is ever executed.
 
-A file or folder goes in. Tensors come out as `sclip.model.export` writes them ("clip." before open_clip's names,
-"kee." before the encoder's), with what the source says of itself: its architecture, and whether it was trained
-with QuickGELU, which no tensor shows. Read are
+A file or folder goes in. Tensors come out under the names that `sclip.model.export` writes ("clip." before
+open_clip's names, "kee." before the encoder's), with what the source states: its architecture, and whether it was
+trained with QuickGELU, which no tensor shows. Supported sources:
 
 - our export: its folder, or its model.safetensors alone;
 - open_clip's state dict as safetensors or as a torch file, a checkpoint of its training, and the folder that it
   pushes to a hub (open_clip_config.json with the weights beside it);
-- OpenAI's state dict, and what the released code of Structure-CLIP saves: {"clip": that, "transformer": ..., "acc"};
-- each of these state dicts as the "state_dict" or "model" of a training checkpoint, and of a model that
-  DistributedDataParallel, torch.compile or both had wrapped.
+- OpenAI's state dict, and the file of Structure-CLIP's released code: {"clip": OpenAI's, "transformer": ..., "acc"};
+- each of these state dicts as the "state_dict" or "model" of a training checkpoint, also if
+  DistributedDataParallel, torch.compile or both had wrapped the model.
 
-Torch files are pickles: they are read with `weights_only`, which makes tensors, numbers and containers of them and
-refuses all else. TorchScript archives are programs, and not opened.
+Torch files are pickles. They are read with `weights_only`, which builds tensors, numbers and containers and
+refuses everything else. TorchScript archives are programs and are not opened.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ CONFIG_FILE = "config.json"
 TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
 
 _QUICK_GELU = "quick_gelu"
-"""Key of our files' safetensors header, and of open_clip's configs."""
+"""Key in the header of our safetensors files, and in open_clip's configs."""
 
 _OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
-"""In OpenAI's own state dicts beside the weights; open_clip's have none of them."""
+"""Entries beside the weights in OpenAI's own state dicts; open_clip's state dicts do not have them."""
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""Names that torch.compile, FSDP1 and activation checkpointing put into those of what they wrap, wherever that is."""
+"""Name parts that torch.compile, FSDP1 and activation checkpointing insert for a wrapped module, at any depth."""
 
 _DDP = "module."
-"""The same of DistributedDataParallel; only before all names, as a part of a model may be called so too."""
+"""Prefix that DistributedDataParallel adds. It is removed only if all names have it: a submodule may have this name."""
 
 _SCALAR = np.float64().__reduce__()[0]
 _NUMBERS: list[Any] = [
@@ -64,39 +64,39 @@ _NUMBERS: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
     (_SCALAR, "numpy.core.multiarray.scalar"),
 ]
-"""What a score that numpy computed (the released code's "acc") is pickled with, by numpy 2 and before it."""
+"""Globals in the pickle of a numpy score (the released code's "acc"), as written by numpy 2 and by older versions."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a source of weights holds."""
+    """Weights of one source, with what the source states about them."""
 
     source: str
-    """What the user called it; the start of every message about it."""
+    """The user's name for the source; every message about it starts with this name."""
     tensors: Mapping[str, Tensor]
-    """By our names; as many as the source has, of any floating dtype."""
+    """All tensors of the source under our names, of any floating dtype."""
     architecture: str = ""
-    """open_clip's name of it; empty where the source does not say."""
+    """open_clip's name of the architecture; empty if the source does not state it."""
     quick_gelu: bool | None = None
-    """Whether the weights were trained with QuickGELU; None where the source does not say."""
+    """Whether the weights were trained with QuickGELU; None if the source does not state it."""
     left_out: tuple[str, ...] = field(default=())
-    """What it holds beside them that this model has no place for, in words."""
+    """Descriptions of the source's other content, for which the model has no place."""
 
     @property
     def context_length(self) -> int:
-        """Tokens of a caption that the source's text tower reads; 0 if no tensor of CLIP's names shows it."""
+        """Number of caption tokens that the source's text tower reads; 0 if no tensor under CLIP's names shows it."""
         for tower in (CLIP_PREFIX, f"{CLIP_PREFIX}text."):
             if f"{tower}positional_embedding" in self.tensors:
-                # CoCa's last position is its class token's.
+                # CoCa's last position belongs to its class token.
                 return len(self.tensors[f"{tower}positional_embedding"]) - (f"{tower}cls_emb" in self.tensors)
         return 0
 
 
 def read(path: str | Path, source: str) -> Weights:
-    """Return the weights of a file or folder, mapped into memory where its format allows.
+    """Return the weights of a file or folder, memory-mapped if its format allows.
 
-    Raises `ModelError`, one line that begins with `source`, for what is missing, cut off, of no known layout, a
-    program, or no plain weights.
+    Raises `ModelError`, one line that begins with `source`, if the file is missing, truncated, of unknown layout, a
+    program, or not plain weights.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -111,7 +111,7 @@ def read(path: str | Path, source: str) -> Weights:
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, quick_gelu: bool) -> None:
-    """Write tensors under our names with the activation that they were trained with in the header."""
+    """Write tensors under our names; the header records whether they were trained with QuickGELU."""
     header = {"format": "pt", _QUICK_GELU: json.dumps(quick_gelu)}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=header)
 
@@ -135,7 +135,7 @@ def _folder(path: Path, source: str) -> Weights:
 
 
 def _of_hub(folder: Path, file: Path, source: str) -> Weights:
-    """Return the weights of a folder of open_clip's, with the normalisation of images that its config names."""
+    """Return the weights of a folder in open_clip's format, with the image normalization from its config."""
     config = _json(folder / HF_CONFIG_NAME, source)
     try:
         model, preprocess = dict(config["model_cfg"]), config.get("preprocess_cfg", {})
@@ -151,9 +151,9 @@ def _of_hub(folder: Path, file: Path, source: str) -> Weights:
 
 
 def _named(config: Mapping[str, Any]) -> str:
-    """Return the name of the architecture that is built of an open_clip config, "" for one of nobody's.
+    """Return the name of the architecture that an open_clip config describes, or "" if it matches none.
 
-    Its context length may be another one (`model.context_length`).
+    The context length may differ (`model.context_length`).
     """
 
     def shape(of: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,12 +168,12 @@ def _named(config: Mapping[str, Any]) -> str:
 
 def _json(path: Path, source: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ModelError(f"{source}: {path.name} cannot be read ({error})") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ModelError(f"{source}: {path.name} is no JSON object")
-    return found
+    return content
 
 
 def _file(path: Path, source: str) -> Weights:
@@ -195,10 +195,10 @@ def _safetensors(path: Path, source: str) -> tuple[dict[str, Tensor], dict[str, 
     except SafetensorError as error:
         with path.open("rb") as stream:
             start = stream.read(2)
-        found = str(error)
+        reason = str(error)
         if start == b"PK" or start[:1] == b"\x80":
-            found = "a pickle under another name; as .pt it is read if it holds tensors and nothing else"
-        raise ModelError(f"{source}: not a readable safetensors file ({found})") from error
+            reason = "a pickle under another name; as .pt it is read if it holds tensors and nothing else"
+        raise ModelError(f"{source}: not a readable safetensors file ({reason})") from error
 
 
 def _torch(path: Path, source: str) -> Weights:
@@ -210,19 +210,19 @@ def _torch(path: Path, source: str) -> Weights:
         )
     try:
         with torch.serialization.safe_globals(_NUMBERS):
-            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # a damaged pickle raises whatever it comes upon
-        called = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if called:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except Exception as error:  # a damaged pickle may raise any exception
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused:
             raise ModelError(
-                f"{source}: not only weights: to load it, {called[1]} would be run. Save the state dict alone "
+                f"{source}: not only weights: to load it, {refused[1]} would be run. Save the state dict alone "
                 "(torch.save(model.state_dict(), FILE)) where the file is trusted"
             ) from error
-        # The first sentence, after torch's own advice, which is to load the file without `weights_only`.
+        # Keep the first sentence after torch's own advice, which is to load without `weights_only`.
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()
         reason = re.split(r"\. |\n", reason)[0] or type(error).__name__
         raise ModelError(f"{source}: not a readable torch file ({reason})") from error
-    return _unwrapped(held, source)
+    return _unwrapped(content, source)
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -231,16 +231,16 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _unwrapped(held: Any, source: str, depth: int = 2) -> Weights:
-    """Return the weights of what a torch file holds: a state dict, or one among other things, `depth` dicts deep."""
+    """Return the weights in a torch file's content: a state dict, or one nested in at most `depth` other dicts."""
     if not isinstance(held, Mapping):
         raise ModelError(f"{source}: holds a {type(held).__name__}, no state dict")
     if isinstance(held.get("clip"), Mapping) and isinstance(held.get("transformer"), Mapping):
-        # The released code's encoder: a BERT over WordPiece ids in most versions, with a word table for each part
-        # of a triple in the others. No tensor of either has a counterpart here.
+        # The released code's encoder is a BERT over WordPiece ids in most versions. In others it has a word table
+        # for each part of a triple. No tensor of either has a counterpart here.
         clip = _state(held["clip"], source)
-        told = f"the released code's encoder ({len(held['transformer'])} tensors under 'transformer')"
-        # Its CLIP is OpenAI's with QuickGELU written into it.
-        return replace(clip, quick_gelu=True, left_out=(told,))
+        note = f"the released code's encoder ({len(held['transformer'])} tensors under 'transformer')"
+        # Its CLIP is OpenAI's, with QuickGELU hard-coded.
+        return replace(clip, quick_gelu=True, left_out=(note,))
     for entry in ("state_dict", "model"):
         if depth and isinstance(held.get(entry), Mapping):
             weights = _unwrapped(held[entry], source, depth - 1)
@@ -250,7 +250,7 @@ def _unwrapped(held: Any, source: str, depth: int = 2) -> Weights:
 
 
 def _state(state: Mapping[Any, Any], source: str) -> Weights:
-    """Return the weights of a state dict of open_clip's, OpenAI's or ours, of a wrapped model too."""
+    """Return the weights of a state dict from open_clip, OpenAI or sclip, of a wrapped or plain model."""
     if not state:
         raise ModelError(f"{source}: holds no tensors")
     strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
@@ -264,7 +264,7 @@ def _state(state: Mapping[Any, Any], source: str) -> Weights:
 
 
 def _peeled(state: Mapping[Any, Tensor], source: str) -> dict[str, Tensor]:
-    """Return a state dict under the names that its model had before it was wrapped, in whichever order."""
+    """Return a state dict under the names that the model had before any wrapping, in whatever order it was wrapped."""
     tensors = {
         ".".join(p for p in str(name).split(".") if p not in _WRAPPERS): t for name, t in state.items()
     }

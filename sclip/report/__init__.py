@@ -1,7 +1,7 @@
-"""Scene graphs, negatives, whole corpora and evaluations as people look at them: in the terminal and as pages.
+"""Show scene graphs, negatives, whole corpora and evaluations to people: in the terminal and as pages.
 
-A page is one file: no script, no network, light and dark, as wide as a phone. What captions hold is text there,
-whatever it is.
+A page is one file without scripts or network access. It supports light and dark mode and fits a phone. Captions are
+always shown as plain text, whatever they contain.
 """
 
 from sclip.report.corpus import CorpusStatistics, write

@@ -1,4 +1,4 @@
-"""The scores of rows over their seeds -> `ablation.html`: a table, a chart of each score, and what tuning forgot."""
+"""Write `ablation.html`: a table of the rows' scores over seeds, a chart of each score, and what tuning forgot."""
 
 from __future__ import annotations
 
@@ -22,43 +22,43 @@ __all__ = ["PAGE", "Forgetting", "Layout", "write"]
 PAGE = "ablation.html"
 
 Point = tuple[float, float]
-"""Share of plain tuning's gain, share of the start's score that was kept."""
+"""(share of plain tuning's gain, share of the start's score that was kept)."""
 
 
 @dataclass(frozen=True)
 class Forgetting:
-    """What rows that were tuned from one start gained and kept."""
+    """Gains and kept scores of rows that were tuned from one start."""
 
     points: Mapping[str, Sequence[Point]]
-    """By row, one of each seed."""
+    """Points by row, one for each seed."""
     lines: Mapping[str, Sequence[tuple[float, Point]]]
-    """By row that is a blend: every share `a` of the trained model, and its point, the mean over the seeds."""
+    """For each row with a blend: every share `a` of the trained model with its point, the mean over the seeds."""
     reached: float
     """Share of the gain at which rows are compared."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the page says beside the scores."""
+    """Labels and sources that the page shows besides the scores."""
 
     title: str
     rows: Mapping[str, str]
-    """Label of each row, in their order."""
+    """Label of each row, in display order."""
     scores: Mapping[str, str]
-    """Heading of each score, in their order."""
+    """Heading of each score, in display order."""
     seeds: int
-    """Runs of a row, where none failed."""
+    """Number of runs per row if none failed."""
     reference: str = ""
-    """Row that the others are tested against; empty: none is."""
+    """Row against which the others are tested; empty: no tests."""
     start: str = ""
-    """Row that the others are tuned from; empty: each is trained by itself."""
+    """Row from which the others are tuned; empty: each row is trained by itself."""
     published: str = ""
-    """Where the published figures come from."""
+    """Source of the published figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A cell as it is read."""
+    """Text of a table cell."""
 
     mean: str
     is_best: bool
@@ -68,7 +68,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """The rows' seeds on the axis of one score."""
+    """All rows' values of one score on its axis, one value per seed."""
 
     heading: str
     drawing: Strips | None
@@ -85,11 +85,11 @@ def write(
     """Write the page into the folder; return its path.
 
     Args:
-        layout: rows and scores, all of which `cells` has.
-        cells: by row and score.
-        folder: where the page is to stand.
-        forgetting: of an ablation with a start.
-        comparison: name of the page that compares the first seed's runs; empty: there is none.
+        layout: rows and scores; `cells` must have all of them.
+        cells: results by row and score.
+        folder: folder that the page is written into.
+        forgetting: gains and kept scores, for an ablation with a start.
+        comparison: name of the page that compares the runs of the first seed; empty: no such page.
     """
     charts = [_chart(layout, score, cells) for score in layout.scores]
     html = render(
@@ -118,9 +118,9 @@ def _chart(layout: Layout, score: str, cells: Mapping[str, Mapping[str, Cell]]) 
         if row != layout.start and math.isfinite(cell.mean)
     }
     best = max(means.values(), key=float) if len(means) > 1 else ""
-    against = of_score[layout.reference].mean if layout.reference in of_score else math.nan
+    reference = of_score[layout.reference].mean if layout.reference in of_score else math.nan
     entries = [_entry(cell, means.get(row) == best != "", layout.seeds) for row, cell in of_score.items()]
-    drawing = strips([(cell.values, cell.interval) for cell in of_score.values()], against)
+    drawing = strips([(cell.values, cell.interval) for cell in of_score.values()], reference)
     return _Chart(shortened(layout.scores[score], 80), drawing, entries)
 
 
@@ -144,11 +144,11 @@ def _published(cell: Cell) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Dot:
-    """A circle on the plane of gain and what was kept."""
+    """A circle on the plane of gained and kept shares."""
 
     row: int
     kind: str
-    """"mean", "seed" or "blend": how it is drawn."""
+    """"mean", "seed" or "blend": decides how the circle is drawn."""
     name: str
     point: Point
     place: Point = (0.0, 0.0)
@@ -157,19 +157,19 @@ class _Dot:
 
 @dataclass(frozen=True, slots=True)
 class _Plane:
-    """Gain and what was kept: lines and dots."""
+    """Lines and dots on the plane of gained and kept shares."""
 
     axes: Curves
     reached: str
-    """Path of the line at the share of the gain at which rows are compared."""
+    """Path of the vertical line at the gain at which rows are compared."""
     lines: list[tuple[int, str]]
-    """Number of a row that is a blend, and the path of its line."""
+    """Number of each row with a blend, and the path of its line."""
     dots: list[_Dot]
-    """Those that lie above come later."""
+    """Dots in drawing order: later dots lie on top."""
 
 
 def _plane(layout: Layout, forgetting: Forgetting) -> _Plane | None:
-    """Return the drawing, or None where no row has a point."""
+    """Return the drawing, or None if no row has a finite point."""
     numbers = {row: at for at, row in enumerate(layout.rows)}
     lines = {numbers[row]: line for row, line in forgetting.lines.items() if line}
     runs = {

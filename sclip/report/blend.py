@@ -1,6 +1,6 @@
-"""The blends of two models -> `blend.html`: what each gains against what it keeps, and what the chosen one is worth.
+"""Write `blend.html`: which scores each blend of two models gains and keeps, and how good the chosen blend is.
 
-The curve and its table are of the development split, which chose; the bars below are of the split that did not.
+The curve and its table show the development split, which chose the blend; the bars below show the other split.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAGE = "blend.html"
 
 
 def told(found: Tradeoff) -> str:
-    """Return what was chosen in a sentence."""
+    """Describe the chosen blend in a sentence."""
     start, taken = found.points[0], found.chosen
     if taken.a == start.a:
         return f"a = 0, the start itself: no blend gains on {found.gained} and keeps {percent(found.keep)} %"
@@ -37,7 +37,7 @@ def told(found: Tradeoff) -> str:
 
 
 def line(found: Tradeoff, of: Point) -> str:
-    """Return what one blend gains and keeps, with the 95 % intervals."""
+    """Describe what one blend gains and keeps, with 95 % intervals."""
     share = f"{percent(of.kept.value / found.points[0].kept.value)} % of the start's"
     return f"{found.gained} {_with_interval(of.gained)}; {found.kept} {_with_interval(of.kept)}, {share}"
 
@@ -52,8 +52,8 @@ def write(found: Tradeoff, reported: Sequence[Evaluation], folder: Path, notes: 
     Args:
         found: the blends on the development split.
         reported: start, chosen blend and trained model on the other split.
-        folder: where the page is to stand.
-        notes: lines for the reader, before all else.
+        folder: folder that the page is written into.
+        notes: lines shown at the top of the page.
     """
     points = found.points
     places = [(100 * p.kept.value, 100 * p.gained.value) for p in points]

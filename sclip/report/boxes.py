@@ -1,4 +1,4 @@
-"""Objects, attributes and predicates -> how large they are drawn, before they have a place."""
+"""Compute the drawn sizes of objects, attributes and predicates, before they are placed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sclip.report.texts import shortened
 from sclip.scenegraph import Attribute, SceneGraph
 
 MOST_PILLS = 24
-"""Attributes of one object that are drawn."""
+"""Maximum number of attributes drawn for one object."""
 
 NAME_HEIGHT, PILL_HEIGHT, LABEL_HEIGHT = 32.0, 19.0, 20.0
 PILL_GAP = 5.0
@@ -23,20 +23,20 @@ _PAD, _PILL_PAD = 12.0, 7.0
 
 @dataclass(frozen=True, slots=True)
 class DrawnText:
-    """A text as it is drawn."""
+    """A shortened text with its drawn size."""
 
     text: str
     full: str
-    """What was shortened, for those who point at it."""
+    """Longer text, shown on hover."""
     text_width: float
     width: float
-    """With the space around it."""
+    """Width including the space around the text."""
     marked: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class ObjectBox:
-    """An object: its name, its attributes in rows, and its place, once it has one."""
+    """An object: its name, its attributes in rows, and the node that holds its position once it is placed."""
 
     name: DrawnText
     pills: list[list[DrawnText]]
@@ -44,7 +44,7 @@ class ObjectBox:
 
 
 def object_box(graph: SceneGraph, other: SceneGraph | None, index: int) -> ObjectBox:
-    """Return one object, marked in what is not the same in the `other` graph."""
+    """Return the box of one object. Parts that differ from the `other` graph are marked."""
     obj = graph.objects[index]
     name = _words(obj.name, 24, _NAME_SIZE, _PAD, other is not None and obj.name != other.objects[index].name)
     pills = [
@@ -64,12 +64,12 @@ def object_box(graph: SceneGraph, other: SceneGraph | None, index: int) -> Objec
 
 
 def label_of(predicate: str, marked: bool) -> DrawnText:
-    """Return a predicate as it stands on an arrow."""
+    """Return the label of an arrow for a predicate."""
     return _words(predicate, 26, _LABEL_SIZE, _PILL_PAD, marked)
 
 
 def pills_width(row: Sequence[DrawnText]) -> float:
-    """Return the width of attributes beside each other."""
+    """Return the width of attributes side by side, including gaps."""
     return sum(pill.width for pill in row) + PILL_GAP * (len(row) - 1)
 
 

@@ -1,4 +1,4 @@
-"""A graph and its negatives -> what the card of a caption shows, ready for the templates."""
+"""Build the card of a caption from its graph and negatives, ready for the templates."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from sclip.scenegraph import SceneGraph
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """A caption beside one negative, what changed places marked in both."""
+    """A caption beside one negative; the exchanged words are marked in both."""
 
     kind: str
     caption: list[Piece]
     negative: list[Piece]
     caption_graph: Drawing | None
-    """Both graphs are drawn for a caption's first negative."""
+    """Only a caption's first negative has drawings of both graphs."""
     negative_graph: Drawing | None
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One caption."""
+    """Card of one caption."""
 
     name: str
     caption: list[Piece]
     graph: Drawing
     swaps: list[Swap]
     with_negatives: bool
-    """Whether negatives were looked for."""
+    """Whether the caption's negatives were computed."""
 
 
 def card(name: str, graph: SceneGraph, negatives: Sequence[Negative] | None = None) -> Card:
-    """Return the card of a caption; without `negatives`, that of its graph alone."""
+    """Return the card of a caption; without `negatives`, it shows the graph only."""
     swaps = [_swap(graph, negative, drawn=i == 0) for i, negative in enumerate(negatives or ())]
     return Card(shortened(name, 80), described(graph), lay_out(graph), swaps, negatives is not None)
 
 
 def _swap(graph: SceneGraph, negative: Negative, drawn: bool) -> Swap:
     before, after = compared(graph.caption, negative)
-    one = lay_out(graph, negative.graph) if drawn else None
-    other = lay_out(negative.graph, graph) if drawn else None
-    return Swap(negative.kind, before, after, one, other)
+    caption_graph = lay_out(graph, negative.graph) if drawn else None
+    negative_graph = lay_out(negative.graph, graph) if drawn else None
+    return Swap(negative.kind, before, after, caption_graph, negative_graph)

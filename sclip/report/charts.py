@@ -1,7 +1,7 @@
-"""Figures -> where their marks stand: intervals and strips in per cent of an axis, curves as the path data of an SVG.
+"""Compute where a chart's marks lie: intervals and strips in percent of an axis, curves as SVG path data.
 
-Only numbers go in and out; the templates draw. Whatever a diverged run may hold (NaN, infinity, nothing at all) has
-a place here: it is left out of the drawing and counted.
+Numbers go in and positions come out; the templates draw. Values of a diverged run that are not finite (NaN, infinity)
+are left out of the drawing and counted.
 """
 
 from __future__ import annotations
@@ -14,37 +14,37 @@ from itertools import groupby
 __all__ = ["Curve", "Curves", "Interval", "Strip", "Strips", "Tick", "curves", "interval", "number", "strips"]
 
 WIDTH, HEIGHT = 330.0, 190.0
-"""Of curves with their axes, in pixels: as wide as a phone shows."""
+"""Size in pixels of a chart of curves with its axes; it fits a phone."""
 LEFT, RIGHT, TOP, BOTTOM = 56.0, WIDTH - 24.0, 10.0, HEIGHT - 36.0
-"""Edges of the plot; the rest is for the axes' ticks and title."""
+"""Edges of the plot in pixels; ticks and titles of the axes lie outside."""
 
 BUCKETS = 160
-"""Steps that fall into the same part of the width are drawn as their first, lowest, highest and last value."""
+"""Number of buckets across the width. Of the steps in a bucket, the first, lowest, highest and last value are drawn."""
 
 _LEAST, _MOST = 1e-30, 1e30
-"""A larger value is as good as infinite, a smaller one as zero: an axis that showed it would show nothing else."""
+"""Larger values count as infinite, smaller ones as zero: an axis that showed them would show nothing else."""
 
 _BEYOND = 4.0
-"""An interval that leaves its axis is drawn by so many per cent beyond it, where its end is cut off."""
+"""Percent of the axis by which an interval may be drawn beyond the axis; the page cuts it off there."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A value with its interval on an axis, in per cent of the axis; None where there is no finite number."""
+    """A value with its interval, in percent of the axis; None for a number that is not finite."""
 
     value: float | None
     low: float | None
     length: float | None
-    """From the lower end of the interval to the upper."""
+    """Distance from the lower to the upper end of the interval."""
     chance: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A mark of an axis."""
+    """A mark on an axis."""
 
     at: float
-    """x or y in pixels; on `Strips`, in per cent."""
+    """x or y in pixels; for `Strips`, in percent."""
     text: str
 
 
@@ -53,15 +53,15 @@ class Curve:
     """One curve."""
 
     index: int
-    """Of the series it was drawn from, which says its colour."""
+    """Index of the series that the curve shows; it decides the color."""
     path: str
-    """Path data; a single point is a line of no length, which round ends make a dot."""
+    """SVG path data; a single point is a line of length zero, which round line ends draw as a dot."""
     end: tuple[float, float]
-    """x and y in pixels of the newest finite value."""
+    """x and y in pixels of the last finite value."""
     last: float
-    """That value."""
+    """The last finite value."""
     left_out: int
-    """Values that are no finite number."""
+    """Number of values that are not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +72,16 @@ class Curves:
     y: list[Tick]
     lines: list[Curve]
     chance: float | None
-    """y in pixels of what a model that knows nothing reaches; None where that is far from all curves."""
+    """y in pixels of the chance level; None if it is unknown or far from all curves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Values as dots over their interval, in per cent of the axis."""
+    """Values as dots over their interval, in percent of the axis."""
 
     dots: list[float]
     low: float | None
-    """None without an interval."""
+    """Lower end of the interval; None without an interval."""
     length: float | None
 
 
@@ -91,13 +91,13 @@ class Strips:
 
     rows: list[Strip]
     ticks: list[Tick]
-    """At equal distances, the first at 0 and the last at 100 %."""
+    """Ticks at equal distances, the first at 0 and the last at 100 %."""
     mark: float | None
-    """A value that all are held against, in per cent of the axis."""
+    """Reference value for all rows, in percent of the axis; None if it is off the axis."""
 
 
 def interval(value: float, low: float, high: float, chance: float = math.nan) -> Interval:
-    """Return where shares between 0 and 1 stand on an axis from 0 to 100 %."""
+    """Return the positions of shares from 0 to 1 on an axis from 0 to 100 %."""
     start, end = _percent(low), _percent(high)
     length = None if start is None or end is None else round(max(0.0, end - start), 2)
     return Interval(_percent(value), start, length, _percent(chance))
@@ -110,10 +110,10 @@ def _percent(share: float) -> float | None:
 def strips(
     rows: Sequence[tuple[Sequence[float], tuple[float, float] | None]], mark: float = math.nan
 ) -> Strips | None:
-    """Return rows of (values, interval) on a common axis, or None where none of them has a finite value.
+    """Return rows of (values, interval) on a common axis, or None if no row has a finite value.
 
-    The axis shows all values. Intervals extend it at each end by at most the values' range, and below zero
-    only if a value is: the wide intervals of few seeds would make all rows look alike.
+    The axis covers all values. Intervals extend it at each end by at most the range of the values, and below zero
+    only if a value is negative. Otherwise the wide intervals of few seeds would make all rows look alike.
     """
     values = [value for of_row, _ in rows for value in of_row if _is_finite(value)]
     if not values:
@@ -142,17 +142,17 @@ def strips(
 def curves(
     series: Sequence[Sequence[tuple[float, float]]], chance: float = math.nan, by_step: bool = True
 ) -> Curves | None:
-    """Return series of (step, value) on common axes, or None where none of them has a finite value.
+    """Return series of (step, value) on common axes, or None if no series has a finite value.
 
-    A value that is no finite number interrupts its curve. Without `by_step` the points of a series are joined in their
-    own order, whatever stands at the x axis.
+    A value that is not finite interrupts its curve. With `by_step`, points are joined by ascending step; without it,
+    in the order of the series.
     """
     finite = [(step, value) for points in series for step, value in points if _is_finite(value)]
     if not finite:
         return None
     values = [value for _, value in finite]
     near = max(values) - min(values)
-    is_near = min(values) - near <= chance <= max(values) + near  # else the curves would be flat beside it
+    is_near = min(values) - near <= chance <= max(values) + near  # a far one would flatten the curves
     values += [chance] if is_near else []
     steps = min(step for step, _ in finite), max(step for step, _ in finite)
     x_ticks, y_ticks = _ticks(*steps) if steps[0] < steps[1] else [steps[0]], _ticks(*_span(values))
@@ -184,13 +184,13 @@ def curves(
 
 
 def _is_finite(value: float) -> bool:
-    return abs(value) <= _MOST  # a NaN is not
+    return abs(value) <= _MOST  # False for NaN
 
 
 def _runs(
     points: Sequence[tuple[float, float]], steps: tuple[float, float]
 ) -> Iterator[list[tuple[float, float]]]:
-    """Yield the stretches that are drawn as one line, of few points however many there were."""
+    """Yield the stretches of a curve that are drawn as one line, reduced to at most four points per bucket."""
 
     def bucket(point: tuple[float, float]) -> int:
         return int(BUCKETS * (point[0] - steps[0]) / (steps[1] - steps[0]))
@@ -221,13 +221,13 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     largest = max(abs(low), abs(high))
     if largest < _LEAST:
         return -0.5, 0.5
-    # Around one value there is room; of a narrow span the axis would have no room for all the digits.
+    # Leave room around a single value, and widen a narrow span, whose ticks would need too many digits.
     more = largest / 2 if low == high else max(0.0, 1e-3 * largest - (high - low)) / 2
     return low - more, high + more
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Return two to `most` round numbers, the first not above `low`, the last not below `high`."""
+    """Return two to `most` round numbers; the first is not above `low`, and the last is not below `high`."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for step in (factor * power for factor in (1, 2, 2.5, 5, 10, 20, 25, 50, 100)):
         first, last = math.floor(low / step + 0.001), math.ceil(high / step - 0.001)
@@ -237,14 +237,14 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _marks(places: Sequence[float], at: Callable[[float], float]) -> list[Tick]:
-    """Return the ticks of an axis, with as many digits as they have."""
+    """Return the ticks of an axis, with as many digits as their values need."""
     digits = next(d for d in range(4, 18) if d == 17 or all(float(f"{p:.{d}g}") == p for p in places))
     return [Tick(round(at(place), 1), number(place, digits)) for place in places]
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Return a number as it stands at an axis: 250, 20k, 1.5M, 0.001."""
+    """Return a number as the text of an axis tick: 250, 20k, 1.5M, 0.001."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if max(size, 1e4) <= abs(value) < 1e15:
             return f"{value / size:.{digits}g}{unit}"
-    return f"{value + 0.0:.{digits}g}"  # no minus before a zero
+    return f"{value + 0.0:.{digits}g}"  # turn -0.0 into 0.0

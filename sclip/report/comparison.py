@@ -1,7 +1,7 @@
-"""Several evaluations -> `comparison.html`: which differences are real, where they lie, and how training got there.
+"""Write `comparison.html` for several evaluations: which differences are real, where they lie, and the training curves.
 
-A difference is called real in words only after Holm's adjustment for the number of benchmarks and models compared;
-the p-value as McNemar's test gives it stands beside it.
+The page calls a difference real only after Holm's adjustment for the number of benchmarks and models compared.
+The p-value beside the verdict is the unadjusted one of McNemar's test.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A letter stands for it wherever there is no room for its name."""
+    """A compared model; its letter replaces its name where space is short."""
 
     index: int
     letter: str
@@ -43,11 +43,11 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A headline of one model, and what its difference from the first model's is worth."""
+    """Headline score of one model, and a verdict on its difference from the first model's score."""
 
     row: FigureRow
     change: str
-    """In points, signed; empty for the first model."""
+    """Signed difference in points; empty for the first model."""
     words: str
     kind: str
     """"good", "bad" or "even"."""
@@ -55,7 +55,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One benchmark of all models, in their order."""
+    """One benchmark, with its verdicts and values in the order of the models."""
 
     name: str
     headline: str
@@ -63,7 +63,7 @@ class Benchmark:
     notes: list[str]
     verdicts: list[Verdict]
     scores: list[tuple[str, list[str]]]
-    """Every score but the headline, and each model's value."""
+    """Each score except the headline, with each model's value."""
     sides: FoldedSides
 
 
@@ -73,14 +73,14 @@ def write(
     curves: Mapping[str, Mapping[str, Points]] | None = None,
     title: str = "",
 ) -> Path:
-    """Write the page into the folder, which is made; return its path. Raises EvaluationError without a benchmark.
+    """Write the page into the folder, created if missing; return its path. Raises EvaluationError without a benchmark.
 
     Args:
-        comparison: of two models or more; colours differ up to eight, letters beyond.
-        folder: where the page is to stand.
-        curves: by metric and by model, as its evaluation names it, the values by step. A metric that is named as the
-            evaluations' scores are ("vg-relation/macro") is drawn in per cent, with its chance level.
-        title: of the page.
+        comparison: comparison of two or more models; up to eight have distinct colors, and all have distinct letters.
+        folder: folder that the page is written into.
+        curves: values by step, by metric and model name (as in its evaluation). A metric with the name of a score
+            ("vg-relation/macro") is drawn in percent, with its chance level.
+        title: title of the page; empty: a default title.
     """
     evaluations = comparison.evaluations
     evaluations[0].require_results()
@@ -109,7 +109,7 @@ def write(
 
 
 def letter(index: int) -> str:
-    """Return the letter of one of several models; its number from the 27th on."""
+    """Return the letter of a model; from the 27th model on, its number."""
     return _LETTERS[index] if index < len(_LETTERS) else str(index + 1)
 
 
@@ -139,7 +139,7 @@ def _benchmark(comparison: Comparison, first: Result, adjusted: Mapping[tuple[st
 
 
 def verdict(difference: Difference, adjusted: float, cases: int) -> tuple[str, str]:
-    """Return in words whether a difference is real, and its class; `adjusted` is its p-value by Holm."""
+    """Return in words whether a difference is real, and its class; `adjusted` is its p-value after Holm's method."""
     p_value = _p(difference.p_value)
     if difference.p_value < LEVEL <= adjusted:
         return f"no difference that holds among so many comparisons, {p_value}", "even"
@@ -162,15 +162,15 @@ def _points(change: float) -> str:
 
 
 def _glance(models: Sequence[Model], benchmarks: Sequence[Benchmark]) -> list[tuple[Model, str]]:
-    """Return for each model but the first what its differences come to, in a sentence."""
-    told = []
+    """Return a sentence for each model except the first that sums up its differences."""
+    summaries = []
     for model in models[1:]:
         by_kind: dict[str, list[str]] = {"good": [], "bad": [], "even": []}
         for benchmark in benchmarks:
             by_kind[benchmark.verdicts[model.index].kind].append(benchmark.name)
         parts = [
-            f"{what} on {listed(by_kind[kind])}"
-            for what, kind in (("better", "good"), ("worse", "bad"))
+            f"{label} on {listed(by_kind[kind])}"
+            for label, kind in (("better", "good"), ("worse", "bad"))
             if by_kind[kind]
         ]
         even = by_kind["even"]
@@ -180,12 +180,12 @@ def _glance(models: Sequence[Model], benchmarks: Sequence[Benchmark]) -> list[tu
             parts.append(
                 f"no clear difference on {listed(even) if len(even) < 4 else f'the other {len(even)}'}"
             )
-        told.append((model, "; ".join(parts)))
-    return told
+        summaries.append((model, "; ".join(parts)))
+    return summaries
 
 
 def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return a line where a model was evaluated on more than the first one was."""
+    """Return a note if a model was evaluated on benchmarks that the first model lacks."""
     known = {result.name for result in evaluations[0].results}
     more = dict.fromkeys(r.name for e in evaluations[1:] for r in e.results if r.name not in known)
     return (

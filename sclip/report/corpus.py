@@ -1,8 +1,8 @@
-"""Captions with their graphs and negatives -> what a corpus holds, as numbers, as JSON and as a page to look at.
+"""Count the captions, graphs and negatives of a corpus, and write the statistics as JSON and as a page.
 
-Statistics of parts merge into those of the whole in any order, so every actor of a pool counts for itself. Memory
-is bounded for a corpus of any size: of the words only the most frequent are kept (WORDS_KEPT), and what was
-dropped on the way is counted and told.
+Statistics of parts merge into those of the whole in any order, so every actor of a pool counts its own part. Memory
+is bounded for a corpus of any size: only the most frequent words are kept (WORDS_KEPT), and the dropped occurrences
+are counted and reported.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from sclip.report.sample import SeededSample
 from sclip.scenegraph import SceneGraph
 
 WORDS_KEPT = 10_000
-"""Different object names, attributes and predicates that are counted, each; COCO's training captions have fewer."""
+"""Maximum different object names, attributes and predicates kept, each; COCO's training captions have fewer."""
 
 EXAMPLES = 24
-"""Captions that are drawn at random, to be looked at."""
+"""Number of captions drawn at random as examples."""
 
 SHARES = {
     "with_object": "with a graph", "with_triple": "with a triple", "with_negative": "with a negative",
     "with_relation_negative": "with a relation negative", "with_attribute_negative": "with an attribute negative",
 }  # fmt: skip
-"""Counts of captions, and what they are called."""
+"""Names of the counts of captions, with their labels."""
 
 _COUNTS = ("captions", *SHARES, "objects", "attributes", "relations", "negatives")
 _WORDS = ("object_names", "attribute_words", "predicates")
@@ -38,7 +38,7 @@ _WORDS = ("object_names", "attribute_words", "predicates")
 
 @dataclass(frozen=True, slots=True)
 class CorpusExample:
-    """One caption of the corpus, with the negative that a first visit in training would show."""
+    """One caption of the corpus, with the negative that training would draw at the first visit."""
 
     identity: str
     graph: SceneGraph
@@ -46,12 +46,12 @@ class CorpusExample:
 
 
 class WordCounts:
-    """How often each word occurs; beyond WORDS_KEPT the rarest are dropped, so that rare counts are too low."""
+    """Number of occurrences of each word. Beyond WORDS_KEPT the rarest are dropped, so low counts may be too low."""
 
     def __init__(self, counts: dict[str, int] | None = None, dropped: int = 0) -> None:
         self.counts: Counter[str] = Counter(counts or {})
         self.dropped = dropped
-        """Occurrences of words that were not kept."""
+        """Number of occurrences of dropped words."""
 
     def update(self, words: Sequence[str]) -> None:
         """Count the words of one caption."""
@@ -66,7 +66,7 @@ class WordCounts:
         self._prune()
 
     def most(self, number: int | None = None) -> list[tuple[str, int]]:
-        """Return the most frequent words with their counts, words of one count in the alphabet's order."""
+        """Return the most frequent words with their counts; words with equal counts are in alphabetical order."""
         return sorted(self.counts.items(), key=lambda entry: (-entry[1], entry[0]))[:number]
 
     def _prune(self) -> None:
@@ -78,29 +78,29 @@ class WordCounts:
 
 @dataclass
 class CorpusStatistics:
-    """What is counted of a corpus; every field is a sum over captions."""
+    """Statistics of a corpus; every count is a sum over captions."""
 
     captions: int = 0
     with_object: int = 0
-    """Captions in whose graph there is anything."""
+    """Captions with an object in their graph."""
     with_triple: int = 0
     """Captions with a relation or an attribute, which the knowledge-enhanced encoder sees."""
     with_negative: int = 0
-    """Captions of which training draws a negative; the next two tell of which kinds."""
+    """Captions for which training draws a negative; the next two counts are by kind."""
     with_relation_negative: int = 0
     with_attribute_negative: int = 0
     objects: int = 0
     attributes: int = 0
     relations: int = 0
     negatives: int = 0
-    """Negatives that training draws from, of all captions together."""
+    """Negatives that training draws from, summed over all captions."""
     object_names: WordCounts = field(default_factory=WordCounts)
     attribute_words: WordCounts = field(default_factory=WordCounts)
     predicates: WordCounts = field(default_factory=WordCounts)
     examples: SeededSample[CorpusExample] = field(default_factory=lambda: SeededSample(EXAMPLES))
 
     def add(self, identity: str, graph: SceneGraph, negatives: Sequence[Negative]) -> None:
-        """Count one caption; `identity` is its sample's, `negatives` are those that training draws from."""
+        """Count one caption; `identity` is its sample's, and training draws from `negatives`."""
         kinds = {negative.kind for negative in negatives}
         self.captions += 1
         self.with_object += bool(graph.objects)
@@ -128,11 +128,11 @@ class CorpusStatistics:
         self.examples.merge(other.examples)
 
     def mean(self, name: str) -> float:
-        """Return `objects`, `attributes`, `relations` or `negatives` a caption."""
+        """Return the mean number of `objects`, `attributes`, `relations` or `negatives` per caption."""
         return float(getattr(self, name) / max(1, self.captions))
 
     def share(self, name: str) -> float:
-        """Return which share of the captions a `with_...` count is."""
+        """Return a `with_...` count as a share of the captions."""
         return float(getattr(self, name) / max(1, self.captions))
 
     def to_json(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ class CorpusStatistics:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> CorpusStatistics:
-        """Return the statistics that `to_json` wrote. Raises KeyError or TypeError where a field is missing."""
+        """Return the statistics that `to_json` wrote. Raises KeyError or TypeError if a field is missing."""
         statistics = cls()
         for name in _COUNTS:
             setattr(statistics, name, int(value[name]))
@@ -167,7 +167,7 @@ def _example_to_json(example: CorpusExample) -> dict[str, Any]:
 
 
 def write(statistics: CorpusStatistics, folder: Path, title: str, notes: Sequence[str] = ()) -> Path:
-    """Write report.json and report.html into the folder, which is made; return the page's path.
+    """Write report.json and report.html into the folder, created if missing; return the page's path.
 
     `notes` are lines for the reader of the page: what was left out, where the captions come from.
     """

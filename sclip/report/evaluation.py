@@ -1,6 +1,6 @@
-"""One evaluation -> `report.html`: what was measured, what to make of it, and the wrong cases, to be judged by eye.
+"""Write `report.html` for one evaluation: the scores, what they mean, and wrong cases to judge by eye.
 
-The values come from `sclip.evaluate.result`, as the benchmarks leave them or as read back from `evaluation.json`.
+The values come from `sclip.evaluate.result`, directly from the benchmarks or read back from `evaluation.json`.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ _GROUPED_BY = {
     "mmvp-vlm": "visual pattern",
     "zero-shot": "class",
 }
-"""By kind of benchmark what its cases are grouped by."""
+"""Meaning of the groups of cases, by kind of benchmark."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """What the registry's gates made of the model."""
+    """Decision of the registry's gates on the model."""
 
     title: str
     """For instance "refused" or "promoted to champion, version 7"."""
     passed: bool
     gates: list[tuple[str, bool]]
-    """Each gate in words, with its figures, and whether it held."""
+    """Each gate in words, with its figures, and whether the model passed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageSection:
-    """One benchmark."""
+    """Section of one benchmark."""
 
     link: str
     name: str
@@ -69,7 +69,7 @@ class PageSection:
     groups: Folding
     wrong: list[Wrong]
     lost: int
-    """Cases that it got wrong, of which `wrong` are some."""
+    """Number of cases that the model got wrong; `wrong` shows some of them."""
 
 
 def write(
@@ -80,14 +80,14 @@ def write(
     decision: GateVerdict | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the page into the folder, which is made; return its path.
+    """Write the page into the folder, created if missing; return its path.
 
     Args:
-        evaluation: of one benchmark or more, else EvaluationError.
-        folder: where `evaluation.json` stands.
-        graphs: the parser that the model was trained with; called once. Without it no graph is drawn.
-        decision: of the gates, where there was one.
-        notes: lines for the reader, before all else.
+        evaluation: evaluation on one or more benchmarks; EvaluationError is raised without any.
+        folder: folder of `evaluation.json`.
+        graphs: the parser that the model was trained with; called once. Without it, no graphs are drawn.
+        decision: decision of the registry's gates, if there is one.
+        notes: lines shown at the top of the page.
     """
     evaluation.require_results()
     results = evaluation.results
@@ -129,15 +129,15 @@ def _section(link: str, result: Result, parsed: dict[str, SceneGraph]) -> PageSe
 
 
 def _asked(evaluation: Evaluation) -> str:
-    """Return what was asked of the model."""
+    """Return a line with the number of cases and benchmarks."""
     count, cases = len(evaluation.results), sum(len(result.won) for result in evaluation.results)
     suite = evaluation.facts.get("suite", "")
-    of = f" of the suite {shortened(suite, 80)}" if suite else ""
-    return f"{cases:,} cases in {count} {'benchmark' if count == 1 else 'benchmarks'}{of}"
+    suffix = f" of the suite {shortened(suite, 80)}" if suite else ""
+    return f"{cases:,} cases in {count} {'benchmark' if count == 1 else 'benchmarks'}{suffix}"
 
 
 def _glance(results: Sequence[Result], overview: Sequence[FigureRow]) -> list[str]:
-    """Return what the figure says, in sentences."""
+    """Return sentences that sum up the overview figure."""
     by_verdict: dict[str, list[str]] = {}
     for result, row in zip(results, overview, strict=True):
         by_verdict.setdefault(row.verdict, []).append(result.name)

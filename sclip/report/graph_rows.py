@@ -1,8 +1,8 @@
-"""Nodes in rows -> where each stands: few crossings, nothing on top of anything, rows as narrow as they can be.
+"""Place nodes in rows: with few crossings, without overlaps, and with rows as narrow as possible.
 
-The horizontal half of a layered drawing (Sugiyama, Tagawa and Toda 1981): a row is ordered by the mean position of
-each node's neighbours, then placed as near to these positions as the widths allow. Without any random choice, so
-that a graph is always drawn alike.
+This is the horizontal half of a layered drawing (Sugiyama, Tagawa and Toda 1981). Each row is ordered by the mean
+position of each node's neighbors, then placed as near to these positions as the widths allow. No choice is random,
+so a graph is always drawn the same way.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _GAP, _PASSAGE_GAP = 14.0, 7.0
-"""Least distance of two neighbours in a row, and of a passage from its neighbours."""
+"""Minimum gap between two neighbors in a row, and between a passage and its neighbors."""
 
 _SWEEPS = 6
 
 
 @dataclass(eq=False, slots=True)
 class RowNode:
-    """Something of a width that stands in a row: a box, a label, or the passage of an arrow (width 0)."""
+    """Node in a row: a box, a label, or the passage of an arrow (width 0)."""
 
     width: float
     height: float
     above: list[RowNode] = field(default_factory=list)
-    """Neighbours in the row above."""
+    """Linked nodes in the row above."""
     below: list[RowNode] = field(default_factory=list)
     x: float = 0.0
-    """Its middle."""
+    """Center of the node."""
 
 
 def link(upper: RowNode, lower: RowNode) -> None:
-    """Make two nodes of neighbouring rows neighbours."""
+    """Link two nodes of adjacent rows."""
     upper.below.append(lower)
     lower.above.append(upper)
 
 
 def arrange(rows: Sequence[list[RowNode]]) -> float:
-    """Order each row, set the nodes' x, and return the width of all; the leftmost edge stands at 0."""
+    """Order each row, set each node's x, and return the total width. The leftmost edge is at 0."""
     for row in rows:
         _spread(row, [0.0] * len(row))
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
         for row in rows if down else reversed(rows):
             wanted = {node: _mean(node.above if down else node.below, node.x) for node in row}
-            row.sort(key=wanted.__getitem__)  # stable: equals keep the caption's order
+            row.sort(key=wanted.__getitem__)  # stable: ties keep the caption's order
             _spread(row, [wanted[node] for node in row])
     for row in rows:
         _spread(row, [_mean(node.above + node.below, node.x) for node in row])
@@ -55,7 +55,7 @@ def arrange(rows: Sequence[list[RowNode]]) -> float:
 
 
 def row_width(widths: Sequence[float]) -> float:
-    """Return the least width of a row."""
+    """Return the minimum width of a row of nodes with these widths."""
     return sum(widths) + _GAP * max(0, len(widths) - 1)
 
 
@@ -66,8 +66,8 @@ def _mean(nodes: Sequence[RowNode], otherwise: float) -> float:
 def _spread(row: Sequence[RowNode], wanted: Sequence[float]) -> None:
     """Set x, in the row's order, as near to the wanted positions as the gaps allow (least squares).
 
-    With the widths taken off, the positions only have to rise: an isotonic regression, by pooling neighbours that
-    violate it.
+    After subtracting widths and gaps, positions only need to be non-decreasing. This is an isotonic regression, solved
+    by pooling neighbors that violate it.
     """
     offsets: list[float] = []
     at = 0.0

@@ -1,4 +1,4 @@
-"""Relations -> which object stands in which layer: subjects above what they act on, no layer wider than a phone."""
+"""Assign objects to layers by their relations: subjects above what they act on, no layer wider than a phone."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from sclip.report.graph_rows import RowNode, row_width
 from sclip.scenegraph import Relation
 
 WIDTH = 316.0
-"""What a layer may take of a phone's 390 pixels, beside the margins of page and card."""
+"""Maximum width of a layer in pixels: a phone's 390 without the margins of page and card."""
 
 
 @dataclass(eq=False, slots=True)
 class Edge:
-    """A relation in the drawing, where one end stands above the other."""
+    """A relation in the drawing, with one end above the other."""
 
     relation: Relation
     upper: int
     lower: int
     label: RowNode
-    """The place of the predicate; "eggs, bacon and toast on a table" share one."""
+    """Node of the predicate; the three relations of "eggs, bacon and toast on a table" share one."""
     passages: list[RowNode] = field(default_factory=list)
-    """Where it passes the rows above its label."""
+    """Nodes through which the edge passes the rows above its label."""
 
     @property
     def down(self) -> bool:
-        """Whether the subject stands above."""
+        """Whether the subject is the upper end."""
         return self.upper == self.relation.subject
 
     @property
     def nodes(self) -> list[RowNode]:
-        """What stands for it between its ends, from above."""
+        """Nodes of the edge between its ends, from top to bottom."""
         return [*self.passages, self.label]
 
 
 def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]) -> list[Edge]:
-    """Return an edge for each relation, the subject above the object unless that would close a circle.
+    """Return an edge for each relation, with the subject above the object unless that would close a cycle.
 
-    `label` holds the width of each relation's predicate, and their height.
+    `label` holds the width of each relation's predicate, and the height of all predicates.
     """
     below: dict[int, set[int]] = {}
     labels: dict[tuple[int, str, bool], RowNode] = {}
@@ -63,7 +63,7 @@ def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]
 
 
 def layers_of(widths: Sequence[float], edges: Sequence[Edge]) -> list[int]:
-    """Return the layer of each object of these widths: below all above it, and where there is room."""
+    """Return the layer of each object of these widths: the first with room below the upper ends of its edges."""
     layers = [-1] * len(widths)
     boxes: dict[int, list[float]] = {}
     labels: dict[int, list[float]] = {}
@@ -72,14 +72,14 @@ def layers_of(widths: Sequence[float], edges: Sequence[Edge]) -> list[int]:
         index = min(k for k in left if not any(e.lower == k and e.upper in left for e in edges))
         left.remove(index)
         incoming = [edge for edge in edges if edge.lower == index]
-        own = [label.width for label in dict.fromkeys(edge.label for edge in incoming)]
+        label_widths = [label.width for label in dict.fromkeys(edge.label for edge in incoming)]
         layer = max((layers[edge.upper] + 1 for edge in incoming), default=0)
         while boxes.get(layer) and (
             row_width([*boxes[layer], widths[index]]) > WIDTH
-            or row_width([*labels.get(layer, []), *own]) > WIDTH
+            or row_width([*labels.get(layer, []), *label_widths]) > WIDTH
         ):
             layer += 1
         layers[index] = layer
         boxes.setdefault(layer, []).append(widths[index])
-        labels.setdefault(layer, []).extend(own)
+        labels.setdefault(layer, []).extend(label_widths)
     return layers

@@ -1,7 +1,7 @@
-"""A scene graph -> where its boxes and arrows stand: a layered drawing, no wider than a phone.
+"""Lay out the boxes and arrows of a scene graph as a layered drawing, no wider than a phone.
 
-Objects stand in layers, subjects above what they act on. A predicate has a place of its own in the row between two
-layers, like a node, so that no label lies on a box or on another label.
+Objects lie in layers, subjects above what they act on. Each predicate has its own place in the row between two
+layers, like a node, so that no label overlaps a box or another label.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from sclip.report.texts import visible
 from sclip.scenegraph import SceneGraph
 
 MOST_OBJECTS = 24
-"""Of a caption of more objects the first so many are drawn: a hundred boxes say nothing to anybody."""
+"""Maximum number of objects drawn, the first ones of the caption: nobody can read a hundred boxes."""
 MOST_RELATIONS = 60
 
 _MARGIN = 8.0
 _ROW_GAP = 15.0
 _PORT = 22.0
-"""Most distance between two arrows at one side of a box."""
+"""Maximum distance between two arrows at one side of a box."""
 _HEAD = 7.0
-"""Length of an arrow's head."""
+"""Length of an arrowhead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Words in a rounded rectangle, of which x and y are the upper left corner."""
+    """Words in a rounded rectangle; x and y are its upper left corner."""
 
     words: DrawnText
     x: float
@@ -51,7 +51,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An object: its name in its frame, and its attributes."""
+    """An object: its name in a frame, and its attributes."""
 
     frame: Text
     pills: list[Text]
@@ -59,7 +59,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """A relation: the line from subject to object and the head at its end, as path data of SVG; the predicate."""
+    """A relation: SVG path data of the line and the arrowhead, and the predicate's label."""
 
     line: str
     head: str
@@ -68,20 +68,20 @@ class Arrow:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """All that the template of a graph writes out."""
+    """Everything that the template of a graph draws."""
 
     width: float
     height: float
     boxes: list[Box]
     arrows: list[Arrow]
     left_out: int
-    """Objects that are not drawn."""
+    """Number of objects that are not drawn."""
     said: str
-    """The triples in words, for those who do not see the drawing."""
+    """The triples in words, for readers who cannot see the drawing."""
 
 
 def lay_out(graph: SceneGraph, other: SceneGraph | None = None) -> Drawing:
-    """Return the drawing of a graph; what is not the same in the `other` one, of equal indices, is marked."""
+    """Return the drawing of a graph. Parts that differ from the `other` graph at the same index are marked."""
     count = min(len(graph.objects), MOST_OBJECTS)
     cards = [object_box(graph, other, k) for k in range(count)]
     pairs = zip(graph.relations, other.relations if other else graph.relations, strict=True)
@@ -105,7 +105,7 @@ def lay_out(graph: SceneGraph, other: SceneGraph | None = None) -> Drawing:
 
 
 def _rows(cards: Sequence[ObjectBox], edges: Sequence[Edge]) -> list[list[RowNode]]:
-    """Return the layers of objects, and between each two the row of what stands on the arrows."""
+    """Return the layers of objects and, between adjacent layers, the rows of the arrows' labels and passages."""
     layers = layers_of([card.node.width for card in cards], edges)
     rows: list[list[RowNode]] = [[] for _ in range(2 * max(layers, default=0) + 1)]
     for card, layer in zip(cards, layers, strict=True):
@@ -122,16 +122,14 @@ def _rows(cards: Sequence[ObjectBox], edges: Sequence[Edge]) -> list[list[RowNod
 
 
 def _heights(rows: Sequence[Sequence[RowNode]]) -> tuple[dict[RowNode, float], float]:
-    """Return the upper edge of each node, and the height of all."""
+    """Return the top of each node, and the height of the drawing."""
     tops: dict[RowNode, float] = {}
     y = _MARGIN
     for row in rows:
         height = max((node.height for node in row), default=0.0)
         for node in row:
             tops[node] = y
-            if (
-                not node.width
-            ):  # a passage leads through the whole row, or the arrow would bend over its boxes
+            if not node.width:  # a passage spans the row's height, so that the arrow does not bend over boxes
                 node.height = height
         y += height + (_ROW_GAP if height else 0.0)
     return tops, y - _ROW_GAP + _MARGIN
@@ -180,7 +178,7 @@ def _arrow(
 
 
 def _port(box: RowNode, nodes: Sequence[RowNode], node: RowNode) -> float:
-    """Return where at the side of a box the arrow over `node` stands: in the order of the nodes."""
+    """Return the x where the arrow through `node` meets the box; arrows meet it in the order of their nodes."""
     order = sorted(nodes, key=lambda other: other.x)
     step = min(_PORT, box.width / (len(order) + 1))
     return box.x + step * (order.index(node) - (len(order) - 1) / 2)

@@ -1,7 +1,7 @@
-"""The model card of a folder for another tool: what the model is, how to call it, what it was trained and measured on.
+"""Write the model card of a converted model: what it is, how to call it, what it was trained and measured on.
 
-Values in, Markdown with the header of Hugging Face's hub out. The licence of weights follows from their data
-and starting weights, which no config states, so the card asks for it.
+Values go in; Markdown with the header of Hugging Face's hub comes out. The license of weights depends on their data
+and starting weights. No config states it, so the card asks the user to name it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sclip.evaluate.result import Evaluation
 __all__ = ["CardModel", "model_card"]
 
 _LEARNED = ("model.", "loss.", "data.", "train.", "run.seed", "run.init_from")
-"""Prefixes of the keys that decide what is learned."""
+"""Prefixes of the config keys that decide what the model learns."""
 _DATA = ("data.shards", "data.weights", "model.pretrained", "run.init_from")
 
 _PROCESSOR = """\
@@ -51,16 +51,16 @@ text.run(["text_embeds"], {"input_ids": inputs["input_ids"]})
 
 @dataclass(frozen=True)
 class CardModel:
-    """Sizes of a model: what its config names, and what its architecture implies."""
+    """Sizes of a model that its config sets or its architecture implies."""
 
     config: ModelConfig
     image_size: int
     context_length: int
-    """Tokens of a caption, L."""
+    """Number of tokens of a caption, L."""
     width: int
     """Width of a feature, D."""
     has_bpe: bool
-    """Whether its tokenizer is CLIP's BPE, which transformers applies as the model was trained with it."""
+    """Whether the tokenizer is CLIP's BPE, which transformers applies in the same way as training did."""
 
 
 def model_card(
@@ -71,15 +71,15 @@ def model_card(
     evaluation: Evaluation | None,
     version: str,
 ) -> str:
-    """Return README.md.
+    """Return the content of README.md.
 
     Args:
-        source: how the user named the model, without credentials.
+        source: the user's name for the model, without credentials.
         form: the tool that loads the folder.
-        model: its sizes.
-        settings: the config of its run by dotted key, empty if none is recorded.
-        evaluation: its scores, None if none are recorded.
-        version: sclip's.
+        model: sizes of the model.
+        settings: config of the model's run by dotted key; empty if none is recorded.
+        evaluation: scores of the model; None if none are recorded.
+        version: version of sclip.
     """
     tags = ["clip", "structure-clip", *(["onnx"] if form == "onnx" else [])]
     header = [

@@ -1,4 +1,4 @@
-"""Templates -> pages: self-contained HTML in which captions are text and nothing else."""
+"""Render templates as self-contained HTML pages, in which captions are plain text and never markup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sclip.report.texts import MOST_CHARACTERS, shortened
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page of `sclip/report/templates`; every value is escaped."""
+    """Return a page rendered from a template in `sclip/report/templates`; every value is escaped."""
     return _environment().get_template(template).render(**values)
 
 

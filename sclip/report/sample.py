@@ -1,7 +1,7 @@
-"""A fixed number of things drawn at random from a stream of any length: the same ones in any order of the stream.
+"""Draw a fixed number of values at random from a stream of any length; the order of the stream does not matter.
 
-A bottom-k sample: each thing has a digest of its key, and the k smallest digests stay. Two samples of parts merge
-into the sample of the whole, so actors draw for themselves and nobody has to know how much there is.
+This is a bottom-k sample: each value has a digest of its key, and the values with the k smallest digests stay. Samples
+of parts merge into the sample of the whole, so actors draw independently and nobody needs to know the total size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _Value = TypeVar("_Value")
 
 
 class SeededSample(Generic[_Value]):
-    """The values of the `size` smallest digests of their keys; equal keys hold equal values and count once."""
+    """Sample of the values whose keys have the `size` smallest digests. Equal keys have equal values and count once."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -23,17 +23,17 @@ class SeededSample(Generic[_Value]):
         self._largest = -1
 
     def wants(self, *key: object) -> bool:
-        """Tell whether `add` would keep a value of this key, before it is made."""
+        """Return whether `add` would keep a value with this key. Call it before making the value."""
         digest = digest64("sample", *key)
         return digest not in self._kept and (len(self._kept) < self.size or digest < self._largest)
 
     def add(self, value: _Value, *key: object) -> None:
-        """Keep the value if its key is among the smallest so far."""
+        """Keep the value if the digest of its key is among the smallest so far."""
         if self.wants(*key):
             self._insert(digest64("sample", *key), value)
 
     def merge(self, other: SeededSample[_Value]) -> None:
-        """Make this the sample of both streams."""
+        """Merge the sample of another stream, so that this is the sample of both streams."""
         for digest, value in other._kept.items():
             if digest not in self._kept:
                 self._insert(digest, value)

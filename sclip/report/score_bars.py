@@ -1,4 +1,4 @@
-"""Scores and groups of an evaluation -> rows of a figure: in words, in numbers, and where the bar stands."""
+"""Turn the scores and groups of an evaluation into rows of a figure: words, numbers, and the position of the bar."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from sclip.evaluate.result import Group, Result, Score
 
 OPEN_ROWS = 12
-"""Of a longer list the first so many are open, the rest folds."""
+"""Number of rows of a list that are shown; the rest is folded."""
 
 DIVERGED = "the model has diverged"
-"""What a score that is no number says."""
+"""Verdict on a score that is not a number."""
 
 _RECALL = re.compile(r"(image_to_text|text_to_image)_r(\d+)")
 
@@ -29,46 +29,46 @@ class FigureRow:
 
     label: str
     value: str
-    """In per cent."""
+    """Score in percent."""
     bar: Interval
     detail: str
-    """What the number is to be read with: its interval, the chance level, the number of cases."""
+    """Context of the score: its interval, the chance level, the number of cases."""
     verdict: str = ""
-    """What it says, in words."""
+    """Meaning of the score, in words."""
     verdict_class: str = ""
-    """"good", "bad" or "even": how the words are coloured."""
+    """"good", "bad" or "even": the color of the verdict."""
     link: str = ""
-    """Of the page's section about it."""
+    """Anchor of the page's section about the score."""
     part: str = ""
-    """Which of several figures of that name it is."""
+    """Name of the score if `label` names only its benchmark."""
     counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Folding:
-    """A list of rows of which only the first are open."""
+    """List of rows; only those in `open` are shown before the reader unfolds the list."""
 
     open: list[FigureRow]
     folded: list[FigureRow]
     uncounted: list[FigureRow]
-    """What the benchmark's mean leaves out."""
+    """Rows that the benchmark's mean leaves out."""
 
 
 def percent(share: float) -> str:
-    """Return a share as the reader sees it: 45.2, and 0.02 where one digit would be none."""
+    """Return a share as text in percent: 45.2, or 0.02 where one decimal would show 0.0."""
     if not math.isfinite(share):
         return "no number"
     return f"{100 * share:.1g}" if 0 < share < 0.0005 else f"{100 * share:.1f}"
 
 
 def called(score: str) -> str:
-    """Return the name of a score as it is read: "image to text R@1" for image_to_text_r1."""
+    """Return the readable name of a score: "image to text R@1" for image_to_text_r1."""
     recall = _RECALL.fullmatch(score)
     return shortened(f"{recall[1]} R@{recall[2]}" if recall else score, 80).replace("_", " ")
 
 
 def against_chance(score: Score) -> tuple[str, str]:
-    """Return what the interval says of the chance level, and its class."""
+    """Return in words how the score's interval compares with the chance level, and the class of this verdict."""
     if math.isnan(score.value):
         return DIVERGED, "bad"
     if score.low > score.chance:
@@ -87,7 +87,7 @@ def score_row(label: str, score: Score, link: str = "") -> FigureRow:
 
 
 def headline_row(result: Result, link: str = "") -> FigureRow:
-    """Return the row of a benchmark's published figure."""
+    """Return the row of a benchmark's headline score."""
     row = score_row(shortened(result.name, 80), result.scores[result.headline], link)
     return replace(row, part=called(result.headline))
 
@@ -101,7 +101,7 @@ def group_row(group: Group) -> FigureRow:
 
 
 def folded_groups(groups: Sequence[Group]) -> Folding:
-    """Return the rows of the groups, the lowest accuracy first, and of equal ones that of more cases."""
+    """Return the rows of the groups, lowest accuracy first; of equal accuracies, the group with more cases first."""
     ordered = sorted(
         groups, key=lambda group: (group.accuracy if group.cases else 2, -group.cases, group.name)
     )
@@ -111,6 +111,6 @@ def folded_groups(groups: Sequence[Group]) -> Folding:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a sentence lists them: "a, b and c"."""
+    """Join names as in a sentence: "a, b and c"."""
     shown = [shortened(name, 80) for name in names]
     return " and ".join(filter(None, (", ".join(shown[:-1]), *shown[-1:])))

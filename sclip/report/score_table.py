@@ -1,4 +1,4 @@
-"""A table of scores -> a file for a paper: LaTeX, Markdown or a page, by the suffix of its name."""
+"""Write a table of scores as a file for a paper: LaTeX, Markdown or HTML, by the suffix of the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "†": r"\dag{}", "–": r"\textendash{}", "…": r"\dots{}",
     **{sign: "\\" + sign for sign in "{}$&#_%"},
-    **{sign: f"{{{sign}}}" for sign in "[]*"},  # a row that begins with [ or * would be an option of \\
+    **{sign: f"{{{sign}}}" for sign in "[]*"},  # the \\ before a row that begins with [ or * would take it as an option
 })  # fmt: skip
 _TITLES = ("published", "measured with sclip")
 
@@ -29,10 +29,10 @@ def write(table: ScoreTable, path: Path) -> Path:
 
 
 def _latex(table: ScoreTable, name: str) -> str:
-    """Return a LaTeX `table*` of the page's width; it needs no package but booktabs."""
+    """Return a LaTeX `table*` of the page's width; it only needs the package booktabs."""
     heads, rules, last = list[str](), list[str](), 1
-    for benchmark, of in groupby(table.columns, lambda column: column[0]):
-        first, last = last + 1, last + len(list(of))
+    for benchmark, columns in groupby(table.columns, lambda column: column[0]):
+        first, last = last + 1, last + len(list(columns))
         heads.append(rf"\multicolumn{{{last - first + 1}}}{{c}}{{{_escaped(benchmark)}}}")
         rules.append(rf"\cmidrule(lr){{{first}-{last}}}")
     lines = [
@@ -67,7 +67,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return text that LaTeX prints as it is; two hyphens would become a dash."""
+    """Return text that LaTeX prints unchanged; two hyphens would become a dash."""
     return re.sub("-(?=-)", "-{}", visible(text).translate(_LATEX))
 
 
@@ -89,12 +89,12 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is, in a table too."""
+    """Return text that Markdown shows unchanged, also in a table."""
     return re.sub(r"([\\`*_\[\]|~<>&])", r"\\\1", visible(text))
 
 
 def _html(table: ScoreTable, name: str) -> str:
-    heads = [(benchmark, len(list(of))) for benchmark, of in groupby(table.columns, lambda column: column[0])]
+    heads = [(title, len(list(group))) for title, group in groupby(table.columns, lambda column: column[0])]
     return render(
         "score_table.html",
         title=f"Scores: {visible(name)}",
@@ -109,8 +109,8 @@ def _html(table: ScoreTable, name: str) -> str:
 
 def _groups(table: ScoreTable) -> list[tuple[str, Sequence[TableRow]]]:
     rows = zip(_TITLES, (table.published, table.measured), strict=True)
-    return [(title, of) for title, of in rows if of]
+    return [(title, entries) for title, entries in rows if entries]
 
 
 FORMATS: dict[str, Callable[[ScoreTable, str], str]] = {".tex": _latex, ".md": _markdown, ".html": _html}
-"""By the suffix of a file, what writes a table and the file's name as its text."""
+"""Function for each file suffix that turns a table and the file's stem into the file's text."""

@@ -1,4 +1,4 @@
-"""The groups of several models -> their bars beside each other, those first in which the models differ most."""
+"""Arrange the groups' bars of several models side by side; groups in which the models differ most come first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 OPEN_BARS = 36
-"""About so many bars are open, whatever the number of models; the rest folds."""
+"""Approximate number of bars shown, for any number of models; the rest is folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,28 +40,28 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class FoldedSides:
-    """A list of which only the first are open."""
+    """List of sides; only those in `open` are shown before the reader unfolds the list."""
 
     open: list[Side]
     folded: list[Side]
     uncounted: list[Side]
-    """What the benchmark's mean leaves out."""
+    """Sides that the benchmark's mean leaves out."""
 
 
 def sides(models: Sequence[Sequence[Group]]) -> FoldedSides:
-    """Return the groups of all models by name; `models` holds those of each model, in their order.
+    """Return the groups of all models, matched by name; `models` holds the groups of each model.
 
-    The order is that of the widest difference times the root of the number of cases, which is how far it stands out
-    from chance: else the smallest groups would come first.
+    Groups are sorted by the largest difference times the square root of the number of cases. This measures how far the
+    difference exceeds chance; sorted by the difference alone, the smallest groups would come first.
     """
     by_name = [{group.name: group for group in groups} for groups in models]
     names = dict.fromkeys(name for groups in by_name for name in groups)
-    found = [[groups.get(name) for groups in by_name] for name in names]
-    found.sort(key=lambda groups: -_stands_out([group for group in groups if group]))
-    every = [_side(groups) for groups in found]
-    counted = [side for side in every if side.counted]
+    matched = [[groups.get(name) for groups in by_name] for name in names]
+    matched.sort(key=lambda groups: -_stands_out([group for group in groups if group]))
+    all_sides = [_side(groups) for groups in matched]
+    counted = [side for side in all_sides if side.counted]
     most = max(4, OPEN_BARS // len(models))
-    return FoldedSides(counted[:most], counted[most:], [side for side in every if not side.counted])
+    return FoldedSides(counted[:most], counted[most:], [side for side in all_sides if not side.counted])
 
 
 def _stands_out(groups: Sequence[Group]) -> float:

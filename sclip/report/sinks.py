@@ -1,6 +1,6 @@
-"""What the two commands for people draw on: the terminal as captions come, a page at their end.
+"""Outputs of the two commands that draw captions: the terminal for each caption at once, and a page at the end.
 
-The package stands above scenegraph and negatives; their commands, and nothing else of them, import this.
+`sclip.report` may import scenegraph and negatives; of those packages, only the commands import this module.
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ from sclip.scenegraph import SceneGraph
 Find: TypeAlias = Callable[[SceneGraph], Sequence[Negative]]
 
 PAGE_CAPTIONS = 300
-"""Captions on a page: what a browser on a phone opens at once (about 2 MB), and more than a person reads."""
+"""Maximum captions on a page: a phone's browser opens them at once (about 2 MB), and nobody reads more."""
 
 
 def drawings(in_terminal: bool, page: str | None, find: Find | None = None) -> list[_Terminal | _Page]:
-    """Return what was asked for; where `find` is given, negatives are drawn beside their captions.
+    """Return the requested outputs. If `find` is given, negatives are drawn beside their captions.
 
-    Raises OSError where the page cannot be written.
+    Raises OSError if the page cannot be written.
     """
     sinks: list[_Terminal | _Page] = [_Terminal(find)] if in_terminal else []
     return [*sinks, _Page(page, find)] if page else sinks
 
 
 class _Terminal:
-    """Draws each caption at once."""
+    """Draw each caption in the terminal at once."""
 
     def __init__(self, find: Find | None) -> None:
         self._find = find
-        if isinstance(
-            sys.stdout, io.TextIOWrapper
-        ):  # where it is not UTF-8, a sign less is better than no drawing
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # Without UTF-8, replace characters that the encoding lacks instead of failing.
             sys.stdout.reconfigure(errors="replace")
         self._console = console()
 
@@ -52,10 +51,10 @@ class _Terminal:
 
 
 class _Page:
-    """Draws a sample of the captions, in their order."""
+    """Draw a page with a sample of the captions, in their order."""
 
     def __init__(self, path: str, find: Find | None) -> None:
-        Path(path).open("a").close()  # not only after hours of parsing
+        Path(path).open("a").close()  # fail now, not after hours of parsing
         self._path, self._find = Path(path), find
         self._lines = 0
         self._sample: SeededSample[tuple[int, SceneGraph]] = SeededSample(PAGE_CAPTIONS)

@@ -1,4 +1,4 @@
-"""One metric of several models by step -> its chart, with the newest value of each model."""
+"""Chart one metric of several models by step, with the newest value of each model."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from sclip.evaluate.result import Evaluation
 
 Points = Sequence[tuple[int, float]]
-"""Values by step; what is no finite number interrupts the curve."""
+"""Values by step; a value that is not finite interrupts the curve."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One metric."""
+    """Chart of one metric."""
 
     name: str
     unit: str
-    """"%" or nothing."""
+    """"%" or empty."""
     drawing: Curves | None
-    """None where there is no value to draw."""
+    """Curves of the metric; None if there is no finite value."""
     last: list[tuple[int, str]]
-    """Index of the model, its newest value."""
+    """(index of a model, its newest value) pairs."""
     left_out: int
-    """Values that are no finite number."""
+    """Number of values that are not finite."""
 
 
 def chart(name: str, by_model: Mapping[str, Points], evaluations: Sequence[Evaluation]) -> Chart:
-    """Return the chart of a metric; of a score of the evaluations in per cent, and with its chance level."""
+    """Return the chart of a metric. A score of the evaluations is drawn in percent, with its chance level."""
     scores = {
         f"{r.name}/{key}": score for e in evaluations for r in e.results for key, score in r.scores.items()
     }

@@ -1,4 +1,4 @@
-"""The trials of a sweep as a table for the terminal, the best first, and the best ones as a page beside each other."""
+"""Rank the trials of a sweep, and print them as a table in the terminal, the best first."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _NO_SCORES = ("cases", "images", "captions")
 
 
 class TrialLike(Protocol):
-    """What is shown of a trial: `sclip.run.sweep.Trial`."""
+    """Properties of `sclip.run.sweep.Trial` that the table shows."""
 
     @property
     def name(self) -> str:
-        """Of its run."""
+        """Name of the trial's run."""
         ...
 
     @property
     def point(self) -> Mapping[str, Any]:
-        """What it set, by dotted key."""
+        """Settings of the trial, by dotted key."""
         ...
 
     @property
     def scores(self) -> Mapping[str, float]:
-        """Empty where it failed."""
+        """Scores of the trial by name; empty if it failed."""
         ...
 
     @property
     def error(self) -> str:
-        """Why it failed."""
+        """Reason why the trial failed; empty if it did not."""
         ...
 
 
@@ -46,7 +46,7 @@ _Trial = TypeVar("_Trial", bound=TrialLike)
 
 
 def ranked(trials: Sequence[_Trial], score: str) -> list[_Trial]:
-    """Return the trials by a score, the highest first, those without it last."""
+    """Return the trials by a score, highest first; trials without the score come last."""
 
     def rank(trial: _Trial) -> float:
         value = trial.scores.get(score, math.nan)
@@ -56,7 +56,7 @@ def ranked(trials: Sequence[_Trial], score: str) -> list[_Trial]:
 
 
 def show(trials: Sequence[TrialLike], score: str, console: Console) -> None:
-    """Print a line for each trial: what it set, the score, the first one of each other benchmark, or why it failed."""
+    """Print a line per trial: its settings, the score, the first score of each other benchmark, or why it failed."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial.point))
     names = [name for trial in trials for name in trial.scores if name.rpartition("/")[2] not in _NO_SCORES]
     first = {name.partition("/")[0]: name for name in [*reversed(names), score]}

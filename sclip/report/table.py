@@ -1,4 +1,4 @@
-"""The statistics of a corpus, and what is set aside of it, as short tables for the terminal."""
+"""Print the statistics of a corpus, and why samples are set aside, as short tables in the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_WORDS = 10
 
 
 def show_statistics(statistics: CorpusStatistics, console: Console) -> None:
-    """Print shares and means of the captions, and the most frequent words."""
+    """Print the shares and means over captions, and the most frequent words."""
     captions = Table(box=box.SIMPLE_HEAD)
     captions.add_column(f"{statistics.captions:,} captions", no_wrap=True)
     captions.add_column("", justify="right", no_wrap=True)
@@ -36,7 +36,7 @@ def show_statistics(statistics: CorpusStatistics, console: Console) -> None:
         words.add_column("", justify="right", no_wrap=True)
     lists = [kind.most(_MOST_WORDS) for kind in kinds]
     for rank in range(max(map(len, lists))):
-        entries = [found[rank] if rank < len(found) else None for found in lists]
+        entries = [ranking[rank] if rank < len(ranking) else None for ranking in lists]
         words.add_row(
             *(
                 cell
@@ -48,7 +48,7 @@ def show_statistics(statistics: CorpusStatistics, console: Console) -> None:
 
 
 def show_findings(reasons: Sequence[tuple[str, int, Mapping[str, Any]]], console: Console) -> None:
-    """Print the reasons for which samples are set aside, with how many and one example (shard, key, reason) of each."""
+    """Print each reason why samples are set aside, with their number and one example (shard, key, reason)."""
     if not reasons:
         return
     table = Table(box=box.SIMPLE_HEAD)

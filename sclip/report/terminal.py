@@ -1,4 +1,4 @@
-"""Scene graphs and negatives drawn in the terminal: an object a line, its arrows below it.
+"""Draw scene graphs and negatives in the terminal: each object on a line, with its arrows below it.
 
     a small red circle to the left of a blue square
       circle  small, red
@@ -8,7 +8,7 @@
           ‹a small red circle› to the left of ‹a blue square›
         ≠ ‹a blue square› to the left of ‹a small red circle›
 
-Colours repeat what the signs say already, so that a pipe or a file shows as much.
+Colors only repeat what the signs show, so that a pipe or a file loses nothing.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _STYLES = {
     "quiet": "dim", "": "",
 }  # fmt: skip
 _MOST = 60
-"""Characters of a name that are shown."""
+"""Maximum number of characters shown of a name."""
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class _Console(Console):
-    """A console that leaves it to the command what a closed pipe means; rich would end with status 1."""
+    """Console that lets the command handle a closed pipe; rich would exit with status 1."""
 
     def on_broken_pipe(self) -> None:
         raise  # the BrokenPipeError that rich is handling
 
 
 def console() -> Console:
-    """Return the console that graphs are drawn on."""
+    """Return the console for drawing graphs."""
     return _Console(highlight=False, markup=False, emoji=False)
 
 
 def show(graph: SceneGraph, negatives: Sequence[Negative] | None, console: Console) -> None:
-    """Draw one caption with its graph, and where they were looked for its negatives."""
+    """Draw one caption with its graph and its negatives; `negatives=None` means that they were not computed."""
     console.print(_text(described(graph)) or Text("(empty caption)", _STYLES["quiet"]))
     for line in _graph(graph):
         console.print(_indented(line, 2))
@@ -66,7 +66,7 @@ def _indented(line: Text, columns: int) -> Padding:
 
 
 def _graph(graph: SceneGraph) -> list[Text]:
-    """Return the lines of a graph."""
+    """Return the lines of a graph's drawing."""
     if not graph.objects:
         return [Text("no objects", _STYLES["quiet"])]
     names = _names(graph)
@@ -91,7 +91,7 @@ def _graph(graph: SceneGraph) -> list[Text]:
 
 
 def _names(graph: SceneGraph) -> list[str]:
-    """Return what each object is called: two men are man¹ and man²."""
+    """Return the label of each object: two men become man¹ and man²."""
     names = [shortened(obj.name, _MOST) for obj in graph.objects[:MOST_OBJECTS]]
     of_name, seen = Counter(names), Counter[str]()
     for index, name in enumerate(names):

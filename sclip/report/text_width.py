@@ -1,6 +1,6 @@
-"""How wide a text is, without a browser: the advances of Helvetica, which sans-serif fonts keep close to.
+"""Estimate a text's width without a browser, from the advance widths of Helvetica. Other sans-serif fonts are close.
 
-A label is drawn with `textLength`, so that in another font it is squeezed or stretched a little, and fits.
+A label is drawn with `textLength`, so the browser squeezes or stretches another font a little, and the label fits.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import unicodedata
 _NARROW, _SLIM, _WIDE = "ijl'|.,:;!`I", 'ft()[]/\\"-r ', "mwMW%@—…"
 _OTHER = 0.56
 _FULL = 1.05
-"""A CJK character or an emoji."""
+"""Advance width of a CJK character or an emoji."""
 
 
 def text_width(text: str, size: float) -> float:
-    """Return about how wide the text is at this font size, in the same unit."""
+    """Return the approximate width of the text at this font size, in the unit of the size."""
     return size * sum(map(_advance, text))
 
 

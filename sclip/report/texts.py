@@ -1,7 +1,7 @@
-"""Captions as people read them: harmless, no longer than a screen, and cut into marked pieces.
+"""Prepare captions for readers: harmless, no longer than a screen, and cut into marked pieces.
 
-A drawing shows text that nobody has checked. Whatever could move a cursor, turn the writing direction or hide is
-shown as one visible sign, so that every span of the caption still stands where it stood.
+A drawing shows text that nobody has checked. Each character that could move a cursor, turn the writing direction or
+hide is shown as one visible sign, so that all spans of the caption stay valid.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from sclip.negatives import Negative
 from sclip.scenegraph import SceneGraph, Span
 
 MOST_CHARACTERS = 600
-"""Longer captions are cut where they are drawn; a graph seldom reaches so far."""
+"""Maximum number of characters drawn of a caption; a graph seldom reaches further."""
 
 _MOST_OCCURRENCES = 8
 _HIDDEN = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))
-_JOINERS = "\u200c\u200d"  # families of emoji, Persian
+_JOINERS = "\u200c\u200d"  # needed in emoji families and in Persian
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Neighbouring characters of one role."""
+    """Adjacent characters with the same role."""
 
     text: str
     role: str
-    """"object", "attribute", "predicate", "exchanged", or "" for the words between."""
+    """"object", "attribute", "predicate", "exchanged", or "" for other text."""
 
 
 def visible(text: str) -> str:
-    """Return the text, of the same length, with a visible sign for each control, direction or hidden character."""
+    """Replace each control, direction or hidden character by a visible sign; the length stays the same."""
     return text if text.isascii() and text.isprintable() else "".join(map(_sign, text))
 
 
@@ -48,13 +48,13 @@ def _sign(character: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """Return the text made visible, with an ellipsis where it is longer than `most` characters."""
+    """Return the `visible` text, cut to `most` characters with an ellipsis if it is longer."""
     text = visible(text)
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def described(graph: SceneGraph) -> list[Piece]:
-    """Return the caption with its objects, attributes and predicates as pieces."""
+    """Return the caption as pieces, with the roles of its objects, attributes and predicates."""
     roles: list[tuple[Span, str]] = [(relation.span, "predicate") for relation in graph.relations]
     roles += [(obj.span, "object") for obj in graph.objects]
     roles += [(attribute.span, "attribute") for attribute in graph.attributes]
@@ -62,9 +62,9 @@ def described(graph: SceneGraph) -> list[Piece]:
 
 
 def compared(caption: str, negative: Negative) -> tuple[list[Piece], list[Piece]]:
-    """Return the caption and its negative, in both of which the two texts that changed places are pieces.
+    """Return the caption and its negative as pieces; the two texts that changed places are marked in both.
 
-    Of a replacement, and of one that came with the caption, the words that went and that came.
+    For a replacement or a foreign negative, the removed and the added words are marked instead.
     """
     if negative.is_replacement or negative.kind == "foreign":
         return differing(caption, negative.caption)
@@ -78,9 +78,9 @@ def compared(caption: str, negative: Negative) -> tuple[list[Piece], list[Piece]
 
 
 def differing(caption: str, other: str) -> tuple[list[Piece], list[Piece]]:
-    """Return two captions, in both of which the words that the other has not got there are pieces.
+    """Return two captions as pieces; in each, words that the other lacks at that place are marked.
 
-    Captions that have less than half of their words in common are not compared: every word would be marked.
+    Captions that share less than half of their words get no marks: nearly every word would be marked.
     """
     one, two = (
         [m.span() for m in re.finditer(r"\w+|[^\w\s]", text[:MOST_CHARACTERS])] for text in (caption, other)
@@ -104,15 +104,15 @@ def differing(caption: str, other: str) -> tuple[list[Piece], list[Piece]]:
 
 
 def _located(text: str, other: str, first: str, second: str) -> list[Span]:
-    """Return where `first` and then `second` stand in the text, which differs from the other by their exchange.
+    """Return the spans of `first` and then `second` in the text; the other text has them exchanged.
 
-    The texts begin to differ near the start of `first`, and end to differ near the end of `second`: articles and
-    capitals, which the exchange has put right, and words that both share move that by a few characters.
+    The first difference of the texts is near the start of `first`, and the last is near the end of `second`. Articles
+    and capitals that the exchange corrected, and words that both phrases share, shift it by a few characters.
     """
     begin, end = _difference(text, other)
     starts = sorted(_occurrences(first, text), key=lambda span: abs(span[0] - begin))[:_MOST_OCCURRENCES]
     ends = sorted(_occurrences(second, text), key=lambda span: abs(span[1] - end))[:_MOST_OCCURRENCES]
-    if not first or not second:  # it moved, and nothing came in its place
+    if not first or not second:  # one phrase moved, and none took its place
         return (starts or ends)[:1]
     pairs = [(one, two) for one in starts for two in ends if one[1] <= two[0]]
     nearest = min(pairs, key=lambda pair: abs(pair[0][0] - begin) + abs(pair[1][1] - end), default=())
@@ -122,14 +122,14 @@ def _located(text: str, other: str, first: str, second: str) -> list[Span]:
 def _occurrences(phrase: str, text: str) -> list[Span]:
     words = "an?" if phrase.lower() in ("a", "an") else re.escape(phrase)
     for pattern in (rf"(?<!\w){words}(?!\w)", words):
-        found = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE) if match.group()]
-        if found:
-            return found
+        spans = [match.span() for match in re.finditer(pattern, text, re.IGNORECASE) if match.group()]
+        if spans:
+            return spans
     return []
 
 
 def _difference(text: str, other: str) -> Span:
-    """Return the characters of the text outside of which it is like the other, but for capitals."""
+    """Return the span from the first to the last difference between the text and the other; case is ignored."""
     begin = 0
     for one, two in zip(text, other, strict=False):
         if one.lower() != two.lower():
@@ -144,7 +144,7 @@ def _difference(text: str, other: str) -> Span:
 
 
 def _pieces(text: str, marks: Sequence[tuple[Span, str]]) -> list[Piece]:
-    """Cut the text at the marks; where marks lie upon each other the later one shows."""
+    """Cut the text at the marks; where marks overlap, the later one wins."""
     shown = text[:MOST_CHARACTERS]
     roles = [""] * len(shown)
     for (start, end), role in marks:

@@ -1,6 +1,6 @@
-"""What a training step saw of one sample, for people: in the terminal, and as a page with its pictures.
+"""Show what a training step saw of one sample: in the terminal, and as a page with its images.
 
-`sclip.run.inspection` makes a `SampleVisit` with the code that training reads and encodes with; here it is only shown.
+`sclip.run.inspection` makes a `SampleVisit` with training's own code for reading and encoding; this module shows it.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """An id of the tokenizer's vocabulary, at its place in a row."""
+    """A token at its place in a row."""
 
     id: int
     text: str
     role: str = ""
-    """"start", "end", "padding" behind the end, which the tower does not look at, or "" for a piece of a word."""
+    """"start", "end", "padding" (after the end; the tower ignores it), or "" for a piece of a word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A caption or a negative as text tower and knowledge encoder take it."""
+    """A caption or a negative as the text tower and the knowledge encoder receive it."""
 
     tokens: list[Token]
     triples: list[list[list[Token]]]
-    """Of each triple the tokens of head, relation and tail; padding is left out."""
+    """Tokens of head, relation and tail of each triple, without padding."""
     graph_triples: int
-    """How many the graph has; the encoder takes no more than model.kee.triples."""
+    """Number of triples in the graph; the encoder takes at most model.kee.triples."""
 
     @property
     def words(self) -> list[Token]:
@@ -60,38 +60,38 @@ class Encoded:
 
     @property
     def padding(self) -> int:
-        """How many tokens are padding."""
+        """Number of padding tokens."""
         return len(self.tokens) - len(self.words)
 
     @property
     def triples_left_out(self) -> int:
-        """Triples of the graph that the encoder does not take."""
+        """Number of the graph's triples that the encoder does not take."""
         return self.graph_triples - len(self.triples)
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One of the loss.negatives_per_caption places for a negative."""
+    """One of the loss.negatives_per_caption slots for a negative."""
 
     negative: Negative | None
     has_negative: bool
-    """The mask of the loss."""
+    """Mask of the loss: whether the slot counts."""
     encoded: Encoded
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionChoice:
-    """A caption of the sample, of which one is drawn in each epoch."""
+    """A caption of the sample; each epoch draws one of them."""
 
     caption: str
     drawn: bool
     note: str
-    """What the filter says of it, where there is one."""
+    """Verdict of the caption filter, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPicture:
-    """An encoded picture."""
+    """An image file's content, with its caption on the page."""
 
     content: bytes
     media_type: str
@@ -100,33 +100,33 @@ class EncodedPicture:
 
     @property
     def uri(self) -> str:
-        """The picture inside of a page."""
+        """The image as a data URI."""
         return f"data:{self.media_type};base64,{base64.b64encode(self.content).decode()}"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a step is given of a sample that is trained on."""
+    """What a training step receives of a sample."""
 
     graph: SceneGraph
     origin: str
-    """Where the graph comes from."""
+    """Source of the graph."""
     encoded: Encoded
     slots: list[Slot]
     crop: EncodedPicture
     units: list[tuple[str, Encoded]] = field(default_factory=list)
-    """A part of the caption and its foil (loss.units), each by what it says; empty where there is none."""
+    """The caption's unit and its foil (loss.units), each with a heading; empty if there is none."""
     positives: list[tuple[str, Encoded]] = field(default_factory=list)
-    """The other wording of the caption (loss.positives), likewise."""
+    """The other wording of the caption (loss.positives), with a heading; empty if there is none."""
 
     @property
     def negatives(self) -> list[Negative]:
-        """Those that were drawn."""
+        """Negatives that were drawn."""
         return [slot.negative for slot in self.slots if slot.negative]
 
     @property
     def texts(self) -> list[tuple[str, Encoded, bool]]:
-        """The name, the tokens and the mask of each text of the row."""
+        """Name, encoding and mask of each text of the row."""
         further = [(name, encoded, True) for name, encoded in (*self.units, *self.positives)]
         return [("caption", self.encoded, True), *map(_row, self.slots), *further]
 
@@ -137,19 +137,19 @@ class SampleVisit:
 
     key: str
     facts: list[tuple[str, str]]
-    """Where it stands and by what it was drawn: name and value."""
+    """(name, value) pairs on the sample's place in its shard and on how it was drawn."""
     notes: list[str]
-    """What the reader should know before all else."""
+    """Lines that the reader should read first."""
     picture: EncodedPicture | None
-    """The whole picture, no larger than a screen shows; None where it cannot be read."""
+    """The whole image, no larger than a screen; None if it cannot be read."""
     choices: list[CaptionChoice]
     seen: Seen | None
     left_out: str = ""
-    """Why it is not trained on; empty where it is."""
+    """Reason why the sample is not trained on; empty if it is."""
 
 
 def write_page(visit: SampleVisit, path: Path) -> None:
-    """Write the page. Raises OSError where it cannot be written."""
+    """Write the page. Raises OSError if it cannot be written."""
     seen = visit.seen
     texts = seen.texts if seen else []
     drawn = card(f"graph {seen.origin}", seen.graph, seen.negatives) if seen else None
@@ -164,7 +164,7 @@ def _row(slot: Slot) -> tuple[str, Encoded, bool]:
 
 
 def show_visit(visit: SampleVisit, out: Console | None = None) -> None:
-    """Print the visit; pictures are for the page."""
+    """Print the visit; only the page shows images."""
     out = out or console()
     for name, value in [("key", visit.key), *visit.facts]:
         out.print(Text.assemble((f"{name:<9} ", "dim"), shortened(value, MOST_CHARACTERS)), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A case that a model got wrong -> its card: picture, the true and the preferred caption, both graphs, the scores."""
+"""Build the card of a case that a model got wrong: image, true and preferred caption, both graphs, and scores."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 __all__ = ["GraphsOf", "Option", "Wrong", "drawn_captions", "wrong_cases"]
 
 SIDE = 240
-"""Of a picture in the page, at most, in pixels."""
+"""Maximum side of an image on the page, in pixels."""
 QUALITY = 70
-"""Of WebP. 192 photographs are 1.6 MB so, and 3.0 MB as JPEGs of quality 80."""
+"""Quality of WebP images. 192 photographs take 1.6 MB, against 3.0 MB as JPEGs of quality 80."""
 
 GraphsOf = Callable[[Sequence[str]], Sequence[SceneGraph]]
-"""A parser: captions in, as many graphs out."""
+"""A parser that returns one graph for each caption."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One of the captions or pictures that the model chose among."""
+    """One of the captions or images that the model chose from."""
 
     pieces: list[Piece]
     score: str
     width: float
-    """Of the bar of its cosine, in per cent."""
+    """Width of the cosine's bar, in percent."""
     is_true: bool
     graph: Drawing | None = None
 
@@ -48,30 +48,30 @@ class Wrong:
     case: str
     group: str
     picture: str
-    """A data URI; empty where there is no picture."""
+    """Data URI of the image; empty if there is none."""
     alt: str
     true: Option | None
-    """The true one that scored highest."""
+    """The true option with the highest score."""
     false: Option | None
-    """The false one that scored highest."""
+    """The false option with the highest score."""
     told: str
-    """By how much the false one won."""
+    """Margin by which the false option won, in words."""
     ranked: list[Option]
-    """All, the highest first, where there are more than two."""
+    """All options, highest score first; empty if there are only two."""
 
 
 def drawn_captions(examples: Iterable[Example]) -> list[str]:
-    """Return the captions of which the cards show graphs, each once."""
+    """Return the captions whose graphs the cards show, without duplicates."""
     return list(dict.fromkeys(c.text for example in examples for c in _best(example) if c))
 
 
 def wrong_cases(examples: Iterable[Example], graphs: dict[str, SceneGraph]) -> list[Wrong]:
-    """Return the cards; `graphs` holds those of `drawn_captions`, or nothing, and then none is drawn."""
+    """Return the cards; `graphs` maps the `drawn_captions` to graphs. If it is empty, no graphs are drawn."""
     return [_wrong(example, graphs) for example in examples]
 
 
 def _best(example: Example) -> tuple[Candidate | None, Candidate | None]:
-    """Return the true and the false candidate that scored highest."""
+    """Return the true and the false candidate with the highest scores."""
     true, false = (
         max((c for c in example.candidates if c.is_true is wanted), key=_rank, default=None)
         for wanted in (True, False)
@@ -110,7 +110,7 @@ def _wrong(example: Example, graphs: dict[str, SceneGraph]) -> Wrong:
 
 
 def _thumbnail(picture: bytes) -> str:
-    """Return a picture inside of a page, or nothing where it is none."""
+    """Return a small copy of the image as a data URI; empty if the image cannot be read."""
     file = io.BytesIO()
     try:
         with Image.open(io.BytesIO(picture), formats=["JPEG", "PNG", "WEBP"]) as opened:
@@ -140,21 +140,21 @@ def _drawing(graph: SceneGraph | None, other: SceneGraph | None) -> Drawing | No
 
 
 def _shared(graph: SceneGraph, other: SceneGraph) -> SceneGraph:
-    """Return the graph with nothing in place of what the other one does not say.
+    """Return the graph; names that the other graph does not contain are replaced by "".
 
-    Two parsed graphs have no indices in common as a caption and its negative have: they are compared by their triples.
+    Indices of two parsed graphs do not match as those of a caption and its negative do, so triples are compared.
     """
     names, triples = {obj.name for obj in other.objects}, set(other.triples())
-    said = [obj.name for obj in graph.objects]
+    own = [obj.name for obj in graph.objects]
     return SceneGraph(
         graph.caption,
         tuple(obj if obj.name in names else replace(obj, name="") for obj in graph.objects),
         tuple(
-            a if (a.attribute, "is", said[a.object]) in triples else replace(a, attribute="")
+            a if (a.attribute, "is", own[a.object]) in triples else replace(a, attribute="")
             for a in graph.attributes
         ),
         tuple(
-            r if (said[r.subject], r.predicate, said[r.object]) in triples else replace(r, predicate="")
+            r if (own[r.subject], r.predicate, own[r.object]) in triples else replace(r, predicate="")
             for r in graph.relations
         ),
     )
