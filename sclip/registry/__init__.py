@@ -14,7 +14,8 @@ from sclip.registry.measured import evaluation_of, record
 from sclip.registry.promotion import Promotion, decide, promote_by_hand, roll_back
 from sclip.registry.requirements import pip_requirements
 from sclip.registry.store import RegistryError, connect, find
-from sclip.registry.versions import download, open_version, register
+from sclip.registry.versions import download, open_version, register, register_once
 
 __all__ = ["Promotion", "RegistryError", "connect", "decide", "download", "evaluation_of", "find"]
-__all__ += ["open_version", "pip_requirements", "promote_by_hand", "record", "register", "roll_back"]
+__all__ += ["open_version", "pip_requirements", "promote_by_hand", "record", "register"]
+__all__ += ["register_once", "roll_back"]

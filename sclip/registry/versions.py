@@ -83,6 +83,25 @@ def register(
     return str(version.version)
 
 
+def register_once(
+    client: MlflowClient,
+    run_id: str,
+    directory: str | Path,
+    model_name: str,
+    evaluation: Evaluation,
+    gates: Sequence[str],
+) -> str:
+    """Register the model of a run as `register` does, unless the run has a version already: return its number then.
+
+    So a run that was killed between its registration and the record of it has one version and not two.
+    """
+    with refusals(f"versions of {model_name!r} cannot be listed in {mask(client.tracking_uri)}"):
+        versions = client.search_model_versions(f"name = '{model_name}' and run_id = '{run_id}'")
+    if versions:
+        return str(max(int(version.version) for version in versions))
+    return register(client, run_id, directory, model_name, evaluation, gates)
+
+
 def download(source: str, uri: str, folder: str | Path) -> Path:
     """Download `models:/NAME@ALIAS` or `models:/NAME/VERSION` into a folder; return the subfolder for `Scorer.load`.
 

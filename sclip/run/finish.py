@@ -76,7 +76,7 @@ def _registered(
         return "", None
     name, gates = config.tracking.model_name, config.tracking.gates
     with local_copy(folder.model) as exported:
-        version = registry.register(tracker.client, tracker.run_id, exported, name, found, gates)
+        version = registry.register_once(tracker.client, tracker.run_id, exported, name, found, gates)
     return version, registry.decide(tracker.client, name, version) if gates else None
 
 

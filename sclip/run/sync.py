@@ -61,7 +61,7 @@ def _register(folder: StoragePath, tracker: tracking.Tracker) -> Iterator[str]:
     try:
         measured = Evaluation.read(folder / EVALUATION_FILE)
         with local_copy(run.model) as exported:
-            version = registry.register(tracker.client, tracker.run_id, exported, name, measured, gates)
+            version = registry.register_once(tracker.client, tracker.run_id, exported, name, measured, gates)
         decision = registry.decide(tracker.client, name, version).lines() if gates else []
     except (EvaluationError, registry.RegistryError) as error:
         raise NotSent(str(error)) from error

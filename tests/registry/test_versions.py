@@ -7,8 +7,17 @@ from pathlib import Path
 import pytest
 
 from sclip.inference.scorer import Scorer
-from sclip.registry import RegistryError, connect, download, evaluation_of, find, record, register
-from support.registered import NAME, RELATION, Registry
+from sclip.registry import (
+    RegistryError,
+    connect,
+    download,
+    evaluation_of,
+    find,
+    record,
+    register,
+    register_once,
+)
+from support.registered import NAME, RELATION, Registry, evaluation
 from support.small_model import CAPTIONS, small_scorer
 
 
@@ -57,3 +66,16 @@ def test_a_registration_that_fails_says_where_the_model_stands(registry: Registr
     with pytest.raises(RegistryError, match=rf"'absent' was not registered in .*; it stands in {directory}"):
         register(connect(registry.uri), "0" * 32, directory, "absent")
     assert not registry.client.search_registered_models("name = 'absent'")
+
+
+def test_a_run_that_was_killed_after_its_registration_has_one_version(
+    registry: Registry, tmp_path: Path
+) -> None:
+    directory = small_scorer().save(tmp_path / "model")
+    run = registry.client.create_run("0").info.run_id
+    first = register_once(registry.client, run, directory, "once", evaluation({RELATION: 0.7}), ())
+    assert (
+        register_once(registry.client, run, tmp_path / "gone", "once", evaluation({RELATION: 0.7}), ())
+        == first
+    )
+    assert len(registry.client.search_model_versions("name = 'once'")) == 1

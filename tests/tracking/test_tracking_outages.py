@@ -186,7 +186,7 @@ def test_the_model_of_a_finished_run_is_registered_by_the_job_once(
         calls.append((client.get_run(run_id).info.run_name, *rest))
         return "3"
 
-    monkeypatch.setattr("sclip.registry.register", register)
+    monkeypatch.setattr("sclip.registry.register_once", register)
     record_inputs(folder, to_tree(made), [{NamedShard("0/0.tar", "/data/0.tar"): 5}])
     assert sync(folder.path) == 0
     assert calls == []  # it is not finished
