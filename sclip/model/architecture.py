@@ -148,9 +148,11 @@ def _check_context(config: ModelConfig, of_hub: Any) -> None:
     text = open_clip_config(config.name)["text_cfg"]
     if of_hub:
         max_positions = getattr(of_hub, "max_position_embeddings", None)  # T5 has none
-        if max_positions is not None and context_length(config) > max_positions - 2:  # RoBERTa counts from 2
+        if max_positions is not None and "roberta" in of_hub.model_type:
+            max_positions -= of_hub.pad_token_id + 1  # RoBERTa's first position comes after its padding's
+        if max_positions is not None and context_length(config) > max_positions:
             raise ModelError(
-                f"model.context_length={config.context_length}: {config.name} has {max_positions - 2} positions; "
+                f"model.context_length={config.context_length}: {config.name} has {max_positions} positions; "
                 "set that or less"
             )
         return

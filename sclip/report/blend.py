@@ -28,18 +28,23 @@ def told(found: Tradeoff) -> str:
     start, taken = found.points[0], found.chosen
     if taken.a == start.a:
         return f"a = 0, the start itself: no blend gains on {found.gained} and keeps {percent(found.keep)} %"
-    share = percent(taken.kept.value / start.kept.value)
     return (
         f"a = {taken.a:g}: on the development split {found.gained} {percent(taken.gained.value)}, of the start "
-        f"{percent(start.gained.value)}; {found.kept} {percent(taken.kept.value)}, {share} % of the start's "
-        f"{percent(start.kept.value)}"
+        f"{percent(start.gained.value)}; {found.kept} {percent(taken.kept.value)}, {_share(taken, start)}"
     )
 
 
 def line(found: Tradeoff, of: Point) -> str:
     """Describe what one blend gains and keeps, with 95 % intervals."""
-    share = f"{percent(of.kept.value / found.points[0].kept.value)} % of the start's"
+    share = _share(of, found.points[0])
     return f"{found.gained} {_with_interval(of.gained)}; {found.kept} {_with_interval(of.kept)}, {share}"
+
+
+def _share(of: Point, start: Point) -> str:
+    whole = f"the start's {percent(start.kept.value)}"
+    return (
+        f"{percent(of.kept.value / start.kept.value)} % of {whole}" if start.kept.value else f"beside {whole}"
+    )
 
 
 def _with_interval(score: Score) -> str:
