@@ -27,21 +27,23 @@ from sclip.storage.paths import shown
 
 PANEL = "Study"
 
-File = Annotated[str, argument("FILE", "one caption a line; - reads the standard input")]
-Out = Annotated[str, option("FILE", "write the JSON here, instead of to the standard output")]
-Show = Annotated[bool, flag("--show", "draw in the terminal, instead of the JSON")]
-Html = Annotated[str, option("PAGE", "draw on a page, instead of the JSON")]
+File = Annotated[str, argument("FILE", "text file with one caption per line; - reads the standard input")]
+Out = Annotated[str, option("FILE", "write the JSON to FILE instead of the standard output")]
+Show = Annotated[
+    bool, flag("--show", "draw the graphs or negatives in the terminal instead of printing JSON")
+]
+Html = Annotated[str, option("PAGE", "draw the graphs or negatives on an HTML page instead of printing JSON")]
 
-label = group(PANEL, "label", "Draw negatives or graphs to be judged by a person, and count the judgements.")
+label = group(PANEL, "label", "Draw negatives or graphs for a person to label, and count the labels.")
 
 
 @command(PANEL)
 def graph(
     file: File, out: Out = "", show: Show = False, html: Html = "", spacy_model: SpacyModel = ""
 ) -> None:
-    """Write the scene graph of each caption of a file, as JSON.
+    """Write the scene graph of each caption in a file, as JSON.
 
-    --show and --html draw the graphs instead.
+    --show and --html draw the graphs instead of printing JSON.
 
       echo "a dog chasing a red ball" | sclip graph -
       sclip graph captions.txt --show
@@ -59,12 +61,14 @@ def negatives(
     out: Out = "",
     show: Show = False,
     html: Html = "",
-    max_candidates: Annotated[int | None, option("N", "keep the best N of each caption", min=0)] = None,
+    max_candidates: Annotated[
+        int | None, option("N", "write at most the N best false captions of a caption; by default all", min=0)
+    ] = None,
     spacy_model: SpacyModel = "",
 ) -> None:
-    """Write the false captions of each caption of a file, as JSON.
+    """Write false captions for each caption in a file, as JSON.
 
-    --show and --html draw them instead.
+    --show and --html draw the false captions instead of printing JSON.
 
       sclip negatives captions.txt --html page.html
       sclip negatives captions.txt --max-candidates 12 --out negatives.jsonl
@@ -79,9 +83,14 @@ def negatives(
 @command(PANEL)
 def halftruth(
     shards: Shards,
-    out: Annotated[Path, argument("OUT", "file to write (.jsonl); the images go into images beside it")],
+    out: Annotated[
+        Path,
+        argument(
+            "OUT", "benchmark file to write (.jsonl); its images are written to the folder images beside OUT"
+        ),
+    ],
     data_keys: DataKeys,
-    seed: Annotated[int, option("N", "of the draw")] = 0,
+    seed: Annotated[int, option("N", "seed of the random choices")] = 0,
     caption_field: CaptionField = "",
     spacy_model: SpacyModel = "",
 ) -> None:
@@ -112,25 +121,33 @@ def draw(
     file: Annotated[
         str,
         argument(
-            "FILE", "a caption a line, COCO's .json, .csv with a column caption; - reads the standard input"
+            "FILE",
+            "text with one caption per line, COCO's .json, or .csv with a column caption; - reads the standard input",
         ),
     ],
-    out: Annotated[Path, argument("OUT", "table to write, which must not exist (.tsv)")],
+    out: Annotated[Path, argument("OUT", "table to write (.tsv); no file of this name may exist")],
     of: Annotated[
         Literal["negatives", "replacements", "positives", "graphs", "triples"],
-        option("WHAT", "negatives, replacements alone, positives, graphs or triples"),
+        option(
+            "SUBJECT",
+            "subject of the rows: negatives, replacements (a kind of negatives), positives, graphs or triples",
+        ),
     ] = "negatives",
-    count: Annotated[int, option("N", "rows to draw", min=1)] = 200,
+    count: Annotated[int, option("N", "number of rows to draw", min=1)] = 200,
     seed: Annotated[
-        int, option("N", "of the draw; a smaller N with it draws the first rows of a larger one")
+        int,
+        option(
+            "N",
+            "seed of the draw; with the same seed, a smaller --count gives the first rows of a larger one",
+        ),
     ] = 0,
     spacy_model: SpacyModel = "",
 ) -> None:
-    """Draw negatives, positives, graphs or triples at random and write them to a table, to be labelled row by row.
+    """Write a random sample of negatives, positives, graphs or triples to a table, which a person labels row by row.
 
     Open OUT in an editor or a spreadsheet and fill in its first columns. For negatives and positives: `form` is good or
-    broken (not English), and `meaning` is changed or kept (a positive should keep it). For graphs and triples: `wrong`
-    is no or yes. `sclip label count` counts the labels.
+    broken (not English), and `meaning` is changed or kept (a positive should keep the meaning of its caption). For
+    graphs and triples: `wrong` is no or yes. `sclip label count` counts the labels.
 
       sclip label draw captions.txt negatives.tsv
       sclip label draw captions_val2017.json graphs.tsv --of graphs --count 60
@@ -148,17 +165,21 @@ def draw(
 
 @command(PANEL, of=label)
 def count(
-    labelled: Annotated[Path, argument("OUT", "labelled table of sclip label draw, or what --digests wrote")],
+    labelled: Annotated[
+        Path, argument("OUT", "labelled table from sclip label draw, or a file that --digests wrote")
+    ],
     second: Annotated[
-        Path | None, option("OTHER", "the same draws, or some, labelled by another reader")
+        Path | None,
+        option("OTHER", "table with the same rows, or some of the rows, labelled by a second reader"),
     ] = None,
     digests: Annotated[
-        Path | None, option("FILE", "write the labels with digests in place of captions (.jsonl)")
+        Path | None,
+        option("FILE", "write the labels to FILE (.jsonl), with digests in place of the captions"),
     ] = None,
 ) -> None:
-    """Count a labelled table: the share of faults with its 95 % interval, and the agreement of two readers.
+    """Count the labels of a table: the share of faults with its 95 % interval, and the agreement of two readers.
 
-    --digests writes the labels without the captions, for a repository.
+    The file of --digests holds no caption, so a repository can keep the labels without a copy of the texts.
 
       sclip label count negatives.tsv --second second-reader.tsv
       sclip label count negatives.tsv --digests labelled_negatives.jsonl
@@ -177,14 +198,23 @@ def count(
 def naturalness(
     captions: Annotated[
         list[str],
-        argument("CAPTIONS", "files: a caption a line, COCO's .json, .csv with a column caption; or shards"),
+        argument(
+            "CAPTIONS", "text with one caption per line, COCO's .json, .csv with a column caption, or shards"
+        ),
     ],
-    out: Annotated[Path | None, option("FILE", "by default the tables of this sclip")] = None,
+    out: Annotated[
+        Path | None,
+        option(
+            "FILE",
+            "file for the trained tables; by default the file of the installed sclip, which is replaced",
+        ),
+    ] = None,
 ) -> None:
     """Train the model that keeps strange false captions from being drawn.
 
-    The tables of sclip were trained on COCO captions, alt-text and long captions. Train on your own if they are about
-    other things. At most 12,000 random captions of each source are used. Needs scikit-learn, which MLflow installs.
+    The tables that come with sclip were trained on COCO captions, alt-text and long captions. If your captions are
+    about other things, train on your captions. At most 12,000 random captions of each source are used. Needs
+    scikit-learn, which MLflow installs.
 
       sclip naturalness captions_train2017.json alt-text.txt 'shards/train/*.tar'
     """
@@ -205,17 +235,21 @@ def naturalness(
 
 @command(PANEL)
 def corpus(
-    sources: Annotated[list[str], argument("SOURCE", "shards, or the folder of a run")],
+    sources: Annotated[
+        list[str], argument("SOURCE", "shards (paths, URIs or patterns), or the folder of a run")
+    ],
     data_keys: DataKeys,
-    out: Annotated[Path, option("FOLDER", "for report.html and report.json")] = Path("corpus-report"),
+    out: Annotated[Path, option("FOLDER", "folder to write report.html and report.json into")] = Path(
+        "corpus-report"
+    ),
     caption_field: CaptionField = "",
     spacy_model: SpacyModel = "",
     actors: Actors = 0,
     actor_cpus: ActorCpus = 1.0,
 ) -> None:
-    """Report what the captions of a corpus hold: graphs, negatives, the most frequent words, examples.
+    """Report on the captions of a corpus: graphs, negatives, the most frequent words, examples.
 
-    Runs on the Ray cluster that it finds, as pretrain does.
+    Runs on the same Ray cluster as pretrain: a running one, or else a new one on this machine.
 
       sclip corpus 'shards/train/*.tar' --out train-report
       sclip corpus ~/sclip/runs/my-first-run

@@ -36,15 +36,15 @@ def doctor(
     config: ConfigName = "scenes",
     print_config: PrintConfig = False,
     timeout: Annotated[
-        float, option("SECONDS", "longest that a node is waited for in one check", parser=positive)
+        float, option("SECONDS", "maximum time that one check waits for a node to answer", parser=positive)
     ] = 30.0,
     json_file: Json = "",
 ) -> int:
-    """Check whether this cluster can train what a config asks for, and say what to do if it cannot.
+    """Check whether this cluster can train what a config asks for, and say what to do if a check fails.
 
-    Checks on every node: versions, clock, memory, disk, open files, the storage, MLflow and the shards; and an
-    all-reduce over all GPUs (nccl; gloo if there are none). Exit status: 0 no check fails, 1 a check fails, 2 the
-    cluster or the config cannot be used.
+    Checks versions, clock, memory, disk, open files, the storage, MLflow and the shards on every node, then an
+    all-reduce over all GPUs (nccl), or over the CPUs if there is no GPU (gloo). Exit status: 0 no check fails, 1 a
+    check fails, 2 the cluster or the config cannot be used.
 
       sclip doctor --config paper data.shards='s3://bucket/train/*.tar'
       ray job submit --working-dir . -- python jobs/doctor.py --json -
@@ -74,24 +74,29 @@ def doctor(
 def benchmark(
     name: Annotated[
         Literal["scenegraph", "artefacts", "foils", "step", "stream", "scale", "towers"],
-        argument("BENCHMARK", "scenegraph, artefacts, foils, step, stream, scale or towers"),
+        argument("BENCHMARK", "part to measure: scenegraph, artefacts, foils, step, stream, scale or towers"),
     ],
     arguments: Annotated[
         list[str],
-        argument("OPTION", "of the benchmark: --help lists them", default_factory=list, show_default=False),
+        argument(
+            "OPTION",
+            "options of the chosen benchmark; sclip benchmark BENCHMARK --help lists all",
+            default_factory=list,
+            show_default=False,
+        ),
     ],
 ) -> int:
-    """Measure a part of sclip beside its peers, on this machine and in one run, and print a table.
+    """Measure a part of sclip and comparable tools in one run on this machine, and print a table.
 
-    Exit status: 0 the table is printed, 2 it cannot be measured.
+    Exit status: 0 the table is printed, 2 the benchmark cannot be measured.
 
-      sclip benchmark scenegraph   captions a second on one core: graphs, negatives; --gold: Set Match, SPICE of graphs
+      sclip benchmark scenegraph   captions per second on one core; with --gold, Set Match and SPICE of the graphs
       sclip benchmark artefacts    how well a classifier without images detects false captions
-      sclip benchmark foils        how many human-written foils our replacements reproduce
-      sclip benchmark step         a training step beside open_clip's, memory, checkpoints
-      sclip benchmark stream       the data stream beside webdataset and Ray Data
-      sclip benchmark scale        what moving a sample costs each process, and which would limit many GPUs
-      sclip benchmark towers       which of open_clip's architectures train, evaluate and export here
+      sclip benchmark foils        how many of SugarCrepe's foils sclip's replacements reproduce
+      sclip benchmark step         time and memory of a training step beside open_clip's; pauses for checkpoints
+      sclip benchmark stream       speed, start and waiting of the data stream beside webdataset and Ray Data
+      sclip benchmark scale        CPU time of each process for moving a sample, and which process would limit many GPUs
+      sclip benchmark towers       which of open_clip's architectures train, evaluate and export with sclip
       sclip benchmark stream --help
     """
     # Set before any library that reads them is imported.
@@ -102,7 +107,7 @@ def benchmark(
     # A benchmark declares its own options: `step` also runs where only torch and open_clip are installed.
     parser = argparse.ArgumentParser(prog=f"sclip benchmark {name}", allow_abbrev=False)
     parser.add_argument(
-        "--json", metavar="FILE", help="write the figures of every round; - is standard output"
+        "--json", metavar="FILE", help="write the figures of every round to FILE; - is the standard output"
     )
     module.add_arguments(parser)
     options = parser.parse_args(arguments)

@@ -30,7 +30,7 @@ from sclip.storage.masking import mask
 
 app = typer.Typer(
     help="Pretrain Structure-CLIP on Ray: WebDataset shards in, a registered model out. "
-    "`sclip COMMAND --help` says what a command takes.",
+    "`sclip COMMAND --help` lists the arguments and options of a command.",
     add_completion=False,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -191,36 +191,73 @@ def positive(text: str) -> float:
 
 Overrides = Annotated[
     list[str],
-    argument("KEY=VALUE", "a key of the config, as train.batch_size=256", default_factory=list, show_default=False),
+    argument(
+        "KEY=VALUE", "new value of a config key, as train.batch_size=256", default_factory=list, show_default=False,
+    ),
 ]  # fmt: skip
 ConfigName = Annotated[
-    str, option("NAME_OR_FILE", "a config: a name in jobs/configs, or a YAML file", "--config")
+    str, option("NAME_OR_FILE", "config to start from: a name in jobs/configs, or a YAML file", "--config")
 ]
 PrintConfig = Annotated[bool, flag("--print-config", "print the resolved config and stop")]
 Shards = Annotated[
-    list[str], argument("SHARDS", "tars or Parquet: paths or URIs with * ? or {00..99}, folders of tars")
+    list[str],
+    argument("SHARDS", "tar or Parquet files: paths or URIs, also with * ? or {00..99}, or folders of tars"),
 ]
-Actors = Annotated[int, option("N", "most actors; 0: all CPUs", min=0)]
-ActorCpus = Annotated[float, option("CPUS", "CPUs of an actor", parser=positive)]
-CaptionField = Annotated[str, option("NAME", "as data.caption_field", show_default=False)]
+Actors = Annotated[
+    int, option("N", "maximum number of Ray actors; 0: as many as the cluster's CPUs allow", min=0)
+]
+ActorCpus = Annotated[float, option("CPUS", "CPUs that each Ray actor reserves", parser=positive)]
+CaptionField = Annotated[
+    str,
+    option(
+        "NAME",
+        "field or column with the captions, as data.caption_field in a config; by default the usual names",
+        show_default=False,
+    ),
+]
 DataKeys = Annotated[
     list[str],
     repeatable(
         "KEY=VALUE",
-        "as data.KEY: image_suffixes, text_suffixes, key_ends_at, image_field, negatives_field, ..",
+        "how to read the shards, as data.KEY in a config: image_suffixes, key_ends_at, negatives_field, ..",
         "--data",
     ),
 ]
-SpacyModel = Annotated[str, option("NAME", "as data.spacy_model", show_default=False)]
-Storage = Annotated[str, option("FOLDER", "run.storage of a run that is named")]
+SpacyModel = Annotated[
+    str,
+    option(
+        "NAME",
+        "spaCy pipeline of the parser, as data.spacy_model in a config; by default en_core_web_sm",
+        show_default=False,
+    ),
+]
+Storage = Annotated[
+    str,
+    option(
+        "FOLDER",
+        "storage folder (run.storage) with the runs that are given by name, and the default MLflow store",
+    ),
+]
 TrackingUri = Annotated[
     str,
-    option("URI", "MLflow store, instead of the run's or that of --storage", show_default=False),
+    option(
+        "URI",
+        "MLflow store to use; by default the one that the run recorded, or the one in --storage",
+        show_default=False,
+    ),
 ]
-Json = Annotated[str, option("FILE", "write it as JSON; - is standard output", "--json", show_default=False)]
-SamplesPerShard = Annotated[int, option("N", "most samples of a shard", min=1)]
-Overwrite = Annotated[bool, flag("--overwrite", "replace the shards that OUT holds")]
-Root = Annotated[str, option("FOLDER", "folder of the named suites' files")]
+Json = Annotated[
+    str,
+    option(
+        "FILE", "write the result as JSON to FILE; - is the standard output", "--json", show_default=False
+    ),
+]
+SamplesPerShard = Annotated[int, option("N", "maximum number of samples in a shard", min=1)]
+Overwrite = Annotated[bool, flag("--overwrite", "replace the shards that are in OUT")]
+Root = Annotated[
+    str,
+    option("FOLDER", "folder with the benchmark files of the suites that come with sclip (see sclip fetch)"),
+]
 
 
 def read_config(overrides: list[str], name: str, print_config: bool = False) -> Config:

@@ -34,25 +34,61 @@ _NAMED = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:[/@](?P<version>[^/@]+))?"
 
 @command(PANEL)
 def evaluate(
-    models: Annotated[list[str], argument("MODEL", "what to measure")],
-    benchmark: Annotated[list[str], repeatable("KIND=FILE", "one benchmark", "--benchmark")],
-    images: Annotated[list[str], repeatable("FOLDER", "pictures of each --benchmark, or of all", "--images")],
+    models: Annotated[
+        list[str],
+        argument(
+            "MODEL",
+            "run, checkpoint, export, weights, ARCHITECTURE:TAG, models:/NAME@ALIAS or evaluation.json",
+        ),
+    ],
+    benchmark: Annotated[
+        list[str],
+        repeatable(
+            "KIND=FILE",
+            "benchmark to measure: its kind and its file, as sugarcrepe=swap_obj.json",
+            "--benchmark",
+        ),
+    ],
+    images: Annotated[
+        list[str],
+        repeatable(
+            "FOLDER",
+            "folder with the pictures: one for all --benchmark options, or one for each in their order",
+            "--images",
+        ),
+    ],
     exclude: Annotated[
-        list[str], repeatable("FILE", "leave out what was trained on: a list of sclip exclude", "--exclude")
+        list[str],
+        repeatable(
+            "FILE",
+            "leave out the benchmark pictures that are on this list of training pictures (from sclip exclude)",
+            "--exclude",
+        ),
     ],
     table: Annotated[
-        list[str], repeatable("FILE", "all scores beside published ones: .tex, .md or .html", "--table")
+        list[str],
+        repeatable("FILE", "write all scores beside published ones to FILE: .tex, .md or .html", "--table"),
     ],
     data_keys: DataKeys,
-    suite: Annotated[str, option("NAME_OR_FILE", "the benchmarks")] = "",
+    suite: Annotated[
+        str, option("NAME_OR_FILE", "suite of benchmarks to measure: a name, as aro or all, or a YAML file")
+    ] = "",
     root: Root = _EVALUATE.root,
-    out: Annotated[Path, option("FOLDER", "for the results")] = Path("evaluation"),
-    partial: Annotated[bool, flag("--partial", "score what is there where pictures are missing")] = False,
-    device: Annotated[str, option("DEVICE", "cpu, cuda or cuda:1")] = "cpu",
+    out: Annotated[Path, option("FOLDER", "folder to write the results into")] = Path("evaluation"),
+    partial: Annotated[
+        bool,
+        flag("--partial", "if pictures are missing, score the remaining cases instead of refusing to start"),
+    ] = False,
+    device: Annotated[str, option("DEVICE", "device that encodes: cpu, cuda or cuda:1")] = "cpu",
     actors: Annotated[
-        int, option("N", "Ray actors that encode, on nodes that see the same files; 0: this process", min=0)
+        int,
+        option(
+            "N", "Ray actors that encode; all nodes must see the same files; 0: encode in this process", min=0
+        ),
     ] = 0,
-    batch_size: Annotated[int, option("N", "images or captions at a time", min=1)] = _EVALUATE.batch_size,
+    batch_size: Annotated[
+        int, option("N", "images or captions that are encoded at a time", min=1)
+    ] = _EVALUATE.batch_size,
     storage: Storage = STORAGE,
     tracking_uri: TrackingUri = "",
 ) -> None:
@@ -60,11 +96,12 @@ def evaluate(
 
     MODEL is a run, a checkpoint (step-*), an export or weights (file or folder), ARCHITECTURE:TAG of open_clip (no tag:
     random weights), or models:/NAME@ALIAS; an evaluation.json stands for a model that was measured before. A suite is a
-    YAML file or a name: aro, sugarcrepe, winoground, retrieval, zero-shot, paper or all (their files lie below --root,
-    see sclip fetch). It may be left out if every MODEL is an evaluation.json. Prints a table with 95 % intervals and
-    chance, and writes evaluation.json and report.html for each model. Several models are compared with the first.
+    YAML file or a name: aro, sugarcrepe, sugarcrepe-pp, winoground, whatsup, pairs, negbench, hard-positives,
+    retrieval, long-captions, zero-shot, paper, field or all (the files of these suites lie below --root, see sclip
+    fetch). --suite may be left out if every MODEL is an evaluation.json. The command prints a table with 95 % intervals
+    and chance, and writes evaluation.json and report.html for each model. Several models are compared with the first.
     --table writes the table of a paper: LaTeX, Markdown or HTML, by the file's suffix. Exit status: 0 done, 1 failed
-    while running, 2 not started.
+    while running, 2 nothing was started because an argument, a model or a file cannot be used.
 
       sclip evaluate my-run --suite paper --out evaluation
       sclip evaluate ViT-B-32:openai my-run --suite aro --device cuda
@@ -117,42 +154,89 @@ def evaluate(
 
 @command(PANEL)
 def blend(
-    start: Annotated[str, argument("START", "the weights that training started from")],
-    trained: Annotated[str, argument("TRAINED", "what it made of them; both as sclip evaluate takes MODEL")],
-    alpha: Annotated[list[str], repeatable("A,..", "blends to measure, instead of every 0.1", "--alpha")],
+    start: Annotated[
+        str, argument("START", "model before training, in any form that MODEL of sclip evaluate may have")
+    ],
+    trained: Annotated[
+        str, argument("TRAINED", "model after training, in any form that MODEL of sclip evaluate may have")
+    ],
+    alpha: Annotated[
+        list[str],
+        repeatable(
+            "A,..", "values of a (share of the trained model) to measure; by default 0, 0.1, .., 1", "--alpha"
+        ),
+    ],
     exclude: Annotated[
-        list[str], repeatable("FILE", "leave out what was trained on: a list of sclip exclude", "--exclude")
+        list[str],
+        repeatable(
+            "FILE",
+            "leave out the benchmark pictures that are on this list of training pictures (from sclip exclude)",
+            "--exclude",
+        ),
     ],
     gate: Annotated[
-        list[str], repeatable("EXPR", "with --register: what makes the version champion", "--gate")
+        list[str],
+        repeatable(
+            "EXPR", "condition that makes the version of --register champion, as in sclip promote", "--gate"
+        ),
     ],
-    suite: Annotated[str, option("NAME_OR_FILE", "benchmarks of the development split, which chooses a")],
-    report: Annotated[str, option("NAME_OR_FILE", "benchmarks of the split that is reported")],
+    suite: Annotated[
+        str, option("NAME_OR_FILE", "suite of the development split, whose scores choose the blend")
+    ],
+    report: Annotated[
+        str, option("NAME_OR_FILE", "suite of the reported split, on which the chosen blend is measured")
+    ],
     gained: Annotated[
-        str, option("BENCHMARK/SCORE", "of the development split: what is to rise; joined by + a mean")
+        str, option("BENCHMARK/SCORE", "score of --suite that should rise; A/X+B/Y is the mean of two scores")
     ],
-    kept: Annotated[str, option("BENCHMARK/SCORE", "of the development split: what is to stay")],
-    keep: Annotated[float, option("SHARE", "least share of the start's --kept")] = 0.98,
+    kept: Annotated[
+        str,
+        option("BENCHMARK/SCORE", "score of --suite that should not fall; A/X+B/Y is the mean of two scores"),
+    ],
+    keep: Annotated[
+        float,
+        option(
+            "SHARE", "minimum share of the start model's --kept score that the blend must reach, from 0 to 1"
+        ),
+    ] = 0.98,
     root: Root = _EVALUATE.root,
     name: Annotated[
-        str, option("NAME", "of the folder and the MLflow run; by default the time", show_default=False)
+        str,
+        option(
+            "NAME",
+            "name of the output folder and the MLflow run; by default made from the time",
+            show_default=False,
+        ),
     ] = "",
     register: Annotated[
-        str, option("NAME", "register the blend as a version of this model", show_default=False)
+        str,
+        option(
+            "NAME",
+            "register the chosen blend in MLflow as a new version of the model NAME; by default nothing is registered",
+            show_default=False,
+        ),
     ] = "",
-    device: Annotated[str, option("DEVICE", "cpu, cuda or cuda:1")] = "cpu",
-    actors: Annotated[int, option("N", "Ray actors that encode; 0: this process", min=0)] = 0,
-    batch_size: Annotated[int, option("N", "images or captions at a time", min=1)] = _EVALUATE.batch_size,
+    device: Annotated[str, option("DEVICE", "device that encodes: cpu, cuda or cuda:1")] = "cpu",
+    actors: Annotated[
+        int,
+        option(
+            "N", "Ray actors that encode; all nodes must see the same files; 0: encode in this process", min=0
+        ),
+    ] = 0,
+    batch_size: Annotated[
+        int, option("N", "images or captions that are encoded at a time", min=1)
+    ] = _EVALUATE.batch_size,
     storage: Storage = STORAGE,
     tracking_uri: TrackingUri = "",
 ) -> None:
-    """Blend a trained model with its start, so that it keeps what the start knew: (1 - a) * start + a * trained.
+    """Blend a trained model with its start model, to keep what the start knew: (1 - a) * start + a * trained.
 
-    Every blend is measured on --suite. A blend qualifies if its --kept score is at least --keep times the start's. Of
-    these, the one with the highest --gained score is taken and measured on --report, beside the start and the trained
-    model. --suite and --report must not share cases. a = 0 and a = 1, the models themselves, are always measured. The
-    folder STORAGE/sweeps/NAME gets blend.html with the curve, the comparison, and the model, which the folder's name
-    loads. Exit status: 0 done, 1 failed while running, 2 not started.
+    Every blend is measured on --suite. A blend qualifies if its --kept score is at least --keep times the start's. The
+    qualifying blend with the highest --gained score is chosen and measured on --report, beside the start and the
+    trained model. --suite and --report must not share cases. a = 0 and a = 1, the two models, are always measured. The
+    folder STORAGE/sweeps/NAME gets blend.html with the curve, the comparison, and the model; other commands load the
+    model by the name of this folder. Exit status: 0 done, 1 failed while running, 2 nothing was started because an
+    argument, a model or a file cannot be used.
 
       sclip blend ViT-B-32:openai my-run --suite development.yaml --report all \\
           --gained relation/macro --kept coco/text_to_image_r1 --register structure-clip
@@ -179,13 +263,16 @@ def blend(
 
 @command(PANEL)
 def fetch(
-    suite: Annotated[str, argument("SUITE", "a name or a file")] = "all", root: Root = _EVALUATE.root
+    suite: Annotated[
+        str, argument("SUITE", "suite of benchmarks: a name, as aro or all, or a YAML file")
+    ] = "all",
+    root: Root = _EVALUATE.root,
 ) -> int:
-    """Say where to get benchmarks, and check the files that are there; nothing is downloaded.
+    """Say where to get the files of benchmarks, and check the files that are present; nothing is downloaded.
 
     Prints the paper, the license and the files of each benchmark of SUITE, with the place of each file below --root.
-    Reads and counts the files that are there, compares the counts with the published ones, and looks for each picture.
-    Exit status: 0 everything is there, 1 something is missing or differs, 2 there is no such suite.
+    Reads the files that are present, counts the cases, compares the counts with the published ones, and looks for each
+    picture. Exit status: 0 everything is present, 1 something is missing or differs, 2 there is no such suite.
     """
     from sclip.data.shards import ShardError
     from sclip.evaluate import suite as suites
@@ -209,28 +296,45 @@ def fetch(
 
 @command(PANEL)
 def promote(
-    model: Annotated[str, argument("NAME[/VERSION]", "the registered model; NAME@ALIAS is taken too")],
+    model: Annotated[
+        str,
+        argument(
+            "NAME[/VERSION]",
+            "version of a registered model, also as NAME@ALIAS; NAME alone is NAME@candidate",
+        ),
+    ],
     gate: Annotated[
-        list[str], repeatable("EXPR", "instead of the gates that the version was registered with", "--gate")
+        list[str],
+        repeatable(
+            "EXPR",
+            "condition on a score; by default the conditions that the version was registered with",
+            "--gate",
+        ),
     ],
     tracking_uri: TrackingUri = "",
     storage: Storage = STORAGE,
     evaluation: Annotated[
         Path | None,
-        option("FILE", "evaluation.json of this version, measured anew (sclip evaluate): recorded first"),
+        option(
+            "FILE", "evaluation.json of a new sclip evaluate of this version, recorded before the decision"
+        ),
     ] = None,
-    force: Annotated[bool, flag("--force", "promote whatever the scores; needs --why")] = False,
-    rollback: Annotated[bool, flag("--rollback", "give the alias back to the champion before")] = False,
-    why: Annotated[str, option("TEXT", "recorded with --force or --rollback")] = "",
-    dry_run: Annotated[bool, flag("--dry-run", "say what would be done, change nothing")] = False,
+    force: Annotated[
+        bool, flag("--force", "promote the version regardless of its scores; needs --why")
+    ] = False,
+    rollback: Annotated[
+        bool, flag("--rollback", "give the alias champion back to the version that had it before")
+    ] = False,
+    why: Annotated[str, option("TEXT", "reason to record with --force or --rollback")] = "",
+    dry_run: Annotated[bool, flag("--dry-run", "print the decision and change nothing")] = False,
 ) -> int:
-    """Make a registered version champion if its gates hold.
+    """Make a version of a registered model champion if its gates (conditions on its scores) hold.
 
-    The version, by default the one with the alias `candidate`, is judged against the champion by the recorded scores of
-    both. Every decision and its figures are written to the version's tags. --rollback gives the alias back to the
-    version that was champion before; repeated, it goes further back. The store is --tracking-uri, else
-    MLFLOW_TRACKING_URI, else the one in --storage. Exit status: 0 the version is champion now (or would be), 1 it is
-    refused, 2 nothing was decided.
+    The version, by default the one with the alias `candidate`, is compared with the champion by the recorded scores of
+    both. Every decision and its figures are written to the version's tags. --rollback gives the alias `champion` back
+    to the version that had it before; a second --rollback goes back one more version. The store is --tracking-uri, else
+    MLFLOW_TRACKING_URI, else the one in --storage. Exit status: 0 the version is champion now (with --dry-run: would
+    be), 1 the version is refused, 2 nothing was decided.
 
       sclip promote structure-clip --gate 'relation/macro >= champion - interval'
       sclip promote structure-clip/7 --force --why 'the file of version 6 was cut'
@@ -280,17 +384,29 @@ def promote(
 @command(PANEL)
 def convert(
     source: Annotated[
-        str, argument("SOURCE", "a run, a checkpoint, a file or a folder, or models:/NAME@ALIAS")
+        str,
+        argument(
+            "SOURCE",
+            "model to convert: a run, a checkpoint, a file or folder of weights, or models:/NAME@ALIAS",
+        ),
     ],
-    out: Annotated[Path, argument("OUT", "a folder, new or empty")],
+    out: Annotated[Path, argument("OUT", "folder to write into; new or empty")],
     to: Annotated[
         Literal["export", "transformers", "onnx"],
-        option("export|transformers|onnx", "what to write; the last two need pip install 'sclip[export]'"),
+        option(
+            "export|transformers|onnx",
+            "format of OUT; transformers and onnx need pip install 'sclip[export]'",
+        ),
     ] = "export",
-    clip: Annotated[bool, flag("--clip", "write the CLIP part alone, as open_clip loads it")] = False,
-    model: Annotated[str, option("NAME", "architecture, where SOURCE does not say it")] = "",
+    clip: Annotated[
+        bool, flag("--clip", "write only the CLIP part, as a folder that open_clip loads")
+    ] = False,
+    model: Annotated[
+        str, option("NAME", "architecture, as ViT-B-32; needed only if SOURCE does not record one")
+    ] = "",
     quick_gelu: Annotated[
-        Literal["auto", "on", "off"], option("auto|on|off", "activation, where SOURCE does not say it")
+        Literal["auto", "on", "off"],
+        option("auto|on|off", "whether the activation is QuickGELU; auto: as SOURCE records"),
     ] = "auto",
     storage: Storage = STORAGE,
     tracking_uri: TrackingUri = "",
@@ -303,7 +419,7 @@ def convert(
     open_clip.create_model_and_transforms("local-dir:FOLDER"), and --to transformers one for CLIPModel.from_pretrained;
     neither holds the knowledge encoder. --to onnx writes the image tower, the text tower and the whole model with its
     knowledge encoder. The folders of --to transformers and --to onnx are loaded, compared with the model and described
-    in a README.md. OUT appears when all is written, or not at all. Nothing in a source is executed.
+    in a README.md. OUT appears only when everything is written. No code in SOURCE is executed.
 
       sclip convert ~/sclip/runs/my-run/step-00000500 exported
       sclip convert clip_checkpoint.pt exported --model ViT-B-32 --quick-gelu on

@@ -43,17 +43,25 @@ PROGRESS_S = 10.0
 _SCENES = ScenesConfig()
 _WHOLE = "interrupted; the finished shards in {out} are whole, without an index"
 
-Out = Annotated[Path, argument("OUT", "folder for the tars and index.json")]
+Out = Annotated[Path, argument("OUT", "folder to write the tars and index.json into")]
 
 
 @command(PANEL)
 def scenes(
     out: Annotated[Path, argument("OUT", "folder to write into")],
-    seed: Annotated[int, option("N", "seed of every scene")] = 0,
-    train_samples: Annotated[int, option("N", "scenes.train_samples")] = _SCENES.train_samples,
-    heldout_samples: Annotated[int, option("N", "scenes.heldout_samples")] = _SCENES.heldout_samples,
-    image_size: Annotated[int, option("PIXELS", "scenes.image_size")] = _SCENES.image_size,
-    family: Annotated[Literal["a", "b"], option("a|b", "scenes.family")] = _SCENES.family,
+    seed: Annotated[int, option("N", "seed of the random scenes")] = 0,
+    train_samples: Annotated[
+        int, option("N", "number of training scenes, as scenes.train_samples in a config")
+    ] = _SCENES.train_samples,
+    heldout_samples: Annotated[
+        int, option("N", "number of held-out scenes, as scenes.heldout_samples in a config")
+    ] = _SCENES.heldout_samples,
+    image_size: Annotated[
+        int, option("PIXELS", "height and width of a scene, as scenes.image_size in a config")
+    ] = _SCENES.image_size,
+    family: Annotated[
+        Literal["a", "b"], option("a|b", "set of shapes, colors and grounds, as scenes.family in a config")
+    ] = _SCENES.family,
 ) -> None:
     """Generate the scenes that training uses by default.
 
@@ -72,30 +80,45 @@ def scenes(
 def pack(
     source: Annotated[
         Path,
-        argument("SOURCE", "file or folder of captions (see above), or a quoted pattern of Parquet files"),
+        argument(
+            "SOURCE",
+            "file or folder with the captions, in a format named above, or a quoted pattern of Parquet files",
+        ),
     ],
     out: Out,
     exclude: Annotated[
-        list[str], repeatable("FILE", "list of pictures to leave out (sclip exclude)", "--exclude")
+        list[str], repeatable("FILE", "leave out the pictures on this list (from sclip exclude)", "--exclude")
     ],
     splits: Annotated[
         list[str],
-        repeatable("NAME", "split to pack, where SOURCE has several; train takes restval too", "--split"),
+        repeatable("NAME", "split to pack if SOURCE has several; train includes restval", "--split"),
     ],
-    kept: Annotated[list[str], repeatable("NAME", "column or field to keep in the .json", "--keep-field")],
+    kept: Annotated[
+        list[str],
+        repeatable(
+            "NAME", "further column or field of SOURCE to copy into each sample's .json", "--keep-field"
+        ),
+    ],
     images: Annotated[
         Path | None,
-        option("FOLDER", "where image paths start; by default SOURCE's own folder, or images in it"),
+        option(
+            "FOLDER",
+            "base folder of relative image paths; by default the folder of SOURCE, or images in that folder",
+        ),
     ] = None,
-    image_field: Annotated[str, option("NAME", "field of the image, or 'COCO_{image_id:012}.jpg'")] = "",
-    caption_field: Annotated[str, option("NAME", "column or field of the caption(s)")] = "",
+    image_field: Annotated[
+        str, option("NAME", "column or field with the image, or a pattern as 'COCO_{image_id:012}.jpg'")
+    ] = "",
+    caption_field: Annotated[
+        str, option("NAME", "column or field with the captions; by default the usual names")
+    ] = "",
     samples_per_shard: SamplesPerShard = 1000,
     bytes_per_shard: Annotated[
-        int | None, option("N", "most image bytes of a shard; by default no limit", min=1)
+        int | None, option("N", "maximum bytes of images in a shard; by default no limit", min=1)
     ] = None,
-    processes: Annotated[int, option("N", "by default as many as CPUs", min=1, show_default=False)] = (
-        os.cpu_count() or 1
-    ),
+    processes: Annotated[
+        int, option("N", "number of processes; by default the number of CPUs", min=1, show_default=False)
+    ] = (os.cpu_count() or 1),
     overwrite: Overwrite = False,
 ) -> None:
     """Pack images and their captions into WebDataset shards.
@@ -105,10 +128,10 @@ def pack(
     list of captions; Flickr's results_20130124.token; Parquet with images or their paths; a folder of images with a
     metadata.jsonl or metadata.csv, or with .txt files (one caption per line) or .json files of the same name.
 
-    Every row is either packed, or counted and listed with its line. --split is needed if a column or the names of
-    several Parquet files give splits other than train and restval, or if only some of the rows have a split.
+    Every row is either packed, or counted and listed with its line. --split is needed if SOURCE (a column, or the names
+    of its Parquet files) has splits other than train and restval, or if only some of its rows have a split.
 
-    False captions in the fields of NegCLIP, DeGLA, CS-CLIP and CE-CLIP are kept for data.negatives_field.
+    The false captions in files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP are kept; data.negatives_field can name them.
 
       sclip pack captions_train2017.json shards/train --images train2017
       sclip pack dataset_coco.json shards/train --images coco --split train
@@ -145,7 +168,9 @@ def pack(
 @command(PANEL, "interrupted; the finished shards in {out} are kept, the same command goes on")
 def annotate(
     shards: Shards,
-    out: Annotated[str, argument("OUT", "folder, which every node reaches, for tars, index.json and report")],
+    out: Annotated[
+        str, argument("OUT", "folder for the tars, index.json and report; every node must reach this folder")
+    ],
     data_keys: DataKeys,
     caption_field: CaptionField = "",
     spacy_model: SpacyModel = "",
@@ -153,15 +178,24 @@ def annotate(
     actor_cpus: ActorCpus = 1.0,
     context_length: Annotated[
         int,
-        option("TOKENS", "model.context_length of the runs over them, which read longer captions", min=77),
+        option(
+            "TOKENS",
+            "model.context_length of the model that will train on OUT; above 77, longer captions are parsed",
+            min=77,
+        ),
     ] = 77,
     overwrite: Annotated[
-        bool, flag("--overwrite", "annotate again what OUT holds from other sources or rules")
+        bool,
+        flag(
+            "--overwrite",
+            "annotate again the shards in OUT that were made from other sources or with other rules",
+        ),
     ] = False,
 ) -> None:
-    """Copy shards and add the scene graph and the negatives of every caption, once for all runs over them.
+    """Copy shards and add the scene graph and the negatives of every caption, so that no run has to make them again.
 
-    Runs on the Ray cluster that it finds, as pretrain does. After a stop, the same command resumes.
+    Runs on the same Ray cluster as pretrain: a running one, or else a new one on this machine. After a stop, the same
+    command resumes.
 
       sclip annotate 'shards/train/*.tar' shards/annotated
       sclip pretrain data.shards='shards/annotated/*.tar'
@@ -209,9 +243,9 @@ def validate(
     shards: Shards,
     data_keys: DataKeys,
     out: Annotated[
-        Path | None, option("FOLDER", "write quarantine.jsonl, report.json and report.html")
+        Path | None, option("FOLDER", "folder to write quarantine.jsonl, report.json and report.html into")
     ] = None,
-    image_size: Annotated[int, option("PIXELS", "of the model's images", min=1)] = 224,
+    image_size: Annotated[int, option("PIXELS", "height and width of the model's input images", min=1)] = 224,
     caption_field: CaptionField = "",
     spacy_model: SpacyModel = "",
     actors: Actors = 0,
@@ -219,9 +253,9 @@ def validate(
 ) -> int:
     """Find every sample that a run would set aside, and every shard that it could not read, before the run.
 
-    Reads each shard and decodes each image as training does, on the Ray cluster that it finds, as pretrain does. Exit
-    status: 0 a run trains on every sample as it is, 1 something is set aside, missing, not read or cleaned, 2 a shard
-    cannot be reached (the others are validated), or nothing can be validated.
+    Reads each shard and decodes each image as training does, on the same Ray cluster as pretrain: a running one, or
+    else a new one on this machine. Exit status: 0 a run trains on every sample as it is, 1 something is set aside,
+    missing, not read or cleaned, 2 a shard cannot be reached (the others are validated), or nothing can be validated.
 
       sclip validate 'shards/train/*.tar' --out validation
     """
@@ -266,18 +300,19 @@ def subset(
     shards: Shards,
     out: Out,
     data_keys: DataKeys,
-    min_objects: Annotated[int, option("N", "fewest objects", min=0)] = 0,
-    min_attributes: Annotated[int, option("N", "fewest attributes", min=0)] = 0,
-    min_relations: Annotated[int, option("N", "fewest relations", min=0)] = 0,
+    min_objects: Annotated[int, option("N", "minimum objects in a caption's graph", min=0)] = 0,
+    min_attributes: Annotated[int, option("N", "minimum attributes in a caption's graph", min=0)] = 0,
+    min_relations: Annotated[int, option("N", "minimum relations in a caption's graph", min=0)] = 0,
     caption_field: CaptionField = "",
     samples_per_shard: SamplesPerShard = 1000,
     overwrite: Overwrite = False,
 ) -> None:
     """Write new shards from annotated shards, with only those captions whose graphs are large enough.
 
-    A sample is kept with only those captions whose graph has at least so many objects, attributes and relations. A run
-    over the subset trains on the same samples and captions as a run over SHARDS with data.min_objects,
-    data.min_attributes and data.min_relations, but it reads no others. The order and the random draws differ.
+    A caption is kept if its graph has at least --min-objects objects, --min-attributes attributes and --min-relations
+    relations; a sample without such a caption is left out. A run on the subset trains on the same samples and captions
+    as a run on SHARDS with data.min_objects, data.min_attributes and data.min_relations, and reads no other samples.
+    The order and the random draws differ.
 
       sclip subset 'shards/annotated/*.tar' shards/subset --min-objects 2 --min-relations 1
     """
@@ -311,15 +346,21 @@ def subset(
 @command(PANEL)
 def exclude(
     sources: Annotated[
-        list[str], argument("SOURCE", "folder of images, Karpathy .json (dataset_coco.json) or shards")
+        list[str],
+        argument("SOURCE", "folder of images, shards, or a Karpathy .json file (as dataset_coco.json)"),
     ],
-    out: Annotated[Path, option("FILE", "the list, JSON Lines")],
+    out: Annotated[Path, option("FILE", "list to write (JSON Lines)")],
     data_keys: DataKeys,
-    name: Annotated[str, option("NAME", "what reports call the pictures; by default SOURCE's name")] = "",
-    split: Annotated[str, option("SPLIT", "split of a Karpathy file")] = "test",
+    name: Annotated[
+        str, option("NAME", "name of the pictures' data set in reports; by default the name of SOURCE")
+    ] = "",
+    split: Annotated[str, option("SPLIT", "split to list if SOURCE is a Karpathy file")] = "test",
     images: Annotated[
         Path | None,
-        option("FOLDER", "a Karpathy file's pictures; without it only names are listed, no likenesses"),
+        option(
+            "FOLDER",
+            "pictures of a Karpathy file; by default they are listed by name only, without perceptual hashes",
+        ),
     ] = None,
 ) -> None:
     """List the pictures of benchmarks that training must not see, by name and perceptual hash.

@@ -34,8 +34,8 @@ from sclip.storage.paths import shown
 
 PANEL = "Train"
 
-Run = Annotated[str, argument("RUN", "a run: its folder or URI, or its name (run.name)")]
-AtOnce = Annotated[int, option("N", "runs at a time; 0: as many as the cluster holds", min=0)]
+Run = Annotated[str, argument("RUN", "run: its folder, its URI, or its name (run.name) in --storage")]
+AtOnce = Annotated[int, option("N", "maximum runs at the same time; 0: as many as fit on the cluster", min=0)]
 
 
 @command(PANEL)
@@ -44,25 +44,38 @@ def pretrain(
     config: ConfigName = "scenes",
     print_config: PrintConfig = False,
     plan: Annotated[
-        bool, flag("--plan", "print what the run would get, take and cost on this cluster, write nothing")
+        bool,
+        flag(
+            "--plan", "print the resources, time and cost of the run on this cluster without starting the run"
+        ),
     ] = False,
     prices: Annotated[
         Path | None,
-        option("FILE", "price of an hour of each node type, as sclip/launch/plan/price_table.py shows"),
+        option(
+            "FILE",
+            "YAML file with the hourly price of each node type; sclip/launch/plan/price_table.py has the format",
+        ),
     ] = None,
     rates: Annotated[
-        str, option("STAGE=N,..", "measured samples a second of a stage, for the plan", show_default=False)
+        str,
+        option(
+            "STAGE=N,..",
+            "measured samples per second of worker, encoder or reader, for the plan",
+            show_default=False,
+        ),
     ] = "",
 ) -> int:
     """Train Structure-CLIP on WebDataset shards and register the model.
 
-    The first SIGTERM or Ctrl-C writes a checkpoint and ends the run, the next one ends it at once. The same command
-    resumes the run. While a run is alive, a second start under its name is refused, and the message says where it runs.
+    The first SIGTERM or Ctrl-C writes a checkpoint and ends the run, the next one ends the run at once. The same
+    command resumes the run. While a run is alive, a second start under its name is refused, and the message says where
+    that run is running.
 
-    Exit status: 0 done, 1 failed, 2 not started for a mistake, 130 interrupted, 143 stopped by SIGTERM.
+    Exit status: 0 done, 1 failed, 2 nothing was started because of a mistake in the command or the config, 130
+    interrupted, 143 stopped by SIGTERM.
 
-      sclip pretrain                                     the generated scenes
-      sclip pretrain data.shards='/data/{000..127}.tar'  your own shards
+      sclip pretrain                                     train on the generated scenes
+      sclip pretrain data.shards='/data/{000..127}.tar'  train on your own shards
       sclip pretrain --config paper train.num_workers=8
       sclip pretrain --plan --rates worker=900,encoder=120
       ray job submit --working-dir . -- python jobs/pretrain.py --config paper
@@ -96,29 +109,34 @@ def pretrain(
 
 @command(PANEL, "interrupted; the same command goes on")
 def sweep(
-    name: Annotated[str, argument("NAME", "of the sweep; its runs are NAME-00000, NAME-00001, ...")],
+    name: Annotated[str, argument("NAME", "name of the sweep; its runs are NAME-00000, NAME-00001, ...")],
     overrides: Overrides,
-    grid: Annotated[list[str], repeatable("KEY=V1,V2,..", "try every one of the values", "--grid")],
+    grid: Annotated[
+        list[str],
+        repeatable("KEY=V1,V2,..", "config key and its values; every combination is tried", "--grid"),
+    ],
     random: Annotated[
         list[str],
         repeatable(
             "KEY=DOMAIN",
-            "draw from uniform(a,b), loguniform(a,b), randint(a,b) or choice(a,b,..)",
+            "config key and where to draw its values: uniform(a,b), loguniform(a,b), randint(a,b), choice(a,b,..)",
             "--random",
         ),
     ],
     config: ConfigName = "scenes",
     print_config: PrintConfig = False,
-    samples: Annotated[int, option("N", "draws of the random keys", min=1)] = 1,
+    samples: Annotated[int, option("N", "number of random draws for each point of --grid", min=1)] = 1,
     at_once: AtOnce = 0,
     score: Annotated[
-        str, option("NAME", "score by which runs are ranked; by default the first benchmark's headline")
+        str,
+        option("NAME", "score by which runs are ranked; by default the main score of the first benchmark"),
     ] = "",
 ) -> int:
-    """Run a grid or a random search over config keys through Ray Tune, each point a child run in MLflow.
+    """Run a grid search or a random search over config keys with Ray Tune; each trial is a child run in MLflow.
 
     After a stop, the same command resumes the sweep. A sweep ends with a table, the best run first, and a page that
-    compares the eight best. Exit status: 0 every trial is done, 1 one failed, 2 not started for a mistake.
+    compares the eight best runs. Exit status: 0 every trial is done, 1 a trial failed, 2 nothing was started because of
+    a mistake in the command or the config.
 
       sclip sweep lambda --grid model.kee.weight=0.1,0.2,0.5 --config paper
       sclip sweep rates --random 'train.learning_rate=loguniform(1e-6,1e-4)' \\
@@ -151,28 +169,36 @@ def ablation(
         str,
         argument(
             "ABLATION",
-            "a name in jobs/configs/ablation, or a YAML file",
+            "ablation to run: a name in jobs/configs/ablation, or a YAML file",
             default_factory=lambda: "scenes",
             show_default="scenes",
         ),
     ],
     overrides: Overrides,
     name: Annotated[
-        str, option("NAME", "of the sweep, before the names of its runs", show_default="ablation-ABLATION")
+        str,
+        option(
+            "NAME",
+            "name of the sweep; the names of its runs begin with NAME",
+            show_default="ablation-ABLATION",
+        ),
     ] = "",
-    row: Annotated[list[str] | None, option("ROW", "train this row only; repeatable")] = None,
-    seed: Annotated[list[int] | None, option("N", "instead of the file's seeds; repeatable")] = None,
+    row: Annotated[list[str] | None, option("ROW", "train only this row of the ablation; repeatable")] = None,
+    seed: Annotated[
+        list[int] | None,
+        option("N", "train with this seed instead of the seeds in the ablation's file; repeatable"),
+    ] = None,
     at_once: AtOnce = 0,
 ) -> int:
-    """Train every row of an ablation over its seeds, and print one table of them beside published figures.
+    """Train every row of an ablation with each of its seeds, and print one table of the rows and published figures.
 
     The overrides hold for every row. After a stop, the same command resumes the ablation. STORAGE/sweeps/NAME gets
-    ablation.html (the table, every seed of every score, and what tuning kept), the same table as ablation.md and
-    ablation.json, and a page that compares the rows of the first seed. Exit status: 0 every run is done, 1 one failed,
-    2 not started for a mistake.
+    ablation.html (the table, every seed of every score, and the share of the start's scores that training kept), the
+    same table as ablation.md and ablation.json, and a page that compares the rows of the first seed. Exit status: 0
+    every run is done, 1 a run failed, 2 nothing was started because of a mistake in the command or the config.
 
-      sclip ablation             on generated scenes: the paper's five rows, replacements, hard positives, parts
-      sclip ablation keeping     what tuning on other scenes keeps: plain, distil, LoRA, blend, all three
+      sclip ablation             generated scenes: the paper's five rows, replacements, hard positives, parts
+      sclip ablation keeping     scores kept after tuning on other scenes: plain, distil, LoRA, blend, all three
       sclip ablation encoder     K, lambda, depth and form of the knowledge encoder
       sclip ablation paper data.shards='shards/*.tar' evaluate.root=~/benchmarks
       sclip ablation field data.shards=.. evaluate.root=..   other published recipes, beside their figures
@@ -204,20 +230,21 @@ def audit(
         list[str],
         repeatable(
             "URI",
-            "the run's data, where it was moved or its URIs hold credentials, which no run records",
+            "shards of the run; needed if they were moved, or if their URIs need credentials",
             "--shards",
         ),
     ],
     storage: Storage = STORAGE,
-    all: Annotated[bool, flag("--all", "list every row, where else there are limits")] = False,
+    all: Annotated[bool, flag("--all", "list every row; by default long lists are cut")] = False,
     json_file: Json = "",
 ) -> int:
     """Check that a run trained on every row exactly once, and in the step that its seed assigns to the row.
 
-    Counts the samples of the tars again, computes the rows of each step again from the seed, and compares both with the
-    ledger that every worker wrote, step by step. Prints one line with the result, then shards that were lost in whole
-    or in part, samples set aside, rows missed or repeated, and the first step whose rows differ from the computed ones.
-    Exit status: 0 nothing is lost, missed, repeated or out of order, 1 something is, 2 the run cannot be audited.
+    Counts the samples in the tars again, computes the rows of each step again from the seed, and compares both with the
+    ledgers, in which the workers recorded the rows of every step. Prints one line with the result, then shards that
+    were lost in whole or in part, samples set aside, rows missed or repeated, and the first step whose rows differ from
+    the computed ones. Exit status: 0 nothing is lost, missed, repeated or out of order, 1 something is, 2 the run
+    cannot be audited.
 
       sclip audit my-first-run
       sclip audit s3://bucket/runs/my-first-run --all --json audit.json
@@ -240,20 +267,34 @@ def audit(
 
 @command(PANEL)
 def inspect(
-    shard: Annotated[str, argument("SHARD", "path or URI of one tar")],
-    key: Annotated[str, argument("KEY", "name of the sample in it, without suffix")],
-    epoch: Annotated[int, argument("EPOCH", "from 0: the whole part of `epoch` in a progress line")],
+    shard: Annotated[str, argument("SHARD", "path or URI of one shard")],
+    key: Annotated[str, argument("KEY", "name of the sample in the shard, without suffix")],
+    epoch: Annotated[
+        int, argument("EPOCH", "epoch, counted from 0: the whole part of `epoch` in a progress line")
+    ],
     overrides: Overrides,
-    run: Annotated[str, option("RUN", "a run: its folder or URI, or its name in --storage")] = "",
+    run: Annotated[
+        str, option("RUN", "run whose config is used: its folder, its URI, or its name in --storage")
+    ] = "",
     storage: Storage = STORAGE,
-    config: Annotated[str, option("NAME_OR_FILE", "without a run: a config", show_default="scenes")] = "",
-    html: Annotated[Path | None, option("PAGE", "write a page with the pictures too")] = None,
+    config: Annotated[
+        str,
+        option(
+            "NAME_OR_FILE",
+            "config to use without --run: a name in jobs/configs, or a YAML file",
+            show_default="scenes",
+        ),
+    ] = "",
+    html: Annotated[
+        Path | None, option("PAGE", "also write an HTML page, which shows the pictures too")
+    ] = None,
 ) -> None:
     """Show what a training step saw of one sample: the caption drawn, its graph, negatives, tokens and crop.
 
-    A sample that is not trained on is shown with the reason. EPOCH is `pass` in quarantine.jsonl; with data.weights it
-    is the pass of the shard's source. Seed, epoch, shard and key alone decide every random choice, so the run saw, or
-    will see, what is shown. Exit status: 0 the sample is shown, 2 there is no such sample.
+    If the run does not train on the sample, the reason is shown. EPOCH is `pass` in quarantine.jsonl; with
+    data.weights, EPOCH counts the passes over the shard's source. Only seed, epoch, shard and key decide the random
+    choices, so this is exactly what the run saw or will see. Exit status: 0 the sample is shown, 2 there is no such
+    sample.
 
       sclip inspect 00003.tar 000000391895 2 --run my-first-run --html page.html
       sclip inspect 00003.tar 000000391895 0 --config paper run.seed=1
@@ -278,10 +319,10 @@ def inspect(
 
 @command(PANEL)
 def sync(run: Run, tracking_uri: TrackingUri = "", storage: Storage = STORAGE) -> None:
-    """Send the records of a run that MLflow does not have yet, and register the model of a finished run.
+    """Send to MLflow those records of a run that are missing there, and register the model of a finished run.
 
-    RUN may be a sweep too. Nothing that the store has is sent again. A run that is alive is refused: it sends its own
-    records. Exit status: 0 the store has everything, 1 it took only a part, 2 nothing can be sent.
+    RUN may also be a sweep. Records that the store already has are not sent again. A live run is refused, because it
+    sends its own records. Exit status: 0 the store has everything, 1 the store took only a part, 2 nothing can be sent.
 
       sclip sync my-first-run
     """
@@ -297,17 +338,29 @@ def sync(run: Run, tracking_uri: TrackingUri = "", storage: Storage = STORAGE) -
 
 @command(PANEL)
 def clean(
-    storage: Annotated[str, argument("STORAGE", "folder or URI that run.storage names")],
+    storage: Annotated[str, argument("STORAGE", "storage folder or URI of the runs (their run.storage)")],
     finished: Annotated[
-        bool, flag("--finished", "checkpoints of finished runs; model and scores stay")
+        bool,
+        flag(
+            "--finished", "select the checkpoints of finished runs; the models and scores of these runs stay"
+        ),
     ] = False,
-    leftovers: Annotated[bool, flag("--leftovers", "checkpoints that are half-written or damaged")] = False,
+    leftovers: Annotated[
+        bool, flag("--leftovers", "select checkpoints that are half-written or damaged")
+    ] = False,
     older_than: Annotated[
-        float | None, option("DAYS", "whole runs without a sign of life for so long", parser=positive)
+        float | None,
+        option(
+            "DAYS",
+            "select whole runs without a sign of life for more than this number of days",
+            parser=positive,
+        ),
     ] = None,
-    yes: Annotated[bool, flag("--yes", "remove it, where else it is only listed")] = False,
+    yes: Annotated[
+        bool, flag("--yes", "remove the selected files; without --yes, the command only lists them")
+    ] = False,
 ) -> None:
-    """List every run with its state, age and size, and what the options would remove; --yes removes it.
+    """List every run with its state, idle time and size, and the files that the options select; --yes removes these.
 
     A run that gave a sign of life within the last hour is left alone.
 
