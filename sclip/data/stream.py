@@ -2,8 +2,8 @@
 
 Each worker builds its own graph, and the graph's executor runs on the worker's node. The executors share the cluster;
 each is limited to its part of the CPUs and of the object store. One execution covers all remaining rounds, so encoders
-start only once (12-13 s on two cores, since spaCy is loaded). A read task reads one round, or several in a long run;
-Ray yields their blocks in order.
+start only once (12-13 s on two cores, since spaCy is loaded). A read task reads one round, or several small ones; Ray
+yields their blocks in order.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ BLOCKS_AHEAD = 4
 
 _MOST_READ_TASKS = 4096
 """Maximum number of read tasks of a stream; each is a Ray object. In a longer run, a task reads several rounds."""
+_FEWEST_TASK_ROWS = 100_000
+"""Rows that a read task has at least, in one round or several. Between two tasks the reader's process may have ended:
+Ray submits no read task while its budget has no CPU left (it rounds the free CPUs of a node, divided by the executions,
+down), and ends idle processes after a second. Starting another takes 25 s on two busy cores. A lost task is read again
+from its start."""
 _READ_TASKS = 2
 """Concurrent read tasks of a stream. The second opens the next round's shards in advance. They share data.read_cpus: a
 larger reservation could take CPUs that another worker's first encoder needs, and block all workers."""
@@ -176,7 +181,7 @@ class _ImportedEncoder:
 
 
 class _RoundSource(Datasource):  # type: ignore[misc]
-    """The remaining rounds, one per read task (several per task in a run of many thousands of rounds).
+    """The remaining rounds, one or several per read task.
 
     A task stores only the numbers of its rounds. It computes their rows and shards when it runs.
     """
@@ -189,7 +194,8 @@ class _RoundSource(Datasource):  # type: ignore[misc]
         self._reads, self._on_wait = reads, on_wait
         first = next((number for number, _ in order.rounds(step)), order.num_rounds)
         remaining = range(first, order.num_rounds)
-        size = -(-len(remaining) // _MOST_READ_TASKS) or 1
+        rows = order.recorded / max(1, order.num_rounds) / (reads.world_size * reads.streams)
+        size = max(-(-len(remaining) // _MOST_READ_TASKS), int(_FEWEST_TASK_ROWS / max(1, rows)), 1)
         self.chunks: Sequence[range] = [remaining[at : at + size] for at in range(0, len(remaining), size)]
 
     def estimate_inmemory_data_size(self) -> int | None:
