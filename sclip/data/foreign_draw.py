@@ -1,4 +1,7 @@
-"""Draw the foreign texts of a visit, before or after the texts that sclip makes itself (method, 9)."""
+"""Draw foreign texts (supplied by the data set) for a sample, before or after sclip's own texts (method, 9).
+
+A visit is one reading of a shard; a sample gets new draws at each visit.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,12 @@ from sclip.seeding import uniform
 
 
 class Turn(NamedTuple):
-    """The foreign negatives of one visit, in drawing order."""
+    """The foreign negatives (supplied by the data set) for one visit of a sample, in drawing order."""
 
     first: list[Negative]
-    """Drawn before sclip's own negatives."""
+    """Foreign negatives that are drawn before sclip's own."""
     last: list[Negative]
-    """Drawn after sclip's own negatives."""
+    """Foreign negatives that are drawn after sclip's own."""
     alone: bool
     """Whether the visit uses no negatives of sclip's own."""
 
@@ -39,7 +42,7 @@ def order(
     texts: Sequence[ForeignText], window: Window, tokenizer: Tokenizer, purpose: str, seed: int, epoch: int,
     identity: str,
 ) -> list[ForeignText]:  # fmt: skip
-    """Return the texts of one visit in drawing order.
+    """Return foreign texts in the drawing order of one visit of a sample.
 
     Texts that differ from the caption only beyond the text tower's context are left out.
     """
@@ -61,7 +64,7 @@ def is_first(config: Config, purpose: str, epoch: int, identity: str) -> bool:
 def turn(
     texts: Sequence[ForeignText], window: Window, tokenizer: Tokenizer, config: Config, epoch: int, identity: str
 ) -> Turn:  # fmt: skip
-    """Return the foreign negatives of a visit. A negative without a foreign graph has an empty graph."""
+    """Return the foreign negatives for one visit of a sample; without a graph in the data set, the graph is empty."""
     purpose = "foreign negative"
     ordered = order(texts, window, tokenizer, purpose, config.run.seed, epoch, identity)
     drawn = [

@@ -43,8 +43,8 @@ def default_address() -> str | None:
 def send_token() -> None:
     """Make this driver send its authentication token, if it has one.
 
-    A head requires the token wherever one exists, but a driver sends it only with RAY_AUTH_MODE=token, which Ray
-    reads on import. Without the token, the attempt to connect lasts minutes.
+    A head that finds a token on its machine requires it from drivers. A driver that finds one sends it only with
+    RAY_AUTH_MODE=token, which Ray reads on import. Without the token, connecting takes minutes and fails.
     """
     from ray._private.authentication import authentication_token_setup
 

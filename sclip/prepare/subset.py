@@ -20,7 +20,7 @@ from sclip.storage.masking import mask
 
 @dataclass
 class Kept:
-    """Counts of the samples and captions that pass the filter, and (`.._of`) of all samples and captions."""
+    """Counts of samples and captions that pass the filter. `samples_of` and `captions_of` count all of them."""
 
     samples: int = 0
     samples_of: int = 0

@@ -40,7 +40,7 @@ from sclip.storage.paths import shown
 _NAMED = 10
 """Maximum number of shards that the notes list one by one; report.json has all of them."""
 _WORDS = re.compile(r"\+words-\d+")
-"""Part of a stamp for annotations of longer contexts; such annotations count as this installation's own."""
+"""Part of the stamp of annotations for longer contexts. Stamps are compared without it, so these also count as own."""
 
 
 @dataclass(slots=True)
@@ -52,11 +52,11 @@ class Findings:
     """Samples that a run would train on."""
     captions: int = 0
     bytes: int = 0
-    """Bytes of all members of these samples."""
+    """Bytes of all members of the samples that a run would train on."""
     stamps: dict[str, int] = field(default_factory=dict)
     """Samples by annotation stamp; "" counts samples without an annotation, "?" those with an unreadable one."""
     widths: dict[int, int] = field(default_factory=dict)
-    """Images of these samples by stored width in pixels; `heights` counts them by stored height."""
+    """Number of images that a run would train on, by stored width in pixels; `heights` has the same by height."""
     heights: dict[int, int] = field(default_factory=dict)
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     """One entry per quarantined sample, or unreadable rest of a shard (empty key): shard, key, index, reason."""
@@ -73,9 +73,9 @@ class Findings:
     unread: dict[str, int] = field(default_factory=dict)
     """Images and texts whose suffix is not read, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
-    """Captions that are cleaned, by what is removed from them."""
+    """Captions that are cleaned, by kind of change."""
     foreign: dict[str, int] = field(default_factory=dict)
-    """Texts and graphs that came with captions (`sclip.data.foreign`) and are not used, by description."""
+    """Texts and graphs that the data set supplies with captions but that are not used, by reason."""
     malformed: list[dict[str, Any]] = field(default_factory=list)
     """One entry per sample with an unreadable field of data.foreign_fields: shard, key, index, reason."""
 

@@ -2,7 +2,8 @@
 
 A wildcard matches only tars and files without an extension: other files next to shards describe them (`.parquet`,
 `_stats.json`, `index.json`), and `0.tar.1` is wget's second copy of `0.tar`. A pattern that spells an extension also
-matches that one (`*.parquet`). A name without a wildcard is the file itself, or the folder whose tars are listed.
+matches files with this extension (`*.parquet`). A name without a wildcard is the file itself, or a
+folder, which stands for the tars in it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sclip.storage.retries import retry
 
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
-"""An extension starts with a letter, so the number of part.00017 is none."""
+"""Pattern of an extension, which starts with a letter: the number in part.00017 is none."""
 _NUMBERED = re.compile(r"(\.[A-Za-z]\w*)\.[\d?\[][^.]*$")
 """The end of names such as x.tar.1, and of patterns for them."""
 _MOST_NAMED = 4
@@ -165,7 +166,7 @@ def _last(path: str) -> str:
 
 
 def _address(name: str, fs: Any, path: str) -> str:
-    """Return the path or URI that opens a file at a path in the file system of `name`."""
+    """Return the path or URI of the file `path` in `fs`, with the scheme, credentials and query of `name`."""
     if isinstance(fs, LocalFileSystem):
         return path
     if isinstance(fs, ArrowFSWrapper):

@@ -1,8 +1,8 @@
 """Spread the plain model over the workers.
 
 `apply` takes a CPU model and wraps it for this rank: with FSDP2 (sharded parameters, gradients and optimizer state),
-with FSDP2 inside groups of ranks (HSDP), or with DDP (a replica on each rank). The model's own code knows nothing of
-this.
+with FSDP2 inside groups of ranks (HSDP), or with DDP (a replica on each rank). The model's own code does not
+depend on this.
 """
 
 from __future__ import annotations
