@@ -36,7 +36,7 @@ class Batch:
     entries: NDArray[np.int64]
     indices: NDArray[np.int64]
     markers: tuple[Marker, ...] = ()
-    """Markers of the step's places without a sample, and of the shards that end in the step."""
+    """Markers of the step's rejected and filtered samples, and of the shards that end in the step."""
     notes: tuple[Note, ...] = ()
     """Notes (`sclip.data.side_channel`) in the blocks that were fetched for this batch."""
     queued: float = 0.0
@@ -55,7 +55,7 @@ class _Feed:
     is_ended: bool = False
 
     def places(self, stop: int) -> int:
-        """Return the number of places before `stop` whose row or marker has arrived but is in no batch yet."""
+        """Return for how many places before `stop` a row or marker has arrived that is in no batch yet."""
         rows = sum(int(np.searchsorted(block[col.PLACE], stop)) for block in self.held)
         return rows + sum(marker.place < stop and marker.status != col.END for marker in self.markers)
 

@@ -25,7 +25,7 @@ from sclip.storage.retries import StorageError, concurrently, read_bytes, resume
 
 INDEX = "index.json"
 _CHECKED, _CHECKED_REMOTE = 64, 16
-"""Maximum number of local and of remote shards whose recorded count is checked."""
+"""Maximum number of local shards, and of remote ones, for which the recorded count is checked."""
 _CHECKED_SAMPLES = 100_000
 """Approximate total of samples in the checked shards; at least 8 are checked. A header takes about 50 microseconds."""
 
@@ -110,7 +110,7 @@ def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[
     """Return the sample counts that files next to the shards record. Shards without a record are left out.
 
     A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). If `patterns` is
-    set, the result includes records of absent shards that one of its wildcards or folders would match. Records of
+    set, the result includes records of absent shards that a wildcard or folder in it would match. Records of
     Parquet files are ignored, because img2dataset counts only rows with an image.
     """
     urls = [url for url in urls if not is_parquet(url)]

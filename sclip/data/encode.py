@@ -151,7 +151,7 @@ class Encoder:
         return Parser(self._config.data.spacy_model, most_words(self._config.model))
 
     def known(self, rows: Sequence[dict[str, Any]]) -> list[Known]:
-        """Return what is known about each row's caption; parse it if neither record nor foreign graph is usable."""
+        """Return what is known about each row's caption. Parses it if no record or foreign graph is usable."""
         captions = [row[col.CAPTION] for row in rows]
         foreign = [Foreign.from_bytes(row.get(col.FOREIGN)) for row in rows]
         ready = [
@@ -178,7 +178,7 @@ class Encoder:
     def _given(self, record: bytes | None, caption: str, foreign: Foreign) -> Known | None:
         """Return a caption's graph and negatives without parsing, from its record or its foreign graph.
 
-        Returns None if neither is usable. If a foreign graph differs from the record's graph, the record is not used.
+        Returns None if neither is usable. A record is unusable if its graph differs from the foreign graph.
         """
         graph = SceneGraph.from_json(foreign.graph) if foreign.graph else None
         with contextlib.suppress(AnnotationError):
@@ -227,7 +227,7 @@ class Encoder:
     def _sound(
         self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
-        """Return the first `most` negatives of each caption. With `verify`, drop unsound new ones."""
+        """Return the first `most` negatives of each caption. With `verify`, only sound ones of captions parsed here."""
         unsure = [
             k
             for k, caption in enumerate(known)

@@ -1,7 +1,4 @@
-"""Draw foreign texts (supplied by the data set) for a sample, before or after sclip's own texts (method, 9).
-
-A visit is one reading of a shard; a sample gets new draws at each visit.
-"""
+"""Draw foreign texts (supplied by the data set) at one visit of a sample, before or after sclip's own (method, 9)."""
 
 from __future__ import annotations
 
@@ -57,7 +54,7 @@ def order(
 
 
 def is_first(config: Config, purpose: str, epoch: int, identity: str) -> bool:
-    """Return whether this visit draws foreign texts before sclip's own (data.foreign_share)."""
+    """Return whether one visit of a sample draws foreign texts before sclip's own (data.foreign_share)."""
     return uniform(f"{purpose} first", config.run.seed, epoch, identity) < config.data.foreign_share
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
-"""Larger images are rejected before decoding. 8,000 x 8,000 takes 256 MB of memory. Photographs are smaller."""
+"""Larger images are rejected before decoding. 8,000 x 8,000 takes 256 MB of memory; corpus photographs are smaller."""
 MIN_SIDE = 8
 """Images with a shorter side are rejected: tracking pixels and ruled lines, which show nothing that a caption says."""
 

@@ -29,9 +29,9 @@ from typing import NamedTuple, TypeVar
 from sclip.data.schedule import Schedule
 
 _DEPTH = 4
-"""Visits per track in a round. Tracks of several shards differ less in length than single shards."""
+"""Visits (shard readings) per track in a round. Tracks of several shards differ less in length than single shards."""
 _TOLERANCE = 0.02
-"""Share by which the workers' row counts in a round may differ. Beyond it, several workers take turns on a track."""
+"""Share by which the workers' row counts in a round may differ. Beyond it, several workers share a track."""
 _FIRST_MIXED = 8
 """Buffer size of `mixed` at the start of a shard. The buffer grows from there, so that the first rows come soon."""
 
@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 
 class Share(NamedTuple):
-    """The rows of a track that one worker reads: row i of the track belongs to it if i % split is in `turns`."""
+    """The rows of a track (shards read one after another) that one worker reads: row i if i % split is in `turns`."""
 
     track: int
     split: int
@@ -59,7 +59,7 @@ class Round:
     """A group of visits (readings of shards), dealt to tracks; the rows of the tracks are interleaved."""
 
     first: int
-    """Place of the round's first row."""
+    """Place (position in the run's order) of the round's first row."""
     tracks: tuple[tuple[Part, ...], ...]
     """For each track, the parts that are read one after another. No track is empty."""
 
@@ -117,7 +117,7 @@ class Round:
         return shares
 
     def rows_of_workers(self, world_size: int, start: int, stop: int) -> list[int]:
-        """Return how many rows at the places `start` to `stop - 1` each worker reads."""
+        """Return for each worker how many of the rows at the places `start` to `stop - 1` it reads."""
         rows = [0] * world_size
         for track, workers in enumerate(_readers(self.lengths, world_size)):
             low, high = self.row_at(track, start), self.row_at(track, stop)
@@ -162,8 +162,8 @@ def _dealt_to(
 ) -> tuple[list[list[int]], bool]:
     """Return the workers of each track, and whether the workers have nearly equal row counts.
 
-    A track with n workers has n turns; turn t has the rows i with i % n == t. Each turn, the one with the most rows
-    first, goes to the worker with the fewest rows so far.
+    A track with n workers has n turns; turn t has the rows i with i % n == t. The turns, largest first, go one
+    by one to the worker with the fewest rows so far.
     """
     readers = [[0] * splits.get(track, 1) for track in range(len(lengths))]
     turns = [
@@ -188,7 +188,7 @@ class Order:
     """Recorded sample count of each shard of each source."""
     open_shards: int
     batch_size: int
-    """Places per step, over all workers."""
+    """Places (rows, or gaps for unusable rows) per step, over all workers."""
     beyond: Mapping[int, int] = field(default_factory=dict)
     """Number of rows that readers found beyond a shard's recorded count, by schedule entry."""
 

@@ -81,7 +81,7 @@ def read_round(
         reading: settings with which the run reads shards.
         round_: the round.
         shares: the tracks, and the rows of each track, that the worker reads.
-        visits: the visit of each entry that the worker reads.
+        visits: what is known of each shard reading, by its entry in the schedule.
         place: rows before this place are left out.
         on_wait: takes one line about the failing storage; called before each wait.
 
@@ -116,7 +116,7 @@ def _track(
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
     """Yield the rows that the worker reads of one track (shards read one after another), from a place on.
 
-    An END row, the report on a shard, comes before the shard's last row, so that no reader stops between the two.
+    An END row, which reports on a shard, comes before the shard's last row: a worker with this row then has the report.
     """
     row_number = round_.row_at(share.track, place)
     for part in round_.track_parts(share.track, row_number):

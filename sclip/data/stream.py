@@ -2,7 +2,7 @@
 
 Each worker builds its own graph, and the graph's executor runs on the worker's node. The executors share the cluster;
 each is limited to its part of the CPUs and of the object store. One execution covers all remaining rounds, so encoders
-start only once (12-13 s on two cores, mostly to load spaCy). A read task reads one round, or several in a long run;
+start only once (12-13 s on two cores, because each loads spaCy). A read task reads one round, or several in a long run;
 Ray yields their blocks in order.
 """
 
@@ -137,7 +137,7 @@ def blocks(streams: Iterable[ray.data.Dataset]) -> list[Iterable[Columns]]:
 
 
 def rows_of_block(share: int, image_size: int) -> int:
-    """Return the rows per block: the worker's share of a batch, at most 128 MB. Each block costs Ray time."""
+    """Return the rows per block: the worker's share of a batch, at most 128 MB. Ray handles few large blocks faster."""
     return max(_FEWEST_ROWS, min(share, _MOST_BLOCK_BYTES // (3 * image_size**2)))
 
 
@@ -147,7 +147,7 @@ def streams_of_worker(config: Config) -> int:
 
 
 class _Reads(NamedTuple):
-    """Selects the tracks of a round (shards read one after another) that one stream reads."""
+    """Selects which tracks of a round one stream reads. A track is a series of shards."""
 
     rank: int
     world_size: int

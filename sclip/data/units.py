@@ -18,7 +18,7 @@ __all__ = ["unit_columns"]
 
 
 def unit_columns(pairs: Sequence[UnitPair | None], tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
-    """Return the columns for each row's pair of a unit (a true part of the caption) and its foil; None is no pair.
+    """Return the columns for each row's pair of a unit (a true part of the caption) and its foil; None: no pair.
 
     Triples come from the graph of the unit or of the foil. The foil's triples have the same indices as the unit's.
     """

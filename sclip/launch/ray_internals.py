@@ -44,7 +44,7 @@ def send_token() -> None:
     """Make this driver send its authentication token, if it has one.
 
     A head that finds a token on its machine requires it from drivers. A driver that finds one sends it only with
-    RAY_AUTH_MODE=token, which Ray reads on import. Without the token, connecting takes minutes and fails.
+    RAY_AUTH_MODE=token, which Ray reads on import. Without the token, an attempt to connect takes minutes.
     """
     from ray._private.authentication import authentication_token_setup
 

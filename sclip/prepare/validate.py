@@ -40,7 +40,7 @@ from sclip.storage.paths import shown
 _NAMED = 10
 """Maximum number of shards that the notes list one by one; report.json has all of them."""
 _WORDS = re.compile(r"\+words-\d+")
-"""Part of the stamp of annotations for longer contexts. Stamps are compared without it, so these also count as own."""
+"""Pattern of the part that the stamps of longer contexts have. It is removed before stamps are compared."""
 
 
 @dataclass(slots=True)
@@ -267,7 +267,7 @@ def validate(
 ) -> Findings:
     """Read all shards on the connected cluster, which has `cpus` CPUs; call `on_shard` with the sum after each.
 
-    `patterns` named the shards. A recorded shard that they would also name, but that does not exist, is absent. The
+    `patterns` are those that the shards match. A recorded shard that they match but that does not exist is absent. The
     findings list shards that cannot be reached. Raises ConfigError if no actor fits on the cluster.
     """
     findings = Findings()

@@ -23,7 +23,7 @@ from sclip.storage.retries import retry
 
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
-"""Pattern of an extension, which starts with a letter: the number in part.00017 is none."""
+"""Pattern of an extension. It starts with a letter, so the number in part.00017 is no extension."""
 _NUMBERED = re.compile(r"(\.[A-Za-z]\w*)\.[\d?\[][^.]*$")
 """The end of names such as x.tar.1, and of patterns for them."""
 _MOST_NAMED = 4

@@ -128,7 +128,7 @@ class ByteStream:
 
 
 class _StorageFailure(Exception):
-    """One failed attempt; `__cause__` is the library's error. `tarfile` would take an OSError for a broken tar."""
+    """One failed attempt, caused by `__cause__`. It is no OSError, because `tarfile` takes those for a broken tar."""
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Sent:
     run_id: str = ""
     """The MLflow run in the store; empty if it has none yet."""
     offset: int = 0
-    """Byte offset in the journal. The store has all events before it, except for `artifacts`."""
+    """Byte offset in the journal. The store has all events before it, except those in `artifacts`."""
     artifacts: tuple[int, ...] = ()
     """Byte offsets of artifact events with files that are not uploaded yet."""
 

@@ -49,8 +49,8 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
 def open_parent(config: Config, name: str, storage: str, params: Mapping[str, str] | None = None) -> Tracker:
     """Open the record of a sweep or a blend. The `run_id` of a sweep's record is the `tracking.parent` of its runs.
 
-    This record is kept in `storage/sweeps/name` and sent only to MLflow. `params`, if given,
-    are recorded instead of the flattened config.
+    This record is kept in `storage/sweeps/name` and sent only to MLflow. `params`, if given, are recorded instead of
+    the flattened config.
     """
     folder = local(storage) / "sweeps" / name
     return _begin(config, name, storage, folder, folder, params)
@@ -61,7 +61,7 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
     Args:
         home: the folder of the run; nothing is added to its journal.
-        uri: the store to use instead of the run's own; required if that address contains a password.
+        uri: the store to use instead of the recorded one; required if a password in the recorded address is masked.
 
     Raises TrackingError if the folder holds no record or the store cannot be used.
     """

@@ -14,7 +14,7 @@ from sclip.tracking.journal import Journal
 from sclip.tracking.store import first_cause
 
 _GATHER_S = 1.0
-"""Seconds from one call to the next; metrics accumulate meanwhile."""
+"""Seconds between two calls of a destination; metrics accumulate meanwhile."""
 _RETRY_S = (1.0, 30.0)
 """First and longest wait, in seconds, before a failed send is retried; each retry doubles the wait.
 

@@ -141,8 +141,8 @@ class Tracker:
     def flush(self) -> bool:
         """Wait until MLflow's store has all recorded events; return False after 30 s without progress.
 
-        After 5 s if the store is not expected to answer: the previous `flush` returned False, or MLflow has not
-        created the run yet. Also after 5 s if `finish` is in a hurry.
+        The limit is 5 s instead if `finish` is in a hurry, if the previous `flush` returned False, or if the run does
+        not exist in MLflow yet: in the last two cases the store is not expected to answer.
         """
         self._away = not self._sender.flush(_OFFLINE_S if self._away or not self.run_id else _FINISH_S)
         return not self._away

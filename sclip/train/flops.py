@@ -152,7 +152,7 @@ class StepFlops:
     def _logits(self, samples: int, negatives: int) -> int:
         """Return the forward operations of a row's contrastive logits against one rank's rows.
 
-        Covers both directions; the sigmoid loss needs one matrix only. In NegCLIP's loss, images also meet negatives.
+        Counts both directions, but one matrix for the sigmoid loss. NegCLIP's loss adds logits of images and negatives.
         """
         candidates = samples if self._loss.contrastive == "sigmoid" else 2 * samples
         if self._loss.negatives_as_texts:

@@ -46,7 +46,7 @@ ALIVE = "alive"
 """File touched at every report of a running training; in an object store at most once every `_ALIVE_S` seconds."""
 _ALIVE_S = 60.0
 LEASE = "lease"
-"""Folder of the lease, a file that the process that owns the run rewrites every few seconds."""
+"""Folder of the lease file, which the run's owner process rewrites every few seconds."""
 
 
 class RunFolder:
@@ -73,7 +73,7 @@ class RunFolder:
 
     @property
     def no_start(self) -> str:
-        """Error message for a run whose checkpoints hold updates of starting weights that are gone."""
+        """Error message for a run with low-rank checkpoints and without the starting weights that they update."""
         return (
             f"{self.init}: no such file; with model.lora.rank a run's checkpoints are updates of these weights: "
             "bring the file back, or name another run (run.name)"

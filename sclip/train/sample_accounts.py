@@ -53,7 +53,7 @@ class RunCounters:
     unread: dict[str, int] = field(default_factory=dict)
     """Number of images and texts that were not read, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
-    """Number of cleaned captions, by what was removed from them."""
+    """Number of cleaned captions, by kind of change."""
     foreign: dict[str, int] = field(default_factory=dict)
     """Number of unused texts and graphs that the data set supplies with captions, by reason."""
 

@@ -47,7 +47,7 @@ class StageMeter:
         self._started = time.perf_counter()
 
     def add(self, notes: Sequence[Note], queued: float) -> None:
-        """Add the notes of a batch's blocks; `queued` is the sum of seconds that their samples waited for it."""
+        """Add the notes of a batch's blocks; `queued` is the total seconds that samples waited for the worker."""
         self._sums["queued"] += queued
         for note in notes:
             figures = note.seconds | {
