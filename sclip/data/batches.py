@@ -141,7 +141,7 @@ def _joined(parts: list[Columns], name: str) -> NDArray[np.int64]:
 
 
 def _taken(feed: _Feed, stop: int) -> list[Columns]:
-    """Remove the rows whose place is below `stop` from a feed and return them."""
+    """Remove the rows with places below `stop` from a feed and return them."""
     taken, kept = [], []
     for block in feed.held:
         split = int(np.searchsorted(block[col.PLACE], stop))

@@ -52,7 +52,7 @@ class Counts:
     """URLs of the shards that were counted."""
 
     def wrong(self) -> list[str]:
-        """Return the shards whose recorded count differs from the counted one."""
+        """Return the shards with a recorded count that differs from the counted one."""
         return [
             url
             for url in self.records

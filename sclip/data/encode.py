@@ -42,7 +42,7 @@ _PARSED_CAPTIONS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Graph, negatives and foreign texts of one caption."""
+    """Graph, negatives and foreign texts (supplied by the data set) of one caption."""
 
     window: Window
     negatives: list[negatives.Negative] | None = None
@@ -176,7 +176,7 @@ class Encoder:
         return window_of(graph, self._tokenizer)
 
     def _given(self, record: bytes | None, caption: str, foreign: Foreign) -> Known | None:
-        """Return a caption's graph and negatives without parsing, from its record or its foreign graph.
+        """Return a caption's graph and negatives without parsing, from its annotation record or foreign graph.
 
         Returns None if neither is usable. A record is unusable if its graph differs from the foreign graph.
         """

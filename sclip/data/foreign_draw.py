@@ -26,7 +26,7 @@ class Turn(NamedTuple):
     """Whether the visit uses no negatives of sclip's own."""
 
     def with_ours(self, ours: Iterable[Negative]) -> Iterator[Negative]:
-        """Yield foreign and own negatives in drawing order, no caption twice."""
+        """Yield foreign and sclip's own negatives in drawing order, no caption twice."""
         seen = set[str]()
         for negative in chain(self.first, ours, self.last):
             text = negative.caption.casefold()

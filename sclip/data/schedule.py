@@ -32,7 +32,7 @@ class NamedShard(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """One reading of a shard, which is one entry of the schedule."""
+    """One reading of a shard. Each entry of the schedule is one visit."""
 
     source: int
     pass_: int

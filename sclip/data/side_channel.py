@@ -68,7 +68,7 @@ class Note:
     samples: int = 0
     """Number of samples in the call."""
     cut: int = 0
-    """Number of captions whose end exceeds the text tower's context."""
+    """Number of captions that are longer than the text tower's context."""
     read_queued: float = 0.0
     """Total seconds that the samples waited between a reader and an encoder."""
     made_at: float = 0.0

@@ -23,7 +23,7 @@ _TorchBackend: Any = ray_internals.torch_backend_class()
 
 @dataclass
 class BoundTorchConfig(TorchConfig):  # type: ignore[misc]
-    """TorchConfig for process groups whose store listens only at the address of rank 0's node."""
+    """TorchConfig that makes the store of a process group listen only at the address of rank 0's node."""
 
     deterministic: bool = False
     """`train.deterministic`. It is needed here, because NCCL reads its settings once, when the process group begins."""

@@ -65,13 +65,13 @@ class Findings:
     groups: dict[str, int] = field(default_factory=dict)
     """Number of samples of each shard, usable or not."""
     wrong: list[dict[str, Any]] = field(default_factory=list)
-    """One entry per shard whose sample count differs from its record: shard, file, recorded, samples."""
+    """One entry per shard with a sample count that differs from its record: shard, file, recorded, samples."""
     absent: list[str] = field(default_factory=list)
     """Shards that are recorded but do not exist."""
     missing: int = 0
     """Number of samples that are recorded but do not exist."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Images and texts whose suffix is not read, by suffix."""
+    """Images and texts that are not read because of their suffix, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
     """Captions that are cleaned, by kind of change."""
     foreign: dict[str, int] = field(default_factory=dict)
@@ -124,7 +124,7 @@ class Findings:
 
     @property
     def share(self) -> float:
-        """Share of samples that are quarantined or missing, which `data.max_quarantined` limits."""
+        """Share of samples that are quarantined or missing; `data.max_quarantined` limits it."""
         lost = len(self.quarantined) + self.missing
         return lost / max(1, self.samples + lost)
 
@@ -328,7 +328,7 @@ class Validator:
         return findings
 
     def _judged(self, url: str, tally: Tally) -> Iterator[Sample | Rejected]:
-        """Yield the samples of `read_shard`, and reject those whose image cannot be decoded."""
+        """Yield the samples of `read_shard`, and reject those with an image that cannot be decoded."""
         rng = random.Random(0)  # any seed will do: every crop decodes the whole image
         for item in read_shard(url, self._data, tally):
             judged: Sample | Rejected = item

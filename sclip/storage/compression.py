@@ -34,7 +34,7 @@ class BrokenCompression(ValueError):
 
 
 class Peeked:
-    """A stream whose first bytes are available in `head` before they are read."""
+    """A stream that shows its first bytes in `head` before they are read."""
 
     def __init__(self, stream: Stream) -> None:
         """Read the first HEAD_BYTES of the stream."""

@@ -48,7 +48,7 @@ def what_is_there(name: str) -> str:
 
 
 def files_below(folder: str, pattern: str = "**/*") -> list[str]:
-    """Return the local files whose path below a folder matches a pattern; by default all files.
+    """Return the local files that match a pattern below a folder; by default all files below it.
 
     Symbolic links to folders are followed, as in a shell. If several paths lead to one folder, it is listed once, under
     a path without links if possible. Hidden files match only a pattern that spells the dot. A link to a missing file
@@ -132,7 +132,7 @@ def _exists(fs: Any, path: str) -> bool:
 
 
 def _globbed(fs: Any, root: str, pattern: str) -> list[str]:
-    """Return the shards whose path below a folder matches the pattern. Brackets in the folder's name are literal."""
+    """Return the shards that match a pattern below the folder `root`. Brackets in the folder's name are literal."""
     if isinstance(fs, LocalFileSystem):
         return _shards(files_below(root, pattern), pattern)
     depth = None if "**" in pattern else pattern.count("/") + 1

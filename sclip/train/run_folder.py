@@ -127,7 +127,7 @@ class RunFolder:
         """Clean up after a crash, while no worker is alive. Return one line for each damaged checkpoint.
 
         Removes half-written checkpoints, renames damaged ones (by checksum), and removes quarantine lines of steps
-        after the newest good checkpoint: those samples come again.
+        after the newest good checkpoint, because these steps are trained again.
         """
         notes = []
         for path in self.step_folders():

@@ -35,7 +35,7 @@ class RunCounters:
     """Counters of the whole run, complete after `settle`; the same on every rank, and stored in each checkpoint."""
 
     step: int = 0
-    """Finished steps of the run's order (`sclip.data.order`), which is also the position in the data."""
+    """Number of finished steps of the run's order (`sclip.data.order`); it is also the position in the data."""
     samples: int = 0
     """Samples trained on."""
     quarantined: int = 0
