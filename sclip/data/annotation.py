@@ -107,7 +107,7 @@ def read(sample: Sample) -> tuple[str, list[bytes]]:
 
 
 def read_stamped(sample: Sample, stamp: str) -> list[bytes]:
-    """Return the records of `read`. Also raises AnnotationError if they carry another stamp."""
+    """Return the records as `read` does. Also raises AnnotationError if the annotation has another stamp."""
     made_under, records = read(sample)
     if made_under != stamp:
         raise AnnotationError(f"annotated under {made_under}, not {stamp}")
@@ -115,7 +115,7 @@ def read_stamped(sample: Sample, stamp: str) -> list[bytes]:
 
 
 def passing(sample: Sample, records: Sequence[bytes], least: tuple[int, int, int]) -> list[int]:
-    """Return the indices of captions whose graph has the minimum numbers of objects, attributes and relations.
+    """Return the indices of the captions with at least `least` objects, attributes and relations in their graph.
 
     Raises AnnotationError if a record is malformed or belongs to another caption.
     """

@@ -1,11 +1,11 @@
 """Assemble blocks of rows into the batch of each step, on the worker, and record the places without a sample.
 
-The order (`sclip.data.order`) assigns places to each step. The workers' shares of a step differ by a few rows, and a
-place stays empty if its row cannot be trained on. Batches are therefore padded with invalid rows to a width that is
-the same on all workers.
+A place is a row's position in the order of the run (`sclip.data.order`); each step trains on a range of places. The
+workers' shares of a step differ by a few rows, and a place stays empty if its row cannot be trained on. Batches are
+therefore padded with invalid rows to a width that is the same on all workers.
 
-`Batches` may run ahead in its own thread. Only the training loop uses `Record`, and it records a batch's markers when
-it takes that batch. A checkpoint therefore never includes prefetched batches.
+`Batches` may run ahead in its own thread. Only the training loop uses `Record`, which records the markers of a batch
+(unusable samples, shard ends) when the loop takes the batch. So a checkpoint never includes prefetched batches.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ Allocate = Callable[[str, tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Model columns and `valid`, each [width, ...]. The first `rows` rows are samples, sorted by place."""
+    """Model columns and `valid`, each [width, ...]. The first `rows` rows are samples in the order of the run."""
 
     columns: Columns
     rows: int
     entries: NDArray[np.int64]
     indices: NDArray[np.int64]
     markers: tuple[Marker, ...] = ()
-    """Markers of the step's places without a sample, and of the shards that end in the step."""
+    """Markers of the step's rejected and filtered samples, and of the shards that end in the step."""
     notes: tuple[Note, ...] = ()
-    """Notes of the blocks that were fetched for this batch."""
+    """Notes (`sclip.data.side_channel`) in the blocks that were fetched for this batch."""
     queued: float = 0.0
-    """Total seconds that the samples of those blocks waited between the encoder and this worker."""
+    """Total seconds that the samples in the blocks fetched for this batch waited after leaving the encoder."""
 
 
 @dataclass(slots=True)
@@ -51,11 +51,11 @@ class _Feed:
     held: list[Columns] = field(default_factory=list)
     markers: list[Marker] = field(default_factory=list)
     upto: int = 0
-    """All rows of the feed before this place have arrived."""
+    """All rows of the feed with a lower place have arrived."""
     is_ended: bool = False
 
     def places(self, stop: int) -> int:
-        """Return the number of places before `stop` whose row or marker has arrived but is in no batch yet."""
+        """Return for how many places before `stop` a row or marker has arrived that is in no batch yet."""
         rows = sum(int(np.searchsorted(block[col.PLACE], stop)) for block in self.held)
         return rows + sum(marker.place < stop and marker.status != col.END for marker in self.markers)
 
@@ -141,7 +141,7 @@ def _joined(parts: list[Columns], name: str) -> NDArray[np.int64]:
 
 
 def _taken(feed: _Feed, stop: int) -> list[Columns]:
-    """Remove the rows whose place is below `stop` from a feed and return them."""
+    """Remove the rows with places below `stop` from a feed and return them."""
     taken, kept = [], []
     for block in feed.held:
         split = int(np.searchsorted(block[col.PLACE], stop))
@@ -165,11 +165,11 @@ class Record:
 
     @property
     def missing(self) -> int:
-        """Number of recorded samples that the finished shards turned out not to hold."""
+        """Number of samples that are recorded for the finished shards but are not in them."""
         return sum(end["missing"] for end in self.ends)
 
     def passed(self, batch: Batch) -> tuple[list[int], list[int]]:
-        """Record the markers of a batch that the loop takes. Return the entries and indices of filtered samples."""
+        """Record the markers of a batch that the loop takes. Return the entries and indices of its filtered samples."""
         entries, indices = [], []
         for marker in batch.markers:
             place = {"entry": marker.entry, "index": marker.tar_index}

@@ -1,6 +1,6 @@
 """Return the number of samples of each shard, from recorded counts that are checked against the shards.
 
-Some evenly spread records are compared with counts of their tars. If one differs, every shard is counted. Counting
+Some evenly spread shards are counted and compared with their records. If one differs, every shard is counted. Counting
 reads only the headers of an uncompressed local tar, and only the footer of a Parquet file.
 """
 
@@ -25,9 +25,9 @@ from sclip.storage.retries import StorageError, concurrently, read_bytes, resume
 
 INDEX = "index.json"
 _CHECKED, _CHECKED_REMOTE = 64, 16
-"""Maximum number of local and of remote shards whose recorded count is checked."""
+"""Maximum number of local shards, and of remote ones, for which the recorded count is checked."""
 _CHECKED_SAMPLES = 100_000
-"""Approximate total of samples in the checked shards (at least 8 shards). A header takes about 50 microseconds."""
+"""Approximate total of samples in the checked shards; at least 8 are checked. A header takes about 50 microseconds."""
 
 
 class Record(NamedTuple):
@@ -45,14 +45,14 @@ class Counts:
     samples: dict[str, int]
     """Number of samples by shard URL: the counted number if the shard was counted, else the recorded one."""
     records: dict[str, Record] = field(default_factory=dict)
-    """Records by shard URL, for the shards that have one."""
+    """Recorded counts by shard URL. Shards without a record are left out."""
     broken: dict[str, str] = field(default_factory=dict)
-    """By shard URL, why a counted shard cannot be read to its end or at all."""
+    """Why a counted shard cannot be read to its end or at all, by shard URL."""
     counted: frozenset[str] = frozenset()
-    """Shards that were counted."""
+    """URLs of the shards that were counted."""
 
     def wrong(self) -> list[str]:
-        """Return the shards whose recorded count differs from the counted one."""
+        """Return the shards with a recorded count that differs from the counted one."""
         return [
             url
             for url in self.records
@@ -62,8 +62,8 @@ class Counts:
     def expected(self, url: str) -> int:
         """Return the number of samples that a reader should find in a shard; -1 if it is unknown.
 
-        The count of a whole tar overrides another program's record. It does not override `index.json`, which was
-        written with the tar: the recorded samples existed once.
+        A complete count of the tar overrides a record of another program. It does not override `index.json`, which
+        sclip wrote together with the tar: if the tar has fewer samples now, it has lost some.
         """
         record = self.records.get(url)
         if record and (url not in self.counted or url in self.broken or record.file == INDEX):
@@ -79,7 +79,7 @@ def count_samples(
 ) -> Counts:
     """Return the number of samples of each shard. Raises ShardError for a shard that cannot be reached.
 
-    `recorded` is the result of `recorded_samples` for these shards, perhaps with others. By default it is read here.
+    `recorded` is a result of `recorded_samples` that covers these shards; by default, the records are read.
     """
     recorded = recorded_samples(urls) if recorded is None else recorded
     records = {url: recorded[url] for url in urls if url in recorded}
@@ -107,11 +107,11 @@ def count_samples(
 
 
 def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[str, Record]:
-    """Return the counts that files beside the shards record, for the shards that have such a record.
+    """Return the sample counts that files next to the shards record. Shards without a record are left out.
 
     A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). If `patterns` is
-    set, the result includes records of absent shards that one of its wildcards or folders would match. Records of
-    Parquet files are ignored: img2dataset counts only their rows with an image.
+    set, the result includes records of absent shards that a wildcard or folder in it would match. Records of
+    Parquet files are ignored, because img2dataset counts only rows with an image.
     """
     urls = [url for url in urls if not is_parquet(url)]
     indexes = sorted({sibling(url, INDEX) for url in urls})
@@ -159,7 +159,7 @@ def _name(url: str) -> str:
 
 
 def _indexed(url: str) -> dict[str, Record]:
-    """Return the records in an index by shard name; empty if the index is missing or of another program."""
+    """Return the records in an index by shard name; empty if it is missing or another program wrote it."""
     index = _json(url)
     try:
         return {

@@ -37,16 +37,16 @@ from sclip.scenegraph import Parser, SceneGraph
 from sclip.scenegraph.graph import Triple
 
 _PARSED_CAPTIONS = 50_000
-"""Maximum scene graphs that an actor caches (about 2 kB each): the next epoch often has the same captions."""
+"""Maximum scene graphs that an actor caches (2 kB each), because epochs often share captions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the encoder knows about one caption."""
+    """Graph, negatives and foreign texts (supplied by the data set) of one caption."""
 
     window: Window
     negatives: list[negatives.Negative] | None = None
-    """Negatives that sclip made, to draw from; None if they are still to be made."""
+    """sclip's own negatives from the annotation, to draw from; None if the encoder must make them."""
     foreign: Foreign = NOTHING
     """Texts and graph that the data set supplies with the caption."""
 
@@ -57,7 +57,7 @@ class Known:
 
 
 class Encoder:
-    """Callable for `map_batches`. Loads the tokenizer once per actor, and spaCy once a caption needs parsing."""
+    """Callable for `map_batches`. Loads the tokenizer once per actor, and spaCy when a caption needs parsing."""
 
     def __init__(self, config: Config, image_size: int) -> None:
         self._config = config
@@ -151,7 +151,7 @@ class Encoder:
         return Parser(self._config.data.spacy_model, most_words(self._config.model))
 
     def known(self, rows: Sequence[dict[str, Any]]) -> list[Known]:
-        """Return what is known about each row's caption. Parses captions without a usable record or foreign graph."""
+        """Return what is known about each row's caption. Parses it if no record or foreign graph is usable."""
         captions = [row[col.CAPTION] for row in rows]
         foreign = [Foreign.from_bytes(row.get(col.FOREIGN)) for row in rows]
         ready = [
@@ -176,9 +176,9 @@ class Encoder:
         return window_of(graph, self._tokenizer)
 
     def _given(self, record: bytes | None, caption: str, foreign: Foreign) -> Known | None:
-        """Return a caption's graph and negatives without parsing, from its record or its foreign graph.
+        """Return a caption's graph and negatives without parsing, from its annotation record or foreign graph.
 
-        Returns None if neither is usable. A record's negatives are used unless a foreign graph differs from its graph.
+        Returns None if neither is usable. A record is unusable if its graph differs from the foreign graph.
         """
         graph = SceneGraph.from_json(foreign.graph) if foreign.graph else None
         with contextlib.suppress(AnnotationError):
@@ -196,7 +196,7 @@ class Encoder:
     def drawn(self, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[list[negatives.Negative]]:
         """Return the negatives to train on for each row, at most loss.negatives_per_caption each.
 
-        For captions parsed in this actor, sclip's own negatives are parsed again to verify them, and unsound ones are
+        For captions parsed in this actor, sclip's own negatives are parsed too to verify them, and unsound ones are
         replaced by other draws (data.verify_negatives).
         """
         most = self._config.loss.negatives_per_caption
@@ -217,7 +217,7 @@ class Encoder:
         ]
 
     def _turn(self, row: dict[str, Any], known: Known) -> foreign_draw.Turn:
-        """Return the foreign negatives of a row's visit."""
+        """Return the foreign negatives (supplied by the data set) of a row."""
         if self._config.loss.negatives == "none" or row[col.PLACE] == col.NO_SAMPLE:
             return foreign_draw.Turn([], [], True)
         return foreign_draw.turn(
@@ -227,7 +227,7 @@ class Encoder:
     def _sound(
         self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
-        """Return the first `most` negatives of each order. With `verify`, check those of captions parsed here."""
+        """Return the first `most` negatives of each caption. With `verify`, only sound ones of captions parsed here."""
         unsure = [
             k
             for k, caption in enumerate(known)
@@ -242,9 +242,9 @@ class Encoder:
     def units(
         self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
     ) -> list[negatives.UnitPair | None]:
-        """Return a part of each row's caption with its foil, to train on (loss.units); None if there is none.
+        """Return for each row a part of its caption with a foil, to train on (loss.units); None if there is none.
 
-        The pairs are drawn like negatives, from negatives that make a part false. loss.negatives does not affect this.
+        A foil is the part with a change that makes it false. It is drawn like a negative, whatever loss.negatives is.
         """
         orders = []
         for row, caption in zip(rows, known, strict=True):
@@ -264,7 +264,8 @@ class Encoder:
     ) -> list[negatives.Positive | None]:
         """Return another wording of each row's caption to train on (loss.positives); None if there is none.
 
-        A share of visits prefers a foreign wording to sclip's own; others use it as a fallback (data.foreign_share).
+        For a share of the draws (data.foreign_share), a foreign wording (of the data set) is preferred to sclip's own.
+        For the others, it is used only if sclip has none.
         """
         foreign = [self._foreign_positive(row, found) for row, found in zip(rows, known, strict=True)]
         open_rows = [k for k, pair in enumerate(foreign) if pair is None or not pair[1]]
@@ -282,7 +283,7 @@ class Encoder:
         return [drawn[k] for k in range(len(rows))]
 
     def _foreign_positive(self, row: dict[str, Any], known: Known) -> tuple[ForeignText, bool] | None:
-        """Return the foreign wording of a visit, and whether it takes precedence over sclip's own."""
+        """Return the foreign wording (from the data set) of a row, and whether it is preferred to sclip's own."""
         if row[col.PLACE] == col.NO_SAMPLE or not known.foreign.positives:
             return None
         purpose, visit = "foreign positive", (row[col.PASS], row[col.IDENTITY])
@@ -314,7 +315,7 @@ class Encoder:
 
 
 def _is_unread(negative: negatives.Negative) -> bool:
-    """Return whether a negative is foreign and lacks a graph. An own negative of the same words keeps its graph."""
+    """Return whether a negative comes from the data set and has no graph yet, so that its text must be parsed."""
     return negative.kind == "foreign" and not negative.graph.objects
 
 

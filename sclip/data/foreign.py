@@ -24,7 +24,7 @@ from sclip.data.caption_text import MAX_CAPTION_BYTES, caption_lines, cleaned
 from sclip.scenegraph import SceneGraph
 
 _TEXT_KEYS = ("negative", "positive", "caption")
-"""Keys of an object, any of which may hold its text."""
+"""Keys under which an object may hold its text."""
 _LETTER = re.compile(r"\w")
 _MOST_TEXTS = 1000
 """Maximum false captions, or other wordings, of one caption; more are ignored."""
@@ -39,7 +39,7 @@ class ForeignText(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """The foreign texts and the foreign graph of one caption."""
+    """The texts and the graph that the data set supplies with one caption."""
 
     negatives: tuple[ForeignText, ...] = ()
     positives: tuple[ForeignText, ...] = ()
@@ -76,11 +76,11 @@ def read_foreign(
     fields: Mapping[str, Any], unread: Mapping[str, str], captions: Sequence[Place], count: int, data: DataConfig,
     counts: Counter[str],
 ) -> tuple[tuple[Foreign, ...], str]:  # fmt: skip
-    """Return the foreign texts of each caption, and why a field cannot be read (empty if all can).
+    """Return the texts that the data set supplies with each caption, and why a field cannot be read (empty if all can).
 
     Args:
-        fields: values of the sample's .json or columns, by name, and its members (bytes), by suffix with a leading dot.
-        unread: why a member could not be read, by its suffix as in `fields`.
+        fields: the sample's .json fields or columns by name, and its members (bytes) by suffix, such as ".neg_caption".
+        unread: why a member could not be read, by suffix in the same form.
         captions: the clean captions.
         count: number of captions, including blank ones.
         data: config that names the fields.

@@ -1,4 +1,4 @@
-"""Draw the foreign texts of a visit, before or after the texts that sclip makes itself (method, 9)."""
+"""Draw foreign texts (supplied by the data set) at one visit of a sample, before or after sclip's own (method, 9)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from sclip.seeding import uniform
 
 
 class Turn(NamedTuple):
-    """The foreign negatives of one visit, in drawing order."""
+    """The foreign negatives (supplied by the data set) for one visit of a sample, in drawing order."""
 
     first: list[Negative]
-    """Drawn before sclip's own negatives."""
+    """Foreign negatives that are drawn before sclip's own."""
     last: list[Negative]
-    """Drawn after sclip's own negatives."""
+    """Foreign negatives that are drawn after sclip's own."""
     alone: bool
     """Whether the visit uses no negatives of sclip's own."""
 
     def with_ours(self, ours: Iterable[Negative]) -> Iterator[Negative]:
-        """Yield foreign and own negatives in drawing order, no caption twice."""
+        """Yield foreign and sclip's own negatives in drawing order, no caption twice."""
         seen = set[str]()
         for negative in chain(self.first, ours, self.last):
             text = negative.caption.casefold()
@@ -39,7 +39,7 @@ def order(
     texts: Sequence[ForeignText], window: Window, tokenizer: Tokenizer, purpose: str, seed: int, epoch: int,
     identity: str,
 ) -> list[ForeignText]:  # fmt: skip
-    """Return the texts of one visit in drawing order.
+    """Return foreign texts in the drawing order of one visit of a sample.
 
     Texts that differ from the caption only beyond the text tower's context are left out.
     """
@@ -54,14 +54,14 @@ def order(
 
 
 def is_first(config: Config, purpose: str, epoch: int, identity: str) -> bool:
-    """Return whether this visit draws foreign texts before sclip's own (data.foreign_share)."""
+    """Return whether one visit of a sample draws foreign texts before sclip's own (data.foreign_share)."""
     return uniform(f"{purpose} first", config.run.seed, epoch, identity) < config.data.foreign_share
 
 
 def turn(
     texts: Sequence[ForeignText], window: Window, tokenizer: Tokenizer, config: Config, epoch: int, identity: str
 ) -> Turn:  # fmt: skip
-    """Return the foreign negatives of a visit. A negative without a foreign graph has an empty graph."""
+    """Return the foreign negatives for one visit of a sample; without a graph in the data set, the graph is empty."""
     purpose = "foreign negative"
     ordered = order(texts, window, tokenizer, purpose, config.run.seed, epoch, identity)
     drawn = [

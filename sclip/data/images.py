@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
-"""Larger images are rejected before decoding. 8,000 x 8,000 takes 256 MB of memory; no corpus photograph has it."""
+"""Larger images are rejected before decoding. 8,000 x 8,000 takes 256 MB of memory; corpus photographs are smaller."""
 MIN_SIDE = 8
 """Images with a shorter side are rejected: tracking pixels and ruled lines, which show nothing that a caption says."""
 
@@ -85,7 +85,8 @@ def random_crop(image: bytes, size: int, scale: tuple[float, float], rng: random
 def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
     """Return the center square of the upright image, scaled to uint8 [3, size, size] as in CLIP's evaluation.
 
-    Raises ImageError as `random_crop` does. For an open image, which stays unmodified, only unreadable pixels raise.
+    Raises ImageError as `random_crop` does. An image that is already open stays unmodified, and only unreadable pixels
+    raise.
     """
     if isinstance(image, bytes):
         return _crop(open_image(image), size, _centred)

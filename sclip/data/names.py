@@ -24,8 +24,8 @@ _META = re.compile(r"__[^/]*__($|/)|__MACOSX/")
 def key_and_suffix(name: str, data: DataConfig) -> tuple[str, str] | None:
     """Split a member name into its sample's key and its suffix in lower case.
 
-    Returns None for members of no sample: names without a dot, hidden files (macOS puts `._x.jpg` beside `x.jpg`), and
-    webdataset's own members (`__meta__/..`).
+    Returns None for members that belong to no sample: names without a dot, hidden files (macOS puts `._x.jpg` beside
+    `x.jpg`), and webdataset's own members (`__meta__/..`).
     """
     folder, slash, last = name.rpartition("/")
     if last.startswith(".") or _META.match(name):

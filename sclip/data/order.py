@@ -1,14 +1,16 @@
 """Define the order of a run's rows: a pure function of seed, recorded shard counts, `data.open_shards` and batch size.
 
-An epoch's visits, each to one shard, are split into rounds. A round deals its visits to at most `open_shards` tracks of
-nearly equal length and interleaves the rows of all tracks so that the tracks end together: any stretch of the order has
-a proportional share of every track, within one row. The result is one sequence; a row's position in it is its place.
+A visit is one reading of one shard. An epoch's visits are split into rounds. A round deals its visits to at most
+`open_shards` tracks of nearly equal length. The visits of a track are read one after another, and the rows of all
+tracks are interleaved so that the tracks end together: any stretch of the order has a proportional share of every
+track, within one row. The result is one sequence; a row's position in it is its place.
 Step t trains on the places t * batch to (t + 1) * batch - 1. A step therefore has the same rows for any number of
 workers and after any crash, and a checkpoint stores its position as the step number alone.
 
-A row is identified by its schedule entry and its ordinal: its index in the order in which the reader of that visit
-shuffles the shard (`mixed`). A place stays empty if its row does not exist, is unreadable or is filtered. Rows beyond a
-shard's recorded count join the order only once readers find them; they form one extra round after all other steps.
+A row is identified by its schedule entry (the number of its visit) and its ordinal: its index in the shuffled order in
+which the visit's reader yields the shard (`mixed`). A place stays empty if its row does not exist, is unreadable or is
+filtered. Rows beyond a shard's recorded count join the order only once readers find them; they form one extra round
+after all other steps.
 
 The order does not say which worker reads which rows: `Round.share` deals a round to any number of workers.
 This module needs only the standard library.
@@ -27,9 +29,9 @@ from typing import NamedTuple, TypeVar
 from sclip.data.schedule import Schedule
 
 _DEPTH = 4
-"""Visits per track in a round. Tracks of several shards differ less in length than single shards."""
+"""Visits (shard readings) per track in a round. Tracks of several shards differ less in length than single shards."""
 _TOLERANCE = 0.02
-"""Share by which the workers' row counts in a round may differ. Beyond it, several workers take turns on a track."""
+"""Share by which the workers' row counts in a round may differ. Beyond it, several workers share a track."""
 _FIRST_MIXED = 8
 """Buffer size of `mixed` at the start of a shard. The buffer grows from there, so that the first rows come soon."""
 
@@ -37,7 +39,7 @@ _T = TypeVar("_T")
 
 
 class Part(NamedTuple):
-    """The rows of one visit with ordinals `start` to `stop - 1`."""
+    """Consecutive rows of one visit (one reading of a shard): `start` to `stop - 1` in its shuffled order."""
 
     entry: int
     start: int
@@ -45,7 +47,7 @@ class Part(NamedTuple):
 
 
 class Share(NamedTuple):
-    """The rows of a track that one worker reads: those whose number modulo `split` is in `turns`."""
+    """The rows of a track (shards read one after another) that one worker reads: row i if i % split is in `turns`."""
 
     track: int
     split: int
@@ -54,12 +56,12 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """A group of visits whose rows are interleaved."""
+    """A group of visits (readings of shards), dealt to tracks; the rows of the tracks are interleaved."""
 
     first: int
-    """Place of the round's first row."""
+    """Place (position in the run's order) of the round's first row."""
     tracks: tuple[tuple[Part, ...], ...]
-    """The parts of each track, in reading order. No track is empty."""
+    """For each track, the parts that are read one after another. No track is empty."""
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
@@ -72,7 +74,7 @@ class Round:
         return self.first + sum(self.lengths)
 
     def place(self, track: int, row: int) -> int:
-        """Return the place of a row of a track, both numbered from 0.
+        """Return the place (position in the run's order) of row number `row` of track number `track`, from 0.
 
         Row i (of n) in track t (of T) has the relative position (i + (t + 1/2) / T) / n in the round. Rows are sorted
         by this position, and ties by track.
@@ -85,19 +87,19 @@ class Round:
         )
 
     def row_at(self, track: int, place: int) -> int:
-        """Return how many rows of a track lie before a place."""
+        """Return how many rows of a track have a lower place than `place`."""
         length, rows = self.lengths[track], self.stop - self.first
         guess, error = (place - self.first) * length // rows, len(self.lengths) * length // rows + 2
         low, high = (min(max(0, bound), length) for bound in (guess - error, guess + error))
         return low + bisect_left(range(low, high), place, key=lambda row: self.place(track, row))
 
     def parts(self, start: int, stop: int) -> Iterator[Part]:
-        """Yield the rows at the places `start` to `stop - 1`, in no particular order."""
+        """Yield the parts that make up the places `start` to `stop - 1`, in no particular order."""
         for track in range(len(self.tracks)):
             yield from self.track_parts(track, self.row_at(track, start), self.row_at(track, stop))
 
     def track_parts(self, track: int, start: int, stop: int | None = None) -> Iterator[Part]:
-        """Yield the rows `start` to `stop - 1` of a track. By default, `stop` is its end."""
+        """Yield the parts that make up the rows `start` to `stop - 1` of a track; by default to the track's end."""
         before, stop = 0, self.lengths[track] if stop is None else stop
         for entry, first, last in self.tracks[track]:
             shift = first - before
@@ -115,7 +117,7 @@ class Round:
         return shares
 
     def rows_of_workers(self, world_size: int, start: int, stop: int) -> list[int]:
-        """Return how many rows at the places `start` to `stop - 1` each worker reads."""
+        """Return for each worker how many of the rows at the places `start` to `stop - 1` it reads."""
         rows = [0] * world_size
         for track, workers in enumerate(_readers(self.lengths, world_size)):
             low, high = self.row_at(track, start), self.row_at(track, stop)
@@ -131,11 +133,11 @@ def _in_turn(rows: int, split: int, turn: int) -> int:
 
 @lru_cache(maxsize=4)
 def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...], ...]:
-    """Return the workers that read each track. Several workers of one track take turns.
+    """Return the workers that read each track. If there are n, worker number i % n of them takes row i of the track.
 
     The shortest tracks have one worker each, and every worker has the same number of them. The others have 1, 2, 4, ..
-    workers each, so that the workers' row counts agree within `_TOLERANCE`. Since each worker of a track reads all of
-    its rows, the function picks the assignment in which the fewest rows are read.
+    workers each, so that the workers' row counts agree within `_TOLERANCE`. All workers of a track must read the whole
+    track, so the function picks the assignment with the fewest rows to read.
     """
     shortest = sorted(range(len(lengths)), key=lambda track: (lengths[track], track))
     best: tuple[int, list[list[int]]] | None = None
@@ -158,7 +160,11 @@ def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...]
 def _dealt_to(
     lengths: Sequence[int], splits: Mapping[int, int], world_size: int
 ) -> tuple[list[list[int]], bool]:
-    """Assign every turn of every track to the least loaded worker; also return whether the loads are even."""
+    """Return the workers of each track, and whether the workers have nearly equal row counts.
+
+    A track with n workers has n turns; turn t has the rows i with i % n == t. The turns, largest first, go one
+    by one to the worker with the fewest rows so far.
+    """
     readers = [[0] * splits.get(track, 1) for track in range(len(lengths))]
     turns = [
         (-_in_turn(length, len(of), turn), track, turn)
@@ -182,13 +188,13 @@ class Order:
     """Recorded sample count of each shard of each source."""
     open_shards: int
     batch_size: int
-    """Places per step, over all workers."""
+    """Places (rows, or gaps for unusable rows) per step, over all workers."""
     beyond: Mapping[int, int] = field(default_factory=dict)
-    """Number of rows beyond the recorded count that readers found, by entry."""
+    """Number of rows that readers found beyond a shard's recorded count, by schedule entry."""
 
     @cached_property
     def recorded(self) -> int:
-        """Number of places for recorded rows."""
+        """Number of places for recorded rows: the recorded row count of the whole run."""
         return self.schedule.samples(self.counts)
 
     @property
@@ -202,7 +208,7 @@ class Order:
         return self.recorded_steps - (-sum(self.beyond.values()) // self.batch_size)
 
     def count(self, entry: int) -> int:
-        """Return the recorded row count of an entry."""
+        """Return the recorded row count of the shard that an entry reads."""
         visit = self.schedule.visit(entry)
         return self.counts[visit.source][visit.shard]
 
@@ -250,7 +256,7 @@ class Order:
         return self.schedule.samples(self.counts, epoch * sum(self.schedule.shards))
 
     def _entries(self, number: int) -> range:
-        """Return the entries of a round. An epoch's last round also takes the entries too few for another round."""
+        """Return the entries of a round. An epoch's last round also takes the rest, which is too small for a round."""
         shards = sum(self.schedule.shards)
         in_epoch = self._rounds_of_epoch
         epoch, of_epoch = divmod(number, in_epoch)

@@ -33,7 +33,7 @@ _BUFFER_BYTES = 2 * 2**20
 
 
 class ParquetError(ValueError):
-    """A file that is not a readable shard, or only up to some row. `args` are kind, remedy and detail (`NotATar`)."""
+    """A Parquet file that is unreadable, or readable up to some row. `args` are kind, remedy and detail (`NotATar`)."""
 
     def __str__(self) -> str:
         kind, remedy, detail = self.args
@@ -41,7 +41,7 @@ class ParquetError(ValueError):
 
 
 class Fault(Exception):
-    """Why a row is left out. The texts are few and fixed, so that they can be counted."""
+    """Error that says why a row is left out. Most texts are fixed, so that they can be counted."""
 
 
 class Row(NamedTuple):
@@ -107,7 +107,7 @@ def is_text(schema: pa.Schema, column: str) -> bool:
 
 
 def is_parquet(url: str) -> bool:
-    """Return whether a shard is read as Parquet. Its extension decides."""
+    """Return whether a shard is read as Parquet: its name ends with .parquet."""
     return parts(url)[0].lower().endswith(".parquet")
 
 

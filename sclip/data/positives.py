@@ -1,6 +1,6 @@
 """Batch columns for other wordings of captions. They exist only if `loss.positives` is set.
 
-A wording's graph is always parsed from its own text or supplied with it, as in evaluation.
+The graph of a wording is parsed from the wording itself or supplied by the data set, as in evaluation.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["positive_columns"]
 
 
 def positive_columns(graphs: Sequence[SceneGraph | None], tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
-    """Return the columns for one wording per row. `graphs` holds its graph, or None for a row without a wording."""
+    """Return the columns for one wording per row. `graphs` holds each wording's graph; None if a row has no wording."""
     has_positive = np.array([graph is not None for graph in graphs])
     text = tokenizer.text([graph.caption if graph else "" for graph in graphs])
     text[~has_positive] = 0

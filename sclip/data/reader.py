@@ -1,9 +1,9 @@
 """Read the shards of a round and yield tables of its rows, in the order of the run, for the encoders.
 
-The reader shuffles the still encoded samples of a shard in a bounded buffer. The shuffled order depends only on (seed,
-pass, name of the shard). So the ordinal in this order identifies a row, and its place in the run's order
-(`sclip.data.order`) is known before the shard is opened. A reader that resumes after a crash opens the shards that are
-open at the resume place, and skips earlier rows.
+A round is a group of shards whose rows are interleaved. The reader shuffles the still encoded samples of a shard in a
+bounded buffer. The shuffled order depends only on (seed, pass, name of the shard). So a row's index in this order, its
+ordinal, identifies the row and gives its place in the run's order (`sclip.data.order`) before the shard is opened. A
+reader that resumes after a crash opens the shards that were being read at that place, and skips earlier rows.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class ReadSettings:
 
 
 class OpenedVisit(NamedTuple):
-    """What a reader knows about one entry of the schedule."""
+    """What a reader needs to know for one visit (one reading of a shard)."""
 
     shard: NamedShard
     pass_: int
     recorded: int
-    """Number of samples that the order has places for."""
+    """Recorded number of samples; the order has places for these."""
     expected: int
     """Number of samples that the shard should hold; -1 if unknown."""
 
@@ -73,15 +73,15 @@ def read_round(
 ) -> Iterator[pa.Table]:  # fmt: skip
     """Yield a worker's rows of a round in the order of the run, from a place on, as tables with READ_SCHEMA.
 
-    An END row precedes the last row of each visit and reports on the shard in a `VisitEnd`. A worker that has all rows
-    of a step therefore also has the ends of their shards, wherever the tables are split; a resume after that step would
-    not read those ends again.
+    Before the last row of each visit (one reading of a shard) comes an END row with a report on the shard (`VisitEnd`).
+    So a worker that has all rows of a step also has the reports on the shards that end in it, wherever the tables are
+    split. Otherwise a resume after the step would lose these reports.
 
     Args:
         reading: settings with which the run reads shards.
         round_: the round.
         shares: the tracks, and the rows of each track, that the worker reads.
-        visits: the visit of each entry that the worker reads.
+        visits: what is known of each shard reading, by its entry in the schedule.
         place: rows before this place are left out.
         on_wait: takes one line about the failing storage; called before each wait.
 
@@ -114,7 +114,10 @@ def _track(
     reading: ReadSettings, round_: Round, share: Share, visits: Mapping[int, OpenedVisit], place: int,
     on_wait: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yield the worker's rows of a track from a place on, with an END row before the last row of each visit."""
+    """Yield the rows that the worker reads of one track (shards read one after another), from a place on.
+
+    An END row, which reports on a shard, comes before the shard's last row: a worker with this row then has the report.
+    """
     row_number = round_.row_at(share.track, place)
     for part in round_.track_parts(share.track, row_number):
         visit = visits[part.entry]
@@ -176,7 +179,7 @@ class _Items:
                 waited_s += wait_s
 
     def end(self, visit: OpenedVisit, there: int) -> VisitEnd:
-        """Return the VisitEnd of a shard that was read to its end and held `there` groups."""
+        """Return the report on a shard that was read to its end and has `there` samples, usable or not."""
         missing = max(0, visit.expected - there)
         recorded = visit.expected if missing else 0
         more = max(0, there - visit.recorded)

@@ -1,9 +1,9 @@
 """Compute which shard of which source a run reads when, by arithmetic instead of a list.
 
-A run is a sequence of entries 0, 1, 2, ...; each entry is a visit to one shard. Sources alternate in a fixed cycle that
-follows their weights. A source is visited pass after pass, and each pass has its own shard order. The shard of an entry
-comes from a permutation that is evaluated for one index at a time, so a schedule of millions of entries costs nothing
-to plan, send or resume.
+A run is a sequence of entries 0, 1, 2, ...; each entry is a visit, which is one reading of one shard. Sources alternate
+in a fixed cycle that follows their weights. A source is read pass after pass, and each pass has its own shard order.
+The shard of an entry comes from a permutation that is evaluated for one index at a time, so a schedule of millions of
+entries costs nothing to plan, send or resume.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class NamedShard(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """The shard that an entry reads."""
+    """One reading of a shard. Each entry of the schedule is one visit."""
 
     source: int
     pass_: int
@@ -81,7 +81,7 @@ class Schedule:
         return self.epochs * sum(self.shards)
 
     def visit(self, entry: int) -> Visit:
-        """Return the visit of an entry."""
+        """Return the shard that an entry reads, and in which pass."""
         cycles, place = divmod(entry, len(self.cycle))
         source = self.cycle[place]
         turn = cycles * self.cycle.count(source) + self.cycle[:place].count(source)

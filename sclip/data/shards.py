@@ -63,9 +63,9 @@ class Sample:
     fields: tuple[int, ...] = field(default=(), compare=False)
     """Index of each caption's field in data.caption_fields."""
     foreign: tuple[Foreign, ...] = ()
-    """Foreign texts of each caption; empty if the config names no field for them."""
+    """Texts that the data set supplies with each caption; empty if the config names no field for them."""
     fault: str = ""
-    """Why a field of foreign texts is unreadable. Training uses the sample without that field."""
+    """Why a field in data.foreign_fields is unreadable. Training uses the sample without the field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def _sample(
 def _judge(
     index: int, group: Group, data: DataConfig, seen: Mapping[str, str], tally: Tally
 ) -> Sample | Rejected:
-    """Return the sample of a group, or why it is rejected. `seen` maps each earlier key to the part that it lacked."""
+    """Return the sample of a group, or why it is rejected. `seen` maps earlier keys to what their group lacked."""
     key = group.key.encode(errors="backslashreplace").decode()
     image = next((group.parts[suffix] for suffix in data.image_suffixes if group.parts.get(suffix)), None)
     if key != group.key:
@@ -195,7 +195,7 @@ def _lacks(judged: Sample | Rejected) -> str:
 
 
 def _apart(lacked: str) -> str:
-    """Return why a group with a repeated key is rejected. `lacked` is the part that its first group lacked, if any."""
+    """Return why a group with a repeated key is rejected. `lacked` says what the key's first group lacked."""
     if not lacked:
         return "its key stands earlier in the shard; members of a sample must be neighbours"
     remedy = "make the tar with `tar --sort=name -cf`, or sclip pack"

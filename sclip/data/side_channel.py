@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 STAGES = ("read", "blocked", "idle", "decode", "parse", "draw", "tokenise")
-"""read: the reader works; blocked: it waits for room; idle: the encoder waits for rows; others: the encoder works."""
+"""read: the reader works; blocked: its output queue is full; idle: the encoder waits for rows; others: it works."""
 
 
 class Marker(NamedTuple):
@@ -30,7 +30,7 @@ class Marker(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class VisitEnd:
-    """What a reader knows about a shard at its end."""
+    """A reader's report on a shard that it has read to the end."""
 
     missing: int = 0
     """Number of recorded samples that the shard does not hold."""
@@ -41,7 +41,7 @@ class VisitEnd:
     rest: str = ""
     """Why the rest of the shard cannot be read."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Counters of the reader's `Tally`, like the next two fields."""
+    """Counter of the reader's `sclip.data.tar.Tally`; so are `cleaned` and `foreign`."""
     cleaned: dict[str, int] = field(default_factory=dict)
     foreign: dict[str, int] = field(default_factory=dict)
 
@@ -58,27 +58,27 @@ class VisitEnd:
 
 @dataclass(slots=True)
 class Note:
-    """The note of one encoder call."""
+    """What one encoder call reports to the training worker."""
 
     markers: list[Marker] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Seconds since the previous note, by stage."""
     upto: int = 0
-    """All rows of this reader before this place have arrived."""
+    """All rows of the stream with a lower place have arrived."""
     samples: int = 0
     """Number of samples in the call."""
     cut: int = 0
-    """Number of captions whose end exceeds the text tower's context."""
+    """Number of captions that are longer than the text tower's context."""
     read_queued: float = 0.0
     """Total seconds that the samples waited between a reader and an encoder."""
     made_at: float = 0.0
     """Time at which the call ended, in seconds since 1970."""
 
     def to_json(self) -> str:
-        """Return the note of one call.
+        """Return the note as JSON.
 
-        Times have a fixed width: Ray splits blocks by size, and a call that is repeated after its actor was lost must
-        yield the same blocks.
+        Times have a fixed width: if Ray repeats a call because its actor was lost, the call must yield the same blocks,
+        and Ray splits blocks by size.
         """
         times = [*(self.seconds[name] for name in STAGES), self.read_queued, self.made_at]
         counts = [self.upto, self.samples, self.cut]

@@ -2,7 +2,7 @@
 
 Each worker builds its own graph, and the graph's executor runs on the worker's node. The executors share the cluster;
 each is limited to its part of the CPUs and of the object store. One execution covers all remaining rounds, so encoders
-start only once (12-13 s on two cores, since spaCy is loaded). A read task reads one round, or several small ones; Ray
+start only once (12-13 s on two cores, because each loads spaCy). A read task reads one round, or several small ones; Ray
 yields their blocks in order.
 """
 
@@ -133,7 +133,7 @@ def build(
 
 
 def blocks(streams: Iterable[ray.data.Dataset]) -> list[Iterable[Columns]]:
-    """Return the blocks of a worker's streams. Executors are actors on its node; Ray ends them with the worker."""
+    """Return the blocks of a worker's streams. The executors, actors on its node, end with the worker."""
     splits = [stream.streaming_split(1, equal=False)[0] for stream in streams]
     return [
         split.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=BLOCKS_AHEAD)
@@ -142,7 +142,7 @@ def blocks(streams: Iterable[ray.data.Dataset]) -> list[Iterable[Columns]]:
 
 
 def rows_of_block(share: int, image_size: int) -> int:
-    """Return the rows per block: the worker's share of a batch, at most 128 MB. Ray's cost is per block."""
+    """Return the rows per block: the worker's share of a batch, at most 128 MB. Ray handles few large blocks faster."""
     return max(_FEWEST_ROWS, min(share, _MOST_BLOCK_BYTES // (3 * image_size**2)))
 
 
@@ -152,7 +152,7 @@ def streams_of_worker(config: Config) -> int:
 
 
 class _Reads(NamedTuple):
-    """Selects the tracks of a round that one stream reads."""
+    """Selects which tracks of a round one stream reads. A track is a series of shards."""
 
     rank: int
     world_size: int

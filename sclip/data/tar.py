@@ -46,11 +46,11 @@ class Tally:
     """Counters that the reader of one shard updates."""
 
     unread: Counter[str] = field(default_factory=Counter)
-    """By suffix, members that look like an image or a text but whose suffix is not read."""
+    """Members that look like an image or a text but are not read, by suffix."""
     cleaned: Counter[str] = field(default_factory=Counter)
     """Cleaned captions, by kind of change."""
     foreign: Counter[str] = field(default_factory=Counter)
-    """Foreign texts that are not used, and samples without foreign fields, by reason."""
+    """Unused foreign texts (of the data set), and samples with a missing or unreadable field for them, by reason."""
 
     def clear(self) -> None:
         """Reset all counters."""
@@ -116,7 +116,7 @@ class Group:
     last_unread: tuple[str, bool] = ("", False)
     """Suffix, up to its last dot, of the last unread image, text or .json, and whether that member is an image."""
     shares_stems: bool = False
-    """Whether an unread image and the text next to it differ only after their last dot: the key may end too early."""
+    """Whether an unread image and the next text differ only after their last dot. Then the key may end too early."""
     fault: str = ""
     unread: dict[str, str] = field(default_factory=dict)
     """By suffix, why an optional member (.json or one of data.foreign_suffixes) was not read."""

@@ -18,9 +18,9 @@ __all__ = ["unit_columns"]
 
 
 def unit_columns(pairs: Sequence[UnitPair | None], tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
-    """Return the columns for the pair of each row (None: no pair), with the unit (the true part) before its foil.
+    """Return the columns for each row's pair of a unit (a true part of the caption) and its foil; None: no pair.
 
-    Unit and foil have the triples of their own graphs. The foil's triples are those at the unit's indices.
+    Triples come from the graph of the unit or of the foil. The foil's triples have the same indices as the unit's.
     """
     has_unit = np.array([pair is not None for pair in pairs])
     texts: list[str] = []

@@ -20,7 +20,7 @@ from sclip.launch.node_types import NodeType
 from sclip.launch.placement import Bundle, place_bundles
 
 _WORKERS_SHARE = 0.5
-"""Maximum share of a GPU node's CPUs for workers, if CPUs are short: one GPU consumes what many encoders make."""
+"""Maximum share of a GPU node's CPUs for workers if CPUs are short; encoders need the rest to supply the GPUs."""
 _EPSILON = 1e-6
 """Tolerance for sums of fractional CPUs or GPUs."""
 
@@ -187,6 +187,6 @@ def _workers_key(config: Config) -> str:
 
 
 def _either(config: Config, *keys: str) -> str:
-    """Return the keys to lower, in words; leave out data.readers if it is 1."""
+    """Return config keys that a user may lower, joined by "or". data.readers is left out if it is 1, the minimum."""
     *others, last = [key for key in keys if key != "data.readers" or streams_of_worker(config) > 1]
     return f"{', '.join(others)} or {last}" if others else last

@@ -1,4 +1,4 @@
-"""Request a checkpoint before Ray Train restarts the workers, and when a platform announces that a node will go.
+"""Request a checkpoint before Ray Train restarts the workers, and when a platform announces the removal of a node.
 
 To grow the worker group (`sclip.launch.trainer.fit` says when), Ray Train restarts all workers from the last
 checkpoint. It is also the first to know that a node will be taken away. These callbacks run in its controller.
@@ -12,7 +12,7 @@ from sclip.launch import ray_internals
 from sclip.launch.control import RunControl
 
 _TIMEOUT_S = 120.0
-"""Maximum seconds that a restart waits for a checkpoint. Then it repeats the steps since the previous checkpoint."""
+"""Maximum seconds that a restart waits for a checkpoint. After that, steps since the previous one are repeated."""
 
 _ControllerCallback: Any
 _WorkerGroupCallback: Any

@@ -1,7 +1,7 @@
 """Requests to a running training: write a checkpoint now, and optionally stop after it.
 
-The driver makes a request when it is told to stop. Ray Train's controller makes one before it restarts the workers with
-another number of them, and when one of their nodes gets a preemption notice. A small actor holds the newest request.
+The driver makes a request when it is told to stop. Ray Train's controller makes one before it restarts with
+another number of workers, and when a worker's node gets a preemption notice. A small actor holds the newest request.
 Rank 0 polls the actor in a thread, so no step waits for it. The loop passes the request to all ranks in a reduction
 that it does anyway.
 """
@@ -103,7 +103,7 @@ class RequestPoller:
         return Requested(checkpoint, checkpoint and kind == "stop")
 
     def fulfil(self) -> None:
-        """Mark the request that `newest` returned last as fulfilled, because its checkpoint is complete."""
+        """Mark the last request that `newest` returned as fulfilled. Called once its checkpoint is complete."""
         if self._control is not None and self._seen > self._fulfilled:
             self._control.fulfil(self._seen)
             self._fulfilled = self._seen

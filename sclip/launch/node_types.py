@@ -35,7 +35,7 @@ class NodeType:
 
     name: str
     cpus: float
-    """CPUs of one node; `gpus` likewise."""
+    """CPUs of one node; `gpus` are the GPUs of one node."""
     gpus: float
     alive: int
     most: int

@@ -44,7 +44,7 @@ class _Free:
     gpus: float
 
     def take(self, bundle: Bundle, count: int) -> int:
-        """Reserve room for as many of the bundle as fit, at most `count`; return how many."""
+        """Reserve room for as many of the bundle's processes as fit, at most `count`; return how many."""
         for free, needed in ((self.cpus, bundle.cpus), (self.gpus, bundle.gpus)):
             count = min(count, int((free + 1e-6) / needed)) if needed else count
         self.cpus -= count * bundle.cpus

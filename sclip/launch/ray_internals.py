@@ -43,8 +43,8 @@ def default_address() -> str | None:
 def send_token() -> None:
     """Make this driver send its authentication token, if it has one.
 
-    A head requires the token wherever one exists, but a driver sends it only with RAY_AUTH_MODE=token, which Ray
-    reads on import. Without the token, the attempt to connect lasts minutes.
+    A head that finds a token on its machine requires it from drivers. A driver that finds one sends it only with
+    RAY_AUTH_MODE=token, which Ray reads on import. Without the token, an attempt to connect takes minutes.
     """
     from ray._private.authentication import authentication_token_setup
 
@@ -102,7 +102,7 @@ def leaves_signals_to_driver() -> Iterator[None]:
 
 
 def init_on_loopback(**options: Any) -> None:
-    """Start a local cluster whose node has the address 127.0.0.1, which `ray.init` takes as `_node_ip_address`.
+    """Start a local cluster with a node at 127.0.0.1: the argument `_node_ip_address` of `ray.init`.
 
     `options` are other arguments of `ray.init`.
     """
@@ -151,7 +151,7 @@ def autoscaler_groups() -> list[dict[str, Any]]:
 def kuberay_client(namespace: str) -> Any:
     """Return the client with which Ray's autoscaler reads its RayCluster: `get(path)` with the pod's own token.
 
-    Its errors are those of requests, which are OSErrors. Using it avoids a dependency on a Kubernetes client.
+    It raises errors of the package requests, which are OSErrors. Using it avoids a dependency on a Kubernetes client.
     """
     from ray.autoscaler._private.kuberay import node_provider
 
@@ -194,7 +194,7 @@ def torch_backend_class() -> Any:
 def start_data_actors() -> None:
     """Start on this node the detached actors that all executions of Ray Data on a cluster share.
 
-    By default the first execution starts them on its own node, which is a worker's. These actors live as long as the
+    By default the first execution starts them on its own node, a worker's node. These actors live as long as the
     cluster, and an autoscaler never removes a node with a living actor.
     """
     from ray.data._internal import stats, stats_summary_actor

@@ -1,7 +1,7 @@
 """Make rank 0 listen for the other ranks at its own address only, instead of on every interface.
 
 The ranks of a process group find each other through torch's TCPStore, which listens on all interfaces without
-authentication. It can take a socket that already listens, but `ray.train` has no setting for this. So before Ray's
+authentication. The store can take a listening socket, but `ray.train` has no setting for this. So before Ray's
 torch backend starts, each worker replaces the class of the store by a function that passes such a socket.
 """
 
@@ -23,7 +23,7 @@ _TorchBackend: Any = ray_internals.torch_backend_class()
 
 @dataclass
 class BoundTorchConfig(TorchConfig):  # type: ignore[misc]
-    """TorchConfig for process groups whose store listens only at the address of rank 0's node."""
+    """TorchConfig that makes the store of a process group listen only at the address of rank 0's node."""
 
     deterministic: bool = False
     """`train.deterministic`. It is needed here, because NCCL reads its settings once, when the process group begins."""

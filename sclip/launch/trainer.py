@@ -56,8 +56,8 @@ def fit(
     """Train until every sample of the plan is trained on or a request stops the training; continue after lost workers.
 
     `RunFolder.complete` is set only once every sample was trained on. With train.min_workers the run continues with the
-    remaining workers. Every train.resize_every_s seconds Ray Train looks for room for more, and adds them after a
-    checkpoint.
+    remaining workers. Every train.resize_every_s seconds Ray Train looks for room for more workers, and adds them
+    after a checkpoint.
 
     Args:
         plan: the stream of the run.

@@ -67,7 +67,7 @@ class RayLauncher:
         return self._poller.newest()
 
     def fulfil(self) -> None:
-        """Mark the request that `requested` returned last as fulfilled."""
+        """Mark the last request that `requested` returned as fulfilled."""
         self._poller.fulfil()
 
     def close(self) -> None:

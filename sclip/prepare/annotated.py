@@ -28,7 +28,7 @@ _STATE = ".annotate"
 
 
 def shard_names(sources: Sequence[str]) -> dict[str, str]:
-    """Return the sources by the file name of their annotated shard, which is the file name of the source.
+    """Return each source by the file name of its annotated shard: the source's own name, with the ending .tar.
 
     Raises PackError if two sources have the same file name, or if one is Parquet.
     """

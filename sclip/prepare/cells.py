@@ -70,7 +70,7 @@ def captions_of(column: str, value: Any) -> list[str]:
 def spelled_list(cell: Any) -> Any:
     """Return the list that a cell's text spells in JSON or Python syntax, or the cell itself if it spells none.
 
-    Raises Fault for strings without commas between them, as numpy prints arrays: Python would join them into one.
+    Raises Fault for strings without commas between them, as numpy prints arrays, because Python would join them.
     """
     text = cell.strip() if isinstance(cell, str) else ""
     if not (text.startswith("[") and text.endswith("]")) or len(text) > _MAX_LIST_CHARACTERS:

@@ -73,7 +73,7 @@ def _metadata(folder: Path) -> Path | None:
 
 
 def _not_utf8(source: Path) -> str:
-    """Return the file position of the first byte that is not UTF-8; a stream's error counts from a buffer's start."""
+    """Return the file position of the first byte that is not UTF-8. A stream's error counts from its buffer."""
     content = source.read_bytes()
     try:
         content.decode()

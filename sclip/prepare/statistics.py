@@ -43,7 +43,7 @@ _Known = tuple[SceneGraph, Sequence[Negative]]
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Shards whose captions are counted, and the options for reading them."""
+    """Shards with the captions to count, and the options for reading these shards."""
 
     title: str
     shards: tuple[NamedShard, ...]
@@ -58,7 +58,7 @@ class CorpusCounts:
 
     statistics: CorpusStatistics
     annotated: int = 0
-    """Captions whose graph was read from an annotation."""
+    """Captions with a graph that was read from an annotation."""
     rejected: int = 0
     """Samples that cannot be used."""
     filtered: int = 0

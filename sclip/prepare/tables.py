@@ -179,7 +179,7 @@ def _csv_cells(source: Path, delimiter: str) -> Iterator[_Cells]:
 
 
 def _csv_fault(text: str, first: int, last: int, delimiter: str, error: csv.Error) -> str:
-    """Return the line and the fault of the broken cell in a row, whose text spans the lines `first` to `last`."""
+    """Return the line and the fault of the broken cell in a row. `text` is the row, from line `first` to `last`."""
     cell, position = _cell(delimiter), 0
     while (match := cell.match(text, position)) and position < match.end() < len(text):
         position = match.end()

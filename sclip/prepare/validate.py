@@ -40,7 +40,7 @@ from sclip.storage.paths import shown
 _NAMED = 10
 """Maximum number of shards that the notes list one by one; report.json has all of them."""
 _WORDS = re.compile(r"\+words-\d+")
-"""Part of a stamp for annotations of longer contexts; such annotations count as this installation's own."""
+"""Pattern of the part that the stamps of longer contexts have. It is removed before stamps are compared."""
 
 
 @dataclass(slots=True)
@@ -52,11 +52,11 @@ class Findings:
     """Samples that a run would train on."""
     captions: int = 0
     bytes: int = 0
-    """Bytes of all members of these samples."""
+    """Bytes of all members of the samples that a run would train on."""
     stamps: dict[str, int] = field(default_factory=dict)
     """Samples by annotation stamp; "" counts samples without an annotation, "?" those with an unreadable one."""
     widths: dict[int, int] = field(default_factory=dict)
-    """Images of these samples by stored width in pixels; `heights` counts them by stored height."""
+    """Number of images that a run would train on, by stored width in pixels; `heights` has the same by height."""
     heights: dict[int, int] = field(default_factory=dict)
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     """One entry per quarantined sample, or unreadable rest of a shard (empty key): shard, key, index, reason."""
@@ -65,17 +65,17 @@ class Findings:
     groups: dict[str, int] = field(default_factory=dict)
     """Number of samples of each shard, usable or not."""
     wrong: list[dict[str, Any]] = field(default_factory=list)
-    """One entry per shard whose sample count differs from its record: shard, file, recorded, samples."""
+    """One entry per shard with a sample count that differs from its record: shard, file, recorded, samples."""
     absent: list[str] = field(default_factory=list)
     """Shards that are recorded but do not exist."""
     missing: int = 0
     """Number of samples that are recorded but do not exist."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Images and texts whose suffix is not read, by suffix."""
+    """Images and texts that are not read because of their suffix, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
-    """Captions that are cleaned, by what is removed from them."""
+    """Captions that are cleaned, by kind of change."""
     foreign: dict[str, int] = field(default_factory=dict)
-    """Texts and graphs that came with captions (`sclip.data.foreign`) and are not used, by description."""
+    """Texts and graphs that the data set supplies with captions but that are not used, by reason."""
     malformed: list[dict[str, Any]] = field(default_factory=list)
     """One entry per sample with an unreadable field of data.foreign_fields: shard, key, index, reason."""
 
@@ -124,7 +124,7 @@ class Findings:
 
     @property
     def share(self) -> float:
-        """Share of samples that are quarantined or missing, which `data.max_quarantined` limits."""
+        """Share of samples that are quarantined or missing; `data.max_quarantined` limits it."""
         lost = len(self.quarantined) + self.missing
         return lost / max(1, self.samples + lost)
 
@@ -267,7 +267,7 @@ def validate(
 ) -> Findings:
     """Read all shards on the connected cluster, which has `cpus` CPUs; call `on_shard` with the sum after each.
 
-    `patterns` named the shards. A recorded shard that they would also name, but that does not exist, is absent. The
+    `patterns` are those that the shards match. A recorded shard that they match but that does not exist is absent. The
     findings list shards that cannot be reached. Raises ConfigError if no actor fits on the cluster.
     """
     findings = Findings()
@@ -328,7 +328,7 @@ class Validator:
         return findings
 
     def _judged(self, url: str, tally: Tally) -> Iterator[Sample | Rejected]:
-        """Yield the samples of `read_shard`, and reject those whose image cannot be decoded."""
+        """Yield the samples of `read_shard`, and reject those with an image that cannot be decoded."""
         rng = random.Random(0)  # any seed will do: every crop decodes the whole image
         for item in read_shard(url, self._data, tally):
             judged: Sample | Rejected = item

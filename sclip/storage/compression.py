@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 HEAD_BYTES = 16 * 1024
-"""Size of the peeked head. It holds a tar's first header, and more zeros than the end of a tar has."""
+"""Bytes that `Peeked` reads in advance: enough for a tar's first header, and more than the zeros at a tar's end."""
 _READ_BYTES = 8 * 1024
 
 
@@ -34,7 +34,7 @@ class BrokenCompression(ValueError):
 
 
 class Peeked:
-    """A stream whose first bytes are available in `head` before they are read."""
+    """A stream that shows its first bytes in `head` before they are read."""
 
     def __init__(self, stream: Stream) -> None:
         """Read the first HEAD_BYTES of the stream."""
@@ -54,7 +54,7 @@ class Peeked:
         return part
 
     def close(self) -> None:
-        """Do nothing: whoever opened the stream closes it."""
+        """Do nothing, because the code that opened the stream closes it."""
 
 
 _FORMATS: tuple[tuple[str, re.Pattern[bytes], Callable[[Any], Any]], ...] = (

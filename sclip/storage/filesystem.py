@@ -5,8 +5,8 @@ else. Credentials, region and endpoint come from the environment, as in other to
 `s3://KEY:SECRET@BUCKET/..?endpoint_override=http://HOST:PORT&region=..`, `gs://anonymous@..`.
 
 No file is held in memory as a whole. S3, and HTTP servers that support ranges, are read one block per request, so that
-a slow consumer keeps no connection open. Other HTTP servers, and GCS, whose client resumes a lost stream, send one
-stream. The underlying library's exceptions pass through unchanged.
+a slow consumer keeps no connection open. Other HTTP servers send one stream. So does GCS, because its client resumes a
+lost stream. The underlying library's exceptions pass through unchanged.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A wildcard matches only tars and files without an extension: other files next to shards describe them (`.parquet`,
 `_stats.json`, `index.json`), and `0.tar.1` is wget's second copy of `0.tar`. A pattern that spells an extension also
-matches that one (`*.parquet`). A name without a wildcard is the file itself, or the folder whose tars are listed.
+matches files with this extension (`*.parquet`). A name without a wildcard is the file itself, or a
+folder, which stands for the tars in it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from sclip.storage.retries import retry
 
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
-"""An extension starts with a letter, so the number of part.00017 is none."""
+"""Pattern of an extension. It starts with a letter, so the number in part.00017 is no extension."""
 _NUMBERED = re.compile(r"(\.[A-Za-z]\w*)\.[\d?\[][^.]*$")
 """The end of names such as x.tar.1, and of patterns for them."""
 _MOST_NAMED = 4
@@ -47,7 +48,7 @@ def what_is_there(name: str) -> str:
 
 
 def files_below(folder: str, pattern: str = "**/*") -> list[str]:
-    """Return the local files whose path below a folder matches a pattern; by default all files.
+    """Return the local files that match a pattern below a folder; by default all files below it.
 
     Symbolic links to folders are followed, as in a shell. If several paths lead to one folder, it is listed once, under
     a path without links if possible. Hidden files match only a pattern that spells the dot. A link to a missing file
@@ -131,7 +132,7 @@ def _exists(fs: Any, path: str) -> bool:
 
 
 def _globbed(fs: Any, root: str, pattern: str) -> list[str]:
-    """Return the shards whose path below a folder matches the pattern. Brackets in the folder's name are literal."""
+    """Return the shards that match a pattern below the folder `root`. Brackets in the folder's name are literal."""
     if isinstance(fs, LocalFileSystem):
         return _shards(files_below(root, pattern), pattern)
     depth = None if "**" in pattern else pattern.count("/") + 1
@@ -165,7 +166,7 @@ def _last(path: str) -> str:
 
 
 def _address(name: str, fs: Any, path: str) -> str:
-    """Return the path or URI that opens a file at a path in the file system of `name`."""
+    """Return the path or URI of the file `path` in `fs`, with the scheme, credentials and query of `name`."""
     if isinstance(fs, LocalFileSystem):
         return path
     if isinstance(fs, ArrowFSWrapper):

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 _USER = re.compile(r"(://)(?!anonymous@)(?:[^/@:\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@")
 _OPTION = r"(?:anonymous|endpoint_override|region|scheme|retry_limit_seconds)=(?:[^&?=,%@\s'\"]|%3A|%2F)+(?![^&\s'\"])"
 _VALUE = re.compile(rf"([?&](?!{_OPTION})[^=&/\s'\"]+=)[^&\s'\"]+", re.IGNORECASE)
-"""A query's value, except for options that describe the store: they are needed later and are not secret."""
+"""Pattern of a query's values. It excludes options that describe the store: they are needed later and not secret."""
 _MASKED = re.compile(r"://\*\*\*@|[?&][^=&\s]+=\*\*\*")
 _PASSWORD = re.compile(r"://[^/@:\s]*:(\S+)@")
 

@@ -91,7 +91,7 @@ class Remote:
         return (self / name for name, _ in self._listed())
 
     def glob(self, pattern: str) -> Iterator[Remote]:
-        """Yield the files and folders in the folder whose name matches. A final `/` restricts the match to folders."""
+        """Yield the folder's files and subfolders with names that match; only subfolders if `pattern` ends with `/`."""
         for name, entry in self._listed():
             folder = entry["type"] == "directory"
             if fnmatch.fnmatchcase(name, pattern.rstrip("/")) and (folder or not pattern.endswith("/")):
@@ -179,7 +179,7 @@ class Remote:
                 raise
 
     def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
-        """Do nothing: a folder exists with its first file."""
+        """Do nothing, because writing a file creates its folder."""
 
     def rmtree(self) -> None:
         """Remove the folder and its content, if it exists."""

@@ -47,7 +47,7 @@ class StorageError(OSError):
 
 
 def concurrently(function: Callable[[str], _T], names: Sequence[str]) -> Iterator[_T]:
-    """Yield the function's result for each path or URI, in order. Threads run ahead by a bounded batch."""
+    """Yield the function's result for each path or URI, in order. Threads work at most one batch ahead."""
     threads = _THREADS_REMOTE if any("://" in name for name in names) else _THREADS
     left = iter(names)
     with ThreadPoolExecutor(threads) as pool:
@@ -128,7 +128,7 @@ class ByteStream:
 
 
 class _StorageFailure(Exception):
-    """One failed attempt; `__cause__` is the library's error. Not an OSError: `tarfile` takes one for a broken tar."""
+    """One failed attempt, caused by `__cause__`. It is no OSError, because `tarfile` takes those for a broken tar."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Create the destinations that `tracking.also` names for a run's metrics in addition to MLflow."""
+"""Create the destinations that get a run's metrics in addition to MLflow (`tracking.also`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_installed(also: Sequence[str]) -> None:
 
 
 def destinations(also: Sequence[str], journal: Journal, project: str) -> Iterator[Destination]:
-    """Yield each named destination once, and import only the libraries of named destinations."""
+    """Yield one destination for each name in `also`, and import only the library that it needs."""
     if "tensorboard" in also:
         from sclip.tracking.to_tensorboard import TensorBoard
 

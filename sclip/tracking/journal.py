@@ -1,8 +1,8 @@
-"""Keep a run's events in order in `tracking.jsonl`; `tracking.json` records how many of them a store has.
+"""Keep a run's events in order in `tracking.jsonl`; `tracking.json` records how many of them MLflow's store has.
 
 Each event is one appended line. A process that dies loses no event and leaves at most one torn line, which readers
 skip. `tracking.json` holds the store's masked address, the MLflow run, and the byte offset after the last line sent.
-It is written after the lines are synced to disk, so that it is never ahead of them, even if the machine fails.
+It is written only after the journal is synced to disk. So it never counts lines that a machine failure can lose.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Sent:
     run_id: str = ""
     """The MLflow run in the store; empty if it has none yet."""
     offset: int = 0
-    """Bytes of the journal that the store has."""
+    """Byte offset in the journal. The store has all events before it, except those in `artifacts`."""
     artifacts: tuple[int, ...] = ()
-    """Offsets of artifact events below `offset` whose files are not uploaded yet."""
+    """Byte offsets of artifact events with files that are not uploaded yet."""
 
 
 class Journal:
@@ -51,7 +51,7 @@ class Journal:
         self._torn = self._file.tell() > 0  # an earlier process may have died while writing a line
 
     def append(self, event: Event) -> None:
-        """Append an event; from then on it survives the process. Raises OSError if the disk is full or fails."""
+        """Append an event. It then survives a crash of the process. Raises OSError if the disk is full or fails."""
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             if self._torn:
@@ -87,12 +87,12 @@ class Journal:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Allow no other process or thread to send this journal during the block; wait for one that is sending.
+        """Lock the journal during the block, so that no other process or thread sends it; first wait for the lock.
 
-        The lock is on the journal itself, because filelock would add a file to the run's folder.
+        The journal file itself is locked, because filelock would add a lock file to the run's folder.
         """
         with (self.folder / JOURNAL).open("ab") as file:
-            # OSError: the file system has no locks. Two senders do no harm: MLflow stores a batch sent twice once.
+            # OSError: the file system has no locks. Two senders do no harm: MLflow stores a repeated batch only once.
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -21,7 +21,7 @@ PER_EVENT = MAX_PARAMS_TAGS_PER_BATCH
 _PER_CALL = {"metrics": MAX_METRICS_PER_BATCH // 2, "params": PER_EVENT, "tags": PER_EVENT}
 """Maximum entities of each kind in one call; their sum stays below MLflow's limit of 1000."""
 _BYTES_PER_CALL = MAX_BATCH_LOG_REQUEST_SIZE // 2
-"""Maximum bytes of the journal in one call; MLflow's request is longer than the events in it."""
+"""Maximum bytes of journal events in one call: half of MLflow's limit, because a request is longer than its events."""
 
 
 def first_batch(journal: Journal, offset: int) -> tuple[list[Event], int]:
@@ -53,7 +53,7 @@ def parts(event: Event) -> Iterator[Event]:
 
 
 def entities(events: list[Event], without: Container[str]) -> tuple[list[Metric], list[Param], list[RunTag]]:
-    """Return the arguments of MLflow's `log_batch`, without the metrics in `without`; a tag's last value counts."""
+    """Return the arguments of MLflow's `log_batch`, without the metrics in `without`. Later values win."""
     metrics = [
         Metric(name, value, event["time_ms"], event["step"])
         for event in events

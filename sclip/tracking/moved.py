@@ -1,8 +1,8 @@
 """Correct the paths recorded in a SQLite MLflow store that was moved or copied together with its artifacts.
 
 MLflow records absolute paths only: model versions of a moved store would fail with "no artifact", and new runs would
-write into the old folder. If the artifacts lie next to the store and not where they are recorded, `follow` changes the
-records in one transaction and logs one line. It does not touch other databases, servers, or artifacts that were never
+write into the old folder. If the artifacts lie next to the store and not at the recorded path, `follow` corrects the
+path in one transaction and logs one line. It does not touch other databases, servers, or artifacts that were never
 next to their store.
 """
 
@@ -36,12 +36,12 @@ class TrackingError(RuntimeError):
 
 
 def follow(uri: str, root: str = "") -> None:
-    """Make a SQLite store's recorded artifact paths point to the folder next to it; leave other stores alone.
+    """Change the artifact folders recorded in a moved SQLite store to the folder next to it; ignore other stores.
 
-    An experiment with the recorded folder `root` counts as moved even if no artifact lies next to the store.
+    A recorded folder is changed only if its artifacts lie in the folder next to the store. The recorded folder `root`
+    is changed even if no artifacts lie there.
 
-    Raises TrackingError, one line with both folders, if the recorded folder has files that the new one lacks, or if
-    the store cannot be changed.
+    Raises TrackingError if a recorded folder has files that the new one lacks, or if the store cannot be changed.
     """
     file = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not file.is_file():
@@ -69,7 +69,7 @@ def follow(uri: str, root: str = "") -> None:
 
 
 def same_folder(one: str | Path, other: str | Path) -> bool:
-    """Return whether two paths name one folder, which need not exist."""
+    """Return whether two paths lead to the same folder. It need not exist."""
     return os.path.realpath(one) == os.path.realpath(other)
 
 
@@ -80,7 +80,7 @@ def _roots(store: Connection) -> list[Path]:
 
 
 def _is_beside(store: Connection, old: Path, new: Path) -> bool:
-    """Return whether recorded artifacts exist in `new`; raise TrackingError if only some of their files do."""
+    """Return whether recorded artifacts exist in `new`; raise TrackingError if some files exist only in `old`."""
     places = {
         Path(place).relative_to(old)
         for table, column in _COLUMNS

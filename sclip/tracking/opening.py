@@ -1,4 +1,4 @@
-"""Open the record of a run: begin a new one, or continue the one that an earlier start left."""
+"""Open the record of a run: continue the record of an earlier start, or begin a new one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _log = logging.getLogger("sclip.tracking")
 def open_run(config: Config, run_name: str, storage: str) -> Tracker:
     """Open the record of the training run `run_name`: continue an earlier start's record, or begin a new one.
 
-    The record is kept in `storage/runs/run_name`. If `storage` is a URI, it is kept on this machine and copied there.
+    The record is kept in `storage/runs/run_name`; if `storage` is a URI, in a local folder and in a copy at the URI.
     Its params are the flattened config, its parent run is `tracking.parent`, and a tag holds the git commit, if any.
 
     Args:
@@ -47,10 +47,10 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
 
 
 def open_parent(config: Config, name: str, storage: str, params: Mapping[str, str] | None = None) -> Tracker:
-    """Open the record of a sweep or a blend; a sweep's runs have its `run_id` as their `tracking.parent`.
+    """Open the record of a sweep or a blend. The `run_id` of a sweep's record is the `tracking.parent` of its runs.
 
-    Unlike the record of a run, this one is kept in `storage/sweeps/name` and sent only to MLflow. `params`, if given,
-    are recorded instead of the flattened config.
+    This record is kept in `storage/sweeps/name` and sent only to MLflow. `params`, if given, are recorded instead of
+    the flattened config.
     """
     folder = local(storage) / "sweeps" / name
     return _begin(config, name, storage, folder, folder, params)
@@ -61,7 +61,7 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
     Args:
         home: the folder of the run; nothing is added to its journal.
-        uri: the store to use instead of the run's own; required if the run's own address contains a password.
+        uri: the store to use instead of the recorded one; required if a password in the recorded address is masked.
 
     Raises TrackingError if the folder holds no record or the store cannot be used.
     """
@@ -99,7 +99,7 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
 
 def _take_over(home: StoragePath, folder: Path) -> None:
-    """Fetch the journal from a run's remote folder, unless the local journal is the same or continues it."""
+    """Fetch the journal from a run's remote folder, unless the local journal already contains all of it."""
     if isinstance(home, Path):
         return
     remote = (home / JOURNAL).read_bytes() if (home / JOURNAL).exists() else b""
@@ -151,7 +151,7 @@ def _journal(folder: Path, store: Store) -> Journal:
 
 
 def _open(journal: Journal, store: Store) -> RunData:
-    """Find or create the MLflow run of a journal; return the data recorded in it."""
+    """Find or create the MLflow run of a journal; return the data that MLflow has of this run."""
     with journal.alone(), refusals(store.uri), patience():
         sent = journal.sent
         masked_uri = mask(store.uri)

@@ -14,11 +14,11 @@ from sclip.tracking.journal import Journal
 from sclip.tracking.store import first_cause
 
 _GATHER_S = 1.0
-"""Seconds between calls, in which metrics accumulate."""
+"""Seconds between two calls of a destination; metrics accumulate meanwhile."""
 _RETRY_S = (1.0, 30.0)
 """First and longest wait, in seconds, before a failed send is retried; each retry doubles the wait.
 
-tenacity's loop does not fit, because `flush` and `close` end this wait early.
+This does not use tenacity, because `flush` and `close` end the wait early.
 """
 
 _log = logging.getLogger("sclip.tracking")
@@ -49,18 +49,18 @@ class Sender:
         self.name = destination.name
         """Name of the destination in warnings."""
         self.trouble = ""
-        """Why the destination takes no events; empty while it does."""
+        """Why the destination accepts no events; empty while it accepts them."""
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._thread.start()
 
     def notify(self) -> None:
-        """Wake the thread: the journal has grown."""
+        """Wake the thread after the journal has grown."""
         with self._state:
             self._has_news = True
             self._state.notify_all()
 
     def flush(self, wait_s: float) -> bool:
-        """Wait until all earlier events are sent; return False after `wait_s` seconds without any progress."""
+        """Wait until all events written so far are sent; return False after `wait_s` seconds without any progress."""
         with self._state:
             self._flushes += 1
             self.notify()
@@ -88,7 +88,7 @@ class Sender:
                     return
                 flushes, self._has_news = self._flushes, False
             try:
-                until = self._journal.size  # later events wait for the next round: new ones may never stop
+                until = self._journal.size  # later events wait for the next round, or this one may never end
                 while not self._closing and self._destination.send(until):
                     with self._state:
                         self._batches += 1

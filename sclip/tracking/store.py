@@ -95,7 +95,7 @@ class Store:
             yield
 
     def open(self, run_id: str, started_ms: int) -> Run:
-        """Return the run with this id, else the experiment's run of this name, else a new run.
+        """Return the run with the id `run_id`, else the experiment's run named `run_name`, else a new run.
 
         Raises MlflowException or TrackingError.
         """
@@ -176,13 +176,13 @@ def store_uri(config: Config, storage: str) -> str:
 
 
 def database_folder(storage: str) -> Path:
-    """Return the local folder of MLflow's files without a server: `run.storage`, or its default if it is a URI."""
+    """Return the local folder of MLflow's files if there is no server: `run.storage` if local, else its default."""
     path = storage_path(storage)
     return path if isinstance(path, Path) else Path(RunConfig().storage).expanduser().absolute()
 
 
 def local(storage: str) -> Path:
-    """Return the local folder for a run's records: `run.storage`, or a stand-in folder if it is a URI."""
+    """Return the local folder for a run's records: `run.storage`, or a local substitute if it is a URI."""
     path = storage_path(storage)
     if isinstance(path, Path):
         return path
@@ -236,8 +236,8 @@ _settings = threading.RLock()
 def settings(**values: object) -> Iterator[None]:
     """Override environment variables for MLflow during the block; MLflow reads its settings from them at every use.
 
-    The process's own environment does not change: adding a variable while a Ray thread reads one crashes glibc before
-    2.41 (SIGSEGV). A lock admits one thread to the block at a time, so that threads do not mix their values.
+    The process's own environment does not change, because adding a variable while a Ray thread reads one crashes glibc
+    before 2.41 (SIGSEGV). A lock admits one thread to the block at a time, so that threads do not mix their values.
     """
     with _settings:
         before = environment_variables.os

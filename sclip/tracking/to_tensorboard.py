@@ -1,8 +1,8 @@
 """Write the metrics of a journal to TensorBoard's event file, `tensorboard/` in the run's folder.
 
 The file's bytes depend on the journal alone. Each start of the run, and each retry after a failed write, rewrites the
-file from the journal's beginning. So no metric is in it twice, however the process ended, and a TensorBoard that reads
-it meanwhile finds the same bytes again. A step that is trained twice is in it once, because the journal keeps each
+file from the journal's beginning. So the file never has a metric twice, even after a crash, and a TensorBoard that
+reads it meanwhile finds the same bytes again. A step that is trained twice appears once, because the journal keeps each
 step's first values. tensorboardX, a dependency of Ray Train, frames the records; `torch.utils.tensorboard` would need
 all of TensorBoard only to write files.
 """

@@ -1,11 +1,11 @@
 """Log the metrics of a journal to Weights & Biases, through the separate process of `sclip.tracking.wandb_process`.
 
-Each event with metrics is a row, and wandb's own step is the row's number. So the server's next step says how many rows
-it has, and a start sends only the rows from there on. Charts use the row's column `step` as their x axis, because a
-run's events do not come in the order of their steps: a checkpoint is measured after later steps were trained. An
-offline run (WANDB_MODE=offline) has no server to ask, so each start writes all rows to its own folder, and `wandb sync`
-of the last folder uploads the whole run. A journal that lost its last events in a disk failure has fewer rows than the
-server; the same number of new rows is then not sent.
+Each event with metrics is one row. Rows are numbered from 0, and wandb gets this number as its own step. When a run
+starts again, it asks the server for the number of rows that the server has, and skips rows with a lower number. Charts
+use the row's column `step` as their x axis, because a run's events do not come in the order of their steps: a
+checkpoint is measured after later steps were trained. An offline run (WANDB_MODE=offline) has no server to ask, so each
+start writes all rows to its own folder, and `wandb sync` of the last folder uploads the whole run. If a disk failure
+removes rows from the journal, new rows get numbers that the server already has. These new rows are not sent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PROCESS = Path(__file__).with_name("wandb_process.py")
 _EVENTS = 500
 """Maximum events in a request."""
 _END_S = 5.0
-"""Seconds to wait for the process to end; a process that still uploads is left alone and ends by itself."""
+"""Seconds to wait for the process to end. If it still uploads then, it continues alone and ends by itself."""
 
 
 class WandB:
@@ -70,7 +70,7 @@ class WandB:
         return self._offset > before
 
     def _begin(self) -> None:
-        """Start the process, and start the run or resume the run of an earlier start."""
+        """Start the process; then begin the wandb run, or resume the one of an earlier start."""
         self._offset = self._row = 0
         config: dict[str, str] = {}
         head: Event = {}

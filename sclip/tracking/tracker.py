@@ -1,6 +1,6 @@
-"""Record a run: write masked events to its journal at once; senders bring them to MLflow and other destinations.
+"""Record a run: write events to its journal at once; senders send them to MLflow and other destinations.
 
-Only one process, the driver, writes a run.
+Passwords in the events are masked. Only one process, the driver, writes the record of a run.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from sclip.tracking.store import Store
 from sclip.tracking.to_mlflow import MLflow
 
 _FINISH_S = 30.0
-"""Seconds without progress after which the end of a run gives up sending; the remaining events stay on disk."""
+"""Seconds without progress after which an ending run stops sending; the remaining events stay on disk."""
 _OFFLINE_S = 5.0
-"""The same limit for a destination that is not expected to answer."""
+"""Seconds without progress after which an ending run gives up a destination that is not expected to answer."""
 
 _V = TypeVar("_V")
 _log = logging.getLogger("sclip.tracking")
@@ -128,7 +128,7 @@ class Tracker:
         self._tell([{"artifact": str(Path(path).absolute()), "to": artifact_path}])
 
     def keep(self) -> None:
-        """Copy the journal and what belongs to it to the run's folder if that is remote; a failure is only logged."""
+        """Copy the journal, `tracking.json` and TensorBoard's file to a remote run folder; only log a failure."""
         try:
             # SENT goes first: the journal may grow meanwhile, and SENT must not count lines that the copy lacks.
             for name in (SENT, JOURNAL, EVENT_FILE):
@@ -139,9 +139,10 @@ class Tracker:
             )
 
     def flush(self) -> bool:
-        """Wait until the store has all recorded events; return False after half a minute without progress.
+        """Wait until MLflow's store has all recorded events; return False after 30 s without progress.
 
-        The limit is 5 s if the last call returned False or no store has had the run yet.
+        The limit is 5 s instead if `finish` is in a hurry, if the previous `flush` returned False, or if the run does
+        not exist in MLflow yet: in the last two cases the store is not expected to answer.
         """
         self._away = not self._sender.flush(_OFFLINE_S if self._away or not self.run_id else _FINISH_S)
         return not self._away
@@ -163,7 +164,7 @@ class Tracker:
         return self.close()
 
     def close(self) -> str:
-        """Do the same as `finish`, but do not change the status of the run."""
+        """Send the remaining events and close without setting a status. Return the same line as `finish`."""
         self._closed = True
         unfinished = [] if self.flush() else [self._sender]
         unfinished += [
@@ -184,7 +185,7 @@ class Tracker:
         )
 
     def follow(self, also: Sequence[str], project: str) -> None:
-        """Send metrics to these destinations too (`tracking.also`), including earlier metrics that they lack."""
+        """Send metrics also to the destinations named in `also`, including earlier metrics that they lack."""
         self._others += [Sender(self._journal, to) for to in destinations(also, self._journal, project)]
 
     def begin(
@@ -197,8 +198,8 @@ class Tracker:
         """Record the config and the status RUNNING, and start to sample this machine's load.
 
         `params`, if given, are recorded instead of the config's. `also` names the destinations in addition to MLflow.
-        Metrics and params that the store has (`known`) count as recorded, even if the journal was lost. Params keep
-        their first value, as MLflow requires.
+        `known` holds the metrics and params that the store has; they count as recorded even if the journal was lost.
+        Params keep their first value, as MLflow requires.
         """
         if known:  # only its protobuf form has the steps of metrics
             steps = {metric.key: metric.step for metric in known.to_proto().metrics}
@@ -245,7 +246,7 @@ def _parts(entities: Mapping[str, _V]) -> Iterator[dict[str, _V]]:
 
 
 def _git_commit() -> str:
-    """Return the current commit of the checkout that tracks this file; empty if there is none."""
+    """Return the current git commit of this code; empty if git does not track this file."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

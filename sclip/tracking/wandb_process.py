@@ -8,7 +8,7 @@ started by its path, with `-P`, and imports nothing of sclip, so that it needs n
     {"rows": [[number, {...}], ...]} rows and their numbers, which increase -> {}
     {"finish": status}               ends the run with an exit status -> {}
 
-An answer {"error": text} ends the process. The end of the requests also ends it, and an unfinished run has failed.
+An answer {"error": text} ends the process, and so does the end of the requests. A run without "finish" has failed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, TextIO
 _INIT_S = 30.0
 """Seconds that the server may take to answer when the run begins."""
 _UPLOAD_S = 25.0
-"""Seconds that the last upload may take, less than the sender waits; the next start sends the rest."""
+"""Seconds that the last upload may take; shorter than the sender's limit. The next start sends the rest."""
 
 
 def main() -> None:

@@ -65,7 +65,7 @@ class Saver:
     """Write checkpoints while training continues, one at a time. All ranks call every method together."""
 
     def __init__(self) -> None:
-        """Create the writer thread and its own process group: while it writes, ranks are at different steps."""
+        """Create the writer thread with its own process group, because ranks are at different steps while it writes."""
         self._cuda = torch.cuda.is_available()
         # DefaultStager wraps this class, but in torch 2.11 closes it after each copy, so that a second copy fails.
         self._stager = StateDictStager(pin_memory=self._cuda)
@@ -203,7 +203,7 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
 
 
 def size_bytes(model: nn.Module, has_ema: bool) -> int:
-    """Return the bytes of a checkpoint over all ranks: all weights, and two moments and any average of trained ones."""
+    """Return the bytes of a checkpoint over all ranks: weights, and two moments and any average per trained weight."""
     copies, updates = 4 if has_ema else 3, lora.has_updates(model)
     return sum(
         p.numel() * p.element_size() * (copies if p.requires_grad else 1)

@@ -54,7 +54,7 @@ def tensors_of(
 
 
 def of_prefix(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return the tensors whose names start with a prefix, keyed by their names without it."""
+    """Return the tensors with names that start with a prefix, keyed by the rest of the name."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 

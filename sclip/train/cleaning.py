@@ -1,7 +1,7 @@
 """Find out what the runs in a storage folder take on disk, and what can be removed.
 
-`runs` yields one `RunUse` for each run folder. Nothing is removed here, and nothing of a run that may still be training
-is offered for removal.
+`runs` yields one `RunUse` for each run folder. This module removes nothing, and offers no path of a run that may still
+be training for removal.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class RunUse:
 
     path: StoragePath
     state: str
-    """training, finished, resumable (it has a complete checkpoint) or begun (it has none yet)."""
+    """training, finished, resumable (it has a complete checkpoint) or begun (it has no complete checkpoint)."""
     idle_s: float
     """Seconds since the run's last sign of life."""
     bytes: int
     checkpoints: tuple[StoragePath, ...]
-    """Complete checkpoints, oldest first. If a finished run's are removed, its exported model stays."""
+    """Complete checkpoints, oldest first. A finished run keeps its exported model if they are removed."""
     leftovers: tuple[StoragePath, ...]
     """Half-written checkpoints that a crash left, and damaged ones that were set aside."""
 

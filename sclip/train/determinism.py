@@ -9,7 +9,7 @@ import torch
 __all__ = ["use_deterministic_algorithms"]
 
 _ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple"}
-"""By default NCCL chooses by message size and topology, and may add up in switches (NVLS), in no fixed order."""
+"""Fixed choices: NCCL otherwise chooses by message size and topology, and may sum in switches in no fixed order."""
 
 
 def use_deterministic_algorithms() -> None:

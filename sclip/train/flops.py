@@ -1,9 +1,9 @@
-"""Count the floating-point operations of a step, and look up a device's peak; MFU is their rate over that peak.
+"""Count the floating-point operations of a step, and look up a device's peak FLOP/s; both are needed for the MFU.
 
 The count is what the model needs, not what is executed. A multiply-add is two operations. A trained part counts as
 three forward passes, because backward is twice forward. A frozen part counts as two if a gradient passes through it,
-else as one, such as the teacher of `loss.distil`. Low-rank updates count as their full matrix, whose gradient is
-computed. Not counted: recomputation by activation checkpointing or GradCache, padding that no token sees, absent
+else as one, such as the teacher of `loss.distil`. Low-rank updates count as full matrices, because the full gradient
+is computed. Not counted: recomputation by activation checkpointing or GradCache, padding that no token sees, absent
 negatives, and empty triple slots. For l tokens, a Transformer layer of width W needs
 
     24 W^2 l  (projections and the MLP of four times the width)  +  4 W l^2  (attention, as if not causal),
@@ -97,7 +97,7 @@ class StepFlops:
             self._knowledge = 2 * kee.projection.weight.numel()
 
     def __call__(self, columns: Mapping[str, NDArray[Any]], world_size: int = 1) -> float:
-        """Return the operations of forward and backward. The caller leaves out columns that are not trained on.
+        """Return the operations of forward and backward. `columns` must not hold columns that are not trained on.
 
         Other ranks are assumed to hold as many rows and negatives as this one.
         """
@@ -152,7 +152,7 @@ class StepFlops:
     def _logits(self, samples: int, negatives: int) -> int:
         """Return the forward operations of a row's contrastive logits against one rank's rows.
 
-        Covers both directions; the sigmoid loss needs one matrix only. NegCLIP's images also score the negatives.
+        Counts both directions, but one matrix for the sigmoid loss. NegCLIP's loss adds logits of images and negatives.
         """
         candidates = samples if self._loss.contrastive == "sigmoid" else 2 * samples
         if self._loss.negatives_as_texts:

@@ -1,6 +1,6 @@
 """Watch the health of a run: steps that are not finite, norms of the weights, traces of chosen steps.
 
-A step's values stay on the device as tensors. Those of many steps are read together, at a report or before a
+A step's values stay on the device as tensors. The values of many steps are read together, at a report or before a
 checkpoint. The delay is safe: a step whose loss or gradient is not finite makes no update.
 """
 
@@ -46,7 +46,7 @@ class HealthMonitor:
     """Count the steps without an update, reading the values of many steps at once.
 
     Args:
-        config: whether the first such step ends the run, or how many may be skipped.
+        config: whether the first step without an update ends the run, or how many are allowed.
         shard: returns the shard name of a schedule entry, for the error.
     """
 

@@ -50,7 +50,7 @@ class Requested(NamedTuple):
     checkpoint: bool = False
     """Write a checkpoint after the next step."""
     stop: bool = False
-    """Stop after that checkpoint."""
+    """Stop training after the requested checkpoint."""
 
 
 class Launcher(Protocol):
@@ -61,7 +61,7 @@ class Launcher(Protocol):
     device: torch.device
 
     def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
-        """Return this rank's streams: its rows of `order` from `step` on, in each stream sorted by their places.
+        """Return this rank's streams with its rows of `order` from `step` on, each sorted by place in the order.
 
         A stream yields blocks with the columns of `sclip.data.columns`, and fetches some blocks ahead.
         """

@@ -35,7 +35,7 @@ FORMAT = 2
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written or read. The message names the folder, the difference and the remedy."""
+    """A checkpoint cannot be written or read. The message names the folder, what is wrong and often what to do."""
 
 
 class OtherFormat(CheckpointError):
@@ -61,7 +61,7 @@ def verify(path: str | StoragePath) -> str:
     """Return one line that says what is damaged in a complete checkpoint, or "" if every byte is as it was written.
 
     Reads all files (about one second per GB), so one process should call it before a resume, not every rank. Raises
-    OtherFormat for a checkpoint of another version, which it cannot judge.
+    OtherFormat for a checkpoint of another version, because it cannot be judged.
     """
     path = storage_path(path)
     try:

@@ -19,7 +19,7 @@ __all__ = ["EMA", "learning_rate", "lr_scale", "make_optimizer"]
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over a wrapped model. Matrices decay; vectors, gains, biases and the logit scale do not.
+    """Return AdamW over a wrapped model. Matrices have weight decay; vectors, gains, biases and logit scale do not.
 
     Each group's "lr_scale" multiplies its learning rate. Frozen parameters are in no group.
     """
@@ -60,7 +60,7 @@ class EMA:
     """Moving averages of a wrapped model's trained parameters, starting from their values at construction."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Take the unwrapped model, after `sharding.apply`; `decay` is the share kept at each update."""
+        """Take the unwrapped model, after `sharding.apply`. Each update keeps the share `decay` of an average."""
         self.decay = decay
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.weights: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()}
@@ -72,7 +72,7 @@ class EMA:
     def update(self, step: int, skipped: Tensor | None = None) -> None:
         """Move the averages toward the weights after optimizer step number `step`, counted from 1.
 
-        The first steps keep less, (1 + step) / (10 + step), else a short run would end near its random start.
+        The first steps keep only (1 + step) / (10 + step); else the averages of a short run would stay near its start.
         `skipped`, a scalar on the device, is 1 if the step made no update: then the averages do not change in any bit.
         """
         share = 1.0 - min(self.decay, (1 + step) / (10 + step))

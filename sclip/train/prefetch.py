@@ -3,9 +3,9 @@
 The thread turns each host batch of `Batches` into a `ReadyBatch`, in order and one ahead. The copy to the device runs
 on its own CUDA stream from pinned memory, so neither the loop nor the step waits for it.
 
-Two sets of buffers alternate, because fresh pages cost more than the copy into them. A set is reused once nothing reads
-its last batch. On a CPU the step reads it: the loop requests the next batch after its step, and only then the thread
-begins the one after that. On a GPU the copy to the device reads it, and the thread waits for the copy's event.
+Two sets of host buffers alternate, because fresh memory pages cost more than the copy into them. A set is reused once
+nothing reads its last batch. On a CPU the step reads the batch; the thread refills the set only after that step, when
+the loop requests the next batch. On a GPU the copy to the device reads it, and the thread waits for the copy's event.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ class ReadyBatch:
     tokens: int
     """Tokens of captions, negatives, units and positives, without padding."""
     gflops: int
-    """Operations of its step on this rank, in 10^9 (`sclip.train.flops`)."""
+    """Operations of the batch's step on this rank, in 10^9 (`sclip.train.flops`)."""
     tensors: dict[str, Tensor]
     copied: torch.cuda.Event | None
-    """Recorded after the copy, on the copying stream; None on a CPU."""
+    """CUDA event after the copy to the device, on the copying stream; None on a CPU."""
 
     def on_device(self) -> dict[str, Tensor]:
         """Return the tensors for `StructureCLIP.forward` and the loss, ready for use on the current stream."""
@@ -123,7 +123,7 @@ class _Buffers:
     is_pinned: bool
     columns: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     copied: torch.cuda.Event | None = None
-    """Recorded after the copy of the last batch in these buffers."""
+    """CUDA event after the copy of the last batch in these buffers."""
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return an array for a column; reuse the column's memory if it has room for the rows."""
@@ -142,9 +142,9 @@ def prefetch_batches(
 ) -> Prefetcher[ReadyBatch]:
     """Return the batches of a worker; each is prepared while the step trains on the one before it.
 
-    `flops` computes the operations of a step from the columns that it trains on. `packs_text` is the model's
-    (`StructureCLIP.packs_text`). From now on only the thread may call `batches`. On a CPU the tensors of a batch are
-    valid until the next batch is requested.
+    `flops` computes the operations of a step from the columns that it trains on. `packs_text` says whether
+    the model can pack texts (`StructureCLIP.packs_text`). From now on only the thread may call `batches`. On a CPU the
+    tensors of a batch are valid until the next batch is requested.
     """
     copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     buffer_sets = itertools.cycle([_Buffers(is_pinned=copy_stream is not None) for _ in range(2)])

@@ -31,7 +31,7 @@ def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
 def make_room(folder: RunFolder, bytes_needed: int, keep: CheckpointConfig) -> None:
     """Remove older checkpoints until a checkpoint of `bytes_needed` fits into the disk budget, if there is a budget.
 
-    The best ones go last, the newest never. Raises CheckpointError if it still does not fit, or the disk has no room.
+    The best ones are removed last, the newest never. Raises CheckpointError if there still is no room.
     """
     complete = folder.checkpoints()
     best = _best(complete, keep)

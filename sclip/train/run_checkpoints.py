@@ -40,7 +40,7 @@ class RunCheckpoints:
         launcher: Launcher,
         start: Mapping[str, str] | None = None,
     ) -> None:
-        """Take what to write. On rank 0, `start` holds digests of starting weights that the run needs to its end."""
+        """On rank 0, `start` holds digests of starting weights that the run needs to its end (`train.teacher`)."""
         self._folder, self._config, self._launcher = folder, config, launcher
         self._step, self._ema, self._start = step, ema, dict(start or {})
         self._saver = checkpoint.Saver()

@@ -5,7 +5,7 @@
                       life of the run. URIs here and in config.json have no credentials and no query values
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
     alive             touched while the run continues
-    lease/            names the process that runs it (`sclip.run.lease`); removed when the run ends
+    lease/            names the process that owns the run (`sclip.run.lease`); removed when the run ends
     held-step-*       marks a checkpoint that is being evaluated
     init.safetensors  the starting weights, if they came from a file, a folder or the registry
     losses.json       losses known at the start: unreadable shards and wrong counts (`sclip.run.shard_losses`)
@@ -46,7 +46,7 @@ ALIVE = "alive"
 """File touched at every report of a running training; in an object store at most once every `_ALIVE_S` seconds."""
 _ALIVE_S = 60.0
 LEASE = "lease"
-"""Folder of the file by which a process owns the run; the owner rewrites it every few seconds."""
+"""Folder of the lease file, which the run's owner process rewrites every few seconds."""
 
 
 class RunFolder:
@@ -73,7 +73,7 @@ class RunFolder:
 
     @property
     def no_start(self) -> str:
-        """Error message for a run whose checkpoints hold updates of starting weights that are gone."""
+        """Error message for a run with low-rank checkpoints and without the starting weights that they update."""
         return (
             f"{self.init}: no such file; with model.lora.rank a run's checkpoints are updates of these weights: "
             "bring the file back, or name another run (run.name)"
@@ -127,7 +127,7 @@ class RunFolder:
         """Clean up after a crash, while no worker is alive. Return one line for each damaged checkpoint.
 
         Removes half-written checkpoints, renames damaged ones (by checksum), and removes quarantine lines of steps
-        after the newest good checkpoint: those samples come again.
+        after the newest good checkpoint, because these steps are trained again.
         """
         notes = []
         for path in self.step_folders():

@@ -1,8 +1,8 @@
 """Account for a run's samples: each is trained on, quarantined or filtered exactly once.
 
-What a rank has set aside or filtered since the last checkpoint is pending. `settle` merges the pending parts of all
-ranks into the progress, which the next checkpoint holds, and writes the quarantined samples to quarantine.jsonl. The
-ledger records the same steps independently (`sclip.train.ledger`).
+Each rank keeps a pending record of the samples that it has quarantined or filtered since the last checkpoint. `settle`
+merges the pending records of all ranks into `progress`, which the next checkpoint stores, and writes the quarantined
+samples to quarantine.jsonl. Besides, each rank writes the samples of each step to a ledger (`sclip.train.ledger`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class RunCounters:
     """Counters of the whole run, complete after `settle`; the same on every rank, and stored in each checkpoint."""
 
     step: int = 0
-    """Finished steps of the run's order (`sclip.data.order`), which is also the position in the data."""
+    """Number of finished steps of the run's order (`sclip.data.order`); it is also the position in the data."""
     samples: int = 0
     """Samples trained on."""
     quarantined: int = 0
@@ -53,9 +53,9 @@ class RunCounters:
     unread: dict[str, int] = field(default_factory=dict)
     """Number of images and texts that were not read, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
-    """Number of cleaned captions, by what was removed from them."""
+    """Number of cleaned captions, by kind of change."""
     foreign: dict[str, int] = field(default_factory=dict)
-    """Number of annotations that came with captions and were not used, by kind."""
+    """Number of unused texts and graphs that the data set supplies with captions, by reason."""
 
     def add_end(self, end: Mapping[str, Any]) -> None:
         """Add the counts that were reported at the end of a shard."""
@@ -122,7 +122,7 @@ class SampleAccounts:
         self._ledger.add(self.progress.step, places, self._filtered_places)
 
     def settle(self, step: int) -> list[dict[str, Any]]:
-        """Merge the pending parts of all ranks into `progress` and quarantine.jsonl. All ranks call it together.
+        """Merge the pending records of all ranks into `progress` and quarantine.jsonl. All ranks call it together.
 
         Returns the quarantined samples, and the shards with missing samples. `step` is the step of the checkpoint that
         will count them: a resume from an earlier checkpoint removes their lines.

@@ -1,8 +1,8 @@
 """Spread the plain model over the workers.
 
 `apply` takes a CPU model and wraps it for this rank: with FSDP2 (sharded parameters, gradients and optimizer state),
-with FSDP2 inside groups of ranks (HSDP), or with DDP (a replica on each rank). The model's own code knows nothing of
-this.
+with FSDP2 inside groups of ranks (HSDP), or with DDP (a replica on each rank). The model's own code does not
+depend on this.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def apply(
 ) -> nn.Module:
     """Return the model on `device`, wrapped as `config.sharding` says; unwrapped if there is no process group.
 
-    All ranks get rank 0's weights. FSDP2 wraps in place: it returns `model` itself. Parts whose learning rate is scaled
-    by 0 are frozen. With `model.lora`, the towers are frozen and get low-rank updates here. `compile_backend` is used
+    All ranks get rank 0's weights. FSDP2 wraps in place: it returns `model` itself. Parts with a zero learning rate are
+    frozen. With `model.lora`, the towers are frozen and get low-rank updates here. `compile_backend` is used
     by torch.compile if `config.compile` is set. Raises ConfigError on every rank if the ranks do not form whole shard
     groups.
     """

@@ -1,8 +1,8 @@
 """Measure the stream's stages: the blocks' notes give rates, utilization and the limiting stage.
 
 The encoders send notes with their samples (`sclip.data.side_channel`) that say how long each stage worked and waited
-for them. The ranks add up the notes. So the figures cover the samples that were trained on, for any number and place
-of actors, and cost one small collective per report.
+for these samples. The ranks add up the notes. So the figures cover the samples that were trained on, for any number
+and place of actors, and cost one small collective per report.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KEEPS_UP = 0.02
 _BUSY = 0.6
 """Utilization of encoders that always have rows. It is below 1 because they wait while Ray takes their blocks."""
 _STALLED = 0.2
-"""Utilization below which readers wait for room downstream. At most half of them read; others are a round ahead."""
+"""Utilization below which readers wait for room downstream. Only half of the readers read; others are a round ahead."""
 _REMEDIES = {
     "read": "readers are the limit: raise data.readers, or bring the shards nearer",
     "hand_on": "Ray Data's executors are the limit: raise data.block_samples or data.readers",
@@ -47,7 +47,7 @@ class StageMeter:
         self._started = time.perf_counter()
 
     def add(self, notes: Sequence[Note], queued: float) -> None:
-        """Add the notes of a batch's blocks; `queued` is the sum of seconds that their samples waited for it."""
+        """Add the notes of a batch's blocks; `queued` is the total seconds that samples waited for the worker."""
         self._sums["queued"] += queued
         for note in notes:
             figures = note.seconds | {

@@ -1,7 +1,7 @@
 """The starting weights of runs that need them to the end: as `loss.distil`'s teacher, or below `model.lora`'s updates.
 
 Checkpoints do not hold these weights, only their digest. The digest prevents a run from continuing with other starting
-weights, and updates from being merged into others.
+weights, and low-rank updates from being merged into other weights.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def build_teacher(config: Config, folder: RunFolder) -> StructureCLIP:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Return a SHA-256 of plain weights on the CPU. Positions are left out: resizing varies slightly between CPUs."""
+    """Return a SHA-256 of plain weights on the CPU. Positions are left out: resizing them varies between CPUs."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if not name.endswith("positional_embedding"):

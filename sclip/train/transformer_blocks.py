@@ -27,7 +27,7 @@ _KEPT = [
     _aten._scaled_dot_product_flash_attention.default, _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default, _aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]  # fmt: skip
-"""Operators whose results selective checkpointing keeps, nearly all FLOPs. Norms, GELU and sums are recomputed."""
+"""Operators with nearly all FLOPs. Selective checkpointing keeps their results. Norms, GELU and sums are recomputed."""
 
 
 def _keep(_: Any, operator: Any, first: Any = None, *args: Any, **kwargs: Any) -> CheckpointPolicy:

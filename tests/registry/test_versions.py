@@ -72,7 +72,7 @@ def test_a_run_that_was_killed_after_its_registration_has_one_version(
     registry: Registry, tmp_path: Path
 ) -> None:
     directory = small_scorer().save(tmp_path / "model")
-    run = registry.client.create_run("0").info.run_id
+    run = registry.client.create_run(registry.experiment).info.run_id
     first = register_once(registry.client, run, directory, "once", evaluation({RELATION: 0.7}), ())
     assert (
         register_once(registry.client, run, tmp_path / "gone", "once", evaluation({RELATION: 0.7}), ())

@@ -40,12 +40,12 @@ class Registry:
         self.uri = empty_store(folder)
         self.client = MlflowClient(self.uri, self.uri)
         self._exported = exported
-        self._experiment = self.client.create_experiment("test", f"{folder}/artifacts")
+        self.experiment = self.client.create_experiment("test", f"{folder}/artifacts")
 
     def add(
         self, scores: Mapping[str, float] | None, *gates: str, name: str = NAME, cases: int = 4, **facts: str
     ) -> str:
-        run = self.client.create_run(self._experiment)
+        run = self.client.create_run(self.experiment)
         measured = None if scores is None else evaluation(scores, cases, **facts)
         return register(self.client, run.info.run_id, self._exported, name, measured, gates)
 

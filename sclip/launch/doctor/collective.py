@@ -1,7 +1,7 @@
 """Check that workers can reach each other: an all-reduce over every GPU, or over the nodes if there is no GPU.
 
 With nccl, each GPU gets a process that reserves it, as a worker does, and also multiplies two matrices. This finds GPUs
-that Ray counts but torch cannot use. The check reports a GPU in use by another job; it does not wait for it.
+that Ray counts but torch cannot use. The check does not wait for GPUs that another job uses, but reports them.
 """
 
 from __future__ import annotations

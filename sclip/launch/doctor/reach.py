@@ -22,7 +22,7 @@ _SAMPLE_S, _SAMPLES = 5.0, 2000
 _SHARDS = 3
 """Number of shards that each node reads, spread over the list: if shards are missing, it is rarely the first ones."""
 _SLOW = 0.25
-"""A node that reads at less than this share of the fastest is slow."""
+"""Share of the fastest node's rate below which a node counts as slow."""
 _TELLING_S = 0.5
 """Minimum seconds of a measurement: a rate over less time says nothing about a node."""
 

@@ -85,7 +85,7 @@ class Plan:
 
     @property
     def hours(self) -> float | None:
-        """Expected hours of training at that rate, without start, checkpoints and evaluation."""
+        """Expected hours of training at the rate `per_s`, without start, checkpoints and evaluation."""
         return self.samples / self.per_s / 3600 if self.per_s else None
 
     @property

@@ -29,8 +29,8 @@ from sclip.tracking.journal import history
 from sclip.train.flops import StepFlops, peak_flops
 
 UTILISATION = 0.2
-"""Share of a GPU's dense peak. Published for towers of this size: 0.18 to 0.21 (LAION's CLAP on GH200, plain DDP); for
-ViT-g/14 0.38 (NVIDIA NeMo on A100). If a worker's share of the batch is small, the first values are closer."""
+"""Assumed share of a GPU's dense peak. Published for towers of this size: 0.18 to 0.21 (LAION's CLAP on GH200, plain
+DDP); for ViT-g/14 0.38 (NVIDIA NeMo on A100). If a worker's share of a batch is small, the first values are closer."""
 
 SECONDS = {"parse": 1.13e-3, "draw": 0.33e-3, "decode": 2.72e-3, "tokenise": 0.10e-3}
 """Core seconds per COCO sample (a 640 x 480 photograph and a caption), on a busy server (EPYC, 2 shared cores)."""
@@ -199,7 +199,7 @@ def _work(tree: dict[str, Any], storage: StoragePath) -> dict[str, Any]:
 
 
 def _of_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> dict[str, float]:
-    """Return the rate of one process per stage, from the later half of the curves: at first everything waits."""
+    """Return the rate of one process per stage, from the later half of the curves, since at first all stages wait."""
 
     def typical(name: str) -> float:
         values = [value for _, value in curves.get(name, [])]

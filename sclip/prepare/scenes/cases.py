@@ -78,7 +78,7 @@ def _rng(purpose: str, seed: int, number: int) -> Random:
 
 
 def _things(rng: Random, family: Family, colours: tuple[str, str] | None = None) -> tuple[Thing, Thing]:
-    """Draw two objects of a held-out pairing, with these colors or with any, in either assignment."""
+    """Draw two objects of a held-out pairing, in the two `colours` if given. Chance decides which has which color."""
     wanted = [pairing for pairing in family.held_out if colours is None or pairing[0] == set(colours)]
     wanted.sort(key=lambda pairing: [sorted(words) for words in pairing])  # sets have no order of their own
     colour_set, shape_set = rng.choice(wanted)

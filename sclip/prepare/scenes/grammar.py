@@ -1,6 +1,6 @@
 """Caption a scene in English with a small grammar that the parser of photograph captions can read.
 
-The parser gets the graph of every wording right: a caption with a wrong graph would teach wrong negatives.
+The parser gets the graph of every wording right. This matters because a wrong graph would give wrong negatives.
 """
 
 from __future__ import annotations

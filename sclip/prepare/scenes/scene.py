@@ -19,7 +19,7 @@ _AXIS = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
 _THIRD_OBJECT_SHARE = 0.1
 
 Pairing = tuple[frozenset[str], frozenset[str]]
-"""The two colors and the two shapes of a pair of objects, in either assignment. The splits divide the pairings."""
+"""The colors and the shapes of two objects; which object has which does not matter. The splits share no pairing."""
 
 
 @dataclass(frozen=True, slots=True)
