@@ -87,7 +87,7 @@ def make(
 
     def sample(at: int) -> RawSample:
         own = tuple(texts[(at * CAPTIONS + k) % len(texts)] for k in range(CAPTIONS))
-        return RawSample(f"{at:08d}", numbered(images[at % len(images)], at), "jpg", own)
+        return RawSample(f"{at:08d}", numbered(images[at % len(images)], at), own)
 
     plain, annotated = folder / "plain", folder / "annotated"
     write_shards(map(sample, range(samples)), plain, samples_per_shard=per_shard)

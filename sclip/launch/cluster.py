@@ -63,7 +63,7 @@ def _listens(address: str | None) -> bool:
     if "://" in host or not port.isdigit():
         return bool(address)
     try:
-        socket.create_connection((host, int(port)), timeout=5).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError:
         return False
     return True

@@ -28,7 +28,7 @@ def folder_samples(folder: Path, caption_field: str, skips: Skips) -> Iterator[R
             skips.add(str(fault), str(path))
             continue
         key = key_of(path.relative_to(folder))
-        yield RawSample(key, path, path.suffix.removeprefix(".").lower(), tuple(captions), place=str(path))
+        yield RawSample(key, path, tuple(captions), place=str(path))
     stems = {path.with_suffix("") for path in images}
     unpaired = [
         path for path in files if path.suffix in (".txt", ".json") and path.with_suffix("") not in stems

@@ -43,8 +43,6 @@ class RawSample:
     key: str
     """Name of the sample in the shard, without dots (a dot ends the key in a tar), backslashes or empty parts."""
     image: bytes | Path
-    extension: str
-    """Image suffix in the source. The shard gets the suffix of the image's actual format."""
     captions: tuple[str, ...]
     extra: dict[str, Any] = field(default_factory=dict)
     """Additional fields for the sample's .json."""

@@ -234,5 +234,5 @@ def _stream(
         extra: dict[str, Any] = {"source": planned.name} if planned.name else {}
         extra |= by_field(planned.captions, planned.kept)
         yield RawSample(
-            planned.key, picture, "", tuple(planned.captions), extra, place=planned.place, rows=planned.rows
+            planned.key, picture, tuple(planned.captions), extra, place=planned.place, rows=planned.rows
         )

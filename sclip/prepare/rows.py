@@ -271,10 +271,7 @@ def _samples(images: dict[str, _Image], root: Path, skips: Skips) -> Iterator[Ra
         file = Path(path)
         key = key_of(file.relative_to(root if file.is_relative_to(root) else file.anchor))
         extra = image.extra | by_field(image.captions, image.kept)
-        yield RawSample(
-            key, file, file.suffix.removeprefix(".").lower(), tuple(image.captions), extra,
-            place=image.place, rows=image.rows,
-        )  # fmt: skip
+        yield RawSample(key, file, tuple(image.captions), extra, place=image.place, rows=image.rows)
 
 
 def _unnamed(root: Path, named: set[str], deep: bool) -> list[str]:

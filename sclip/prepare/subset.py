@@ -58,7 +58,7 @@ def passing_samples(
             kept.captions += len(passing)
             record = json.loads(item.members.get("json", b"{}"))
             yield RawSample(
-                item.key.replace(".", "_"), item.image, "",  # `sclip.prepare.pack` takes no dots
+                item.key.replace(".", "_"), item.image,  # `sclip.prepare.pack` takes no dots
                 captions=tuple(item.captions[index] for index in passing),
                 extra={name: value for name, value in record.items() if name not in fields},
                 annotation=annotation.pack(stamp, [records[index] for index in passing]),

@@ -46,8 +46,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> StreamCase:
     folder = tmp_path_factory.mktemp("shards")
     images = [numbered(encoded(noise(48, 40, at % 3), "JPEG"), at) for at in range(SAMPLES)]
     raw = [
-        RawSample(f"{at:04d}", image, "jpg", (CAPTIONS[at % 4], f"a dog {at}"))
-        for at, image in enumerate(images)
+        RawSample(f"{at:04d}", image, (CAPTIONS[at % 4], f"a dog {at}")) for at, image in enumerate(images)
     ]
     write_shards(raw, folder / "plain", samples_per_shard=6)
     plain = sorted(str(path) for path in (folder / "plain").glob("*.tar"))

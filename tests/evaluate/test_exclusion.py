@@ -115,7 +115,7 @@ def test_folders_and_shards_are_listed_with_names_and_likenesses_and_what_cannot
     said = capsys.readouterr()
     assert "3 pictures, 2 with their likeness" in said.out
     assert "1 skipped: likeness of a picture that cannot be read, its name is listed" in said.err
-    write_shards([RawSample("photo-0", encoded(photograph(0)), "png", ("a caption",))], tmp_path)
+    write_shards([RawSample("photo-0", encoded(photograph(0)), ("a caption",))], tmp_path)
     assert list(excluded(f"{tmp_path}/*.tar", "mine", Skips())) == [
         Exclusion("mine", "photo-0", phash(photograph(0)))
     ]

@@ -27,7 +27,7 @@ def image_bytes(number: int = 0, kind: str = "JPEG") -> bytes:
 
 
 def raw(number: int, captions: tuple[str, ...] = ("a dog", "a brown dog")) -> RawSample:
-    return RawSample(f"{number:06d}", image_bytes(number), "jpg", captions)
+    return RawSample(f"{number:06d}", image_bytes(number), captions)
 
 
 def read_all(out: Path) -> list[Sample | Rejected]:

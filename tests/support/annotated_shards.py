@@ -47,7 +47,7 @@ def write_plain(folder: Path, samples: int = 12, per_shard: int = 5, captions: i
         found = (*RICH, *POOR) if n % 5 < 3 else POOR
         return tuple(found[(n * (k + 1) + k) % len(found)] for k in range(captions))
 
-    raw = (RawSample(f"s{n:04d}", jpeg(n), "jpg", texts(n), {"id": n}) for n in range(samples))
+    raw = (RawSample(f"s{n:04d}", jpeg(n), texts(n), {"id": n}) for n in range(samples))
     write_shards(raw, folder, samples_per_shard=per_shard)
     return expand([f"{folder}/*.tar"])
 

@@ -119,7 +119,7 @@ def _samples(family: Family, seed: int, split: str, count: int, size: int) -> It
     for index in range(count):
         rng = generator(f"scenes {split}", seed, 0, str(index))
         scene = draw_scene(rng, family, held_out=split == "heldout")
-        yield RawSample(f"{split}-{index:08d}", jpeg(scene, size), "jpg", captions(scene, rng))
+        yield RawSample(f"{split}-{index:08d}", jpeg(scene, size), captions(scene, rng))
 
 
 def _written(cases: Iterable[SceneCase], images: Path, size: int) -> list[dict[str, Any]]:
