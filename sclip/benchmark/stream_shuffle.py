@@ -1,8 +1,8 @@
 """Measure how well rows are mixed: our order, and webdataset's `shuffle` with as many streams as we have open shards.
 
-Only keys are mixed; no shard is read. Each side is the place in the global order of every sample of every shard;
-batches are cut from that order. webdataset's streams belong to several GPUs; the streams of a GPU, which are the
-workers of its DataLoader, give it batches in turns.
+Only keys are mixed; no shard is read. Each side gives every sample of every shard a place in a global order, which is
+cut into batches. webdataset's streams belong to several GPUs; the streams of a GPU, which are the workers of its
+DataLoader, give it batches in turns.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Scene graph -> its valid negatives (exchanges and replacements), each with its caption and its aligned graph.
+"""List the valid negatives of a scene graph (exchanges and replacements), and draw some of them.
 
 Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects, verbs or prepositions;
 attribute negatives exchange or move modifiers and quantities. An exchange is kept if it changes the meaning
-(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. A visit draws a kind by the
-shares of a mixture, then a negative of this kind: the less strange, the likelier. A negative that reads better than its
-caption is no likelier than one that reads equally well, so that text alone reveals little.
+(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. Each visit of a sample (one
+pass of training over it) draws a kind by the shares of a mixture, then a negative of this kind: the less strange, the
+likelier. A negative that reads better than its caption is no likelier than one that reads equally well, so that text
+alone reveals little.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ MOST_TRIED = 5
 MOST_REPLACED = 3
 """Maximum replacements of one kind to draw from; `LONG_TIMES` as many for a long caption."""
 LONG, LONG_TIMES = 300, 6
-"""A caption over LONG characters gets LONG_TIMES as many replacements; fewer could all miss the encoder's triples."""
+"""A caption over LONG characters gets LONG_TIMES as many replacements, so that some change the triples in use."""
 TEMPERATURE = 1.0
 """Temperature of the draw, in log-odds."""
 
@@ -74,7 +75,7 @@ _CONTEXT_WORDS = 4
 
 @dataclass(frozen=True)
 class Negative:
-    """A false caption: its caption's words in another order, or with one word replaced."""
+    """A false caption: the words of a true caption in another order, or with one word replaced."""
 
     caption: str
     kind: Kind
@@ -84,7 +85,7 @@ class Negative:
     strangeness: float
     """How much stranger than its caption the negative reads, in log-odds (`sclip.negatives.naturalness`)."""
     certain: bool
-    """Whether its meaning surely differs from its caption's; only certain negatives are drawn."""
+    """Whether the meaning surely differs from the true caption's; only certain negatives are drawn."""
     source: SceneGraph | tuple[SceneGraph, PlannedExchange, Exchange] | tuple[SceneGraph, Replacement] = (
         field(repr=False, compare=False)
     )
@@ -250,7 +251,7 @@ class _Text:
         self._own: dict[Span, float] = {}
 
     def strangeness(self, other: str, start: int, end: int) -> float:
-        """Return how much stranger than the caption `other` reads, which differs only in these characters."""
+        """Return how much stranger than the caption a text reads that differs only in caption[start:end]."""
         start, end = part = _around(self.text, start, end)
         if part not in self._own:
             self._own[part] = strangeness(self.text[start:end])
@@ -308,7 +309,7 @@ def _natural_replacements(text: _Text, kind: Kind) -> list[Negative]:
 
 
 def _in_one(text: str, plan: PlannedExchange) -> bool:
-    """Return whether both texts stand in one sentence; those of two sentences may describe the same thing."""
+    """Return whether the two exchanged texts are in one sentence; two sentences may describe the same thing."""
     first, second = sorted((plan.first, plan.second))
     return SENTENCE_END.search(text, first[1], second[0]) is None
 
@@ -330,7 +331,7 @@ def _rank(plan: PlannedExchange) -> float:
 
 
 def _best_plans(reading: Reading) -> list[PlannedExchange]:
-    """Return the best plans, certain ones first; the first of several plans with the same text is used."""
+    """Return the best plans, certain ones first; if several plans give the same text, the caller uses the first."""
     one_sentence = SENTENCE_END.search(reading.caption) is None
 
     def listed(kinds: Iterable[Iterable[PlannedExchange]]) -> list[PlannedExchange]:

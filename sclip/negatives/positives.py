@@ -1,6 +1,7 @@
 """Hard positives (method, section 9): other wordings of a caption that keep its scene graph.
 
-    graph -> `wordings`, each a text and its kind -> `draw_positives`: one a visit, parsed again, with its own graph
+`wordings` lists the wordings of a graph. `draw_positives` draws one for each visit of a sample (one pass of training
+over it) and parses it, because a positive needs a graph of its own.
 
 A model that is trained only against changed words learns that every changed word changes the meaning. A positive
 changes words and keeps the meaning: it states a place from the other side, reorders nouns or adjectives around "and",

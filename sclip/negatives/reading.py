@@ -36,9 +36,9 @@ class Unit:
     span: Span
     attributes: tuple[int, ...]
     compound: int = 0
-    """Number of leading words of a compound name at the end of the unit."""
+    """Number of words at the end of the unit that are leading words of a compound name."""
     name: Span = (0, 0)
-    """Span of these leading words."""
+    """Span of the leading words of the name that `compound` counts."""
 
 
 class Reading:

@@ -306,7 +306,7 @@ def _verbs(reading: Reading) -> list[_Verb]:
 
 @lru_cache(maxsize=1 << 16)
 def _form(word: str) -> str:
-    """Return the Penn tag of a verb, which a verb in its place must share; empty if it cannot be exchanged."""
+    """Return the Penn tag of a verb, or "" if it cannot be exchanged; only verbs with equal tags change places."""
     lemma = verb_lemma(word)
     if word.endswith("ing") and word != lemma:
         return "VBG"

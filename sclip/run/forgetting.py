@@ -43,7 +43,7 @@ _GAINED = "relation/accuracy+attribute/accuracy"
 _REACHED = 0.9
 """Share of the plain row's gain at which rows are compared."""
 _MARGIN = 0.03
-"""Margin above `_REACHED` on the development split, since a blend's share differs between the splits."""
+"""Added to `_REACHED` on the development split, because a blend's share of the gain differs between the splits."""
 _ALPHAS = [n / 10 for n in range(11)]
 
 

@@ -1,4 +1,4 @@
-"""Send what MLflow lacks of a run's record, and register the model of a finished run."""
+"""Send the events of a run that MLflow lacks, and register the model of a finished run."""
 
 from __future__ import annotations
 

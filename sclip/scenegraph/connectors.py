@@ -40,7 +40,7 @@ class Connector:
     """Whether "there" occurs, as in "there is"."""
     relative: bool = False
     verb: int = -1
-    """The open verb: the next noun phrase is its object, or that of its preposition."""
+    """The open verb: the next noun phrase is its object, or the object of its preposition."""
     preposition: int = -1
     place: int = -1
     passive_by: bool = False

@@ -2,7 +2,7 @@
 
 Alt-text is a series of parts: a description, a site's name, a price, hashtags, a byline. A parser that takes it for one
 sentence relates the dog to the shop that sells its photograph. So captions are cut at separators, parts that describe
-nothing are left out, and each segment is parsed alone. Most captions need no cut, which two quick checks find out.
+nothing are left out, and each segment is parsed alone. Most captions need no cut; two quick checks recognize them.
 Every pattern is bounded, so the work is linear in the length of the caption.
 """
 

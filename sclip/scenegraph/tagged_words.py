@@ -205,7 +205,7 @@ def _single(tokens: list[Token], i: int) -> tuple[str, str]:
 
 
 def _comparison(tokens: list[Token], lower: list[str], i: int) -> int:
-    """Return one past the last token of "taller than", "more colorful than" or "as tall as" at i, or i."""
+    """Return one past the last token of a comparison at i ("taller than", "as tall as"); i if there is none."""
     if tokens[i].tag_ in ("JJR", "RBR") and lower[i] not in _AMOUNTS and lower[i + 1 : i + 2] == ["than"]:
         return i + 2
     if lower[i] in ("more", "less", "as") and lower[i + 2 : i + 3] == ["as" if lower[i] == "as" else "than"]:
