@@ -101,7 +101,7 @@ class Times:
 
     @property
     def steady(self) -> int:
-        """Samples after the first batch."""
+        """Number of samples in all batches but the first."""
         return sum(self.samples[1:])
 
     @property

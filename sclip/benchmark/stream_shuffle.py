@@ -41,7 +41,7 @@ class Mixture:
     shuffle_buffer: int = DataConfig.shuffle_buffer
     """Samples in the shuffle buffer of each open shard."""
     peer_buffer: int = 5000
-    """Samples in the buffer of each webdataset stream; it starts to yield when a fifth is filled, as in open_clip."""
+    """Samples in the buffer of each webdataset stream; a stream yields when a fifth is filled, as in open_clip."""
 
 
 def shuffling(mixture: Mixture) -> Found:

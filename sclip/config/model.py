@@ -104,11 +104,11 @@ class LossConfig(Section, key="loss"):
     contrastive: Literal["infonce", "max_margin", "sigmoid"] = "infonce"
     """infonce: CLIP's; max_margin: against the hardest candidate of the batch (released code); sigmoid: SigLIP's."""
     contrastive_margin: Annotated[float, _MARGIN] = 0.2
-    """max_margin: margin between s(I, w) and the hardest candidate of the batch."""
+    """For contrastive=max_margin: margin between s(I, w) and the hardest candidate of the batch."""
     contrastive_warmup: Annotated[float, SHARE] = 0.0125
-    """max_margin: share of all samples during which captions meet the mean of all candidates, not the hardest."""
+    """For max_margin: share of all samples in which captions meet the mean of all candidates, not the hardest."""
     negatives_as_texts: bool = False
-    """infonce: images choose among the batch's negatives too (NegCLIP); hinge_weight=0 leaves out the hinge."""
+    """For infonce: images choose among the batch's negatives too (NegCLIP); hinge_weight=0 leaves out the hinge."""
     negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
     """Negatives for the hinge: semantic ones, NegCLIP's random word swaps (shuffle), or none. A share
     (data.foreign_share) of draws prefers negatives of data.negatives_field to both. foreign: only negatives of

@@ -34,7 +34,7 @@ class TrainConfig(Section, key="train"):
     sharding: Literal["fsdp", "hsdp", "ddp"] = "fsdp"
     """fsdp: FSDP2 fully_shard per block; hsdp: FSDP2 within each node, one replica per node; ddp: DDP."""
     shard_ranks: Annotated[int, at_least(0, "0 (those of one node) or more")] = 0
-    """hsdp: workers that one replica is sharded over; 0: those of one node."""
+    """For sharding=hsdp: workers that one replica is sharded over; 0: those of one node."""
     reshard_after_forward: bool = True
     """Free a block's gathered weights after forward, regather them for backward; false: less traffic, more memory."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
@@ -114,7 +114,7 @@ _PROFILED = Limit(
 
 @dataclass(frozen=True)
 class HealthConfig(Section, key="health"):
-    """Reaction to steps that are not finite, and profiling."""
+    """Reaction to steps whose loss or gradient is not finite, and profiling."""
 
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """A step whose loss or gradient is not finite makes no update. stop: the run ends then; skip: it goes on."""

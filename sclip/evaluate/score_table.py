@@ -62,7 +62,7 @@ class _Figure:
     value: float
     result: Result | None = None
     score: Score | None = None
-    """Set together with `result` if the score was measured here."""
+    """The whole score; it and `result` are set only if the score was measured here."""
 
 
 def score_table(evaluations: Sequence[Evaluation], benchmarks: Sequence[str] = ()) -> ScoreTable:

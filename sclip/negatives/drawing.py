@@ -2,10 +2,9 @@
 
 Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects, verbs or prepositions;
 attribute negatives exchange or move modifiers and quantities. An exchange is kept if it changes the meaning
-(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. Each visit of a sample (one
-pass of training over it) draws a kind by the shares of a mixture, then a negative of this kind: the less strange, the
-likelier. A negative that reads better than its caption is no likelier than one that reads equally well, so that text
-alone reveals little.
+(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. In each epoch, a kind is
+drawn for a caption by the shares of a mixture, then a negative of this kind: the less strange, the likelier. A negative
+that reads better than its caption is no likelier than one that reads equally well, so that text alone reveals little.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ MOST_STRANGE = 4.0
 MOST_STRANGE_REPLACED = 3.0
 """Maximum strangeness of a drawn replacement, in log-odds; most replacements read like their caption."""
 Shares = Mapping[str, float]
-"""Kind (of `KINDS`) -> how often a visit draws it (`loss.mixture`); 0: never. If a caption has no negative of the drawn
+"""Kind (of `KINDS`) -> how often it is drawn (`loss.mixture`); 0: never. If a caption has no negative of the drawn
 kind, the other kinds are drawn by their shares."""
 KINDS: Mapping[str, frozenset[Kind]] = {
     "exchange": frozenset(("relation", "attribute")),
@@ -56,7 +55,7 @@ KINDS: Mapping[str, frozenset[Kind]] = {
 }
 EVENLY: Shares = dict.fromkeys(KINDS, 0.25)
 MOST_DRAWN = 6
-"""Maximum exchanges to draw from, least strange first; others would be drawn once in a hundred visits."""
+"""Maximum exchanges to draw from, least strange first; others would be drawn once in a hundred times."""
 MOST_TRIED = 5
 """Maximum replacements of one kind to examine per caption; `LONG_TIMES` as many for a long caption."""
 MOST_REPLACED = 3
@@ -153,7 +152,7 @@ def candidate_replacements(graph: SceneGraph, kind: Kind) -> list[tuple[Span, st
 def draw(
     found: Sequence[Negative], *, seed: int, epoch: int, identity: str, window: Window | None = None
 ) -> Negative | None:
-    """Return one of the `natural` negatives of a sample for one visit, or None if it has none."""
+    """Return one of the `natural` negatives of a sample for one epoch, or None if it has none."""
     drawn = draw_several(found, 1, seed=seed, epoch=epoch, identity=identity, window=window)
     return next(iter(drawn), None)
 
@@ -168,7 +167,7 @@ def draw_several(
     window: Window | None = None,
     shares: Shares = EVENLY,
 ) -> list[Negative]:
-    """Return up to `count` different negatives for one visit of a sample; the first is what `draw` returns.
+    """Return up to `count` different negatives of a sample for one epoch; the first is what `draw` returns.
 
     The kind is drawn by `shares`. Within a kind, less strange negatives are likelier, but one that reads better than
     its caption is no likelier than one that reads equally well. Otherwise frequent words would replace rare ones more
@@ -194,7 +193,7 @@ def draw_of(
 ) -> Iterator[Negative]:
     """Yield what `draw_several` returns for the `natural` negatives of a graph, but list no more than the caller takes.
 
-    Most visits take a replacement of one kind. The exchanges, which take longest to list, are then never listed.
+    Most callers take a replacement of one kind. The exchanges, which take longest to list, are then never listed.
     """
     text = _Text(graph, only_certain=True)
 
@@ -215,7 +214,7 @@ def _in_order(
     window: Window | None,
     shares: Shares,
 ) -> Iterator[Negative]:
-    """Yield the negatives of a visit in the order of the draw; list a kind only when its turn comes."""
+    """Yield the negatives of a sample in the order drawn for an epoch; list a kind only when its turn comes."""
 
     def hazard(purpose: str, value: str) -> float:  # an exponential draw: the smallest is first
         return -math.log((uniform(purpose, seed, epoch, f"{identity}\x1f{value}") + 2**-64) / (1 + 2**-63))

@@ -159,7 +159,7 @@ def is_shared(predicate: str) -> bool:
 
 
 def is_use(predicate: str) -> bool:
-    """Return whether an act on a thing likely includes the things with it: "hold"."""
+    """Return whether an act on a thing is likely an act on the things with it too: "hold"."""
     return predicate.partition(" ")[0] in _USES
 
 

@@ -89,7 +89,7 @@ def add_blends(
 ) -> list[Trial]:
     """Return the trials and, for every blend row and seed whose runs are done, a trial of the blend.
 
-    A recorded blend is not measured again if its runs have the same scores as then.
+    A recorded blend is not measured again if the scores of its runs have not changed since.
     """
     done = {trial.name: trial for trial in trials if trial.scores}
     blends = []

@@ -54,7 +54,7 @@ class Sweep:
     space: Mapping[str, Any]
     """Tune domain or grid of each dotted key; or, under the key `POINT`, a grid of whole points."""
     samples: int = 1
-    """Draws of the random keys; each draw is run with every point of the grid."""
+    """Number of draws of the keys with a random domain; each draw is run with every point of the grid."""
     at_once: int = 0
     """Maximum concurrent trials; 0: as many as the cluster holds."""
 
@@ -72,7 +72,7 @@ class Trial:
     point: dict[str, Any]
     """Settings of this run, by dotted key."""
     scores: dict[str, float]
-    """Empty if the run failed."""
+    """Scores by name; empty if the run failed."""
     error: str = ""
 
 

@@ -77,7 +77,7 @@ _FIRST_WORDS = (
     "|copyright|in|with|royalty|rights|free|premium|stock|vector|clip|getty|shutterstock|istock|istockphoto|alamy"
     f"|dreamstime|depositphotos|{_KIND})"
 )
-"""First words of the longer phrases: one check instead of twenty at every word."""
+"""First words of the longer phrases, so that one check at every word replaces twenty."""
 _MARKS = re.compile(
     rf"""
     (?=[<&@#©®™$€£(.])(?:

@@ -69,13 +69,13 @@ class Word:
     text: str
     """Lower-case text, or the graph's form of a merged preposition."""
     code: str
-    """Its letter in CODES."""
+    """Letter of its part of speech, as in CODES."""
     span: tuple[int, int]
     """Characters in the caption."""
     dep: str
     """spaCy's dependency label of its (first) token."""
     head: int = -1
-    """Index of the word that it depends on; itself at the root."""
+    """Index of the word that this word depends on; its own index at the root."""
     owner: bool = False
     """Whether it is a place phrase with a possessive: "on its right"."""
     fixed: bool = False

@@ -45,7 +45,7 @@ _TAIL_BYTES = 64 * 1024
 _MOST_ZEROS = tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE
 """Maximum zero bytes at the end of a tar: its end marker, and the padding of a record."""
 _BATCH_ROWS, _BUFFER_BYTES = 32, 2 * 2**20
-"""Rows of a batch, and bytes of the buffer, with which a Parquet file is read in little memory."""
+"""Rows of a batch, and bytes of the buffer, for reading a Parquet file; both limit the memory."""
 _SHARDS_A_PROCESS = 8
 """Minimum shards for each process; fewer are counted in less time than a process needs to start."""
 
