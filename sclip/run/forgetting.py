@@ -165,7 +165,8 @@ class _Measured:
 def add_shares(ablation: Ablation, name: str, trials: Sequence[Trial]) -> list[Trial]:
     """Add the scores of `shares` to the trials of each seed whose start and plain row are done.
 
-    If one seed of a row has no `first/kept_at_90`, all lose it: a mean over the other seeds would flatter the row.
+    If one seed of a row has no `first/kept_at_90`, all of its seeds lose it, because a mean over the other seeds would
+    flatter the row.
     """
     done = {trial.name: trial.scores for trial in trials if trial.scores}
     added: dict[str, dict[str, float]] = {}

@@ -163,7 +163,7 @@ def _bound(config: Config, cpus: float, at_once: int) -> dict[str, Any]:
 
 
 def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> dict[str, Any]:
-    """Train one point, in a process that Tune starts."""
+    """Train one point, in a process that Ray Tune starts."""
     number = int(tune.get_context().get_trial_id().rpartition("_")[2])
     name = _name(sweep, given, number)
     os.environ["OMP_NUM_THREADS"] = str(config.train.worker_threads)

@@ -83,7 +83,7 @@ def _shard(key_ends_at: str, rests: Mapping[str, int], url: str) -> Tar:
 
 
 def _parquet(url: str, rest: int | None) -> Tar:
-    """Return the rows of a file. `rest`: first row that the run could not read; a broken file has the rows before it."""
+    """Return the rows of a file; if it is broken, only those before `rest`, the first row that the run could not read."""
     rows = 0
     with closing(SeekableFile(url)) as file:
         try:
