@@ -250,7 +250,7 @@ class Reading:
         return units
 
     def _compounds(self, index: int) -> list[Unit]:
-        """Return the first leading word of a compound name, then all of them: "fire" of "fire hydrant"."""
+        """Return a unit of the first leading word of a compound name ("fire" of "fire hydrant"), and one of all of them."""
         obj, head = self.graph.objects[index], self.heads[index]
         if " " not in obj.name:
             return []

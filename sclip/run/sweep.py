@@ -52,7 +52,7 @@ class Sweep:
     config: Config
     """Config that all trials share."""
     space: Mapping[str, Any]
-    """Tune domain or grid of each dotted key; or, under the key `POINT`, a grid of whole points."""
+    """Ray Tune domain or grid of each dotted key; or, under the key `POINT`, a grid of whole points."""
     samples: int = 1
     """Number of draws of the keys with a random domain; each draw is run with every point of the grid."""
     at_once: int = 0
@@ -130,7 +130,7 @@ def _tune(
     )
     results = tuner.fit()
     if any(not result.error and "scores" not in (result.metrics or {}) for result in results):
-        # Tune handles the first Ctrl-C itself: it ends its trials and returns the results so far.
+        # Ray Tune handles the first Ctrl-C itself: it ends its trials and returns the results so far.
         raise KeyboardInterrupt
     return [_ended(sweep.name, at, result) for at, result in enumerate(results)]
 

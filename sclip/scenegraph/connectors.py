@@ -48,7 +48,7 @@ class Connector:
     """Whether the words just before the next noun phrase are negated: "is not on", "without", "but not"."""
 
     def __init__(self) -> None:
-        """Start with the values above, and with empty lists."""
+        """Start with the defaults of the class, and with empty lists."""
         self.verbs: list[int] = []
         """All verbs, in order."""
         self.closed: list[VerbUse] = []

@@ -194,7 +194,7 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
 
 
 def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
-    """Yield the shards that break, or that hold fewer samples than a record beside them or the run says.
+    """Yield the shards that break, or that hold fewer samples than were recorded beside them or by the run.
 
     `Tar.groups` includes the sample within which a tar breaks, although a reader cannot return this sample.
     """
