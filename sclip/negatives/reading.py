@@ -250,7 +250,7 @@ class Reading:
         return units
 
     def _compounds(self, index: int) -> list[Unit]:
-        """Return a unit of the first leading word of a compound name ("fire" of "fire hydrant"), and one of all of them."""
+        """Return the units of leading words of a compound name: the first word ("fire" of "fire hydrant"), and all."""
         obj, head = self.graph.objects[index], self.heads[index]
         if " " not in obj.name:
             return []

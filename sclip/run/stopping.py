@@ -65,8 +65,8 @@ def status_of(error: BaseException) -> int:
 def leave(status: int) -> NoReturn:
     """End the process at once, even if a thread still works.
 
-    A normal exit of Python first disconnects from Ray. If the thread then calls Ray, Ray ends the process with status 1.
-    A Ray cluster that this process started ends with the process.
+    A normal exit of Python disconnects from Ray first. If the thread then calls Ray, Ray ends the process with
+    status 1. A Ray cluster that this process started ends too.
     """
     logging.shutdown()
     sys.stdout.flush()
