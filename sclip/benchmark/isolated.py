@@ -43,7 +43,7 @@ class Row:
     measure: Callable[..., str]
     """Called with case, rounds and a `Report`; returns details for the table's end."""
     words: Callable[..., str]
-    """Called with the figures, and those of the row `compared_with` or an empty mapping; returns the result as text."""
+    """Called with this row's figures and those of the row `compared_with` (or an empty mapping); returns the result."""
     case: Any
     rounds: int
     limit_s: float

@@ -23,7 +23,7 @@ def in_turns(
     rounds: int,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> Iterator[dict[str, list[_Measured]]]:
-    """Call every peer with the number of every round; each round begins with another peer.
+    """Call every peer in every round, with the number of the round; each round begins with another peer.
 
     Yield the results of all rounds so far, after each round.
     """

@@ -80,7 +80,7 @@ class Load(NamedTuple):
 
     workers: int
     per_s: float
-    """Samples that all of them handle in a second."""
+    """Samples that all processes of the kind together handle in a second."""
     cores: float
 
 
@@ -217,7 +217,7 @@ def _joined(times: Iterable[Times]) -> Times:
 
 
 def _window(times: Times) -> tuple[float, float]:
-    """Return the start and stop time of the rows of a stage that count."""
+    """Return the start and stop time of the counted rows of a stage."""
     rows = np.cumsum(times[:, 1])
     first = int(np.searchsorted(rows, _WARM_UP * rows[-1]))
     return float(times[first, 0]), float(times[-1, 0])

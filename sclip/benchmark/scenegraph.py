@@ -37,12 +37,12 @@ SCENE_GRAPH_PARSER = "SceneGraphParser (SGP)"
 LONG = (150, 1000)
 """Numbers of words of the long captions; only a window of a long caption is parsed."""
 PEERS = {"its spaCy alone": PIPELINE, "SGP": SCENE_GRAPH_PARSER, "spaCy": SAME}
-"""Peers by short name; each rate is also given as a multiple of theirs."""
+"""Peers by short name; the table also gives rates as multiples of the peers' rates."""
 MISSING = "not installed: pip install '.[benchmark]'"
 
 _BATCH = 256
 _FEWER = 8
-"""Factor by which a round has fewer long captions than others."""
+"""Factor by which a round has fewer long captions than short ones."""
 _JOINED = 30
 """Extra captions to generate for one long caption of every length in `LONG`."""
 

@@ -30,8 +30,8 @@ _BLOCKS_IN_HAND = 2
 LOADER_AHEAD = 4
 """Batches that each worker of a DataLoader prefetches."""
 _TIMES_IN_FLIGHT = 10
-"""Minimum ratio of a round's samples to the samples in flight. Those are made before the round's first batch arrives,
-so their time is not measured."""
+"""Minimum ratio of a round's samples to the samples in flight. Samples in flight are made before the round's first
+batch arrives, so their time is not measured."""
 _SHORTEST_S = 1.0
 """Minimum time from the first batch of a round to its last for a valid rate."""
 
@@ -101,7 +101,7 @@ class Times:
 
     @property
     def steady(self) -> int:
-        """Samples after the first batch."""
+        """Number of samples in all batches but the first."""
         return sum(self.samples[1:])
 
     @property

@@ -29,7 +29,7 @@ __all__ = ["PeerTraining", "count", "killed", "kills", "peer_killed"]
 
 BATCH, EVERY = 32, 5
 _STEPS_A_KILL = 16
-"""Steps of a run for each kill: a kill follows the last one within two checkpoints and a second."""
+"""Steps of a run for each kill; each kill comes within two checkpoints and one second of the previous kill."""
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _WORKERS = (2, 1)
 """Numbers of workers, used in turns."""

@@ -27,7 +27,7 @@ WIDTH, HEIGHT, QUALITY = 640, 480, 85
 CAPTIONS = 5
 """Captions of each image, as in COCO."""
 _DISTINCT = 64
-"""Number of photographs that are generated; decoding one again costs as much as the first time."""
+"""Number of different photographs that are generated; decoding one again costs as much as the first time."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def photograph(seed: int) -> bytes:
 
 
 def numbered(image: bytes, number: int) -> bytes:
-    """Return a JPEG with its number as a comment, so that the stream takes equal pictures for different images."""
+    """Return a JPEG with a number as its comment, so that equal pictures count as different images."""
     return image[:2] + b"\xff\xfe\x00\x0a" + f"{number:08d}".encode() + image[2:]
 
 

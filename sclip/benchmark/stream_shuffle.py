@@ -1,8 +1,8 @@
 """Measure how well rows are mixed: our order, and webdataset's `shuffle` with as many streams as we have open shards.
 
-Only keys are mixed; no shard is read. Each side is the place in the global order of every sample of every shard;
-batches are cut from that order. webdataset's streams belong to several GPUs; the streams of a GPU, which are the
-workers of its DataLoader, give it batches in turns.
+Only keys are mixed; no shard is read. Each side gives every sample of every shard a place in a global order, which is
+cut into batches. webdataset's streams belong to several GPUs; the streams of a GPU, which are the workers of its
+DataLoader, give it batches in turns.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Mixture:
     shuffle_buffer: int = DataConfig.shuffle_buffer
     """Samples in the shuffle buffer of each open shard."""
     peer_buffer: int = 5000
-    """Samples in the buffer of each webdataset stream; it starts to yield when a fifth is filled, as in open_clip."""
+    """Samples in the buffer of each webdataset stream; a stream yields when a fifth is filled, as in open_clip."""
 
 
 def shuffling(mixture: Mixture) -> Found:

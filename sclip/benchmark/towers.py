@@ -44,7 +44,7 @@ class Tower:
     words: tuple[int, int] = (0, 0)
     """Rows and width of the word table, from which the KEE takes its words."""
     parameters: int = 0
-    """Parameters, the KEE's included."""
+    """Number of parameters, including the knowledge encoder's (KEE)."""
     packing: str = ""
     """Why captions are not packed; empty if they are."""
     start: str = ""

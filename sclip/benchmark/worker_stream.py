@@ -1,4 +1,4 @@
-"""Read our stream as a worker of a run does: its feeds, and the batches of its steps.
+"""Read our stream as a worker of a run does: an iterator of blocks for each stream (a feed), and batches made of them.
 
 This module does not import torch, because actors that only take batches import it.
 """
@@ -22,7 +22,7 @@ __all__ = ["batches_of", "feeds_of"]
 def feeds_of(
     plan: StreamPlan, rank: int = 0, world_size: int = 1, encoder: type[Any] | None = None
 ) -> list[Iterator[Columns]]:
-    """Return one iterator of blocks for each stream of a worker, as in a run."""
+    """Return the feeds of a worker: one iterator of blocks for each of its streams, as in a run."""
     streams = stream.build(plan, plan.order, 0, rank, world_size, encoder=encoder)
     return [iter(blocks) for blocks in stream.blocks(streams)]
 
@@ -30,7 +30,7 @@ def feeds_of(
 def batches_of(
     feeds: Sequence[Iterator[Columns]], order: Order, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
-    """Yield a worker's batches, which `Batches` makes from its streams."""
+    """Yield a worker's batches, made from its feeds by `Batches`."""
     firsts = [next(feed) for feed in feeds]
     blank = {name: np.zeros_like(firsts[0][name][0]) for name in col.MODEL_COLUMNS}
     whole = [_chained(first, feed) for first, feed in zip(firsts, feeds, strict=True)]

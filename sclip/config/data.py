@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 
 FOREIGN_KEYS = ("negatives_field", "positives_field", "graphs_field")
-"""Keys of `DataConfig` that name the fields of foreign texts and graphs (`sclip.data.foreign`)."""
+"""Keys of `DataConfig` that name fields of foreign texts and graphs: those that came with the data."""
 READING_KEYS = (
     "caption_field", "image_suffixes", "text_suffixes", "key_ends_at", "image_field", *FOREIGN_KEYS,
 )  # fmt: skip
-"""Keys of `DataConfig` that decide which samples, captions, foreign texts and graphs are read from a shard."""
+"""Keys of `DataConfig` that decide which samples, captions, and foreign texts and graphs are read from a shard."""
 
 _WEIGHTS = Limit("each above 0", lambda weights: all(0 < weight < inf for weight in weights))
 _DRAWN = Limit(
@@ -40,7 +40,7 @@ class ScenesConfig(Section, key="scenes"):
     image_size: Annotated[int, at_least(32, "at least 32 pixels")] = 48
     """Height and width of a scene in pixels."""
     family: Literal["a", "b"] = "a"
-    """Set of shapes, colors and grounds; `b` has other ones than `a`, to tune on what `a` did not show."""
+    """Set of shapes, colors and grounds; `b` differs from `a`, for tuning a model that was trained on `a`."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class DataConfig(Section, key="data"):
     """Field of a sample's .json, or column of a Parquet file, that holds its caption(s). Empty: `captions`, then
     `caption`, then the lines of the text (data.text_suffixes); in Parquet files also `text` and `TEXT`."""
     caption_weights: Annotated[tuple[float, ...], _DRAWN] = ()
-    """Shares in which visits draw the fields of data.caption_field, such as 3 7: first one of the sample's fields, then
-    one of its captions. 0: only if the sample has no other field. Empty: all captions are equally likely."""
+    """Shares in which the fields of data.caption_field are drawn, such as 3 7: first one of the sample's fields, then
+    one of the captions in it. 0: only if the sample has no other field. Empty: all captions are equally likely."""
     negatives_field: str = ""
     """Fields of a sample's .json, or columns of a Parquet file, with false captions that came with the data. Commas
     separate several; a name that begins with a dot is a tar member: .neg_caption. Empty: none."""
     positives_field: str = ""
-    """The same for other wordings of a caption (loss.positives)."""
+    """Fields with other wordings of a caption (loss.positives), written as in data.negatives_field. Empty: none."""
     graphs_field: str = ""
-    """The same for scene graphs, as `sclip graph` writes them; each graph names the caption that it belongs to."""
+    """Fields with scene graphs and their captions, as `sclip graph` writes them; written as in data.negatives_field."""
     foreign_share: Annotated[float, Limit("above 0, to 1", lambda share: 0 < share <= 1)] = 1.0
-    """Share of visits in which texts of data.negatives_field and data.positives_field are drawn before ours. 1: instead
-    of ours, if the caption has any. With loss.negatives=foreign, negatives are never ours."""
+    """Share of draws in which texts of data.negatives_field and data.positives_field are preferred to generated ones.
+    1: a text is generated only if the caption has none. With loss.negatives=foreign, no negative is generated."""
     image_field: str = ""
     """Column of a Parquet file with the images: bytes, Hugging Face's struct, or paths. Empty: `image` or another
     usual name."""
@@ -86,9 +86,9 @@ class DataConfig(Section, key="data"):
     actors_min: Annotated[int, at_least(1)] = 1
     """Minimum CPU actors that parse captions, draw negatives and decode images."""
     actors_max: int = 0
-    """Maximum such actors; each stream has at least one. 0: as many as the cluster's CPUs allow beside the workers."""
+    """Maximum CPU actors (data.actors_min); each stream has at least one. 0: as many as the workers leave CPUs for."""
     actor_cpus: Annotated[float, POSITIVE] = 1.0
-    """CPUs that one such actor reserves; use a fraction on small machines."""
+    """CPUs that one CPU actor (data.actors_min) reserves; use a fraction on small machines."""
     read_cpus: Annotated[float, POSITIVE] = 0.25
     """CPUs that the reader of one stream reserves; a reader mostly waits for storage."""
     open_shards: Annotated[int, at_least(1)] = 32
@@ -116,9 +116,9 @@ class DataConfig(Section, key="data"):
     min_objects: Annotated[int, OFF_OR_MORE] = 0
     """Minimum objects in the graph of a caption that is trained on (method, 5); 0: any. Needs annotated shards."""
     min_attributes: Annotated[int, OFF_OR_MORE] = 0
-    """The same for attribute pairs."""
+    """Minimum attribute pairs in the graph of a caption that is trained on; 0: any. Needs annotated shards."""
     min_relations: Annotated[int, OFF_OR_MORE] = 0
-    """The same for relations."""
+    """Minimum relations in the graph of a caption that is trained on; 0: any. Needs annotated shards."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,7 +22,7 @@ class KEEConfig(Section, key="model.kee"):
     enabled: bool = True
     """Add the knowledge feature to the text feature; off: CLIP's text feature alone."""
     weight: Annotated[float, at_least(0)] = 0.2
-    """Lambda: weight of the knowledge feature. Up to 1, the sum's cosine to CLIP's is sqrt(1 - lambda^2) or more."""
+    """Lambda: weight of the knowledge feature. Up to 1, cos(sum, CLIP's feature) >= sqrt(1 - lambda^2)."""
     form: Literal["transe", "sum", "concatenation"] = "transe"
     """Embedding of a triple: h + r - t, h + r + t (the same if head and tail are exchanged) or W [h; r; t]."""
     on_negatives: bool = True
@@ -73,7 +73,7 @@ class ModelConfig(Section, key="model"):
 
 @dataclass(frozen=True)
 class MixtureConfig(Section, key="loss.mixture"):
-    """Shares in which visits draw the kinds of semantic negatives; a share of 0 excludes a kind.
+    """Shares in which the kinds of semantic negatives are drawn; a share of 0 excludes a kind.
 
     If a caption has no negative of a kind, the other kinds are drawn by their shares.
     """
@@ -104,17 +104,18 @@ class LossConfig(Section, key="loss"):
     contrastive: Literal["infonce", "max_margin", "sigmoid"] = "infonce"
     """infonce: CLIP's; max_margin: against the hardest candidate of the batch (released code); sigmoid: SigLIP's."""
     contrastive_margin: Annotated[float, _MARGIN] = 0.2
-    """max_margin: margin between s(I, w) and the hardest candidate of the batch."""
+    """For contrastive=max_margin: margin between s(I, w) and the hardest candidate of the batch."""
     contrastive_warmup: Annotated[float, SHARE] = 0.0125
-    """max_margin: share of all samples during which captions meet the mean of all candidates, not the hardest."""
+    """For max_margin: share of all samples in which captions meet the mean of all candidates, not the hardest."""
     negatives_as_texts: bool = False
-    """infonce: images choose among the batch's negatives too (NegCLIP); hinge_weight=0 leaves out the hinge."""
+    """For infonce: images choose among the batch's negatives too (NegCLIP); hinge_weight=0 leaves out the hinge."""
     negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
-    """Negatives for the hinge: semantic ones, NegCLIP's random word swaps (shuffle), or none. In a share of visits
-    (data.foreign_share), negatives of data.negatives_field come before the first two; foreign: only those."""
+    """Negatives for the hinge: semantic ones, NegCLIP's random word swaps (shuffle), or none. A share
+    (data.foreign_share) of draws prefers negatives of data.negatives_field to both. foreign: only negatives of
+    data.negatives_field."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     negatives_per_caption: Annotated[int, at_least(1, "at least 1 (or loss.negatives=none)")] = 1
-    """M: maximum negatives of a caption in one visit, all different; each has the same weight in the hinge's mean."""
+    """M: maximum different negatives of a caption in one step; each has the same weight in the hinge's mean."""
     hinge_weight: Annotated[float, at_least(0)] = 1.0
     """Alpha: weight of the hinge term."""
     hinge_margin: Annotated[float, _MARGIN] = 0.2

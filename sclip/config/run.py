@@ -58,7 +58,7 @@ class EvaluateConfig(Section, key="evaluate"):
     every: Annotated[int, OFF_OR_MORE] = 0
     """Steps between evaluations during training, each on the checkpoint of its step; 0: only at the end."""
     suite_beside: str = ""
-    """Suite of the evaluations during training, logged as beside/...; empty: `suite`."""
+    """Suite of the evaluations during training, logged as beside/...; empty: evaluate.suite."""
     cpus: Annotated[float, POSITIVE] = 1.0
     """CPUs reserved for evaluations during training."""
     gpus: Annotated[float, between(0, 1, "0 (on CPUs) to 1")] = 0.0

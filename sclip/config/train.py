@@ -32,9 +32,9 @@ class TrainConfig(Section, key="train"):
     worker_threads: Annotated[int, at_least(1)] = 1
     """torch threads of one worker on CPUs."""
     sharding: Literal["fsdp", "hsdp", "ddp"] = "fsdp"
-    """fsdp: FSDP2 fully_shard per block; hsdp: the same within each node, one replica per node; ddp: one per worker."""
+    """fsdp: FSDP2 fully_shard per block; hsdp: FSDP2 within each node, one replica per node; ddp: DDP."""
     shard_ranks: Annotated[int, at_least(0, "0 (those of one node) or more")] = 0
-    """hsdp: workers that one replica is sharded over; 0: those of one node."""
+    """For sharding=hsdp: workers that one replica is sharded over; 0: those of one node."""
     reshard_after_forward: bool = True
     """Free a block's gathered weights after forward, regather them for backward; false: less traffic, more memory."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
@@ -54,9 +54,9 @@ class TrainConfig(Section, key="train"):
     lr_scale_image: Annotated[float, _SCALE] = 1.0
     """Factor on the learning rate for the image tower; 0: frozen."""
     lr_scale_text: Annotated[float, _SCALE] = 1.0
-    """The same factor for the text tower, word table included."""
+    """Factor on the learning rate for the text tower, word table included; 0: frozen."""
     lr_scale_kee: Annotated[float, _SCALE] = 1.0
-    """The same factor for the knowledge encoder, which often starts untrained while the towers are pretrained."""
+    """Factor on the learning rate for the knowledge encoder, which often starts untrained beside pretrained towers."""
     weight_decay: Annotated[float, at_least(0)] = 0.1
     """AdamW's weight decay of matrices; vectors, gains and the logit scale are not decayed."""
     beta2: Annotated[float, Limit("0 to below 1", lambda value: 0 <= value < 1)] = 0.98
@@ -64,7 +64,7 @@ class TrainConfig(Section, key="train"):
     warmup: Annotated[float, SHARE] = 0.05
     """Share of all samples over which the learning rate rises from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to 0 after the warm-up, by the share of samples trained; constant: it stays."""
+    """How the learning rate falls to 0 after the warm-up, by the share of samples trained; constant: no fall."""
     max_grad_norm: Annotated[float, OFF_OR_MORE] = 1.0
     """Maximum global norm that gradients are scaled down to; 0: no clipping."""
     log_every: Annotated[int, at_least(1)] = 10
@@ -114,7 +114,7 @@ _PROFILED = Limit(
 
 @dataclass(frozen=True)
 class HealthConfig(Section, key="health"):
-    """Reaction to steps that are not finite, and profiling."""
+    """Reaction to steps whose loss or gradient is not finite, and profiling."""
 
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """A step whose loss or gradient is not finite makes no update. stop: the run ends then; skip: it goes on."""

@@ -137,7 +137,7 @@ def _means(picks: NDArray[np.int64], wins: csr_array, cases: csr_array) -> NDArr
 
 
 def _exact(value: float, trials: int) -> tuple[float, float]:
-    """Return Clopper and Pearson's interval, from the beta distribution: binomtest takes no fractional wins."""
+    """Return Clopper and Pearson's interval from the beta distribution; scipy's binomtest takes no fractional wins."""
     wins = value * trials
     low = float(beta.ppf(_TAIL, wins, trials - wins + 1)) if wins > 0 else 0.0
     high = float(beta.ppf(1 - _TAIL, wins + 1, trials - wins)) if wins < trials else 1.0

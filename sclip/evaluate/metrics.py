@@ -21,7 +21,10 @@ _CHUNK = 512
 
 @dataclass(frozen=True)
 class Rivals:
-    """Counts of wrong candidates that score at least as high as the right one. If fewer than k, it is in the top k."""
+    """Counts of rivals: wrong candidates that score at least as high as the right one.
+
+    A right candidate with fewer than k rivals is in the top k.
+    """
 
     image_to_text: Tensor
     """int64 [N], for each image: captions of other images that rival the best of its own."""

@@ -28,7 +28,7 @@ class Cell:
     """The score in one column of a row."""
 
     text: str = MISSING
-    """In per cent."""
+    """Score in per cent."""
     interval: str = ""
     """The 95 % interval of a score that was measured here, such as "58.1 to 61.7"."""
     is_partial: bool = False
@@ -62,7 +62,7 @@ class _Figure:
     value: float
     result: Result | None = None
     score: Score | None = None
-    """Set together with `result` if the score was measured here."""
+    """The whole score; it and `result` are set only if the score was measured here."""
 
 
 def score_table(evaluations: Sequence[Evaluation], benchmarks: Sequence[str] = ()) -> ScoreTable:

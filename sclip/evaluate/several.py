@@ -68,7 +68,7 @@ class SeveralTrue:
         return replace(self, about=left(self.about, self.cases, kept), cases=kept)
 
     def result(self, features: Features) -> Result:
-        """Return the headline, the score of each place, the means over groups, and the score of every group."""
+        """Return the headline, the score of each true caption alone, the means over groups, and every group's score."""
         rows = list(features.cosines((case.picture, (*case.true, case.false)) for case in self.cases))
         every = [all(true > row[-1] for true in row[:-1]) for row in rows]
         images = [case.picture.image for case in self.cases]

@@ -30,7 +30,7 @@ def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
     model's. If the start has no knowledge encoder, its weight lambda counts as 0, so that the blend changes
     continuously with `a`.
 
-    Raises ModelError for an `a` outside 0..1, and where `check` does.
+    Raises ModelError for an `a` outside 0..1, and if `check` raises it.
     """
     if not 0 <= a <= 1:
         raise ModelError(f"a={a:g}: from 0, the start, to 1, the trained model")

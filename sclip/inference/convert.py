@@ -60,9 +60,10 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
 
     Args:
         source: the model.
-        folder: all files appear in it after the last check, or none.
+        folder: new or empty folder. The files appear in it together, after the last check; after an error, none does.
         form: "export" is read by `sclip.load`, "clip" by open_clip, "transformers" by its `CLIPModel`, "onnx" by
-            onnxruntime. The last two are first loaded there and compared (`sclip.model.clip_model`, `onnx_files`).
+            onnxruntime. Files for transformers and onnxruntime are first loaded there, and the outputs are compared
+            (`sclip.model.clip_model`, `onnx_files`).
         card: text of the folder's README.md; empty: none.
 
     Raises ModelError with one line that says what is wrong and what to do.

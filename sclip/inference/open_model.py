@@ -41,7 +41,7 @@ def open_model(name: str | Path, device: str = "cpu", storage: str | Path = "~/s
     """Return the named model with its parser and tokenizer.
 
     Args:
-        name: any of the forms above; an existing file or folder takes precedence over a run of this name.
+        name: in any form that the module docstring lists; a file or folder takes precedence over a run of this name.
         device: "cpu", "cuda" or "cuda:1".
         storage: `run.storage`; the name of a run is looked up in its folder `runs`.
 
@@ -67,8 +67,8 @@ def open_source(
 ) -> convert.Source:
     """Return the named model without its parser, as a `Source` for `sclip.inference.convert`.
 
-    `name`, `storage` and errors are as in `open_model`; `architecture` and `quick_gelu` give what a file of
-    weights does not record.
+    `name`, `storage` and errors are as in `open_model`; `architecture` and `quick_gelu` complete a file of weights that
+    does not record them.
     """
     path = located(name, storage)
     if path is None:

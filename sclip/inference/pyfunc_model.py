@@ -109,7 +109,7 @@ def _from_path(value: Any) -> Any:
 
 
 def _from_base64(value: Any) -> Any:
-    """Decode base64 that MLflow passes on (`inputs`, `instances`, CSV); no raw image file is valid base64."""
+    """Decode base64 that MLflow leaves encoded (`inputs`, `instances`, CSV); return other bytes unchanged."""
     if isinstance(value, str):
         try:
             return base64.b64decode("".join(value.split()), validate=True)

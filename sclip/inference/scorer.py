@@ -30,7 +30,7 @@ from sclip.scenegraph import Parser, SceneGraph
 __all__ = ["PARSER_FILE", "Scorer", "read_parser", "to_uint8"]
 
 PARSER_FILE = "parser.json"
-"""File beside the model's two files that names the parser of its captions."""
+"""File beside model.safetensors and config.json that names the parser of the captions."""
 BATCH_SIZE = 128
 """Default number of images or captions in one forward pass."""
 

@@ -1,10 +1,10 @@
-"""Scene graph -> negatives, which change a caption's meaning, and positives, which keep it (method, sections 2 and 9).
+"""Make negatives, which change a caption's meaning, and positives, which keep it, from scene graphs (method, 2 and 9).
 
-`candidates` lists the valid negatives of a caption, `natural` those that training draws from. `draw` takes one of
-them and `draw_several` takes several, by (seed, epoch, identity). `draw_of` does the same for a graph and lists only
-what it needs. `sound` keeps the negatives that parse like their caption. `drawn_in_training` does all of this for many
-captions. `shuffled` is the baseline, a random swap of words. `unit_of` returns the part of a caption that a negative
-falsifies (section 10). `draw_positives` draws other wordings of captions.
+`candidates` lists the valid negatives of a caption, and `natural` lists the ones that training draws from. `draw` draws
+one natural negative by (seed, epoch, identity), and `draw_several` draws several. `draw_of` draws from a graph without
+listing all of its negatives. `sound` keeps the negatives that parse like their caption. `drawn_in_training` lists,
+draws and checks the negatives of many captions. `shuffled` is the baseline, a random swap of words. `unit_of` returns
+the part of a caption that a negative falsifies (section 10). `draw_positives` draws other wordings of captions.
 """
 
 from sclip.negatives.drawing import VERSION, Negative, candidates, draw, draw_of, draw_several, natural

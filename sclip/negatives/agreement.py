@@ -1,6 +1,6 @@
-"""Agreement: the articles, nouns, verbs and pronouns that must change with an exchange to keep the English correct.
+"""Find the articles, nouns, verbs and pronouns that an exchange must change to keep the English correct.
 
-Functions that inspect a caption return its words to change as {span: new form}.
+Functions that inspect a caption return the words to change as {span: new form}.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def agree(verb: str, plural: bool) -> str:
 
 @lru_cache(maxsize=1 << 16)
 def phrase_is_plural(phrase: str) -> bool:
-    """Return whether a noun phrase is plural: its last word is, and it does not begin with "a", "each" or the like."""
+    """Return whether a noun phrase is plural: its last word is plural and its first is not "a", "each" or the like."""
     words = phrase.split()
     return bool(words) and not _DETERMINED.match(phrase) and is_plural(words[-1].lower())
 
@@ -161,7 +161,7 @@ def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
 
 
 def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
-    """Return (offset, is a verb) of the predicates and attributes after an object that describe only this object."""
+    """Return (offset, whether it is a verb) of each predicate or attribute after an object that describes only it."""
     objects, end = graph.objects, graph.objects[index].phrase[1]
     closing = _SENTENCE_END.search(graph.caption, end)
     stop = closing.start() if closing else len(graph.caption)
@@ -181,7 +181,7 @@ def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
 
 
 def _hangs(graph: SceneGraph, index: int) -> bool:
-    """Return whether the phrase modifies an earlier one, to which the next verb belongs: "a man in a hat is"."""
+    """Return whether an earlier phrase, which this one modifies, is the next verb's subject: "a man in a hat is"."""
     start, end = graph.objects[index].phrase
     return any(r.object == index and r.span[1] <= start for r in graph.relations) and not any(
         r.subject == index and r.span[0] >= end for r in graph.relations
@@ -189,7 +189,7 @@ def _hangs(graph: SceneGraph, index: int) -> bool:
 
 
 def _in_row(graph: SceneGraph, index: int) -> bool:
-    """Return whether the phrase is a later member of a list ("a dog and a cat are"), whose verb is plural anyway."""
+    """Return whether the phrase is a later member of a list and its verb is plural anyway: "a dog and a cat are"."""
     start = graph.objects[index].phrase[0]
     before = _AND_BEFORE.search(graph.caption, max(0, start - 8), start)
     return before is not None and any(o.phrase[1] == before.start() for o in graph.objects)

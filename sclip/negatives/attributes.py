@@ -30,7 +30,7 @@ _JOINT_BEHIND = re.compile(r"\s*(?:,|and\b|/|-)")
 
 
 def modifier_plans(reading: Reading) -> Iterator[PlannedExchange]:
-    """Yield the exchanges of two modifiers: "a red circle and a blue square" to "a blue circle and a red square"."""
+    """Yield the exchanges of two modifiers: "a red cup, a blue box" becomes "a blue cup, a red box"."""
     for first, second in reading.pairs:
         for one in reading.units[first]:
             for other in reading.units[second]:
@@ -74,7 +74,7 @@ def _names(reading: Reading, one: Unit, other: Unit) -> dict[int, tuple[str, Spa
 
 
 def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
-    """Yield the moves of a modifier to another object: "a black cat on a mat" to "a cat on a black mat"."""
+    """Yield the moves of a modifier to another object: "a black cat on a mat" becomes "a cat on a black mat"."""
     graph = reading.graph
     for source in range(reading.count):
         for unit in reading.units[source]:
@@ -105,7 +105,7 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 
 def _fits(reading: Reading, unit: Unit, place: Unit) -> bool:
-    """Return whether a modifier reads well in the place of another: "a brick wall", not "a brick red child"."""
+    """Return whether a modifier reads well where another one stood: "a brick wall", not "a brick red child"."""
     phrase = reading.graph.objects[unit.object].phrase
     if not reading.phrases.is_open(unit.object) or is_verb_like(reading.caption, unit.span, phrase):
         return False
@@ -119,7 +119,7 @@ def _fits(reading: Reading, unit: Unit, place: Unit) -> bool:
 
 
 def _may_move(reading: Reading, unit: Unit, target: int) -> bool:
-    """Return whether a modifier may leave its noun and join another one, with nothing in return."""
+    """Return whether a modifier may move to another noun without taking the place of a modifier there."""
     phrases, text = reading.phrases, reading.text(unit.span)
     if not phrases.gives(unit.object) or not phrases.takes(target):
         return False
@@ -150,12 +150,12 @@ def _stands_alone(reading: Reading, span: Span) -> bool:
 
 
 def _is_certain(reading: Reading, owners: dict[int, int]) -> bool:
-    """Return whether new owners of attributes surely make the caption false; size, age and quality may fit both."""
+    """Return whether new owners of attributes surely make the caption false. Size or age, say, may fit both owners."""
     return not _clash(reading, owners) and attributes_surely_change(reading, owners)
 
 
 def _clash(reading: Reading, owners: dict[int, int]) -> bool:
-    """Return whether a moved attribute meets another of its kind: "blue" comes to a cross that stays red."""
+    """Return whether the new owner of an attribute keeps another one of the same kind: "blue" for a red cross."""
     attributes = reading.graph.attributes
     for k, owner in owners.items():
         kind = _kind(attributes[k].attribute)

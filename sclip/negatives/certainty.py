@@ -53,7 +53,7 @@ _MADE = re.compile(
 
 _PRONOUN = re.compile(r"\s*(?:it|them|him|her|each|which|whom)\b", re.IGNORECASE)
 _ON_PART = re.compile(r"on (?:\w+ )?(?:side|front|back|top|edge|end|face|surface) of")
-"""Predicates that place a thing on a part of another; the thing may itself be a part."""
+"""Predicates that place a thing on a side or part of another thing; the first thing may itself be a part of it."""
 
 
 def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
@@ -92,7 +92,7 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
 
 
 def _is_act(reading: Reading, k: int) -> bool:
-    """Return whether relation k is an act on its object alone, not on things with it: "rides", not "holds"."""
+    """Return whether relation k is an act on its object alone ("rides"), not also on things with it ("holds")."""
     relation = reading.graph.relations[k]
     return (
         is_animate(reading.graph.objects[relation.subject].name)
@@ -103,7 +103,7 @@ def _is_act(reading: Reading, k: int) -> bool:
 
 
 def _may_be_one(reading: Reading, first: int, second: int) -> bool:
-    """Return whether the second object may be the first again: "a bus ... the vehicle", not "a bus ... a vehicle"."""
+    """Return whether two objects may be the same thing: "a bus ... the vehicle", not "a bus ... a vehicle"."""
     objects = reading.graph.objects
     later = objects[second].phrase
     start = max(0, later[0] - 20)
@@ -130,7 +130,7 @@ def _is_fronted(reading: Reading, first: int, second: int) -> bool:
 
 
 def reads_as_compound(reading: Reading, first: int, second: int, *, heads: bool = False) -> bool:
-    """Return whether the result may read as a compound: "kids wearing masks" becomes "masks wearing kids".
+    """Return whether an exchange may make a compound: "kids wearing masks" becomes "masks wearing kids".
 
     An article of the first phrase prevents this, unless only the nouns (`heads`) change places.
     """
@@ -144,9 +144,10 @@ def reads_as_compound(reading: Reading, first: int, second: int, *, heads: bool 
 
 
 def _follows(reading: Reading, k: int, first: int, second: int) -> bool:
-    """Return whether relation k of the earlier phrase directly follows the later one and may then attach to it.
+    """Return whether relation k has the earlier phrase as its subject, but its words directly follow the later phrase.
 
-    "A man near a fence holding a racquet" becomes "a fence near a man holding a racquet".
+    After the exchange, these words may be read with the later phrase and stay true: "a man near a fence holding a
+    racquet" becomes "a fence near a man holding a racquet".
     """
     relation = reading.graph.relations[k]
     one, other = reading.graph.objects[first].phrase, reading.graph.objects[second].phrase
@@ -263,7 +264,7 @@ def _may_hang_higher(reading: Reading, k: int) -> bool:
 
 
 def _are_companions(reading: Reading, one: int, other: int) -> bool:
-    """Return whether two living beings or two things are together. Of things, any companion of `one` is enough."""
+    """Return whether two living beings or two things are together. For two things, any companion of `one` suffices."""
     objects = reading.graph.objects
     if is_animate(objects[one].name) != is_animate(objects[other].name):
         return False
@@ -272,7 +273,7 @@ def _are_companions(reading: Reading, one: int, other: int) -> bool:
 
 
 def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
-    """Return the objects beside or with an object, in either direction; with `having`, only those with it."""
+    """Return the objects that a relation joins with an object: beside it or with it; `having`: only with it."""
     relations = (reading.graph.relations[k] for k in reading.relations_of[index])
     return {
         r.object if r.subject == index else r.subject
@@ -290,7 +291,10 @@ def _places(reading: Reading, index: int) -> dict[int, str]:
 
 
 def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near: bool) -> bool:
-    """Return whether the subject is surely not at `place` of the object: it has other places, or is a living being."""
+    """Return whether the subject is surely not in relation `place` ("on", for instance) to the object.
+
+    That is so if the caption places the subject elsewhere, or if the subject is a living being.
+    """
     own = _places(reading, subject)
     if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):
         return False  # "in a chair on a porch"
@@ -304,7 +308,7 @@ def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near
 
 
 def _has_other(reading: Reading, subject: int, object_: int) -> bool:
-    """Return whether the object has another, living owner: the bag in "a man with a hat and a woman with a bag"."""
+    """Return whether another living being owns the object: the bag in "a man with a hat and a woman with a bag"."""
     graph = reading.graph
     owners = [
         graph.relations[k].subject
@@ -317,7 +321,7 @@ def _has_other(reading: Reading, subject: int, object_: int) -> bool:
 
 
 def _acts_otherwise(reading: Reading, first: int, second: int) -> bool:
-    """Return whether the second object takes over a state of the first alone: "a man sits and a woman stands"."""
+    """Return whether the second object would get a state that only the first has: "a man sits, a woman stands"."""
     name = reading.graph.objects[second].name
     known = {synonym(word) for word in reading.outside(second)}
     return any(synonym(word) not in known and tells_apart(word, name) for word in reading.outside(first))

@@ -114,7 +114,7 @@ FORMS: dict[str, tuple[str, int]] = {form: (forms[0], k) for forms in _FORMS for
 """Verb form -> (base, index of the form: 0 base, 1 third person, 2 -ing)."""
 FORM_OF = {forms[0]: forms for forms in _FORMS}
 LEMMAS = {"lie": "lay"}
-"""Base -> lemma in scene graphs, where it differs."""
+"""Base form of a verb -> its lemma in scene graphs, if that is another word."""
 
 STATIC = _options(
     _row("stand sit lie kneel crouch", "kneel-crouch sit-crouch sit-kneel"),
@@ -251,7 +251,7 @@ SIDES = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
 """Word of a spatial phrase ("on the left of") -> its opposite."""
 AT_ONLY = frozenset("table desk counter bar".split())
 SLOPES = frozenset("hill slope mountain stair staircase ramp ladder step mountainside hillside".split())
-"""Things that have an up and a down. A street is not listed: both may be true of it."""
+"""Things that have an up and a down. Streets are not listed, because "up" and "down" may both be true of them."""
 PLACE_VERBS = frozenset(
     """sit sits sitting stand stands standing lie lies lying lay lays laying sleep sleeps sleeping rest rests resting
     park parked parking perch perched perches kneel kneeling crouching seated standing placed located positioned pose
@@ -269,7 +269,7 @@ NO_SUPPORT = frozenset(
     cover centre center area part end start middle piece half cup series list page album road street way
     mood team group crowd pose position traffic bloom love season space area flight use""".split()
 )
-"""Things whose preposition is not replaced, because no other one fits: the ground, a wave, the sky."""
+"""Things before which no preposition is replaced, because no other one fits: the ground, a wave, the sky."""
 
 # -- things
 
@@ -322,10 +322,10 @@ ANCHORED = _options(
     _row("roof balcony bridge", ""),
     _pairs("house: barn church castle, tree: rock, butterfly: bee bird, town: village forest desert"),
 )  # fmt: skip
-"""Thing -> things that replace it only where another thing is on or in it, or someone uses it."""
+"""Thing -> replacements, used only if another thing is on or in the thing, or someone uses it."""
 MASS = frozenset("grass snow sand water mud rain wine beer coffee milk juice tea".split())
 """Words of `ANCHORED` that have no plural."""
 MASS_OR_NOT = frozenset("pizza cake steak salad soup pasta chicken".split())
 COUNTED = frozenset("sandwich donut burger".split())
-"""Food that is always counted: never "some donut". `MASS_OR_NOT`: "some pizza" or "a pizza"."""
+"""Food that is always counted: never "some donut". Food of `MASS_OR_NOT` may be: "some pizza" or "a pizza"."""
 INVARIANT = frozenset("sheep deer".split())

@@ -1,10 +1,10 @@
-"""Scene graph -> its valid negatives (exchanges and replacements), each with its caption and its aligned graph.
+"""List the valid negatives of a scene graph (exchanges and replacements), and draw some of them.
 
 Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects, verbs or prepositions;
 attribute negatives exchange or move modifiers and quantities. An exchange is kept if it changes the meaning
-(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. A visit draws a kind by the
-shares of a mixture, then a negative of this kind: the less strange, the likelier. A negative that reads better than its
-caption is no likelier than one that reads equally well, so that text alone reveals little.
+(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. In each epoch, a kind is
+drawn for a caption by the shares of a mixture, then a negative of this kind: the less strange, the likelier. A negative
+that reads better than its caption is no likelier than one that reads equally well, so that text alone reveals little.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MOST_STRANGE = 4.0
 MOST_STRANGE_REPLACED = 3.0
 """Maximum strangeness of a drawn replacement, in log-odds; most replacements read like their caption."""
 Shares = Mapping[str, float]
-"""Kind (of `KINDS`) -> how often a visit draws it (`loss.mixture`); 0: never. If a caption has no negative of the drawn
+"""Kind (of `KINDS`) -> how often it is drawn (`loss.mixture`); 0: never. If a caption has no negative of the drawn
 kind, the other kinds are drawn by their shares."""
 KINDS: Mapping[str, frozenset[Kind]] = {
     "exchange": frozenset(("relation", "attribute")),
@@ -55,13 +55,13 @@ KINDS: Mapping[str, frozenset[Kind]] = {
 }
 EVENLY: Shares = dict.fromkeys(KINDS, 0.25)
 MOST_DRAWN = 6
-"""Maximum exchanges to draw from, least strange first; others would be drawn once in a hundred visits."""
+"""Maximum exchanges to draw from, least strange first; others would be drawn once in a hundred times."""
 MOST_TRIED = 5
 """Maximum replacements of one kind to examine per caption; `LONG_TIMES` as many for a long caption."""
 MOST_REPLACED = 3
 """Maximum replacements of one kind to draw from; `LONG_TIMES` as many for a long caption."""
 LONG, LONG_TIMES = 300, 6
-"""A caption over LONG characters gets LONG_TIMES as many replacements; fewer could all miss the encoder's triples."""
+"""A caption over LONG characters gets LONG_TIMES as many replacements, so that some change the triples in use."""
 TEMPERATURE = 1.0
 """Temperature of the draw, in log-odds."""
 
@@ -74,7 +74,7 @@ _CONTEXT_WORDS = 4
 
 @dataclass(frozen=True)
 class Negative:
-    """A false caption: its caption's words in another order, or with one word replaced."""
+    """A false caption: the words of a true caption in another order, or with one word replaced."""
 
     caption: str
     kind: Kind
@@ -84,7 +84,7 @@ class Negative:
     strangeness: float
     """How much stranger than its caption the negative reads, in log-odds (`sclip.negatives.naturalness`)."""
     certain: bool
-    """Whether its meaning surely differs from its caption's; only certain negatives are drawn."""
+    """Whether the meaning surely differs from the true caption's; only certain negatives are drawn."""
     source: SceneGraph | tuple[SceneGraph, PlannedExchange, Exchange] | tuple[SceneGraph, Replacement] = (
         field(repr=False, compare=False)
     )
@@ -152,7 +152,7 @@ def candidate_replacements(graph: SceneGraph, kind: Kind) -> list[tuple[Span, st
 def draw(
     found: Sequence[Negative], *, seed: int, epoch: int, identity: str, window: Window | None = None
 ) -> Negative | None:
-    """Return one of the `natural` negatives of a sample for one visit, or None if it has none."""
+    """Return one of the `natural` negatives of a sample for one epoch, or None if it has none."""
     drawn = draw_several(found, 1, seed=seed, epoch=epoch, identity=identity, window=window)
     return next(iter(drawn), None)
 
@@ -167,7 +167,7 @@ def draw_several(
     window: Window | None = None,
     shares: Shares = EVENLY,
 ) -> list[Negative]:
-    """Return up to `count` different negatives for one visit of a sample; the first is what `draw` returns.
+    """Return up to `count` different negatives of a sample for one epoch; the first is what `draw` returns.
 
     The kind is drawn by `shares`. Within a kind, less strange negatives are likelier, but one that reads better than
     its caption is no likelier than one that reads equally well. Otherwise frequent words would replace rare ones more
@@ -193,7 +193,7 @@ def draw_of(
 ) -> Iterator[Negative]:
     """Yield what `draw_several` returns for the `natural` negatives of a graph, but list no more than the caller takes.
 
-    Most visits take a replacement of one kind. The exchanges, which take longest to list, are then never listed.
+    Most callers take a replacement of one kind. The exchanges, which take longest to list, are then never listed.
     """
     text = _Text(graph, only_certain=True)
 
@@ -214,7 +214,7 @@ def _in_order(
     window: Window | None,
     shares: Shares,
 ) -> Iterator[Negative]:
-    """Yield the negatives of a visit in the order of the draw; list a kind only when its turn comes."""
+    """Yield the negatives of a sample in the order drawn for an epoch; list a kind only when its turn comes."""
 
     def hazard(purpose: str, value: str) -> float:  # an exponential draw: the smallest is first
         return -math.log((uniform(purpose, seed, epoch, f"{identity}\x1f{value}") + 2**-64) / (1 + 2**-63))
@@ -250,7 +250,7 @@ class _Text:
         self._own: dict[Span, float] = {}
 
     def strangeness(self, other: str, start: int, end: int) -> float:
-        """Return how much stranger than the caption `other` reads, which differs only in these characters."""
+        """Return how much stranger than the caption a text reads that differs only in caption[start:end]."""
         start, end = part = _around(self.text, start, end)
         if part not in self._own:
             self._own[part] = strangeness(self.text[start:end])
@@ -308,7 +308,7 @@ def _natural_replacements(text: _Text, kind: Kind) -> list[Negative]:
 
 
 def _in_one(text: str, plan: PlannedExchange) -> bool:
-    """Return whether both texts stand in one sentence; those of two sentences may describe the same thing."""
+    """Return whether the two exchanged texts are in one sentence; two sentences may describe the same thing."""
     first, second = sorted((plan.first, plan.second))
     return SENTENCE_END.search(text, first[1], second[0]) is None
 
@@ -330,7 +330,7 @@ def _rank(plan: PlannedExchange) -> float:
 
 
 def _best_plans(reading: Reading) -> list[PlannedExchange]:
-    """Return the best plans, certain ones first; the first of several plans with the same text is used."""
+    """Return the best plans, certain ones first; if several plans give the same text, the caller uses the first."""
     one_sentence = SENTENCE_END.search(reading.caption) is None
 
     def listed(kinds: Iterable[Iterable[PlannedExchange]]) -> list[PlannedExchange]:

@@ -145,7 +145,7 @@ class Exchange:
 
 
 def count_sentences(caption: str) -> int:
-    """Return how many sentences begin with a capital: 0 in A Title or ALL CAPITALS, else 1, or 2 for several."""
+    """Return how many sentences begin with a capital: 0 in A Title or ALL CAPITALS, 1 for one sentence, 2 for more."""
     words = [word for word in caption.split() if word[0].isalpha()]
     if len(words) > 2 and 2 * sum(word[0].isupper() for word in words) > len(words):
         return 0

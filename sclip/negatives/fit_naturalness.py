@@ -1,4 +1,4 @@
-"""Train the model of `sclip.negatives.naturalness`: captions in, its tables out.
+"""Train the model of `sclip.negatives.naturalness` on captions.
 
 First, words get classes: words with the same neighbors share a class (k-means over singular vectors of the positive
 pointwise mutual information between a word and its neighbors). Then the weights of several logistic regressions over

@@ -1,4 +1,4 @@
-"""Negative -> a true part of its caption, and the same part with one wrong detail added (method, section 10).
+"""Make half-truths of negatives: a true part of the caption, and this part with a wrong detail added (method, 10).
 
 CLIP often scores "a dog under a table" above "a dog" although the image has no table: the half-truth of Kargi et al.
 2026 (arXiv 2602.23906). Here the wrong detail comes from a unit's foil (`sclip.negatives.units`); the true part is what

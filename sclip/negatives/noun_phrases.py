@@ -15,7 +15,7 @@ from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.lexicon import COLOURS, CONNECTIVES, parts_of_speech
 
 Determiner = Literal["one", "the", "many", "of", ""]
-"""In this order: indefinite ("a"), definite ("the"), several ("two"), a measure ("a group of"), no determiner."""
+"""Kind of determiner, in order: indefinite ("a"), definite ("the"), several ("two"), measure ("a group of"), none."""
 
 MASS = frozenset(
     """water sand snow grass dirt mud food bread rice pasta cheese butter meat beef pork bacon ham broccoli lettuce
@@ -207,7 +207,7 @@ class NounPhrases:
         return (match.end() if match else start, end)
 
     def exchange_bodies(self, first: int, second: int) -> bool:
-        """Return whether phrases may swap while articles stay: "Man riding a horse" to "Horse riding a man"."""
+        """Return whether phrases may swap while articles stay: "Man riding a cow" becomes "Cow riding a man"."""
         opening, other = (first, second) if self._bare[first] else (second, first)
         return (
             self._bare[opening]
@@ -221,7 +221,7 @@ class NounPhrases:
         )
 
     def gives(self, index: int) -> bool:
-        """Return whether an adjective may leave the phrase without a successor; "a clear water" must keep it."""
+        """Return whether an adjective may leave the phrase without a replacement: not "clear" of "a clear water"."""
         return not (self._torn[index] or (self.determiner[index] == "one" and self._head[index] in MASS))
 
     def _points(self, index: int) -> bool:

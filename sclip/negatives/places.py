@@ -1,4 +1,4 @@
-"""Relation negatives of place: "a cat on a chair and a dog under a bed" to "a cat under a chair and a dog on a bed"."""
+"""Relation negatives of place: "a cat on a chair, a dog under a bed" becomes "a cat under a chair, a dog on a bed"."""
 
 from __future__ import annotations
 

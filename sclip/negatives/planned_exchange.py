@@ -1,7 +1,7 @@
 """The plan of an exchange: which texts change places, and how the graph changes. It builds text and graph.
 
-A caption has many candidates, but a visit of the sample needs one. Therefore plans are listed and ranked; the graph,
-which takes longest to make, is built only on request.
+A caption has many candidates, but training needs one each time it reads the sample. Therefore plans are listed and
+ranked; the graph, which takes longest to make, is built only on request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 Kind = Literal[
     "relation", "attribute", "replaced relation", "replaced attribute", "replaced object", "foreign"
 ]
-"""The first two kinds are exchanges."""
+"""Kind of a negative: the first two are exchanges; "foreign" negatives came with the data."""
 
 
 @dataclass(slots=True)  # not frozen: freezing would take a third of the listing time

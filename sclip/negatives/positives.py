@@ -1,6 +1,7 @@
 """Hard positives (method, section 9): other wordings of a caption that keep its scene graph.
 
-    graph -> `wordings`, each a text and its kind -> `draw_positives`: one a visit, parsed again, with its own graph
+`wordings` lists the wordings of a graph. `draw_positives` draws one for each sample and epoch, and parses it, because a
+positive needs a graph of its own.
 
 A model that is trained only against changed words learns that every changed word changes the meaning. A positive
 changes words and keeps the meaning: it states a place from the other side, reorders nouns or adjectives around "and",
@@ -48,7 +49,7 @@ PositiveKind = Literal["place", "row", "adjectives", "passive", "clause", "synon
 MOST_STRANGE = 3.0
 """Maximum strangeness of a drawn wording, in log-odds; stranger ones are English, but nobody would write them."""
 MOST_TRIED = 3
-"""Maximum wordings of a caption that one visit parses."""
+"""Maximum wordings of a caption that are parsed in one epoch."""
 _MOST_OBJECTS = 12
 _CONTEXT = 4
 """Words on each side of an edit that its strangeness includes."""
@@ -120,7 +121,7 @@ def wordings(graph: SceneGraph) -> list[Wording]:
 def draw_positives(
     windows: Sequence[Window], identities: Sequence[str], parse: Parse, *, seed: int, epochs: Sequence[int]
 ) -> list[Positive | None]:
-    """Return a positive for one visit of each sample: a wording that parses into its caption's graph, or None.
+    """Return a positive of each sample for one epoch: a wording that parses into its caption's graph, or None.
 
     The kinds of wordings are equally likely, however many wordings each has.
 
@@ -129,7 +130,7 @@ def draw_positives(
         identities: the samples' identities.
         parse: method of the parser that made the graphs.
         seed: seed of the run.
-        epochs: the epoch of each visit.
+        epochs: the epoch of each sample.
     """
     orders = [
         islice(_in_order(window, seed, epoch, identity), MOST_TRIED)
@@ -146,7 +147,7 @@ def draw_positives(
 
 
 def _in_order(window: Window, seed: int, epoch: int, identity: str) -> Iterator[Wording]:
-    """Yield the wordings of a visit in the order in which they are tried."""
+    """Yield the wordings of a caption in the order in which they are tried in an epoch."""
     graph = window.graph
 
     def key(wording: Wording) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Attribute negatives of quantity: "two cats and a dog" to "a cat and two dogs", with nouns and verbs made to agree.
+"""Attribute negatives of quantity: "two cats and a dog" becomes "a cat and two dogs"; nouns and verbs agree.
 
 The quantity stands at the start of a noun phrase: a number, an article, "several", "a bunch of", or nothing before a
 plural. Two quantities change places if their values differ: one, another number, or many.
@@ -45,7 +45,7 @@ _NUMBER_TOLD = re.compile(
 class _Quantity:
     object: int
     span: Span
-    """Empty before a bare plural."""
+    """Characters of the quantity; empty before a bare plural."""
     value: str
     """"1", another number, or "many"."""
     attributes: tuple[int, ...]

@@ -36,9 +36,9 @@ class Unit:
     span: Span
     attributes: tuple[int, ...]
     compound: int = 0
-    """Number of leading words of a compound name at the end of the unit."""
+    """Number of words at the end of the unit that are leading words of a compound name."""
     name: Span = (0, 0)
-    """Span of these leading words."""
+    """Span of the leading words of the name that `compound` counts."""
 
 
 class Reading:
@@ -250,7 +250,7 @@ class Reading:
         return units
 
     def _compounds(self, index: int) -> list[Unit]:
-        """Return the first leading word of a compound name, then all of them: "fire" of "fire hydrant"."""
+        """Return the units of leading words of a compound name: the first word ("fire" of "fire hydrant"), and all."""
         obj, head = self.graph.objects[index], self.heads[index]
         if " " not in obj.name:
             return []

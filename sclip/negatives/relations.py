@@ -211,7 +211,7 @@ def _carries(name: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def _alike(one: str, other: str) -> bool:
-    """Return whether the exchange changes little: times of day, a color ("in white"), a wave and a board."""
+    """Return whether an exchange of names changes little: times of day, a color ("in white"), a wave and a board."""
     heads = [name.rsplit(" ", 1)[-1] for name in (one, other)]
     colours = sum(head in COLOURS for head in heads)
     on_a_wave = any(head.endswith("wave") for head in heads) and any(head.endswith("board") for head in heads)
@@ -306,7 +306,7 @@ def _verbs(reading: Reading) -> list[_Verb]:
 
 @lru_cache(maxsize=1 << 16)
 def _form(word: str) -> str:
-    """Return the Penn tag of a verb, which a verb in its place must share; empty if it cannot be exchanged."""
+    """Return the Penn tag of a verb, or "" if it cannot be exchanged; only verbs with equal tags change places."""
     lemma = verb_lemma(word)
     if word.endswith("ing") and word != lemma:
         return "VBG"

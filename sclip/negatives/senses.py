@@ -159,7 +159,7 @@ def is_shared(predicate: str) -> bool:
 
 
 def is_use(predicate: str) -> bool:
-    """Return whether an act on a thing likely includes the things with it: "hold"."""
+    """Return whether an act on a thing is likely an act on the things with it too: "hold"."""
     return predicate.partition(" ")[0] in _USES
 
 
@@ -290,7 +290,7 @@ _BODIES = frozenset(
     construction decoration illustration intersection ship battleship spaceship cushion lion dandelion prince lance
     reception plantation kindergarten facility fountain security harness""".split()
 )
-"""Names of concrete things in spite of such an ending."""
+"""Names of concrete things in spite of an abstract ending (`_ABSTRACT_ENDING`)."""
 _GROUNDS = frozenset(
     """water ocean wave snow ground floor wood woods tree bush branch plant greenery foliage vegetation leaf moss
     grass sky cloud cliff peak rock boulder stream waterfall creek pond track course ramp slope dune path trail

@@ -1,4 +1,4 @@
-"""Negative -> the part of the caption that it falsifies: the true unit, and the false foil (method, section 10).
+"""Find the part of a caption that a negative falsifies: the true unit, and its false foil (method, section 10).
 
 A unit is an object with its attributes ("a brown dog") or a relation ("a dog chasing a ball"), in the caption's own
 words. A negative's graph keeps the indices of its caption's graph, so the foil is the same part of the negative. The
@@ -36,7 +36,7 @@ _ROW_BEFORE = re.compile(r"(?:\band|\bor|,)\s+$", re.IGNORECASE)
 _PEOPLE = PERSONS | frozenset(
     "guy snowboarder swimmer jogger king queen prince princess grandfather grandmother businesswoman".split()
 )
-"""Persons. Alone they are no unit, because the image may show others that the caption does not mention."""
+"""Persons. A person alone is no unit, because the image may show others that the caption does not mention."""
 _NO_UNIT = frozenset("of between among from than as like".split())
 """Predicates that mean nothing for two things alone, or join them into one thing."""
 
@@ -102,7 +102,7 @@ def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | Non
 
 
 def _is_told(reading: Reading, foil: SceneGraph) -> bool:
-    """Return whether the caption states the foil of some object: the foil "a black cat" when another cat is black."""
+    """Return whether the caption itself states the foil: the foil "a black cat" when another cat is black."""
     graph = reading.graph
 
     def is_like(index: int, place: int) -> bool:
@@ -161,14 +161,14 @@ def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
 
 
 def _excludes(one: str, other: str, known: bool = False) -> bool:
-    """Return whether `one` excludes `other`: 3 cups exclude 4 cups, not 2. `known`: words are known to do so."""
+    """Return whether `one` excludes `other`; a number excludes larger ones. `known`: the words exclude each other."""
     if one.isdigit() and other.isdigit():
         return int(one) < int(other)
     return known or excludes(one, other)
 
 
 def _parts_of_object(reading: Reading, false: SceneGraph) -> Iterator[_Part]:
-    """Yield the replaced object, if its new name is false by itself; then its relations, in which it is false."""
+    """Yield the replaced object if its new name is false by itself, then the relations that its name makes false."""
     graph = reading.graph
     for index, (one, other) in enumerate(zip(graph.objects, false.objects, strict=True)):
         if one.name == other.name:

@@ -70,7 +70,7 @@ def drawn_in_training(
         identities: the samples' identities.
         shapes: method of the parser that made the graphs.
         seed: seed of the run.
-        epoch: epoch of the visit.
+        epoch: the epoch to draw for.
         shares: shares of the kinds of negatives.
     """
     orders = [

@@ -52,7 +52,7 @@ def judge(gates: Sequence[Gate], candidate: Evaluation | None, champion: Evaluat
         gates: at least one.
         candidate: evaluation of the new version; without it every gate fails.
         champion: evaluation of the champion on the same cases. None if there is no champion yet: gates that compare
-            with it hold. An `Evaluation` without results if the champion was never evaluated: such gates fail.
+            with it hold. Without results if the champion was never evaluated: gates that compare with it fail.
     """
     checks = [Check(gate.text, *_check(gate, candidate, champion)) for gate in gates]
     return Decision(bool(checks) and all(check.holds for check in checks), checks)

@@ -73,7 +73,8 @@ def decide(
 ) -> Promotion:  # fmt: skip
     """Judge a version against the champion, make it champion if all gates hold, and record the decision.
 
-    `version` is a number or an alias. Gates default to those of its registration. A dry run only judges.
+    `version` is a number or an alias. Gates default to those that were registered with the version. A dry run only
+    judges.
 
     Raises RegistryError if the version or its gates are missing, or the store refuses; ConfigError for a bad gate.
     """
@@ -154,7 +155,7 @@ def _champions(client: MlflowClient, model_name: str, champion: str) -> list[str
 def _apply(
     client: MlflowClient, version: ModelVersion, outcome: Promotion, decision: str, tags: dict[str, str]
 ) -> None:
-    """Replace the recorded judgement of a version, then move the alias if it passed."""
+    """Replace the recorded judgement of a version, then move the alias if the version passed."""
     name = version.name
     with _refused(client, name):
         for tag in [tag for tag in version.tags if tag.startswith(_JUDGED)]:

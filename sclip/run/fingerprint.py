@@ -29,7 +29,7 @@ class DatasetFingerprint:
     name: str
     """Last two folder names in the path of the first shard."""
     digest: str
-    """32 hexadecimal digits."""
+    """Digest of the shards: 32 hexadecimal digits."""
     profile: dict[str, Any]
     """Counts `samples`, `shards` and `packed` (shards with a checksum); `parser`: its version or annotation stamp."""
 

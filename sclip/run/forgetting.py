@@ -43,7 +43,7 @@ _GAINED = "relation/accuracy+attribute/accuracy"
 _REACHED = 0.9
 """Share of the plain row's gain at which rows are compared."""
 _MARGIN = 0.03
-"""Margin above `_REACHED` on the development split, since a blend's share differs between the splits."""
+"""Added to `_REACHED` on the development split, because a blend's share of the gain differs between the splits."""
 _ALPHAS = [n / 10 for n in range(11)]
 
 
@@ -89,7 +89,7 @@ def add_blends(
 ) -> list[Trial]:
     """Return the trials and, for every blend row and seed whose runs are done, a trial of the blend.
 
-    A recorded blend is not measured again if its runs have the same scores as then.
+    A recorded blend is not measured again if the scores of its runs have not changed since.
     """
     done = {trial.name: trial for trial in trials if trial.scores}
     blends = []
@@ -165,7 +165,8 @@ class _Measured:
 def add_shares(ablation: Ablation, name: str, trials: Sequence[Trial]) -> list[Trial]:
     """Add the scores of `shares` to the trials of each seed whose start and plain row are done.
 
-    If one seed of a row has no `first/kept_at_90`, all lose it: a mean over the other seeds would flatter the row.
+    If one seed of a row has no `first/kept_at_90`, all of its seeds lose it, because a mean over the other seeds would
+    flatter the row.
     """
     done = {trial.name: trial.scores for trial in trials if trial.scores}
     added: dict[str, dict[str, float]] = {}

@@ -53,7 +53,7 @@ def held(
 
     Args:
         folder: the folder; it need not exist.
-        say: called with a line when this waits for a sign of life of another owner, and when it takes over.
+        say: called with a line when this process waits for a sign of life of another owner, and when it takes over.
         lost: called in a thread with a line once another process is the owner. By default it ends this process at
             once, since this process no longer owns the folder and the MLflow run.
 

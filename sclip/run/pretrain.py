@@ -216,7 +216,7 @@ def _check(config: Config, console: Console, options: PlanOptions) -> _Checked:
 
 
 def _start(run: _Checked, console: Console, stack: contextlib.ExitStack) -> _Started:
-    """Bring the starting weights, record the start in the run's folder and in MLflow, and show the plan.
+    """Copy the starting weights into the run's folder, record the start there and in MLflow, and show the plan.
 
     `stack` closes the MLflow record. This process owns the run by now, so no other process changes its inputs.
     """

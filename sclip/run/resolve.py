@@ -46,7 +46,7 @@ _LOOKED_AT = 64
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The shards of a run, counted, and the order of their samples."""
+    """The shards of a run with their sample counts, and the order of their samples."""
 
     sources: tuple[dict[NamedShard, int], ...]
     """Sample count of each shard, sorted by name; one mapping for each source."""

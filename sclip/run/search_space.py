@@ -48,7 +48,7 @@ def values(key: str, text: str) -> list[Any]:
 
 
 def domain(key: str, text: str) -> tuple[Any, list[Any]]:
-    """Parse a Tune domain written as `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)` or `choice(a,b,..)`.
+    """Parse a Ray Tune domain written as `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)` or `choice(a,b,..)`.
 
     Also returns the values to check against the config: both ends of the range, or all choices. Raises ConfigError.
     """

@@ -154,7 +154,7 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
 
 
 def _named(shards: Mapping[str, str]) -> str:
-    """Return the number of shards, and the first few with the text on each."""
+    """Return, as text, the number of shards and the first few of them, each with its text."""
     some: Sequence[str] = [f"{shard}: {text}" for shard, text in sorted(shards.items())[:_NAMED]]
     more = f", and {len(shards) - _NAMED:,} more" if len(shards) > _NAMED else ""
     return f"{len(shards):,} shards ({'; '.join(some)}{more})"

@@ -1,10 +1,9 @@
-"""Signals in, an orderly end out: SIGTERM (`ray job stop`, a preempted node, a batch system, `timeout`) and Ctrl-C.
+"""End a program in good order at SIGTERM (`ray job stop`, a preempted node, a batch system, `timeout`) or Ctrl-C.
 
-Work that can end by itself with nothing lost is asked to, once; a later signal ends it where it stands. What else the
-main thread does ends at once. A shell, `make` and `timeout` each hand on what they get, so one event may arrive as
-several signals: those within `SAME_S` are one. Ray Train has a handler of its own for SIGINT alone, and registers it
-where it is called in the main thread; the work therefore runs in another one, and the main thread has nothing to do
-but to listen.
+The first signal asks the work to end by itself, if it can do so without loss; the second one ends the program at once.
+Whatever else the main thread does ends at the first signal. A shell, `make` and `timeout` each forward signals, so one
+event may arrive as several signals; those within `SAME_S` count as one. Ray Train registers its own handler, for SIGINT
+only, if it is called in the main thread. Therefore the work runs in another thread, and the main thread only waits.
 """
 
 from __future__ import annotations
@@ -36,38 +35,38 @@ __all__ = [
 ]
 
 SAME_S = 2.0
-"""Seconds within which further signals are the same one, handed on by several programs."""
+"""Seconds within which further signals count as the same one, forwarded by several programs."""
 
 Answer = Callable[[signal.Signals, "FrameType | None"], None]
-"""What is done at a signal, in the main thread: the signal, and what was being executed."""
+"""Signal handler, called in the main thread with the signal and the interrupted frame."""
 
 _answers: list[Answer] = []
-"""Of the blocks of `answered` that the main thread is in; the last one is called."""
+"""Handlers of the `answered` blocks that the main thread is in; a signal calls the last one."""
 _answered_s = -math.inf
 
 
 class Stopped(BaseException):
-    """Raised at a signal to end, as KeyboardInterrupt is; one line that says what was left."""
+    """Raised when a signal ends the program, like KeyboardInterrupt. The message is one line for the user."""
 
     def __init__(
         self, message: str = "stopped", number: signal.Signals = signal.SIGTERM, work_goes_on: bool = False
     ) -> None:
-        """Take the signal, and whether a thread still works until the process ends."""
+        """Store the message, the signal, and whether a thread goes on with the work until the process ends."""
         super().__init__(message)
         self.number = number
         self.work_goes_on = work_goes_on
 
 
 def status_of(error: BaseException) -> int:
-    """Return the exit status by which shells know a program that a signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+    """Return the exit status that shells expect after a signal: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
 
 
 def leave(status: int) -> NoReturn:
-    """End the process at once, while a thread still works.
+    """End the process at once, even if a thread still works.
 
-    Python's own end would disconnect from Ray first, and Ray ends a process with status 1 when a thread calls it after
-    that. A cluster that this process started ends with it.
+    A normal exit of Python disconnects from Ray first. If the thread then calls Ray, Ray ends the process with
+    status 1. A Ray cluster that this process started ends too.
     """
     logging.shutdown()
     sys.stdout.flush()
@@ -76,17 +75,17 @@ def leave(status: int) -> NoReturn:
 
 
 def stop(number: signal.Signals, frame: FrameType | None) -> NoReturn:
-    """Raise KeyboardInterrupt at Ctrl-C and Stopped at SIGTERM, wherever the main thread is."""
+    """Raise KeyboardInterrupt at Ctrl-C, and Stopped at SIGTERM, in the main thread."""
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise Stopped("stopped", number)
 
 
 def leave_imports(name: str) -> Answer:
-    """Return the answer of a program that has begun nothing yet while it imports: one line, and the process ends.
+    """Return the handler of a program that still imports its modules: it prints one line and ends the process.
 
-    An exception that is raised in the middle of an import may be swallowed there, or printed by a C extension. The line
-    names the program by `name`. Outside of imports the answer is `stop`.
+    Raising would not do: an import might swallow the exception, or a C extension might print it. The line begins with
+    `name`. Outside of imports the handler calls `stop`.
     """
 
     def answer(number: signal.Signals, frame: FrameType | None) -> None:
@@ -109,7 +108,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 @contextlib.contextmanager
 def answered(answer: Answer = stop) -> Iterator[None]:
-    """Answer SIGTERM and Ctrl-C with a function until the block is left; outside of a main thread there are none."""
+    """Call a function at SIGTERM and Ctrl-C during the block; outside of the main thread, change nothing."""
     global _answered_s
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -136,7 +135,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Answer a signal at the end of the block: what the block begins is known by then, and can be ended."""
+    """Delay signals to the end of the block, when everything that the block starts is known and can be ended."""
     came: list[signal.Signals] = []
     with answered(lambda number, frame: came.append(number)):
         yield
@@ -145,14 +144,14 @@ def deferred() -> Iterator[None]:
 
 
 def run(work: Callable[[], None], ask: Callable[[], bool]) -> signal.Signals | None:
-    """Do the work, and raise as it does; what it is not asked to leave it, is left at a second signal.
+    """Run the work in a thread; return the signal at which it was asked to end, or None.
 
     Args:
-        work: what is done, in a thread.
+        work: function to run; its errors are raised here.
         ask: called at the first signal; returns whether the work will end by itself.
 
-    Returns the signal at which the work was asked to end, if there was one. Raises Stopped where it will not end by
-    itself, or at a second signal. Outside of a main thread there are no signals.
+    Raises Stopped if the work will not end by itself, or at a second signal; the thread then still works. Outside of
+    the main thread, the work runs directly, and no signal is handled.
     """
     if threading.current_thread() is not threading.main_thread():
         work()

@@ -52,9 +52,9 @@ class Sweep:
     config: Config
     """Config that all trials share."""
     space: Mapping[str, Any]
-    """Tune domain or grid of each dotted key; or, under the key `POINT`, a grid of whole points."""
+    """Ray Tune domain or grid of each dotted key; or, under the key `POINT`, a grid of whole points."""
     samples: int = 1
-    """Draws of the random keys; each draw is run with every point of the grid."""
+    """Number of draws of the keys with a random domain; each draw is run with every point of the grid."""
     at_once: int = 0
     """Maximum concurrent trials; 0: as many as the cluster holds."""
 
@@ -72,7 +72,7 @@ class Trial:
     point: dict[str, Any]
     """Settings of this run, by dotted key."""
     scores: dict[str, float]
-    """Empty if the run failed."""
+    """Scores by name; empty if the run failed."""
     error: str = ""
 
 
@@ -130,7 +130,7 @@ def _tune(
     )
     results = tuner.fit()
     if any(not result.error and "scores" not in (result.metrics or {}) for result in results):
-        # Tune handles the first Ctrl-C itself: it ends its trials and returns the results so far.
+        # Ray Tune handles the first Ctrl-C itself: it ends its trials and returns the results so far.
         raise KeyboardInterrupt
     return [_ended(sweep.name, at, result) for at, result in enumerate(results)]
 
@@ -163,7 +163,7 @@ def _bound(config: Config, cpus: float, at_once: int) -> dict[str, Any]:
 
 
 def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> dict[str, Any]:
-    """Train one point, in a process that Tune starts."""
+    """Train one point, in a process that Ray Tune starts."""
     number = int(tune.get_context().get_trial_id().rpartition("_")[2])
     name = _name(sweep, given, number)
     os.environ["OMP_NUM_THREADS"] = str(config.train.worker_threads)

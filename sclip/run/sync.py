@@ -1,4 +1,4 @@
-"""Send what MLflow lacks of a run's record, and register the model of a finished run."""
+"""Send the events of a run that MLflow lacks, and register the model of a finished run."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def folder_of(run: str, storage: str) -> StoragePath:
 def sync(folder: StoragePath, tracking_uri: str, say: Callable[[str], None]) -> Iterator[str]:
     """Send the events that the store lacks to the existing run or a new one; yield a line for each action.
 
-    A live run sends its own record, and two senders would send some events twice, so this takes the run's lease first.
-    `say` is called with a line if this waits for another process.
+    A live run sends its own record, and two senders would send some events twice, so `sync` takes the run's lease
+    first. `say` is called with a line if `sync` waits for another process.
 
     Raises NotSent if the store takes only a part, TrackingError or OSError if nothing can be sent, and ConfigError
     while another process runs the run.

@@ -27,7 +27,7 @@ class Chunk:
     name_start: int = 0
     attributes: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     phrase_start: int = -1
-    """First word of the phrase, including its measure ("a group of people"); -1: `start`."""
+    """First word of the phrase, including its measure ("a group of people"); -1: the same as `start`."""
     fixed: bool = False
     """Whether it is a proper name, a title or a quotation."""
     frame: bool = False

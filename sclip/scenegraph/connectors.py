@@ -40,7 +40,7 @@ class Connector:
     """Whether "there" occurs, as in "there is"."""
     relative: bool = False
     verb: int = -1
-    """The open verb: the next noun phrase is its object, or that of its preposition."""
+    """The open verb: the next noun phrase is its object, or the object of its preposition."""
     preposition: int = -1
     place: int = -1
     passive_by: bool = False
@@ -48,7 +48,7 @@ class Connector:
     """Whether the words just before the next noun phrase are negated: "is not on", "without", "but not"."""
 
     def __init__(self) -> None:
-        """Start with the values above, and with empty lists."""
+        """Start with the defaults of the class, and with empty lists."""
         self.verbs: list[int] = []
         """All verbs, in order."""
         self.closed: list[VerbUse] = []

@@ -64,7 +64,7 @@ class Draft:
         self.parallel: set[int] = set()
         """Coordinated chunks with a preposition of their own: "a man with a hat and a woman with a fan"."""
         self.filled: set[int] = set()
-        """Chunks whose relative clause has ended."""
+        """Chunks that a relative clause described and whose relative clause has ended."""
         self.adjacent: dict[int, int] = {}
         """Chunk -> the chunk before it, if no word is between them."""
         self.links: dict[int, list[Link]] = {}
@@ -74,11 +74,11 @@ class Draft:
         self.measured: dict[int, int] = {}
         """Chunk of a measure ("a pair of") -> the measured chunk, which replaces it in the graph."""
         self.first = 0
-        """First chunk of the clause."""
+        """First chunk of the current clause."""
         self.front = False
-        """Whether all phrases of the clause so far precede its subject."""
+        """Whether all phrases of the current clause so far precede its subject."""
         self.has_verb = False
-        """Whether the clause's subject has its finite verb."""
+        """Whether the finite verb of the clause's subject was read."""
         self.waits = False
         """Whether anything was linked to PENDING."""
         self.main = -1
@@ -86,7 +86,7 @@ class Draft:
         self.aliases: dict[int, int] = {}
         """Chunk of an apposition or pronoun -> the chunk that it refers to."""
         self.main_verb = -1
-        """Word index of a verb of the subject `main`, or -1: "In front of a house stands a tree"."""
+        """Word index of a verb whose subject is `main` ("stands" in "In front of a house stands a tree"), or -1."""
 
     def row(self, k: int) -> list[int]:
         """Return chunk k and the chunks coordinated with it."""
@@ -147,7 +147,7 @@ class Draft:
             self.main = k
 
     def graph(self, caption: str, shape: int) -> SceneGraph:
-        """Make the graph after the walk."""
+        """Return the graph; called after the walk."""
         words = self.words
         objects: list[Object] = []
         index: dict[int, int] = {}

@@ -25,7 +25,7 @@ class Object:
     name: str
     """Lemmatized head noun with its compound parts: "traffic light"."""
     span: Span
-    """Characters of that name in the caption, without determiner and attributes."""
+    """Characters of the name in the caption, without determiner and attributes."""
     phrase: Span
     """Characters of the whole noun phrase: determiner, attributes and name."""
     negated: bool = False

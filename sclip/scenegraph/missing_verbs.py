@@ -61,7 +61,7 @@ def _is_form(text: str) -> bool:
 
 
 def _is_sure(words: Sequence[Word], i: int, after: str) -> bool:
-    """Whether a word after a noun or comma must be a verb, as no dictionary has such a noun or adjective."""
+    """Whether a word after a noun or comma must be a verb, because no dictionary has it as a noun or adjective."""
     text = words[i].text
     if lexicon.is_noun(text) or lexicon.is_noun(lexicon.verb_lemma(text)) or lexicon.is_adjective(text):
         return False

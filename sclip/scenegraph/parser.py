@@ -55,7 +55,7 @@ class Parser:
     def __init__(self, spacy_model: str = "", most_words: int = MOST_WORDS) -> None:
         """Load `spacy_model`, or if it is empty the first installed one of two English pipelines.
 
-        The first `most_words` words of a caption are parsed, or MOST_WORDS if that is more.
+        The first `most_words` words of a caption are parsed, but at least MOST_WORDS.
 
         Raises ParserError if the pipeline is missing, or has no tagger or dependency parser.
         """
@@ -63,7 +63,7 @@ class Parser:
         speed_up(self._nlp)
         self._words = most_words if most_words > MOST_WORDS else 0
         self.version = _version(self._nlp.meta, self._words)
-        """Version of all that a graph depends on: the rules, the spaCy pipeline, and a raised limit of words."""
+        """Version of everything that a graph depends on: the rules, the spaCy pipeline, and a raised word limit."""
 
     def parse(self, captions: Sequence[str]) -> list[SceneGraph]:
         """Return one graph for each caption, in order. Any text is accepted; its graph may be empty."""

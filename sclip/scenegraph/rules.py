@@ -108,7 +108,7 @@ def _open(draft: Draft, k: int, c: Connector) -> None:
 
 
 def _front(draft: Draft, k: int, c: Connector) -> None:
-    """Link a prepositional phrase before its clause's subject to PENDING."""
+    """Link a prepositional phrase that stands before its clause's subject to PENDING, until the subject is found."""
     word = draft.words[c.preposition]
     draft.front, draft.main, draft.main_verb, draft.waits = True, -1, -1, True
     draft.prepositions[c.preposition] = ([PENDING], "")
@@ -256,7 +256,7 @@ def _parallel(draft: Draft, other: int, k: int) -> int:
 
 
 def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
-    """Whether chunk k is the subject of a later verb on which the chunk before it does not depend."""
+    """Whether chunk k is the subject of a later verb, and chunk `previous` does not depend on this verb."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
     if draft.words[draft.chunks[k].head].text in ("other", "others") and draft.words[draft.chunks[k].end :]:

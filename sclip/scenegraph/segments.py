@@ -2,7 +2,7 @@
 
 Alt-text is a series of parts: a description, a site's name, a price, hashtags, a byline. A parser that takes it for one
 sentence relates the dog to the shop that sells its photograph. So captions are cut at separators, parts that describe
-nothing are left out, and each segment is parsed alone. Most captions need no cut, which two quick checks find out.
+nothing are left out, and each segment is parsed alone. Most captions need no cut; two quick checks recognize them.
 Every pattern is bounded, so the work is linear in the length of the caption.
 """
 
@@ -77,7 +77,7 @@ _FIRST_WORDS = (
     "|copyright|in|with|royalty|rights|free|premium|stock|vector|clip|getty|shutterstock|istock|istockphoto|alamy"
     f"|dreamstime|depositphotos|{_KIND})"
 )
-"""First words of the longer phrases: one check instead of twenty at every word."""
+"""First words of the longer phrases, so that one check at every word replaces twenty."""
 _MARKS = re.compile(
     rf"""
     (?=[<&@#©®™$€£(.])(?:

@@ -69,13 +69,13 @@ class Word:
     text: str
     """Lower-case text, or the graph's form of a merged preposition."""
     code: str
-    """Its letter in CODES."""
+    """Letter of its part of speech, as in CODES."""
     span: tuple[int, int]
     """Characters in the caption."""
     dep: str
     """spaCy's dependency label of its (first) token."""
     head: int = -1
-    """Index of the word that it depends on; itself at the root."""
+    """Index of the word that this word depends on; its own index at the root."""
     owner: bool = False
     """Whether it is a place phrase with a possessive: "on its right"."""
     fixed: bool = False
@@ -205,7 +205,7 @@ def _single(tokens: list[Token], i: int) -> tuple[str, str]:
 
 
 def _comparison(tokens: list[Token], lower: list[str], i: int) -> int:
-    """Return one past the last token of "taller than", "more colorful than" or "as tall as" at i, or i."""
+    """Return one past the last token of a comparison at i ("taller than", "as tall as"); i if there is none."""
     if tokens[i].tag_ in ("JJR", "RBR") and lower[i] not in _AMOUNTS and lower[i + 1 : i + 2] == ["than"]:
         return i + 2
     if lower[i] in ("more", "less", "as") and lower[i + 2 : i + 3] == ["as" if lower[i] == "as" else "than"]:

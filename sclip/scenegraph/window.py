@@ -32,7 +32,7 @@ def _read(words: int) -> re.Pattern[str]:
 def parsed_part(caption: str, words: int = MOST_WORDS) -> tuple[str, str]:
     """Return the part of a caption that is parsed, and the rest, which is empty for most captions.
 
-    The first part has up to `words` words (as in `SceneGraph.words`), or MOST_WORDS if that is more.
+    The first part has at most `words` words (as in `SceneGraph.words`); a limit below MOST_WORDS counts as MOST_WORDS.
     """
     words = max(words, MOST_WORDS)
     if len(caption) <= words:
@@ -57,7 +57,7 @@ class Window:
         """Return the window of a model that reads `end` characters and at most `most` triples.
 
         If there are more triples, the first relations get two thirds of `most` and the first attributes get the rest.
-        Either kind also gets the places that the other leaves free.
+        If one kind has fewer triples than its part, the other kind gets the rest of the part.
         """
         places = graph.places(end)
         if len(places) > most:
@@ -73,11 +73,11 @@ class Window:
         return self.graph.triples(self.places)
 
     def holds(self, negative: str) -> bool:
-        """Whether the words that a negative caption changes all lie in the part that the text tower reads."""
+        """Whether the text tower reads all words that a negative caption changes."""
         return negative.endswith(self.graph.caption[self.end :])
 
     def triples_of(self, negative: SceneGraph) -> list[Triple]:
-        """Return a negative's triples at the places of its caption's, so that only the exchange differs."""
+        """Return a negative's triples at the places of the caption's triples, so that only the change differs."""
         return negative.triples(self.places)
 
     def shows(self, negative: SceneGraph) -> bool:

@@ -45,7 +45,7 @@ def read(
         file: the JSON.
         images: the folder that the picture names are relative to, or that holds the pictures.
         split: the split to read in Karpathy's form.
-        captions: maximum captions of an image, 0 for all. None: the default of the form, see above.
+        captions: maximum captions of an image, 0 for all. None: the default of the form (see the module docstring).
 
     Raises BenchmarkDataError naming file, image and field.
     """

@@ -1,7 +1,7 @@
 """Read SugarCrepe from its authors' files: one JSON for a kind, or the folder of all seven, and COCO val2017.
 
 SugarCrepe (Hsieh et al., "SugarCrepe: Fixing hackable benchmarks for vision-language compositionality", NeurIPS 2023;
-github.com/RAIVNLab/sugar-crepe, MIT), `main_eval.py`: each of these files maps an id to `filename`, `caption` and
+github.com/RAIVNLab/sugar-crepe, MIT, `main_eval.py`): each of these files maps an id to `filename`, `caption` and
 `negative_caption`:
 
     replace_obj  replace_att  replace_rel  swap_obj  swap_att  add_obj  add_att

@@ -38,7 +38,7 @@ _RELATIONS = {
     "left of": "left", "right of": "right", "front of": "front", "behind": "behind", "above": "above",
     "below": "below", "top of": "top",
 }  # fmt: skip
-"""Words in a caption of two objects, and the name of their relation. For one object, it is the last word."""
+"""Words in a caption of two objects -> name of the relation. A caption of one object ends with the name."""
 
 
 def controlled(about: About, file: Path, images: Path | None = None) -> Choice:

@@ -1,5 +1,6 @@
-"""The audit of a run: that every row of every visit was trained on exactly once, in the step that the seed gives it.
+"""Audit a run: check that every row of every visit was trained on exactly once, in the step that the seed gives it.
 
-It reads the tars, the ledger and the quarantine, and shares with what it judges the definition of the order alone
-(`sclip.data.schedule`, `sclip.data.order`): neither the reader of shards nor the run's own account.
+A visit is one pass over one shard. The audit reads the tars, the ledger and the quarantine. It shares only the
+definition of the order with training (`sclip.data.schedule`, `sclip.data.order`). It uses neither the shard reader of
+training nor the run's own counts.
 """

@@ -1,6 +1,6 @@
-"""The account of a run: the visits that it was to make, its tars and its ledger in, what became of every row out.
+"""Compute what became of every row of a run, from its planned visits, its shards, its ledger and its quarantine.
 
-The ledger is read once, in the order of the steps, so that memory follows the visits that are open at a time.
+The ledger is read once, in the order of the steps, so that memory holds only the rows of visits in progress.
 """
 
 from __future__ import annotations
@@ -51,39 +51,39 @@ _REGULAR = (TRAINED_ONCE, FILTERED_ONCE, QUARANTINED_ONCE)
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one visit to which the same happened."""
+    """Rows of one visit that had the same fate."""
 
     shard: str
     source: int
     pass_: int
     ranges: tuple[tuple[int, int], ...]
-    """First and last index of neighbours."""
+    """First and last index of each run of consecutive rows."""
     reason: str = ""
-    """Of unknown rows: what is wrong with them."""
+    """What is wrong with the rows; empty for missed and repeated rows, and in a `StepDifference`."""
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A row that was set aside."""
+    """A row that the run quarantined."""
 
     shard: str
     row: int
-    """Place in its tar."""
+    """Index in the shard."""
     key: str
-    """Empty: the unreadable rest of a broken tar."""
+    """Sample key; empty for the unreadable rest of a broken shard."""
     reason: str
     passes: int
-    """In how many passes."""
+    """Number of passes in which the row was quarantined."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A shard that the run could not read as a whole."""
+    """A shard that the run could not read completely."""
 
     shard: str
     reason: str
     samples: int = 0
-    """Known to be missing; 0 where nobody knows how many."""
+    """Number of samples known to be missing; 0 if the number is unknown."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ class StepDifference:
 
     step: int
     lacks: tuple[Rows, ...]
-    """Of the order, and neither trained on in the step nor filtered nor set aside."""
+    """Rows of the order that were neither trained on nor filtered in this step, nor quarantined in any step."""
     extra: tuple[Rows, ...]
-    """Trained on or filtered in the step, and not of the order."""
+    """Rows that were trained on or filtered in this step more often than the order says."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What became of the rows of a run; the numbers are of rows of visits."""
+    """What became of the rows of a run. All row counts count a row once for each visit."""
 
     complete: bool
     epochs: int
@@ -110,38 +110,38 @@ class Audit:
     quarantined: int
     filtered: int
     unknown: int
-    """Rows in none of these accounts: trained on and set aside too, or not in the tar."""
+    """Rows with any other fate, such as trained on and also quarantined, or not in the shard."""
     quarantined_rows: tuple[Quarantined, ...]
     missed_rows: tuple[Rows, ...]
     repeated_rows: tuple[Rows, ...]
     unknown_rows: tuple[Rows, ...]
     notes: tuple[str, ...]
-    """What is amiss with the run or its records as such."""
+    """Faults of the run or its files as a whole, such as a missing ledger file."""
     lost: tuple[Lost, ...] = ()
-    """Shards that were left out, break before their end, or hold fewer samples than are recorded."""
+    """Shards that were left out, that break before their end, or that hold fewer samples than recorded."""
     first_difference: StepDifference | None = None
     """The first step whose rows are not those of the run's order."""
 
     @property
     def exact(self) -> bool:
-        """Whether every row was trained on exactly once, set aside or filtered, and in its step."""
+        """Whether every row was trained on exactly once, filtered or quarantined, and every step had its rows."""
         return not (self.missed or self.repeated or self.unknown or self.first_difference)
 
     @property
     def order(self) -> str:
-        """`exact` where every step had the rows of the run's order, else `differs`."""
+        """`exact` if every step had the rows of the run's order, else `differs`."""
         return "differs" if self.first_difference else "exact"
 
 
 def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
-    """Return what became of every row that the run of a folder was to visit.
+    """Return what became of every row that a run was to visit.
 
     Args:
-        run: its folder.
-        shards: patterns of those that the run has recorded without their credentials, or, where its data was moved, a
-            pattern in place of each of data.shards.
+        run: the run's folder.
+        shards: patterns of shards that the run recorded without their credentials. If the data was moved, one pattern
+            for each pattern of data.shards, in the same order.
 
-    Raises AuditError where the run, its ledger or one of its shards cannot be read.
+    Raises AuditError if the run, its ledger or one of its shards cannot be read.
     """
     try:
         expected, notes = read_expected_visits(run, find_shards(shards), len(shards)), list[str]()
@@ -174,7 +174,7 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     groups = _groups(tars, rows, expected, rejections)
     set_aside = {(rejection.visit, rejection.row) for rejection in rejections if rejection.key}
     difference = first_difference(expected, groups, ledger, set_aside)
-    deque(ledger, maxlen=0)  # the rest is counted too
+    deque(ledger, maxlen=0)  # count the remaining lines too
     false_rests = []
     for rejection in rejections:
         url = expected.url(rejection.visit)
@@ -194,9 +194,9 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
 
 
 def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
-    """Yield the shards that break, or hold less than is recorded beside them or the run has found before it read them.
+    """Yield the shards that break, or that hold fewer samples than were recorded beside them or by the run.
 
-    Of a tar that breaks within a sample its reader gives one less than there are headers of.
+    `Tar.groups` includes the sample within which a tar breaks, although a reader cannot return this sample.
     """
     records = recorded_samples(list(tars))
     for url, tar in tars.items():
@@ -212,10 +212,10 @@ def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
 def _rows(
     tars: Mapping[str, Tar], expected: ExpectedVisits, rejections: Iterable[Rejection]
 ) -> dict[str, int]:
-    """Return the rows of each shard: its groups and, where it is broken, one for the unreadable rest.
+    """Return the number of rows of each shard: its groups, plus one for the unreadable rest of a broken shard.
 
-    Whether the group that a tar breaks in is whole is known to its reader only, which reads more than headers. Where it
-    is not, the rest begins with it.
+    Headers do not show whether the last group of a broken tar is complete; only the reader of the run knows it. If this
+    group is incomplete, it is part of the rest and is not counted twice.
     """
     rests = {expected.url(rejection.visit): rejection.row for rejection in rejections if not rejection.key}
     rows = {}
@@ -231,9 +231,9 @@ def _groups(
     expected: ExpectedVisits,
     rejections: Iterable[Rejection],
 ) -> dict[str, int]:
-    """Return the groups that a reader finds in each shard.
+    """Return the number of groups that a reader finds in each shard.
 
-    A broken one is left out where a run that is not complete has not come to its end yet: see `_rows`.
+    A broken shard is left out if an unfinished run has not reached its rest yet (see `_rows`).
     """
     rests = {expected.url(rejection.visit) for rejection in rejections if not rejection.key}
     return {

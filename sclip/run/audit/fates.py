@@ -1,7 +1,7 @@
-"""What became of the rows of one visit of a shard, in a byte each.
+"""Record what became of the rows of one visit, with one byte for each row.
 
-Two bits for each of trained, filtered and quarantined: never, once, more often. A visit whose rows were all trained on
-once needs no bytes any more.
+Two bits count how often a row was trained on, two how often it was filtered, and two how often it was quarantined:
+never, once or more often. When all rows of a visit were trained on once, its bytes are released.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ += ["FILTERED_ONCE", "MISSED", "QUARANTINED_ONCE", "REPEATED", "TRAINED_
 KINDS = ("trained", "filtered", "quarantined")
 _SHIFTS = {kind: 2 * at for at, kind in enumerate(KINDS)}
 _REST = 1 << 2 * len(KINDS)
-"""Of the row that stands for the unreadable rest of a tar, where it was not simply set aside."""
+"""Bit that marks the row of a shard's unreadable rest if the row was neither missed nor quarantined once."""
 _WAITING = 4096
-"""Rows of a visit that are counted at a time."""
+"""Number of collected rows at which they are counted together."""
 MISSED = 0
 TRAINED_ONCE, FILTERED_ONCE, QUARANTINED_ONCE = (1 << shift for shift in _SHIFTS.values())
 REPEATED = 2 * TRAINED_ONCE
 
 
 class Fates:
-    """What became of the rows of one visit."""
+    """The fate of each row of one visit."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
@@ -36,10 +36,10 @@ class Fates:
         self._untouched = rows
 
     def add(self, kind: str, rows: Sequence[int]) -> None:
-        """Count rows as one of KINDS, by their places in the tar."""
+        """Count rows, given by their indices in the shard, as one of KINDS."""
         waiting = self._waiting.setdefault(kind, [])
         waiting += rows
-        # A step has a few rows of a visit: they are counted together, and when the visit may be through.
+        # A step has few rows of a visit. Count many at once, or all of them when they may complete the visit.
         if len(waiting) >= min(_WAITING, self._untouched):
             self._count(kind)
 
@@ -57,7 +57,11 @@ class Fates:
         self._codes = None if not self._untouched and (codes == TRAINED_ONCE).all() else codes
 
     def codes(self, *, with_rest: bool) -> NDArray[np.uint8]:
-        """Return uint8 [rows]; where the last row is the unreadable rest, it can only be set aside or missed."""
+        """Return the code of each row, uint8 [rows].
+
+        With `with_rest`, the last row is the unreadable rest. It can only be missed or quarantined once; `_REST` marks
+        any other code.
+        """
         self._count_all()
         codes = self._all_codes()
         if with_rest and codes[-1] not in (MISSED, QUARANTINED_ONCE):
@@ -66,7 +70,7 @@ class Fates:
         return codes
 
     def beyond(self) -> NDArray[np.int64]:
-        """Return the indices that the tar does not have, ascending, each once."""
+        """Return the counted indices that the shard does not have, in ascending order without duplicates."""
         self._count_all()
         return np.unique(np.concatenate(self._beyond)) if self._beyond else np.zeros(0, np.int64)
 
@@ -79,13 +83,13 @@ class Fates:
 
 
 def words(code: int) -> str:
-    """Return what a code says."""
+    """Return a code in words."""
     often = {1: "once", 2: "repeatedly"}
     found = [f"{kind} {often[n]}" for kind, shift in _SHIFTS.items() if (n := code >> shift & 3)]
     return " and ".join(found) + (", but it is the unreadable rest of its tar" if code & _REST else "")
 
 
 def ranges(numbers: NDArray[np.int64] | NDArray[np.intp]) -> Iterator[tuple[int, int]]:
-    """Return first and last of each run of neighbours among ascending numbers, of which there is one at least."""
+    """Return the first and last number of each consecutive run; `numbers` is ascending and not empty."""
     gaps = np.flatnonzero(np.diff(numbers) != 1)
     return zip(numbers[[0, *(gaps + 1)]].tolist(), numbers[[*gaps, -1]].tolist(), strict=True)

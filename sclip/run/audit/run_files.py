@@ -1,7 +1,7 @@
-"""The files of a run, read for the audit: its visits and their order, what its ledger says of rows, its quarantine.
+"""Read the files of a run for the audit: its planned visits and their order, its ledger, and its quarantine.
 
-A line of the ledger of one attempt counts up to the step that the later attempts went on from: what a crash threw
-away was rolled back with the weights and trained on again.
+Each attempt of a run writes its own ledger files. Steps after the one from which a later attempt continued do not
+count: a crash rolled them back with the weights, and they were trained again.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ __all__ = [
 ]
 
 _KINDS = ("trained", "filtered")
-_MOST = 2**62  # what fits into an array
+_MOST = 2**62  # fits into an int64 array
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class AuditError(Exception):
-    """A run that cannot be audited; one line with what is missing or damaged."""
+    """A run that cannot be audited. The message is one line that says what is missing or damaged."""
 
 
 @dataclass(frozen=True)
 class ExpectedVisits:
-    """The visits to shards that a run was to make."""
+    """The visits that a run was to make; a visit is one pass over one shard."""
 
     shards: tuple[tuple[NamedShard, ...], ...]
-    """Of each source, in the order of their numbers; where they lie now."""
+    """Shards of each source, in the order of their numbers, with their current URLs."""
     epochs: int
     visits: frozenset[Visit]
     order: Order
-    """Of the rows that the run has recorded of its shards."""
+    """Order of the rows, from the sample counts that the run recorded."""
     shuffle_buffer: int
     key_ends_at: str
-    """Where the run cuts a member's name into key and suffix."""
+    """Dot that splits a member's name into key and suffix, as in `data.key_ends_at`."""
     complete: bool
-    """The run says that it is through."""
+    """Whether the run recorded that it is complete."""
     checkpoint: int
-    """Step of its newest checkpoint; rows that were set aside later may stand in no file yet."""
+    """Step of the newest checkpoint; rows quarantined after it may not be in a file yet."""
     samples: Mapping[str, int] = field(default_factory=dict)
-    """Of each shard, as the run has counted or believed."""
+    """Number of samples of each shard, by URL, as the run counted or assumed."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Shards that the run could not read and has no visits of, each with what it was."""
+    """Shards that the run could not read and does not visit, by URL, with the fault of each."""
 
     def url(self, visit: Visit) -> str:
-        """Return the shard of a visit, or, of one that no source has, its number."""
+        """Return the URL of the shard of a visit, or its numbers as text if no source has such a shard."""
         try:
             return self.shards[visit.source][visit.shard].url
         except IndexError:
@@ -69,30 +69,30 @@ class ExpectedVisits:
 
 
 class LedgerRows(NamedTuple):
-    """Rows of one visit in a line of the ledger."""
+    """Rows of one visit in one line of the ledger."""
 
     step: int
     kind: str
-    """"trained" or "filtered"."""
+    """Either "trained" or "filtered"."""
     visit: Visit
     rows: list[int]
-    """Places in its tar."""
+    """Row indices in the shard."""
 
 
 class Rejection(NamedTuple):
-    """A line of quarantine.jsonl."""
+    """A quarantined row: one line of quarantine.jsonl."""
 
     visit: Visit
     row: int
-    """Place in its tar."""
+    """Index in the shard."""
     key: str
-    """Empty: the unreadable rest of a broken tar."""
+    """Sample key; empty for the unreadable rest of a broken shard."""
     reason: str
 
 
 @dataclass(frozen=True)
 class _LedgerFile:
-    """The ledger of one rank in one attempt."""
+    """The ledger file of one rank in one attempt."""
 
     path: StoragePath
     attempt: int
@@ -104,15 +104,16 @@ class _LedgerFile:
 def read_expected_visits(
     run: StoragePath, given: Sequence[NamedShard] = (), patterns: int = 0
 ) -> ExpectedVisits:
-    """Return the visits that the run of a folder was to make, to the shards where they lie now.
+    """Return the visits that a run was to make, with the current URLs of its shards.
 
     Args:
-        run: its folder.
-        given: shards to read in place of the recorded ones: of the same URI without credentials, or, where there are
-            as many patterns as in data.shards, of the same name.
-        patterns: number of patterns that name them.
+        run: the run's folder.
+        given: shards to read instead of recorded ones. Each replaces the recorded shard with the same URI without
+            credentials or, if `patterns` equals the number of patterns in data.shards, the one with the same name.
+        patterns: number of patterns that named the given shards.
 
-    Raises AuditError where there is none, one that contradicts itself, or one that names shards which nothing opens.
+    Raises AuditError if the folder holds no run, if the records of the run contradict each other, or if a shard was
+    recorded without its credentials and is not given.
     """
     config, shard_list = (_json(run / name) for name in ("config.json", "shards.json"))
     try:
@@ -163,7 +164,7 @@ def read_expected_visits(
 def _where_they_lie(
     recorded: Sequence[Sequence[NamedShard]], given: Sequence[NamedShard], *, by_name: bool
 ) -> tuple[tuple[NamedShard, ...], ...]:
-    """Return the recorded shards with the URIs of the given ones. Raises AuditError for a given one of no shard."""
+    """Return the recorded shards with the URIs of the given ones. Raises AuditError if a given one matches none."""
     by_place = {mask(shard.url): shard.url for shard in given}
     urls = {shard.name: shard.url for shard in given} if by_name else {}
     shards = tuple(
@@ -189,9 +190,9 @@ def _json(path: StoragePath) -> Any:
 
 
 def read_ledger(run: StoragePath, notes: list[str]) -> Iterator[LedgerRows]:
-    """Yield what counts of a run's ledger, in the order of the steps; what is amiss with its files goes to `notes`.
+    """Yield the rows of a run's ledger that count, in the order of the steps; append faults of its files to `notes`.
 
-    Raises AuditError where there is no ledger, or one that is damaged elsewhere than in a last line, which a kill cuts.
+    Raises AuditError if there is no ledger, or if a file is damaged before its last line, which a kill may cut.
     """
     with local_copy(run / "ledger") as folder:
         yield from _read_ledger(run, folder, notes)
@@ -252,15 +253,15 @@ def _steps(file: _LedgerFile) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Rejection]:
-    """Yield the lines of quarantine.jsonl; none where nothing was set aside.
+    """Yield the quarantined rows of a run; none if there is no quarantine.jsonl.
 
-    Raises AuditError where one is malformed or names a shard that the run does not have.
+    Raises AuditError if a line is malformed or names a shard that the run does not have.
     """
     path = run / "quarantine.jsonl"
     numbers = [{shard.name: number for number, shard in enumerate(source)} for source in expected.shards]
     for place, line in _lines(path) if path.exists() else ():
         try:
-            if "missing" in line:  # no row, and of the run's own account
+            if "missing" in line:  # the run's count of lost samples, not a row
                 continue
             source = int(line["source"])
             visit = Visit(source, int(line["pass"]), numbers[source][line["name"]])
@@ -271,7 +272,7 @@ def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Reje
 
 
 def _lines(path: StoragePath) -> Iterator[tuple[str, Any]]:
-    """Yield place and value of each line; a last one that is not whole, which a kill leaves behind, is passed over."""
+    """Yield the place and the JSON value of each line; skip a last line that a kill cut."""
     cut = ""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

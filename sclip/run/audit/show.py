@@ -1,4 +1,4 @@
-"""An audit in; the lines that a person reads, or all of it as JSON, out."""
+"""Format an audit as lines for the user, or as JSON."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from sclip.run.audit.account import Audit, Rows
 from sclip.storage.paths import StoragePath
 
 LISTED = 20
-"""Lines of a kind, and ranges of a line, where not all are asked for."""
+"""Default maximum lines of one kind, and ranges in one line."""
 
 
 def to_json(run: StoragePath, audit: Audit) -> str:
-    """Return all of the audit."""
+    """Return the whole audit as JSON text."""
     tree = asdict(audit, dict_factory=lambda fields: {name.rstrip("_"): value for name, value in fields})
     return json.dumps({"run": str(run), "order": audit.order} | tree, indent=1)
 
 
 def lines(audit: Audit, most: int) -> Iterator[str]:
-    """Yield the summary, the notes, and of each kind of rows so many lines at the most."""
+    """Yield the summary, the notes, and at most `most` lines of each kind."""
     names = ["epochs", "expected", "trained_once", "missed", "repeated", "quarantined"]
     names += [name for name in ("filtered", "unknown") if getattr(audit, name)]
     lost = [f"lost_shards={len(audit.lost)}"] if audit.lost else []

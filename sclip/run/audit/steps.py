@@ -1,6 +1,6 @@
-"""The rows of each step: the run's order, computed anew from its seed, and its ledger in, the first that differs out.
+"""Find the first step whose rows in the ledger are not those of the run's order, computed anew from the seed.
 
-Both are gone through side by side, so that memory follows the visits that are open at a time.
+Order and ledger are read side by side, so that memory holds only the rows of visits in progress.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sclip.run.audit.run_files import ExpectedVisits, LedgerRows
 __all__ = ["Difference", "Row", "first_difference"]
 
 Row = tuple[Visit, int]
-"""A visit and a place in its tar."""
+"""A visit (one pass over one shard), and the index of a row in the shard."""
 
 
 class Difference(NamedTuple):
@@ -29,24 +29,24 @@ class Difference(NamedTuple):
 
     step: int
     lacks: list[Row]
-    """Rows of the order that the ledger does not have there."""
+    """Rows of the order that the ledger lacks in this step."""
     extra: list[Row]
-    """Rows that it has beyond them."""
+    """Rows that the ledger has in this step more often than the order."""
 
 
 def first_difference(
     expected: ExpectedVisits, groups: Mapping[str, int], ledger: Iterable[LedgerRows], set_aside: Set[Row]
 ) -> Difference | None:
-    """Return the first step whose rows are not those of the order; None where there is none.
+    """Return the first step whose rows are not those of the order; None if there is none.
 
-    In a run that is not complete, rows may be lacking in the steps after its newest checkpoint: some were set aside and
-    stand in no file yet.
+    In an unfinished run, the ledger may lack rows in steps after the newest checkpoint, because quarantined rows may
+    not be in a file yet.
 
     Args:
         expected: the visits of the run and their order.
-        groups: sample groups that a reader finds in each shard; without a shard, its visits are not judged.
-        ledger: what was trained on or filtered, by ascending steps.
-        set_aside: rows that were quarantined, in whatever step.
+        groups: number of sample groups that a reader finds in each shard. Visits to other shards are not judged.
+        ledger: rows that were trained on or filtered, in the order of the steps.
+        set_aside: rows that were quarantined in any step.
     """
     of_order = _steps_of_order(expected, groups)
     of_ledger = chain(_steps_of_ledger(expected, groups, ledger), [(math.inf, Counter[Row]())])
@@ -71,7 +71,7 @@ def first_difference(
 def _steps_of_ledger(
     expected: ExpectedVisits, groups: Mapping[str, int], ledger: Iterable[LedgerRows]
 ) -> Iterator[tuple[int, Counter[Row]]]:
-    """Yield the steps that have rows, each with those of all ranks."""
+    """Yield each step that has rows, with the rows of all ranks."""
     for step, lines in groupby(ledger, key=attrgetter("step")):
         rows = Counter[Row]()
         for line in lines:
@@ -82,7 +82,7 @@ def _steps_of_ledger(
 
 
 def _steps_of_order(expected: ExpectedVisits, groups: Mapping[str, int]) -> Iterator[tuple[int, set[Row]]]:
-    """Yield each step, from 1, with the rows of its places; those beyond the recorded counts come last."""
+    """Yield each step, from 1, with its rows in the order; rows beyond a shard's recorded count come last."""
     more = {url: groups[url] - count for url, count in expected.samples.items() if groups.get(url, 0) > count}
     order = expected.order
     if more:
@@ -101,7 +101,7 @@ def _steps_of_order(expected: ExpectedVisits, groups: Mapping[str, int]) -> Iter
 
 
 class _OpenVisit:
-    """The rows of one visit, in the order in which its reader mixes them, from the first that was not taken on."""
+    """The rows of one visit in the order in which the reader mixes them, from the first row not yet taken."""
 
     def __init__(self, expected: ExpectedVisits, groups: Mapping[str, int], entry: int) -> None:
         order = expected.order
@@ -114,11 +114,11 @@ class _OpenVisit:
 
     @property
     def is_open(self) -> bool:
-        """Whether more of its recorded rows follow; those beyond them come much later."""
+        """Whether recorded rows are left; rows beyond the recorded count come much later."""
         return self._taken < self._recorded
 
     def take(self, part: Part) -> set[Row]:
-        """Return the rows of a part, which follows those before it; a place has none where its tar is shorter."""
+        """Return the rows of the next part; fewer if the shard is shorter than recorded."""
         rows = islice(self._rows, part.start - self._taken, part.stop - self._taken)
         self._taken = part.stop
         return {(self._visit, row) for row in rows}

@@ -1,9 +1,10 @@
-"""The audit's own count of a shard: shards in, for each how many samples it holds and where it breaks out.
+"""Count the samples of each shard for the audit, and find out whether the shard is broken.
 
-Neighbouring members of one key are a group; a key is, as webdataset names it, the folder and the base name up to its
-first dot, or up to its last one (`data.key_ends_at`); a link is a member too. Only headers count, so that of a local
-tar nothing else is read. A Parquet file has the rows that its footer says; one that the run calls broken is read whole.
-The trainer's reader is not used: what it leaves out would be left out here too.
+Consecutive members with the same key form a group, which is one sample. As in webdataset, the key is the folder and the
+base name up to its first dot, or up to its last one (`data.key_ends_at`). Links count as members. Only the headers of a
+local tar are read. The footer of a Parquet file says how many rows it has; the whole file is read only if the run
+reported it as broken.
+The reader of training is not used, because the audit would then miss whatever that reader misses.
 """
 
 from __future__ import annotations
@@ -34,39 +35,39 @@ _KEYS = {
     "first_dot": re.compile(r"((?:[^/]*/)*[^./]+)\.[^/]*"),
     "last_dot": re.compile(r"((?:[^/]*/)*[^./][^/]*?)(?:\.(?i:graph\.json\.gz)|\.[^./]*)"),
 }
-"""Of a member's whole name, which is no hidden file's; annotations have dots in their suffix."""
+"""Pattern of a member's whole name, with the key as group 1; hidden files do not match. Annotations have dots in their
+suffix."""
 _LEADING = re.compile(r"\A(?:\./|/)*")
-"""Of `./x` and an absolute name, which stand in the tar's own folder."""
+"""Start of a name such as `./x` or `/x`, which means the same as `x`."""
 _META = re.compile(r"__[^/]*__($|/)|__MACOSX/")
 _BROKEN = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 _TAIL_BYTES = 64 * 1024
 _MOST_ZEROS = tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE
-"""From the end of the archive on: its marker, and what fills up a record."""
+"""Maximum zero bytes at the end of a tar: its end marker, and the padding of a record."""
 _BATCH_ROWS, _BUFFER_BYTES = 32, 2 * 2**20
-"""Of Parquet, in memory at once."""
+"""Rows of a batch, and bytes of the buffer, for reading a Parquet file; both limit the memory."""
 _SHARDS_A_PROCESS = 8
-"""Fewer are counted before another process has started."""
+"""Minimum shards for each process; fewer are counted in less time than a process needs to start."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tar:
-    """What a shard holds."""
+    """Sample count and condition of a shard."""
 
     groups: int
-    """Sample groups, the one that the tar breaks in among them; rows of a Parquet file."""
+    """Number of sample groups, including one in which the tar breaks; for a Parquet file, number of rows."""
     broken: bool
-    """Its end is missing or unreadable, or something follows it, or more zeros than fill up a record."""
+    """Whether the end is missing or unreadable, or is followed by data or by more zeros than a record needs."""
     why: str = field(default="", compare=False)
-    """Why it is broken."""
+    """Reason why the shard is broken."""
 
 
 def count_tars(
     urls: Sequence[str], key_ends_at: str, rests: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, Tar]:
-    """Return what each shard holds, a path or a URI that fsspec opens.
+    """Return the sample count and condition of each shard, a path or a URI that fsspec opens.
 
-    `rests` has the row from which on the run could not read a shard. Raises StorageError, which names it, for one that
-    cannot be read.
+    `rests`: first row that the run could not read, by shard. Raises StorageError naming a shard that cannot be read.
     """
     workers = min(os.cpu_count() or 1, len(urls) // _SHARDS_A_PROCESS)
     count = partial(_shard, key_ends_at, dict(rests))
@@ -82,7 +83,7 @@ def _shard(key_ends_at: str, rests: Mapping[str, int], url: str) -> Tar:
 
 
 def _parquet(url: str, rest: int | None) -> Tar:
-    """Return the rows of a file; where it is broken indeed, those before the row that the run calls its rest."""
+    """Return the rows of a file; if it is broken, only the rows before `rest`, from which on the run read none."""
     rows = 0
     with closing(SeekableFile(url)) as file:
         try:
@@ -103,7 +104,7 @@ def _tar(key_ends_at: str, url: str) -> Tar:
         return next(resumed(url, partial(_forward, key_ends_at)))
     try:
         with open(url, "rb") as file:
-            # Headers are sought only in what certainly is a plain tar; the stream finds out what else it may be.
+            # Only a plain tar is sure to allow seeking from header to header; `_forward` detects compression.
             plain = file.read(262)[257:] == b"ustar"
             file.seek(0)
             return _count(file, "r:", key_ends_at) if plain else next(_forward(key_ends_at, file))
@@ -112,7 +113,7 @@ def _tar(key_ends_at: str, url: str) -> Tar:
 
 
 class _Member(tarfile.TarInfo):
-    """A header; tarfile would take a broken one, or none, for the end of the archive."""
+    """A header. Raises ReadError for a broken or missing one, which tarfile would take for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
@@ -131,7 +132,7 @@ def _forward(key_ends_at: str, stream: Stream) -> Iterator[Tar]:
 def _count(stream: Any, mode: Any, key_ends_at: str) -> Tar:
     groups, last = 0, ""
     try:
-        # In small pieces: of one that a broken compression cuts, tarfile gives nothing.
+        # Small blocks: tarfile loses the whole block in which decompression fails.
         with tarfile.open(fileobj=stream, mode=mode, bufsize=tarfile.BLOCKSIZE, tarinfo=_Member) as tar:
             for key in _keys(tar, _KEYS[key_ends_at]):
                 groups += key != last
@@ -143,12 +144,12 @@ def _count(stream: Any, mode: Any, key_ends_at: str) -> Tar:
 
 
 def _after(tar: tarfile.TarFile, mode: str) -> str:
-    """Return what stands after the end of the archive, which no reader of tars reaches; empty where nothing does."""
+    """Return what is wrong after the end of the archive, which readers of tars never reach; empty if nothing is."""
     file: Any = tar.fileobj
     zeros = 0
     if mode == "r:":
         file.seek(tar.offset)
-    else:  # read forward, to behind the first block of the marker
+    else:  # the stream is already past the first block of the end marker
         zeros = tarfile.BLOCKSIZE
     while rest := file.read(_TAIL_BYTES):
         if rest.strip(b"\0"):
@@ -163,7 +164,7 @@ def _after(tar: tarfile.TarFile, mode: str) -> str:
 
 def _keys(tar: tarfile.TarFile, key: re.Pattern[str]) -> Iterator[str]:
     while (member := tar.next()) is not None:
-        tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+        tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
         name = _LEADING.sub("", member.name.replace("\\", "/"))
         is_member = member.isreg() or member.issym() or member.islnk()
         if is_member and (found := key.fullmatch(name)) and not _META.match(name):
