@@ -2,8 +2,8 @@
 
 Each worker builds its own graph, and the graph's executor runs on the worker's node. The executors share the cluster;
 each is limited to its part of the CPUs and of the object store. One execution covers all remaining rounds, so encoders
-start only once (12-13 s on two cores, because each loads spaCy). A read task reads one round, or several small ones; Ray
-yields their blocks in order.
+start only once (12-13 s on two cores, because each loads spaCy). A read task reads one round, or several small ones;
+Ray yields their blocks in order.
 """
 
 from __future__ import annotations
