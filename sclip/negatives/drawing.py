@@ -17,15 +17,15 @@ from functools import cached_property
 from itertools import chain, islice
 from typing import Any
 
-from sclip.negatives.attributes import modifier_plans, move_plans, predicate_plans
 from sclip.negatives.exchange import Exchange, count_sentences
+from sclip.negatives.exchanged_attributes import modifier_plans, move_plans, predicate_plans
+from sclip.negatives.exchanged_places import place_plans
+from sclip.negatives.exchanged_quantities import quantity_plans
+from sclip.negatives.exchanged_relations import object_plans, verb_plans
 from sclip.negatives.naturalness import strangeness
-from sclip.negatives.places import place_plans
 from sclip.negatives.planned_exchange import Kind, PlannedExchange
 from sclip.negatives.planned_replacement import Replacement
-from sclip.negatives.quantities import quantity_plans
 from sclip.negatives.reading import SENTENCE_END, Reading
-from sclip.negatives.relations import object_plans, verb_plans
 from sclip.negatives.replacements import REPLACED, replacements
 from sclip.scenegraph.graph import SceneGraph, Span
 from sclip.scenegraph.window import Window, parsed_part

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sclip.negatives.drawing import MOST_EXCHANGED, Negative
+from sclip.negatives.exchanged_relations import verb_plans
 from sclip.negatives.naturalness import strangeness
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
-from sclip.negatives.relations import verb_plans
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import generator

@@ -6,7 +6,7 @@ FACTUAL (Li et al., ACL Findings 2023). Graphs use the forms of its annotators: 
 
 A spatial phrase is made of PLACE_PREPOSITIONS, PLACE_DETERMINERS, PLACE_ADJECTIVES and PLACE_NOUNS ("on the far side
 of"), or is one of MULTIWORD_PREPOSITIONS. Sizes have no list: the tagger finds adjectives, and
-`sclip.negatives.attributes` and `senses` say how negatives treat them.
+`sclip.negatives.exchanged_attributes` and `senses` say how negatives treat them.
 
 lemminflect is imported only where a word is looked up, because it imports spaCy, which only a `Parser` needs.
 """

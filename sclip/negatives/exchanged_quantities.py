@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import combinations
 
 from sclip.negatives.agreement import in_number, verb_forms
-from sclip.negatives.attributes import with_space
+from sclip.negatives.exchanged_attributes import with_space
 from sclip.negatives.planned_exchange import PlannedExchange
 from sclip.negatives.reading import Reading
 from sclip.scenegraph.graph import Span
