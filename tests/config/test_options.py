@@ -29,7 +29,7 @@ BASE = Config(
     train=TrainConfig(batch_size=6, learning_rate=1e-3, warmup=0.1),
 )
 
-# Each caption here has one triple, so the number of attention heads changes no result.
+# Each caption here has one triple, so the number of attention heads changes neither loss nor weights.
 CHANGES: dict[str, tuple[Any, str]] = {
     "model.logit_bias": (-10.0, "tensors groups"),
     "model.context_length": (20, "tensors loss weights"),

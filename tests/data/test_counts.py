@@ -41,7 +41,7 @@ SIX, ZEROS = shard_of(6), shard_of(2) + bytes(60_000)
     [
         (SIX, 0, 0, 6, 6),
         (SIX, 0, 16, 6, 6),  # the stats of a complete tar are wrong
-        (SIX, 9, 0, 6, 9),  # an index is trusted, as it is written with its tars
+        (SIX, 9, 0, 6, 9),  # a reader expects what an index records, as it is written with its tars
         (SIX, 4, 16, 6, 4),
         (gzip.compress(SIX), 0, 16, 6, 6),
         (ZEROS, 0, 6, 2, 6),

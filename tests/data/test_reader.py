@@ -147,7 +147,7 @@ def test_a_shard_that_holds_fewer_rows_than_recorded_leaves_the_last_places_empt
     assert ends == [(100 + recorded - 1, SAMPLES, VisitEnd(missing=3, recorded=recorded))]
     assert read(reading(), shard, recorded)[1] == [
         (100 + recorded - 1, SAMPLES, VisitEnd())
-    ]  # nothing records more
+    ]  # without a recorded count, none are missing
 
 
 def test_rows_beyond_the_recorded_ones_are_reported_and_read_in_a_round_of_their_own(run: StreamPlan) -> None:

@@ -43,7 +43,7 @@ ONE_IMAGE = (0.75, beta.ppf(0.025, 0.75, 1.25), beta.ppf(0.975, 1.75, 0.25))
 @pytest.mark.parametrize(
     ("won", "images", "names", "expected"),
     [
-        ([True, False, True], "aab", "xxy", (0.75, 0.5, 1.0)),  # draws of one image alone have one group
+        ([True, False, True], "aab", "xxy", (0.75, 0.5, 1.0)),  # a draw of one image alone has one group
         ([True, True, False, True], "aaaa", None, ONE_IMAGE),
         ([True] * 60, [*range(30)] * 2, None, (1.0, *binomtest(30, 30).proportion_ci())),
         ([False] * 60, [*range(30)] * 2, None, (0.0, *binomtest(0, 30).proportion_ci())),

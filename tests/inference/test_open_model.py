@@ -32,7 +32,7 @@ def encoded(scorer: Scorer) -> torch.Tensor:
 
 
 def a_run(storage: Path, *, finished: bool) -> torch.Tensor:
-    """Write a run with a checkpoint and, if finished, a model. Return the text features of the newest of them."""
+    """Write a run with a checkpoint and, if finished, a model. Return features of the model, else of the checkpoint."""
     folder = storage / "runs" / "my-run"
     folder.mkdir(parents=True)
     config = Config(model=SMALL)

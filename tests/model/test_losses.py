@@ -192,7 +192,7 @@ def test_metrics_count_triples_of_valid_rows_and_negatives_that_the_encoder_does
     batch["triples"][[0, 1, 3], 0] = 7
     _, metrics = structure_loss(features_of(6), batch, LossConfig())
     assert metrics["share_with_triples"] == 0.5
-    # Valid rows have four negatives. Only the negative of the row without a triple is unseen by the encoder.
+    # Valid rows have four negatives. Only that of the row without a triple looks the same to the encoder.
     assert metrics["share_negative_unseen_by_kee"] == 0.25
 
 

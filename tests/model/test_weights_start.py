@@ -63,7 +63,7 @@ def test_initial_weights_are_copied_into_the_run_and_their_source_is_not_needed_
     model = build_model(started.model).eval()
     assert torch.equal(features(model.clip), features(clip))
     assert model.image_mean.flatten().tolist() == pytest.approx([127.5, 102.0, 76.5])
-    later = build_model(started.model, load_weights=False)  # as before a checkpoint is loaded
+    later = build_model(started.model, load_weights=False)  # as is done before a checkpoint is loaded
     assert later.config.name == QUICK
 
 

@@ -77,7 +77,7 @@ def test_annotated_and_plain_shards_give_the_same_batches(
             [marker[:4] for note in read_notes(columns[col.NOTE]) for marker in note.markers]
             for columns in (one, other)
         ]
-        assert ends[0] == ends[1]  # without the key: that of an END row is the shard's path, which differs
+        assert ends[0] == ends[1]  # without the key, which for an END row is the shard's path and differs
     assert any(block[col.HAS_NEGATIVE].any() for block in actual)
 
 

@@ -27,7 +27,7 @@ def latex(tmp_path: Path) -> str:
 
 
 def bare(latex: str) -> str:
-    """Remove comments and escaped characters from LaTeX, so that every special character that is left is active."""
+    """Remove comments and escaped characters from LaTeX, so that every remaining special character is active."""
     return re.sub(r"\\[\\{}$&#_%]|(?m:^%.*$)", lambda sign: r"\\" if sign[0] == r"\\" else "", latex)
 
 
