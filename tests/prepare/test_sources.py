@@ -311,9 +311,7 @@ def test_no_caption_ever_reaches_another_image_whatever_it_holds(
     assert skips.sum(sum(sample.rows for sample in taken))
     for sample in taken:
         assert isinstance(sample.image, Path)
-        name = (
-            sample.image.name
-        )  # a name that no row has is the rest of a broken line and belongs to no image
+        name = sample.image.name  # a name of no row is the rest of a broken line
         others = [n for n in range(5) if f"{n}.jpg" != name] if re.fullmatch(r"\d\.jpg", name) else []
         assert not any(f"<{n}>" in text for n in others for text in sample.captions)
 
