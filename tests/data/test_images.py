@@ -120,9 +120,7 @@ def test_a_picture_with_an_exif_orientation_is_cropped_and_shown_upright(orienta
             random_crop(image, 24, (0.2, 0.8), random.Random(seed)).astype(int)
             for image in (stored, encoded(upright))
         )
-        assert (
-            np.abs(actual - expected).mean() < 0.3
-        )  # resizing rows first or columns first rounds differently
+        assert np.abs(actual - expected).mean() < 0.3  # resizing rows or columns first rounds differently
     upright.thumbnail((60, 60))
     shown = thumbnail(stored, 60)
     assert shown.size == upright.size == ((60, 40) if orientation < 5 else (40, 60))

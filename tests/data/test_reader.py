@@ -145,9 +145,8 @@ def test_a_shard_that_holds_fewer_rows_than_recorded_leaves_the_last_places_empt
     rows, ends = read(reading(), shard, recorded, expected=recorded)
     assert values(col.PLACE, rows) == list(range(100, 100 + SAMPLES))
     assert ends == [(100 + recorded - 1, SAMPLES, VisitEnd(missing=3, recorded=recorded))]
-    assert read(reading(), shard, recorded)[1] == [
-        (100 + recorded - 1, SAMPLES, VisitEnd())
-    ]  # without a recorded count, none are missing
+    # without a recorded count, no row is missing
+    assert read(reading(), shard, recorded)[1] == [(100 + recorded - 1, SAMPLES, VisitEnd())]
 
 
 def test_rows_beyond_the_recorded_ones_are_reported_and_read_in_a_round_of_their_own(run: StreamPlan) -> None:

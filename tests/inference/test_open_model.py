@@ -79,9 +79,7 @@ def test_a_tower_with_batch_statistics_is_loaded_exported_and_loaded_again(tmp_p
     first = sclip.load(f"{RESNET}:")
     images = [picture("red"), picture("blue"), picture("red")]
     alone, together = first.encode_image(images[:1]), first.encode_image(images)
-    torch.testing.assert_close(
-        alone[0], together[2]
-    )  # the statistics come from the weights, not from the batch
+    torch.testing.assert_close(alone[0], together[2])  # the statistics are not the batch's
     exported = first.save(tmp_path / "export")
     assert torch.equal(sclip.load(exported).encode_image(images), together)
     file = as_state_dict(clip_of(RESNET), tmp_path)

@@ -39,9 +39,7 @@ def test_captions_pass_the_parser_and_the_knowledge_encoder(scorer: Scorer) -> N
     without = Scorer(build_model(ModelConfig(name="scenes-conv", kee=KEEConfig(enabled=False))))
     without._model.clip.load_state_dict(scorer._model.clip.state_dict())
     assert not torch.allclose(scorer.encode_text([caption]), without.encode_text([caption]), atol=1e-3)
-    torch.testing.assert_close(
-        scorer.encode_text([""]), without.encode_text([""])
-    )  # no triples: CLIP's own feature
+    torch.testing.assert_close(scorer.encode_text([""]), without.encode_text([""]))  # CLIP's own feature
 
 
 def test_the_batch_size_changes_no_feature(scorer: Scorer) -> None:

@@ -101,9 +101,6 @@ def test_the_first_sound_negative_is_drawn_whether_or_not_all_negatives_are_pars
         for epoch in range(6):
             orders = [(graph, drawn(negatives, epoch, len(negatives))) for graph, negatives in known]
             assert sound(orders, shapes, 1) == [drawn(negatives, epoch, 1) for negatives in kept]
-    assert [bool(negatives) for negatives in kept] == [
-        True,
-        False,
-        False,
-    ]  # if no shape fits, only a sentence keeps its negatives
+    # if no shape fits, only a sentence keeps its negatives
+    assert [bool(negatives) for negatives in kept] == [True, False, False]
     assert all(len(negatives) > 2 for _, negatives in known[::2])

@@ -39,10 +39,7 @@ def used(fitted: Path) -> Iterator[Path]:
     ("caption", "exchange"),
     [
         ("A man riding a horse on a beach", "A beach riding a horse on a man"),
-        (
-            "A glorf riding a horse on a beach",
-            "A beach riding a horse on a glorf",
-        ),  # a word that no caption has
+        ("A glorf riding a horse on a beach", "A beach riding a horse on a glorf"),  # no caption has "glorf"
     ],
 )
 def test_an_exchange_that_no_caption_says_is_stranger_than_its_caption(caption: str, exchange: str) -> None:

@@ -27,10 +27,7 @@ MADE = [
 
 # caption -> a text that must not be made of it
 NEVER = [
-    (
-        "a cup next to a bowl with a spoon",
-        "a bowl next to a cup with a spoon",
-    ),  # the spoon would change its owner
+    ("a cup next to a bowl with a spoon", "a bowl next to a cup with a spoon"),  # the spoon changes its owner
     ("a dog on a sofa", "a sofa on a dog"),
     ("a man holding a dog with a red collar", "a dog held by a man with a red collar"),
     ("a man riding his horse", "his horse being ridden by a man"),

@@ -108,9 +108,7 @@ def test_parquet_files_whose_images_are_of_different_types_are_refused(folder: P
 def test_a_test_split_among_parquet_files_is_never_packed_unasked(
     folder: Path, names: list[str], columns: list[dict[str, str]], splits: str, pattern: str, form: str
 ) -> None:
-    source = (
-        folder / "test" / "x"
-    )  # the user chose this path, so its "test" says nothing about the files' split
+    source = folder / "test" / "x"  # the user names this path, so its "test" is not a split
     for name, image, more in zip(names, NAMES, columns, strict=False):
         file = source / f"{name}.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)

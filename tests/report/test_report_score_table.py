@@ -44,9 +44,8 @@ def test_latex_is_balanced_and_names_bring_in_no_active_characters(
         ("begin", "table*"), ("begin", "tabular"), ("end", "tabular"), ("end", "table*"),
     ]  # fmt: skip
     assert not set("$#_%^~<>|") & set(text)
-    assert not [
-        at for at in re.findall(r"\\\\\s*\[|\\\\\s*\*|--", text) if at
-    ]  # no arguments of \\ and no dashes
+    # no arguments of \\ and no dashes
+    assert not [at for at in re.findall(r"\\\\\s*\[|\\\\\s*\*|--", text) if at]
     commands = set(re.findall(r"\\([a-zA-Z]+)", text))
     assert "input" not in commands
     assert latex.startswith("% in the preamble: \\usepackage{booktabs}\n")
