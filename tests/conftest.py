@@ -1,4 +1,4 @@
-"""What all tests share: one real Ray cluster on loopback, which a head as a user starts it holds, and one parser."""
+"""Fixtures for all tests: one real Ray cluster on loopback, with a head started as a user starts it, and one parser."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ from support.paths import ROOT
 from support.ray_head import Head, ray_head
 
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", RAY_USAGE_STATS_ENABLED="0")
-# Read when Ray is imported. The switch keeps Ray on loopback, see sclip.launch.cluster.
+# Ray reads its variables on import. RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 keeps it on loopback, see sclip.launch.cluster.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), GLOO_SOCKET_IFNAME="lo")
 os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
-# Ray's workers give way to all else by default; the tests wait for them.
+# By default Ray lowers the CPU priority of its workers. The tests wait for the workers, so keep it.
 os.environ.update(RAY_worker_niceness="0")
 
-# A rank that a signal ends tells in which call: the process that all ranks are forked from has this set.
+# A rank that dies of a signal prints its stack. Ranks inherit this from the process that they are forked from.
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")
 
-# No storage client looks for a machine in a cloud that would hand it credentials.
+# Keep storage clients from asking a cloud's metadata service for credentials.
 os.environ.update(AWS_EC2_METADATA_DISABLED="true")
 
-# No test asserts a time. What passes on one machine passes on the next; other examples are tried wherever a developer
-# runs the tests.
+# No test asserts a time, so there is no deadline. CI draws the same examples every time; developers' runs draw new
+# ones.
 settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("tests")
 
-# The English pipeline, which takes a second to load, is loaded once for all parsers of this process.
+# All parsers of this process share one English pipeline, which takes a second to load.
 parsing._load = functools.cache(parsing._load)
 
 
 def starts_clusters(file: Path) -> bool:
-    """Tell whether any test of a file does; of several processes one has all of these files."""
+    """Return whether any test of a file starts a cluster. One xdist process runs all such files."""
     return "mark.cluster" in file.read_text()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what takes longest first."""
+    """Put cluster tests first, as they take longest."""
     clusters = {path: starts_clusters(path) for path in {item.path for item in items}}
     items.sort(key=lambda item: not clusters[item.path])
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Give `pytest -n 2 --dist loadscope` files as scopes, and one scope for all that start clusters.
+    """Make each file a scope for `pytest -n 2 --dist loadscope`, and all files that start clusters one scope.
 
-    Two clusters at once would share two cores, and what waits for a fault to be seen would wait too long.
+    Two clusters at once would share two cores, and tests that wait for a fault would wait too long.
     """
     return _OneCluster(config, log)
 
@@ -80,8 +80,8 @@ def parser() -> Parser:
 
 @pytest.fixture(scope="module")
 def attached(head: Head) -> Iterator[None]:
-    """Let the runs of a module attach to the head, as a driver with RAY_ADDRESS does."""
-    import ray  # after the environment: Ray reads it when it is imported
+    """Let the runs of a module attach to the head through RAY_ADDRESS, as a driver does."""
+    import ray  # imported here, after the environment is set, because Ray reads it on import
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", head.address)

@@ -1,4 +1,4 @@
-"""Benchmarks measure peers in turns on the same work; no test looks at how fast anything is."""
+"""Benchmarks measure peers in turns on the same work. No test asserts a speed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.paths import ROOT
 JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
 
 
-def test_generated_captions_are_the_same_ones_and_read_like_captions() -> None:
+def test_generated_captions_are_deterministic_and_read_like_captions() -> None:
     captions = generated(300)
     assert captions == generated(300) != generated(300, seed=1)
     assert len(set(captions)) == 300
@@ -52,7 +52,7 @@ def test_captions_are_read_from_lines_and_from_coco(
             read(tmp_path / name)
 
 
-def test_every_peer_gets_every_round_in_changing_order_and_the_first_does_not_count() -> None:
+def test_every_peer_runs_every_round_in_alternating_order_and_the_first_round_is_not_counted() -> None:
     calls: list[tuple[str, int]] = []
     peers = {name: lambda work, name=name: calls.append((name, work[0])) for name in "ab"}
     finished: list[int] = []
@@ -68,14 +68,14 @@ def test_a_foil_is_compared_where_it_differs_from_its_caption() -> None:
     assert changed("a man rides", "a man rides fast") == ((11, 11), {"fast"})
 
 
-def test_a_ratio_is_of_the_same_rounds() -> None:
+def test_a_ratio_compares_the_same_rounds() -> None:
     rates = {"a": [10.0, 20.0, 40.0], scenegraph.SAME: [5.0, 10.0, 20.0]}
     assert scenegraph.line_of("a", rates).found == "20 (10 to 40) captions/s, 2.00 x spaCy"
     with_both = rates | {scenegraph.SCENE_GRAPH_PARSER: [1.0, 20.0, 20.0]}
     assert scenegraph.line_of("a", with_both).found == "20 (10 to 40) captions/s, 2.00 x SGP, 2.00 x spaCy"
 
 
-def test_long_captions_are_of_so_many_words_and_share_no_caption() -> None:
+def test_joined_captions_have_the_requested_number_of_words_and_share_no_caption() -> None:
     captions = [f"a caption number {k}" for k in range(90)]
     short, long = joined(captions, 150), joined(captions, 1000)
     assert [len(text.split()) for text in short] == [150, 150]
@@ -84,7 +84,7 @@ def test_long_captions_are_of_so_many_words_and_share_no_caption() -> None:
     assert all(one.startswith(other.removesuffix(".")) for one, other in zip(long, short, strict=True))
 
 
-def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: Path) -> None:
+def test_the_job_prints_a_row_for_each_peer_and_writes_the_rows_as_json(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     command = [*JOB, "scenegraph", "--count", "10", "--rounds", "2", "--json", str(out)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -117,14 +117,14 @@ def test_the_job_prints_a_row_for_each_peer_and_writes_what_it_found(tmp_path: P
         ("stream --processes 0", "--batch, --rounds, --processes: 1 or more; --image-size: 32 or more"),
     ],
 )
-def test_a_benchmark_tells_what_it_cannot_measure(
+def test_a_benchmark_refuses_invalid_options_with_a_message(
     arguments: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("benchmark")(*arguments.split()) == 2
     assert capsys.readouterr().err.startswith(f"benchmark: {told}")
 
 
-def test_the_table_is_the_same_lines_with_a_table_library_and_without(
+def test_the_table_prints_the_same_lines_with_and_without_rich(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = [

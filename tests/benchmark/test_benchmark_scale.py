@@ -1,4 +1,4 @@
-"""What moving a sample costs: every process has a row, and clusters follow from these rows; no test looks at a time."""
+"""The scale benchmark: CPU cost of every process, and cluster models from these costs. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.paths import ROOT
 from support.processes import environment
 
 
-def test_what_a_worker_costs_is_told_from_what_a_sample_costs() -> None:
+def test_the_fit_separates_the_cost_of_a_worker_from_the_cost_of_a_sample() -> None:
     rates = ((1, 3000.0), (2, 3100.0), (4, 2900.0))
     loads = [Load(workers, per_s, 0.1 * workers + 2e-5 * per_s) for workers, per_s in rates]
     assert fitted(loads) == pytest.approx(Cost(worker=0.1, sample=2e-5))
@@ -27,7 +27,7 @@ def test_what_a_worker_costs_is_told_from_what_a_sample_costs() -> None:
     assert falling.worker == 0 < falling.sample
 
 
-def test_a_process_of_a_worker_serves_one_gpu_that_of_a_node_eight_and_that_of_the_cluster_all() -> None:
+def test_a_worker_process_serves_one_gpu_a_node_process_eight_and_a_cluster_process_all() -> None:
     costs = dict.fromkeys(NAMES, Cost(worker=0.5, sample=1e-3))
     of_all = dict.fromkeys(("gcs", "statistics", "driver"), 64 * (2 * 0.5 + 1.0))
     of_node = dict.fromkeys(("raylet", "agents"), 8 * (2 * 0.5 + 1.0))
@@ -49,14 +49,14 @@ sys.exit(main(["benchmark", *sys.argv[1:]]))
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
-def test_the_job_measures_every_process_and_models_clusters_by_these_figures(tmp_path: Path) -> None:
+def test_the_job_measures_every_process_and_models_clusters_from_the_figures(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
     options = f"scale --samples 512 --share 16 --workers 1 2 --image-size 32 --json {out}"
     command = [sys.executable, "-c", JOB, *options.split()]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
-    assert all(what in done.stdout for what in rows)
+    assert all(title in done.stdout for title in rows)
     figures = {kind: rows[f"microseconds a sample, {name}"]["figures"] for kind, name in NAMES.items()}
     costs = {}
     for kind, of_kind in figures.items():
@@ -64,13 +64,13 @@ def test_the_job_measures_every_process_and_models_clusters_by_these_figures(tmp
         assert [load.workers for load in loads] == [1, 2, 2]
         assert all(load.per_s > 0 and load.cores >= 0 for load in loads)
         costs[kind] = fitted(loads, kind in SHARED)
-        told = [of_kind[name][0] for name in ("core_of_worker", "sample_s", "constant")]
-        assert told == pytest.approx(list(costs[kind]))
+        recorded = [of_kind[name][0] for name in ("core_of_worker", "sample_s", "constant")]
+        assert recorded == pytest.approx(list(costs[kind]))
     busy = {"worker", "coordinator", "reader", "encoder"}
     assert not [kind for kind in busy if not any(figures[kind]["cores"])]
-    # counted in ticks of 10 ms, of which one of Ray's own processes may have none
+    # CPU time is counted in ticks of 10 ms; one of Ray's own processes may use less than one tick
     assert any(any(figures[kind]["cores"]) for kind in ("gcs", "raylet", "agents"))
-    assert len([what for what in rows if what.startswith("modelled: ")]) == len(DEMANDS) * len(GPUS)
+    assert len([title for title in rows if title.startswith("modelled: ")]) == len(DEMANDS) * len(GPUS)
     row = rows["modelled: 64 GPUs, 15,000 images a second each, ViT-B/32 at half an H100's peak"]
     needed = cores(costs, gpus=64, per_s=15_000)
     modelled = {name.removesuffix("_cores"): of[0] for name, of in row["figures"].items() if name != "share"}

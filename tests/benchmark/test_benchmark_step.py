@@ -1,4 +1,4 @@
-"""The benchmark of a step: rows in processes of their own, sized by memory, whatever happens in one of them."""
+"""The step benchmark: each row runs in its own process, is sized by GPU memory and cannot break the other rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from support.paths import ROOT
 JOB = [sys.executable, str(ROOT / "jobs" / "benchmark.py")]
 
 
-def test_the_job_measures_rows_of_every_kind_of_the_step_and_writes_them(tmp_path: Path) -> None:
+def test_the_job_measures_every_kind_of_row_and_writes_the_results(tmp_path: Path) -> None:
     out = tmp_path / "step.json"
     only = ["product", "77 tokens", "one negative", "checkpoint", "profile", "fp32, in", "fsdp"]
     if torch.cuda.is_available():
@@ -40,8 +40,8 @@ def test_the_job_measures_rows_of_every_kind_of_the_step_and_writes_them(tmp_pat
     assert done.returncode == 0, done.stderr
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert len(rows) >= len(only)
-    for what, saved in rows.items():
-        assert what in done.stdout
+    for title, saved in rows.items():
+        assert title in done.stdout
         assert saved["found"] in done.stdout
         assert not saved["found"].startswith("not measured"), saved
         assert all(figure >= 0 for figures in saved["figures"].values() for figure in figures), saved
@@ -49,7 +49,7 @@ def test_the_job_measures_rows_of_every_kind_of_the_step_and_writes_them(tmp_pat
     assert "profile of a step of" in done.stdout
 
 
-def test_rows_are_printed_and_in_the_file_one_by_one_whatever_happens_in_one(
+def test_rows_are_printed_and_written_one_by_one_even_if_one_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, rows = tmp_path / "results" / "step.json", [row(failing), row(good)]
@@ -68,7 +68,7 @@ def test_rows_are_printed_and_in_the_file_one_by_one_whatever_happens_in_one(
     assert capsys.readouterr().out.splitlines() == ["device            none", "details of a case"]
 
 
-def test_a_row_says_how_it_ended_and_the_next_one_is_measured_and_compared_with_one_that_was() -> None:
+def test_a_failed_row_says_how_it_ended_and_the_next_row_is_still_measured() -> None:
     rows = [
         replace(
             row(good, case, compared_with=other, adapt=lambda case, figures: f"{case} {figures}"), what=case
@@ -79,7 +79,7 @@ def test_a_row_says_how_it_ended_and_the_next_one_is_measured_and_compared_with_
         line.what: line
         for line in measure_rows([row(failing), row(exiting), row(killed), row(silent), row(good), *rows])
     }
-    assert {what: line.found for what, line in lines.items()} == {
+    assert {title: line.found for title, line in lines.items()} == {
         "failing": "not measured: ValueError: first line",
         "exiting": "not measured: its process ended with exit code 3",
         "killed": "not measured: its process was killed, as one is that takes too much memory",
@@ -90,7 +90,7 @@ def test_a_row_says_how_it_ended_and_the_next_one_is_measured_and_compared_with_
     }
     assert 'raise ValueError("first line' in lines["failing"].traceback
     assert lines["good"].figures == {"s": [1.0, 1.0]}
-    assert {what: line.details for what, line in lines.items() if line.details} == {
+    assert {title: line.details for title, line in lines.items() if line.details} == {
         "good": "details of a case",
         "compared": "details of compared {'s': [1.0, 1.0]}",
         "alone": "details of alone",
@@ -107,12 +107,12 @@ def test_a_row_that_hangs_ends_with_its_children_and_keeps_the_rounds_it_finishe
         time.sleep(0.01)
 
 
-def test_rows_for_which_no_time_is_left_say_so() -> None:
-    found = [line.found for line in measure_rows([row(good), row(failing)], seconds=3)]
-    assert found == ["not measured: no time was left for it"] * 2
+def test_rows_without_time_left_are_reported_as_not_measured() -> None:
+    results = [line.found for line in measure_rows([row(good), row(failing)], seconds=3)]
+    assert results == ["not measured: no time was left for it"] * 2
 
 
-def test_the_markdown_of_a_readme_is_made_from_the_file_without_torch(tmp_path: Path) -> None:
+def test_the_markdown_table_is_made_from_the_json_file_without_torch(tmp_path: Path) -> None:
     out = tmp_path / "step.json"
     lines = [Line("a step", "a|b", "1.0 x", "1.07 x", {"s": [1.0]}), Line("more", "", "", "none", {})]
     out.write_text(json.dumps(Table(lines, {"device": "CPU", "torch": "2"}).to_json()))
@@ -133,7 +133,7 @@ raise SystemExit(main(["--rows", "6"]))
 
 
 class FakeSide:
-    """A side of a row on a GPU whose memory is `fixed_bytes`, and so much for each row of the batch."""
+    """A fake side: allocates `fixed_bytes`, `bytes_per_row` per row, and above 128 rows the GPU's `surprise`."""
 
     fixed_bytes, bytes_per_row = 1000, 10
 
@@ -163,9 +163,9 @@ class FakeGPU:
 @pytest.mark.parametrize(
     ("total_bytes", "surprise", "rows"),
     [
-        (50_000, 0, 2048),  # all that is wanted
-        (11_000, 0, 832),  # 0.88 of it: (9680 - 1000) / 10 = 868, rounded down
-        (11_000, 3000, 416),  # a batch of that size takes more than was expected
+        (50_000, 0, 2048),  # all requested rows fit
+        (11_000, 0, 832),  # 0.88 of the memory: (9680 - 1000) / 10 = 868, rounded down
+        (11_000, 3000, 416),  # a batch above 128 rows takes more than expected
     ],
 )
 def test_a_batch_is_as_large_as_the_memory_of_the_gpu_allows(
@@ -190,7 +190,7 @@ def test_batches_are_round_numbers_that_can_be_cut_into_eight_parts() -> None:
     assert {rows: round_number(rows) for rows in cases} == cases
 
 
-def test_every_switch_has_a_row_beside_the_plain_step_and_no_row_repeats_it() -> None:
+def test_every_switch_has_one_row_that_is_compared_with_the_plain_step() -> None:
     bf16, ddp = Case("ViT-B-32", 64, "cuda", "bf16"), Case("ViT-B-32", 64, "cpu", "fp32", sharding="ddp")
     for base, count in ((bf16, 14), (ddp, 12)):
         rows = rows_of(base, {"ViT-B-32": (128, ""), "ViT-L-14": (16, "")}, 1, None)
@@ -202,7 +202,7 @@ def test_every_switch_has_a_row_beside_the_plain_step_and_no_row_repeats_it() ->
         assert names.index(switched[0].compared_with) < names.index(switched[0].what)
 
 
-def test_a_switched_step_is_compared_by_rows_a_second_and_memory() -> None:
+def test_a_switched_step_is_compared_by_rows_per_second_and_memory() -> None:
     plain = {"rows": [64], "step_s": [1.0, 2.0, 3.0], "peak_bytes": [2e9]}
     switched = {"rows": [32], "step_s": [0.5], "peak_bytes": [1e9], "mfu": [0.4, 0.5, 0.6]}
     assert speed_words(switched, plain) == (
@@ -210,7 +210,7 @@ def test_a_switched_step_is_compared_by_rows_a_second_and_memory() -> None:
     )
 
 
-def test_kernels_are_told_from_what_launched_them_and_no_gap_is_where_another_stream_runs() -> None:
+def test_kernels_exclude_their_launches_and_gaps_exclude_time_when_another_stream_runs() -> None:
     def event(device: str, annotation: bool = False) -> SimpleNamespace:
         return SimpleNamespace(device_type=SimpleNamespace(name=device), is_user_annotation=annotation)
 
@@ -219,7 +219,7 @@ def test_kernels_are_told_from_what_launched_them_and_no_gap_is_where_another_st
     assert gaps([(8, 9), (0, 4), (2, 5), (3, 4), (9, 10)]) == [3]
 
 
-def test_both_sides_of_a_step_train_on_as_many_rows_of_the_lengths_asked_for() -> None:
+def test_columns_have_captions_of_the_requested_lengths_and_zeros_for_missing_negatives() -> None:
     add_small_model()
     for full in (False, True):
         columns = columns_of(Case(SMALL_NAME, 64, "cpu", "fp32", kee=True, full=full))

@@ -1,4 +1,4 @@
-"""The stream's benchmark: both sides read the same samples, every row is in the table; no test looks at a time."""
+"""The stream benchmark: both sides read the same samples, and every row is in the table. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CAPTIONS = (
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> StreamCase:
-    """Shards annotated in this process, and a case that reads them with one process."""
+    """A case whose shards are annotated in this process and read by one process."""
     folder = tmp_path_factory.mktemp("shards")
     images = [numbered(encoded(noise(48, 40, at % 3), "JPEG"), at) for at in range(SAMPLES)]
     raw = [
@@ -56,7 +56,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> StreamCase:
 
 
 def ours(case: StreamCase) -> dict[int, dict[str, np.ndarray]]:
-    """Return the rows of our stream by the digest of their image, read and encoded in this process."""
+    """Return the rows of our stream, read and encoded in this process, keyed by image digest."""
     plan = plan_of(case, annotated=True)
     config = replace(plan.config, data=replace(plan.config.data, block_samples=case.block))
     encoder = Encoder(config, plan.image_size)
@@ -75,21 +75,21 @@ def ours(case: StreamCase) -> dict[int, dict[str, np.ndarray]]:
     }
 
 
-def test_the_data_loader_gives_the_rows_that_our_stream_gives_to_the_byte(case: StreamCase) -> None:
-    found = ours(case)
-    assert len(found) == SAMPLES
+def test_the_data_loader_and_our_stream_give_byte_identical_rows(case: StreamCase) -> None:
+    expected = ours(case)
+    assert len(expected) == SAMPLES
     seen = []
     for columns in loader_of(case):
         assert set(columns) == set(col.MODEL_COLUMNS)
         for row, key in enumerate(columns[col.IMAGE_DIGEST].tolist()):
             seen.append(key)
             for name in col.MODEL_COLUMNS:
-                np.testing.assert_array_equal(columns[name][row].numpy(), found[key][name], err_msg=name)
-    assert sorted(seen) == sorted(found)
-    assert any(row[col.HAS_NEGATIVE].all() for row in found.values())
+                np.testing.assert_array_equal(columns[name][row].numpy(), expected[key][name], err_msg=name)
+    assert sorted(seen) == sorted(expected)
+    assert any(row[col.HAS_NEGATIVE].all() for row in expected.values())
 
 
-def test_the_processor_time_of_a_process_that_has_gone_still_counts() -> None:
+def test_the_cpu_clock_still_counts_a_process_that_has_ended() -> None:
     child = subprocess.Popen([sys.executable, "-c", "sum(range(10**6)); input()"], stdin=subprocess.PIPE)
     clock = CpuClock(lambda: [os.getpid()], families=True)
     with_child = clock.seconds()
@@ -99,7 +99,7 @@ def test_the_processor_time_of_a_process_that_has_gone_still_counts() -> None:
     assert with_child >= alone > 0
 
 
-def test_a_seam_is_the_longest_time_about_the_change_of_passes_above_the_median() -> None:
+def test_a_seam_is_the_longest_step_at_a_change_of_passes_minus_the_median() -> None:
     at = [0.0, 1.0, 2.0, 3.0, 6.5, 7.5, 8.5, 20.0]
     passes = [{0}, {0}, {0}, {0, 1}, {1}, {1}, {1}, {1}]
     assert seam(Times(at=at, passes=passes)) == 2.5
@@ -111,28 +111,28 @@ def test_a_seam_is_the_longest_time_about_the_change_of_passes_above_the_median(
 @pytest.mark.parametrize(
     ("folder", "told"), [("absent", "no .jpg or .jpeg"), ("broken", "not a readable image")]
 )
-def test_photographs_that_cannot_be_read_are_told(tmp_path: Path, folder: str, told: str) -> None:
+def test_unreadable_photographs_are_refused_with_the_reason(tmp_path: Path, folder: str, told: str) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(BenchmarkError, match=told):
         make(tmp_path, 4, 2, tmp_path / folder, None, lambda: 1.0)
 
 
-def test_a_round_that_is_over_at_once_has_no_rate() -> None:
+def test_a_round_that_is_too_short_to_measure_has_no_rate() -> None:
     assert Times(at=[1.0, 2.0, 3.0], samples=[10, 10, 20]).rate == 15.0
     with pytest.raises(BenchmarkError, match=r"a round takes 0\.50 s, too short to measure; 90 or more"):
         _ = Times(at=[1.0, 1.5], samples=[10, 20]).rate
 
 
 @pytest.mark.parametrize("side", [places_of_ours, of_webdataset])
-def test_without_buffers_one_stream_goes_through_the_tars_one_after_the_other(side: Side) -> None:
+def test_without_buffers_one_stream_reads_the_tars_one_after_another(side: Side) -> None:
     places = side(Mixture(4, 8, batch=8, open_shards=1, gpus=1, shuffle_buffer=0, peer_buffer=1))
     assert sorted(places.flatten()) == list(range(32))
     assert (np.diff(places, axis=1) == 1).all()
     assert shards_of_batches(places, 8) == [1.0] * 4
 
 
-def test_every_batch_of_the_order_has_rows_of_all_open_shards_and_neighbours_of_a_tar_lie_apart() -> None:
+def test_every_batch_has_rows_of_all_open_shards_and_separates_neighbours_of_a_tar() -> None:
     mixture = Mixture(24, 64, batch=48, open_shards=6, gpus=2, shuffle_buffer=16, peer_buffer=16)
     assert sorted(of_webdataset(mixture).flatten()) == sorted(places_of_ours(mixture).flatten())
     text, figures = shuffling(mixture)
@@ -142,13 +142,13 @@ def test_every_batch_of_the_order_has_rows_of_all_open_shards_and_neighbours_of_
     assert f"; the peer {np.median(figures['peer_shards']):.0f} shards" in text
 
 
-def test_rows_missed_and_repeated_are_counted_without_steps_that_were_rolled_back(tmp_path: Path) -> None:
+def test_missed_and_repeated_rows_are_counted_without_rolled_back_steps(tmp_path: Path) -> None:
     lines = [
         {"from_step": 0}, {"epoch": 0, "keys": ["a", "b"]}, {"epoch": 0, "keys": ["c"]},
         {"from_step": 1}, {"epoch": 0, "keys": ["c", "a"]}, {"epoch": 1, "keys": ["b", "c"]},
     ]  # fmt: skip
     (tmp_path / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert count(tmp_path, rows=2 * 3) == (1, 1)  # a of the second epoch; a of the first
+    assert count(tmp_path, rows=2 * 3) == (1, 1)  # missed: a of the second epoch; repeated: a of the first
 
 
 def test_the_peers_loop_reads_every_row_once_if_nothing_kills_it(tmp_path: Path, case: StreamCase) -> None:
@@ -173,8 +173,8 @@ sys.exit(main(["benchmark", *sys.argv[1:]]))
 @pytest.mark.timeout(1200)
 def test_the_job_prints_every_row_and_writes_its_figures(tmp_path: Path) -> None:
     out = tmp_path / "found.json"
-    given = f"stream --rounds 1 --samples 256 --batch 16 --processes 1 --json {out}"
-    command = [sys.executable, "-c", JOB, *given.split()]
+    arguments = f"stream --rounds 1 --samples 256 --batch 16 --processes 1 --json {out}"
+    command = [sys.executable, "-c", JOB, *arguments.split()]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = json.loads(out.read_text())["rows"]

@@ -12,7 +12,7 @@ from sclip.benchmark import graph_quality
 from sclip.benchmark.graph_scores import WordNet, facts, set_match, spice
 from support.commands import command
 
-# Facts of WordNet 3.0 about the words below: synsets that two of them share by their offsets, and which are nouns.
+# WordNet 3.0 on the words below: offsets of synsets that two words share, and words that share no synset.
 SHARED = {
     "noun": "couch 04256520 sofa 04256520 man 10287213 adult_male 10287213 car 02958343 automobile 02958343 "
     "walk 00283568 walking 00283568 grip 00812526 hold 00812526",
@@ -72,7 +72,7 @@ def wordnet(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_scores_are_those_of_factuals_evaluator(wordnet: Path) -> None:
+def test_scores_equal_those_of_factuals_evaluator(wordnet: Path) -> None:
     words = WordNet.read(wordnet)
     graphs = [(facts(ours, words), facts(gold, words)) for ours, gold, *_ in CASES]
     assert [
@@ -81,7 +81,7 @@ def test_scores_are_those_of_factuals_evaluator(wordnet: Path) -> None:
     assert spice(facts("", words), graphs[0][1], words) == set_match(facts("", words), graphs[0][1]) == 0
 
 
-# Rows as FACTUAL (random/dev.csv) and DiscoSG-DS (human_anno_train_300.json, shortened) have them.
+# Rows in the formats of FACTUAL (random/dev.csv) and DiscoSG-DS (human_anno_train_300.json, shortened).
 FACTUAL = """image_id,region_id,caption,scene_graph
 1,2,five boats tied to a dock,"( boats , tie to , dock ) , ( boats , is , 5 )"
 1,3,a dog on a couch,"( dog , on , sofa )"

@@ -1,4 +1,4 @@
-"""The configuration: every key explained, every mistake one line that says what to write."""
+"""The configuration: every key has help text, and every mistake is one line that says what to write."""
 
 import dataclasses
 from pathlib import Path
@@ -24,7 +24,7 @@ from support.paths import ROOT
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of configs, as jobs/configs is."""
+    """A folder of configs like jobs/configs."""
     (tmp_path / "small.yaml").write_text(
         "train:\n  batch_size: 12\n  epochs: 3\nmodel:\n  kee: {layers: 2}\n"
     )
@@ -37,7 +37,7 @@ def loaded(folder: Path, *overrides: str, config: str = "small") -> Config:
 
 
 def refused(folder: Path, *overrides: str, config: str = "small") -> str:
-    """Return the line that overrides or a config are refused with."""
+    """Return the error with which overrides or a config are refused."""
     with pytest.raises(ConfigError) as refusal:
         loaded(folder, *overrides, config=config)
     return str(refusal.value)
@@ -56,7 +56,7 @@ def test_every_config_that_is_shipped_is_valid() -> None:
         assert from_tree(read_yaml(config)) != Config(), config
 
 
-def test_an_unknown_key_is_told_with_the_nearest_one(folder: Path) -> None:
+def test_an_unknown_key_is_refused_with_the_nearest_known_key(folder: Path) -> None:
     for override, nearest in {
         "train.batch_sze=3": "train.batch_size",
         "batch_size=3": "train.batch_size",
@@ -68,7 +68,7 @@ def test_an_unknown_key_is_told_with_the_nearest_one(folder: Path) -> None:
 
 
 VALUES = {
-    # Types, which pydantic checks: a text, a fraction or a truth is no whole number, and a one is no truth.
+    # Types, which pydantic checks: a string, a fraction or a boolean is no integer, and 1 is no boolean.
     "train.batch_size=many": "train.batch_size='many': should be a valid integer",
     "train.epochs=true": "train.epochs=True: should be a valid integer",
     "train.use_gpu=1": "train.use_gpu=1: should be a valid boolean",
@@ -84,7 +84,7 @@ VALUES = {
     "data={shards: [a, b], weights: [1, 0]}": "data.weights=(1.0, 0.0): each above 0",
     "health.profile_steps=[0, 2]": "health.profile_steps=(0, 2): a first step and a number of steps",
     "run.name=../other": "run.name='../other': letters, digits",
-    # Rules over several.
+    # Rules over several fields.
     "train.num_workers=13": "train.batch_size=12: at least one for each of train.num_workers=13",
     "train={num_workers: 5, micro_batch: 2}":
         "train.micro_batch=2: 0, or a divisor of a worker's share of train.batch_size, 3",
@@ -122,7 +122,7 @@ VALUES = {
         "loss.negatives_as_texts=True: only loss.contrastive=infonce takes further texts, not max_margin",
     "loss={negatives_as_texts: true, negatives: none}":
         "loss.negatives_as_texts=True: there are no negatives with loss.negatives=none",
-    # What is no override, and no YAML.
+    # Malformed overrides and malformed YAML.
     "xyzzy=1": "xyzzy: no such key; --help lists every key",
     "train.batch_size": "'train.batch_size': write an override as KEY=VALUE",
     "=3": "'=3': write an override as KEY=VALUE",
@@ -131,10 +131,10 @@ VALUES = {
 }  # fmt: skip
 
 
-def test_a_wrong_value_is_one_line_with_key_value_and_remedy(folder: Path) -> None:
-    for override, told in VALUES.items():
+def test_a_wrong_value_is_refused_in_one_line_with_key_value_and_remedy(folder: Path) -> None:
+    for override, expected in VALUES.items():
         line = refused(folder, override)
-        assert told in line
+        assert expected in line
         assert "\n" not in line
 
 
@@ -164,11 +164,11 @@ REFUSED = {
     -2: "run.max_failures",
     31: "scenes.image_size",
 }
-"""Values that every one of these keys refuses."""
+"""Keys, by a value that each of them refuses."""
 
 
 @pytest.mark.parametrize("value", REFUSED)
-def test_every_limit_of_a_number_holds(value: int) -> None:
+def test_every_numeric_limit_is_enforced(value: int) -> None:
     for key in (key for keys_ in REFUSED[value].split() for key in braceexpand(keys_)):
         with pytest.raises(ConfigError, match=rf"^config: {key}={value}(\.0)?: [^\n]+$"):
             changed(Config(), {key: value})
@@ -200,7 +200,7 @@ def test_a_mistake_in_a_file_names_the_file(folder: Path) -> None:
         assert f"{path}{message}" in refused(folder, "train.epochs=2", config="wrong")
 
 
-def test_a_config_is_named_or_a_path_and_may_be_empty(folder: Path) -> None:
+def test_a_config_is_given_by_name_or_path_and_may_be_empty(folder: Path) -> None:
     (folder / "empty.yaml").write_text("# nothing\n")
     assert loaded(folder).train.batch_size == 12
     assert loaded(folder, config="large").train.batch_size == 4096
@@ -223,7 +223,7 @@ def test_a_learning_rate_is_a_number_with_or_without_a_dot(folder: Path) -> None
         assert loaded(folder, config="rate").train.learning_rate == value
 
 
-def test_one_text_stands_for_a_list_of_one(folder: Path) -> None:
+def test_a_single_string_is_read_as_a_list_of_one(folder: Path) -> None:
     pattern = "s3://b/{000..127}.tar"
     for text, shards in ((pattern, (pattern,)), ("[a.tar, b.tar]", ("a.tar", "b.tar")), ("", ())):
         assert loaded(folder, f"data.shards={text}").data.shards == shards
@@ -240,7 +240,7 @@ def test_help_lists_every_key_with_default_and_text(name: str, capsys: pytest.Ca
     assert {"  train.batch_size=256", "  data.crop_scale=[0.9, 1.0]", '  run.name=""'} <= set(lines)
 
 
-def test_a_config_is_printed_without_credentials_and_what_was_masked_is_refused(
+def test_a_config_is_printed_without_credentials_and_a_masked_value_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     secret = "data.shards=s3://key:planted@bucket/*.tar"
@@ -257,7 +257,7 @@ def test_a_config_is_printed_without_credentials_and_what_was_masked_is_refused(
     assert "planted" not in refused(folder, "https://user:planted@host/{0..9}.tar")
 
 
-def test_a_printed_config_is_read_back_as_the_same_also_where_a_name_looks_like_a_number(
+def test_a_printed_config_reads_back_unchanged_even_if_a_name_looks_like_a_number(
     folder: Path,
 ) -> None:
     for name in ("first", "1e3", "007", "2026-01-31", "on", "null", "1_000"):

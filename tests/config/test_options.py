@@ -1,4 +1,4 @@
-"""Every option of model, loss and training: what it changes of a run, and that it changes nothing else."""
+"""Every option of model, loss and training changes what it should in a run, and nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASE = Config(
     train=TrainConfig(batch_size=6, learning_rate=1e-3, warmup=0.1),
 )
 
-# Of captions with one triple each, as here, heads of attention come to the same.
+# Each caption here has one triple, so the number of attention heads changes neither loss nor weights.
 CHANGES: dict[str, tuple[Any, str]] = {
     "model.logit_bias": (-10.0, "tensors groups"),
     "model.context_length": (20, "tensors loss weights"),
@@ -63,7 +63,7 @@ CHANGES: dict[str, tuple[Any, str]] = {
     "train.beta2": (0.5, "groups weights"),
     "train.max_grad_norm": (0.01, "weights"),
 }
-"""Another value of a key, and all that differs with it."""
+"""By key: another value, and everything that differs with it."""
 
 
 def with_value(key: str, value: Any) -> Config:
@@ -74,11 +74,11 @@ def with_value(key: str, value: Any) -> Config:
 
 
 def observed(config: Config) -> dict[str, Any]:
-    """Train two steps and return all that is looked at."""
+    """Train two steps and return everything that the tests compare."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     plain = build_model(config.model)
-    if plain.kee is not None:  # by name, so that an option that adds weights changes no other one
+    if plain.kee is not None:  # seeded by name, so that an option that adds weights changes no other weights
         for name, parameter in plain.named_parameters():
             if name.startswith("kee.") and "token" not in name:
                 generator = torch.Generator().manual_seed(len(name))
@@ -104,9 +104,9 @@ def observed(config: Config) -> dict[str, Any]:
     losses = []
     columns: dict[str, Any] = {}
     for number in range(2):
-        given = training_batch(number, positives=config.loss.positives > 0)
-        given = with_units(given) if config.loss.units else given
-        host = {name: tensor.numpy() for name, tensor in given.items()}
+        raw_batch = training_batch(number, positives=config.loss.positives > 0)
+        raw_batch = with_units(raw_batch) if config.loss.units else raw_batch
+        host = {name: tensor.numpy() for name, tensor in raw_batch.items()}
         columns = prepared(host, config, unwrapped(model).packs_text)
         batch = {name: torch.from_numpy(np.ascontiguousarray(column)) for name, column in columns.items()}
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -133,25 +133,25 @@ def base() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("key", CHANGES)
-def test_an_option_changes_what_it_says_and_nothing_else(key: str) -> None:
+def test_an_option_changes_the_listed_observations_and_nothing_else(key: str) -> None:
     value, expected = CHANGES[key]
     assert value != keys()[key][0] or value != getattr(BASE, key.split(".")[0])
-    found = observed(with_value(key, value))
-    # Sums in another order are the same loss and the same weights.
+    actual = observed(with_value(key, value))
+    # Sums in another order round differently, so loss and weights are compared approximately.
     close = ("loss", "weights")
     changed = {
-        name for name, was in base().items()
-        if (found[name] != pytest.approx(was, rel=2e-5) if name in close else found[name] != was)
+        name for name, reference in base().items()
+        if (actual[name] != pytest.approx(reference, rel=2e-5) if name in close else actual[name] != reference)
     }  # fmt: skip
     assert changed == set(expected.split())
 
 
-def test_there_is_a_test_of_every_option() -> None:
-    """An option that changes no step here, but the data or what is around a step, is set in another test."""
-    others = "\n".join(
+def test_every_option_is_set_in_some_test() -> None:
+    """Every option that is not in CHANGES (it changes data or code around a step) is set in another test."""
+    other_tests = "\n".join(
         file.read_text() for file in (ROOT / "tests").glob("*/test_*.py") if file.parent.name != "config"
     )
     for key in keys().keys() - CHANGES.keys():
         section, _, name = key.rpartition(".")
         if section.split(".")[0] in SECTIONS:
-            assert re.search(rf"\b{name}=|{section}\.{name}|\b{name}: |\"{name}\"", others), key
+            assert re.search(rf"\b{name}=|{section}\.{name}|\b{name}: |\"{name}\"", other_tests), key

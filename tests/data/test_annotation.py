@@ -1,4 +1,4 @@
-"""The annotation of a sample: read back as written, bounded in size, and never more than a reason not to use it."""
+"""A sample's annotation is read back as written and bounded in size, and a bad annotation costs no sample."""
 
 import gzip
 import json
@@ -34,10 +34,10 @@ def record(caption: str, objects: int = 0, attributes: int = 0, relations: int =
 RECORDS = [record("a dog", 1), record("a cat", 3, 2, 1)]
 
 
-def test_what_was_packed_is_unpacked_from_json_lines_that_are_the_same_each_time() -> None:
+def test_a_packed_annotation_is_deterministic_and_reads_back_as_json_lines() -> None:
     member = pack("rules-1", RECORDS)
     assert pack("rules-1", RECORDS) == member
-    assert member[4:8] == bytes(4)  # gzip's time
+    assert member[4:8] == bytes(4)  # gzip's timestamp
     assert read(sample(member)) == ("rules-1", RECORDS)
     assert read_stamped(sample(member), "rules-1") == RECORDS
     lines = [json.loads(line) for line in gzip.decompress(member).splitlines()]
@@ -51,14 +51,14 @@ NO_HEADS = (
 )  # fmt: skip
 
 
-def test_a_member_that_is_none_is_one_error_of_one_kind() -> None:
+def test_a_malformed_annotation_raises_an_annotation_error() -> None:
     zipped = [gzip.compress(text.encode(errors="surrogateescape")) for text in NO_HEADS]
     for member in (b"", b"no gzip", pack("x", RECORDS)[:-9], *zipped):
         with pytest.raises(AnnotationError, match=r"^annotation is "):
             unpack(member)
 
 
-def test_a_bomb_is_not_unpacked_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gzip_bomb_is_not_unpacked_beyond_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = gzip.compress(b'{"format": 1, "stamp": "x"}\n' + bytes(10_000_000))
     assert len(bomb) < 20_000
     monkeypatch.setattr(annotation, "MAX_BYTES", 1000)
@@ -79,32 +79,30 @@ def test_records_of_another_stamp_or_other_captions_are_refused() -> None:
             read_stamped(sample(member, captions), "new")
 
 
-def test_a_caption_passes_with_as_many_objects_attributes_and_relations_and_no_other_record_is_judged() -> (
-    None
-):
-    for least, found in (
+def test_captions_pass_by_minimum_counts_and_a_malformed_or_foreign_record_raises() -> None:
+    for minimums, expected in (
         ((0, 0, 0), [0, 1]), ((1, 0, 0), [0, 1]), ((0, 2, 0), [1]), ((3, 2, 1), [1]), ((3, 3, 1), []),
     ):  # fmt: skip
-        assert passing(sample(None), RECORDS, least) == found
+        assert passing(sample(None), RECORDS, minimums) == expected
     foreign = record("a bird", 3)
     for bad in (b"{", b"[]", b'{"graph": 1}', b"[" * 100_000, foreign, b'{"graph": {"objects": []}}'):
         with pytest.raises(AnnotationError):
             passing(sample(None), [RECORDS[0], bad], (1, 0, 0))
 
 
-def test_a_shard_carries_the_annotation_packed_and_an_overlong_one_costs_no_sample(
+def test_a_shard_carries_packed_annotations_and_an_overlong_one_costs_no_sample(
     annotated: list[str], tmp_path: Path, parser: Parser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = [item for item in read_shard(annotated[0]) if isinstance(item, Sample)]
-    assert [len(read_stamped(item, stamp(parser))) for item in whole] == [3] * 5
+    samples = [item for item in read_shard(annotated[0]) if isinstance(item, Sample)]
+    assert [len(read_stamped(item, stamp(parser))) for item in samples] == [3] * 5
     long = rewritten(annotated[0], tmp_path / "long.tar", b"x" * 2000)
     monkeypatch.setattr("sclip.data.tar.MAX_ANNOTATION_BYTES", 1000)
-    found = list(read_shard(long))
-    assert found == whole
-    assert [item.members[ANNOTATION_SUFFIX] for item in found if isinstance(item, Sample)] == [b""] * 5
+    items = list(read_shard(long))
+    assert items == samples
+    assert [item.members[ANNOTATION_SUFFIX] for item in items if isinstance(item, Sample)] == [b""] * 5
 
 
-def test_a_run_uses_annotations_where_some_are_and_it_is_not_told_otherwise(
+def test_a_run_uses_annotations_if_any_shard_has_them_and_the_config_allows_it(
     tmp_path: Path, annotated: list[str], parser: Parser
 ) -> None:
     plain = write_plain(tmp_path / "plain")
@@ -114,7 +112,7 @@ def test_a_run_uses_annotations_where_some_are_and_it_is_not_told_otherwise(
     assert usable_stamp(DataConfig(), sorted([*plain, *annotated])) == stamp(parser)
 
 
-def test_annotations_are_of_the_words_that_a_model_reads(
+def test_annotations_are_used_only_for_a_model_that_reads_as_many_words(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plain, longer = write_plain(tmp_path / "plain"), Parser(most_words=118)
@@ -125,7 +123,7 @@ def test_annotations_are_of_the_words_that_a_model_reads(
     assert "`sclip annotate SHARDS OUT --context-length 248` does it once" in caplog.messages[-1]
 
 
-def test_a_run_over_shards_of_another_stamp_names_them_and_parses_unless_it_filters(
+def test_a_run_names_shards_of_another_stamp_and_parses_them_or_fails_if_it_filters(
     tmp_path: Path, annotated: list[str], parser: Parser, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = rewritten(annotated[0], tmp_path / "old.tar", pack("rules-0+none", [b"{}"] * 3))
@@ -138,7 +136,7 @@ def test_a_run_over_shards_of_another_stamp_names_them_and_parses_unless_it_filt
     assert len(caplog.messages) == 1
 
 
-def test_a_filter_needs_annotations_and_those_of_the_captions_that_are_read(
+def test_a_filter_requires_annotations_of_the_captions_that_are_read(
     tmp_path: Path, annotated: list[str]
 ) -> None:
     with pytest.raises(ConfigError, match=r"not annotated; annotate it \(sclip annotate"):

@@ -1,4 +1,4 @@
-"""The blocks of a worker's feeds become its batches, each of the step's places, with a record of what has no row."""
+"""Batches are assembled from the blocks of a worker's feeds: one batch per step, plus a record of empty places."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sclip.data.side_channel import Note, VisitEnd
 from support.stream_blocks import BLANK, Columns, Row, block, samples, tar_index, value_of
 
 MISSING = -1
-"""A recorded place whose row is not in the shard: nothing comes for it."""
+"""Status of a recorded place whose row is missing from the shard: no row arrives for it."""
 
 
 def order_of(counts: Sequence[int], batch_size: int, epochs: int = 1) -> Order:
@@ -34,9 +34,9 @@ class World:
     world_size: int = 1
     feeds: int = 1
     cuts: Sequence[int] = (4,)
-    """Rows of the blocks, in turns."""
+    """Rows per block, repeated in turn."""
     statuses: Mapping[int, int] = field(default_factory=dict)
-    """Of the places without a sample."""
+    """Statuses of the places without a sample."""
 
     def rows(self, rank: int) -> list[list[Row]]:
         """Return the rows of each feed of a worker, as its readers give them."""
@@ -99,7 +99,7 @@ def places(batch: Batch) -> list[int]:
 
 
 def dirty(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Give memory that holds anything."""
+    """Allocate memory filled with garbage."""
     return np.full(shape, 77, dtype)
 
 
@@ -113,24 +113,24 @@ def drain(batches: Batches) -> Iterator[Batch]:
 
 @settings(max_examples=60)
 @given(worlds(), st.integers(1, 4), st.data())
-def test_the_batch_of_a_step_holds_the_workers_rows_and_markers_in_one_width_for_all_also_from_a_later_start(
+def test_each_step_has_its_rows_and_markers_in_one_width_on_all_workers_and_after_a_restart(
     world: World, parts: int, data: st.DataObject
 ) -> None:
     widths = []
     for rank in range(world.world_size):
-        found = list(drain(world.batches(rank, parts=parts)))
-        assert len(found) == world.order.steps
-        widths.append([len(batch.columns[col.VALID]) for batch in found])
-        for step, batch in enumerate(found):
+        batches = list(drain(world.batches(rank, parts=parts)))
+        assert len(batches) == world.order.steps
+        widths.append([len(batch.columns[col.VALID]) for batch in batches])
+        for step, batch in enumerate(batches):
             rows = world.of_step(rank, step)
-            wanted = [row for row in rows if row[2] == col.SAMPLE]
-            assert places(batch) == [place for _, place, _ in wanted]
-            assert batch.entries.tolist() == [entry for entry, _, _ in wanted]
-            width, count = widths[-1][step], len(wanted)
+            sample_rows = [row for row in rows if row[2] == col.SAMPLE]
+            assert places(batch) == [place for _, place, _ in sample_rows]
+            assert batch.entries.tolist() == [entry for entry, _, _ in sample_rows]
+            width, count = widths[-1][step], len(sample_rows)
             assert batch.rows == count
             assert batch.columns[col.VALID].tolist() == [True] * count + [False] * (width - count)
             for name in col.MODEL_COLUMNS:
-                values = [np.full_like(BLANK[name], value_of(place)) for _, place, _ in wanted]
+                values = [np.full_like(BLANK[name], value_of(place)) for _, place, _ in sample_rows]
                 expected = np.stack([*values, *[BLANK[name]] * (width - count)])
                 np.testing.assert_array_equal(batch.columns[name], expected, err_msg=name)
                 assert batch.columns[name].dtype == BLANK[name].dtype
@@ -138,8 +138,8 @@ def test_the_batch_of_a_step_holds_the_workers_rows_and_markers_in_one_width_for
             assert markers == sorted(row for row in rows if row[2] != col.SAMPLE)
         step = data.draw(st.integers(0, max(0, world.order.steps - 1)))
         later = [places(batch) for batch in drain(world.batches(rank, step))]
-        assert later == [places(batch) for batch in found[step:]]
-    assert widths == [sorted(widths[0])] * world.world_size  # a width only grows
+        assert later == [places(batch) for batch in batches[step:]]
+    assert widths == [sorted(widths[0])] * world.world_size  # widths never shrink
     assert all(width % parts == 0 for width in widths[0])
 
 
@@ -159,31 +159,31 @@ def fetched_blocks(world: World, rank: int = 0) -> list[int]:
     return [fetched for _ in drain(batches)]
 
 
-def test_a_batch_waits_for_its_own_places_and_for_no_block_more() -> None:
-    """Each of two workers has two of the four places of a step: the later places are the other one's."""
+def test_a_batch_waits_only_for_the_blocks_of_its_own_places() -> None:
+    """Each of two workers owns two of a step's four places. The last place may be the other worker's."""
     world = World(order_of([4, 4, 4, 4], 4), world_size=2)
     steps = [[world.of_step(rank, step) for step in range(4)] for rank in range(2)]
-    assert {rows[-1][1] % 4 for of_rank in steps for rows in of_rank} > {3}
-    for rank, of_rank in enumerate(steps):
-        world.cuts = [len(rows) for rows in of_rank]
+    assert {rows[-1][1] % 4 for rank_steps in steps for rows in rank_steps} > {3}
+    for rank, rank_steps in enumerate(steps):
+        world.cuts = [len(rows) for rows in rank_steps]
         assert fetched_blocks(world, rank) == [1, 2, 3, 4]
 
 
-def test_places_that_are_rejected_or_filtered_are_not_waited_for_but_those_of_missing_rows_are() -> None:
+def test_a_batch_does_not_wait_for_rejected_or_filtered_places_but_waits_for_missing_ones() -> None:
     order = order_of([8], 4)
     for status, fetched in ((col.REJECTED, [2, 4]), (col.FILTERED, [2, 4]), (MISSING, [3, 4])):
         world = World(order, cuts=[2, 2 - (status == MISSING), 3, 3], statuses={3: status})
         assert fetched_blocks(world) == fetched
 
 
-def test_what_is_merged_of_several_calls_is_taken_apart_again() -> None:
-    """Ray may join blocks: a row without a sample then stands among others, and there are several notes."""
+def test_blocks_that_ray_joined_are_read_row_by_row() -> None:
+    """Ray may join blocks. A joined block has rows without a sample among the others, and several notes."""
     rows: list[list[Row]] = [
         samples(0, 2),
         [(0, 2, col.REJECTED)],
         [*samples(1, 1, first=3), (1, 4, col.FILTERED)],
     ]
-    parts = [block(of_one) for of_one in rows]
+    parts = [block(block_rows) for block_rows in rows]
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     batch = Batches([[joined]], order_of([5], 5), 0, BLANK).next()
     assert list(zip(batch.entries.tolist(), places(batch), strict=True)) == [(0, 0), (0, 1), (1, 3)]
@@ -191,30 +191,35 @@ def test_what_is_merged_of_several_calls_is_taken_apart_again() -> None:
     assert [len(note.markers) for note in batch.notes] == [0, 1, 1]
 
 
-def test_notes_and_the_wait_of_their_samples_come_with_the_batch_of_their_block(
+def test_notes_and_queue_times_arrive_with_the_batch_of_their_block(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also by a machine whose clock is ahead."""
+    """A note from a machine whose clock is ahead adds no wait."""
     monkeypatch.setattr(module, "time", type("Clock", (), {"time": staticmethod(lambda: 100.0)}))
-    given_ = block(samples(0, 3))
-    given_[col.NOTE][0] = Note(upto=2, samples=3, made_at=90.0).to_json()
-    given_[col.NOTE][1] = Note(upto=3, samples=2, made_at=101.0).to_json()
-    batches = [*drain(Batches([[given_]], order_of([3], 2), 0, BLANK))]
+    columns = block(samples(0, 3))
+    columns[col.NOTE][0] = Note(upto=2, samples=3, made_at=90.0).to_json()
+    columns[col.NOTE][1] = Note(upto=3, samples=2, made_at=101.0).to_json()
+    batches = [*drain(Batches([[columns]], order_of([3], 2), 0, BLANK))]
     assert [batch.queued for batch in batches] == [30.0, 0.0]
     assert [len(batch.notes) for batch in batches] == [2, 0]
 
 
-def test_the_end_of_a_shard_is_recorded_where_it_tells_something_and_its_rest_is_set_aside_once() -> None:
+def test_the_end_of_a_shard_is_recorded_if_it_reports_a_problem_and_its_rest_is_rejected_once() -> None:
     end = VisitEnd(missing=2, more=0, recorded=4, rest="cut short", unread={".txt": 1})
     ends = {0: VisitEnd().to_json(), 1: end.to_json()}
-    of_block = block([(0, 1, col.END), *samples(0, 2), (1, 5, col.END)])
-    (note,) = module.read_notes(of_block[col.NOTE])
+    columns = block([(0, 1, col.END), *samples(0, 2), (1, 5, col.END)])
+    (note,) = module.read_notes(columns[col.NOTE])
     note.markers = [marker._replace(reason=ends[marker.entry]) for marker in note.markers]
-    of_block[col.NOTE][0] = note.to_json()
+    columns[col.NOTE][0] = note.to_json()
     record = Record()
-    record.passed(Batches([[of_block]], order_of([2, 4], 6), 0, BLANK).next())
+    record.passed(Batches([[columns]], order_of([2, 4], 6), 0, BLANK).next())
     assert record.missing == 2
-    (found,) = record.ends
-    assert (found["entry"], found["rows"], found["missing"], found["unread"]) == (1, 6, 2, {".txt": 1})
+    (shard_end,) = record.ends
+    assert (shard_end["entry"], shard_end["rows"], shard_end["missing"], shard_end["unread"]) == (
+        1,
+        6,
+        2,
+        {".txt": 1},
+    )
     assert record.take().rejected == [{"entry": 1, "index": 6, "key": "", "reason": "cut short"}]
     assert record.take() == Record()

@@ -1,4 +1,4 @@
-"""The text of a caption: parser and tokenizer read one clean text, from a shard as from a call."""
+"""Captions are cleaned in one way: parser and tokenizer read the same clean text, from shards and from calls."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ CLEAN = [
 def read(shard: Path, body: bytes, name: str = "a.txt") -> tuple[Sample | Rejected, Tally]:
     shard.write_bytes(tar_bytes([("a.jpg", b"i"), (name, body)]))
     tally = Tally()
-    (found,) = read_shard(str(shard), tally=tally)
-    return found, tally
+    (item,) = read_shard(str(shard), tally=tally)
+    return item, tally
 
 
 @pytest.mark.parametrize(("dirty", "clean", "kinds"), DIRTY)
-def test_what_is_no_part_of_a_caption_is_cleaned_out_and_counted(
+def test_markup_and_invisible_characters_are_removed_from_captions_and_counted(
     tmp_path: Path, dirty: str, clean: str, kinds: str
 ) -> None:
     sample, tally = read(tmp_path / "a.tar", json.dumps({"caption": dirty}).encode(), "a.json")
@@ -60,7 +60,7 @@ def test_what_is_no_part_of_a_caption_is_cleaned_out_and_counted(
     assert tally.cleaned == dict.fromkeys(filter(None, kinds.split(", ")), 1)
 
 
-def test_parser_and_tokenizer_read_one_clean_text_from_a_shard_and_from_a_call(parser: Parser) -> None:
+def test_a_scorer_parses_and_encodes_dirty_captions_like_clean_ones(parser: Parser) -> None:
     scorer, dirty, clean = small_scorer(), [row[0] for row in DIRTY], [row[1] for row in DIRTY]
     graphs = scorer.scene_graph(dirty)
     assert graphs == parser.parse(clean)
@@ -69,7 +69,7 @@ def test_parser_and_tokenizer_read_one_clean_text_from_a_shard_and_from_a_call(p
 
 
 @pytest.mark.parametrize("caption", CLEAN)
-def test_a_clean_caption_comes_back_as_it_is(caption: str) -> None:
+def test_a_clean_caption_stays_unchanged(caption: str) -> None:
     assert cleaned(caption) == (caption, ())
 
 
@@ -85,7 +85,7 @@ MARKUP = (
 @example("&amp;" + "amp;" * 50)
 @example("<" * 50 + "b>" * 50)
 @example("black&notebook &notin; &copy2024")
-def test_cleaning_is_finished_at_once_and_leaves_open_clip_nothing_to_clean(caption: str) -> None:
+def test_cleaning_again_changes_nothing_and_open_clip_has_nothing_left_to_clean(caption: str) -> None:
     clean = clean_caption(caption)
     assert cleaned(clean) == (clean, ())
     assert open_clip.tokenizer._clean_whitespace(clean) == clean
@@ -105,22 +105,20 @@ def test_cleaning_is_finished_at_once_and_leaves_open_clip_nothing_to_clean(capt
         (b"\xff\xfea", ".txt is not UTF-16-LE: truncated data at byte 2"),
     ],
 )
-def test_each_line_of_a_txt_that_says_something_is_a_caption_and_one_without_is_rejected(
+def test_each_nonempty_line_of_a_txt_is_a_caption_and_a_txt_without_one_is_rejected(
     tmp_path: Path, content: bytes, captions: tuple[str, ...] | str
 ) -> None:
-    found, tally = read(tmp_path / "a.tar", content)
+    item, tally = read(tmp_path / "a.tar", content)
     if isinstance(captions, str):
-        assert found == Rejected(0, "a", captions)
+        assert item == Rejected(0, "a", captions)
         assert not tally.cleaned
     else:
-        assert found == Sample(0, "a", b"i", captions)
+        assert item == Sample(0, "a", b"i", captions)
         assert tally.cleaned["byte order mark"] == (content[:2] in (b"\xef\xbb", b"\xff\xfe"))
 
 
 @pytest.mark.parametrize("record", ["[]", "null", "", "[1", "\xff", '{"caption": 5}', '{"captions": [{}]}'])
-def test_a_json_that_cannot_be_used_leaves_the_text_beside_it_and_is_counted(
-    tmp_path: Path, record: str
-) -> None:
+def test_an_unusable_json_is_counted_and_the_txt_beside_it_is_read(tmp_path: Path, record: str) -> None:
     text, no_text = [("a.jpg", b"i"), ("a.txt", b"a &amp; b\nc")], [("b.jpg", b"i"), ("b.txt", b" ")]
     shard = tmp_path / "a.tar"
     unusable = record.encode("latin-1")
@@ -136,8 +134,8 @@ def test_a_json_that_cannot_be_used_leaves_the_text_beside_it_and_is_counted(
     )
 
 
-def test_a_json_without_a_caption_is_told_with_the_fields_that_hold_a_text(tmp_path: Path) -> None:
+def test_a_json_without_a_caption_is_rejected_with_the_names_of_its_text_fields(tmp_path: Path) -> None:
     record = json.dumps({"id": 7, "text": "a dog", "alt": " ", "tit\nle": "x", "captions": []})
-    lacking = "no caption in .json captions, .json caption or .txt (its .json has text in "
-    found, _ = read(tmp_path / "a.tar", f"\ufeff{record}".encode(), "a.json")
-    assert found == Rejected(0, "a", f"{lacking}text, tit\\nle; data.caption_field names what is read)")
+    reason = "no caption in .json captions, .json caption or .txt (its .json has text in "
+    item, _ = read(tmp_path / "a.tar", f"\ufeff{record}".encode(), "a.json")
+    assert item == Rejected(0, "a", f"{reason}text, tit\\nle; data.caption_field names what is read)")

@@ -1,4 +1,4 @@
-"""What is recorded of shards is held against their headers, and believed only where it agrees with them."""
+"""Recorded sample counts are checked against the shards' headers and trusted only if they agree."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shard_of(samples: int) -> bytes:
 def write(
     folder: Path, shards: Mapping[str, bytes], index: Mapping[str, int], stats: Mapping[str, int]
 ) -> list[str]:
-    """Write shards by their stem, an index and stats; return the paths."""
+    """Write shards named by stem, an index and stats; return the shards' paths."""
     for stem, content in shards.items():
         (folder / f"{stem}.tar").write_bytes(content)
     for stem, samples in stats.items():
@@ -40,23 +40,23 @@ SIX, ZEROS = shard_of(6), shard_of(2) + bytes(60_000)
     ("content", "index", "stats", "samples", "expected"),
     [
         (SIX, 0, 0, 6, 6),
-        (SIX, 0, 16, 6, 6),  # of a whole tar the stats are wrong
-        (SIX, 9, 0, 6, 9),  # an index was written with its tars
+        (SIX, 0, 16, 6, 6),  # the stats of a complete tar are wrong
+        (SIX, 9, 0, 6, 9),  # a reader expects what an index records, as it is written with its tars
         (SIX, 4, 16, 6, 4),
         (gzip.compress(SIX), 0, 16, 6, 6),
         (ZEROS, 0, 6, 2, 6),
         (SIX[: 4 * 2048 + 700], 0, 6, 5, 6),
     ],
 )
-def test_the_schedule_has_what_is_there_and_a_reader_expects_what_was_once(
+def test_the_schedule_counts_existing_samples_and_a_reader_expects_recorded_ones(
     tmp_path: Path, content: bytes, index: int, stats: int, samples: int, expected: int
 ) -> None:
     (url,) = write(tmp_path, {"0": content}, {"0": index} if index else {}, {"0": stats} if stats else {})
-    found = count_samples([url])
-    assert found.samples == {url: samples}
-    assert found.expected(url) == expected
-    assert found.wrong() == ([url] if (index or stats or samples) != samples else [])
-    assert list(found.broken) == ([url] if content in (ZEROS, SIX[: 4 * 2048 + 700]) else [])
+    result = count_samples([url])
+    assert result.samples == {url: samples}
+    assert result.expected(url) == expected
+    assert result.wrong() == ([url] if (index or stats or samples) != samples else [])
+    assert list(result.broken) == ([url] if content in (ZEROS, SIX[: 4 * 2048 + 700]) else [])
 
 
 @pytest.mark.parametrize(
@@ -70,23 +70,23 @@ def test_the_schedule_has_what_is_there_and_a_reader_expects_what_was_once(
         ("y.tar/*.tar", ""),
     ],
 )
-def test_shards_that_are_recorded_and_not_there_are_those_that_a_pattern_would_name(
+def test_missing_shards_are_those_that_are_recorded_and_match_a_pattern(
     tmp_path: Path, pattern: str, absent: str
 ) -> None:
     for folder in ("x", "y.tar"):
         (tmp_path / folder).mkdir()
     write(tmp_path / "y.tar", {"0": SIX}, {"0": 6, "5": 0}, {})
     write(tmp_path / "x", {"0": SIX, "1": SIX, "3": SIX}, {"0": 6, "2": 6, "3": 6}, {"1": 6, "4": 7, "5": 0})
-    (tmp_path / "x" / "3.tar").rename(tmp_path / "x" / "3.tar.zst")  # compressed since, and recorded before
+    (tmp_path / "x" / "3.tar").rename(tmp_path / "x" / "3.tar.zst")  # compressed after it was recorded
     patterns = [f"{tmp_path}/{pattern}"]
     urls = expand(patterns)
-    found = recorded_samples(urls, patterns)
-    assert sorted(Path(url).stem for url in found.keys() - set(urls)) == absent.split()
-    assert {url: found[url] for url in found if url in urls} == recorded_samples(urls)
-    assert count_samples(urls, recorded=found).records == recorded_samples(urls)
+    records = recorded_samples(urls, patterns)
+    assert sorted(Path(url).stem for url in records.keys() - set(urls)) == absent.split()
+    assert {url: records[url] for url in records if url in urls} == recorded_samples(urls)
+    assert count_samples(urls, recorded=records).records == recorded_samples(urls)
 
 
-def test_what_is_no_count_is_no_record_and_leaves_the_others_and_a_foreign_index_is_passed_over(
+def test_an_invalid_count_is_ignored_alone_and_a_foreign_index_is_ignored_whole(
     tmp_path: Path,
 ) -> None:
     urls = write(tmp_path, {"0": SIX, "1": SIX}, {}, {})
@@ -107,20 +107,20 @@ def counted(tmp_path: Path, wrong: int) -> Counts:
     return count_samples(write(tmp_path, shards, {}, stats))
 
 
-def test_of_many_shards_some_are_counted_and_all_where_one_of_them_is_wrong(
+def test_some_of_many_shards_are_counted_and_all_of_them_if_a_checked_record_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counts, "_CHECKED", 10)
-    for wrong, all_ in ((99, 100), (1, 10)):
-        found = counted(tmp_path, wrong)
-        assert len(found.counted) == all_
-        assert sum(found.samples.values()) == (300 if all_ == 100 else 301)
-    monkeypatch.setattr(counts, "_CHECKED_SAMPLES", 24)  # of large shards fewer
+    for wrong, num_counted in ((99, 100), (1, 10)):
+        result = counted(tmp_path, wrong)
+        assert len(result.counted) == num_counted
+        assert sum(result.samples.values()) == (300 if num_counted == 100 else 301)
+    monkeypatch.setattr(counts, "_CHECKED_SAMPLES", 24)  # fewer shards are checked if they are large
     assert len(counted(tmp_path, 1).counted) == 8
 
 
 def test_a_plain_tar_is_counted_by_its_headers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = str(tmp_path / "0.tar")
     Path(url).write_bytes(tar_bytes([("a.jpg", bytes(3_000_000)), ("a.txt", b"a dog"), *pair("b")]))
-    monkeypatch.setattr(counts, "resumed", None)  # the way of a stream, which reads everything
+    monkeypatch.setattr(counts, "resumed", None)  # disables the streaming path, which reads everything
     assert count_samples([url]).samples == {url: 2}

@@ -1,4 +1,4 @@
-"""What came with a sample's captions: read in the published layouts, drawn as it is, and counted where it is no use."""
+"""Foreign negatives, positives and graphs are read in published layouts, drawn unchanged, and counted if unusable."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PICTURE = encoded(noise(40, 30, seed=1), "JPEG")
 def read(
     path: Path, record: dict[str, Any], members: dict[str, bytes] | None = None, **data: Any
 ) -> tuple[Sample, Tally]:
-    """Return the one sample of a shard, and what the reader counted."""
+    """Write a shard of one sample; return the sample and the reader's tally."""
     parts = {"jpg": PICTURE, "json": json.dumps(record).encode()} | (members or {})
     path.write_bytes(tar_bytes([(f"a.{suffix}", body) for suffix, body in parts.items()]))
     tally = Tally()
@@ -68,7 +68,7 @@ IN_PLACE = {
         (CAPTION, None, [[]]),
     ],
 )  # fmt: skip
-def test_a_field_gives_each_caption_its_own_false_ones(
+def test_a_field_gives_each_caption_its_own_false_captions(
     tmp_path: Path, captions: Any, value: Any, expected: list[list[str]]
 ) -> None:
     sample, tally = read(tmp_path / "a.tar", {"captions": captions, "neg": value})
@@ -120,7 +120,7 @@ def test_several_fields_members_and_columns_are_read(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_cannot_be_used_is_counted_and_the_sample_stays(
+def test_unusable_false_captions_are_counted_and_the_sample_is_kept(
     tmp_path: Path, captions: Any, value: Any, counts: Any
 ) -> None:
     sample, tally = read(tmp_path / "a.tar", {"captions": captions, "neg": value})
@@ -133,14 +133,14 @@ def test_what_cannot_be_used_is_counted_and_the_sample_stays(
 
 
 @pytest.mark.parametrize("is_link", [True, False])
-def test_a_member_that_is_a_link_or_too_long_is_left_out_and_its_sample_stays(
+def test_a_member_that_is_a_link_or_too_long_is_skipped_and_its_sample_is_kept(
     tmp_path: Path, is_link: bool
 ) -> None:
-    sound = [("{}.jpg", PICTURE), ("{}.txt", CAPTION.encode())]
+    whole_sample = [("{}.jpg", PICTURE), ("{}.txt", CAPTION.encode())]
     shard = tmp_path / "a.tar"
     with tarfile.open(shard, "w") as tar:
         for key, suffix in (("a", "neg_caption"), ("b", "json"), ("c", "txt")):
-            for name, body in sound if suffix != "txt" else sound[:1]:
+            for name, body in whole_sample if suffix != "txt" else whole_sample[:1]:
                 (info := tarfile.TarInfo(name.format(key))).size = len(body)
                 tar.addfile(info, BytesIO(body))
             info = tarfile.TarInfo(f"{key}.{suffix}")
@@ -158,13 +158,13 @@ def test_a_member_that_is_a_link_or_too_long_is_left_out_and_its_sample_stays(
     assert tally.foreign["samples with a .neg_caption that cannot be read"] == 1
     assert tally.cleaned == {"taken from the text beside an unusable .json": 1}
     assert isinstance(rejected, Rejected)
-    assert f".txt {reason}" in rejected.reason  # a caption is no annotation
+    assert f".txt {reason}" in rejected.reason  # unlike an annotation, a caption is required
     *_, alone, _ = read_shard(str(shard), DataConfig(caption_field="caption"))
     assert isinstance(alone, Rejected)
     assert f".json {reason}" in alone.reason
 
 
-def test_a_graph_is_taken_for_its_caption_and_refused_where_its_words_do_not_stand_there(
+def test_a_graph_is_matched_to_its_caption_and_refused_if_its_spans_do_not_fit(
     tmp_path: Path, parser: Parser
 ) -> None:
     graph = parser.parse([CAPTION])[0].to_json()
@@ -178,9 +178,7 @@ def test_a_graph_is_taken_for_its_caption_and_refused_where_its_words_do_not_sta
         )
 
 
-def test_a_graph_whose_words_share_a_place_is_refused_as_no_exchange_can_be_made_of_it(
-    tmp_path: Path, parser: Parser
-) -> None:
+def test_a_graph_with_overlapping_spans_is_refused(tmp_path: Path, parser: Parser) -> None:
     graph = parser.parse([CAPTION])[0].to_json()
     (cup, tray), (red, blue) = graph["objects"], graph["attributes"]
     keys = {"negatives_field": "", "graphs_field": "g"}
@@ -200,7 +198,7 @@ def test_a_graph_whose_words_share_a_place_is_refused_as_no_exchange_can_be_made
 
 
 def visits(sample: Sample, passes: int = 60, most: int = 1, loss: str = "semantic", **data: Any) -> Any:
-    """Return the texts of negatives that the passes draw, the columns of the batch, the rows and the encoder."""
+    """Return the texts of the negatives drawn in each pass, the batch columns, the rows and the encoder."""
     config = Config(
         model=ModelConfig(name="scenes-conv", kee=KEEConfig(triples=3, phrase_tokens=2)),
         data=DataConfig(**{"negatives_field": "neg"} | data),
@@ -217,35 +215,38 @@ def visits(sample: Sample, passes: int = 60, most: int = 1, loss: str = "semanti
     return [[negative.caption for negative in of] for of in drawn], encoder(table), rows, encoder
 
 
-def test_foreign_negatives_are_drawn_in_place_of_ours_beside_them_or_alone(tmp_path: Path) -> None:
+def test_foreign_negatives_replace_ours_or_are_mixed_with_ours_by_their_share(tmp_path: Path) -> None:
     sample, _ = read(tmp_path / "a.tar", {"caption": CAPTION, "neg": FALSE})
     without, _ = read(tmp_path / "a.tar", {"caption": CAPTION})
     texts, batch, *_ = visits(sample)
     assert {text for of in texts for text in of} == set(FALSE)
     assert texts == visits(sample)[0]
     assert all(set(of) == set(FALSE) for of in visits(sample, 4, most=3)[0])
-    # Its triples are its own: of the false captions one exchanges attributes, the other has another predicate.
+    # A negative has its own triples: one false caption exchanges attributes, the other has another predicate.
     assert batch[col.HAS_NEGATIVE].all()
     assert (batch[col.NEGATIVE_TRIPLES][:, 0] != batch[col.TRIPLES]).any((1, 2, 3)).all()
-    beside = visits(sample, foreign_share=0.5)[0]
-    assert 0.25 < np.mean([of[0] in FALSE for of in beside]) < 0.75
+    mixed = visits(sample, foreign_share=0.5)[0]
+    assert 0.25 < np.mean([of[0] in FALSE for of in mixed]) < 0.75
     assert all(len(set(of)) == 3 for of in visits(sample, 8, most=3, foreign_share=0.5)[0])
     assert visits(without, 4)[0] == visits(without, 4, negatives_field="")[0]
     assert visits(without, 2, loss="foreign")[0] == [[], []]
     assert visits(sample, 2, loss="none")[0] == [[], []]
 
 
-def test_what_is_drawn_of_a_row_does_not_depend_on_what_came_with_another(tmp_path: Path) -> None:
+def test_the_draw_of_a_row_does_not_depend_on_foreign_negatives_of_another_row(tmp_path: Path) -> None:
     without, _ = read(tmp_path / "a.tar", {"caption": CAPTION})
     drawn, _, rows, encoder = visits(without, 40)
     assert FALSE[0] in {text for of in drawn for text in of}
     sample, _ = read(tmp_path / "a.tar", {"caption": CAPTION, "neg": FALSE[0]})
-    both = [*rows, *visits(sample, 1)[2]]
-    alone, beside = encoder.drawn(rows, encoder.known(rows)), encoder.drawn(both, encoder.known(both))
-    assert [[n.graph for n in of] for of in alone] == [[n.graph for n in of] for of in beside[:-1]]
+    mixed_rows = [*rows, *visits(sample, 1)[2]]
+    alone, together = (
+        encoder.drawn(rows, encoder.known(rows)),
+        encoder.drawn(mixed_rows, encoder.known(mixed_rows)),
+    )
+    assert [[n.graph for n in of] for of in alone] == [[n.graph for n in of] for of in together[:-1]]
 
 
-def test_foreign_wordings_are_drawn_before_ours_and_where_we_have_none(tmp_path: Path) -> None:
+def test_foreign_positives_are_drawn_before_ours_and_fill_in_if_we_have_none(tmp_path: Path) -> None:
     def wordings(record: dict[str, Any], **data: Any) -> list[str | None]:
         keys = {"negatives_field": "", "positives_field": "pos"} | data
         sample, _ = read(tmp_path / "a.tar", record, **keys)
@@ -262,7 +263,7 @@ def test_foreign_wordings_are_drawn_before_ours_and_where_we_have_none(tmp_path:
     assert None not in wordings(record, foreign_share=0.01)
 
 
-def test_a_graph_that_came_gives_the_triples_and_our_negatives(tmp_path: Path, parser: Parser) -> None:
+def test_a_foreign_graph_determines_the_triples_and_our_negatives(tmp_path: Path, parser: Parser) -> None:
     graph = parser.parse([CAPTION])[0].to_json()
     graph["attributes"] = graph["attributes"][:1]
     record = {"caption": CAPTION, "g": graph}
@@ -277,7 +278,7 @@ def test_a_graph_that_came_gives_the_triples_and_our_negatives(tmp_path: Path, p
     assert known.graph == SceneGraph.from_json(graph)
 
 
-def test_the_field_of_a_caption_is_drawn_by_its_weight_among_those_that_a_sample_has(tmp_path: Path) -> None:
+def test_a_caption_field_is_drawn_by_its_weight_among_the_fields_that_a_sample_has(tmp_path: Path) -> None:
     def shares(record: dict[str, Any], *weights: float) -> list[float]:
         keys = {"negatives_field": "", "caption_field": "a,b,c", "caption_weights": weights}
         sample, _ = read(tmp_path / "a.tar", record, **keys)

@@ -1,4 +1,4 @@
-"""From an encoded image to a crop: seeded, upright, decoded no larger than it must be; what is no picture set aside."""
+"""Random crops are seeded, upright and decoded no larger than needed. Files that are no pictures are refused."""
 
 import contextlib
 import functools
@@ -51,7 +51,7 @@ def test_pictures_of_every_shape_can_be_cropped(
 
 
 def photograph(width: int, height: int) -> Image.Image:
-    """Return a picture whose colours tell every place in it from every other, with some grain."""
+    """Return a grainy picture whose colour differs at every position."""
     across = Image.linear_gradient("L").rotate(90).resize((width, height))
     down = Image.linear_gradient("L").resize((width, height))
     grain = noise(width // 4 + 1, height // 4 + 1).convert("L").resize((width, height))
@@ -61,7 +61,7 @@ def photograph(width: int, height: int) -> Image.Image:
 
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Return the sizes at which pictures are decoded from now on."""
+    """Collect the sizes at which pictures are decoded during a test."""
     sizes = []
     crop = Image.Image.crop
 
@@ -77,13 +77,13 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     ("width", "height", "size", "low", "at"),
     [
         (640, 480, 224, 0.9, {(320, 240)}),
-        (640, 440, 224, 0.9, {(640, 440)}),  # no crop of it has twice 224 pixels from top to bottom
+        (640, 440, 224, 0.9, {(640, 440)}),  # no crop is twice 224 pixels high
         (1201, 1203, 128, 0.9, {(151, 151)}),
         (100, 90, 224, 0.9, {(100, 90)}),
         (800, 800, 64, 0.01, {(100, 100), (200, 200), (400, 400), (800, 800)}),
     ],
 )
-def test_a_jpeg_is_decoded_at_the_smallest_scale_at_which_the_crop_has_the_pixels_wanted(
+def test_a_jpeg_is_decoded_at_the_smallest_scale_that_has_enough_pixels_for_the_crop(
     decoded: list[tuple[int, int]], width: int, height: int, size: int, low: float, at: set[tuple[int, int]]
 ) -> None:
     image = encoded(noise(width, height), "JPEG")
@@ -94,7 +94,7 @@ def test_a_jpeg_is_decoded_at_the_smallest_scale_at_which_the_crop_has_the_pixel
 
 def test_a_photograph_is_decoded_small_and_stays_the_same_picture() -> None:
     image = encoded(photograph(1000, 750), "JPEG", quality=95)
-    whole = encoded(Image.open(io.BytesIO(image)))  # a PNG, of which there is but one scale
+    whole = encoded(Image.open(io.BytesIO(image)))  # a PNG, which has only one decoding scale
     for size in (32, 224):
         for low in (0.3, 1.0):
             small, exact = (
@@ -103,46 +103,50 @@ def test_a_photograph_is_decoded_small_and_stays_the_same_picture() -> None:
             assert np.abs(small - exact).mean() < 2
 
 
-def test_a_crop_is_resized_as_pillow_does() -> None:
+def test_a_crop_is_resized_like_pillow_resizes_it() -> None:
     picture = noise(300, 300).resize((300, 300), Image.Resampling.BICUBIC, box=(0, 0, 100, 100))
     expected = np.asarray(picture.resize((64, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
     assert np.abs(centre_crop(encoded(picture), 64).astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_that_a_camera_stored_turned_is_cropped_and_shown_upright(orientation: int) -> None:
+def test_a_picture_with_an_exif_orientation_is_cropped_and_shown_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = encoded(noise(48, 32).resize((480, 320)), exif=exif)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(stored)))
     for seed in range(3):
-        found, expected = (
+        actual, expected = (
             random_crop(image, 24, (0.2, 0.8), random.Random(seed)).astype(int)
             for image in (stored, encoded(upright))
         )
-        assert np.abs(found - expected).mean() < 0.3  # rows first or columns first round differently
+        assert np.abs(actual - expected).mean() < 0.3  # resizing rows or columns first rounds differently
     upright.thumbnail((60, 60))
     shown = thumbnail(stored, 60)
     assert shown.size == upright.size == ((60, 40) if orientation < 5 else (40, 60))
     assert np.abs(np.asarray(shown).astype(int) - np.asarray(upright)).mean() < 1
 
 
-def test_a_turned_jpeg_is_decoded_small_all_the_same(decoded: list[tuple[int, int]]) -> None:
+def test_a_jpeg_with_an_exif_orientation_is_still_decoded_at_a_small_scale(
+    decoded: list[tuple[int, int]],
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image = encoded(photograph(1000, 750), "JPEG", exif=exif, quality=95)
     upright = encoded(ImageOps.exif_transpose(Image.open(io.BytesIO(image))))
-    found, expected = (random_crop(i, 64, (0.9, 1.0), random.Random(0)).astype(int) for i in (image, upright))
-    assert np.abs(found - expected).mean() < 2
+    actual, expected = (
+        random_crop(i, 64, (0.9, 1.0), random.Random(0)).astype(int) for i in (image, upright)
+    )
+    assert np.abs(actual - expected).mean() < 2
     assert decoded == [(125, 94), (750, 1000)]
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_broken_exif_data_leaves_a_picture_as_it_is_stored() -> None:
+def test_broken_exif_data_is_ignored() -> None:
     picture = noise(20, 16)
     for exif in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0nonsense", b"\0", b"Exif\0\0MM\0*"):
-        found = centre_crop(encoded(picture, exif=exif), 8)
-        np.testing.assert_array_equal(found, centre_crop(encoded(picture), 8))
+        crop = centre_crop(encoded(picture, exif=exif), 8)
+        np.testing.assert_array_equal(crop, centre_crop(encoded(picture), 8))
 
 
 def deep(picture: Image.Image) -> Image.Image:
@@ -173,7 +177,7 @@ def test_every_kind_of_picture_becomes_rgb(mode: str) -> None:
 
 
 def halves(mode: str) -> bytes:
-    """Return a picture whose upper half is red, or white, and whose lower half is black, or does not show."""
+    """Return a picture: upper half red (white in one bit), lower half transparent (black in one bit)."""
     picture = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
     picture.paste((255, 0, 0, 255), (0, 0, 16, 8))
     if mode.startswith("one bit"):
@@ -186,7 +190,7 @@ def halves(mode: str) -> bytes:
 @pytest.mark.parametrize(
     "mode", ["RGBA", "palette", "colour that stands for none", "one bit PNG", "one bit BMP"]
 )
-def test_one_bit_is_black_or_white_and_what_is_transparent_is_white(mode: str) -> None:
+def test_one_bit_pixels_become_black_or_white_and_transparent_pixels_white(mode: str) -> None:
     crop = centre_crop(halves(mode), 16)
     is_bit = mode.startswith("one bit")
     assert crop[:, 4, 4].tolist() == [255, 255 * is_bit, 255 * is_bit]
@@ -206,11 +210,11 @@ REFUSED: list[tuple[bytes, str]] = [
     *((image, r"^not a readable image: [^<>]+$") for image in (b"", b"\xff\xd8\xff\xe0", encoded(noise(8, 8))[:40])),
     (encoded(noise(16, 16), "PPM"), "^not a readable image: none of JPEG, PNG, WEBP, GIF, BMP, TIFF"),
 ]  # fmt: skip
-"""Beside those that `support.defective_shards` plants."""
+"""Refused images, in addition to those of `support.defective_shards`."""
 
 
 @pytest.mark.parametrize(("image", "reason"), REFUSED, ids=range(len(REFUSED)))
-def test_what_is_no_picture_to_train_on_is_refused_by_its_header(image: bytes, reason: str) -> None:
+def test_an_image_unfit_for_training_is_refused_by_its_header(image: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         open_image(image)
     assert centre_crop(encoded(noise(MIN_SIDE, MIN_SIDE)), 16).shape == (3, 16, 16)
@@ -226,9 +230,7 @@ def test_a_truncated_picture_is_refused(format: str) -> None:
 
 @settings(max_examples=80)
 @given(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP"]), st.data())
-def test_a_damaged_picture_is_trained_on_or_refused_and_nothing_else(
-    format: str, data: st.DataObject
-) -> None:
+def test_a_damaged_picture_gives_a_crop_or_an_image_error(format: str, data: st.DataObject) -> None:
     image = bytearray(encoded(noise(24, 20), format))
     for _ in range(data.draw(st.integers(1, 4))):
         image[data.draw(st.integers(0, len(image) - 1))] = data.draw(st.integers(0, 255))

@@ -1,4 +1,4 @@
-"""The order of a run: each row has one place, whatever shards, batches, workers and restarts there are."""
+"""The order of a run gives each row one place, for any shards, batches, workers and restarts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def orders(draw: st.DrawFn, with_beyond: bool = True) -> Order:
 
 @st.composite
 def rounds(draw: st.DrawFn) -> Round:
-    """Draw a round whose tracks are of any lengths, each of one visit."""
+    """Draw a round of tracks of any length, with one visit per track."""
     lengths = draw(st.lists(st.integers(1, 30), min_size=1, max_size=8))
     tracks = tuple((Part(entry, 0, length),) for entry, length in enumerate(lengths))
     return Round(draw(st.integers(0, 100)), tracks)
@@ -42,20 +42,20 @@ def rows_of(parts: list[Part] | tuple[Part, ...]) -> list[Row]:
 
 
 def placed(order: Order) -> dict[int, Row]:
-    """Return the row at each place; a place of two rows fails the test."""
-    found: dict[int, Row] = {}
+    """Map each place to its row; fail the test if two rows have one place."""
+    row_of_place: dict[int, Row] = {}
     for _, round_ in order.rounds():
         for track, parts in enumerate(round_.tracks):
             for number, row in enumerate(rows_of(parts)):
                 place = round_.place(track, number)
                 assert round_.first <= place < round_.stop
-                assert place not in found
-                found[place] = row
-    return found
+                assert place not in row_of_place
+                row_of_place[place] = row
+    return row_of_place
 
 
-def test_an_order_of_eight_shards_is_known_by_hand() -> None:
-    """The schedule visits the shards 2, 4, 6, 1, 5, 3, 7, 0; the tracks are those of 2 alone and of 4 and 0."""
+def test_an_order_of_eight_shards_equals_the_one_computed_by_hand() -> None:
+    """The schedule visits shards 2, 4, 6, 1, 5, 3, 7, 0. One track holds shard 2, the other shards 4 and 0."""
     order = Order(Schedule(seed=0, epochs=1, shards=(8,)), ((1, 0, 3, 0, 2, 0, 0, 0),), 2, batch_size=4)
     ((number, round_),) = order.rounds()
     assert (number, round_) == (0, Round(0, ((Part(0, 0, 3),), (Part(1, 0, 2), Part(7, 0, 1)))))
@@ -95,7 +95,7 @@ def test_a_step_has_the_rows_of_its_places_and_the_last_step_the_rest(order: Ord
 
 
 @given(orders(), st.data())
-def test_from_a_step_on_the_order_is_the_tail_of_the_whole(order: Order, data: st.DataObject) -> None:
+def test_the_order_from_a_step_on_is_the_tail_of_the_whole_order(order: Order, data: st.DataObject) -> None:
     step = data.draw(st.integers(0, order.steps + 1))
     assert list(order.rows(step)) == list(order.rows())[step:]
     whole = list(order.rounds())
@@ -107,8 +107,8 @@ def test_from_a_step_on_the_order_is_the_tail_of_the_whole(order: Order, data: s
 
 
 @given(rounds(), st.data())
-def test_any_stretch_takes_its_part_of_every_track(round_: Round, data: st.DataObject) -> None:
-    """Within 1 + T n / N rows of k n / N: of N rows, n the track's, T the number of tracks and k the stretch's."""
+def test_any_stretch_takes_a_proportional_part_of_every_track(round_: Round, data: st.DataObject) -> None:
+    """A stretch of k places takes k n / N of a track's n rows, within 1 + T n / N rows (N rows in T tracks)."""
     start = data.draw(st.integers(round_.first, round_.stop))
     stop = data.draw(st.integers(start, round_.stop))
     rows, tracks = sum(round_.lengths), len(round_.lengths)
@@ -122,7 +122,7 @@ def test_any_stretch_takes_its_part_of_every_track(round_: Round, data: st.DataO
 
 
 @given(rounds(), st.integers(1, 12))
-def test_workers_share_the_rows_of_a_round_and_differ_by_a_row_or_two_of_a_hundred(
+def test_workers_split_the_rows_of_a_round_and_differ_by_at_most_two_percent(
     round_: Round, world_size: int
 ) -> None:
     readers: Counter[Row] = Counter()
@@ -139,7 +139,7 @@ def test_workers_share_the_rows_of_a_round_and_differ_by_a_row_or_two_of_a_hundr
     assert max(loads) - min(loads) <= max(1, 0.02 * max(loads))
 
 
-def test_a_round_of_many_shards_is_found_by_the_visits_of_its_epoch_alone(
+def test_a_round_of_many_shards_is_computed_from_a_few_visits_of_its_epoch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     visits = 0
@@ -153,10 +153,10 @@ def test_a_round_of_many_shards_is_found_by_the_visits_of_its_epoch_alone(
     monkeypatch.setattr(Schedule, "_permuted", counted)
     shards, epochs, size = 100_000, 30, 1000
     order = Order(Schedule(0, epochs, (shards,)), (tuple(1000 + at % 7 for at in range(shards)),), 32, size)
-    of_epoch = sum(order.counts[0])
-    assert (order.recorded, order.steps) == (epochs * of_epoch, -(-epochs * of_epoch // size))
+    epoch_rows = sum(order.counts[0])
+    assert (order.recorded, order.steps) == (epochs * epoch_rows, -(-epochs * epoch_rows // size))
     assert visits == 0
-    number, round_ = next(order.rounds(20 * of_epoch // size + 1))
-    assert (number, round_.first, len(round_.lengths)) == (20 * (shards // 128), 20 * of_epoch, 32)
+    number, round_ = next(order.rounds(20 * epoch_rows // size + 1))
+    assert (number, round_.first, len(round_.lengths)) == (20 * (shards // 128), 20 * epoch_rows, 32)
     assert len(list(order.rounds(0, first=number + 1, stop=number + 2))) == 1
     assert visits == 3 * 128

@@ -1,4 +1,4 @@
-"""Parquet files as shards: rows as Hugging Face and img2dataset write them go the way that a tar's samples go."""
+"""Parquet files as shards: rows that Hugging Face and img2dataset write are read like a tar's samples."""
 
 from __future__ import annotations
 
@@ -62,12 +62,14 @@ LAYOUTS: dict[str, Table] = {
 }  # fmt: skip
 
 
-def test_each_usual_layout_gives_its_rows_in_their_order_with_their_numbers_as_keys(shard: Path) -> None:
+def test_each_usual_layout_gives_its_rows_in_order_with_row_numbers_as_keys(shard: Path) -> None:
     for layout, table in LAYOUTS.items():
         assert read(shard, table) == SAMPLES, layout
 
 
-def test_images_may_be_files_beside_the_table_below_it_or_anywhere(shard: Path, tmp_path: Path) -> None:
+def test_images_may_be_files_beside_the_table_in_a_subfolder_or_at_an_absolute_path(
+    shard: Path, tmp_path: Path
+) -> None:
     (tmp_path / "deep").mkdir()
     names = ["0.jpg", "deep/1.jpg", f"{tmp_path}/2.jpg"]
     for name, image in zip(names, IMAGES, strict=True):
@@ -77,14 +79,14 @@ def test_images_may_be_files_beside_the_table_below_it_or_anywhere(shard: Path, 
     assert read(shard, {"image": structs, "caption": TEXTS}) == SAMPLES
 
 
-def test_columns_of_other_names_are_read_where_the_config_names_them(shard: Path) -> None:
+def test_columns_of_other_names_are_read_if_the_config_names_them(shard: Path) -> None:
     table = {"image": [b"-"] * 3, "left": IMAGES, "alt": TEXTS, "long": [["one", "two"]] * 3}
-    found = read(shard, table, image_field="left", caption_field="alt, long")
-    assert found == [Sample(at, f"{at:08d}", IMAGES[at], (TEXTS[at], "one", "two")) for at in range(3)]
+    samples = read(shard, table, image_field="left", caption_field="alt, long")
+    assert samples == [Sample(at, f"{at:08d}", IMAGES[at], (TEXTS[at], "one", "two")) for at in range(3)]
     url = str(shard)
     assert "without an image column img among image, left, " in str(look(url, DataConfig(image_field="img")))
-    told = str(look(url, DataConfig(caption_field="caption,text")))
-    assert "without a caption column caption,text among image, left, " in told
+    message = str(look(url, DataConfig(caption_field="caption,text")))
+    assert "without a caption column caption,text among image, left, " in message
 
 
 NOT_UTF8 = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
@@ -105,15 +107,15 @@ BAD: list[tuple[Table, str]] = [
 ]
 
 
-def test_a_row_that_cannot_be_used_is_rejected_with_its_reason_and_moves_no_number(shard: Path) -> None:
+def test_an_unusable_row_is_rejected_with_its_reason_and_keeps_its_row_number(shard: Path) -> None:
     for table, reason in BAD:
-        (found,) = read(shard, {"caption": ["a dog"]} | table)
-        assert isinstance(found, Rejected)
-        assert (found.index, found.key) == (0, "00000000")
-        assert reason in found.reason
+        (item,) = read(shard, {"caption": ["a dog"]} | table)
+        assert isinstance(item, Rejected)
+        assert (item.index, item.key) == (0, "00000000")
+        assert reason in item.reason
     rejected = Rejected(1, "00000001", "row without image")
-    found_of_three = read(shard, {"image": [IMAGES[0], None, IMAGES[2]], "caption": TEXTS})
-    assert found_of_three == [SAMPLES[0], rejected, SAMPLES[2]]
+    items = read(shard, {"image": [IMAGES[0], None, IMAGES[2]], "caption": TEXTS})
+    assert items == [SAMPLES[0], rejected, SAMPLES[2]]
 
 
 def noise(rows: int, size: int) -> Table:
@@ -140,12 +142,14 @@ def test_memory_does_not_follow_the_size_of_a_row_group(shard: Path) -> None:
     try:
         for _ in read_shard(url):
             most = max(most, pa.total_allocated_bytes() - before)
-        assert most + tracemalloc.get_traced_memory()[1] < 16 * 2**20  # of 24 MB
+        assert most + tracemalloc.get_traced_memory()[1] < 16 * 2**20  # the row group has 24 MB
     finally:
         tracemalloc.stop()
 
 
-def test_a_file_that_breaks_within_gives_its_rows_up_to_there_and_then_the_rest(shard: Path) -> None:
+def test_a_file_broken_in_the_middle_gives_the_rows_before_and_one_rejection_for_the_rest(
+    shard: Path,
+) -> None:
     url = write(shard, noise(400, 2000), row_group_size=100, compression="zstd", use_dictionary=False)
     at = pq.ParquetFile(url).metadata.row_group(2).column(0).data_page_offset
     content = bytearray(shard.read_bytes())
@@ -156,7 +160,7 @@ def test_a_file_that_breaks_within_gives_its_rows_up_to_there_and_then_the_rest(
     assert isinstance(rest, Rejected)
     assert (rest.index, rest.key) == (200, "")
     assert "a broken Parquet file" in rest.reason
-    assert count_samples([url]).samples == {url: 400}  # what was once there, and is missing
+    assert count_samples([url]).samples == {url: 400}  # the footer counts the lost rows too
 
 
 WHOLE = content_of({"image": IMAGES, "caption": TEXTS})
@@ -190,13 +194,13 @@ NO_SHARDS = [
 ]
 
 
-def test_what_is_no_shard_is_told_with_what_to_do_by_the_start_of_a_run_and_the_reader(shard: Path) -> None:
+def test_run_start_and_reader_give_the_same_remedy_for_a_file_that_is_no_shard(shard: Path) -> None:
     for content, words in NO_SHARDS:
         shard.write_bytes(content)
-        what = look(str(shard))
-        assert str(what).startswith(f"no Parquet shard: {words}")
-        assert list(read_shard(str(shard))) == [Rejected(0, "", str(what))]
-        assert unreadable([str(shard)]) == {str(shard): what}
+        problem = look(str(shard))
+        assert str(problem).startswith(f"no Parquet shard: {words}")
+        assert list(read_shard(str(shard))) == [Rejected(0, "", str(problem))]
+        assert unreadable([str(shard)]) == {str(shard): problem}
 
 
 @pytest.fixture
@@ -209,8 +213,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
 
 @pytest.mark.parametrize(
     "kind", ["http", "s3", "stream"]
-)  # pyarrow waits for GCS with the lock that this server needs
-def test_a_remote_file_is_looked_at_counted_and_read_as_a_local_one_also_where_a_server_fails_and_recovers(
+)  # not GCS: pyarrow holds the GIL while it waits, and this server's thread needs it
+def test_a_remote_file_is_read_like_a_local_one_even_if_the_server_fails_for_a_while(
     server: Storage, kind: str
 ) -> None:
     server.ranges = kind != "stream"
@@ -218,19 +222,19 @@ def test_a_remote_file_is_looked_at_counted_and_read_as_a_local_one_also_where_a
     assert look(url) is None
     assert count_samples([url]).samples == {url: 60}
     server.faults["/bucket/train/0.parquet"] = [0, 503] if server.ranges else []
-    found = [(item.index, item.image) for item in read_shard(url) if isinstance(item, Sample)]
-    assert found == list(enumerate(noise(60, 3000)["image"]))
+    rows = [(item.index, item.image) for item in read_shard(url) if isinstance(item, Sample)]
+    assert rows == list(enumerate(noise(60, 3000)["image"]))
     assert server.faults["/bucket/train/0.parquet"] == []
 
 
-def test_a_count_asks_for_the_footer_alone(server: Storage) -> None:
+def test_a_count_requests_only_the_footer(server: Storage) -> None:
     server.files["/bucket/train/0.parquet"] = content_of(noise(600, 3000), row_group_size=100)
     count_samples([url_of("http", server, "0.parquet")])
     ranges = [request.partition("bytes=")[2] for request in server.requests if "bytes=" in request]
     assert sum(int(last) - int(first) + 1 for first, last in (of.split("-") for of in ranges)) < 200_000
 
 
-def test_storage_that_stays_away_or_refuses_is_no_fault_of_the_file(server: Storage) -> None:
+def test_storage_that_stays_unavailable_or_refuses_raises_a_shard_error(server: Storage) -> None:
     url = url_of("http", server, "0.parquet")
     for status, lasts in ((503, False), (403, True)):
         server.faults["/bucket/train/0.parquet"] = [status] * 10

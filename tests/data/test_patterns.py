@@ -1,4 +1,4 @@
-"""Names of shards in, the shards out: what a wildcard takes, what a folder means, what is said where nothing is."""
+"""Patterns expand to shards: what wildcards match, what a folder stands for, and the error if nothing matches."""
 
 import os
 import re
@@ -20,7 +20,7 @@ CONTENT = tar_bytes(pair("a"))
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Shards as people have them, among what else they have."""
+    """A folder of shards among other files, as users have them."""
     for name in (
         "x/0.tar", "x/1.tar.gz", "x/2.TGZ", "x/plain", "x/part.00017", "x/0.parquet", "x/0_stats.json", "x/index.json",
         "x/0.tar.idx", "x/d.dat", "x/._0.tar", "x/.0.tar.tmp", "deep/er/3.tar", "[2014]/4.tar", "[2014]/5.tar",
@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
         ("x/**/.c*/*/*", "x/.cache/hf/9.tar"),
     ],
 )
-def test_a_pattern_takes_the_tars_that_it_names_and_not_what_describes_them(
+def test_a_pattern_matches_tars_and_not_the_files_that_describe_them(
     folder: Path, pattern: str, shards: str
 ) -> None:
     assert expand([f"{folder}/{pattern}"]) == [f"{folder}/{shard}" for shard in shards.split()]
@@ -76,15 +76,15 @@ ABSENT = [
 ]  # fmt: skip
 
 
-def test_where_nothing_is_the_error_says_what_there_is(folder: Path) -> None:
-    for pattern, told in ABSENT:
+def test_the_error_for_a_pattern_without_matches_says_what_exists(folder: Path) -> None:
+    for pattern, hint in ABSENT:
         with pytest.raises(ShardError) as caught:
             expand([f"{folder}/{pattern}"])
         assert "no such shard; " in str(caught.value)
-        assert told.replace("FOLDER", str(folder)) in str(caught.value)
+        assert hint.replace("FOLDER", str(folder)) in str(caught.value)
 
 
-def test_sources_that_colons_join_are_an_error_that_lists_them_wherever_shards_are_named() -> None:
+def test_sources_joined_by_colons_are_refused_with_a_list_of_them_everywhere() -> None:
     for pattern, sources in (
         ("/a/{0..9}.tar::/b/{0..9}.tar", ["/a/{0..9}.tar", "/b/{0..9}.tar"]),
         ("s3://a/0.tar.gz::s3://b/*", ["s3://a/0.tar.gz", "s3://b/*"]),
@@ -101,7 +101,7 @@ def test_sources_that_colons_join_are_an_error_that_lists_them_wherever_shards_a
             checked("shards", {"shards": pattern}, "suite.yaml: held-out")
 
 
-def test_chains_of_file_systems_are_found_and_read(folder: Path) -> None:
+def test_chains_of_file_systems_are_expanded_and_read(folder: Path) -> None:
     with zipfile.ZipFile(folder / "f.zip", "w") as archive:
         archive.writestr("in.tar", CONTENT)
         archive.writestr("in.json", "{}")
@@ -124,8 +124,10 @@ def test_expand_takes_globs_and_braces_and_returns_each_shard_once_and_sorted(tm
     for number in (2, 0, 1):
         (tmp_path / f"{number:03d}.tar").write_bytes(CONTENT)
     patterns = "{000..002}.tar *.tar 00[12].tar ./000.tar none/../*.tar */../000.tar . x/../".split()
-    found = expand([f"{place}{tmp_path}/{pattern}" for pattern in patterns for place in ("", "file://", "/")])
-    assert found == [f"{tmp_path}/{number:03d}.tar" for number in range(3)]
+    urls = expand(
+        [f"{prefix}{tmp_path}/{pattern}" for pattern in patterns for prefix in ("", "file://", "/")]
+    )
+    assert urls == [f"{tmp_path}/{number:03d}.tar" for number in range(3)]
 
 
 def test_an_unknown_protocol_or_an_open_brace_is_an_error_and_a_pipe_is_not_run() -> None:
@@ -142,7 +144,7 @@ def test_an_unknown_protocol_or_an_open_brace_is_an_error_and_a_pipe_is_not_run(
         ("/data/*/0.tar", "/data/*/0.tar", "*/0.tar"),
         ("/data/y/../x/./*.tar", "/data/y/../x/0.tar", "0.tar"),
         ("file:///data/*.tar", "/data/0.tar", "0.tar"),
-        # Of a pattern that names a folder it is that folder; brackets may be part of its name.
+        # If the pattern names a folder, the path starts below that folder. Brackets may be part of a name.
         ("/data/train", "/data/train/a/0.tar", "a/0.tar"),
         ("/data/a[1]/*.tar", "/data/a[1]/0.tar", "0.tar"),
         ("/data/a[12]/*.tar", "/data/a1/0.tar", "a1/0.tar"),
@@ -166,15 +168,15 @@ def test_a_shard_has_the_number_of_the_first_pattern_that_finds_it(
         (["x/0.tar", "x/*.tar*"], {"0/0.tar": first, "1/1.tar.gz": "x/1.tar.gz"}),
         (["{x,2}/[06].tar"], {"0/x/0.tar": first, "0/2/6.tar": third}),
     ):
-        found = find_shards(patterns)
-        assert {shard.name: shard.url for shard in found} == {n: f"{folder}/{at}" for n, at in names.items()}
-        assert found == sorted(found)
+        shards = find_shards(patterns)
+        assert {shard.name: shard.url for shard in shards} == {n: f"{folder}/{at}" for n, at in names.items()}
+        assert shards == sorted(shards)
         assert [shard.name for shard in find_shards(patterns, 7)] == [
-            f"{7 + int(shard.name[0])}{shard.name[1:]}" for shard in found
+            f"{7 + int(shard.name[0])}{shard.name[1:]}" for shard in shards
         ]
 
 
-def test_shards_that_only_credentials_tell_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_that_differ_only_in_credentials_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     urls = ["https://h/get.tar?file=1", "https://h/get.tar?file=2"]
     monkeypatch.setattr("sclip.data.patterns.expand", lambda _: urls)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The reader: a round's rows in the order of the run, the same at every reading, from any place and by any worker."""
+"""The reader gives a round's rows in the order of the run, the same each time, from any step and for any workers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> NamedShard:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> StreamPlan:
-    """A run over four shards of 11, 11, 11 and 7 samples, of which a round opens two."""
+    """A run over four shards of 11, 11, 11 and 7 samples. A round opens two shards."""
     return plan(write_plain(tmp_path_factory.mktemp("run"), SAMPLES, 11), shuffle_buffer=5)
 
 
@@ -50,29 +50,29 @@ def tables_of(
     of: ReadSettings, shard: NamedShard, recorded: int = SAMPLES, pass_: int = 0, expected: int = -1,
     on_wait: Any = None,
 ) -> Iterator[pa.Table]:  # fmt: skip
-    """Yield what a worker reads of a round of one visit, entry 5, whose first place is 100."""
+    """Yield the tables that one worker reads of a round with one visit, entry 5, from place 100 on."""
     round_ = Round(100, ((Part(5, 0, recorded),),))
     visits = {5: OpenedVisit(shard, pass_, recorded, expected)}
     return read_round(of, round_, round_.share(0, 1), visits, 0, on_wait)
 
 
 def untimed(tables: Iterable[pa.Table]) -> Rows:
-    """Return the rows of tables without what says when they were read."""
+    """Return the rows of tables without their timing columns."""
     names = [name for name in READ_SCHEMA.names if name not in (col.READ_S, col.BLOCKED_S, col.READ_AT)]
     return [row for table in tables for row in table.select(names).to_pylist()]
 
 
 def read(*args: Any, **options: Any) -> tuple[Rows, list[tuple[int, int, VisitEnd]]]:
-    """Return the rows of `tables_of`, and place, rows and what is told of each END row."""
+    """Return the sample rows of `tables_of`, and (place, row count, visit end) of each END row."""
     return parted(untimed(tables_of(*args, **options)))
 
 
 def parted(found: Rows) -> tuple[Rows, list[tuple[int, int, VisitEnd]]]:
-    """Part rows and END rows, once they were found to ascend, an END row before the row of its place."""
+    """Split sample rows and END rows. Check that places ascend, an END row before the row of its place."""
     assert found == sorted(found, key=lambda row: (row[col.PLACE], row[col.STATUS] != col.END))
     ends = [row for row in found if row[col.STATUS] == col.END]
-    told = [(end[col.PLACE], end[col.INDEX], VisitEnd.from_json(end[col.REASON])) for end in ends]
-    return [row for row in found if row[col.STATUS] != col.END], told
+    summaries = [(end[col.PLACE], end[col.INDEX], VisitEnd.from_json(end[col.REASON])) for end in ends]
+    return [row for row in found if row[col.STATUS] != col.END], summaries
 
 
 def values(name: str, found: Rows) -> list[Any]:
@@ -81,10 +81,10 @@ def values(name: str, found: Rows) -> list[Any]:
 
 @settings(max_examples=10)
 @given(st.integers(1, 5), st.integers(0, 30), st.integers(1, 9))
-def test_workers_read_from_any_step_on_the_tail_of_what_one_worker_reads(
+def test_any_workers_from_any_step_read_the_tail_of_what_one_worker_reads(
     run: StreamPlan, world_size: int, step: int, block_samples: int
 ) -> None:
-    """Each row has its place, and each visit an END row with its last one."""
+    """Each visit has an END row at the place of its last row."""
     whole, ends = parted(untimed(tables(run)))
     assert values(col.PLACE, whole) == list(range(run.order.recorded))
     last = {row[col.ENTRY]: row[col.PLACE] for row in whole}
@@ -101,7 +101,7 @@ def test_workers_read_from_any_step_on_the_tail_of_what_one_worker_reads(
     )
 
 
-def test_the_order_of_a_shard_changes_with_pass_name_and_seed_and_not_with_its_folder(
+def test_the_order_of_a_shard_changes_with_pass_name_and_seed_but_not_with_its_folder(
     shard: NamedShard, tmp_path: Path
 ) -> None:
     def order(of: NamedShard, seed: int = 0, pass_: int = 0, **data: Any) -> tuple[int, ...]:
@@ -114,21 +114,21 @@ def test_the_order_of_a_shard_changes_with_pass_name_and_seed_and_not_with_its_f
     assert order(shard, shuffle_buffer=0) == tuple(range(SAMPLES))
 
 
-def test_rows_say_what_they_are_and_tables_hold_as_many_as_a_block_and_how_long_they_took(
+def test_tables_have_the_rows_of_a_block_and_rows_carry_their_identity_and_timing(
     shard: NamedShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = list(tables_of(reading(), shard, pass_=2))
-    assert [table.num_rows for table in found] == [7, 7, 7, 7, 7, 6]  # the END row is in the last one
-    for table in found:
+    tables = list(tables_of(reading(), shard, pass_=2))
+    assert [table.num_rows for table in tables] == [7, 7, 7, 7, 7, 6]  # the last table holds the END row too
+    for table in tables:
         assert table.schema == READ_SCHEMA
         first, *others = table.to_pylist()
         assert min(first[col.READ_S], first[col.BLOCKED_S]) >= 0
         assert all(row[col.READ_S] is row[col.BLOCKED_S] is None for row in others)
         assert all(row[col.READ_AT] > 0 for row in (first, *others))
-    *_, end, _ = untimed(found)
-    told = (end[col.PLACE], end[col.INDEX], end[col.SAMPLE_KEY], end[col.REASON])
-    assert told == (139, SAMPLES, shard.url, "")
-    rows, _ = parted(untimed(found))
+    *_, end, _ = untimed(tables)
+    end_values = (end[col.PLACE], end[col.INDEX], end[col.SAMPLE_KEY], end[col.REASON])
+    assert end_values == (139, SAMPLES, shard.url, "")
+    rows, _ = parted(untimed(tables))
     assert values(col.PLACE, rows) == list(range(100, 100 + SAMPLES))
     for row in rows:
         key = f"s{row[col.INDEX]:04d}"
@@ -141,41 +141,42 @@ def test_rows_say_what_they_are_and_tables_hold_as_many_as_a_block_and_how_long_
 
 
 def test_a_shard_that_holds_fewer_rows_than_recorded_leaves_the_last_places_empty(shard: NamedShard) -> None:
-    more = SAMPLES + 3
-    found, ends = read(reading(), shard, more, expected=more)
-    assert values(col.PLACE, found) == list(range(100, 100 + SAMPLES))
-    assert ends == [(100 + more - 1, SAMPLES, VisitEnd(missing=3, recorded=more))]
-    assert read(reading(), shard, more)[1] == [(100 + more - 1, SAMPLES, VisitEnd())]  # recorded by nobody
+    recorded = SAMPLES + 3
+    rows, ends = read(reading(), shard, recorded, expected=recorded)
+    assert values(col.PLACE, rows) == list(range(100, 100 + SAMPLES))
+    assert ends == [(100 + recorded - 1, SAMPLES, VisitEnd(missing=3, recorded=recorded))]
+    # without a recorded count, no row is missing
+    assert read(reading(), shard, recorded)[1] == [(100 + recorded - 1, SAMPLES, VisitEnd())]
 
 
-def test_rows_beyond_the_recorded_ones_are_told_and_come_in_a_round_of_their_own(run: StreamPlan) -> None:
-    """The shards hold 11, 11, 11 and 7 rows; of the first and the last two less are recorded."""
+def test_rows_beyond_the_recorded_ones_are_reported_and_read_in_a_round_of_their_own(run: StreamPlan) -> None:
+    """The shards hold 11, 11, 11 and 7 rows; the records of the first and the last shard are two too low."""
     counts = tuple(count - 2 * (shard % 3 == 0) for shard, count in enumerate(run.order.counts[0]))
     order = dataclasses.replace(run.order, counts=(counts,))
     all_rows = untimed(tables(dataclasses.replace(run, order=order)))
-    found, _ = parted(all_rows)
-    assert values(col.PLACE, found) == list(range(order.recorded))
-    ends = {row[col.ENTRY]: VisitEnd.from_json(row[col.REASON]) for row in all_rows if row not in found}
+    rows, _ = parted(all_rows)
+    assert values(col.PLACE, rows) == list(range(order.recorded))
+    ends = {row[col.ENTRY]: VisitEnd.from_json(row[col.REASON]) for row in all_rows if row not in rows}
     beyond = {entry: end.more for entry, end in ends.items() if end.more}
     assert list(beyond.values()) == [2] * 6
-    of = dataclasses.replace(run, order=dataclasses.replace(order, beyond=beyond))
-    added = untimed(tables(of, order.recorded_steps))
-    assert untimed(tables(of)) == all_rows + added
+    with_beyond = dataclasses.replace(run, order=dataclasses.replace(order, beyond=beyond))
+    added = untimed(tables(with_beyond, order.recorded_steps))
+    assert untimed(tables(with_beyond)) == all_rows + added
     first = order.recorded_steps * order.batch_size
     assert values(col.PLACE, added) == list(range(first, first + 12))
-    samples = sorted((row[col.ENTRY], row[col.INDEX]) for row in found + added)
+    samples = sorted((row[col.ENTRY], row[col.INDEX]) for row in rows + added)
     assert samples == [(entry, at) for entry in range(12) for at in range(run.order.count(entry))]
 
 
-def test_the_end_of_a_shard_tells_what_was_unread_cleaned_and_broken(tmp_path: Path) -> None:
-    """Members that cannot be read are rejected rows between the others."""
+def test_the_end_of_a_shard_reports_what_was_unread_cleaned_and_broken(tmp_path: Path) -> None:
+    """Unreadable samples are rejected rows among the others."""
     path = tmp_path / "x.tar"
     members = [*pair("a", "a <b>dog</b>"), ("b.heic", b"image"), *pair("c"), *pair("d")]
-    path.write_bytes(tar_bytes(members)[: 512 * 13])  # within the members of d
-    found, ((_, _, end),) = read(reading(), NamedShard("0/x.tar", str(path)), recorded=4, expected=4)
-    statuses = sorted((row[col.SAMPLE_KEY], row[col.STATUS]) for row in found)
+    path.write_bytes(tar_bytes(members)[: 512 * 13])  # cut within the members of d
+    rows, ((_, _, end),) = read(reading(), NamedShard("0/x.tar", str(path)), recorded=4, expected=4)
+    statuses = sorted((row[col.SAMPLE_KEY], row[col.STATUS]) for row in rows)
     assert statuses == [("a", col.SAMPLE), ("b", col.REJECTED), ("c", col.SAMPLE)]
-    (rejected,) = (row for row in found if row[col.STATUS] == col.REJECTED)
+    (rejected,) = (row for row in rows if row[col.STATUS] == col.REJECTED)
     assert (rejected[col.INDEX], rejected[col.JPEG], rejected[col.CAPTION]) == (1, None, None)
     assert rejected[col.REASON].startswith("no image: it has .heic")
     assert (end.missing, end.recorded, end.more) == (1, 4, 0)
@@ -186,7 +187,7 @@ def test_the_end_of_a_shard_tells_what_was_unread_cleaned_and_broken(tmp_path: P
 
 @pytest.fixture
 def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
-    """A server of one shard of forty samples, for which no reader waits longer than it must."""
+    """A server with one shard of forty samples. Readers retry without delay."""
     isolate(monkeypatch)
     monkeypatch.setattr(reader, "_WAITS_S", (0.0,))
     with serving(Storage({"/bucket/train/000.tar": CONTENT})) as server:
@@ -194,21 +195,21 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
 
 
 @pytest.mark.parametrize(("fault", "tables_before"), [(500, 0), (500, 1), (CUT, 1)])
-def test_a_storage_that_fails_for_a_while_is_waited_for_and_gives_the_same_rows(
+def test_the_reader_waits_for_failing_storage_and_gives_the_same_rows(
     storage: Storage, fault: int, tables_before: int
 ) -> None:
     shard, of = NamedShard("0/000.tar", url_of("http", storage)), reading(shuffle_buffer=2, block_samples=1)
-    whole, waits = untimed(tables_of(of, shard)), list[str]()
-    found = tables_of(of, shard, on_wait=waits.append)
-    before = list(islice(found, tables_before))
+    expected, waits = untimed(tables_of(of, shard)), list[str]()
+    tables = tables_of(of, shard, on_wait=waits.append)
+    before = list(islice(tables, tables_before))
     storage.faults["/bucket/train/000.tar"] = [fault] * 12
-    assert untimed([*before, *found]) == whole
+    assert untimed([*before, *tables]) == expected
     assert waits
     assert all("000.tar" in line for line in waits)
     assert not storage.faults["/bucket/train/000.tar"]
 
 
-def test_a_storage_that_refuses_or_fails_for_too_long_stops_the_reader(
+def test_storage_that_refuses_or_fails_for_too_long_stops_the_reader(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "_PATIENCE_S", 0.0)
@@ -220,7 +221,7 @@ def test_a_storage_that_refuses_or_fails_for_too_long_stops_the_reader(
         assert waits == []
 
 
-def test_the_caption_follows_from_seed_pass_and_identity_alone() -> None:
+def test_the_drawn_caption_depends_only_on_seed_pass_and_identity() -> None:
     sample, shard = Sample(0, "a", b"image", tuple("abcdefgh")), NamedShard("0/0.tar", "/data/0.tar")
 
     def drawn(of: Sample, seed: int = 0, pass_: int = 0, shard: NamedShard = shard) -> str:

@@ -34,7 +34,7 @@ def test_the_order_changes_with_the_pass_the_seed_and_the_source() -> None:
 
 
 def test_the_order_stays_the_same_in_every_version() -> None:
-    """A run that is resumed reads the entries that are left in the order that it was begun with."""
+    """A resumed run must read its remaining entries in the order that it started with."""
     assert [visit.shard for visit in visits(Schedule(seed=0, epochs=2, shards=(8,)))] == [
         2, 4, 6, 1, 5, 3, 7, 0,
         2, 4, 5, 7, 0, 3, 6, 1,
@@ -45,7 +45,7 @@ SOURCES = st.lists(st.lists(st.integers(1, 50), min_size=1, max_size=9), min_siz
 
 
 @given(st.data(), SOURCES, st.integers(1, 5))
-def test_each_source_goes_through_complete_passes_one_after_the_other(
+def test_each_source_completes_one_pass_after_another(
     data: st.DataObject, samples: list[list[int]], epochs: int
 ) -> None:
     weights = data.draw(st.lists(st.floats(0.1, 10), min_size=len(samples), max_size=len(samples)))
@@ -67,20 +67,20 @@ def test_each_source_goes_through_complete_passes_one_after_the_other(
     ("weights", "shares"),
     [((3.0, 1.0), (0.75, 0.25)), ((1.0, 30.0), (1 / 31, 30 / 31)), ((), (4000 / 4500, 500 / 4500))],
 )
-def test_a_source_gives_its_share_of_the_samples_whatever_its_shards_hold(
+def test_a_source_gives_its_share_of_samples_for_any_shard_sizes(
     weights: tuple[float, ...], shares: tuple[float, ...]
 ) -> None:
-    """Without weights each source is gone through as often as the others."""
-    samples = [[100] * 40, [7, 9, 14, 10, 10] * 10]  # ten times as many in a shard of the first
+    """Without weights, every source is read the same number of times."""
+    samples = [[100] * 40, [7, 9, 14, 10, 10] * 10]  # shards of the first source hold ten times as many
     schedule = Schedule.weighted(0, 60, samples, weights)
-    given: Counter[int] = Counter()
+    counts: Counter[int] = Counter()
     for visit in visits(schedule):
-        given[visit.source] += samples[visit.source][visit.shard]
-    assert [given[source] / given.total() for source in (0, 1)] == pytest.approx(shares, abs=0.01)
+        counts[visit.source] += samples[visit.source][visit.shard]
+    assert [counts[source] / counts.total() for source in (0, 1)] == pytest.approx(shares, abs=0.01)
 
 
 @given(SOURCES, st.integers(1, 5))
-def test_the_samples_of_a_run_are_those_of_all_its_entries(samples: list[list[int]], epochs: int) -> None:
+def test_the_samples_of_a_run_are_the_sum_over_its_entries(samples: list[list[int]], epochs: int) -> None:
     schedule = Schedule.weighted(1, epochs, samples, range(1, len(samples) + 1))
     of_entries = [samples[visit.source][visit.shard] for visit in visits(schedule)]
     assert schedule.samples(samples) == sum(of_entries)

@@ -1,4 +1,4 @@
-"""Reading shards: whole samples come as they are, and what is wrong in a tar is rejected, never raised."""
+"""Reading shards: intact samples are read unchanged, and defects of a tar are rejected, never raised."""
 
 import io
 import json
@@ -32,7 +32,7 @@ def read(path: Path, members: Iterable[Member], caption_field: str = "") -> list
 
 
 def told(path: Path, members: Iterable[Member], **data: Any) -> tuple[list[str], dict[str, int]]:
-    """Return key and captions, or key and reason, of each item, and what the reader counted as unread."""
+    """Return "key: captions" or "key: reason" of each item, and the counts of unread members."""
     path.write_bytes(tar_bytes(members))
     tally = Tally()
     items = list(read_shard(str(path), DataConfig(**data), tally))
@@ -45,15 +45,15 @@ def shard(tmp_path: Path) -> Path:
     return tmp_path / "000000.tar"
 
 
-def test_samples_come_in_the_order_of_the_tar_with_every_usual_image_suffix_in_either_case(
+def test_samples_come_in_tar_order_and_every_usual_image_suffix_is_read(
     shard: Path,
 ) -> None:
-    found = read(shard, [*pair("b", "a bird"), *pair("a", "an ant"), *pair("dir/c", "a cat")])
+    samples = read(shard, [*pair("b", "a bird"), *pair("a", "an ant"), *pair("dir/c", "a cat")])
     captions = {"b": "a bird", "a": "an ant", "dir/c": "a cat"}
     expected = [
         Sample(at, k, f"image of {k}".encode(), (text,)) for at, (k, text) in enumerate(captions.items())
     ]
-    assert found == expected
+    assert samples == expected
     for suffix in (*IMAGE_SUFFIXES, "jfif", "gif", "bmp", "tif", "tiff", "JPG"):
         assert read(shard, [(f"a.{suffix}", b"i"), ("a.txt", b"a dog")]) == [Sample(0, "a", b"i", ("a dog",))]
 
@@ -107,14 +107,14 @@ HOST = [
          {"key_ends_at": "last_dot"}, ["a.b: a dog", "c: c"], {}),
     ],
 )  # fmt: skip
-def test_what_is_read_of_a_tar_follows_from_the_names_of_its_members_and_the_rest_is_told(
+def test_member_names_decide_what_is_read_of_a_tar_and_unread_members_are_counted(
     shard: Path, members: list[Member], data: dict[str, Any], items: list[str], unread: dict[str, int]
 ) -> None:
     assert told(shard, members, **data) == (items, unread)
     assert count_samples([str(shard)], DataConfig(**data)).samples == {str(shard): len(items)}
 
 
-def test_an_image_larger_than_the_limit_is_skipped_over_unread(
+def test_an_image_larger_than_the_limit_is_skipped_unread(
     shard: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tar, "MAX_IMAGE_BYTES", 10_000)
@@ -183,7 +183,7 @@ def test_a_name_is_split_into_key_and_suffix_as_webdataset_does_but_for_hidden_f
 
 
 def judged(shard: str) -> Iterator[tuple[str, str]]:
-    """Yield key and reason of all that stands in a shard, the reason empty where it is trained on."""
+    """Yield the key and the rejection reason of each item of a shard. A usable item has an empty reason."""
     for item in read_shard(shard):
         reason = item.reason if isinstance(item, Rejected) else ""
         if not isinstance(item, Rejected):
@@ -195,19 +195,19 @@ def judged(shard: str) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_exactly_what_is_planted_is_set_aside_and_everything_else_trained_on(tmp_path: Path) -> None:
+def test_exactly_the_planted_defects_are_rejected_and_everything_else_is_usable(tmp_path: Path) -> None:
     planted = write(tmp_path / "defects")
     tracemalloc.start()
     try:
-        found = [(Path(shard).name, *entry) for shard in planted.shards for entry in judged(shard)]
+        verdicts = [(Path(shard).name, *entry) for shard in planted.shards for entry in judged(shard)]
         assert tracemalloc.get_traced_memory()[1] < 24 * 2**20
     finally:
         tracemalloc.stop()
-    for name, key, reason in found:
+    for name, key, reason in verdicts:
         expected = [part for of, named, part in planted.defects if (of, named) == (name, key)]
         assert not reason or any(part in reason for part in expected), (name, key, reason, expected)
     for shard, good in planted.good.items():
-        assert [key for name, key, reason in found if name == shard and not reason] == good
-    bad = Counter((name, key) for name, key, reason in found if reason)
+        assert [key for name, key, reason in verdicts if name == shard and not reason] == good
+    bad = Counter((name, key) for name, key, reason in verdicts if reason)
     assert bad == Counter((name, key) for name, key, _ in planted.defects)
     assert not planted.marker.exists()

@@ -1,4 +1,4 @@
-"""What is no tar is told by its first bytes, in the same words by the start of a run and by the reader of shards."""
+"""A file that is no tar is recognised by its first bytes. Run start and shard reader report it in the same words."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ COMPRESSED = [
     (
         bytes.fromhex("28b52ffd00a801000000"),
         "it needs a larger window than is read",
-    ),  # as --long=31 writes it
+    ),  # as `zstd --long=31` writes it
 ]
 
 
-def test_a_file_that_is_no_tar_is_named_with_what_to_do(tmp_path: Path) -> None:
+def test_a_file_that_is_no_tar_is_reported_with_a_remedy(tmp_path: Path) -> None:
     path = tmp_path / "0.tar"
     for content, words in NO_TARS:
         path.write_bytes(content)
-        what = look(str(path))
-        assert what is not None
-        assert words in str(what)
-        assert not {"\n", "\x1b"} & {*str(what)}
-        assert list(read_shard(str(path))) == [Rejected(0, "", str(what))]
+        problem = look(str(path))
+        assert problem is not None
+        assert words in str(problem)
+        assert not {"\n", "\x1b"} & {*str(problem)}
+        assert list(read_shard(str(path))) == [Rejected(0, "", str(problem))]
     for content, words in COMPRESSED:
         path.write_bytes(content)
         assert words in str(look(str(path)))
@@ -77,8 +77,8 @@ def test_a_file_that_is_no_tar_is_named_with_what_to_do(tmp_path: Path) -> None:
         assert look(str(path)) is None
 
 
-def test_links_are_shards_and_one_to_a_missing_file_is_named(tmp_path: Path) -> None:
-    """Of `git annex` every file is a link, to a file that is there once it was brought."""
+def test_symlinks_are_shards_and_a_broken_symlink_is_reported(tmp_path: Path) -> None:
+    """With `git annex` every file is a symlink. Its target exists only after `git annex get`."""
     (tmp_path / "kept").write_bytes(WHOLE)
     (tmp_path / "0.tar").symlink_to("kept")
     (tmp_path / "1.tar").symlink_to(".git/annex/objects/x/SHA256E-s9")
@@ -90,13 +90,13 @@ def test_links_are_shards_and_one_to_a_missing_file_is_named(tmp_path: Path) -> 
     assert str(look(shards[1])) == "no tar: a symbolic link to a file that is missing; git annex get"
 
 
-def test_shards_are_told_by_kind_with_one_path_of_each(tmp_path: Path) -> None:
+def test_unreadable_shards_are_grouped_by_kind_with_one_path_each(tmp_path: Path) -> None:
     for number in range(9):
         (tmp_path / f"{number}.tar").write_bytes(POINTER)
     (tmp_path / "9.tar").write_bytes(WHOLE)
     fsspec.filesystem("memory").pipe("/sniff/0.tar", b"<html>")
-    found = unreadable([*expand([f"{tmp_path}/*.tar"]), "memory://sniff/0.tar"])
-    secret = {url.replace("//", "//user:secret@"): what for url, what in found.items()}
+    problems = unreadable([*expand([f"{tmp_path}/*.tar"]), "memory://sniff/0.tar"])
+    secret = {url.replace("//", "//user:secret@"): problem for url, problem in problems.items()}
     assert described(secret) == (
         f"9 x a Git LFS pointer, as {tmp_path}/0.tar (git lfs pull); 1 x an HTML page in its place, "
         "as memory://***@sniff/0.tar (download it again)"
@@ -104,7 +104,7 @@ def test_shards_are_told_by_kind_with_one_path_of_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress, zstd])
-def test_compressed_shards_are_read_in_several_members_too_and_a_cut_one_is_told(
+def test_compressed_shards_are_read_even_in_several_members_and_a_cut_one_is_rejected(
     tmp_path: Path, pack: Callable[[bytes], bytes]
 ) -> None:
     path = tmp_path / "0.tar"
@@ -124,7 +124,7 @@ def test_compressed_shards_are_read_in_several_members_too_and_a_cut_one_is_told
         assert cut == 2 or samples
 
 
-def test_a_failure_of_what_is_read_is_not_taken_for_one_of_the_compression() -> None:
+def test_an_error_of_the_storage_is_not_reported_as_a_compression_error() -> None:
     class Failing:
         def __init__(self, content: bytes) -> None:
             self.content = io.BytesIO(content)

@@ -1,4 +1,4 @@
-"""COCO-Order and Flickr-Order: ARO's perturbations and its way of reading captions, by hand."""
+"""COCO-Order and Flickr-Order: ARO's perturbations and its cleaning of captions, checked by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CAPTION = " ".join(word for word, _ in TAGGED)
         (" ".join(f"w{n}" for n in range(40)), " ".join(f"w{n}" for n in range(30))),
     ],
 )
-def test_a_caption_is_read_as_aro_reads_it(caption: str, read: str) -> None:
+def test_a_caption_is_cleaned_like_aro_cleans_it(caption: str, read: str) -> None:
     assert pre_caption(caption) == read
 
 
@@ -42,7 +42,7 @@ def drawn(seed: str) -> tuple[list[str], ...]:
 
 
 @given(st.integers(0, 10_000))
-def test_each_false_caption_has_the_same_words_and_moves_only_what_it_may(seed: int) -> None:
+def test_each_false_caption_has_the_same_words_and_moves_only_the_allowed_ones(seed: int) -> None:
     words = CAPTION.split()
     nouns_adjectives, others, within, trigrams = drawn(str(seed))
     for made in (nouns_adjectives, others, within, trigrams):
@@ -58,13 +58,13 @@ def test_each_false_caption_has_the_same_words_and_moves_only_what_it_may(seed: 
     assert Counter(tuple(trigrams[start : start + 3]) for start in (0, 3, 6)) == Counter(map(tuple, threes))
 
 
-def test_every_perturbation_changes_something_over_some_seeds_and_one_name_always_the_same() -> None:
+def test_every_perturbation_varies_with_the_seed_and_is_deterministic_per_seed() -> None:
     columns = zip(*map(drawn, map(str, range(40))), strict=True)
     assert [len({" ".join(made) for made in column}) for column in columns] >= [8, 8, 30, 6]
     assert drawn("val2014/a.jpg#0") == drawn("val2014/a.jpg#0")
 
 
-def test_trigrams_are_of_nltks_tokens_sentence_by_sentence() -> None:
+def test_trigrams_are_made_of_nltk_tokens_sentence_by_sentence() -> None:
     (_, _, within, _) = false_captions("a", "He can't. She can.", [("He", "PRP")])
     assert Counter(within.split()) == Counter(["he", "ca", "n't", "she", "can"])
 
@@ -78,12 +78,12 @@ def test_the_true_caption_stands_first_so_that_a_tie_is_won(tmp_path: Path) -> N
     assert short.true == "a dog"
     assert "a dog" in short.false
     assert len({long.true, *long.false}) == 5
-    everything_alike = at_angles(dict.fromkeys(order.pictures(), 0.0), dict.fromkeys(order.captions(), 0.5))
-    result = order.result(everything_alike)
+    equal_features = at_angles(dict.fromkeys(order.pictures(), 0.0), dict.fromkeys(order.captions(), 0.5))
+    result = order.result(equal_features)
     assert result.scores["accuracy"].value == 1
     assert result.counts["ties"] == 2
-    of_short = 1 / len({short.true, *short.false})
-    assert result.scores["accuracy"].chance == pytest.approx((of_short + 1 / 5) / 2)
+    short_chance = 1 / len({short.true, *short.false})
+    assert result.scores["accuracy"].chance == pytest.approx((short_chance + 1 / 5) / 2)
     true_last = dict.fromkeys(order.captions(), 0.1) | {long.true: 0.9}
     lost = order.result(at_angles(dict.fromkeys(order.pictures(), 0.0), true_last))
     assert lost.won == {"a.jpg#0": True, "a.jpg#1": False}

@@ -1,4 +1,4 @@
-"""Scores of small files as the authors' own programs gave them, on features that follow from names.
+"""Scores of small files equal those of the authors' own programs, on features derived from names.
 
 Each figure was printed by the program named above it, at the commit named, run on the files of
 `support.benchmark_files` with a model that returns `support.hashed` features.
@@ -70,7 +70,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", OF_AUTHORS)
-def test_each_score_is_the_one_that_the_authors_program_gives(files: Path, name: str) -> None:
+def test_each_score_equals_that_of_the_authors_program(files: Path, name: str) -> None:
     (entry,) = [entry for entry in suite.read("all", files) if entry.name == name]
     task = entry.task()
     scores = task.result(hashed_features(task)).scores

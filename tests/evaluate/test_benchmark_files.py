@@ -1,4 +1,4 @@
-"""Benchmarks in their authors' formats, written down small, and what is said of files that are none."""
+"""Small benchmark files in their authors' formats are read, and malformed files are refused with a message."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def aro_entry(**changes: Any) -> dict[str, Any]:
     return entry | changes
 
 
-def test_a_relation_file_is_read_as_aro_wrote_it(tmp_path: Path) -> None:
+def test_a_relation_file_is_read_in_aros_format(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     noise(100, 100).save(tmp_path / "images" / "a.png")
     file = written(tmp_path, [aro_entry(), aro_entry(relation_name="next to")])
@@ -48,7 +48,7 @@ def test_a_relation_file_is_read_as_aro_wrote_it(tmp_path: Path) -> None:
     assert elsewhere == Picture(str(tmp_path / "elsewhere" / "a.png"), (10, 20, 40, 60))
 
 
-def test_symmetric_relations_alone_are_left_out() -> None:
+def test_only_symmetric_relations_are_left_out() -> None:
     assert {"next to", "near", "beside", "with", "on the other side of", "by"} <= aro.LEFT_OUT
     assert aro.LEFT_OUT.isdisjoint({"to the left of", "on", "below", "wearing", "riding", "sitting on", ""})
 
@@ -60,17 +60,17 @@ def test_a_pair_of_attributes_keeps_its_order_and_needs_25_cases(tmp_path: Path)
     assert (choice.macro, choice.least_cases) == (True, 25)
 
 
-def test_a_file_of_sugarcrepe_is_one_kind_and_its_folder_has_the_papers_means_of_kinds(
+def test_a_sugarcrepe_file_is_one_kind_and_its_folder_has_the_papers_means_over_kinds(
     tmp_path: Path,
 ) -> None:
     for kind in sugarcrepe.KINDS:
         entry = {"filename": "139.jpg", "caption": "a cat on a mat", "negative_caption": f"a mat {kind}"}
         written(tmp_path, {"3": entry}, f"{kind}.json")
-    one = sugarcrepe.read(ABOUT, tmp_path / "swap_obj.json", tmp_path)
-    (case,) = one.cases
+    single = sugarcrepe.read(ABOUT, tmp_path / "swap_obj.json", tmp_path)
+    (case,) = single.cases
     assert (case.name, case.true, case.false) == ("3", "a cat on a mat", ("a mat swap_obj",))
     assert case.picture == Picture(str(tmp_path / "139.jpg"))
-    assert not one.ties_win
+    assert not single.ties_win
     choice = sugarcrepe.read(ABOUT, tmp_path, tmp_path)
     assert [case.group for case in choice.cases] == list(sugarcrepe.KINDS)
     assert choice.means == {kind: (kind,) for kind in sugarcrepe.KINDS} | {
@@ -86,10 +86,10 @@ def test_a_file_of_sugarcrepe_is_one_kind_and_its_folder_has_the_papers_means_of
 WINOGROUND = json.dumps(
     {"id": 0, "image_0": "a", "image_1": "b.png", "caption_0": "some plants", "caption_1": "plants some"}
 )
-"""The least that a line has."""
+"""The minimum fields of a line."""
 
 
-def test_winogrounds_lines_are_read_with_pictures_named_as_there_and_any_character(tmp_path: Path) -> None:
+def test_winoground_lines_are_read_with_their_picture_names_and_any_character(tmp_path: Path) -> None:
     file = tmp_path / "examples.jsonl"
     tagged = json.dumps(json.loads(WINOGROUND) | {"id": 1, "collapsed_tag": "Object"})
     odd = "\ufeff" + WINOGROUND.replace("some", "some\u2028")
@@ -111,7 +111,7 @@ def test_our_own_form_takes_several_false_captions_groups_ids_and_boxes(tmp_path
     assert choice.macro
 
 
-def test_of_valse_only_captions_count_that_two_annotators_chose(tmp_path: Path) -> None:
+def test_valse_captions_count_only_if_two_annotators_chose_them(tmp_path: Path) -> None:
     def entry(votes: int, caption: Any) -> dict[str, Any]:
         mturk = {"foil": 0, "caption": votes, "other": 0}
         return {"image_file": "v.jpg", "caption": caption, "foil": "There is none.", "mturk": mturk}
@@ -126,7 +126,7 @@ def test_of_valse_only_captions_count_that_two_annotators_chose(tmp_path: Path) 
 # Retrieval
 
 
-def test_karpathys_json_gives_its_test_split_and_five_captions_an_image(tmp_path: Path) -> None:
+def test_karpathys_json_gives_its_test_split_and_five_captions_per_image(tmp_path: Path) -> None:
     def image(name: str, split: str, count: int, **more: str) -> dict[str, Any]:
         sentences = [{"raw": f"{name} {number}", "tokens": []} for number in range(count)]
         return {"filename": name, "split": split, "sentences": sentences, **more}
@@ -143,11 +143,11 @@ def test_karpathys_json_gives_its_test_split_and_five_captions_an_image(tmp_path
     assert karpathy.read(ABOUT, file, tmp_path, split="train").captions()[0] == "b.jpg 0"
     with pytest.raises(BenchmarkDataError, match="no image with a caption in split 'val'"):
         karpathy.read(ABOUT, file, tmp_path, split="val")
-    (tmp_path / "coco" / "val2014").mkdir(parents=True)  # the folder that the names lead to
+    (tmp_path / "coco" / "val2014").mkdir(parents=True)  # the folder that the image names contain
     (tmp_path / "coco" / "val2014" / "a.jpg").touch()
-    there, _ = karpathy.read(ABOUT, file, tmp_path / "coco" / "val2014").images
-    assert there.picture.path == str(tmp_path / "coco" / "val2014" / "a.jpg")
-    assert there.name == "val2014/a.jpg"
+    first_image, _ = karpathy.read(ABOUT, file, tmp_path / "coco" / "val2014").images
+    assert first_image.picture.path == str(tmp_path / "coco" / "val2014" / "a.jpg")
+    assert first_image.name == "val2014/a.jpg"
 
 
 COCO = {
@@ -170,7 +170,7 @@ def test_captions_of_other_forms_are_joined_by_image(tmp_path: Path, content: An
     assert [(image.name, image.captions) for image in images] == read
 
 
-# What is no benchmark
+# Malformed files
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,9 @@ def test_captions_of_other_forms_are_joined_by_image(tmp_path: Path, content: An
         (aro.relations, None, "no such file"),
     ],
 )  # fmt: skip
-def test_a_bad_file_is_named_with_the_case(tmp_path: Path, read: Reader, content: Any, found: str) -> None:
+def test_a_malformed_file_is_refused_with_its_name_and_the_case(
+    tmp_path: Path, read: Reader, content: Any, found: str
+) -> None:
     file = tmp_path / "cases.json"
     if content is not None:
         file.write_text(content if isinstance(content, str) else json.dumps(content))

@@ -51,7 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def files(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same as the working folder."""
+    """The folder of `made`, as the working directory."""
     monkeypatch.chdir(made)
     return made
 
@@ -60,31 +60,33 @@ def test_a_blend_is_chosen_on_one_split_reported_on_the_other_recorded_and_regis
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = MlflowClient(uri := empty_store(tmp_path))
-    given = ("start", "trained", "--suite", "chooses.yaml", "--report", "reports.yaml", *ASKED)
+    arguments = ("start", "trained", "--suite", "chooses.yaml", "--report", "reports.yaml", *ASKED)
     gate = ("--register", "small", "--gate", "crepe/accuracy >= 0")
-    assert blend(*given, "--alpha", "0.5", "--keep", 0, "--storage", tmp_path, "--name", "first", *gate) == 0
-    told = capsys.readouterr().out
-    assert "registered: models:/small/1" in told
-    assert "version 1 is champion" in told
+    assert (
+        blend(*arguments, "--alpha", "0.5", "--keep", 0, "--storage", tmp_path, "--name", "first", *gate) == 0
+    )
+    output = capsys.readouterr().out
+    assert "registered: models:/small/1" in output
+    assert "version 1 is champion" in output
     folder = tmp_path / "sweeps" / "first"
-    found = json.loads((folder / "blend.json").read_text())["found"]
-    assert [p["a"] for p in found["points"]] == [0, 0.5, 1]
-    assert found["chosen"]["gained"]["value"] == max(p["gained"]["value"] for p in found["points"])
+    result = json.loads((folder / "blend.json").read_text())["found"]
+    assert [p["a"] for p in result["points"]] == [0, 0.5, 1]
+    assert result["chosen"]["gained"]["value"] == max(p["gained"]["value"] for p in result["points"])
     page, measured = (folder / "blend.html").read_text(), Evaluation.read(folder / "evaluation.json")
-    assert f"a = {found['chosen']['a']:g}, taken" in text_of(page)
+    assert f"a = {result['chosen']['a']:g}, taken" in text_of(page)
     assert page.count("<circle") == 3
     assert measured.facts["weights"] == sclip.load(folder).facts()["weights"]
     assert set(measured.results[0].won) == {str(n) for n in range(12)}
     (run,) = client.search_runs([client.get_experiment_by_name("sclip").experiment_id])
     curve = client.get_metric_history(run.info.run_id, "development/crepe/accuracy")
     assert {p.step: p.value for p in curve} == {
-        round(1000 * p["a"]): p["gained"]["value"] for p in found["points"]
+        round(1000 * p["a"]): p["gained"]["value"] for p in result["points"]
     }
     assert run.data.metrics["crepe/accuracy"] == measured.score("crepe/accuracy").value
     assert run.data.params["keep"] == "0.0"
     version = sclip.load("models:/small@champion", tracking_uri=uri)
     assert version.facts()["weights"] == measured.facts["weights"]
-    assert blend(*given, "--storage", tmp_path, "--name", "first") == 2
+    assert blend(*arguments, "--storage", tmp_path, "--name", "first") == 2
     assert "is there already; take another --name" in capsys.readouterr().err
 
 
@@ -100,12 +102,12 @@ def test_a_blend_is_chosen_on_one_split_reported_on_the_other_recorded_and_regis
         (["--storage", "s3://user:secret@bucket"], "--storage s3://***@bucket: a blend is written to a folder"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_in_one_line_before_anything_is_written(
+def test_a_mistake_is_refused_in_one_line_before_anything_is_written(
     files: Path, capsys: pytest.CaptureFixture[str], options: list[str], told: str
 ) -> None:
     before = set(files.iterdir())
-    given = ["--suite", "chooses.yaml", "--report", "reports.yaml", *ASKED, "--storage", str(files)]
-    assert blend("start", "trained", *given, *options) == 2
+    arguments = ["--suite", "chooses.yaml", "--report", "reports.yaml", *ASKED, "--storage", str(files)]
+    assert blend("start", "trained", *arguments, *options) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("blend: ")
     assert told in line

@@ -20,7 +20,7 @@ A = Picture("a.jpg")
 
 
 def case(name: str, true: float, *false: float, group: str = "", picture: Picture = A, counted: bool = True):
-    """Return a case whose captions are called as they score."""
+    """Return a case whose captions end in their similarity scores."""
     return ChoiceCase(
         name, picture, f"{name} {true}", tuple(f"{name} false {f}" for f in false), group, counted
     )
@@ -47,7 +47,7 @@ def candidates(example: Example) -> list[tuple[str, float, bool]]:
     return [(c.text, round(c.score, 6), c.is_true) for c in example.candidates]
 
 
-def test_accuracy_counts_cases_and_macro_groups_and_what_does_not_count_is_in_neither() -> None:
+def test_accuracy_averages_cases_and_macro_averages_groups_and_both_skip_uncounted_cases() -> None:
     cases = [
         case("0", 0.9, 0.1, group="on"), case("1", 0.2, 0.3, group="on"), case("2", 0.7, 0.1, group="on"),
         case("3", 0.5, 0.4, group="under"), case("4", 0.1, 0.9, group="near", counted=False),
@@ -68,7 +68,7 @@ def test_the_true_caption_must_beat_every_false_one() -> None:
     assert result.scores["accuracy"].chance == 1 / 4
 
 
-def test_a_tie_is_lost_unless_the_authors_rule_is_another_and_a_diverged_model_wins_nothing() -> None:
+def test_a_tie_is_lost_unless_ties_win_and_a_diverged_model_wins_nothing() -> None:
     scores = ((0.5, 0.5), (0.5, 0.4), (math.nan, math.nan), (math.nan, 0.1))
     cases = [case(str(number), *of_case) for number, of_case in enumerate(scores)]
     for ties_win, won in ((False, 1 / 4), (True, 2 / 4)):
@@ -76,14 +76,14 @@ def test_a_tie_is_lost_unless_the_authors_rule_is_another_and_a_diverged_model_w
         assert (result.scores["accuracy"].value, result.counts["ties"]) == (won, 1)
 
 
-def test_equal_captions_tie_whatever_the_rounding_and_are_one_candidate_for_chance() -> None:
+def test_equal_captions_tie_despite_rounding_and_count_as_one_candidate_for_chance() -> None:
     same = ChoiceCase("0", A, "two dogs 0.3", ("dogs two 0.1", "two dogs 0.3", "dogs two 0.1"))
     for ties_win, chance in ((True, 1 / 2), (False, 0)):
         result = result_of([same], ties_win=ties_win)
         assert (result.won, result.scores["accuracy"].chance) == ({"0": ties_win}, chance)
 
 
-def test_a_group_below_the_least_cases_is_shown_and_no_part_of_the_mean() -> None:
+def test_a_group_with_too_few_cases_is_shown_but_not_averaged() -> None:
     cases = [case(str(n), 1.0 if n < 20 else -1.0, 0.0, group="black_white") for n in range(25)]
     cases += [case(str(n), 1.0, 0.0, group="red_blue") for n in range(25, 49)]
     result = result_of(cases, macro=True, least_cases=25)
@@ -108,7 +108,7 @@ def test_a_lost_case_is_shown_with_its_picture_and_its_highest_false_captions(tm
     assert len(example.picture) < 20_000
 
 
-def test_no_more_than_24_lost_cases_are_shown_and_always_the_same() -> None:
+def test_at_most_24_lost_cases_are_shown_and_always_the_same_ones() -> None:
     cases = [case(str(number), 0.1, 0.9) for number in range(100)]
     first, again = ([e.case for e in result_of(cases).examples] for _ in range(2))
     assert len(first) == 24
@@ -120,16 +120,16 @@ def test_no_more_than_24_lost_cases_are_shown_and_always_the_same() -> None:
 
 def pair_result(*similarity: tuple[float, float, float, float]) -> Result:
     """Score pairs of s(c0, i0), s(c1, i0), s(c0, i1), s(c1, i1)."""
-    cases, found = [], {}
-    for number, of_pair in enumerate(similarity):
+    cases, similarities = [], {}
+    for number, scores in enumerate(similarity):
         pictures = Picture(f"{number}-0.png"), Picture(f"{number}-1.png")
         captions = f"{number} a", f"{number} b"
         cases.append(Pair(str(number), pictures, captions, "Object" if number else "Relation"))
-        found |= dict(zip(((p, c) for p in pictures for c in captions), of_pair, strict=True))
-    return Pairs(ABOUT, cases).result(cosines(found))
+        similarities |= dict(zip(((p, c) for p in pictures for c in captions), scores, strict=True))
+    return Pairs(ABOUT, cases).result(cosines(similarities))
 
 
-def test_text_image_and_group_score_by_hand() -> None:
+def test_text_image_and_group_scores_equal_those_computed_by_hand() -> None:
     result = pair_result(
         (0.9, 0.1, 0.2, 0.8),  # all right
         (0.9, 0.8, 0.95, 0.99),  # each picture finds its caption; caption 0 prefers picture 1
@@ -154,8 +154,8 @@ def test_a_lost_pair_is_shown_side_by_side_with_its_four_combinations(tmp_path: 
     for side in (first, second):
         Path(side.path).write_bytes(picture())
     pairs = Pairs(ABOUT, [Pair("7", (first, second), ("a", "b"))])
-    found = {(first, "a"): 0.1, (first, "b"): 0.2, (second, "a"): 0.3, (second, "b"): 0.4}
-    (example,) = pairs.result(cosines(found)).examples
+    similarities = {(first, "a"): 0.1, (first, "b"): 0.2, (second, "a"): 0.3, (second, "b"): 0.4}
+    (example,) = pairs.result(cosines(similarities)).examples
     assert candidates(example) == [
         ("left picture: a", 0.1, True), ("right picture: b", 0.4, True),
         ("left picture: b", 0.2, False), ("right picture: a", 0.3, False),

@@ -100,7 +100,7 @@ def test_the_choices_of_the_runner_equal_a_case_by_case_computation(scorer: Scor
 
 
 class Counting:
-    """An encoder that keeps what it was asked for."""
+    """An encoder that records every picture and caption that it encodes."""
 
     def __init__(self, encoder: FeatureEncoder) -> None:
         self._encoder = encoder
@@ -117,7 +117,7 @@ class Counting:
         return chunk
 
 
-def test_what_several_benchmarks_show_is_encoded_once(scorer: Scorer, made: Path) -> None:
+def test_pictures_and_captions_shared_by_benchmarks_are_encoded_once(scorer: Scorer, made: Path) -> None:
     encoder = Counting(Here(scorer, 4))
     tasks = [entry.task() for entry in suite.read(str(made / "suite.yaml"), made)]
     runner.measure(encoder, tasks, "small", {})
@@ -137,7 +137,7 @@ def test_chunks_change_no_feature(scorer: Scorer, made: Path, monkeypatch: pytes
     torch.testing.assert_close(whole.of_pictures(pictures[:5]), direct)
 
 
-def test_partial_scores_what_is_there_and_says_so(scorer: Scorer, made: Path) -> None:
+def test_a_partial_evaluation_scores_the_available_cases_and_says_so(scorer: Scorer, made: Path) -> None:
     (made / "images" / "picture-2.png").unlink()
     (made / "images" / "picture-4.png").write_bytes(b"broken")
     tasks = [entry.task() for entry in suite.read(str(made / "suite.yaml"), made)]
@@ -158,7 +158,7 @@ def excluding(made: Path, *entries: Exclusion) -> EvaluateConfig:
     return EvaluateConfig(suite=config.suite, exclude=(str(made / "trained.jsonl"),))
 
 
-def test_pictures_named_or_alike_are_left_out_with_all_their_crops_and_counted(
+def test_pictures_excluded_by_name_or_likeness_are_left_out_with_all_their_crops(
     scorer: Scorer, made: Path
 ) -> None:
     smaller = Image.open(made / "images" / "picture-3.png").resize((96, 72))
@@ -174,12 +174,12 @@ def test_pictures_named_or_alike_are_left_out_with_all_their_crops_and_counted(
     assert held.notes[0] == "1 picture excluded: looks like a picture of mine"
 
 
-def test_a_benchmark_all_of_whose_pictures_are_excluded_and_a_bad_list_are_told_before_anything_is_encoded(
+def test_a_benchmark_without_remaining_pictures_or_a_bad_list_is_refused_before_encoding(
     made: Path,
 ) -> None:
     config = excluding(made, *(Exclusion("coco-train", f"picture-{number}") for number in range(6)))
-    gone = r"relation: all its pictures are 6 .* excluded: named as a picture of coco-train; leave it out"
-    with pytest.raises(BenchmarkDataError, match=gone):
+    message = r"relation: all its pictures are 6 .* excluded: named as a picture of coco-train; leave it out"
+    with pytest.raises(BenchmarkDataError, match=message):
         runner.check_files(config)
     (made / "trained.jsonl").write_text("nothing\n")
     with pytest.raises(BenchmarkDataError, match=r"trained\.jsonl line 1: is no"):
@@ -203,7 +203,7 @@ def test_retrieval_on_shards_equals_brute_force(scorer: Scorer, made: Path) -> N
     assert {name: score.value for name, score in result.scores.items()} == pytest.approx(expected)
 
 
-def test_pictures_of_one_shard_name_and_key_in_two_folders_are_two(tmp_path: Path) -> None:
+def test_pictures_with_the_same_shard_name_and_key_in_two_folders_stay_distinct(tmp_path: Path) -> None:
     for folder, colour in (("a", "red"), ("b", "blue")):
         (tmp_path / folder).mkdir()
         members = [("0.png", picture(colour)), ("0.txt", f"a {colour} wall".encode())]
@@ -215,13 +215,13 @@ def test_pictures_of_one_shard_name_and_key_in_two_folders_are_two(tmp_path: Pat
     ]
 
 
-def test_retrieval_on_training_images_says_so_and_a_suite_takes_its_place(scorer: Scorer, made: Path) -> None:
-    everything, first, second = ([str(made / f"{name}.tar")] for name in ("{0..1}", 0, 1))
+def test_retrieval_on_training_images_is_named_so_and_a_suite_replaces_it(scorer: Scorer, made: Path) -> None:
+    both, first, second = ([str(made / f"{name}.tar")] for name in ("{0..1}", 0, 1))
     held_out = EvaluateConfig(retrieval=(second[0],))
     for config, trained, name, images in (
-        (EvaluateConfig(retrieval_images=5), everything, "retrieval_on_training_images", 5),
-        (held_out, everything, "retrieval_on_training_images", 4),
-        (EvaluateConfig(retrieval=(everything[0],)), first, "retrieval_on_training_images", 8),
+        (EvaluateConfig(retrieval_images=5), both, "retrieval_on_training_images", 5),
+        (held_out, both, "retrieval_on_training_images", 4),
+        (EvaluateConfig(retrieval=(both[0],)), first, "retrieval_on_training_images", 8),
         (held_out, first, "retrieval", 4),
     ):
         (result,) = runner.evaluate(scorer, config, trained).results
@@ -231,7 +231,7 @@ def test_retrieval_on_training_images_says_so_and_a_suite_takes_its_place(scorer
     assert named == ["relation", "attribute"]
 
 
-def test_how_training_reads_shards_reaches_the_pictures_of_retrieval(scorer: Scorer, tmp_path: Path) -> None:
+def test_retrieval_reads_shards_with_the_data_config_of_training(scorer: Scorer, tmp_path: Path) -> None:
     write_shard(tmp_path / "a.tar", (0, 3, 6), field="alt", front="clip.")
     config = EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),))
     data = DataConfig(caption_field="alt", key_ends_at="last_dot", min_objects=1)
@@ -245,7 +245,7 @@ def test_how_training_reads_shards_reaches_the_pictures_of_retrieval(scorer: Sco
         runner.evaluate(scorer, of_suite)
 
 
-def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(made: Path) -> None:
+def test_shards_of_a_suite_use_the_configs_limit_and_caption_field(made: Path) -> None:
     suite = suite_file(made, held="shards, shards: '*.tar'").suite
     config = EvaluateConfig(suite=suite, retrieval_images=5)
     (task,) = runner.tasks_of(config, (), DataConfig(caption_field="captions"))
@@ -254,7 +254,7 @@ def test_the_shards_of_a_suite_have_the_configs_limit_and_caption_field(made: Pa
         runner.check_files(config, DataConfig(caption_field="no_such_field"))
 
 
-def test_a_broken_image_of_a_shard_is_left_out_and_told_and_shards_without_a_readable_one_are_an_error(
+def test_a_broken_image_of_a_shard_is_skipped_and_logged_and_shards_without_images_are_refused(
     scorer: Scorer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = EvaluateConfig(retrieval=(str(tmp_path / "a.tar"),))

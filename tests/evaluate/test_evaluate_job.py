@@ -49,42 +49,44 @@ def test_one_model_on_a_suite_ends_in_a_table_and_a_file(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate("model", "--suite", "suite.yaml", "--out", "out") == 0
-    told = capsys.readouterr().out
-    found = Evaluation.read(files / "out" / "evaluation.json")
-    assert [result.name for result in found.results] == ["crepe", "find"]
-    accuracy = found.score("crepe/accuracy")
-    (line,) = [line for line in told.splitlines() if "crepe/accuracy" in line]
+    output = capsys.readouterr().out
+    evaluation = Evaluation.read(files / "out" / "evaluation.json")
+    assert [result.name for result in evaluation.results] == ["crepe", "find"]
+    accuracy = evaluation.score("crepe/accuracy")
+    (line,) = [line for line in output.splitlines() if "crepe/accuracy" in line]
     assert f"{accuracy.value:.3f} ({accuracy.low:.3f}..{accuracy.high:.3f})" in line
     assert "0.500" in line
-    assert found.facts["suite"] == "suite.yaml"
+    assert evaluation.facts["suite"] == "suite.yaml"
 
 
 def test_two_models_are_compared_case_by_case(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    named = ["--benchmark", "sugarcrepe=swap_obj.json", "--images", "images", "--out", "out"]
-    assert evaluate("model", f"{NAME}:", *named) == 0
-    told = capsys.readouterr().out
+    arguments = ["--benchmark", "sugarcrepe=swap_obj.json", "--images", "images", "--out", "out"]
+    assert evaluate("model", f"{NAME}:", *arguments) == 0
+    output = capsys.readouterr().out
     first, other = (Evaluation.read(files / "out" / of / "evaluation.json") for of in ("model", NAME))
     p_value = compare([first, other]).of("sugarcrepe", 1).p_value
-    (line,) = [line for line in told.splitlines() if f" {NAME}: " in line]
+    (line,) = [line for line in output.splitlines() if f" {NAME}: " in line]
     assert [cell.strip() for cell in line.split("│")][4] == f"{p_value:.3f}"
     assert (first.model, other.model) == ("model", f"{NAME}:")
-    pages = [line.removeprefix("look at it: ") for line in told.splitlines() if line.startswith("look at it")]
+    pages = [
+        line.removeprefix("look at it: ") for line in output.splitlines() if line.startswith("look at it")
+    ]
     assert [Path(page).parent.name for page in pages] == ["out", "model", NAME]
     assert all((files / page).read_text().startswith("<!") for page in pages)
 
 
-def test_what_was_measured_before_stands_in_the_table_beside_what_is_measured_now(
+def test_a_table_shows_earlier_evaluations_beside_new_ones(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate("model", "--suite", "suite.yaml", "--out", "first") == 0
     (files / "suite.yaml").write_text("find: {kind: retrieval, file: captions.json}\n")
-    before = "first/evaluation.json"
+    earlier = "first/evaluation.json"
     tables = ["--table", "tables/all.md", "--table", "tables/all.tex", "--table", "tables/all.html"]
-    assert evaluate(before, f"{NAME}:", "--suite", "suite.yaml", "--out", "out", *tables) == 0
-    told = capsys.readouterr().out
-    assert f"no comparison.html: {NAME}: was not evaluated on crepe, model was" in told
+    assert evaluate(earlier, f"{NAME}:", "--suite", "suite.yaml", "--out", "out", *tables) == 0
+    output = capsys.readouterr().out
+    assert f"no comparison.html: {NAME}: was not evaluated on crepe, model was" in output
     assert [
-        path for path in ("all.md", "all.tex", "all.html") if f"look at it: tables/{path}" not in told
+        path for path in ("all.md", "all.tex", "all.html") if f"look at it: tables/{path}" not in output
     ] == []
     lines = [
         line.split("|") for line in (files / "tables" / "all.md").read_text().splitlines() if "|" in line
@@ -92,20 +94,20 @@ def test_what_was_measured_before_stands_in_the_table_beside_what_is_measured_no
     assert [[cell.strip() for cell in line[1:-1]] for line in lines[:1]] == [
         ["", "find I2T R@1", "find T2I R@1"]
     ]
-    now = Evaluation.read(files / "out" / NAME / "evaluation.json")
-    assert f"{100 * now.score('find/image_to_text_r1').value:.1f}" in lines[-1][2]
+    measured = Evaluation.read(files / "out" / NAME / "evaluation.json")
+    assert f"{100 * measured.score('find/image_to_text_r1').value:.1f}" in lines[-1][2]
     assert lines[-2][1].strip() == "model"
-    # Without a model to measure neither suite nor its files are needed, and the columns are those that were measured.
-    assert evaluate(before, "--table", "old.md") == 0
+    # Without a model to measure, neither suite nor files are needed, and the table has the earlier columns.
+    assert evaluate(earlier, "--table", "old.md") == 0
     assert "| crepe accuracy |" in (files / "old.md").read_text()
     captions = (files / "captions.json").read_text()
     (files / "captions.json").write_text(captions.replace("caption 7", "caption seven"))
-    assert evaluate(before, f"{NAME}:", "--suite", "suite.yaml", "--table", "other.md") == 1
+    assert evaluate(earlier, f"{NAME}:", "--suite", "suite.yaml", "--table", "other.md") == 1
     assert f"find: model and {NAME}: were asked other captions; evaluate both" in capsys.readouterr().err
     assert not (files / "other.md").exists()
 
 
-def test_missing_pictures_need_partial_and_broken_ones_end_it(
+def test_missing_pictures_require_partial_and_broken_pictures_fail(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in (3, 5):
@@ -143,38 +145,38 @@ def test_missing_pictures_need_partial_and_broken_ones_end_it(
         (["model", "--suite", "suite.yaml", "--device", "gpu"], "--device gpu: cpu, cuda or cuda:1"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_encoded(
+def test_a_mistake_is_refused_before_anything_is_encoded(
     files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], found: str
 ) -> None:
     assert evaluate(*arguments, "--out", "out") == 2
-    told = capsys.readouterr()
-    assert found in told.err
+    output = capsys.readouterr()
+    assert found in output.err
     assert not (files / "out").exists()
 
 
 @pytest.mark.cluster
-def test_a_pool_of_actors_finds_what_one_process_finds(
+def test_a_pool_of_actors_gives_the_same_scores_as_one_process(
     files: Path, attached: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = [f"{NAME}:", "--suite", "suite.yaml", "--out"]
     assert evaluate(*command, "here") == 0
     assert evaluate(*command, "pool", "--actors", "2") == 0
-    here, pool = (Evaluation.read(files / name / "evaluation.json") for name in ("here", "pool"))
-    assert pool.scores() == pytest.approx(here.scores())
-    assert [result.won for result in pool.results] == [result.won for result in here.results]
+    single, pool = (Evaluation.read(files / name / "evaluation.json") for name in ("here", "pool"))
+    assert pool.scores() == pytest.approx(single.scores())
+    assert [result.won for result in pool.results] == [result.won for result in single.results]
     assert evaluate(*command, "many", "--actors", "1000") == 2
     assert "the cluster has" in capsys.readouterr().err
 
 
-def test_fetch_says_of_each_benchmark_where_it_is_had_and_counts_what_is_there(
+def test_fetch_says_where_each_benchmark_comes_from_and_counts_its_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fetch("--root", tmp_path) == 1
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in "vg-relation vg-attribution coco-order flickr-order sugarcrepe winoground imagenet".split():
-        assert f"\n{name} (" in f"\n{told}"
-    assert str(tmp_path / "aro" / "visual_genome_relation.json") in told
-    assert "licence" in told
+        assert f"\n{name} (" in f"\n{output}"
+    assert str(tmp_path / "aro" / "visual_genome_relation.json") in output
+    assert "licence" in output
     folder = tmp_path / "winoground"
     (folder / "images").mkdir(parents=True)
     lines = []

@@ -32,10 +32,10 @@ def photograph(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
         ("VG_100K_2\\2370799.JPG", "2370799"), ("my.photo.jpeg", "my_photo"), ("folder/00001.jpg", ""), ("", ""),
     ],
 )  # fmt: skip
-def test_a_picture_has_one_name_wherever_it_lies(key: str, name: str) -> None:
+def test_a_picture_has_one_name_in_any_folder(key: str, name: str) -> None:
     assert name_of(key) == name
-    told = Exclusions([Exclusion("coco-test", name or "other", phash(photograph(0)))]).match(key)
-    assert told == ("excluded: named as a picture of coco-test" if name else None)
+    match = Exclusions([Exclusion("coco-test", name or "other", phash(photograph(0)))]).match(key)
+    assert match == ("excluded: named as a picture of coco-test" if name else None)
 
 
 CHANGES: dict[str, Callable[[Image.Image], bytes | Image.Image]] = {
@@ -49,21 +49,21 @@ CHANGES: dict[str, Callable[[Image.Image], bytes | Image.Image]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_picture_is_excluded_by_its_looks_under_another_name_and_no_other_is(change: str) -> None:
+def test_a_picture_is_excluded_by_its_looks_under_another_name_and_others_are_kept(change: str) -> None:
     exclusions = Exclusions([Exclusion(f"benchmark {n}", "", phash(photograph(n))) for n in range(20)])
-    looks = [exclusions.match("other", CHANGES[change](photograph(seed))) for seed in (7, *range(20, 60))]
-    assert looks == ["excluded: looks like a picture of benchmark 7", *[None] * 40]
+    matches = [exclusions.match("other", CHANGES[change](photograph(seed))) for seed in (7, *range(20, 60))]
+    assert matches == ["excluded: looks like a picture of benchmark 7", *[None] * 40]
 
 
-def test_the_nearest_hash_decides_up_to_the_most_bits_that_may_differ() -> None:
-    found = phash(photograph(0))
+def test_a_hash_matches_if_at_most_the_allowed_number_of_bits_differ() -> None:
+    original = phash(photograph(0))
     for bits in (MOST_BITS, MOST_BITS + 1):
-        other = int(found, 16) ^ ((1 << bits) - 1)
+        other = int(original, 16) ^ ((1 << bits) - 1)
         match = Exclusions([Exclusion("b", "", f"{other:016x}")]).match("", photograph(0))
         assert (match is not None) == (bits <= MOST_BITS)
 
 
-def test_a_plain_surface_and_what_is_no_picture_look_like_nothing() -> None:
+def test_a_plain_surface_and_a_broken_picture_match_nothing() -> None:
     exclusions = Exclusions([Exclusion("benchmark", "", phash(photograph(0)))])
     assert phash(picture("white")) == ""
     for image in (picture("white"), b"no picture", encoded(photograph(0))[:200]):
@@ -80,7 +80,7 @@ def test_a_plain_surface_and_what_is_no_picture_look_like_nothing() -> None:
         ('{"source": "x", "phash": "xyz"}', "line 2: phash 'xyz' is not 16 hexadecimal digits"),
     ],
 )
-def test_a_line_that_names_no_picture_is_an_error_with_its_place(
+def test_a_line_that_names_no_picture_is_an_error_with_file_and_line(
     line: str, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "list.jsonl"
@@ -102,7 +102,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_folders_and_shards_are_listed_with_names_and_likenesses_and_what_cannot_be_read_by_name(
+def test_folders_and_shards_are_listed_with_names_and_hashes_and_unreadable_pictures_by_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = folder_of(tmp_path, "VG_100K/2370799.jpg", "1.jpg")
@@ -112,9 +112,9 @@ def test_folders_and_shards_are_listed_with_names_and_likenesses_and_what_cannot
     (folder / ".thumbs").mkdir()
     (folder / ".thumbs" / "hidden.jpg").write_bytes(b"no picture")
     assert exclude(folder, "--out", tmp_path / "new" / "list.jsonl", "--name", "aro") == 0
-    said = capsys.readouterr()
-    assert "3 pictures, 2 with their likeness" in said.out
-    assert "1 skipped: likeness of a picture that cannot be read, its name is listed" in said.err
+    output = capsys.readouterr()
+    assert "3 pictures, 2 with their likeness" in output.out
+    assert "1 skipped: likeness of a picture that cannot be read, its name is listed" in output.err
     write_shards([RawSample("photo-0", encoded(photograph(0)), ("a caption",))], tmp_path)
     assert list(excluded(f"{tmp_path}/*.tar", "mine", Skips())) == [
         Exclusion("mine", "photo-0", phash(photograph(0)))
@@ -124,7 +124,7 @@ def test_folders_and_shards_are_listed_with_names_and_likenesses_and_what_cannot
     assert [entry["key"] for entry in entries] == ["", "2370799", "broken-one"]
 
 
-def test_of_a_karpathy_file_the_split_is_listed(tmp_path: Path) -> None:
+def test_the_test_split_of_a_karpathy_file_is_listed(tmp_path: Path) -> None:
     folder_of(tmp_path, "val2014/COCO_val2014_000000000001.jpg")
     images = [
         {"filename": f"COCO_val2014_{n:012d}.jpg", "filepath": "val2014", "split": split, "sentences": []}
@@ -153,7 +153,7 @@ NO_TEST_SPLIT = '{"images": [{"filename": "x.jpg", "split": "train"}]}'
         ("junk.tar", "no tar", "no picture in any of them: 1 skipped: sample that cannot be read"),
     ],
 )
-def test_a_source_that_is_none_is_one_line_and_status_2(
+def test_an_unusable_source_is_refused_in_one_line_with_status_2(
     name: str, content: str | None, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content:
@@ -165,7 +165,7 @@ def test_a_source_that_is_none_is_one_line_and_status_2(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_what_is_excluded_is_not_packed_and_counted_by_reason_and_a_broken_list_stops_it_first(
+def test_excluded_pictures_are_not_packed_but_counted_and_a_broken_list_stops_packing_first(
     workers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = folder_of(tmp_path, "a-dog.jpg", "000000391895.jpg", "copy-of-seven.jpg", "a-cat.jpg")
@@ -175,15 +175,15 @@ def test_what_is_excluded_is_not_packed_and_counted_by_reason_and_a_broken_list_
     named, alike = tmp_path / "coco.jsonl", tmp_path / "aro.jsonl"
     write_list([Exclusion("coco-test", "000000391895")], named)
     alike.write_text("nothing\n")
-    asked = [folder, tmp_path / "out", "--processes", workers, "--samples-per-shard", "2"]
-    asked += ["--exclude", named, "--exclude", alike]
-    assert pack(*asked) == 2
+    arguments = [folder, tmp_path / "out", "--processes", workers, "--samples-per-shard", "2"]
+    arguments += ["--exclude", named, "--exclude", alike]
+    assert pack(*arguments) == 2
     assert "aro.jsonl line 1: is no" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     write_list([Exclusion("aro", "", phash(photograph(7)))], alike)
-    assert pack(*asked) == 0
+    assert pack(*arguments) == 0
     packed = [item for tar in sorted((tmp_path / "out").glob("*.tar")) for item in read_shard(str(tar))]
     assert [item.key for item in packed if isinstance(item, Sample)] == ["a-cat", "a-dog"]
-    said = capsys.readouterr().err
-    assert "1 skipped: excluded: named as a picture of coco-test (first: " in said
-    assert "1 skipped: excluded: looks like a picture of aro (first: " in said
+    errors = capsys.readouterr().err
+    assert "1 skipped: excluded: named as a picture of coco-test (first: " in errors
+    assert "1 skipped: excluded: looks like a picture of aro (first: " in errors

@@ -1,4 +1,4 @@
-"""Shares with their intervals: the bootstrap over images, and the exact interval where it says nothing."""
+"""Shares and their intervals: a bootstrap over images, or the exact interval if the bootstrap is degenerate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.stats import beta, binomtest
 from sclip.evaluate.interval import groups, share
 
 
-def test_the_interval_of_independent_cases_is_the_binomial_one_and_always_the_same_for_a_key() -> None:
+def test_the_interval_of_independent_cases_is_binomial_and_deterministic_per_key() -> None:
     won = [number < 300 for number in range(1000)]
     _, low, high = first = share(won, range(1000), key="a")
     expected = 1.96 * (0.3 * 0.7 / 1000) ** 0.5
@@ -43,13 +43,13 @@ ONE_IMAGE = (0.75, beta.ppf(0.025, 0.75, 1.25), beta.ppf(0.975, 1.75, 0.25))
 @pytest.mark.parametrize(
     ("won", "images", "names", "expected"),
     [
-        ([True, False, True], "aab", "xxy", (0.75, 0.5, 1.0)),  # draws of one image alone have one group
+        ([True, False, True], "aab", "xxy", (0.75, 0.5, 1.0)),  # a draw of one image alone has one group
         ([True, True, False, True], "aaaa", None, ONE_IMAGE),
         ([True] * 60, [*range(30)] * 2, None, (1.0, *binomtest(30, 30).proportion_ci())),
         ([False] * 60, [*range(30)] * 2, None, (0.0, *binomtest(0, 30).proportion_ci())),
     ],
 )
-def test_where_the_draws_say_nothing_the_interval_is_the_exact_one_over_images(
+def test_few_images_have_a_bootstrap_interval_or_the_exact_one_if_all_draws_are_equal(
     won: list[bool], images: list[object], names: str | None, expected: tuple[float, float, float]
 ) -> None:
     assert share(won, images, names, key="a") == pytest.approx(expected, abs=1e-12)

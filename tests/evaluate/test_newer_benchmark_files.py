@@ -1,4 +1,4 @@
-"""The newer benchmarks in their authors' formats: what is read, what is said of bad files, and all run by one model."""
+"""Newer benchmarks in their authors' formats are read, malformed files are refused, and one model runs them all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def task_of(root: Path, name: str) -> Any:
 
 
 def with_pictures(root: Path) -> list[Task]:
-    """Return the tasks of all benchmarks after their pictures, which repeat, were written."""
+    """Write the pictures of all benchmarks (five that repeat) and return the benchmarks' tasks."""
     tasks = [entry.task() for entry in suite.read("all", root)]
     for number, path in enumerate({p.path for task in tasks for p in task.pictures() if p.sample is None}):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def test_the_suite_all_runs_over_the_authors_files_of_every_benchmark(files: Pat
     assert notes["whatsup-a"] == []
 
 
-def test_missing_pictures_are_named_and_counted_and_partial_scores_the_complete_sets(files: Path) -> None:
+def test_missing_pictures_are_counted_and_a_partial_run_keeps_the_remaining_cases(files: Path) -> None:
     tasks = [task for task in with_pictures(files) if task.about.name == "whatsup-a"]
     Path(tasks[0].pictures()[1].path).unlink()
     with pytest.raises(
@@ -70,7 +70,7 @@ def test_missing_pictures_are_named_and_counted_and_partial_scores_the_complete_
     assert kept.about.notes == ("partial: 7 of 8 cases, not comparable with published figures",)
 
 
-def test_a_name_may_lead_to_its_picture_from_another_folder(tmp_path: Path) -> None:
+def test_a_picture_is_located_by_the_end_of_its_path(tmp_path: Path) -> None:
     (tmp_path / "VG_100K").mkdir()
     (tmp_path / "VG_100K" / "1.jpg").touch()
     assert located(tmp_path, "data/VG_100K/1.jpg") == tmp_path / "VG_100K" / "1.jpg"
@@ -81,7 +81,7 @@ def test_a_name_may_lead_to_its_picture_from_another_folder(tmp_path: Path) -> N
     assert located(tmp_path, "/data/VG_100K/2.jpg") == tmp_path / "2.jpg"
 
 
-def test_what_the_readers_find(files: Path) -> None:
+def test_each_reader_gives_the_cases_of_its_benchmark(files: Path) -> None:
     itt, tot = task_of(files, "sugarcrepe-pp"), task_of(files, "sugarcrepe-pp-text")
     assert (itt.cases[1].name, itt.cases[1].picture.path) == (
         "swap_obj/3", str(files / "coco/val2017/000000000000.jpg"),
@@ -172,7 +172,7 @@ BIVLC = "bivlc/data/test-00000-of-00001.parquet"
         ("docci", "docci/docci_descriptions.jsonlines", text(""), "must hold a line for each case"),
     ],
 )  # fmt: skip
-def test_a_file_of_another_version_is_one_line_that_names_it(
+def test_a_malformed_file_is_refused_in_one_line_that_names_it(
     tmp_path: Path, name: str, file: str, change: Callable[[Path], object], found: str
 ) -> None:
     next(write for start, write in benchmark_files.NEWER.items() if name.startswith(start))(tmp_path, 2)
@@ -185,7 +185,7 @@ def test_a_file_of_another_version_is_one_line_that_names_it(
     assert "\n" not in message
 
 
-def test_a_row_without_a_picture_is_told_before_anything_is_scored(tmp_path: Path) -> None:
+def test_a_row_without_a_picture_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
     benchmark_files.bivlc(tmp_path, 2)
     table = benchmark_files.bivlc_table(2)
     pictures = [{"bytes": None, "path": None}, table["image"][1].as_py()]
@@ -196,7 +196,7 @@ def test_a_row_without_a_picture_is_told_before_anything_is_scored(tmp_path: Pat
         runner.evaluate(small_scorer(), config)
 
 
-def test_hard_positives_whose_false_captions_differ_say_so(tmp_path: Path) -> None:
+def test_hard_positives_note_false_captions_that_differ_between_files(tmp_path: Path) -> None:
     benchmark_files.hard_positives(tmp_path, 2)
     file = tmp_path / "hard_positives" / "data" / "vl_checklist_relations.json"
     altered(lambda entries: [entries[0] | {"false_caption": "another"}, entries[1]])(file)
@@ -205,6 +205,6 @@ def test_hard_positives_whose_false_captions_differ_say_so(tmp_path: Path) -> No
     )
 
 
-def test_a_tie_is_won_where_the_authors_take_the_first(tmp_path: Path) -> None:
+def test_a_tie_is_won_if_the_authors_take_the_first_of_equal_scores(tmp_path: Path) -> None:
     benchmark_files.whatsup(tmp_path, 1)
     assert whatsup.coco(ABOUT, tmp_path / "whatsup" / "coco_qa_one_obj.json").ties_win

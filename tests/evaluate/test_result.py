@@ -1,4 +1,4 @@
-"""What an evaluation found, written and read back; and a file that is none, told in one line."""
+"""Evaluations are written and read back, and a malformed file is refused with its name."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from support.registered import RELATION, evaluation
 MEASURED = evaluation({RELATION: 0.7})
 
 
-def test_an_evaluation_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_an_evaluation_reads_back_as_written(tmp_path: Path) -> None:
     MEASURED.results[0].examples[:] = [Example("1", "on", b"jpeg", [Candidate("a dog", 0.2, True)])]
     MEASURED.write(tmp_path / "below" / "evaluation.json")
     assert Evaluation.read(tmp_path / "below" / "evaluation.json") == MEASURED
 
 
 def changed(tmp_path: Path, **fields: Any) -> str:
-    """Return a written evaluation with other fields in its first result."""
+    """Return an evaluation as JSON text, with some fields of its first result changed."""
     MEASURED.write(tmp_path / "whole.json")
     tree = json.loads((tmp_path / "whole.json").read_text())
     tree["results"][0] |= fields
@@ -46,7 +46,9 @@ def changed(tmp_path: Path, **fields: Any) -> str:
         ({"unknown": 1}, "unexpected keyword argument 'unknown'"),
     ],
 )
-def test_a_file_that_is_none_is_named(tmp_path: Path, content: str | dict[str, Any], found: str) -> None:
+def test_a_malformed_evaluation_file_is_refused_with_its_name(
+    tmp_path: Path, content: str | dict[str, Any], found: str
+) -> None:
     text = content if isinstance(content, str) else changed(tmp_path, **content)
     (tmp_path / "evaluation.json").write_text(text)
     with pytest.raises(EvaluationError, match=r"evaluation\.json: ") as raised:

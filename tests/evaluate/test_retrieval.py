@@ -25,7 +25,7 @@ ABOUT = About("made", "retrieval", "What is found.")
 A, B = Picture("a.jpg"), Picture("b.jpg")
 
 
-def test_recall_and_chance_by_hand_with_two_captions_of_the_first_image() -> None:
+def test_recall_and_chance_equal_those_computed_by_hand() -> None:
     task = Retrieval(ABOUT, [Captioned("a.jpg", A, ("one", "two")), Captioned("b.jpg", B, ("three",))])
     result = task.result(at_angles({A: 0.0, B: math.pi / 2}, {"one": 1.2, "two": 0.1, "three": 0.9}))
     scores = result.scores
@@ -43,7 +43,7 @@ def test_recall_and_chance_by_hand_with_two_captions_of_the_first_image() -> Non
 
 
 @given(st.integers(1, 4), st.integers(0, 5), st.integers(1, 9))
-def test_chance_of_captions_counts_the_draws_that_hold_an_own_one(own: int, others: int, k: int) -> None:
+def test_chance_of_captions_counts_the_draws_that_hold_an_own_caption(own: int, others: int, k: int) -> None:
     draws = list(combinations(range(own + others), min(k, own + others)))
     expected = sum(min(draw) < own for draw in draws) / len(draws)
     assert metrics.chance_of_captions(own, own + others, k) == pytest.approx(expected)
@@ -53,7 +53,7 @@ def recall(images: torch.Tensor, texts: torch.Tensor, owner: torch.Tensor) -> di
     return metrics.rivals(images, texts, owner).recall()
 
 
-def test_a_model_that_tells_nothing_apart_finds_nothing() -> None:
+def test_a_model_with_equal_or_nan_features_has_zero_recall() -> None:
     features = F.normalize(torch.ones(20, 4), dim=1)
     assert set(recall(features, features, torch.arange(20)).values()) == {0.0}
     assert set(recall(features * torch.nan, features, torch.arange(20)).values()) == {0.0}
@@ -62,7 +62,7 @@ def test_a_model_that_tells_nothing_apart_finds_nothing() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(1, 20), st.integers(0, 30), st.integers(0, 2**31), st.sampled_from([7, 512]))
-def test_recall_equals_sorting_every_candidate_also_in_chunks(
+def test_recall_in_chunks_of_any_size_equals_brute_force(
     images: int, more_captions: int, seed: int, chunk: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -105,7 +105,7 @@ def test_imagenets_thousand_folders_have_open_clips_names(tmp_path: Path) -> Non
     assert zero_shot.read(ABOUT, folder).classes == tuple(open_clip.IMAGENET_CLASSNAMES)
 
 
-def test_class_names_folders_and_templates_that_do_not_fit_are_told(tmp_path: Path) -> None:
+def test_class_names_folders_and_templates_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     folder, file = tmp_path / "classes", tmp_path / "names.json"
     with pytest.raises(BenchmarkDataError, match="classes: cannot be read"):
         zero_shot.read(ABOUT, folder)
@@ -115,21 +115,23 @@ def test_class_names_folders_and_templates_that_do_not_fit_are_told(tmp_path: Pa
     classes_of(folder, "a", "b")
     with pytest.raises(BenchmarkDataError, match="templates='best': openai or simple"):
         zero_shot.read(ABOUT, folder, templates="best")
-    for names, told in (
+    for names, message in (
         (["one"], "must name 2 classes"),
         ({"a": "x"}, "no name for 1 folders, the first is b"),
         (["x", 3], "no text"),
     ):
         file.write_text(json.dumps(names))
-        with pytest.raises(BenchmarkDataError, match=told):
+        with pytest.raises(BenchmarkDataError, match=message):
             zero_shot.read(ABOUT, folder, file)
 
 
-def test_a_class_is_the_unit_mean_of_its_templates_as_in_open_clip() -> None:
+def test_a_class_feature_is_the_unit_mean_of_its_templates_as_in_open_clip() -> None:
     task = ZeroShot(ABOUT, [Labelled("a", A, 0)], ("dog", "cat"), "simple")
     features = F.normalize(torch.randn(14, 5, generator=torch.Generator().manual_seed(0)), dim=1)
-    made = cosines({(A, caption): 0.0 for caption in task.captions()})
-    made = type(made)(made.picture_rows, made.caption_rows, features[:1], features, {})
+    task_features = cosines({(A, caption): 0.0 for caption in task.captions()})
+    task_features = type(task_features)(
+        task_features.picture_rows, task_features.caption_rows, features[:1], features, {}
+    )
 
     class Model:
         def encode_text(self, texts: torch.Tensor, normalize: bool) -> torch.Tensor:
@@ -139,10 +141,10 @@ def test_a_class_is_the_unit_mean_of_its_templates_as_in_open_clip() -> None:
         Model(), lambda texts: torch.tensor([task.captions().index(text) for text in texts]), task.classes,
         TEMPLATES["simple"], num_classes_per_batch=2,
     )  # fmt: skip
-    torch.testing.assert_close(task.class_features(made), expected.T)
+    torch.testing.assert_close(task.class_features(task_features), expected.T)
 
 
-def test_top1_and_the_mean_over_classes_by_hand() -> None:
+def test_top1_and_mean_per_class_equal_those_computed_by_hand() -> None:
     pictures = [Picture(f"{n}.jpg") for n in range(5)]
     images = [Labelled(str(n), pictures[n], label) for n, label in enumerate((0, 0, 0, 1, 2))]
     task = ZeroShot(ABOUT, images, ("dog", "cat", "cow"), "simple")
@@ -159,18 +161,18 @@ def test_top1_and_the_mean_over_classes_by_hand() -> None:
     ]  # fmt: skip
 
 
-def test_top5_is_lost_where_five_classes_score_at_least_as_high() -> None:
+def test_top5_is_lost_if_five_other_classes_score_at_least_as_high() -> None:
     names = tuple("abcdefgh")
     images = [Labelled("x", A, 5), Labelled("y", B, 4)]
     task = ZeroShot(ABOUT, images, tuple(f"<{name}>" for name in names), "simple")
     captions = {c: 0.1 * names.index(c.partition("<")[2][0]) for c in task.captions()}
     result = task.result(at_angles({A: 0.0, B: 0.0}, captions))
     assert (result.scores["top5"].value, result.scores["top5"].chance) == (1 / 2, 5 / 8)
-    alike = task.result(at_angles({A: 0.0, B: 0.0}, dict.fromkeys(task.captions(), 0.3)))
-    assert (alike.scores["top5"].value, alike.counts["ties"]) == (0, 2)
+    tied = task.result(at_angles({A: 0.0, B: 0.0}, dict.fromkeys(task.captions(), 0.3)))
+    assert (tied.scores["top5"].value, tied.counts["ties"]) == (0, 2)
 
 
-def test_of_two_classes_of_one_name_the_first_is_chosen_as_by_an_argmax() -> None:
+def test_the_first_of_two_classes_with_one_name_is_chosen_as_by_an_argmax() -> None:
     images = [Labelled("x", A, 1), Labelled("y", B, 2)]
     task = ZeroShot(ABOUT, images, ("dog", "missile", "missile"), "simple")
     angles = {c: 0.0 if "dog" in c else 1.0 for c in task.captions()}

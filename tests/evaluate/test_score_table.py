@@ -1,4 +1,4 @@
-"""The table of a paper: which rows and columns it has, what is bold, marked, refused."""
+"""A table of scores for a paper: its rows and columns, and what is bold, marked or refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def model(name: str, *results: Result) -> Evaluation:
 
 
 def retrieval(to_text: float, to_image: float, half: float = 0.01) -> Result:
-    """Return COCO's R@1 both ways; the cases are captions, and those that were won are the first."""
+    """Return COCO's R@1 in both directions. The cases are captions; the won ones come first."""
     scores = {
         f"{way}_r1": Score(share, share - half, share + half, 0.0)
         for way, share in (("image_to_text", to_text), ("text_to_image", to_image))
@@ -30,7 +30,7 @@ def retrieval(to_text: float, to_image: float, half: float = 0.01) -> Result:
 
 
 def texts(table: ScoreTable) -> dict[str, list[str]]:
-    """Return by row the cells as Markdown has them."""
+    """Return the cells of each row as Markdown text."""
     return {
         row.label + row.source: [
             f"**{cell.text}**" if cell.is_bold else cell.text + "†" * cell.is_partial for cell in row.cells
@@ -39,7 +39,7 @@ def texts(table: ScoreTable) -> dict[str, list[str]]:
     }
 
 
-def test_published_rows_stand_above_ours_and_what_is_not_there_is_a_dash() -> None:
+def test_published_rows_stand_above_ours_and_missing_scores_are_dashes() -> None:
     table = score_table(
         [model("ours", retrieval(0.5, 0.4)), model("other")], ["vg-relation", "coco", "unknown"]
     )
@@ -54,9 +54,7 @@ def test_published_rows_stand_above_ours_and_what_is_not_there_is_a_dash() -> No
     assert table.measured[0].cells[1].interval == "49.0 to 51.0"
 
 
-def test_other_benchmarks_have_their_headline_and_what_is_published_of_other_scores_is_in_the_caption() -> (
-    None
-):
+def test_other_benchmarks_show_their_headline_and_the_caption_has_other_published_scores() -> None:
     of_crepe = result("sugarcrepe", 0.8)
     one_file = result("vg-attribution", headline="accuracy", scores={"accuracy": Score(0.5, 0.4, 0.6, 0.5)})
     table = score_table([model("ours", result("mine", headline="accuracy"), of_crepe, one_file)])
@@ -69,30 +67,30 @@ def test_other_benchmarks_have_their_headline_and_what_is_published_of_other_sco
 @pytest.mark.parametrize(
     ("to_text", "half", "bold"),
     [
-        # The published best is 59.3: a measured score is level with it where its own interval reaches that.
+        # The published best is 59.3. A measured score ties with it if the interval of the score reaches 59.3.
         ({"low": 0.58, "level": 0.585}, 0.01, {"NegCLIPa", "level"}),
         ({"best": 0.61}, 0.01, {"best"}),
         ({"best": 0.61, "lower": 0.6}, 0.02, {"best", "lower", "NegCLIPa"}),
     ],
 )
-def test_without_the_answers_to_the_cases_the_interval_of_a_score_decides(
+def test_without_answers_per_case_the_interval_of_a_score_decides_what_is_bold(
     to_text: Mapping[str, float], half: float, bold: set[str]
 ) -> None:
     table = score_table([model(name, retrieval(share, 0.1, half)) for name, share in to_text.items()])
     assert {name for name, (of_text, _) in texts(table).items() if of_text.startswith("*")} == bold
 
 
-def test_of_headlines_the_paired_difference_decides_which_is_narrower_than_each_interval() -> None:
-    # Each model wins cases that the better one wins too. Of 1000 cases, 1.96 deviations are 2.84 points of a share of
-    # 0.7, and of a difference 0.2 points where one case differs and 0.6 where ten do (Wald).
+def test_headlines_are_compared_by_their_paired_difference_which_has_a_narrower_interval() -> None:
+    # A better model wins every case that a worse one wins. With 1000 cases, 1.96 deviations are 2.84 points for a
+    # share of 0.7, and for a difference 0.2 points if one case differs and 0.6 if ten cases differ (Wald).
     shares = {"best": 0.7, "near": 0.699, "far": 0.69}
     table = score_table([model(name, retrieval(0.1, share, 0.0284)) for name, share in shares.items()])
     assert [cells[1] for cells in list(texts(table).values())[-3:]] == ["**70.0**", "**69.9**", "69.0"]
 
 
-def test_the_paired_interval_is_that_of_a_paired_bootstrap_over_images() -> None:
+def test_the_paired_interval_equals_a_paired_bootstrap_over_images() -> None:
     rng, groups, images = np.random.default_rng(0), np.arange(900) % 6, np.arange(900) // 3
-    easy = 0.25 + 0.1 * groups + rng.normal(0, 0.25, 300)[images]  # of group and image
+    easy = 0.25 + 0.1 * groups + rng.normal(0, 0.25, 300)[images]  # difficulty of group and image
     first, other = (easy + shift + rng.normal(0, 0.3, 900) > 0.5 for shift in (0, 0.03))
     names = [str(image) for image in images], [str(group) for group in groups]
     results = [
@@ -113,7 +111,7 @@ def test_the_paired_interval_is_that_of_a_paired_bootstrap_over_images() -> None
     assert (high - low) < 0.9 * 2**0.5 * (results[0].scores["macro"].high - results[0].scores["macro"].low)
 
 
-def test_a_part_of_a_benchmark_is_marked_and_never_compared_and_a_model_that_diverged_has_no_number() -> None:
+def test_a_partial_benchmark_is_marked_and_not_compared_and_a_diverged_model_has_no_number() -> None:
     partial = result("vg-relation", 0.99, 50, notes=["partial: 50 of 200 cases, .."])
     nan = result("vg-relation", scores={"macro": Score(*[float("nan")] * 3, 0.5)})
     table = score_table([model("whole", result()), model("part", partial), model("broken", nan)])
@@ -122,7 +120,7 @@ def test_a_part_of_a_benchmark_is_marked_and_never_compared_and_a_model_that_div
     assert any(sentence.startswith("†") for sentence in table.caption)
 
 
-def test_models_that_were_asked_different_cases_are_refused_in_one_line() -> None:
+def test_models_evaluated_on_different_cases_are_refused_in_one_line() -> None:
     for other, why in (
         (result("mine", cases=100), r"different cases \(100 of them\)"),
         (result("mine", digest="b"), "other captions"),
@@ -132,7 +130,7 @@ def test_models_that_were_asked_different_cases_are_refused_in_one_line() -> Non
             EvaluationError, match=f"^mine: one and two were asked {why}.*; evaluate both on the same"
         ):
             score_table([model("one", result("mine", digest="a")), model("two", other)])
-    old = model("two", result("mine"))  # of a version without digests
+    old = model("two", result("mine"))  # written by a version without digests
     assert texts(score_table([model("one", result("mine", digest="a")), old]))["two"] == ["**60.0**"]
     with pytest.raises(EvaluationError, match="no model was evaluated on any of the benchmarks"):
         score_table([model("one")], ["mine"])

@@ -1,4 +1,4 @@
-"""Several true captions, text alone, sets of cases and pairs that count alike, each against a case computed by hand."""
+"""Several true captions, text-only cases and sets of cases, each against an example computed by hand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def several(*rows: tuple[float, float, float]) -> Result:
     return task.result(cosines(similarity))
 
 
-def test_both_true_captions_must_beat_the_false_one_and_a_tie_or_no_number_is_lost() -> None:
+def test_both_true_captions_must_beat_the_false_one_and_a_tie_or_nan_is_lost() -> None:
     nan = math.nan
     result = several((0.9, 0.8, 0.1), (0.9, 0.2, 0.3), (0.4, 0.5, 0.4), (0.1, 0.2, 0.9), (nan, nan, nan))
     assert {name: score.value for name, score in result.scores.items()} == pytest.approx(
@@ -49,7 +49,7 @@ def test_both_true_captions_must_beat_the_false_one_and_a_tie_or_no_number_is_lo
     ]
 
 
-def test_of_text_alone_the_two_must_be_nearer_to_each_other_than_either_to_the_third() -> None:
+def test_two_true_texts_must_be_nearer_to_each_other_than_either_is_to_the_false_text() -> None:
     angles = {"near": 0.0, "nearer": 0.1, "far": 1.0, "beside": 0.15, "same": 0.1}
     cases = [
         TextCase("won", ("near", "nearer"), "far"),
@@ -63,7 +63,7 @@ def test_of_text_alone_the_two_must_be_nearer_to_each_other_than_either_to_the_t
     assert (task.pictures(), task.without({A})) == ([], task)
 
 
-def test_a_set_is_won_where_all_its_cases_are_and_counts_where_all_are_there() -> None:
+def test_a_set_is_won_if_all_its_cases_are_won_and_counts_only_if_it_is_complete() -> None:
     def case(name: str, true: float) -> ChoiceCase:
         return ChoiceCase(name, A, f"{name} {true}", (f"{name} 0.5",))
 

@@ -1,4 +1,4 @@
-"""Suites: names and files in, benchmarks with their paths out; a mistake is one line with the nearest name."""
+"""Suites: names and files become benchmarks with paths, and a mistake is one line with the nearest name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def written(folder: Path, text: str) -> str:
     return str(file)
 
 
-def test_a_users_file_has_named_suites_too_its_paths_are_relative_to_it_and_defaults_reach_who_takes_them(
+def test_a_suite_file_includes_named_suites_has_paths_relative_to_itself_and_takes_defaults(
     tmp_path: Path,
 ) -> None:
     text = (
@@ -36,14 +36,14 @@ def test_a_users_file_has_named_suites_too_its_paths_are_relative_to_it_and_defa
     assert held.options == {"shards": (str(tmp_path / "heldout/*.tar"), "s3://b/*.tar"), "limit": 7}
 
 
-def test_the_suite_all_has_every_benchmark_once_and_each_is_told_where_it_is_from(tmp_path: Path) -> None:
-    every = [entry.name for entry in suite.read("all", tmp_path)]
-    of_others = {e.name for name in suite.names() for e in suite.read(name, tmp_path)}
-    assert sorted(every) == sorted(of_others) == sorted(sources.SOURCES)
+def test_the_suite_all_has_every_benchmark_once_and_each_has_a_source(tmp_path: Path) -> None:
+    names = [entry.name for entry in suite.read("all", tmp_path)]
+    names_of_suites = {e.name for name in suite.names() for e in suite.read(name, tmp_path)}
+    assert sorted(names) == sorted(names_of_suites) == sorted(sources.SOURCES)
 
 
 @pytest.mark.parametrize("name", suite.names())
-def test_where_a_benchmarks_files_belong_is_where_its_suite_looks(name: str, tmp_path: Path) -> None:
+def test_a_suite_looks_for_files_where_their_source_says_they_belong(name: str, tmp_path: Path) -> None:
     for entry in suite.read(name, tmp_path):
         places = [tmp_path / place for place, _ in sources.SOURCES[entry.name].files]
         for path in (entry.options[key] for key in ("file", "images") if key in entry.options):
@@ -69,7 +69,9 @@ def test_where_a_benchmarks_files_belong_is_where_its_suite_looks(name: str, tmp
         ("a: [", "not YAML"),
     ],
 )
-def test_a_mistake_in_a_file_is_one_line_that_names_it(tmp_path: Path, text: str, found: str) -> None:
+def test_a_mistake_in_a_suite_file_is_one_line_that_names_the_file(
+    tmp_path: Path, text: str, found: str
+) -> None:
     with pytest.raises(BenchmarkDataError) as raised:
         suite.read(written(tmp_path, text), tmp_path)
     assert found in str(raised.value)

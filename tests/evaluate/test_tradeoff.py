@@ -1,4 +1,4 @@
-"""Which blend is taken, by tables that were worked out by hand."""
+"""The choice of a blend, against tables computed by hand."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from support.registered import RECALL, RELATION, evaluation
 
 
 def points(*values: tuple[float, float]) -> list[Point]:
-    """Return points of these (gained, kept), from a = 0 to 1."""
+    """Return points with these (gained, kept) scores, at evenly spaced a from 0 to 1."""
     steps = len(values) - 1
     return [
         Point(n / steps, *(Score(value, value, value, 0.5) for value in pair))
@@ -23,11 +23,11 @@ def points(*values: tuple[float, float]) -> list[Point]:
 @pytest.mark.parametrize(
     ("keep", "values", "chosen"),
     [
-        (0.98, [(0.60, 0.50), (0.66, 0.51), (0.72, 0.49), (0.78, 0.48), (0.80, 0.40)], 0.5),  # 0.49 is 98 %
+        (0.98, [(0.60, 0.50), (0.66, 0.51), (0.72, 0.49), (0.78, 0.48), (0.80, 0.40)], 0.5),  # 0.49 is 98 % of 0.50
         (0.95, [(0.60, 0.50), (0.66, 0.51), (0.72, 0.49), (0.78, 0.48), (0.80, 0.40)], 0.75),
         (0.0, [(0.60, 0.50), (0.66, 0.51), (0.72, 0.49), (0.78, 0.48), (0.80, 0.40)], 1.0),
-        (1.0, [(0.60, 0.50), (0.55, 0.60), (0.80, 0.49)], 0.0),  # what keeps enough gains nothing
-        (0.98, [(0.60, 0.50), (0.70, 0.50), (0.70, 0.52), (0.70, 0.52), (0.60, 0.60)], 0.5),  # equals
+        (1.0, [(0.60, 0.50), (0.55, 0.60), (0.80, 0.49)], 0.0),  # the only points that keep enough gain nothing
+        (0.98, [(0.60, 0.50), (0.70, 0.50), (0.70, 0.52), (0.70, 0.52), (0.60, 0.60)], 0.5),  # ties
         (0.98, [(0.60, 0.50), (math.nan, 0.60), (0.90, math.nan), (0.61, 0.50)], 1.0),  # a model that diverged
     ],
 )  # fmt: skip
@@ -38,7 +38,7 @@ def test_the_largest_gain_that_keeps_enough_is_taken(
 
 
 @pytest.mark.parametrize(("target", "chosen"), [(0.7, 0.5), (0.72, 0.75), (0.9, 0.75), (0.0, 0.25)])
-def test_of_those_that_gain_enough_the_one_that_keeps_most_is_taken_else_the_one_that_gains_most(
+def test_the_point_that_keeps_most_of_those_that_gain_enough_is_taken_else_the_largest_gain(
     target: float, chosen: float
 ) -> None:
     values = (0.60, 0.50), (0.66, 0.51), (0.72 - 0.01, 0.49), (0.78, 0.48), (0.76, 0.40)
@@ -46,15 +46,15 @@ def test_of_those_that_gain_enough_the_one_that_keeps_most_is_taken_else_the_one
 
 
 @pytest.mark.parametrize("start", [(0.6, 0.0), (0.6, math.nan), (math.nan, 0.5)])
-def test_a_start_without_a_score_is_told(start: tuple[float, float]) -> None:
+def test_a_start_without_a_score_is_refused(start: tuple[float, float]) -> None:
     with pytest.raises(EvaluationError, match=f"the start has {RECALL} .* nothing to keep"):
         choose(points(start, (0.7, 0.5)), RELATION, RECALL, 0.98)
 
 
-def test_a_score_is_found_by_its_name_or_told_with_those_that_there_are() -> None:
+def test_a_score_is_found_by_name_and_an_unknown_name_is_refused_with_the_known_ones() -> None:
     measured = evaluation({RELATION: 0.7, RECALL: 0.4})
-    found = point(0.5, measured, RELATION, RECALL)
-    assert (found.gained.value, found.gained.low, found.kept.value) == (0.7, 0.7 - 0.02, 0.4)
+    blend = point(0.5, measured, RELATION, RECALL)
+    assert (blend.gained.value, blend.gained.low, blend.kept.value) == (0.7, 0.7 - 0.02, 0.4)
     assert point(0.5, measured, f"{RELATION}+{RECALL}", RECALL).gained.value == pytest.approx(0.55)
     with pytest.raises(EvaluationError, match=f"no score 'coco/top1'; it has {RELATION}, {RECALL}"):
         point(0.5, measured, RELATION, "coco/top1")

@@ -40,14 +40,14 @@ def test_the_ends_are_the_two_models_and_the_weights_between_are_their_weighted_
     assert_same_weights(blended(start, scorer(0), 0.3).model, start.model)
 
 
-def test_a_knowledge_encoder_that_the_start_lacks_stays_as_it_is_and_counts_for_more_as_a_grows() -> None:
+def test_a_knowledge_encoder_missing_in_the_start_is_kept_with_its_weight_scaled_by_a() -> None:
     start, trained = scorer(0, WITHOUT), scorer(1)
-    assert [what.split(",")[0] for what in check(start, trained)] == ["knowledge encoder"]
-    batches = "clip.visual.bn1.num_batches_tracked"  # whole numbers are those of the trained model
+    assert [note.split(",")[0] for note in check(start, trained)] == ["knowledge encoder"]
+    num_batches = "clip.visual.bn1.num_batches_tracked"  # integer tensors are taken from the trained model
     resnet = ModelConfig(name=RESNET, kee=KEEConfig(enabled=False))
     one, other = Scorer(build_model(resnet)), Scorer(build_model(resnet))
-    other.model.state_dict()[batches].fill_(7)
-    assert blended(one, other, 0.5).model.state_dict()[batches] == 7
+    other.model.state_dict()[num_batches].fill_(7)
+    assert blended(one, other, 0.5).model.state_dict()[num_batches] == 7
     middle = blended(start, trained, 0.25).model
     assert_same_weights(middle, trained.model, "kee.")
     assert middle.config.kee.weight == pytest.approx(0.25 * SMALL.kee.weight)
@@ -65,7 +65,7 @@ def test_a_knowledge_encoder_that_the_start_lacks_stays_as_it_is_and_counts_for_
     ],
     ids=["depth", "heads", "activation", "architecture"],
 )
-def test_models_that_differ_are_refused_by_their_first_differences(
+def test_models_that_differ_are_refused_with_their_first_differences(
     start: ModelConfig, trained: ModelConfig, told: str
 ) -> None:
     with pytest.raises(ModelError, match=f"cannot be blended: {told}"):

@@ -1,4 +1,4 @@
-"""sclip convert: any weights or checkpoint in, an export or open_clip's own folder out, and one line about it."""
+"""sclip convert turns weights and checkpoints into an export or an open_clip folder, and prints one line about it."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ convert = command("convert")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Return the line that the job says, which must be one, where it refuses."""
+    """Run a conversion that must fail; return its only line of error."""
     assert convert(*arguments) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("convert: ")
-    assert told.err.count("\n") == 1
-    return told.err
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("convert: ")
+    assert output.err.count("\n") == 1
+    return output.err
 
 
 def done(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """Return the line that the job says where it has written."""
+    """Run a conversion that must succeed; return its only line of output."""
     assert convert(*arguments) == 0
-    told = capsys.readouterr()
-    assert told.out.count("\n") == 1
-    return told.out
+    output = capsys.readouterr()
+    assert output.out.count("\n") == 1
+    return output.out
 
 
 def test_a_state_dict_becomes_an_export_of_the_named_architecture(
@@ -65,12 +65,12 @@ def test_a_state_dict_becomes_an_export_of_the_named_architecture(
     assert torch.equal(features(model.clip), features(clip))
     assert model.kee is None
     tensors = len(load_file(tmp_path / "export" / "model.safetensors"))
-    told = f"{tmp_path / 'export'}: {tensors} tensors, {QUICK} (QuickGELU), without a knowledge encoder; left out: "
-    assert line == f"{told}epoch, name, optimizer\n"
+    expected = f"{tmp_path / 'export'}: {tensors} tensors, {QUICK} (QuickGELU), without a knowledge encoder; left out: "
+    assert line == f"{expected}epoch, name, optimizer\n"
 
 
 @pytest.mark.parametrize("write", [as_released, as_quick_hub_folder])
-def test_an_option_is_not_needed_where_the_source_says_it(
+def test_an_option_is_not_needed_if_the_source_states_it(
     write: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clip = clip_of(QUICK)
@@ -82,8 +82,8 @@ def test_an_option_is_not_needed_where_the_source_says_it(
         other = tmp_path / "resized"
         other.mkdir()
         resized = as_state_dict(clip_of(PLAIN, force_image_size=64), other)
-        line_of = done(capsys, resized, other / "export", "--model", PLAIN, "--quick-gelu", "off")
-        assert line_of.endswith("; positions of 4 x 4 patches are resized to the model's 4\n")
+        other_line = done(capsys, resized, other / "export", "--model", PLAIN, "--quick-gelu", "off")
+        assert other_line.endswith("; positions of 4 x 4 patches are resized to the model's 4\n")
     left_out = "left out: the released code's encoder (4 tensors under 'transformer')\n"
     assert line.endswith(left_out) == (write is as_released)
 
@@ -93,7 +93,7 @@ def test_an_export_is_converted_whole_with_its_parser(
 ) -> None:
     model = small_model(1)
     Scorer(model).save(tmp_path / "model")
-    line = done(capsys, tmp_path, tmp_path / "again")  # the folder of a run, whose model is finished
+    line = done(capsys, tmp_path, tmp_path / "again")  # the folder of a finished run
     assert f"{NAME} (GELU), knowledge encoder of 1 layers\n" in line
     assert_same_weights(load_exported(tmp_path / "again"), model)
     for file in ("parser.json", "config.json"):
@@ -114,13 +114,13 @@ def test_a_checkpoint_becomes_an_export_that_a_scorer_loads(
     record_inputs(run, to_tree(Config(model=SMALL)), {})
     trained(run, small_model(1), 1)
     trained(run, model, 2)
-    run.step_path(3).mkdir()  # of a crash
+    run.step_path(3).mkdir()  # left by a crash
     for source in (run.path, run.step_path(2)):
         exported = tmp_path / f"of {source.name}"
         assert f"{NAME} (GELU), knowledge encoder of 1 layers" in done(capsys, source, exported)
         assert_same_weights(load_exported(exported), model)
         assert Scorer.load(exported).image_size == 48
-    started = RunFolder(tmp_path / "started")  # from weights whose activation is kept
+    started = RunFolder(tmp_path / "started")  # started from weights that record their activation
     config = ModelConfig(name=PLAIN, kee=KEEConfig(layers=1, heads=2))
     record_inputs(started, to_tree(Config(model=config)), {})
     quick = build_model(ModelConfig(name=QUICK, kee=config.kee))
@@ -171,7 +171,7 @@ torch.save(found, outputs)
 
 
 @torch.no_grad()
-def test_open_clip_in_a_fresh_process_has_the_features_of_the_clip_part(
+def test_open_clip_in_a_fresh_process_computes_the_features_of_the_clip_part(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mean = {"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.2)}
@@ -200,20 +200,20 @@ def test_open_clip_in_a_fresh_process_has_the_features_of_the_clip_part(
     ids = torch.from_numpy(
         Tokenizer(ModelConfig(name=PLAIN, kee=kee)).text(["a red square left of a blue circle"])
     )
-    for model, found in zip(
+    for model, outputs in zip(
         models.values(), torch.load(tmp_path / "outputs.pt", weights_only=True), strict=True
     ):
-        assert torch.equal(found["image"], model.encode_image(images))
-        assert torch.equal(found["text"], model.encode_text(ids))
-        assert torch.equal(found["logit_scale"], model.logit_scale())
-        assert found["logit_bias"] == model.config.logit_bias
-        torch.testing.assert_close(found["normalise"], torch.tensor([*mean["mean"], *mean["std"]]))
+        assert torch.equal(outputs["image"], model.encode_image(images))
+        assert torch.equal(outputs["text"], model.encode_text(ids))
+        assert torch.equal(outputs["logit_scale"], model.logit_scale())
+        assert outputs["logit_bias"] == model.config.logit_bias
+        torch.testing.assert_close(outputs["normalise"], torch.tensor([*mean["mean"], *mean["std"]]))
 
 
 # What is refused
 
 
-def test_an_architecture_that_nothing_says_is_asked_for(
+def test_an_unknown_architecture_or_activation_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = as_state_dict(clip_of(PLAIN), tmp_path)
@@ -222,10 +222,10 @@ def test_an_architecture_that_nothing_says_is_asked_for(
     assert unknown.startswith("convert: --model small-vti: no such architecture; did you mean")
     silent = refused(capsys, source, tmp_path / "export", "--model", PLAIN)
     assert "set --quick-gelu on" in silent
-    told = as_hub_folder(clip_of(PLAIN), tmp_path)
-    contradicted = refused(capsys, told, tmp_path / "export", "--quick-gelu", "on")
+    hub_folder = as_hub_folder(clip_of(PLAIN), tmp_path)
+    contradicted = refused(capsys, hub_folder, tmp_path / "export", "--quick-gelu", "on")
     assert contradicted.startswith("convert: --quick-gelu on: ")
-    other = refused(capsys, told, tmp_path / "export", "--model", QUICK)
+    other = refused(capsys, hub_folder, tmp_path / "export", "--model", QUICK)
     assert other.startswith(f"convert: --model {QUICK}: ")
     assert other.endswith(f"set --model {PLAIN}\n")
     for line in (silent, contradicted, other):
@@ -233,7 +233,7 @@ def test_an_architecture_that_nothing_says_is_asked_for(
     assert not (tmp_path / "export").exists()
 
 
-def test_what_can_be_neither_read_nor_written_is_named_and_nothing_is_changed(
+def test_unreadable_sources_and_occupied_folders_are_refused_and_nothing_changes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = export(small_model(), tmp_path / "model")
@@ -247,5 +247,5 @@ def test_what_can_be_neither_read_nor_written_is_named_and_nothing_is_changed(
     assert "no such architecture" in refused(capsys, model, tmp_path / "export")
     (model / "config.json").unlink()
     assert "without its config.json" in refused(capsys, model, tmp_path / "export", "--model", NAME)
-    gone = tmp_path / "clip.safetensors"
-    assert str(gone) in refused(capsys, gone, tmp_path / "export", "--model", PLAIN)
+    missing = tmp_path / "clip.safetensors"
+    assert str(missing) in refused(capsys, missing, tmp_path / "export", "--model", PLAIN)

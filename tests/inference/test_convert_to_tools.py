@@ -1,4 +1,4 @@
-"""sclip convert --to transformers and --to onnx: folders that those load in a fresh process, with our features."""
+"""sclip convert --to transformers and --to onnx write folders that load in a fresh process and give our features."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ np.savez("outputs.npz", **{name: found[name].numpy() for name in ("image_embeds"
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", [PLAIN, QUICK])
-def test_transformers_has_the_features_of_a_run_and_its_card(
+def test_transformers_computes_the_features_of_a_run_and_the_card_describes_the_run(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = vit(name)
@@ -86,13 +86,13 @@ def test_transformers_has_the_features_of_a_run_and_its_card(
     pixels, files = pictures(3, name), [tmp_path / f"{number}.png" for number in range(3)]
     for picture, file in zip(pixels, files, strict=True):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file)
-    found = of_fresh_process(TRANSFORMERS.replace("CAPTIONS", repr(CAPTIONS)), tmp_path / "hf", *files)
+    outputs = of_fresh_process(TRANSFORMERS.replace("CAPTIONS", repr(CAPTIONS)), tmp_path / "hf", *files)
     ids, _ = sclip.load(run.path).tokens(CAPTIONS)
     image, text = model.encode_image(pixels), model.encode_text(ids)
-    torch.testing.assert_close(found["image_embeds"], image, rtol=0, atol=1e-5)
-    torch.testing.assert_close(found["text_embeds"], text, rtol=0, atol=1e-5)
+    torch.testing.assert_close(outputs["image_embeds"], image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(outputs["text_embeds"], text, rtol=0, atol=1e-5)
     torch.testing.assert_close(
-        found["logits_per_image"], model.logit_scale() * image @ text.T, rtol=0, atol=1e-3
+        outputs["logits_per_image"], model.logit_scale() * image @ text.T, rtol=0, atol=1e-3
     )
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "| vg_relation | macro | 0.612 | 0.592 to 0.632 | 0.500 | 4 |" in card
@@ -120,7 +120,7 @@ np.savez("outputs.npz", **outputs)
 
 
 @torch.no_grad()
-def test_onnxruntime_has_the_features_of_a_registered_version_with_its_knowledge(
+def test_onnxruntime_computes_the_features_of_a_registered_version_with_knowledge_encoder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = small_model(1, dataclasses.replace(SMALL, logit_bias=-2.0)).eval()
@@ -130,24 +130,26 @@ def test_onnxruntime_has_the_features_of_a_registered_version_with_its_knowledge
     uri = ("--tracking-uri", registry.uri)
     assert convert(f"models:/{NAME}@candidate", tmp_path / "onnx", "--to", "onnx", *uri) == 0
     assert "knowledge encoder of 1 layers; largest difference of onnxruntime " in capsys.readouterr().out
-    captions = [CAPTIONS[0], "dogs", CAPTIONS[2]]  # the second has no triple
+    captions = [CAPTIONS[0], "dogs", CAPTIONS[2]]  # the second caption has no triple
     ids, triples = scorer.tokens(captions)
     assert (triples.flatten(1) == -1).all(1).tolist() == [False, True, False]
     pixels = pictures(3)
     normalised = (pixels.float() - model.image_mean) * model.image_inverse_std
     inputs = {"pixel_values": normalised, "input_ids": ids, "triples": triples}
     np.savez(tmp_path / "inputs.npz", **{name: tensor.numpy() for name, tensor in inputs.items()})
-    found = of_fresh_process(ONNX, tmp_path / "onnx", tmp_path / "inputs.npz")
+    outputs = of_fresh_process(ONNX, tmp_path / "onnx", tmp_path / "inputs.npz")
     image, text = model.encode_image(pixels), scorer.encode_text(captions)
     logits = model.logit_scale() * image @ text.T - 2.0
     expected = {"image_embeds": image, "text_embeds": text, "logits_per_image": logits}
     for rows in (1, 3):
         for name, value in expected.items():
-            of_file = found[f"model {rows} {name}"]
-            wanted = value[:rows, :rows] if name == "logits_per_image" else value[:rows]
-            torch.testing.assert_close(of_file, wanted, rtol=0, atol=1e-3 if "logits" in name else 1e-4)
+            output = outputs[f"model {rows} {name}"]
+            target = value[:rows, :rows] if name == "logits_per_image" else value[:rows]
+            torch.testing.assert_close(output, target, rtol=0, atol=1e-3 if "logits" in name else 1e-4)
         for file, value in (("image", image), ("text", model.encode_text(ids))):
-            torch.testing.assert_close(found[f"{file} {rows} {file}_embeds"], value[:rows], rtol=0, atol=1e-4)
+            torch.testing.assert_close(
+                outputs[f"{file} {rows} {file}_embeds"], value[:rows], rtol=0, atol=1e-4
+            )
     card = (tmp_path / "onnx" / "README.md").read_text()
     assert "`triples` int64 [texts, 6, 3, 5]" in card
     assert "| vg_relation | macro | 0.612 |" in card
@@ -161,18 +163,18 @@ def test_onnxruntime_has_the_features_of_a_registered_version_with_its_knowledge
         (ModelConfig(name=PLAIN, kee=KEE, logit_bias=-10.0), "it has SigLIP's logit bias"),
     ],
 )
-def test_what_transformers_cannot_hold_is_refused_in_a_line(
+def test_a_model_that_transformers_cannot_hold_is_refused_in_one_line(
     config: ModelConfig, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Scorer(small_model(0, config)).save(tmp_path / "model")
     assert convert(tmp_path / "model", tmp_path / "hf", "--to", "transformers") == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert f"{config.name}: transformers' CLIPModel cannot hold it: {why}" in told
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{config.name}: transformers' CLIPModel cannot hold it: {why}" in error
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_folder_that_computes_otherwise_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_computes_other_features_is_refused(tmp_path: Path) -> None:
     model = vit(QUICK)
     written = write_clip_model(model, tmp_path / "hf")
     config = json.loads((written / "config.json").read_text())
@@ -182,7 +184,7 @@ def test_a_folder_that_computes_otherwise_is_refused(tmp_path: Path) -> None:
         check_clip_model(model, written)
 
 
-def test_without_the_packages_transformers_is_not_compared_and_onnx_is_not_written(
+def test_without_the_packages_transformers_is_written_uncompared_and_onnx_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("transformers", "onnxruntime"):
@@ -201,7 +203,7 @@ class Bessel(nn.Module):
         return torch.special.bessel_j1(image.flatten(1)[:, :32])
 
 
-def test_a_model_that_the_opset_cannot_hold_is_refused_in_a_line(tmp_path: Path) -> None:
+def test_a_model_that_the_opset_cannot_hold_is_refused_in_one_line(tmp_path: Path) -> None:
     model = vit(PLAIN)
     model.clip.visual = Bessel()
     with pytest.raises(ModelError, match=r"^small-vit: ONNX opset 20 cannot hold image\.onnx: .+$"):

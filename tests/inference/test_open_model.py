@@ -1,4 +1,4 @@
-"""A model by any of its names: run, checkpoint, export, weights, architecture, and one line where it is none."""
+"""A model opens by run, checkpoint, export, weights or architecture. Other names are refused in one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def encoded(scorer: Scorer) -> torch.Tensor:
 
 
 def a_run(storage: Path, *, finished: bool) -> torch.Tensor:
-    """Write a run with a checkpoint, and of a finished one the model; return what its model makes of captions."""
+    """Write a run with a checkpoint and, if finished, a model. Return features of the model, else of the checkpoint."""
     folder = storage / "runs" / "my-run"
     folder.mkdir(parents=True)
     config = Config(model=SMALL)
@@ -46,17 +46,17 @@ def a_run(storage: Path, *, finished: bool) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("finished", [False, True])
-def test_a_run_is_found_by_name_and_folder_and_stands_for_its_model_or_its_newest_checkpoint(
+def test_a_run_is_found_by_name_or_folder_and_opens_its_model_or_newest_checkpoint(
     tmp_path: Path, finished: bool
 ) -> None:
     expected = a_run(tmp_path, finished=finished)
     for name in ("my-run", tmp_path / "runs" / "my-run"):
         assert torch.equal(encoded(open_model(name, storage=tmp_path)), expected)
-    of_step = encoded(open_model(tmp_path / "runs" / "my-run" / "step-00000001"))
-    assert torch.equal(of_step, encoded(Scorer(small_model(3))))
+    step_features = encoded(open_model(tmp_path / "runs" / "my-run" / "step-00000001"))
+    assert torch.equal(step_features, encoded(Scorer(small_model(3))))
 
 
-def test_an_export_keeps_its_parser_and_a_bare_one_gets_the_usual(tmp_path: Path) -> None:
+def test_an_export_keeps_its_parser_and_an_export_without_one_gets_the_default(tmp_path: Path) -> None:
     Scorer(small_model()).save(tmp_path / "saved")
     export(small_model(), tmp_path / "bare")
     expected = encoded(sclip.load(tmp_path / "saved"))
@@ -64,7 +64,7 @@ def test_an_export_keeps_its_parser_and_a_bare_one_gets_the_usual(tmp_path: Path
     assert torch.equal(expected, encoded(sclip.load(tmp_path / "saved" / "model.safetensors")))
 
 
-def test_an_architecture_without_a_tag_has_random_weights_always_the_same_ones() -> None:
+def test_an_architecture_without_a_tag_has_deterministic_random_weights() -> None:
     before = torch.random.get_rng_state()
     first, again = open_model(f"{NAME}:"), open_model(f"{NAME}:")
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -79,7 +79,7 @@ def test_a_tower_with_batch_statistics_is_loaded_exported_and_loaded_again(tmp_p
     first = sclip.load(f"{RESNET}:")
     images = [picture("red"), picture("blue"), picture("red")]
     alone, together = first.encode_image(images[:1]), first.encode_image(images)
-    torch.testing.assert_close(alone[0], together[2])  # the statistics are the weights' and not the batch's
+    torch.testing.assert_close(alone[0], together[2])  # the statistics are not the batch's
     exported = first.save(tmp_path / "export")
     assert torch.equal(sclip.load(exported).encode_image(images), together)
     file = as_state_dict(clip_of(RESNET), tmp_path)
@@ -87,14 +87,14 @@ def test_a_tower_with_batch_statistics_is_loaded_exported_and_loaded_again(tmp_p
     assert sclip.load(tmp_path / "converted").facts() == sclip.load(f"{RESNET}:{file}").facts()
 
 
-def test_a_file_of_weights_is_read_with_its_architecture_named(tmp_path: Path) -> None:
+def test_a_file_of_weights_is_read_if_its_architecture_is_named(tmp_path: Path) -> None:
     file = as_state_dict(clip_of(QUICK), tmp_path)
     with pytest.raises(ModelError, match="does not say of which architecture it is; name it ARCHITECTURE:"):
         open_model(file)
     assert open_model(f"{QUICK}:{file}").facts()["architecture"] == QUICK
 
 
-def test_each_form_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+def test_each_kind_of_wrong_name_is_refused_with_its_own_message(tmp_path: Path) -> None:
     forms = "a run .*step-.*an export .*ViT-B-32:openai .*models:/NAME@ALIAS"
     for name in ("my-rum", "no/such/folder"):
         with pytest.raises(ModelError, match=f"^'{name}': no such model; name {forms}"):

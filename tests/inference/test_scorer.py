@@ -39,10 +39,10 @@ def test_captions_pass_the_parser_and_the_knowledge_encoder(scorer: Scorer) -> N
     without = Scorer(build_model(ModelConfig(name="scenes-conv", kee=KEEConfig(enabled=False))))
     without._model.clip.load_state_dict(scorer._model.clip.state_dict())
     assert not torch.allclose(scorer.encode_text([caption]), without.encode_text([caption]), atol=1e-3)
-    torch.testing.assert_close(scorer.encode_text([""]), without.encode_text([""]))  # no triples: CLIP's own
+    torch.testing.assert_close(scorer.encode_text([""]), without.encode_text([""]))  # CLIP's own feature
 
 
-def test_the_batch_size_changes_nothing(scorer: Scorer) -> None:
+def test_the_batch_size_changes_no_feature(scorer: Scorer) -> None:
     images = [speckled(seed) for seed in range(5)]
     captions = [f"a {colour} ball on a table" for colour in ("red", "green", "blue", "yellow")]
     torch.testing.assert_close(scorer.encode_image(images, 2), scorer.encode_image(images))
@@ -56,7 +56,7 @@ def test_a_broken_image_is_named_by_its_row(scorer: Scorer, broken: Any) -> None
         scorer.encode_image([picture(), picture(), picture(), broken], batch_size=2)
 
 
-def test_what_is_no_list_of_captions_is_told(scorer: Scorer) -> None:
+def test_an_argument_that_is_no_list_of_captions_is_refused(scorer: Scorer) -> None:
     with pytest.raises(ValueError, match="captions: one text; pass a list"):
         scorer.encode_text("a dog")
     with pytest.raises(ValueError, match="caption in row 1: NoneType, no text"):

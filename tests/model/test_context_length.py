@@ -1,4 +1,4 @@
-"""Text towers that read more tokens than their architecture, or fewer: positions, features, files and refusals."""
+"""Text towers with more or fewer tokens than their architecture: positions, features, files and refusals."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def short() -> StructureCLIP:
 
 @pytest.fixture(scope="module")
 def file(short: StructureCLIP, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model's export."""
+    """The export of the short model."""
     return export(short, tmp_path_factory.mktemp("short"))
 
 
@@ -58,7 +58,7 @@ def test_77_positions_become_the_248_of_long_clip() -> None:
     assert torch.equal(new[:KEPT], old[:KEPT])
     for place in range(KEPT, 248):
         whole, quarter = divmod(place - KEPT, 4)
-        first = min(KEPT + whole, 75)  # those behind the last one go on as from the last but one to it
+        first = min(KEPT + whole, 75)  # positions behind the last one continue the step from 75 to 76
         steps = quarter + 4 * (KEPT + whole - first)
         torch.testing.assert_close(new[place], old[first] + steps / 4 * (old[first + 1] - old[first]))
     half = fitted(old.half(), 248)
@@ -90,7 +90,7 @@ def test_a_packed_batch_of_long_captions_has_the_features_of_a_padded_one(long: 
         torch.testing.assert_close(long(batch)["text_features"], long.encode_text(texts))
 
 
-def test_every_file_of_the_model_keeps_its_context(long: StructureCLIP, tmp_path: Path) -> None:
+def test_every_file_of_the_model_keeps_its_context_length(long: StructureCLIP, tmp_path: Path) -> None:
     features = text_features(long, SENTENCES)
     exported = export(long, tmp_path / "run" / "model")
     convert(opened(export_clip(long, tmp_path / "clip")), tmp_path / "converted")
@@ -112,7 +112,7 @@ def test_every_file_of_the_model_keeps_its_context(long: StructureCLIP, tmp_path
         assert ("cat", "chase", "mouse") in graph.triples()
 
 
-def test_weights_of_a_tag_are_stretched_as_those_of_a_file(
+def test_weights_of_a_tag_are_stretched_like_those_of_a_file(
     long: StructureCLIP, short: StructureCLIP, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create = open_clip.create_model
@@ -129,7 +129,7 @@ def test_weights_of_a_tag_are_stretched_as_those_of_a_file(
     torch.testing.assert_close(text_features(model, SENTENCES), text_features(long, SENTENCES))
 
 
-def test_what_is_done_to_positions_is_told_and_what_cannot_be_is_refused(
+def test_changes_of_positions_are_reported_and_impossible_changes_are_refused(
     file: Path, long: StructureCLIP, tmp_path: Path
 ) -> None:
     longer = str(export(long, tmp_path / "long"))
@@ -141,14 +141,14 @@ def test_what_is_done_to_positions_is_told_and_what_cannot_be_is_refused(
     torch.testing.assert_close(
         text_features(build_model(cut).eval(), captions), text_features(long, captions)
     )
-    for config, told in {
+    for config, message in {
         dataclasses.replace(SMALL, pretrained=longer): f"set model.context_length={LONG} to keep that, or {OWN}",
         dataclasses.replace(LONGER, pretrained=str(export(build_model(cut), tmp_path / "eight"))):
             f"model.context_length={LONG}: .* has 8 positions, .*: too few to stretch the rest; at most 8$",
         ModelConfig(name="MobileCLIP-S1", context_length=248): "^model.context_length=248: MobileCLIP-S1 has no causal",
         ModelConfig(name="coca_ViT-B-32", context_length=248): "^model.context_length=248: .* is its class token's",
     }.items():  # fmt: skip
-        with pytest.raises(ModelError, match=told) as raised:
+        with pytest.raises(ModelError, match=message) as raised:
             (build_model if config.pretrained else check_model)(config)
         assert "\n" not in str(raised.value)
     check_model(ModelConfig(name="MobileCLIP-S1", context_length=77))

@@ -33,7 +33,7 @@ def config_with(**kee: Any) -> ModelConfig:
 
 
 def model_with(**kee: Any) -> StructureCLIP:
-    """Return a model in training mode whose weights are those of every other with the same names."""
+    """Return a model in training mode. Tensors of one name are equal in all these models."""
     return small_model(config=config_with(**kee)).train()
 
 
@@ -44,17 +44,19 @@ def tokenizer() -> Tokenizer:
 
 @pytest.mark.parametrize("form", ["transe", "sum", "concatenation"])
 @torch.no_grad()
-def test_the_embedding_of_a_triple_has_the_form_that_is_set(form: Any) -> None:
+def test_the_embedding_of_a_triple_has_the_configured_form(form: Any) -> None:
     model = model_with(form=form)
     assert model.kee is not None
     table = model.token_embedding.weight
     ids = torch.randint(0, 40000, (2, 6, 3, 4), dtype=torch.int32)
     ids[:, :, 0, 1:], ids[:, 1:, 1, 2:] = PADDING, PADDING
     phrases = [
-        [table[[t for t in phrase if t != PADDING]].mean(0) for phrase in some]
-        for some in ids.flatten(0, 1).tolist()
+        [table[[t for t in phrase if t != PADDING]].mean(0) for phrase in triple]
+        for triple in ids.flatten(0, 1).tolist()
     ]
-    head, relation, tail = torch.stack([torch.stack(some) for some in phrases]).unflatten(0, (2, 6)).unbind(2)
+    head, relation, tail = (
+        torch.stack([torch.stack(triple) for triple in phrases]).unflatten(0, (2, 6)).unbind(2)
+    )
     seen: list[Tensor] = []
     model.kee.ln_pre.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     model.kee(ids, table)
@@ -66,7 +68,7 @@ def test_the_embedding_of_a_triple_has_the_form_that_is_set(form: Any) -> None:
     torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_without_the_encoder_on_negatives_they_have_clips_feature_in_training_and_the_sum_after(
+def test_with_on_negatives_off_negatives_have_clips_feature_in_training_and_the_sum_afterwards(
     tokenizer: Tokenizer,
 ) -> None:
     model = model_with(on_negatives=False)
@@ -86,7 +88,7 @@ def test_without_the_encoder_on_negatives_they_have_clips_feature_in_training_an
     assert not torch.allclose(evaluated["negative_features"], trained["negative_features"], atol=1e-3)
 
 
-def test_negatives_are_unseen_where_the_cut_leaves_the_triples_of_the_caption() -> None:
+def test_negatives_are_unseen_if_cutting_leaves_them_the_triples_of_the_caption() -> None:
     tokenizer = Tokenizer(config_with(triples=2, phrase_tokens=2))
     triples = [("dog", "on", "sofa"), ("cat", "under", "table"), ("cup", "on", "shelf")]
     first = [("sofa", "on", "dog"), *triples[1:]]
@@ -111,7 +113,9 @@ def test_negatives_are_unseen_where_the_cut_leaves_the_triples_of_the_caption() 
     assert negatives_unseen(batch).tolist() == [[case[3]] for case in cases]
 
 
-def test_an_own_word_table_starts_as_the_text_towers_and_is_trained_apart(tokenizer: Tokenizer) -> None:
+def test_an_own_word_table_starts_as_a_copy_of_the_text_towers_and_trains_separately(
+    tokenizer: Tokenizer,
+) -> None:
     model = model_with(own_embeddings=True)
     assert model.kee is not None
     assert model.kee.token_embedding is not None
@@ -123,12 +127,14 @@ def test_an_own_word_table_starts_as_the_text_towers_and_is_trained_apart(tokeni
     (features * torch.randn(features.shape)).sum().backward()
     assert own.grad is not None
     assert shared.grad is not None
-    trained, of_text = (table.any(dim=1).nonzero().flatten().tolist() for table in (own.grad, shared.grad))
+    trained, text_trained = (
+        table.any(dim=1).nonzero().flatten().tolist() for table in (own.grad, shared.grad)
+    )
     assert trained == sorted(triples[triples >= 0].tolist())
-    assert not set(trained) & set(of_text)
+    assert not set(trained) & set(text_trained)
 
 
-def test_a_file_with_other_tensors_of_the_encoder_is_refused_and_gives_its_words_to_an_own_table(
+def test_a_file_with_other_encoder_tensors_is_refused_and_its_words_fill_an_own_table(
     tmp_path: Path,
 ) -> None:
     for stored, asked, name in (

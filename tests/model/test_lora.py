@@ -1,4 +1,4 @@
-"""Low-rank updates of the towers: nothing at the start, a plain model once merged, and where there are none."""
+"""Low-rank updates of the towers are zero at the start, merge into a plain model, and need transformer blocks."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def config(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @torch.no_grad()
-def test_updates_start_as_nothing_and_merged_into_a_plain_model_they_stay_what_they_were(
+def test_updates_start_at_zero_and_merging_them_into_a_plain_model_changes_no_feature(
     config: ModelConfig, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -60,7 +60,7 @@ def test_updates_start_as_nothing_and_merged_into_a_plain_model_they_stay_what_t
     torch.testing.assert_close(text, model.encode_text(batch["text"]), rtol=0, atol=1e-6)
 
 
-def test_what_trains_are_updates_the_encoder_and_the_scale() -> None:
+def test_only_updates_knowledge_encoder_and_logit_scale_are_trained() -> None:
     step = start(config_with(model=dataclasses.replace(VIT, lora=UPDATES)))
     before = {name: p.detach().clone() for name, p in step.model.named_parameters()}
     for number in range(3):
@@ -68,7 +68,7 @@ def test_what_trains_are_updates_the_encoder_and_the_scale() -> None:
     moved = {name for name, p in step.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {name for name, p in step.model.named_parameters() if p.requires_grad}
     assert moved == {name for name in before if lora.is_stored(name)}
-    # Of each of two blocks in two towers: q, k and v together, their output, and both layers of the MLP.
+    # Two towers of two blocks. Each block has four updates: q, k and v jointly, their output, both MLP layers.
     assert sum(name.endswith(".lora.up") for name in moved) == 2 * 2 * 4
     decays = {p: group["weight_decay"] for group in step.optimizer.param_groups for p in group["params"]}
     assert decays.keys() == {p for name, p in step.model.named_parameters() if name in moved}

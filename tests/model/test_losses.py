@@ -1,4 +1,4 @@
-"""The loss in every form: by its definition, as the released code computes it, over one rank and several."""
+"""The loss in every form equals its definition, on one rank and on several."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FORMS = {
     "units": LossConfig(hinge_weight=2.0, units=3.0),
 }
 PROGRESS = 0.5
-"""Where the warm-up of "max_margin" ends."""
+"""The share of training after which the warm-up of "max_margin" ends."""
 
 
 def inputs(rows: int, seed: int = 0, scale: float = 10.0, bias: float = -5.0) -> Tensors:
@@ -40,7 +40,7 @@ def inputs(rows: int, seed: int = 0, scale: float = 10.0, bias: float = -5.0) ->
 def loss_of(
     features: Tensors, batch: Tensors, config: LossConfig, teacher: Tensors | None
 ) -> tuple[Tensor, Tensors]:
-    """Return what the loss is, of two parts of the caption for two of three rows where they are trained on."""
+    """Return loss and metrics. With `config.units`, two of three rows have a unit and its foil."""
     if config.units:
         features = features | {"unit_features": features["negative_features"].flip(1)}
         batch = batch | {"has_unit": batch["image_digest"] % 3 > 0}
@@ -48,7 +48,7 @@ def loss_of(
 
 
 def teacher_of(config: LossConfig, rows: int) -> Tensors | None:
-    """Return the features of a frozen model, if the loss has a use for them, of another temperature."""
+    """Return the features of a frozen model of another temperature if the loss distils, else None."""
     return (
         {n: t.detach() for n, t in features_of(rows, seed=5, scale=30.0).items()} if config.distil else None
     )
@@ -57,9 +57,9 @@ def teacher_of(config: LossConfig, rows: int) -> Tensors | None:
 def by_definition(
     features: Tensors, batch: Tensors, config: LossConfig, teacher: Tensors | None
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Return the loss as method.md and the papers write it, pair by pair, and what is logged of it.
+    """Return the loss and its metrics, pair by pair, as method.md and the papers define them.
 
-    In the precision of the features.
+    The precision is that of the features.
     """
     image, text, negative, positive = (features[name] for name in FEATURES)
     scale, bias = features["logit_scale"], features["logit_bias"]
@@ -151,7 +151,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.booleans()), min_
 @pytest.mark.parametrize("form", FORMS)
 @settings(max_examples=15)
 @given(ROWS, st.integers(0, 2**31), st.floats(1, 100), st.floats(-20, 0), st.floats(0, 2))
-def test_loss_gradients_and_what_is_logged_are_those_of_the_definition_in_double_precision(
+def test_loss_gradients_and_metrics_equal_the_definition_in_double_precision(
     form: str, rows: list[tuple[int, bool, bool]], seed: int, scale: float, bias: float, margin: float
 ) -> None:
     config = dataclasses.replace(FORMS[form], hinge_margin=margin, contrastive_margin=margin)
@@ -160,20 +160,20 @@ def test_loss_gradients_and_what_is_logged_are_those_of_the_definition_in_double
     precise = with_gradients({name: tensor.double() for name, tensor in features.items()})
     teacher = teacher_of(config, len(rows))
     loss, metrics = loss_of(features, batch, config, teacher)
-    known = teacher and {name: tensor.double() for name, tensor in teacher.items()}
-    expected, logged = by_definition(precise, batch, config, known)
+    precise_teacher = teacher and {name: tensor.double() for name, tensor in teacher.items()}
+    expected, logged = by_definition(precise, batch, config, precise_teacher)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-4)
     assert not any(metric.requires_grad for metric in metrics.values())
-    told = {name: metric.item() for name, metric in metrics.items()}
-    assert told == pytest.approx(
+    measured = {name: metric.item() for name, metric in metrics.items()}
+    assert measured == pytest.approx(
         {n: torch.as_tensor(v).item() for n, v in logged.items()}, rel=1e-4, abs=1e-4
     )
-    found, wanted = gradients(loss, features), gradients(expected, precise)
+    actual, target = gradients(loss, features), gradients(expected, precise)
     for name in features:
-        torch.testing.assert_close(found[name].double(), wanted[name], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(actual[name].double(), target[name], rtol=1e-3, atol=1e-3)
 
 
-def test_without_negative_features_only_the_contrastive_term_is_there() -> None:
+def test_without_negative_features_only_the_contrastive_term_is_computed() -> None:
     features, batch = features_of(4), batch_of([1, 2, 3, 4])
     _, with_negatives = structure_loss(features, batch, LossConfig())
     del features["negative_features"], features["positive_features"], batch["has_negative"]
@@ -183,7 +183,7 @@ def test_without_negative_features_only_the_contrastive_term_is_there() -> None:
         assert loss == metrics["loss"] == with_negatives["loss_contrastive"]
 
 
-def test_triples_are_counted_of_valid_rows_and_negatives_that_the_encoder_does_not_tell_apart() -> None:
+def test_metrics_count_triples_of_valid_rows_and_negatives_that_the_encoder_does_not_see() -> None:
     batch = batch_of(
         list(range(6)), [True, False, True, True, False, True], [True, True, False, True, True, True]
     )
@@ -192,14 +192,14 @@ def test_triples_are_counted_of_valid_rows_and_negatives_that_the_encoder_does_n
     batch["triples"][[0, 1, 3], 0] = 7
     _, metrics = structure_loss(features_of(6), batch, LossConfig())
     assert metrics["share_with_triples"] == 0.5
-    # Of the four negatives of valid rows, those of the two rows with a triple differ from it.
+    # Valid rows have four negatives. Only that of the row without a triple looks the same to the encoder.
     assert metrics["share_negative_unseen_by_kee"] == 0.25
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_gradients_are_finite_where_logits_are_extreme(form: str) -> None:
     features = inputs(4, scale=100.0, bias=-100.0)
-    with torch.no_grad():  # a pair as far apart as can be, and one that coincides
+    with torch.no_grad():  # one opposite pair and one identical pair
         features["text_features"][0] = -features["image_features"][0]
         features["text_features"][1] = features["image_features"][1]
     teacher = teacher_of(FORMS[form], 4)
@@ -217,21 +217,23 @@ def encoder() -> torch.nn.Module:
 
 
 def encoded(model: torch.nn.Module, rows: slice) -> Tensors:
-    given = features_of(8, seed=1)
-    features = {name: F.normalize(model[name](given[name].detach()[rows]), dim=1) for name in FEATURES}
+    base_features = features_of(8, seed=1)
+    features = {
+        name: F.normalize(model[name](base_features[name].detach()[rows]), dim=1) for name in FEATURES
+    }
     return features | {"logit_scale": model.log_scale.exp(), "logit_bias": model.bias * 1.0}
 
 
 def averaged(model: torch.nn.Module) -> Tensors:
-    """Return the gradients averaged over the ranks, as DDP has them."""
-    found = {}
+    """Return the gradients averaged over the ranks, as DDP averages them."""
+    averages = {}
     for name, parameter in model.named_parameters():
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
         if dist.is_initialized():
             dist.all_reduce(gradient)
             gradient /= dist.get_world_size()
-        found[f"gradient of {name}"] = gradient
-    return found
+        averages[f"gradient of {name}"] = gradient
+    return averages
 
 
 def trained_on(batch: Tensors, rows: slice, config: LossConfig) -> Tensors:
@@ -239,8 +241,10 @@ def trained_on(batch: Tensors, rows: slice, config: LossConfig) -> Tensors:
     model = encoder()
     part = {name: column[rows] for name, column in batch.items()}
     teacher = teacher_of(config, 8)
-    known = teacher and {name: tensor[rows] if tensor.ndim else tensor for name, tensor in teacher.items()}
-    loss, metrics = loss_of(encoded(model, rows), part, config, known)
+    teacher_rows = teacher and {
+        name: tensor[rows] if tensor.ndim else tensor for name, tensor in teacher.items()
+    }
+    loss, metrics = loss_of(encoded(model, rows), part, config, teacher_rows)
     loss.backward()
     return metrics | averaged(model)
 
@@ -256,12 +260,12 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What four ranks make of two rows each; of two, who passes features on to whom would not show."""
+    """Results of four ranks with two rows each. With two ranks, a wrong order of exchange would not show."""
     return ranks.run(on_a_rank, 4, tmp_path_factory.mktemp("contrastive"))
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_ranks_with_parts_have_the_loss_and_gradients_of_one_with_the_whole(
+def test_ranks_with_parts_of_a_batch_have_the_loss_and_gradients_of_one_rank_with_all_of_it(
     of_ranks: list[dict[str, Any]], form: str
 ) -> None:
     for case, batch in CASES.items():

@@ -22,18 +22,18 @@ def tokenizer() -> Tokenizer:
 
 
 @torch.no_grad()
-def test_a_caption_without_triples_has_the_feature_of_clip_exactly(tokenizer: Tokenizer) -> None:
-    some = [TRIPLES[0], [], TRIPLES[2], [("", "", "")]]
-    of_mode = []
+def test_a_caption_without_triples_has_exactly_the_feature_of_clip(tokenizer: Tokenizer) -> None:
+    triples = [TRIPLES[0], [], TRIPLES[2], [("", "", "")]]
+    fused_by_mode = []
     for training in (True, False):
         model = small_model().train(training)
         clip = model.encode_text(text_ids(tokenizer))
-        fused = model.encode_text(text_ids(tokenizer), triple_ids(tokenizer, some))
+        fused = model.encode_text(text_ids(tokenizer), triple_ids(tokenizer, triples))
         assert torch.equal(fused[[1, 3]], clip[[1, 3]])
         assert not torch.isclose(fused[[0, 2]], clip[[0, 2]]).all(dim=1).any()
         assert torch.equal(model.encode_text(text_ids(tokenizer), triple_ids(tokenizer, [[]] * 4)), clip)
-        of_mode.append(fused)
-    torch.testing.assert_close(*of_mode)
+        fused_by_mode.append(fused)
+    torch.testing.assert_close(*fused_by_mode)
 
 
 def test_captions_without_triples_give_finite_gradients(tokenizer: Tokenizer) -> None:
@@ -50,7 +50,7 @@ def test_captions_without_triples_give_finite_gradients(tokenizer: Tokenizer) ->
 
 
 @torch.no_grad()
-def test_masked_triples_and_the_order_of_the_others_change_nothing(
+def test_masked_triples_and_the_order_of_triples_change_no_feature(
     model: StructureCLIP, tokenizer: Tokenizer
 ) -> None:
     triples = triple_ids(tokenizer)
@@ -83,7 +83,7 @@ def test_the_fusion_is_the_unit_sum_of_unit_features(tokenizer: Tokenizer) -> No
 
 
 @torch.no_grad()
-def test_uint8_images_are_normalised_as_the_tower_says_and_have_features_of_unit_length(
+def test_uint8_images_are_normalised_for_the_tower_and_have_features_of_unit_length(
     model: StructureCLIP,
 ) -> None:
     images, preprocess = pictures(2), model.clip.visual.preprocess_cfg
@@ -97,7 +97,7 @@ def test_uint8_images_are_normalised_as_the_tower_says_and_have_features_of_unit
 
 
 @torch.no_grad()
-def test_negatives_and_captions_as_one_batch_have_the_features_they_have_alone(
+def test_negatives_and_captions_have_the_same_features_in_one_batch_as_alone(
     model: StructureCLIP, tokenizer: Tokenizer
 ) -> None:
     negatives = ["a brown sofa lies on a dog", "a horse rides an astronaut", "", "a table on a wooden cup"]

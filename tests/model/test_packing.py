@@ -1,4 +1,4 @@
-"""Captions without padding: where every token goes, and that the text tower says the same of them."""
+"""Captions packed without padding: where every token goes, and that the text tower's features stay the same."""
 
 from __future__ import annotations
 
@@ -53,23 +53,23 @@ def packed(batch: dict[str, Tensor], parts: int = 1) -> dict[str, Tensor]:
 
 
 def ids(lengths: list[int], capacity: int) -> NDArray[np.int32]:
-    """Return captions of these lengths, the end token last, each token before it another number."""
-    found = np.zeros((len(lengths), capacity), np.int32)
+    """Return captions [rows, capacity] of these lengths: distinct tokens, the end token, then zeros."""
+    tokens = np.zeros((len(lengths), capacity), np.int32)
     for row, length in enumerate(lengths):
-        found[row, :length] = np.arange(length) + 100 * row + 1
+        tokens[row, :length] = np.arange(length) + 100 * row + 1
         if length:
-            found[row, length - 1] = END
-    return found
+            tokens[row, length - 1] = END
+    return tokens
 
 
 @settings(max_examples=80)
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 20)), min_size=1, max_size=12), st.booleans())
-def test_every_caption_stands_once_whole_and_in_order(rows: list[tuple[int, int]], halved: bool) -> None:
+def test_every_caption_is_packed_once_whole_and_in_order(rows: list[tuple[int, int]], halved: bool) -> None:
     parts = 2 if halved and len(rows) % 2 == 0 else 1
     text, negative = (ids([row[side] for row in rows], 20) for side in (0, 1))
     given = {"text": text, "negative_text": negative[:, None], "image_digest": np.arange(len(rows))}
     found = pack(given, parts)
-    if "text" in found:  # rows would save nothing
+    if "text" in found:  # packing would save nothing
         assert found.keys() == given.keys()
         totals = [sum(map(sum, part)) for part in np.split(np.array(rows), parts)]
         assert 2 * max(totals) + 24 >= 2 * len(rows) // parts * 20
@@ -101,18 +101,18 @@ def test_every_caption_stands_once_whole_and_in_order(rows: list[tuple[int, int]
     assert sum((part > 0).sum() for part in numbers) == taken
 
 
-def test_rows_of_captions_are_nearly_full() -> None:
+def test_packed_rows_are_nearly_full() -> None:
     lengths = np.random.default_rng(0).normal(13, 4, 512).clip(5, 40).astype(int).tolist()
-    found = pack({"text": ids(lengths, 77)})
-    assert found["packed_text"].shape[1] == 80
-    assert (found["packed_caption"] > 0).mean() > 0.95
+    columns = pack({"text": ids(lengths, 77)})
+    assert columns["packed_text"].shape[1] == 80
+    assert (columns["packed_caption"] > 0).mean() > 0.95
 
 
 Gradients = dict[str, Tensor]
 
 
 def trained(batch: dict[str, Tensor], given: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], Gradients]:
-    """Return the features of a batch that is given in parts, of negatives those that are there, and gradients."""
+    """Return features and gradients of a batch that is passed in parts, without features of absent negatives."""
     model = small_model().train()
     of_parts = [model(part) for part in given]
     names = [name for name in of_parts[0] if name.endswith("features")]
@@ -128,7 +128,7 @@ def test_a_packed_batch_has_the_features_and_gradients_of_a_padded_one(
     tokenizer: Tokenizer, parts: int, negatives: bool
 ) -> None:
     batch = batch_of(tokenizer)
-    batch["unit_text"] = text_ids(tokenizer)[:, None].repeat(1, 2, 1)  # parts of captions, as long as them
+    batch["unit_text"] = text_ids(tokenizer)[:, None].repeat(1, 2, 1)  # units, as long as their captions
     batch["unit_triples"] = batch["negative_triples"].clone()
     batch["triples"][2] = -1
     batch["negative_triples"][[0, 1], [0, 1]] = -1
@@ -136,11 +136,11 @@ def test_a_packed_batch_has_the_features_and_gradients_of_a_padded_one(
         batch = {name: column for name, column in batch.items() if "negative" not in name}
     whole = packed(batch, parts)
     cut = [{name: column.chunk(parts)[k] for name, column in whole.items()} for k in range(parts)]
-    (found, gradients), (expected, wanted) = trained(batch, cut), trained(batch, [batch])
-    torch.testing.assert_close(found, expected)
-    assert wanted["clip.positional_embedding"].any()
-    assert gradients.keys() == wanted.keys()
-    for name, gradient in wanted.items():
+    (actual, gradients), (expected, expected_gradients) = trained(batch, cut), trained(batch, [batch])
+    torch.testing.assert_close(actual, expected)
+    assert expected_gradients["clip.positional_embedding"].any()
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in expected_gradients.items():
         assert (gradients[name] - gradient).norm() <= 1e-4 * gradient.norm(), name
 
 
@@ -156,7 +156,7 @@ def test_a_packed_batch_has_the_features_and_gradients_of_a_padded_one(
         (True, {"scale_heads": True}, False),
     ],
 )
-def test_a_tower_takes_packed_captions_where_its_features_stay_the_same(
+def test_a_tower_takes_packed_captions_only_if_its_features_stay_the_same(
     custom: bool, text: dict[str, Any], expected: bool, tokenizer: Tokenizer
 ) -> None:
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Ids are open_clip's own, whatever the text; only the way to them is shorter."""
+"""Token ids equal open_clip's for any text; only their computation is shorter."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ WORDS = st.lists(
 @example("dog " * 74)
 @example("dog " * 75)
 @example("dog " * 76)
-def test_the_ids_of_a_caption_are_the_ones_of_open_clip(caption: str) -> None:
+def test_the_ids_of_a_caption_equal_those_of_open_clip(caption: str) -> None:
     np.testing.assert_array_equal(ours().text([caption]), theirs(NAME)([caption]).numpy())
 
 
 def of_clean(text: str) -> list[int]:
-    """Return the ids of a clean text, which ftfy would change once more where it is cut."""
+    """Return the ids of a clean text without ftfy, which could change a cut text once more."""
     bpe = theirs(NAME)
     spelled = ("".join(map(bpe.byte_encoder.get, word.encode())) for word in bpe.pat.findall(text.lower()))
     return [bpe.encoder[part] for word in spelled for part in bpe.bpe(word).split(" ")]
@@ -57,7 +57,7 @@ def test_the_tower_reads_to_the_end_of_the_last_word_that_fits(text: str, times:
     read = of_clean(caption[:end])
     assert len(read) <= room
     if len(caption.lower()) != len(caption):
-        return  # the lower case of "\u0130" is two words, of which one may be read
+        return  # the lower case of "\u0130" is two words, and the tower may read only one of them
     assert tokens[: len(read)] == read
     assert (end == len(caption)) == (len(tokens) <= room)
     if end < len(caption):
@@ -67,7 +67,7 @@ def test_the_tower_reads_to_the_end_of_the_last_word_that_fits(text: str, times:
 
 @given(st.lists(st.lists(st.tuples(WORDS, WORDS, WORDS), max_size=3), max_size=4))
 @settings(max_examples=100)
-def test_the_ids_of_triples_are_those_of_their_phrases_cut_and_filled_up(
+def test_the_ids_of_triples_are_those_of_their_phrases_cut_or_padded(
     triples: list[list[tuple[str, str, str]]],
 ) -> None:
     found = ours().triples(triples)

@@ -1,4 +1,4 @@
-"""One architecture of each kind trains, is exported and read again; what a hub has is made here."""
+"""One architecture of each kind trains, is exported and loads again. The files of a hub are made here."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ HUB = {
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what the architectures above take from a hub, once they are registered."""
+    """Register the architectures above; return a folder with the hub files that they need."""
     configs, folder = tmp_path_factory.mktemp("configs"), tmp_path_factory.mktemp("hub")
     torch.set_num_threads(1)
     for name, config in MADE.items():
@@ -95,7 +95,9 @@ def test_only_causal_towers_whose_feature_is_the_end_tokens_are_packed(hub: Path
 
 
 @pytest.mark.parametrize("name", HUB)
-def test_ids_of_a_hub_are_open_clips_and_phrases_have_no_special_ones(name: str, hub: Path) -> None:
+def test_ids_of_hub_tokenizers_equal_open_clips_and_phrases_have_no_special_tokens(
+    name: str, hub: Path
+) -> None:
     tokenizer = Tokenizer(config_of(name, hub))
     text = MADE[name]["text_cfg"]
     theirs = HFTokenizer(str(hub / HUB[name]), tokenizer.context_length, **text.get("tokenizer_kwargs", {}))
@@ -117,12 +119,10 @@ def test_ids_of_a_hub_are_open_clips_and_phrases_have_no_special_ones(name: str,
     assert 0 < end < len(captions[-1])
     kept = tokenizer.text([captions[-1][:end], f"{captions[-1][:end]} {words[0]}", captions[-1]])
     assert tokenizer.read_end(captions[-1][:end]) == end
-    assert (kept[1] == kept[2])[
-        :-2
-    ].all()  # the first word that does not fit is cut where the whole caption is
+    assert (kept[1] == kept[2])[:-2].all()  # the first word that does not fit is cut like the whole caption
 
 
-def test_an_export_is_whole_without_the_hub_and_what_a_folder_lacks_is_said(
+def test_an_export_is_complete_without_the_hub_and_missing_hub_files_are_named(
     hub: Path, tmp_path: Path
 ) -> None:
     copied = shutil.copytree(hub, tmp_path / "hub")
@@ -146,7 +146,7 @@ def test_an_export_is_whole_without_the_hub_and_what_a_folder_lacks_is_said(
 
 
 @torch.no_grad()
-def test_training_leaves_batch_statistics_alone_and_drops_nothing_of_a_hugging_face_tower(hub: Path) -> None:
+def test_training_mode_keeps_batch_statistics_and_has_no_dropout_in_hugging_face_towers(hub: Path) -> None:
     resnet = build_model(config_of(RESNET, hub)).train()
     before = {name: tensor.clone() for name, tensor in resnet.named_buffers()}
     resnet.encode_image(torch.full((2, 3, 32, 32), 200, dtype=torch.uint8))
@@ -158,7 +158,7 @@ def test_training_leaves_batch_statistics_alone_and_drops_nothing_of_a_hugging_f
     assert roberta.kee.training
 
 
-def test_images_are_normalised_as_all_weights_of_an_architecture_have_it() -> None:
+def test_an_architecture_has_a_normalisation_if_all_its_weights_share_it() -> None:
     means = {
         name: pretrained_normalisation(name).get("mean", ())[:1]
         for name in ("ViT-B-16-SigLIP2", "MobileCLIP2-S0", PLAIN)
@@ -166,7 +166,9 @@ def test_images_are_normalised_as_all_weights_of_an_architecture_have_it() -> No
     assert means == {"ViT-B-16-SigLIP2": (0.5,), "MobileCLIP2-S0": (0.0,), PLAIN: ()}
 
 
-def test_weights_of_other_towers_are_told_by_their_names_and_lengths(hub: Path, tmp_path: Path) -> None:
+def test_weights_load_into_their_own_kind_of_text_tower_and_are_refused_by_another(
+    hub: Path, tmp_path: Path
+) -> None:
     coca = build_model(config_of("small-coca", hub)).eval()
     again = opened(
         export_clip(coca, tmp_path / "clip"), "small-coca"
@@ -187,7 +189,7 @@ def test_nothing_that_a_hub_folder_holds_is_executed(hub: Path, tmp_path: Path) 
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_block_of_t5_is_one_and_an_actor_gets_the_files_of_the_hub_too(hub: Path, tmp_path: Path) -> None:
+def test_t5_has_one_list_of_blocks_and_an_actor_gets_the_hub_files(hub: Path, tmp_path: Path) -> None:
     model = build_model(config_of("small-mt5", hub)).eval()
     assert [name for name in block_lists(model.clip.text) if "block" in name] == ["transformer.block"]
     scorer = Scorer(model)

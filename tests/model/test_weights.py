@@ -1,4 +1,4 @@
-"""Files of weights: what is exported loads back, here and in open_clip; what is none is refused and never run."""
+"""Files of weights: exports load here and in open_clip. Other files are refused and their code never runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.small_model import NAME, SMALL, assert_same_weights, small_model, t
 from support.small_vit import PLAIN, as_hub_folder, clip_of, config_of, refusal
 
 
-def test_a_file_of_ours_is_loaded_as_pretrained_weights_and_no_export_says_where_they_came_from(
+def test_an_exported_file_loads_as_pretrained_weights_and_exports_do_not_record_their_source(
     tmp_path: Path,
 ) -> None:
     model = small_model(1)
@@ -39,7 +39,9 @@ def test_a_file_of_ours_is_loaded_as_pretrained_weights_and_no_export_says_where
     assert_same_weights(load_exported(directory), continued)
 
 
-def test_a_file_of_ours_without_knowledge_encoder_or_bias_leaves_them_at_their_start(tmp_path: Path) -> None:
+def test_an_exported_file_without_knowledge_encoder_or_bias_leaves_their_initial_values(
+    tmp_path: Path,
+) -> None:
     plain = small_model(1, ModelConfig(name=NAME, kee=KEEConfig(enabled=False)))
     file = str(export(plain, tmp_path) / "model.safetensors")
     loaded = small_model(2, dataclasses.replace(SMALL, pretrained=file, logit_bias=-4.0))
@@ -51,7 +53,7 @@ def test_a_file_of_ours_without_knowledge_encoder_or_bias_leaves_them_at_their_s
 
 
 @torch.no_grad()
-def test_an_export_with_a_logit_bias_is_read_again_and_open_clip_loads_its_clip_part(tmp_path: Path) -> None:
+def test_an_export_with_a_logit_bias_loads_again_and_open_clip_loads_its_clip_part(tmp_path: Path) -> None:
     model = small_model(1, dataclasses.replace(SMALL, logit_bias=-10.0)).eval()
     assert model.logit_bias is not None
     model.logit_bias.value.fill_(-8.5)
@@ -66,7 +68,7 @@ def test_an_export_with_a_logit_bias_is_read_again_and_open_clip_loads_its_clip_
     assert clip.logit_bias == -8.5
 
 
-def test_what_cannot_be_built_is_refused_with_what_there_is_before_weights_are_read() -> None:
+def test_a_model_that_cannot_be_built_is_refused_with_alternatives_before_weights_are_read() -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         ({"name": NAME, "pretrained": "/no/a.pt"}, "model.pretrained='/no/a.pt': no such file"),
         ({"name": NAME, "pretrained": "openai"}, "tags: none"),
@@ -79,24 +81,24 @@ def test_what_cannot_be_built_is_refused_with_what_there_is_before_weights_are_r
         ({"name": NAME, "kee": KEEConfig(heads=97)}, "model.kee.heads=97: .* width 96 of scenes-conv"),
     ]
     for config, message in refused:
-        told = refusal(ModelConfig(**config))
-        at = 0
+        error = refusal(ModelConfig(**config))
+        position = 0
         for part in message.split(".* "):
-            at = told.index(part, at)
+            position = error.index(part, position)
         with pytest.raises(ModelError) as raised:
             check_model(ModelConfig(**config))
-        assert str(raised.value) == told
+        assert str(raised.value) == error
 
 
-def test_a_tower_with_batch_statistics_needs_weights_to_start_from_and_no_weight_is_made_to_find_it(
+def test_a_tower_with_batch_statistics_needs_initial_weights_and_the_check_allocates_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = []
+    models = []
     create = open_clip.create_model
 
     def watched(*args: Any, **more: Any) -> Any:
-        made.append(create(*args, **more))
-        return made[-1]
+        models.append(create(*args, **more))
+        return models[-1]
 
     monkeypatch.setattr(open_clip, "create_model", watched)
     for name in ("RN50", "MobileCLIP2-S0"):
@@ -107,11 +109,11 @@ def test_a_tower_with_batch_statistics_needs_weights_to_start_from_and_no_weight
             check_trainable(ModelConfig(name=name))
         check_trainable(ModelConfig(name=name), has_start=True)
     check_trainable(ModelConfig(name="ViT-B-32", pretrained="openai", kee=KEEConfig(enabled=False)))
-    assert {tensor.device.type for clip in made for tensor in clip.state_dict().values()} == {"meta"}
+    assert {tensor.device.type for clip in models for tensor in clip.state_dict().values()} == {"meta"}
 
 
 class _Call:
-    """Pickled, it is a call of os.mkdir when it is loaded."""
+    """An object whose unpickling calls os.mkdir."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -121,14 +123,16 @@ class _Call:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_with_code_is_refused_with_its_name_and_never_run(tmp_path: Path, zipped: bool) -> None:
-    path, made = tmp_path / "evil.pt", tmp_path / "made"
-    held = {**clip_of(PLAIN).state_dict(), "hook": _Call(made)}
-    torch.save(held, path, _use_new_zipfile_serialization=zipped)
+def test_a_pickle_with_code_is_refused_with_the_name_of_the_code_and_never_run(
+    tmp_path: Path, zipped: bool
+) -> None:
+    path, created = tmp_path / "evil.pt", tmp_path / "made"
+    content = {**clip_of(PLAIN).state_dict(), "hook": _Call(created)}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
     message = refusal(config_of(path))
     assert f"{os.mkdir.__module__}.mkdir would be run" in message
     assert "state_dict()" in message
-    assert not made.exists()
+    assert not created.exists()
 
 
 def test_a_torchscript_archive_is_refused_unopened_with_the_tag_that_replaces_it(
@@ -174,7 +178,7 @@ def saved(value: Any) -> bytes:
         ("pickle.pt", pickle.dumps({"weight": np.ones(3)}), "not a readable torch file (Unsupported operand"),
     ],
 )
-def test_a_file_that_is_no_weights_is_refused_in_one_line(
+def test_a_file_without_usable_weights_is_refused_in_one_line(
     name: str, content: bytes, found: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)

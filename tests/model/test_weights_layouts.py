@@ -1,4 +1,4 @@
-"""Weights as others write them are read as they are, and run with the activation they were trained with."""
+"""Weights in the layouts of other programs load unchanged and run with the activation of their training."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_a_state_dict_is_read_and_runs_with_the_activation_that_is_set(
 
 
 @pytest.mark.parametrize("write", TELLING)
-def test_a_layout_that_says_quickgelu_gets_it(write: Write, tmp_path: Path) -> None:
+def test_a_layout_that_records_quickgelu_runs_with_it(write: Write, tmp_path: Path) -> None:
     clip = clip_of(QUICK)
     model = build_model(config_of(write(clip, tmp_path))).eval()
     assert torch.equal(features(model.clip), features(clip))
     assert model.config.name == QUICK
 
 
-def test_a_hub_folder_says_its_activation_and_how_images_are_normalised(tmp_path: Path) -> None:
+def test_a_hub_folder_determines_activation_and_image_normalisation(tmp_path: Path) -> None:
     clip = clip_of(PLAIN, force_preprocess_cfg={"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.2)})
     path = as_hub_folder(clip, tmp_path)
     model = build_model(config_of(path)).eval()
@@ -74,8 +74,8 @@ def test_a_hub_folder_says_its_activation_and_how_images_are_normalised(tmp_path
     assert f"(it is of {PLAIN}) does not fit" in refusal(other)
 
 
-def test_a_score_that_numpy_1_pickled_does_not_stop_the_weights(tmp_path: Path) -> None:
-    """The released code's files are of it, and its scalars have another address."""
+def test_a_scalar_pickled_by_numpy_1_does_not_prevent_loading(tmp_path: Path) -> None:
+    """The released code's files were written with NumPy 1, whose scalars have another module path."""
     path, old = as_released(clip_of(QUICK), tmp_path), tmp_path / "old.pt"
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(old, "w") as target:
         for entry in source.infolist():
@@ -87,7 +87,7 @@ def test_a_score_that_numpy_1_pickled_does_not_stop_the_weights(tmp_path: Path) 
     assert torch.equal(features(build_model(config_of(old)).eval().clip), features(clip_of(QUICK)))
 
 
-def test_the_text_tower_is_found_where_another_class_of_open_clip_keeps_it(tmp_path: Path) -> None:
+def test_the_text_tower_loads_from_the_tensor_names_of_another_open_clip_class(tmp_path: Path) -> None:
     clip = open_clip.create_model("scenes-conv")
     state = {name.removeprefix("text."): tensor for name, tensor in clip.state_dict().items()}
     custom = open_clip.create_model("scenes-conv", force_custom_text=True).state_dict()
@@ -112,14 +112,14 @@ PEELED = {
 @pytest.mark.parametrize(
     ("wrapped", "entry"), [*((wrapped, "") for wrapped in PEELED), ("ddp of compiled", "model/state_dict")]
 )
-def test_what_wrapped_a_model_is_peeled_from_its_names_wherever_the_state_dict_lies(
+def test_prefixes_of_model_wrappers_are_removed_at_any_depth_of_a_checkpoint(
     wrapped: str, entry: str, tmp_path: Path
 ) -> None:
     clip = clip_of(QUICK)
-    held = state = PEELED[wrapped](clip.state_dict())
+    checkpoint = state = PEELED[wrapped](clip.state_dict())
     for key in filter(None, reversed(entry.split("/"))):
-        held = {key: held, "epoch": 3}
-    torch.save(held, tmp_path / "held.pt")
+        checkpoint = {key: checkpoint, "epoch": 3}
+    torch.save(checkpoint, tmp_path / "held.pt")
     save_file(state, tmp_path / "held.safetensors")
     for file in ("held.pt", *(["held.safetensors"] if not entry else [])):
         model = build_model(config_of(tmp_path / file, quick_gelu="on")).eval()
@@ -131,13 +131,13 @@ def test_a_state_dict_that_holds_a_tensor_twice_or_itself_is_refused(tmp_path: P
     state = clip_of(PLAIN).state_dict()
     torch.save(state | {"_orig_mod.logit_scale": state["logit_scale"]}, tmp_path / "both.pt")
     assert "holds tensors twice" in refusal(config_of(tmp_path / "both.pt"))
-    held: dict[str, Any] = {"epoch": 3}
-    held["model"] = held
-    torch.save(held, tmp_path / "circle.pt")
+    content: dict[str, Any] = {"epoch": 3}
+    content["model"] = content
+    torch.save(content, tmp_path / "circle.pt")
     assert "epoch, model is no tensor" in refusal(config_of(tmp_path / "circle.pt"))
 
 
-def test_an_activation_that_is_not_said_contradicts_or_is_not_to_be_had_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_contradictory_or_unavailable_activation_is_refused(tmp_path: Path) -> None:
     path = as_safetensors(clip_of(QUICK), tmp_path)
     message = refusal(config_of(path))
     assert message.startswith(f"model.pretrained={str(path)!r} does not say")
@@ -153,7 +153,7 @@ def test_an_activation_that_is_not_said_contradicts_or_is_not_to_be_had_is_refus
     assert build_model(ModelConfig(name=PLAIN, quick_gelu="on", kee=KEE)).config.name == QUICK
 
 
-def test_an_export_keeps_the_activation_as_a_folder_and_as_a_file_alone(tmp_path: Path) -> None:
+def test_an_export_keeps_the_activation_as_a_folder_and_as_a_single_file(tmp_path: Path) -> None:
     model = build_model(config_of(as_openai(clip_of(QUICK), tmp_path))).eval()
     folder = export(model, tmp_path / "export")
     (folder / "model.safetensors").rename(tmp_path / "alone.safetensors")
@@ -165,7 +165,7 @@ def test_an_export_keeps_the_activation_as_a_folder_and_as_a_file_alone(tmp_path
     assert resolved(config_of(folder)).name == QUICK
     save_file(
         load_file(folder / "model.safetensors"), folder / "model.safetensors"
-    )  # which no longer says it
+    )  # this file no longer records the activation
     assert load_exported(folder).config.name == build_model(config_of(folder)).config.name == QUICK
 
 
@@ -178,7 +178,7 @@ def test_positions_of_another_image_size_are_resized_as_open_clip_does(tmp_path:
     assert torch.equal(features(model.clip), features(theirs))
 
 
-def test_what_is_missing_unknown_or_of_another_shape_is_counted_and_named(tmp_path: Path) -> None:
+def test_missing_unknown_and_misshaped_tensors_are_counted_and_named(tmp_path: Path) -> None:
     state = clip_of(PLAIN).state_dict()
     for name in ("ln_final.weight", "ln_final.bias", "visual.proj", "visual.ln_post.bias"):
         del state[name]

@@ -1,4 +1,4 @@
-"""A run brings the weights that it starts from into its folder, and gets the name with their activation."""
+"""A run copies its initial weights into its folder and takes the model name that has their activation."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def refusal(config: Config, folder: RunFolder) -> str:
 
 
 @pytest.mark.parametrize("key", ["init_from", "pretrained"])
-def test_the_weights_stand_in_the_run_with_their_normalisation_and_are_not_asked_for_again(
+def test_initial_weights_are_copied_into_the_run_and_their_source_is_not_needed_again(
     key: str, tmp_path: Path, folder: RunFolder
 ) -> None:
     (tmp_path / "source").mkdir()
     clip = clip_of(QUICK, force_preprocess_cfg={"mean": (0.5, 0.4, 0.3), "std": (0.5, 0.25, 0.2)})
     source = as_hub_folder(clip, tmp_path / "source", QUICK)
-    told = io.StringIO()
-    started = started_from(config_of(tmp_path, **{key: str(source)}), folder, told)
+    output = io.StringIO()
+    started = started_from(config_of(tmp_path, **{key: str(source)}), folder, output)
     assert re.fullmatch(
-        rf"starting from \S+={str(source)!r}: .*the knowledge encoder starts anew.*\n", told.getvalue()
+        rf"starting from \S+={str(source)!r}: .*the knowledge encoder starts anew.*\n", output.getvalue()
     )
     assert [file.name for file in folder.path.iterdir()] == ["init.safetensors"]
     shutil.rmtree(tmp_path / "source")
@@ -63,7 +63,7 @@ def test_the_weights_stand_in_the_run_with_their_normalisation_and_are_not_asked
     model = build_model(started.model).eval()
     assert torch.equal(features(model.clip), features(clip))
     assert model.image_mean.flatten().tolist() == pytest.approx([127.5, 102.0, 76.5])
-    later = build_model(started.model, load_weights=False)  # as before a checkpoint is loaded
+    later = build_model(started.model, load_weights=False)  # as is done before a checkpoint is loaded
     assert later.config.name == QUICK
 
 
@@ -85,7 +85,7 @@ def test_a_run_starts_from_another_by_its_name_or_any_of_its_folders(tmp_path: P
         assert_same_weights(build_model(started.model), model)
 
 
-def test_without_a_file_only_the_name_is_looked_up(tmp_path: Path, folder: RunFolder) -> None:
+def test_without_a_file_only_the_model_name_is_resolved(tmp_path: Path, folder: RunFolder) -> None:
     assert started_from(config_of(tmp_path), folder).model.name == PLAIN
     assert started_from(config_of(tmp_path, quick_gelu="on"), folder).model.name == QUICK
     tagged = started_from(config_of(tmp_path, name="ViT-B-32", pretrained="openai"), folder)
@@ -93,7 +93,7 @@ def test_without_a_file_only_the_name_is_looked_up(tmp_path: Path, folder: RunFo
     assert not folder.path.exists()
 
 
-def test_what_cannot_be_started_from_is_told_before_the_run_has_a_folder(
+def test_unusable_initial_weights_are_refused_before_the_run_has_a_folder(
     tmp_path: Path, folder: RunFolder
 ) -> None:
     assert refusal(config_of(tmp_path, "nothing"), folder).startswith("run.init_from='nothing': no file")

@@ -1,4 +1,4 @@
-"""Drawings show what a graph says, in its place, and nothing that a caption smuggles in does anything."""
+"""Drawings show the contents of a graph without overlap, and no caption can inject anything that runs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ HARMLESS = set(
 
 
 def graph_of(names: str, attributes: str = "", relations: str = "") -> SceneGraph:
-    """Return a graph from "man horse", "0 tall, 1 brown" and "0 ride 1"."""
-    said = [[entry.split() for entry in text.split(",") if entry] for text in (attributes, relations)]
+    """Return a graph from texts such as "man horse", "0 tall, 1 brown" and "0 ride 1"."""
+    entries = [[entry.split() for entry in text.split(",") if entry] for text in (attributes, relations)]
     return made(
         names.split(),
-        [(int(k), word) for k, word in said[0]],
-        [(int(a), word, int(b)) for a, word, b in said[1]],
+        [(int(k), word) for k, word in entries[0]],
+        [(int(a), word, int(b)) for a, word, b in entries[1]],
     )
 
 
@@ -80,9 +80,11 @@ def overlap(one: Text, other: Text) -> bool:
 
 @settings(max_examples=150)
 @given(_graphs())
-def test_no_box_and_no_label_lies_on_another_or_outside(graph: SceneGraph) -> None:
+def test_boxes_and_labels_do_not_overlap_and_stay_inside_the_drawing(graph: SceneGraph) -> None:
     drawing = lay_out(graph)
-    labels = {(a.label.x, a.label.y): a.label for a in drawing.arrows}.values()  # of equal ends there is one
+    labels = {
+        (a.label.x, a.label.y): a.label for a in drawing.arrows
+    }.values()  # arrows of one predicate and object share a label
     placed = [box.frame for box in drawing.boxes] + list(labels)
     for i, one in enumerate(placed):
         assert min(one.x, one.y) >= 0
@@ -98,7 +100,7 @@ def test_no_box_and_no_label_lies_on_another_or_outside(graph: SceneGraph) -> No
     assert lay_out(graph) == drawing
 
 
-def test_subjects_stand_above_what_they_act_on() -> None:
+def test_subjects_stand_above_their_objects() -> None:
     drawing = lay_out(graph_of("beach horse man", "", "2 ride 1, 2 on 0"))
     beach, horse, man = (box.frame for box in drawing.boxes)
     assert man.y < horse.y == beach.y
@@ -106,7 +108,7 @@ def test_subjects_stand_above_what_they_act_on() -> None:
     assert man.y + man.height < ride.y < horse.y
 
 
-def test_circles_of_relations_things_related_to_themselves_and_rows_are_drawn() -> None:
+def test_cycles_self_relations_and_relations_with_a_shared_object_are_drawn() -> None:
     drawing = lay_out(graph_of("a b c", "", "0 x 1, 1 x 2, 2 x 0, 1 self 1"))
     assert len(drawing.arrows) == 3
     assert [pill.words.text for pill in drawing.boxes[1].pills] == ["↻ self"]
@@ -136,10 +138,10 @@ def marked(drawing: Drawing) -> list[str]:
     return [text.words.text for text in texts if text.words.marked]
 
 
-def test_what_a_negative_exchanges_is_marked_in_both_drawings(parser: Parser) -> None:
+def test_exchanged_words_of_a_negative_are_marked_in_both_drawings(parser: Parser) -> None:
     graph = parser.parse(["a small red circle to the left of a blue square"])[0]
-    of_swap = {negative.swapped: negative.graph for negative in candidates(graph)}
-    attribute, objects = of_swap["red", "blue"], of_swap["circle", "square"]
+    graph_of_swap = {negative.swapped: negative.graph for negative in candidates(graph)}
+    attribute, objects = graph_of_swap["red", "blue"], graph_of_swap["circle", "square"]
     assert marked(lay_out(graph, attribute)) == ["red", "blue"]
     assert marked(lay_out(attribute, graph)) == ["blue", "red"]
     assert marked(lay_out(objects, graph)) == ["square", "circle"]
@@ -167,7 +169,7 @@ def test_terminal_shows_a_negative_below_its_caption(parser: Parser) -> None:
     assert "no negative" not in in_terminal(graph)
 
 
-# -- whatever a caption holds
+# -- hostile captions
 
 
 class Page(HTMLParser):
@@ -198,7 +200,7 @@ _ANY = st.one_of(st.lists(_HOSTILE, max_size=16).map(" ".join), st.text(max_size
 
 @settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_ANY)
-def test_any_caption_is_text_on_a_page_and_in_the_terminal(parser: Parser, caption: str) -> None:
+def test_any_caption_is_plain_text_on_a_page_and_in_the_terminal(parser: Parser, caption: str) -> None:
     graph = parser.parse([caption])[0]
     negatives = candidates(graph)[:3]
     html = page(graph, negatives)
@@ -217,7 +219,7 @@ def test_any_caption_is_text_on_a_page_and_in_the_terminal(parser: Parser, capti
     drawn.encode()
 
 
-def test_long_captions_are_cut_where_they_are_drawn(parser: Parser) -> None:
+def test_long_captions_are_cut_in_drawings(parser: Parser) -> None:
     graph = parser.parse(["a dog on a mat " * 2000])[0]
     html = page(graph, candidates(graph)[:2])
     assert len(html) < 60_000

@@ -1,4 +1,4 @@
-"""What is drawn is English: exchanges that break a caption's grammar are candidates, and are not drawn."""
+"""Drawn negatives are English: exchanges that break a caption's grammar are candidates but are never drawn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_DRAWN = [
     ("a girl and dog on a mat", "a girl and a mat on dog"),
     ("woman riding horse", "horse riding woman"),
     ("hand drawn sketch on a wall", "sketch drawn hand on a wall"),
-    # names, compounds and idioms torn
+    # names, compounds and idioms torn apart
     ("a three door fridge in a clean kitchen", "a three clean door fridge in a kitchen"),
     ("a stainless steel fridge near a red wall", "a stainless fridge near a red steel wall"),
     ("a vegetable garden near a girl", "a garden near a vegetable girl"),
@@ -31,10 +31,10 @@ NOT_DRAWN = [
     ('the word "stop" is painted on a wall', 'a wall "stop" is painted on the word'),
     # possessors
     ("the desk's surface shows two cups", "the desk's two cups show surface"),
-    # adjectives that say which
+    # adjectives that identify a thing
     ("the upper shelf holds a small cup", "the small shelf holds an upper cup"),
     ("the workers are busy serving meals in a tent", "the serving workers are busy meals in a tent"),
-    # number told elsewhere in the caption
+    # number stated again elsewhere in the caption
     ("there stand two cats, both near a dog", "there stand a cat, both near two dogs"),
     ("Two boys sit by a dog, and both smile.", "A boy sits by two dogs, and both smile."),
 ]  # fmt: skip
@@ -45,7 +45,7 @@ DRAWN = [
     ("a brick wall behind a wooden fence", "a wooden wall behind a brick fence"),
     ("Man riding a tall horse", "Tall horse riding a man"),
     ("a red cup on the wall holds cold water", "cold water on the wall holds a red cup"),
-    # verbs that stand far from their subject follow its number, a participle does not
+    # a verb far from its subject agrees with it in number, a participle does not
     ("Several cars in a city pull a cart.", "A cart in a city pulls several cars."),
     ("A few people watch a dog.", "A dog watches a few people."),
     ("A dog often chases the cats.", "The cats often chase a dog."),
@@ -62,10 +62,10 @@ def test_a_sound_exchange_is_drawn_and_a_broken_one_is_not(
 ) -> None:
     monkeypatch.setattr(drawing, "MOST_STRANGE", float("inf"))
     monkeypatch.setattr(drawing, "MOST_DRAWN", 100)
-    assert (negative in [found.caption for found in natural(parser.parse([caption])[0])]) == is_sound
+    assert (negative in [drawn.caption for drawn in natural(parser.parse([caption])[0])]) == is_sound
 
 
-# caption -> a text of the same words that hang together in another way
+# caption -> a text of the same words with another syntactic structure
 OTHER_SHAPE = [
     ("the workers are busy serving meals in a tent", "the serving workers are busy meals in a tent"),
     ("a boy leads a goat to a gate", "a boy gate a goat to leads"),
@@ -73,14 +73,14 @@ OTHER_SHAPE = [
 
 
 @pytest.mark.parametrize(("caption", "broken"), OTHER_SHAPE)
-def test_words_that_hang_together_otherwise_have_another_shape(
+def test_the_same_words_in_another_structure_have_another_shape(
     parser: Parser, caption: str, broken: str
 ) -> None:
     (graph,) = parser.parse([caption])
     assert graph.shape == next(parser.shapes([caption])) != next(parser.shapes([broken]))
 
 
-def test_the_first_sound_one_is_drawn_whether_all_are_parsed_or_not(parser: Parser) -> None:
+def test_the_first_sound_negative_is_drawn_whether_or_not_all_negatives_are_parsed(parser: Parser) -> None:
     captions = ["a small red dog near a large blue house", "a thing", "Small red dog near large blue house"]
     known = [(graph, natural(graph)) for graph in parser.parse(captions)]
     broken: set[str] = set()
@@ -101,5 +101,6 @@ def test_the_first_sound_one_is_drawn_whether_all_are_parsed_or_not(parser: Pars
         for epoch in range(6):
             orders = [(graph, drawn(negatives, epoch, len(negatives))) for graph, negatives in known]
             assert sound(orders, shapes, 1) == [drawn(negatives, epoch, 1) for negatives in kept]
-    assert [bool(negatives) for negatives in kept] == [True, False, False]  # in doubt, a sentence's are drawn
+    # if no shape fits, only a sentence keeps its negatives
+    assert [bool(negatives) for negatives in kept] == [True, False, False]
     assert all(len(negatives) > 2 for _, negatives in known[::2])

@@ -1,4 +1,4 @@
-"""An exchange is drawn where it surely makes the caption false, and none reaches into a denial or a name."""
+"""An exchange is drawn only if it surely makes the caption false. None enters a negated part or a name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sclip.negatives.reading import Reading
 from sclip.scenegraph import Parser, SceneGraph
 from sclip.scenegraph.graph import Object, Relation
 
-# caption -> an exchange of it that may be true of the same picture, or be read so: never drawn
+# caption -> an exchange that may be true of the same picture, or may be read as true: never drawn
 KEPT_MEANING = [
     ("A van stands in an outdoor lot.", "An outdoor van stands in a lot."),
     ("A blue room with blinds.", "A room with blue blinds."),
@@ -62,7 +62,7 @@ KEPT_MEANING = [
     ("Cats sit near a lamp.", "A cat sits near lamps."),
 ]
 
-# caption -> an exchange that surely makes it false: drawn where it reads well
+# caption -> an exchange that surely makes it false: drawn if it reads well
 SURELY_FALSE = [
     ("A man riding a horse next to an elephant.", "An elephant riding a horse next to a man."),
     ("A cat sits on a couch with a dog on the floor.", "A dog sits on a couch with a cat on the floor."),
@@ -80,14 +80,14 @@ CASES = [*((*case, False) for case in KEPT_MEANING), *((*case, True) for case in
 
 
 @pytest.mark.parametrize(("caption", "exchanged", "is_false"), CASES)
-def test_an_exchange_is_certain_where_it_breaks_a_fact_of_the_caption(
+def test_an_exchange_is_certain_only_if_it_breaks_a_fact_of_the_caption(
     parser: Parser, caption: str, exchanged: str, is_false: bool
 ) -> None:
     certain = {negative.caption: negative.certain for negative in candidates(parser.parse([caption])[0])}
     assert certain.get(exchanged, False) == is_false
 
 
-def test_a_relation_fails_only_where_all_that_is_said_of_the_two_excludes_it() -> None:
+def test_exchanging_two_objects_is_certain_only_if_their_relations_differ() -> None:
     caption = "a boy sees a horse, holds a rope and sees it"
     objects = tuple(
         Object(name, (at := caption.index(name), at + len(name)), (at - 2, at + len(name)))
@@ -112,7 +112,7 @@ CAPTIONS = (
 
 
 def _mark(graph: SceneGraph, part: str, at: int) -> tuple[SceneGraph, set[int]]:
-    """Return the graph with one part denied (or one name fixed), and the objects that no word enters or leaves."""
+    """Return the graph with one part negated (or one name fixed), and the objects whose words must stay."""
     field, mark = ("objects", "fixed") if part == "fixed" else (f"{part}s", "negated")
     parts = list(getattr(graph, field))
     k = at % len(parts)
@@ -127,7 +127,7 @@ def _mark(graph: SceneGraph, part: str, at: int) -> tuple[SceneGraph, set[int]]:
     st.sampled_from(["object", "attribute", "relation", "fixed"]),
     st.integers(0, 9),
 )
-def test_no_exchange_enters_a_denial_or_a_name_and_its_graph_keeps_the_marks(
+def test_no_exchange_enters_a_negated_part_or_a_fixed_name_and_graphs_keep_their_marks(
     parser: Parser, caption: str, part: str, at: int
 ) -> None:
     graph, shut = _mark(parser.parse([caption])[0], part, at)
@@ -144,7 +144,7 @@ def _marks(graph: SceneGraph) -> list[tuple[bool, bool]]:
     return [(part.negated, getattr(part, "fixed", False)) for part in parts]
 
 
-def test_two_names_may_change_places_whole(parser: Parser) -> None:
+def test_two_fixed_names_may_be_exchanged_as_a_whole(parser: Parser) -> None:
     graph = parser.parse(["a small fire truck chases an old school bus"])[0]
     names = replace(graph, objects=tuple(replace(obj, fixed=True) for obj in graph.objects))
     assert [negative.caption for negative in candidates(names) if not negative.is_replacement] == [

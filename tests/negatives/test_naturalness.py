@@ -39,10 +39,10 @@ def used(fitted: Path) -> Iterator[Path]:
     ("caption", "exchange"),
     [
         ("A man riding a horse on a beach", "A beach riding a horse on a man"),
-        ("A glorf riding a horse on a beach", "A beach riding a horse on a glorf"),  # a word of no caption
+        ("A glorf riding a horse on a beach", "A beach riding a horse on a glorf"),  # no caption has "glorf"
     ],
 )
-def test_what_no_caption_says_reads_strangely(caption: str, exchange: str) -> None:
+def test_an_exchange_that_no_caption_says_is_stranger_than_its_caption(caption: str, exchange: str) -> None:
     assert naturalness.strangeness(exchange) > naturalness.strangeness(caption)
 
 
@@ -52,7 +52,7 @@ def test_a_model_knows_the_captions_that_it_was_fitted_to() -> None:
     assert not any(map(naturalness.is_fitted, NEW))
 
 
-def test_a_file_of_another_shape_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_with_other_tensors_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, captions = tmp_path / "old.safetensors", tmp_path / "captions.txt"
     fit_naturalness.save({"weights": np.zeros(4)}, path, "")
     captions.write_text("a dog\n")
@@ -63,7 +63,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert "make it anew: sclip naturalness" in capsys.readouterr().err
 
 
-def test_the_benchmark_tells_new_captions_apart_from_those_of_the_model(
+def test_the_benchmark_separates_new_captions_from_those_that_the_model_was_fitted_to(
     used: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captions = tmp_path / "captions.txt"

@@ -77,17 +77,19 @@ def _exchanges(graph: SceneGraph) -> list[Negative]:
 
 @pytest.mark.parametrize(("caption", "negative"), MADE)
 def test_exchange_reads_like_a_caption(parser: Parser, caption: str, negative: str) -> None:
-    assert negative in [found.caption for found in _exchanges(parser.parse([caption])[0])]
+    assert negative in [exchange.caption for exchange in _exchanges(parser.parse([caption])[0])]
 
 
 @pytest.mark.parametrize("caption", NONE)
-def test_caption_whose_every_exchange_keeps_the_meaning_has_none(parser: Parser, caption: str) -> None:
+def test_a_caption_has_no_exchange_if_every_exchange_would_keep_its_meaning(
+    parser: Parser, caption: str
+) -> None:
     graph = parser.parse([caption])[0]
     assert _exchanges(graph) == []
     assert all(negative.is_replacement for negative in natural(graph))
 
 
-def test_a_negative_names_its_kind_and_texts_and_exchanges_head_and_tail_or_attributes_in_place(
+def test_a_negative_records_its_kind_and_texts_and_exchanges_head_and_tail_or_attributes(
     parser: Parser,
 ) -> None:
     (graph,) = parser.parse(["a red circle above a blue square"])
@@ -126,7 +128,7 @@ def _check(graph: SceneGraph, negative: Negative) -> None:
             continue
         if old.attribute == new.attribute:
             assert _words(text[slice(*new.span)]) == _words(graph.caption[slice(*old.span)])
-        else:  # a verb that changed places
+        else:  # an exchanged verb
             assert text[slice(*new.span)].casefold() == new.attribute
     if graph.caption.isascii() and not negative.is_replacement:
         assert _heads(negative.graph) == _heads(graph)
@@ -142,10 +144,10 @@ def _lemma(noun: str) -> str:
 
 
 def _parts(graph: SceneGraph) -> set[str]:
-    """Return the words that a graph says, wherever they stand in it."""
-    said = [*(o.name for o in graph.objects), *(r.predicate for r in graph.relations)]
-    said += [a.attribute for a in graph.attributes]
-    return {_lemma(word) for text in said for word in text.split()}
+    """Return the words of all names, predicates and attributes of a graph."""
+    texts = [*(o.name for o in graph.objects), *(r.predicate for r in graph.relations)]
+    texts += [a.attribute for a in graph.attributes]
+    return {_lemma(word) for text in texts for word in text.split()}
 
 
 _ONE_FORM = {"people": "person"} | dict.fromkeys("is are was were be".split(), "be") | {"has": "have"} | dict.fromkeys(
@@ -154,7 +156,7 @@ _ONE_FORM = {"people": "person"} | dict.fromkeys("is are was were be".split(), "
 
 
 def _words(text: str) -> Counter[str]:
-    """Return the words without articles, each in the one form that agreement does not change."""
+    """Count the words without articles, each in a form that does not depend on agreement."""
     words = re.findall(r"\w+", text.casefold())
     return Counter(_lemma(word) for word in words if word not in ("a", "an"))
 
@@ -197,7 +199,7 @@ def _articles_alike(words: list[str]) -> list[str]:
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_captions())
-def test_an_exchange_keeps_the_words_but_for_articles_and_agreement_and_made_twice_gives_the_caption_back(
+def test_an_exchange_keeps_all_words_up_to_agreement_and_a_second_exchange_restores_the_caption(
     parser: Parser, caption: str
 ) -> None:
     for negative in _exchanges(parser.parse([caption])[0]):
@@ -208,7 +210,7 @@ def test_an_exchange_keeps_the_words_but_for_articles_and_agreement_and_made_twi
         if sorted(_articles_alike(negative.caption.split())) != sorted(_articles_alike(caption.split())):
             continue  # the number or a capital changed
         one, other = plan.first, plan.second
-        if other[0] == other[1] or one[0] == one[1]:  # it moved, and moves back
+        if other[0] == other[1] or one[0] == one[1]:  # a piece moved, and moves back
             one = max(one, other, key=lambda piece: piece[1] - piece[0])
             pieces = [edit.content(one), (edit.slot(one)[0],) * 2]
         else:
@@ -217,7 +219,7 @@ def test_an_exchange_keeps_the_words_but_for_articles_and_agreement_and_made_twi
         assert _articles_alike(again.split()) == _articles_alike(caption.split())
 
 
-def test_draw_is_made_again_by_seed_epoch_and_key(parser: Parser) -> None:
+def test_a_draw_depends_only_on_seed_epoch_and_identity(parser: Parser) -> None:
     graph = parser.parse(["a small red circle to the left of a large blue square"])[0]
     drawn = [draw(natural(graph), seed=7, epoch=epoch, identity="0001") for epoch in range(40)]
     assert drawn == [draw(natural(graph), seed=7, epoch=epoch, identity="0001") for epoch in range(40)]
@@ -228,7 +230,7 @@ def test_draw_is_made_again_by_seed_epoch_and_key(parser: Parser) -> None:
 @pytest.mark.parametrize(
     "shares", [EVENLY, EVENLY | {"exchange": 0}, dict.fromkeys(KINDS, 0) | {"exchange": 1}]
 )
-def test_a_visit_that_lists_no_more_than_it_draws_draws_the_same(parser: Parser, shares: Shares) -> None:
+def test_a_lazy_draw_equals_a_draw_from_the_full_list(parser: Parser, shares: Shares) -> None:
     for graph in parser.parse(["a red dog near a blue car. A tall man rides a horse", "a thing"]):
         for window in (None, Window.of(graph, len(graph.caption), 2)):
             for epoch in range(6):
@@ -242,14 +244,14 @@ def test_a_visit_that_lists_no_more_than_it_draws_draws_the_same(parser: Parser,
                 assert list(draw_of(graph, **visit)) == draw_several(natural(graph), 99, **visit)
 
 
-def test_what_reads_more_strangely_is_drawn_less_often(parser: Parser) -> None:
+def test_a_stranger_negative_is_drawn_less_often(parser: Parser) -> None:
     usual = natural(parser.parse(["a small red circle to the left of a large blue square"])[0])[0]
     strange = dataclasses.replace(usual, caption="strange", strangeness=usual.strangeness + 1)
     drawn = Counter(draw([strange, usual], seed=0, epoch=0, identity=str(key)).caption for key in range(400))  # type: ignore[union-attr]
     assert 0 < drawn["strange"] < 0.5 * drawn[usual.caption]
 
 
-def test_long_caption_is_taken(parser: Parser) -> None:
+def test_a_very_long_caption_gets_a_negative(parser: Parser) -> None:
     graph = parser.parse(["a red dog on a blue mat " * 2500])[0]
     assert draw(natural(graph), seed=0, epoch=0, identity="k") is not None
 

@@ -1,4 +1,4 @@
-"""Positives: other words, the same scene graph; what would say something else or be no English is not made."""
+"""Positives have other words and the same scene graph. Texts with another meaning or broken English are not made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MADE = [
 
 # caption -> a text that must not be made of it
 NEVER = [
-    ("a cup next to a bowl with a spoon", "a bowl next to a cup with a spoon"),  # whose spoon
+    ("a cup next to a bowl with a spoon", "a bowl next to a cup with a spoon"),  # the spoon changes its owner
     ("a dog on a sofa", "a sofa on a dog"),
     ("a man holding a dog with a red collar", "a dog held by a man with a red collar"),
     ("a man riding his horse", "his horse being ridden by a man"),
@@ -49,18 +49,20 @@ def parser() -> Parser:
 
 def test_a_caption_has_the_wordings_that_keep_its_graph(parser: Parser) -> None:
     graphs = parser.parse([caption for caption, _ in MADE])
-    for graph, (_, other), read in zip(graphs, MADE, parser.parse([text for _, text in MADE]), strict=True):
-        assert other in dict(wordings(graph)), other
-        assert says_the_same(graph, read), other
+    for graph, (_, wording), parsed in zip(
+        graphs, MADE, parser.parse([text for _, text in MADE]), strict=True
+    ):
+        assert wording in dict(wordings(graph)), wording
+        assert says_the_same(graph, parsed), wording
 
 
-def test_a_wording_that_says_something_else_is_not_made(parser: Parser) -> None:
+def test_a_wording_with_another_meaning_is_not_made(parser: Parser) -> None:
     graphs = parser.parse([caption for caption, _ in NEVER])
-    for graph, (_, other) in zip(graphs, NEVER, strict=True):
-        assert other not in dict(wordings(graph))
+    for graph, (_, wording) in zip(graphs, NEVER, strict=True):
+        assert wording not in dict(wordings(graph))
 
 
-def test_a_draw_follows_from_the_visit_and_passes_over_what_parses_otherwise(parser: Parser) -> None:
+def test_a_draw_depends_only_on_the_visit_and_skips_wordings_that_parse_differently(parser: Parser) -> None:
     graph = parser.parse(["A cup next to a large red bowl."])[0]
     windows = [Window.of(graph, len(graph.caption), 6)] * 30
 

@@ -1,4 +1,4 @@
-"""Replacements: a word gives its place to one that excludes it, the text stays English, and the graph follows."""
+"""Replacements: a word is replaced by one that excludes it, the text stays English, and the graph changes too."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MADE = [
 
 # caption -> a text that must not be made of it
 NEVER = [
-    # it may be true as well
+    # the replacement may be true as well
     ("a cup near a bowl", "a cup next to a bowl"),
     ("a man walks down the street", "a man walks up the street"),
     ("a man next to a car", "a person next to a car"),
@@ -49,16 +49,16 @@ NEVER = [
     ("a boat near a bed", "a boat near a chair"),
     ("a truck on a road", "a van on a road"),
     ("a dog on the beach", "a dog next to the beach"),
-    # the caption says both, or of one thing twice
+    # the caption has both words, or mentions a thing twice
     ("a red and blue kite", "a green and blue kite"),
     ("a man and a woman on a sofa", "a woman and a woman on a sofa"),
     ("a dog and another dog", "a cat and another dog"),
     ("two cups, both of them red", "three cups, both of them red"),
     ("a man ties his shoe", "a woman ties his shoe"),
-    # denied, or a name
+    # negated
     ("a room with no red chair", "a room with no blue chair"),
     ("a man not wearing a hat", "a man not holding a hat"),
-    # no English
+    # broken English
     ("a dog lying down", "a dog standing down"),
     ("a young child", "an old child"),
     ("a woman walking a dog", "a woman sitting a dog"),
@@ -75,7 +75,7 @@ NEVER = [
 
 @pytest.fixture
 def every(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all replacements of a caption be looked at."""
+    """Try all replacements of a caption."""
     monkeypatch.setattr(drawing, "MOST_TRIED", 1000)
 
 
@@ -90,18 +90,18 @@ def _without_articles(text: str) -> str:
 
 @pytest.mark.usefixtures("every")
 @pytest.mark.parametrize(("caption", "text"), MADE)
-def test_a_word_gives_its_place_to_one_that_excludes_it_and_the_graph_is_the_captions_with_that_word_changed(
+def test_a_word_is_replaced_by_one_that_excludes_it_in_the_text_and_in_the_graph(
     parser: Parser, caption: str, text: str
 ) -> None:
-    graph, found = _replaced(parser, caption)
-    assert text in [negative.caption for negative in found]
-    for negative in found:
-        other = negative.graph
+    graph, replacements = _replaced(parser, caption)
+    assert text in [negative.caption for negative in replacements]
+    for negative in replacements:
+        changed = negative.graph
         assert Negative.from_json(negative.to_json()) == negative
-        assert len(graph.triples()) == len(other.triples())
-        assert graph.triples() != other.triples() or not graph.triples()
-        for one, two in zip(_spans(graph), _spans(other), strict=True):
-            old, new = caption[slice(*one)], other.caption[slice(*two)]
+        assert len(graph.triples()) == len(changed.triples())
+        assert graph.triples() != changed.triples() or not graph.triples()
+        for one, two in zip(_spans(graph), _spans(changed), strict=True):
+            old, new = caption[slice(*one)], changed.caption[slice(*two)]
             assert old == new or _without_articles(old.replace(*negative.swapped)) == _without_articles(new)
 
 
@@ -112,19 +112,21 @@ def _spans(graph: SceneGraph) -> list[Span]:
 
 @pytest.mark.usefixtures("every")
 @pytest.mark.parametrize(("caption", "negative"), NEVER)
-def test_what_may_be_true_or_is_no_english_is_not_made(parser: Parser, caption: str, negative: str) -> None:
-    assert negative not in [found.caption for found in _replaced(parser, caption)[1]]
+def test_replacements_that_may_be_true_or_break_the_english_are_not_made(
+    parser: Parser, caption: str, negative: str
+) -> None:
+    assert negative not in [replacement.caption for replacement in _replaced(parser, caption)[1]]
 
 
 def test_a_verb_of_two_relations_changes_in_both(parser: Parser) -> None:
-    graph, found = _replaced(parser, "a man sits on a bench next to a dog")
-    standing = next(negative for negative in found if " stands " in negative.caption)
+    graph, replacements = _replaced(parser, "a man sits on a bench next to a dog")
+    standing = next(negative for negative in replacements if " stands " in negative.caption)
     assert graph.triples() == [("man", "sit on", "bench"), ("man", "sit next to", "dog")]
     assert standing.graph.triples() == [("man", "stand on", "bench"), ("man", "stand next to", "dog")]
 
 
-def test_exchanges_come_first(parser: Parser) -> None:
+def test_exchanges_come_before_replacements(parser: Parser) -> None:
     (graph,) = parser.parse(["a red cup on a blue table"])
-    found = [negative.is_replacement for negative in candidates(graph)]
-    assert found == sorted(found)
-    assert set(found) == {False, True}
+    flags = [negative.is_replacement for negative in candidates(graph)]
+    assert flags == sorted(flags)
+    assert set(flags) == {False, True}

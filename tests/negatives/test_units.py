@@ -1,4 +1,4 @@
-"""Parts of a caption and their foils: English by themselves, true and surely false, with the graph of what they say."""
+"""Units of a caption and their foils: both are English, the unit is true, the foil is surely false."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.commands import command
 from support.pictures import encoded, noise
 from support.tars import tar_bytes
 
-# caption -> a unit, its foil, and the half-truth that goes with it: its true part
+# caption, a unit, its foil, and the true part of the half-truth
 MADE = [
     ("A small dog chases a red ball", "a red ball", "a green ball", "a ball"),
     ("Two goats eat an orange carrot on a hill", "an orange carrot", "a white carrot", "a carrot"),
@@ -30,15 +30,15 @@ MADE = [
     ("There is a girl standing", "a girl standing", "a girl walking", "a girl"),
 ]  # fmt: skip
 
-# caption -> a text that is no foil by itself
+# caption -> a text that must not be a foil
 NEVER = [
-    ("A man on a bench", "a woman"),  # who may be there as well
+    ("A man on a bench", "a woman"),  # a woman may be there as well
     ("A cup on a chair", "a bed"),
     ("Three cups on a shelf", "two cups"),
-    ("A woman and a man ride a horse", "a man leads a horse"),  # "a man ride"
+    ("A woman and a man ride a horse", "a man leads a horse"),  # the unit would be "a man ride"
     ("A man in a black hat", "a black hat in a man"),
     ("a dog and another cat", "another dog"),
-    ("a red ball, a blue cube and a blue ball", "a blue ball"),  # there is one, even if it is not this
+    ("a red ball, a blue cube and a blue ball", "a blue ball"),  # the caption has a blue ball
     ("a black cat on a white sofa and a white cat on a black chair", "a black cat"),
     ("a dog chasing a cat and a cat chasing a dog", "a cat chasing a dog"),
     ("a red car behind a blue truck and a blue car in front of a red truck", "a red truck behind a blue car"),
@@ -48,20 +48,20 @@ NEVER = [
 def pairs_of(parser: Parser, caption: str) -> list[tuple[UnitPair, str | None]]:
     """Return the pairs of a caption, each with the true part of its half-truth."""
     (graph,) = parser.parse([caption])
-    found = [(unit_of(graph, negative), half_truth_of(graph, negative)) for negative in natural(graph)]
-    return [(pair, half and half.unit) for pair, half in found if pair]
+    units = [(unit_of(graph, negative), half_truth_of(graph, negative)) for negative in natural(graph)]
+    return [(pair, half and half.unit) for pair, half in units if pair]
 
 
 @pytest.mark.parametrize(("caption", "unit", "foil", "true"), MADE)
-def test_a_part_is_written_with_its_foil(
+def test_a_unit_is_written_with_its_foil_and_its_half_truth(
     parser: Parser, caption: str, unit: str, foil: str, true: str | None
 ) -> None:
-    found = pairs_of(parser, caption)
-    assert (unit, foil) in {(p.unit.caption, p.foil.caption) for p, _ in found}
-    (pair, half), *_ = ((p, h) for p, h in found if p.foil.caption == foil)
+    pairs = pairs_of(parser, caption)
+    assert (unit, foil) in {(p.unit.caption, p.foil.caption) for p, _ in pairs}
+    (pair, half), *_ = ((p, h) for p, h in pairs if p.foil.caption == foil)
     assert half == true
     for graph in (pair.unit, pair.foil):
-        for obj in graph.objects:  # what is said stands where the graph has it
+        for obj in graph.objects:  # each span holds the words of its part
             assert obj.name.split()[-1][:3] in graph.caption[slice(*obj.span)].lower()
         for a in graph.attributes:
             assert graph.caption[slice(*a.span)] in (a.attribute, "two")
@@ -69,11 +69,13 @@ def test_a_part_is_written_with_its_foil(
 
 
 @pytest.mark.parametrize(("caption", "foil"), NEVER)
-def test_what_may_be_true_or_is_no_english_alone_is_no_foil(parser: Parser, caption: str, foil: str) -> None:
+def test_a_text_that_may_be_true_or_is_broken_english_is_no_foil(
+    parser: Parser, caption: str, foil: str
+) -> None:
     assert foil not in {pair.foil.caption for pair, _ in pairs_of(parser, caption)}
 
 
-def test_a_benchmark_of_half_truths_is_made_of_shards_and_read(
+def test_a_benchmark_of_half_truths_is_made_from_shards_and_read_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = encoded(noise(8, 8))
@@ -84,15 +86,15 @@ def test_a_benchmark_of_half_truths_is_made_of_shards_and_read(
     (tmp_path / "0.tar").write_bytes(tar_bytes(members.items()))
     job, out = command("halftruth"), tmp_path / "made.jsonl"
     assert job(tmp_path / "0.tar", out, "--seed", "3") == 0
-    told = capsys.readouterr().out
-    assert "1 half-truths (1 " in told
-    assert "of 3 captions, 1 images; 1 samples left out that cannot be used" in told
+    output = capsys.readouterr().out
+    assert "1 half-truths (1 " in output
+    assert "of 3 captions, 1 images; 1 samples left out that cannot be used" in output
     first = out.read_text()
     assert job(tmp_path / "0.tar", out, "--seed", "3") == 0
     assert out.read_text() == first
     (tmp_path / "others").mkdir()
     others = tar_bytes((members | {"a.jpg": encoded(noise(9, 9))}).items())
-    (tmp_path / "others" / "0.tar").write_bytes(others)  # shard and sample of the same names
+    (tmp_path / "others" / "0.tar").write_bytes(others)  # a shard and a sample of the same names
     assert job(tmp_path / "others" / "0.tar", tmp_path / "others.jsonl", "--seed", "3") == 0
     entry = json.loads(first)
     assert (tmp_path / "images" / entry["image"]).read_bytes() == picture

@@ -1,4 +1,4 @@
-"""Annotating a corpus: every byte of the sources kept, each shard written once, over kills, bad data and bad usage."""
+"""Annotation keeps every byte of the sources and writes each shard once, despite kills, bad data and bad usage."""
 
 from __future__ import annotations
 
@@ -59,27 +59,27 @@ def samples(shard: str) -> list[Sample]:
 # What is written
 
 
-def test_a_shard_keeps_its_samples_in_order_byte_for_byte_and_gains_the_graph_and_negatives_of_each_caption(
+def test_a_shard_keeps_its_samples_byte_for_byte_and_gains_graphs_and_negatives(
     tmp_path: Path, parser: Parser
 ) -> None:
     plain = write_plain(tmp_path / "plain")
     for before, after in zip(plain, annotate_here(plain, tmp_path / "out", parser), strict=True):
         assert Path(before).name == Path(after).name
         new = members(Path(after))
-        kept = {name: body for name, body in new.items() if not name.endswith(ANNOTATION_SUFFIX)}
-        assert kept == members(Path(before))
+        unchanged = {name: body for name, body in new.items() if not name.endswith(ANNOTATION_SUFFIX)}
+        assert unchanged == members(Path(before))
         assert list(dict.fromkeys(name.partition(".")[0] for name in new)) == [s.key for s in samples(before)]
         for sample in samples(after):
             records = annotation.read_stamped(sample, stamp(parser))
             for caption, record in zip(sample.captions, records, strict=True):
                 (graph,) = parser.parse([caption])
-                found, negatives = read_record(record, caption)
+                stored_graph, negatives = read_record(record, caption)
                 (sound_ones,) = sound([(graph, natural(graph))], parser.shapes)
-                assert found == graph
+                assert stored_graph == graph
                 assert [negative.to_json() for negative in negatives] == [n.to_json() for n in sound_ones]
 
 
-def test_images_json_and_text_of_foreign_shards_are_kept_and_an_older_annotation_is_replaced(
+def test_members_of_foreign_shards_are_kept_and_an_older_annotation_is_replaced(
     tmp_path: Path, parser: Parser
 ) -> None:
     record = b'{ "caption" : "a dog" }'
@@ -87,14 +87,12 @@ def test_images_json_and_text_of_foreign_shards_are_kept_and_an_older_annotation
     (tmp_path / "x.tar.gz").write_bytes(tar_bytes(body.items(), "w:gz"))
     (shard,) = annotate_here([str(tmp_path / "x.tar.gz")], tmp_path / "out", parser)
     assert Path(shard).name == "x.tar"
-    found = members(Path(shard))
-    assert annotation.unpack(found.pop("a.graph.json.gz"))[0] == stamp(parser)
-    assert found == {"a.png": b"i", "a.json": record, "a.txt": b"a cat\n"}
+    annotated = members(Path(shard))
+    assert annotation.unpack(annotated.pop("a.graph.json.gz"))[0] == stamp(parser)
+    assert annotated == {"a.png": b"i", "a.json": record, "a.txt": b"a cat\n"}
 
 
-def test_a_graph_that_came_with_a_caption_is_kept_and_members_that_a_key_names_too(
-    tmp_path: Path, parser: Parser
-) -> None:
+def test_foreign_graphs_and_members_that_the_config_names_are_kept(tmp_path: Path, parser: Parser) -> None:
     (graph,) = parser.parse(["a red cup is left of a blue tray"])
     fewer = replace(graph, attributes=graph.attributes[:1])
     record = json.dumps({"captions": ["a dog", graph.caption], "g": fewer.to_json()}).encode()
@@ -104,14 +102,14 @@ def test_a_graph_that_came_with_a_caption_is_kept_and_members_that_a_key_names_t
     (shard,) = annotate_here([str(tmp_path / "x.tar")], tmp_path / "out", parser, **keys)
     assert members(Path(shard)).items() >= body.items()
     (sample,) = samples(shard)
-    of_dog, of_cup = (
+    dog_graph, cup_graph = (
         read_record(of, caption)[0]
         for of, caption in zip(annotation.read(sample)[1], sample.captions, strict=True)
     )
-    assert (of_dog, of_cup) == (parser.parse(["a dog"])[0], fewer)
+    assert (dog_graph, cup_graph) == (parser.parse(["a dog"])[0], fewer)
 
 
-def test_an_index_a_report_and_what_was_left_out_stand_beside_the_shards(
+def test_an_index_a_report_and_the_rejected_samples_are_written_beside_the_shards(
     tmp_path: Path, parser: Parser
 ) -> None:
     plain = write_plain(tmp_path / "plain")
@@ -130,10 +128,10 @@ def test_an_index_a_report_and_what_was_left_out_stand_beside_the_shards(
     assert (out / "report.html").is_file()
 
 
-# Bad usage, which needs no cluster to be told
+# Bad usage, which is refused without a cluster
 
 
-def test_bad_usage_is_status_2_and_one_line(
+def test_bad_usage_is_refused_in_one_line_with_status_2(
     job: Callable[..., int], tmp_path: Path, parser: Parser, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = tmp_path / "plain"
@@ -179,7 +177,7 @@ def test_bad_usage_is_status_2_and_one_line(
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve shards, enough work to be killed in."""
+    """Twelve shards: enough work to kill a job in the middle."""
     folder = tmp_path_factory.mktemp("corpus")
     write_plain(folder, samples=240, per_shard=20)
     return folder
@@ -211,10 +209,10 @@ def test_a_job_killed_and_started_again_writes_no_shard_twice_and_ends_as_if_und
     assert not (out / "index.json").exists()
 
     again = start(head, corpus, out)
-    said, error = again.communicate()
+    output, error = again.communicate()
     assert again.returncode == 0, error
-    assert "240 samples in 12 shards; train on them: data.shards=" in said
-    lines = [line for line in said.splitlines() if ".tar: 20 samples" in line]
+    assert "240 samples in 12 shards; train on them: data.shards=" in output
+    lines = [line for line in output.splitlines() if ".tar: 20 samples" in line]
     assert 0 < len(lines) <= 12 - len(written)
     for name, before in written.items():
         after = (out / name).stat()
@@ -225,33 +223,33 @@ def test_a_job_killed_and_started_again_writes_no_shard_twice_and_ends_as_if_und
 
 
 @pytest.mark.cluster
-def test_a_shard_that_cannot_be_read_is_named_and_costs_no_other_and_overwrite_redoes_another_stamp(
+def test_only_an_unreadable_shard_is_left_out_and_overwrite_redoes_shards_of_another_stamp(
     head: Head, tmp_path: Path, parser: Parser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", head.address)
     sources = write_plain(tmp_path / "plain")
     hidden = Path(sources[1]).rename(tmp_path / "hidden")
-    out, said = tmp_path / "out", []
+    out, reports = tmp_path / "out", []
 
     def run(overwrite: bool = False) -> list[Annotated]:
-        said.clear()
+        reports.clear()
         pool, cpus = ActorPool(cpus=0.5), lambda: cluster.connect().cpus
-        annotate(sources, out, cpus, pool, on_shard=said.append, overwrite=overwrite)
-        return sorted(said, key=lambda shard: shard.name)
+        annotate(sources, out, cpus, pool, on_shard=reports.append, overwrite=overwrite)
+        return sorted(reports, key=lambda shard: shard.name)
 
     try:
         with pytest.raises(PackError, match=r"000001\.tar.*1 of 3 shards are not annotated.*goes on"):
             run()
-        assert sorted(shard.name for shard in said if not shard.failure) == ["000000.tar", "000002.tar"]
+        assert sorted(shard.name for shard in reports if not shard.failure) == ["000000.tar", "000002.tar"]
         assert not (out / "index.json").exists()
         hidden.rename(sources[1])
         assert run() == [Annotated("000001.tar", 5, (out / "000001.tar").stat().st_size)]
         assert run() == []
-        whole = contents(out)
+        expected = contents(out)
         sidecar = out / ".annotate" / "000002.tar.json"
         sidecar.write_text(sidecar.read_text().replace(stamp(parser), "rules-0"))
         (out / "000002.tar").write_bytes(jpeg(0).ljust((out / "000002.tar").stat().st_size))
         assert [shard.name for shard in run(overwrite=True)] == ["000002.tar"]
-        assert contents(out) == whole
+        assert contents(out) == expected
     finally:
         ray.shutdown()

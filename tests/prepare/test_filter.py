@@ -1,4 +1,4 @@
-"""Annotated shards give the batches that parsing gives; a filter over them trains on what a subset of them holds."""
+"""Annotated shards give the same batches as parsing. A run with a filter trains on the same samples as on a subset."""
 
 from __future__ import annotations
 
@@ -66,23 +66,23 @@ def test_annotated_and_plain_shards_give_the_same_batches(
 ) -> None:  # fmt: skip
     loss = LossConfig(negatives=negatives)
     expected = blocks(plan(plain, loss=loss))
-    monkeypatch.setattr(Parser, "parse", None)  # whoever parses now, fails
-    found = blocks(plan(annotated, stamp(parser), loss))
-    assert len(found) == len(expected) > EPOCHS * 3
-    for one, other in zip(found, expected, strict=True):
+    monkeypatch.setattr(Parser, "parse", None)  # parsing fails from here on
+    actual = blocks(plan(annotated, stamp(parser), loss))
+    assert len(actual) == len(expected) > EPOCHS * 3
+    for one, other in zip(actual, expected, strict=True):
         assert one.keys() == other.keys()
         for name in one.keys() - {col.NOTE}:
             np.testing.assert_array_equal(one[name], other[name], err_msg=name)
         ends = [
-            [marker[:4] for note in read_notes(of_one[col.NOTE]) for marker in note.markers]
-            for of_one in (one, other)
+            [marker[:4] for note in read_notes(columns[col.NOTE]) for marker in note.markers]
+            for columns in (one, other)
         ]
-        assert ends[0] == ends[1]  # but for the key, which of an END row is the shard: it lies elsewhere
-    assert any(block[col.HAS_NEGATIVE].any() for block in found)
+        assert ends[0] == ends[1]  # without the key, which for an END row is the shard's path and differs
+    assert any(block[col.HAS_NEGATIVE].any() for block in actual)
 
 
 def broken(record: bytes, caption: str) -> list[bytes]:
-    """Return what a record must not be."""
+    """Return malformed variants of a record."""
     value = json.loads(record)
     negative, *others = value["negatives"]
     graph = value["graph"]
@@ -111,24 +111,24 @@ def test_a_caption_with_a_malformed_record_is_parsed_and_nothing_else_changes(
     expected = encoder(table)
     first = next(n for n in range(table.num_rows) if expected[col.HAS_NEGATIVE][n])
     for record in broken(table[col.RECORD][first].as_py(), table[col.CAPTION][first].as_py()):
-        given = table.to_pylist()
-        given[first][col.RECORD] = record
-        found = encoder(table.from_pylist(given, schema=table.schema))
+        changed_rows = table.to_pylist()
+        changed_rows[first][col.RECORD] = record
+        actual = encoder(table.from_pylist(changed_rows, schema=table.schema))
         for name in expected.keys() - {col.NOTE}:
-            np.testing.assert_array_equal(found[name], expected[name], err_msg=f"{name} of {record[:80]!r}")
+            np.testing.assert_array_equal(actual[name], expected[name], err_msg=f"{name} of {record[:80]!r}")
 
 
 @pytest.mark.parametrize("member", [b"", b"no gzip", annotation.pack("rules-0", [b"{}"] * 3)])
-def test_an_annotation_that_cannot_be_used_is_parsed_over_unless_a_filter_needs_it(
+def test_a_sample_with_an_unusable_annotation_is_parsed_or_rejected_if_a_filter_needs_it(
     annotated: list[str], parser: Parser, tmp_path: Path, member: bytes
 ) -> None:
     shard = rewritten(annotated[0], tmp_path / "x.tar", member)
-    found = [row for row in rows(plan([shard], stamp(parser))) if row[col.STATUS] != col.END]
-    assert {row[col.STATUS] for row in found} == {col.SAMPLE}
-    assert {row[col.RECORD] for row in found} == {None}
-    found = [row for row in rows(plan([shard], stamp(parser), **LEAST)) if row[col.STATUS] != col.END]
-    assert {row[col.STATUS] for row in found} == {col.REJECTED}
-    assert all("annot" in row[col.REASON] for row in found)
+    sample_rows = [row for row in rows(plan([shard], stamp(parser))) if row[col.STATUS] != col.END]
+    assert {row[col.STATUS] for row in sample_rows} == {col.SAMPLE}
+    assert {row[col.RECORD] for row in sample_rows} == {None}
+    sample_rows = [row for row in rows(plan([shard], stamp(parser), **LEAST)) if row[col.STATUS] != col.END]
+    assert {row[col.STATUS] for row in sample_rows} == {col.REJECTED}
+    assert all("annot" in row[col.REASON] for row in sample_rows)
 
 
 # The filter
@@ -139,7 +139,7 @@ def filtered(annotated: list[str], parser: Parser) -> StreamPlan:
     return plan(annotated, stamp(parser), **LEAST)
 
 
-def test_only_captions_that_pass_are_drawn_and_a_sample_without_one_is_left_out_and_moves_no_other(
+def test_only_passing_captions_are_drawn_and_a_filtered_sample_moves_no_other(
     filtered: StreamPlan, plain: list[str], parser: Parser
 ) -> None:
     def passes(caption: str) -> bool:
@@ -165,14 +165,16 @@ def test_only_captions_that_pass_are_drawn_and_a_sample_without_one_is_left_out_
 
 @settings(max_examples=15)
 @given(st.lists(st.integers(0, 18), max_size=3))
-def test_with_a_filter_every_sample_is_trained_on_or_left_out_once_over_any_crash(
+def test_with_a_filter_every_sample_is_trained_on_or_filtered_once_despite_crashes(
     filtered: StreamPlan, crashes: list[int]
 ) -> None:
-    """A worker that goes on from a checkpoint takes the steps from there on."""
+    """A worker that resumes from a checkpoint takes the steps from there on."""
     step, trained, left_out = 0, 0, 0
     for stop in (*sorted(crashes), filtered.order.steps):
-        given: list[Row] = [(row[col.ENTRY], row[col.PLACE], row[col.STATUS]) for row in rows(filtered, step)]
-        blocks = [block(given[at : at + 5]) for at in range(0, len(given), 5)]
+        stream_rows: list[Row] = [
+            (row[col.ENTRY], row[col.PLACE], row[col.STATUS]) for row in rows(filtered, step)
+        ]
+        blocks = [block(stream_rows[at : at + 5]) for at in range(0, len(stream_rows), 5)]
         worker, record = Batches([blocks], filtered.order, step, BLANK), Record()
         for _ in range(step, stop):
             batch = worker.next()
@@ -190,21 +192,24 @@ subset_job = command("subset")
 OPTIONS = ("--min-objects", "2", "--min-attributes", "1", "--min-relations", "1")
 
 
-def test_a_run_over_the_subset_trains_on_what_a_run_with_the_filter_does(
+def test_a_run_over_the_subset_trains_on_the_same_samples_as_a_run_with_the_filter(
     filtered: StreamPlan, parser: Parser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "subset"
     assert subset_job(*filtered.shards, out, "--samples-per-shard", "4", *OPTIONS) == 0
-    kept = expand([f"{out}/*.tar"])
-    of = plan(kept, stamp(parser))
+    subset_shards = expand([f"{out}/*.tar"])
+    of = plan(subset_shards, stamp(parser))
     of_subset, of_filter = ({(pass_, key) for pass_, key, _ in seen(one)} for one in (of, filtered))
     assert of_subset == of_filter
-    assert seen(plan(kept)) == seen(of)  # without the annotations: the captions alone
-    items = [item for shard in kept for item in read_shard(shard) if isinstance(item, Sample)]
+    assert seen(plan(subset_shards)) == seen(of)  # also without annotations
+    items = [item for shard in subset_shards for item in read_shard(shard) if isinstance(item, Sample)]
     captions = sum(len(item.captions) for item in items)
-    said = capsys.readouterr()
-    assert f"kept {len(items)} of 24 samples, {captions} of 72 captions, in {len(kept)} shards" in said.out
-    assert said.err == ""
+    output = capsys.readouterr()
+    assert (
+        f"kept {len(items)} of 24 samples, {captions} of 72 captions, in {len(subset_shards)} shards"
+        in output.out
+    )
+    assert output.err == ""
     assert json.loads((out / "index.json").read_text())["samples"] == len(items)
     for item in items:
         records = annotation.read_stamped(item, stamp(parser))
@@ -213,7 +218,7 @@ def test_a_run_over_the_subset_trains_on_what_a_run_with_the_filter_does(
         assert json.loads(item.members["json"])["id"] == int(item.key[1:])
 
 
-def test_other_names_than_webdatasets_are_read_as_a_run_does_and_the_subset_has_plain_ones(
+def test_a_subset_reads_custom_names_as_a_run_does_and_writes_webdataset_names(
     parser: Parser, tmp_path: Path
 ) -> None:
     plain = tmp_path / "plain.tar"
@@ -235,7 +240,7 @@ def test_other_names_than_webdatasets_are_read_as_a_run_does_and_the_subset_has_
     assert (kept.key, kept.captions) == ("clip7_00001", ("a dog on a mat",))
 
 
-def test_a_subset_of_what_is_not_annotated_or_passes_nothing_is_one_line(
+def test_a_subset_without_annotated_or_passing_samples_is_refused_in_one_line(
     plain: list[str], filtered: StreamPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "subset"
@@ -262,19 +267,19 @@ TINY = (
 
 
 @pytest.mark.cluster
-def test_a_run_with_a_filter_counts_what_it_left_out_and_does_every_step(
+def test_a_run_with_a_filter_counts_filtered_samples_and_takes_every_step(
     head: Head, plain: list[str], filtered: StreamPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", head.address)
 
     def run(shards: Sequence[str], least: dict[str, Any]) -> Summary:
-        given = [f"data.{name}={value}" for name, value in least.items()]
-        given += [f"run.storage={tmp_path}", f"data.shards={list(shards)}", "run.name=run", *TINY]
-        config = load(given)
-        return pretrain.pretrain(config, Console(file=said))
+        overrides = [f"data.{name}={value}" for name, value in least.items()]
+        overrides += [f"run.storage={tmp_path}", f"data.shards={list(shards)}", "run.name=run", *TINY]
+        config = load(overrides)
+        return pretrain.pretrain(config, Console(file=output))
 
     try:
-        said = io.StringIO()
+        output = io.StringIO()
         with pytest.raises(ConfigError, match="not annotated"):
             run(plain, LEAST)
         assert not (tmp_path / "runs").exists()
@@ -287,4 +292,4 @@ def test_a_run_with_a_filter_counts_what_it_left_out_and_does_every_step(
     assert trained["quarantined"] == 0
     state = manifest.read_state(summary.folder / trained["checkpoint"])
     assert state["progress"] | {"step": 2 * 24 // 4, "beyond": {}} == state["progress"]
-    assert "  filtered " in said.getvalue().splitlines()[-2]
+    assert "  filtered " in output.getvalue().splitlines()[-2]

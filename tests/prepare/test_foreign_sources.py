@@ -1,4 +1,4 @@
-"""False captions that stand in people's files stay with their own captions, whichever published layout they are in."""
+"""False captions in users' files stay with their own captions, in every published layout."""
 
 import json
 from pathlib import Path
@@ -53,20 +53,20 @@ def test_false_captions_are_kept_with_their_captions(folder: Path, tmp_path: Pat
     samples, skips = read_source(folder / name, **options)
     write_shards(samples, tmp_path / "out")
     assert not skips.counts
-    found = {}
+    packed = {}
     for sample in read_shard(str(tmp_path / "out" / "000000.tar"), DataConfig(negatives_field=field)):
         assert isinstance(sample, Sample)
         assert not sample.fault
-        found[sample.captions] = [[text for text, _ in of.negatives] for of in sample.foreign]
+        packed[sample.captions] = [[text for text, _ in of.negatives] for of in sample.foreign]
     swapped = {texts: SWAPPED[image] for image, texts in PAIRS.items()}
     replaced = {DOG: [["a cat"], ['a "brown" cat, running']], CAT: [[]], BIRD: [[]]}
-    assert found == (replaced if name == "cs_clip.json" else swapped)
+    assert packed == (replaced if name == "cs_clip.json" else swapped)
 
 
-def test_false_captions_of_no_form_are_told_and_the_row_is_packed(folder: Path) -> None:
+def test_malformed_false_captions_are_reported_and_the_row_is_packed(folder: Path) -> None:
     (folder / "x.json").write_text(json.dumps([{"image": "a.jpg", "captions": DOG, "negatives": ["a"]}]))
-    found, skips = read(folder / "x.json")
-    assert found == {"a.jpg": DOG}
+    pairs, skips = read(folder / "x.json")
+    assert pairs == {"a.jpg": DOG}
     assert skips.notes[0].startswith(
         "1 negatives that are no list with an entry for each caption, and are not packed"
     )

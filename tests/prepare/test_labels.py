@@ -1,4 +1,4 @@
-"""Draws are written to be labelled, refused while they are not, and counted with the agreement of two readers."""
+"""Draws are written to be labelled, refused while labels are missing, and counted with the agreement of two readers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fill(path: Path, **labels: list[str]) -> Path:
     return path
 
 
-def test_a_draw_takes_each_caption_once_and_a_smaller_one_begins_a_larger(
+def test_a_draw_takes_each_caption_once_and_a_smaller_draw_is_a_prefix_of_a_larger_one(
     captions: Path, tmp_path: Path
 ) -> None:
     few, all_ = tmp_path / "few.tsv", tmp_path / "all.tsv"
@@ -56,7 +56,7 @@ def test_a_draw_takes_each_caption_once_and_a_smaller_one_begins_a_larger(
 def test_rows_without_a_label_are_named(
     captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for words, told in (
+    for words, message in (
         (["good"] * 4, "form is empty in line 6, 7; write good or broken"),
         (["good"] * 5 + ["fine"], "form is 'fine' in line 7; write good or broken"),
     ):
@@ -64,19 +64,19 @@ def test_rows_without_a_label_are_named(
         label("draw", captions, out)
         fill(out, form=words, meaning=["changed"] * 6)
         assert label("count", out) == 2
-        assert capsys.readouterr().err == f"label count: {out}: {told}\n"
+        assert capsys.readouterr().err == f"label count: {out}: {message}\n"
 
 
-def test_two_readers_are_counted_and_compared_and_digests_say_the_same(
+def test_two_readers_are_counted_and_compared_and_digests_keep_their_labels(
     captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, other, kept = tmp_path / "one.tsv", tmp_path / "other.tsv", tmp_path / "kept.jsonl"
+    one, other, digests = tmp_path / "one.tsv", tmp_path / "other.tsv", tmp_path / "kept.jsonl"
     label("draw", captions, one)
     label("draw", captions, other, "--count", 4)
     fill(one, form=["broken", "Good", "broken", "good", "good", "good"], meaning=["changed"] * 6)
     fill(other, form=["broken", "good", "good", "good"], meaning=["changed"] * 4)
     capsys.readouterr()
-    assert label("count", one, "--second", other, "--digests", kept) == 0
+    assert label("count", one, "--second", other, "--digests", digests) == 0
     assert capsys.readouterr().out.splitlines() == [
         "one.tsv: form broken: 2 of 6, 0.333 (0.043 to 0.777)",
         "other.tsv: form broken: 1 of 4, 0.250 (0.006 to 0.806)",
@@ -85,9 +85,9 @@ def test_two_readers_are_counted_and_compared_and_digests_say_the_same(
         "other.tsv: meaning kept: 0 of 4, 0.000 (0.000 to 0.602)",
         "meaning: the two agree on 1.000 of 4, Cohen's kappa not defined, both use one label only",
     ]
-    assert not [scene for scene in SCENES if scene in kept.read_text()]
-    assert json.loads(kept.read_text().splitlines()[1])["form"] == "good"
-    assert label("count", kept, "--second", one) == 0
+    assert not [scene for scene in SCENES if scene in digests.read_text()]
+    assert json.loads(digests.read_text().splitlines()[1])["form"] == "good"
+    assert label("count", digests, "--second", one) == 0
     assert "the two agree on 1.000 of 6" in capsys.readouterr().out
 
 
@@ -108,7 +108,7 @@ def test_graphs_are_written_as_their_triples(
     assert capsys.readouterr().out.startswith("triples.tsv: wrong yes: ")
 
 
-def test_positives_and_replacements_are_drawn_alone(
+def test_positives_and_replacements_can_be_drawn_alone(
     captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captions.write_text("A lamp above a bed.\n")
@@ -124,17 +124,17 @@ def test_positives_and_replacements_are_drawn_alone(
     assert "\treplaced " in others.read_text()
 
 
-def test_what_cannot_be_drawn_or_counted_is_told_in_a_line(
+def test_an_impossible_draw_or_count_is_refused_in_one_line(
     captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for arguments, told in (
+    for arguments, message in (
         (("draw", captions, captions), "exists and may hold labels; name another file"),
         (("draw", tmp_path / "absent", tmp_path / "out"), "No such file or directory"),
         (("count", captions), "no table of labels; sclip label draw makes one"),
     ):
         assert label(*arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert told in line
+        assert message in line
     captions.write_text("sky\n")
     assert label("draw", captions, tmp_path / "out") == 2
     assert "none of its 1 captions gives any negatives" in capsys.readouterr().err

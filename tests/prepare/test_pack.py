@@ -1,4 +1,4 @@
-"""Packing: every image with all its captions, whole shards or none, the same bytes for the same input."""
+"""Packing keeps every image with all its captions, writes whole shards or none, and is deterministic."""
 
 import dataclasses
 import hashlib
@@ -38,7 +38,7 @@ def visible(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
-def test_what_was_packed_is_read_back_and_the_index_has_counts_sizes_and_checksums(tmp_path: Path) -> None:
+def test_packed_samples_are_read_back_and_the_index_has_counts_sizes_and_checksums(tmp_path: Path) -> None:
     written = write_shards((raw(n) for n in range(7)), tmp_path, samples_per_shard=3)
     assert [shard.samples for shard in written.shards] == [3, 3, 1]
     captions = ("a dog", "a brown dog")
@@ -81,7 +81,7 @@ SKIPPED = (
 
 
 @pytest.mark.parametrize(("change", "reason"), SKIPPED, ids=range(len(SKIPPED)))
-def test_what_no_reader_could_use_is_skipped_counted_and_placed(
+def test_a_sample_that_no_reader_could_use_is_skipped_and_counted_with_its_place(
     tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
     sample = dataclasses.replace(RawSample("x", image_bytes(), "jpg", ("a dog",)), **change)
@@ -93,7 +93,7 @@ def test_what_no_reader_could_use_is_skipped_counted_and_placed(
     assert "(first: " in line
 
 
-def test_shards_of_before_are_kept_unless_overwrite_is_given_and_then_none_is_left(tmp_path: Path) -> None:
+def test_old_shards_are_kept_unless_overwrite_is_given_which_removes_all_of_them(tmp_path: Path) -> None:
     write_shards((raw(n) for n in range(4)), tmp_path, samples_per_shard=1)
     before = visible(tmp_path)
     with pytest.raises(PackError, match=r"index\.json already.*--overwrite"):

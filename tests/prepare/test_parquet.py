@@ -1,4 +1,4 @@
-"""Reading Parquet: the images in it or their paths, each with its own captions, streamed."""
+"""Parquet sources are streamed: embedded images or image paths, each with its own captions."""
 
 from itertools import permutations
 from pathlib import Path
@@ -44,12 +44,12 @@ PARQUET: dict[str, dict[str, list[Any]]] = {
 @pytest.mark.parametrize("form", PARQUET)
 def test_parquet_gives_each_image_its_own_captions(folder: Path, form: str) -> None:
     pq.write_table(pa.table(PARQUET[form]), folder / "x.parquet", row_group_size=2)
-    found, skips = read(folder / "x.parquet")
-    assert {name: set(captions) for name, captions in found.items()} == {n: set(c) for n, c in PAIRS.items()}
+    pairs, skips = read(folder / "x.parquet")
+    assert {name: set(captions) for name, captions in pairs.items()} == {n: set(c) for n, c in PAIRS.items()}
     assert not skips.counts
 
 
-def test_parquet_files_of_a_pattern_or_folder_are_one_source_whose_names_say_the_split(
+def test_parquet_files_of_a_pattern_or_folder_are_one_source_with_splits_from_file_names(
     tmp_path: Path,
 ) -> None:
     for split, name in (("train", "a.jpg"), ("test", "b.jpg")):
@@ -58,8 +58,8 @@ def test_parquet_files_of_a_pattern_or_folder_are_one_source_whose_names_say_the
     for source in (tmp_path, tmp_path / "*.parquet"):
         with pytest.raises(PackError, match=r"has the splits test \(1\), train \(1\); choose with --split"):
             read(source)
-        found, skips = read(source, splits=["train"])
-        assert found == {"a.jpg": ("train",)}
+        pairs, skips = read(source, splits=["train"])
+        assert pairs == {"a.jpg": ("train",)}
         place = tmp_path / "test-00000-of-00001.parquet"
         assert skips.lines() == [
             f"1 skipped: of the split 'test', which --split leaves out (first: {place} row 1)"
@@ -69,23 +69,23 @@ def test_parquet_files_of_a_pattern_or_folder_are_one_source_whose_names_say_the
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
 )
-def test_rows_of_one_name_are_one_image_whatever_the_type_of_the_names(
+def test_rows_with_one_image_name_are_one_image_for_any_type_of_names(
     tmp_path: Path, kind: pa.DataType
 ) -> None:
     texts = pa.array(NAMED).dictionary_encode() if pa.types.is_dictionary(kind) else pa.array(NAMED, kind)
     rows = {"image": [image_bytes(name) for name in NAMED], "file_name": texts, "caption": TEXT, "url": TEXT}
     pq.write_table(pa.table(rows), tmp_path / "x.parquet")
-    found, skips = read(tmp_path / "x.parquet")
-    assert {name: set(captions) for name, captions in found.items()} == {n: set(c) for n, c in PAIRS.items()}
+    pairs, skips = read(tmp_path / "x.parquet")
+    assert {name: set(captions) for name, captions in pairs.items()} == {n: set(c) for n, c in PAIRS.items()}
     assert skips.notes == ["fields that are not packed: url"]
 
 
 def test_parquet_files_whose_images_are_of_different_types_are_refused(folder: Path) -> None:
-    told = r"1\.parquet: has \S.* in image, and 0\.parquet \S.*; pack them one by one"
-    for both in permutations([["a.jpg"], [{"path": "a.jpg", "bytes": b"x"}], [b"x"]], 2):
-        for name, images in zip("01", both, strict=True):
+    message = r"1\.parquet: has \S.* in image, and 0\.parquet \S.*; pack them one by one"
+    for columns in permutations([["a.jpg"], [{"path": "a.jpg", "bytes": b"x"}], [b"x"]], 2):
+        for name, images in zip("01", columns, strict=True):
             pq.write_table(pa.table({"image": images, "caption": ["a dog"]}), folder / f"{name}.parquet")
-        with pytest.raises(PackError, match=told):
+        with pytest.raises(PackError, match=message):
             read_source(folder / "*.parquet")
 
 
@@ -108,7 +108,7 @@ def test_parquet_files_whose_images_are_of_different_types_are_refused(folder: P
 def test_a_test_split_among_parquet_files_is_never_packed_unasked(
     folder: Path, names: list[str], columns: list[dict[str, str]], splits: str, pattern: str, form: str
 ) -> None:
-    source = folder / "test" / "x"  # chosen by the user, so that "test" says nothing of the files in it
+    source = folder / "test" / "x"  # the user names this path, so its "test" is not a split
     for name, image, more in zip(names, NAMES, columns, strict=False):
         file = source / f"{name}.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -123,12 +123,12 @@ def test_a_test_split_among_parquet_files_is_never_packed_unasked(
         assert len(read(source / pattern, images=folder)[0]) == 2
 
 
-def test_a_parquet_row_without_an_image_and_a_broken_file_are_told(tmp_path: Path) -> None:
+def test_a_parquet_row_without_an_image_is_skipped_and_a_broken_file_is_refused(tmp_path: Path) -> None:
     rows = embedded([None, None], ["a.jpg", "b.jpg"], ["a dog", "a cat"])
     rows["image"][1] = None
     pq.write_table(pa.table(rows), tmp_path / "x.parquet")
-    found, skips = read(tmp_path / "x.parquet")
-    assert found == {"a.jpg": ("a dog",)}
+    pairs, skips = read(tmp_path / "x.parquet")
+    assert pairs == {"a.jpg": ("a dog",)}
     assert skips.lines() == [f"1 skipped: row without image (first: {tmp_path / 'x.parquet'} row 2)"]
     content = (tmp_path / "x.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(content[:-20])

@@ -1,4 +1,4 @@
-"""Scenes: made again from (seed, split, index), apart in training and held-out, blind models at chance."""
+"""Scenes follow from (seed, split, index), differ between training and held-out, and leave blind models at chance."""
 
 import hashlib
 import io
@@ -41,7 +41,7 @@ FORMS = {
     "above": ("above", "over"),
     "below": ("under",),
 }
-"""How graphs write each relation, behind the verb that a wording may have."""
+"""How graphs write each relation, after an optional verb."""
 ALL_FORMS = tuple(form for forms in FORMS.values() for form in forms)
 SEEDS = st.integers(0, 2**32)
 
@@ -52,20 +52,20 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> ScenesPaths:
 
 
 def samples(glob: str) -> list[Sample]:
-    found = [item for url in expand([glob]) for item in read_shard(url)]
-    assert all(isinstance(item, Sample) for item in found)
-    return [item for item in found if isinstance(item, Sample)]
+    items = [item for url in expand([glob]) for item in read_shard(url)]
+    assert all(isinstance(item, Sample) for item in items)
+    return [item for item in items if isinstance(item, Sample)]
 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_shards_hold_the_asked_number_of_pictures_with_three_captions(paths: ScenesPaths) -> None:
+def test_the_shards_hold_the_requested_number_of_pictures_with_three_captions(paths: ScenesPaths) -> None:
     for glob, count in ((paths.train, 120), (paths.heldout, 104)):
-        found = samples(glob)
-        assert len(found) == count
-        for sample in found:
+        shard_samples = samples(glob)
+        assert len(shard_samples) == count
+        for sample in shard_samples:
             assert len(set(sample.captions)) == 3
             assert Image.open(io.BytesIO(sample.image)).size == (64, 64)
 
@@ -78,7 +78,7 @@ def test_the_same_spec_and_seed_give_the_same_bytes_and_another_seed_others(
     assert [s.captions for s in samples(other.train)] != [s.captions for s in samples(paths.train)]
 
 
-def test_families_share_no_colour_and_no_shape_and_the_first_is_as_it_was_without_the_second(
+def test_families_share_no_colour_and_no_shape_and_the_first_family_stays_unchanged(
     tmp_path: Path,
 ) -> None:
     assert not {*A.colours, *A.shapes} & {*B.colours, *B.shapes}
@@ -98,7 +98,7 @@ def test_a_longer_training_set_begins_with_the_shorter_one(paths: ScenesPaths, t
     assert samples(longer.train)[:120] == samples(paths.train)
 
 
-def test_a_complete_folder_is_used_again_and_a_half_written_one_made_anew(tmp_path: Path) -> None:
+def test_a_complete_folder_is_reused_and_a_half_written_one_is_rewritten(tmp_path: Path) -> None:
     spec = ScenesConfig(train_samples=4, heldout_samples=2)
     first = generate(tmp_path, spec, seed=1)
     content = files(first.suite.parent)
@@ -113,9 +113,7 @@ def test_a_complete_folder_is_used_again_and_a_half_written_one_made_anew(tmp_pa
     assert list(tmp_path.iterdir()) == [first.suite.parent]
 
 
-def test_training_shows_every_coloured_shape_but_no_held_out_pairing_and_held_out_scenes_show_no_other() -> (
-    None
-):
+def test_training_has_every_coloured_shape_and_only_held_out_scenes_have_held_out_pairings() -> None:
     scenes = [draw_scene(random.Random(seed), A, held_out=False) for seed in range(3000)]
     singles = {(p.thing.colour, p.thing.shape) for scene in scenes for p in scene.placed}
     assert len(singles) == len(A.colours) * len(A.shapes)
@@ -154,7 +152,7 @@ def test_objects_lie_in_the_picture_apart_and_clearly_in_the_stated_relation(
 
 @given(SEEDS, st.sampled_from(RELATIONS))
 @settings(max_examples=30)
-def test_what_the_picture_shows_is_where_the_scene_says(seed: int, relation: str) -> None:
+def test_the_picture_shows_each_object_at_its_place_in_the_scene(seed: int, relation: str) -> None:
     things = Thing("red", "square", "large"), Thing("blue", "circle", "large")
     scene = compose(random.Random(seed), A, things, relation)
     picture = render(scene, 64)
@@ -167,28 +165,32 @@ def test_every_caption_is_parsed_into_the_graph_of_its_scene(parser: Parser, fam
     scenes = [draw_scene(random.Random(seed), family, held_out=True) for seed in range(200)]
     texts = [captions(scene, random.Random(seed)) for seed, scene in enumerate(scenes)]
     graphs = iter(parser.parse([text for group in texts for text in group]))
-    right = 0
+    num_correct = 0
     for scene, group in zip(scenes, texts, strict=True):
         for text in group:
             triples = next(graphs).triples()
-            both = (scene.facts[0], scene.facts[0].inverse())
-            facts = {(f.subject.shape, form, f.object.shape) for f in both for form in FORMS[f.relation]}
+            fact_and_inverse = (scene.facts[0], scene.facts[0].inverse())
+            facts = {
+                (f.subject.shape, form, f.object.shape)
+                for f in fact_and_inverse
+                for form in FORMS[f.relation]
+            }
             related = [t for t in triples if t[1] != "is" and t[2] != "background"]
             spoken = any(phrase in text.lower() for phrases in PHRASES.values() for phrase in phrases)
             coloured = {(p.thing.colour, p.thing.shape) for p in scene.placed}
             stated = {(h, form, t) for h, word, t in related for form in ALL_FORMS if word.endswith(form)}
             states_a_fact = len(related) == 1 and bool(stated) and stated <= facts
-            right += coloured <= {(h, t) for h, word, t in triples if word == "is"} and (
+            num_correct += coloured <= {(h, t) for h, word, t in triples if word == "is"} and (
                 states_a_fact or not spoken
             )
-    assert right == 600
+    assert num_correct == 600
 
 
 @pytest.mark.parametrize(
     ("kind", "own"),
     [("relation", {"relation_name"}), ("attribute", {"attributes", "obj1_name", "obj2_name"})],
 )
-def test_evaluation_cases_are_aros_of_held_out_pairings_and_blind_models_are_at_chance(
+def test_evaluation_cases_have_aros_format_and_held_out_pairings_and_leave_blind_models_at_chance(
     paths: ScenesPaths, kind: str, own: set[str]
 ) -> None:
     """Every caption is true exactly as often as false, and relations are equally frequent."""

@@ -1,4 +1,4 @@
-"""Reading what people have: each image with its own captions and no other, each row packed or counted with its line."""
+"""Reading users' files: each image gets its own captions only, and each row is packed or counted with its line."""
 
 import csv
 import json
@@ -63,8 +63,8 @@ TEXTS = {
 @pytest.mark.parametrize("name", TEXTS)
 def test_each_form_of_file_gives_each_image_its_own_captions(folder: Path, name: str) -> None:
     (folder / name).write_text(TEXTS[name], encoding="utf-8", newline="")
-    found, skips = read(folder / name)
-    assert found == PAIRS
+    packed, skips = read(folder / name)
+    assert packed == PAIRS
     assert not skips.counts
 
 
@@ -99,12 +99,12 @@ def test_each_form_of_file_gives_each_image_its_own_captions(folder: Path, name:
          {"a.jpg": ("a dog",), "b.jpg": CAT}, {}),
     ],
 )  # fmt: skip
-def test_what_is_no_pair_is_counted_with_its_line_and_never_moves_a_caption(
+def test_an_invalid_row_is_counted_with_its_line_and_shifts_no_caption(
     folder: Path, name: str, text: str, pairs: dict[str, tuple[str, ...]], skipped: dict[str, str]
 ) -> None:
     (folder / name).write_text(text, encoding="utf-8", newline="")
-    found, skips = read(folder / name)
-    assert found == pairs
+    packed, skips = read(folder / name)
+    assert packed == pairs
     assert len(skips.counts) == len(skipped)
     for reason, place in skipped.items():
         (line,) = [line for line in skips.lines() if reason in line]
@@ -142,7 +142,7 @@ def test_what_is_no_pair_is_counted_with_its_line_and_never_moves_a_caption(
         ("missing.csv", None, r"missing\.csv: No such file"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_for_sure_is_refused_in_one_line(
+def test_an_ambiguous_or_unreadable_source_is_refused_in_one_line(
     tmp_path: Path, name: str, text: str | bytes | None, message: str
 ) -> None:
     if text is not None:
@@ -153,13 +153,13 @@ def test_what_cannot_be_read_for_sure_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("option", ["image_field", "caption_field"])
-def test_a_field_that_is_not_there_is_told_by_its_own_option(folder: Path, option: str) -> None:
+def test_a_missing_field_is_reported_with_the_option_that_names_it(folder: Path, option: str) -> None:
     (folder / "x.csv").write_text("image,caption\na.jpg,a dog\n")
     pq.write_table(pa.table({"image": ["a.jpg"], "caption": ["a dog"]}), folder / "x.parquet")
     (folder / "x.jsonl").write_text('{"image": "a.jpg", "caption": "a dog"}\n')
-    told = f"no field nowhere among image, caption; name it: --{option.replace('_', '-')}"
+    message = f"no field nowhere among image, caption; name it: --{option.replace('_', '-')}"
     for name in ("x.csv", "x.parquet", "x.jsonl"):
-        with pytest.raises(PackError, match=told):
+        with pytest.raises(PackError, match=message):
             read(folder / name, **{option: "nowhere"})
 
 
@@ -186,29 +186,31 @@ def test_splits_are_chosen_and_a_test_split_is_never_packed_unasked(
         with pytest.raises(PackError, match=names):
             read(folder / "x.json", splits=splits)
         return
-    found, skips = read(folder / "x.json", splits=splits)
-    assert found == {name: PAIRS[name] for name in names}
+    packed, skips = read(folder / "x.json", splits=splits)
+    assert packed == {name: PAIRS[name] for name in names}
     assert skips.counts.total() == 3 - len(names)
     (folder / "x.csv").write_text("image,caption\na.jpg,a dog\n")
     with pytest.raises(PackError, match=r"x\.csv: has no splits; leave out --split"):
         read(folder / "x.csv", splits=splits)
 
 
-def test_karpathys_images_may_lie_in_one_folder_unless_two_have_one_name(folder: Path) -> None:
+def test_karpathys_images_may_lie_in_one_folder_unless_two_share_a_name(folder: Path) -> None:
     images = [{**image, "filepath": "val2014"} for image in KARPATHY[:2]]
     (folder / "x.json").write_text(json.dumps({"images": images}))
     assert read(folder / "x.json")[0] == {"a.jpg": DOG, "b.jpg": CAT}
     images.append({**KARPATHY[2], "filepath": "train2014"})
     (folder / "x.json").write_text(json.dumps({"images": images}))
-    found, skips = read(folder / "x.json")
-    assert found == {"b.jpg": CAT}
+    packed, skips = read(folder / "x.json")
+    assert packed == {"b.jpg": CAT}
     assert skips.counts.total() == 2
 
 
 @pytest.mark.parametrize(
     ("name", "file"), [("a.jpg", "images/a.jpg"), ("images/a.jpg", "images/a.jpg"), ("a.jpg", "a.jpg")]
 )
-def test_paths_start_at_the_sources_folder_or_at_images_in_it(tmp_path: Path, name: str, file: str) -> None:
+def test_paths_are_relative_to_the_sources_folder_or_to_its_images_folder(
+    tmp_path: Path, name: str, file: str
+) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / file).write_bytes(image_bytes("a.jpg"))
     (tmp_path / "x.csv").write_text(f"image,caption\n{name},a dog\n")
@@ -217,21 +219,21 @@ def test_paths_start_at_the_sources_folder_or_at_images_in_it(tmp_path: Path, na
         assert read(tmp_path / source)[0] == {"a.jpg": ("a dog",)}
 
 
-def test_images_that_no_row_names_and_fields_that_are_not_packed_are_told(folder: Path) -> None:
+def test_images_without_a_row_and_fields_that_are_not_packed_are_reported(folder: Path) -> None:
     (folder / "sub" / "other.gif").write_bytes(b"")
     (folder / "x.csv").write_text("image,caption,url\nsub/a.jpg,a dog,a god\n")
-    negatives = "fields that are not packed: url"
+    unpacked = "fields that are not packed: url"
     unnamed = "images of the image folder are named in no row (first:"
-    assert read(folder / "x.csv")[1].notes == [negatives, f"1 {unnamed} {folder / 'sub' / 'other.gif'})"]
-    assert read(folder / "x.csv", images=folder)[1].notes == [negatives, f"3 {unnamed} {folder / 'a.jpg'})"]
+    assert read(folder / "x.csv")[1].notes == [unpacked, f"1 {unnamed} {folder / 'sub' / 'other.gif'})"]
+    assert read(folder / "x.csv", images=folder)[1].notes == [unpacked, f"3 {unnamed} {folder / 'a.jpg'})"]
 
 
-def test_coco_images_without_an_annotation_and_of_one_id_are_counted(folder: Path) -> None:
+def test_coco_images_without_an_annotation_or_with_a_shared_id_are_counted(folder: Path) -> None:
     images = [{"id": number, "file_name": name} for number, name in zip((1, 2, 2), NAMES, strict=True)]
     annotations = [{"image_id": number, "caption": "a dog"} for number in (2, 99)]
     (folder / "x.json").write_text(json.dumps({"images": images, "annotations": annotations}))
-    found, skips = read(folder / "x.json")
-    assert not found
+    packed, skips = read(folder / "x.json")
+    assert not packed
     assert [line.split(" (first")[0] for line in skips.lines()] == [
         "1 skipped: annotation of an id that two images have",
         "1 skipped: annotation of an image that the file does not list",
@@ -239,13 +241,13 @@ def test_coco_images_without_an_annotation_and_of_one_id_are_counted(folder: Pat
     ]  # fmt: skip
 
 
-def test_a_folder_has_a_caption_a_line_and_counts_what_has_none(folder: Path) -> None:
+def test_a_folder_has_one_caption_per_line_and_counts_files_without_a_partner(folder: Path) -> None:
     (folder / "a.txt").write_text("a dog\n\n  \na\u2028b\r\n", newline="")
     (folder / "a.json").write_text('{"width": 8}')
     (folder / "b.json").write_text('{"caption": "no", "alt": ["a cat", "a brown cat"]}')
     (folder / "LICENSE.txt").write_text("free\n")
-    found, skips = read(folder, caption_field="alt")
-    assert found == {"a.jpg": ("a dog", "a\u2028b"), "b.jpg": ("a cat", "a brown cat")}
+    packed, skips = read(folder, caption_field="alt")
+    assert packed == {"a.jpg": ("a dog", "a\u2028b"), "b.jpg": ("a cat", "a brown cat")}
     assert skips.sum(2) == "3 images read = 2 packed + 1 skipped"
     assert "sub/a.jpg" in skips.lines()[0]
     assert skips.notes == [
@@ -255,23 +257,25 @@ def test_a_folder_has_a_caption_a_line_and_counts_what_has_none(folder: Path) ->
         read(folder, splits=["train"])
 
 
-def test_a_folder_goes_on_behind_links_each_picture_once_and_not_in_what_is_hidden(tmp_path: Path) -> None:
-    folder, behind = tmp_path / "folder", tmp_path / "behind"
+def test_a_folder_is_read_through_links_with_each_picture_once_and_without_hidden_folders(
+    tmp_path: Path,
+) -> None:
+    folder, linked = tmp_path / "folder", tmp_path / "behind"
     (folder / ".thumbs").mkdir(parents=True)
     (folder / ".thumbs" / "a.jpg").write_bytes(image_bytes("a.jpg"))
     (folder / ".thumbs" / "metadata.csv").write_text("file_name,text\na.jpg,a dog\n")
-    behind.mkdir()
-    (behind / "b.jpg").write_bytes(image_bytes("b.jpg"))
-    (behind / "b.txt").write_text("a cat")
-    for link, target in ((folder / "one", behind), (folder / "two", behind), (behind / "back", folder)):
+    linked.mkdir()
+    (linked / "b.jpg").write_bytes(image_bytes("b.jpg"))
+    (linked / "b.txt").write_text("a cat")
+    for link, target in ((folder / "one", linked), (folder / "two", linked), (linked / "back", folder)):
         link.symlink_to(target)
     samples, _ = read_source(folder)
     assert [(sample.key, sample.captions) for sample in samples] == [("one/b", ("a cat",))]
-    (behind / "metadata.csv").write_text("file_name,text\nb.jpg,a bird\n")
+    (linked / "metadata.csv").write_text("file_name,text\nb.jpg,a bird\n")
     assert read(folder)[0] == {"b.jpg": ("a bird",)}
 
 
-def test_a_folder_with_metadata_is_read_by_it_and_two_of_them_are_refused(folder: Path) -> None:
+def test_a_folder_is_read_by_its_metadata_file_and_two_metadata_files_are_refused(folder: Path) -> None:
     (folder / "metadata.csv").write_text("file_name,text\na.jpg,a dog\n")
     assert read(folder)[0] == {"a.jpg": ("a dog",)}
     (folder / "sub" / "metadata.jsonl").write_text('{"file_name": "a.jpg", "text": "a bird"}\n')
@@ -307,7 +311,7 @@ def test_no_caption_ever_reaches_another_image_whatever_it_holds(
     assert skips.sum(sum(sample.rows for sample in taken))
     for sample in taken:
         assert isinstance(sample.image, Path)
-        name = sample.image.name  # another than the rows have is the rest of a broken line, and of no image
+        name = sample.image.name  # a name of no row is the rest of a broken line
         others = [n for n in range(5) if f"{n}.jpg" != name] if re.fullmatch(r"\d\.jpg", name) else []
         assert not any(f"<{n}>" in text for n in others for text in sample.captions)
 
@@ -319,7 +323,7 @@ def test_what_a_csv_writer_quotes_throughout_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, mark: str, captions: list[str]
 ) -> None:
     source = tmp_path_factory.getbasetemp() / "quoted"
-    rows = [[f"{n}.jpg", f"c{caption}"] for n, caption in enumerate(captions)]  # no list
+    rows = [[f"{n}.jpg", f"c{caption}"] for n, caption in enumerate(captions)]  # "c": not a list
     text = table([["image", "caption"], *rows], delimiter=mark, quoting=csv.QUOTE_ALL)
     source.write_text(text, "utf-8", newline="")
     samples, skips = read_source(source)
@@ -327,26 +331,30 @@ def test_what_a_csv_writer_quotes_throughout_comes_back_as_it_was(
     assert not skips.counts
 
 
-def test_the_command_packs_the_right_bytes_beside_each_caption_sums_up_the_rows_and_asks_for_a_split(
+def test_the_command_packs_each_image_with_its_caption_counts_rows_and_asks_for_a_split(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "b.jpg").write_bytes(b"broken")
     lines = "image,caption|a.jpg,a dog|none.jpg,gone|none.jpg,gone too|b.jpg,a cat|sub/a.jpg,a bird|x"
     (folder / "x.csv").write_text(lines.replace("|", "\n"))
     assert command("pack")(folder / "x.csv", folder / "out", "--processes", "1") == 0
-    said = capsys.readouterr()
-    found = [item for url in expand([f"{folder}/out/*.tar"]) for item in read_shard(url)]
-    assert [(caption_sources.NAME_OF[item.image], item.captions) for item in found if isinstance(item, Sample)] == [
+    output = capsys.readouterr()
+    packed = [item for url in expand([f"{folder}/out/*.tar"]) for item in read_shard(url)]
+    assert [(caption_sources.NAME_OF[item.image], item.captions) for item in packed if isinstance(item, Sample)] == [
         ("a.jpg", ("a dog",)), ("sub/a.jpg", ("a bird",)),
     ]  # fmt: skip
-    assert f"6 rows read = 2 packed + 4 skipped; each of them: {folder / 'out' / 'skipped.jsonl'}" in said.out
+    assert (
+        f"6 rows read = 2 packed + 4 skipped; each of them: {folder / 'out' / 'skipped.jsonl'}" in output.out
+    )
     skipped = [json.loads(line) for line in (folder / "out" / "skipped.jsonl").read_text().splitlines()]
     assert sorted((row["place"].split(" line ")[1].split(":")[0], row["rows"]) for row in skipped) == [
         ("3", 2), ("5", 1), ("7", 1),
     ]  # fmt: skip
     missing = folder / "none.jpg"
-    assert f"pack: 2 skipped: image file is missing (first: {folder / 'x.csv'} line 3: {missing})" in said.err
-    assert f"1 skipped: fewer cells than the header has (first: {folder / 'x.csv'} line 7)" in said.err
+    assert (
+        f"pack: 2 skipped: image file is missing (first: {folder / 'x.csv'} line 3: {missing})" in output.err
+    )
+    assert f"1 skipped: fewer cells than the header has (first: {folder / 'x.csv'} line 7)" in output.err
     (folder / "x.json").write_text(json.dumps({"images": SPLIT}))
     arguments = (folder / "x.json", folder / "split", "--processes", "1")
     assert command("pack")(*arguments) == 2

@@ -48,7 +48,7 @@ def counted(shards: list[str], parser: Parser, data: DataConfig | None = None) -
     return {"statistics": whole.to_json(), "failure": "".join(row["failure"] for row in rows)} | counts
 
 
-def test_annotated_shards_say_the_same_as_the_plain_ones(
+def test_annotated_shards_give_the_same_statistics_as_plain_ones(
     plain: list[str], annotated: list[str], parser: Parser
 ) -> None:
     parsed, read = counted(plain, parser), counted(annotated, parser)
@@ -57,7 +57,7 @@ def test_annotated_shards_say_the_same_as_the_plain_ones(
     assert CorpusStatistics.from_json(read["statistics"]).captions == 36
 
 
-def test_an_annotation_of_other_rules_or_of_another_caption_or_a_malformed_one_is_not_read(
+def test_an_annotation_with_another_stamp_or_caption_or_a_malformed_one_is_ignored(
     plain: list[str], annotated: list[str], parser: Parser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = CorpusCounter(DataConfig(), "rules-0", {url: named(url) for url in annotated})(
@@ -73,14 +73,14 @@ def test_an_annotation_of_other_rules_or_of_another_caption_or_a_malformed_one_i
 
 
 def test_captions_that_a_run_filters_out_are_not_counted(annotated: list[str], parser: Parser) -> None:
-    found = counted(annotated, parser, DataConfig(min_relations=1))
-    statistics = CorpusStatistics.from_json(found["statistics"])
+    counts = counted(annotated, parser, DataConfig(min_relations=1))
+    statistics = CorpusStatistics.from_json(counts["statistics"])
     assert 0 < statistics.captions < 36
-    assert statistics.captions + found["filtered"] == 36
+    assert statistics.captions + counts["filtered"] == 36
     assert statistics.relations >= statistics.captions
 
 
-def test_what_cannot_be_read_is_counted_and_a_lost_shard_is_told(
+def test_unreadable_samples_are_counted_and_a_missing_shard_is_reported(
     plain: list[str], tmp_path: Path, parser: Parser
 ) -> None:
     cut = tmp_path / "cut.tar"
@@ -89,7 +89,7 @@ def test_what_cannot_be_read_is_counted_and_a_lost_shard_is_told(
     assert "absent.tar" in counted([str(tmp_path / "absent.tar")], parser)["failure"]
 
 
-def test_the_folder_of_a_run_stands_for_its_shards_and_how_it_reads_them(
+def test_the_folder_of_a_run_stands_for_its_shards_and_its_data_config(
     plain: list[str], tmp_path: Path
 ) -> None:
     data = DataConfig(shards=(f"{Path(plain[0]).parent}/*.tar",), caption_field="captions", min_objects=2)
@@ -100,8 +100,8 @@ def test_the_folder_of_a_run_stands_for_its_shards_and_how_it_reads_them(
     assert (corpus.title, corpus.shards, corpus.data) == ("my-run", shards, data)
     run = RunFolder(tmp_path / "away")
     record_inputs(run, to_tree(Config()), [{NamedShard("0/a.tar", "s3://key:planted@bucket/a.tar"): 5}])
-    told = r"s3://\*\*\*@bucket/a.tar without its credentials.*name the shards"
-    with pytest.raises(ConfigError, match=told):
+    message = r"s3://\*\*\*@bucket/a.tar without its credentials.*name the shards"
+    with pytest.raises(ConfigError, match=message):
         corpus_of([str(run.path)], DataConfig())
     (run.path / "shards.json").write_text("{")
     with pytest.raises(ConfigError, match="not the folder of a run"):
@@ -118,13 +118,13 @@ def test_the_job_reports_a_corpus(
     monkeypatch.setenv("RAY_ADDRESS", head.address)
     out, job = tmp_path / "report", command("corpus")
     try:
-        given = [f"{Path(plain[0]).parent}/*.tar", "--out", out, "--actors", "2", "--actor-cpus", "0.4"]
-        assert job(*given) == 0
+        arguments = [f"{Path(plain[0]).parent}/*.tar", "--out", out, "--actors", "2", "--actor-cpus", "0.4"]
+        assert job(*arguments) == 0
     finally:
         ray.shutdown()
-    said = capsys.readouterr().out
-    assert "36 captions" in said
-    assert f"look at it: {out / 'report.html'}" in said
+    output = capsys.readouterr().out
+    assert "36 captions" in output
+    assert f"look at it: {out / 'report.html'}" in output
     report = json.loads((out / "report.json").read_text())
     assert report["captions"] == 36
     samples = [sample for shard in plain for sample in read_shard(shard) if isinstance(sample, Sample)]

@@ -1,4 +1,4 @@
-"""Validation finds, before a run, exactly what a run would set aside, and says what the shards hold."""
+"""Validation finds, before a run, exactly what a run would reject, and reports what the shards hold."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
 
 
 def found_in(shards: list[str], **data: Any) -> Findings:
-    """Return what is found in the shards, in this process."""
-    found = Findings()
+    """Validate shards in this process and return the findings."""
+    findings = Findings()
     for row in Validator(DataConfig(**data), 32)(pa.table({"shard": shards})).to_pylist():
-        found.merge(validate._from_json(row["findings"]))
-    return found
+        findings.merge(validate._from_json(row["findings"]))
+    return findings
 
 
 def members(shard: str) -> list[tuple[str, bytes]]:
@@ -51,14 +51,14 @@ def entries(quarantined: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
     return Counter((Path(entry["shard"]).name, entry["key"]) for entry in quarantined)
 
 
-def test_what_is_planted_is_found_and_nothing_else(planted: Planted) -> None:
-    found = found_in(planted.shards)
-    assert entries(found.quarantined) == Counter((name, key) for name, key, _ in planted.defects)
-    assert found.samples == sum(map(len, planted.good.values()))
-    assert (found.shards, found.unreachable) == (len(planted.good), [])
-    assert found.share == len(planted.defects) / (len(planted.defects) + found.samples)
-    assert found.pixels() == {name: [SIDE, SIDE, SIDE] for name in ("width", "height")}
-    reasons = found.reasons()
+def test_validation_finds_the_planted_defects_and_nothing_else(planted: Planted) -> None:
+    findings = found_in(planted.shards)
+    assert entries(findings.quarantined) == Counter((name, key) for name, key, _ in planted.defects)
+    assert findings.samples == sum(map(len, planted.good.values()))
+    assert (findings.shards, findings.unreachable) == (len(planted.good), [])
+    assert findings.share == len(planted.defects) / (len(planted.defects) + findings.samples)
+    assert findings.pixels() == {name: [SIDE, SIDE, SIDE] for name in ("width", "height")}
+    reasons = findings.reasons()
     counts = [count for _, count, _ in reasons]
     assert counts == sorted(counts, reverse=True)
     assert sum(counts) == len(planted.defects) > len(reasons)
@@ -66,44 +66,46 @@ def test_what_is_planted_is_found_and_nothing_else(planted: Planted) -> None:
     assert not planted.marker.exists()
 
 
-def test_what_is_recorded_and_not_there_is_missing_and_no_shard_is_called_a_sample(tmp_path: Path) -> None:
+def test_recorded_samples_that_are_absent_are_missing_and_a_bad_shard_counts_as_no_sample(
+    tmp_path: Path,
+) -> None:
     names = write_plain(tmp_path)
     pointer = tmp_path / "pointer.tar"
     pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    found = found_in([*names, str(pointer)])
-    assert not found.is_clean
-    held = {Path(shard).name: samples for shard, samples in found.groups.items()}
-    of_tar = Record("0_stats.json", held[Path(names[0]).name] + 1)
-    found.compare({str(pointer): Record("index.json", 9), names[0]: of_tar})
-    assert [(of["recorded"] - of["samples"]) for of in found.wrong] == [1, 9]
-    assert found.missing == 9  # of a whole tar the stats are wrong
-    assert found.share == (1 + 9) / (found.samples + 1 + 9)
-    said = "\n".join(found.notes(""))
-    assert "0 samples are set aside and 1 shards cannot be read to their end" in said
-    assert f"{pointer}: no tar: a Git LFS pointer; git lfs pull" in said
-    assert f"{pointer}: index.json records 9 samples, there are 0" in said
+    findings = found_in([*names, str(pointer)])
+    assert not findings.is_clean
+    counts = {Path(shard).name: samples for shard, samples in findings.groups.items()}
+    of_tar = Record("0_stats.json", counts[Path(names[0]).name] + 1)
+    findings.compare({str(pointer): Record("index.json", 9), names[0]: of_tar})
+    assert [(of["recorded"] - of["samples"]) for of in findings.wrong] == [1, 9]
+    assert findings.missing == 9  # the stats of a complete tar are wrong
+    assert findings.share == (1 + 9) / (findings.samples + 1 + 9)
+    notes = "\n".join(findings.notes(""))
+    assert "0 samples are set aside and 1 shards cannot be read to their end" in notes
+    assert f"{pointer}: no tar: a Git LFS pointer; git lfs pull" in notes
+    assert f"{pointer}: index.json records 9 samples, there are 0" in notes
     (tmp_path / "empty.tar").write_bytes(tar_bytes([("LICENSE", b"MIT")]))
-    found = found_in([*names, f"{tmp_path}/empty.tar"])
-    assert not found.is_clean
-    assert f"1 shards hold no sample (first {tmp_path}/empty.tar)" in found.notes("")
-    found = found_in(names)
-    gone = str(tmp_path / "gone.tar")
-    found.compare({gone: Record("gone_stats.json", 7)}, [gone])
-    assert (found.is_clean, found.missing, found.unreachable) == (False, 7, [])
-    said = "\n".join(found.notes(""))
-    assert f"1 shards are recorded and not there (first {gone})" in said
-    assert f"{gone}: gone_stats.json records 7 samples, there are 0" in said
+    findings = found_in([*names, f"{tmp_path}/empty.tar"])
+    assert not findings.is_clean
+    assert f"1 shards hold no sample (first {tmp_path}/empty.tar)" in findings.notes("")
+    findings = found_in(names)
+    absent = str(tmp_path / "gone.tar")
+    findings.compare({absent: Record("gone_stats.json", 7)}, [absent])
+    assert (findings.is_clean, findings.missing, findings.unreachable) == (False, 7, [])
+    notes = "\n".join(findings.notes(""))
+    assert f"1 shards are recorded and not there (first {absent})" in notes
+    assert f"{absent}: gone_stats.json records 7 samples, there are 0" in notes
 
 
-def test_what_is_not_read_is_told_and_changes_the_status(tmp_path: Path) -> None:
+def test_unread_images_are_reported_and_make_the_findings_unclean(tmp_path: Path) -> None:
     names = write_plain(tmp_path)
     assert found_in(names).is_clean
     more = tmp_path / "more.tar"
     more.write_bytes(tar_bytes([*members(names[0]), ("s0004.large.jpg", b"i")]))
-    found = found_in([str(more), names[1]])
-    assert (found.unread, found.quarantined) == ({".large.jpg": 1}, [])
-    assert not found.is_clean
-    assert "not read    1 images or texts" in "\n".join(found.notes(""))
+    findings = found_in([str(more), names[1]])
+    assert (findings.unread, findings.quarantined) == ({".large.jpg": 1}, [])
+    assert not findings.is_clean
+    assert "not read    1 images or texts" in "\n".join(findings.notes(""))
 
 
 def test_samples_whose_false_captions_cannot_be_read_are_named_and_trained_on(tmp_path: Path) -> None:
@@ -113,17 +115,17 @@ def test_samples_whose_false_captions_cannot_be_read_are_named_and_trained_on(tm
     bad.write_bytes(
         tar_bytes([(name, record if name == "s0001.json" else body) for name, body in members(shard)])
     )
-    found = found_in([str(bad)], negatives_field="neg")
-    assert (found.samples, found.quarantined, found.is_clean) == (5, [], False)
-    assert [(of["key"], of["index"]) for of in found.malformed] == [("s0001", 1)]
-    said = found.notes("")
+    findings = found_in([str(bad)], negatives_field="neg")
+    assert (findings.samples, findings.quarantined, findings.is_clean) == (5, [], False)
+    assert [(of["key"], of["index"]) for of in findings.malformed] == [("s0001", 1)]
+    notes = findings.notes("")
     assert "samples without neg (4), samples with a neg that cannot be read (1)" in next(
-        line for line in said if line.startswith("foreign ")
+        line for line in notes if line.startswith("foreign ")
     )
-    assert any(line.startswith(f"{bad}: s0001: neg: one text for 2 captions") for line in said)
+    assert any(line.startswith(f"{bad}: s0001: neg: one text for 2 captions") for line in notes)
 
 
-def test_a_kind_of_reason_holds_nothing_of_a_single_sample() -> None:
+def test_a_kind_of_reason_has_no_details_of_a_single_sample() -> None:
     for reason, name in (
         ("9000 x 9000 pixels, more than 64000000", "N x N pixels, more than N"),
         ("broken tar, last key '000123': unexpected end", "broken tar, last key '…': unexpected end"),
@@ -132,7 +134,7 @@ def test_a_kind_of_reason_holds_nothing_of_a_single_sample() -> None:
         assert kind(reason) == name
 
 
-def test_a_shard_that_cannot_be_reached_is_named_and_the_others_are_found(tmp_path: Path) -> None:
+def test_a_shard_that_cannot_be_reached_is_named_and_the_others_are_validated(tmp_path: Path) -> None:
     for name in ("000", "002", "other"):
         (tmp_path / f"{name}.tar").touch()
     shards, failures = reachable([f"{tmp_path}/{name}.tar" for name in ("{000..002}", "o*", "none*")])
@@ -140,20 +142,20 @@ def test_a_shard_that_cannot_be_reached_is_named_and_the_others_are_found(tmp_pa
     names = [failure.partition(": ")[0] for failure in failures]
     assert names == [f"{tmp_path}/001.tar", f"{tmp_path}/none*.tar"]
     plain = write_plain(tmp_path / "plain")
-    found = found_in([plain[0], str(tmp_path / "gone.tar"), plain[1]])  # since it was listed
-    (failure,) = found.unreachable
+    findings = found_in([plain[0], str(tmp_path / "gone.tar"), plain[1]])  # deleted after it was listed
+    (failure,) = findings.unreachable
     assert "gone.tar" in failure
-    assert (found.shards, found.samples, found.quarantined) == (3, 10, [])
+    assert (findings.shards, findings.samples, findings.quarantined) == (3, 10, [])
 
 
 def test_a_password_in_the_name_of_a_shard_is_not_reported() -> None:
     fsspec.filesystem("memory").pipe("/validate/empty.tar", b"")
-    found = found_in(["memory://user:secret@/validate/empty.tar"])
-    assert found.quarantined or found.unreachable
-    assert "secret" not in json.dumps([found.quarantined, found.unreachable])
+    findings = found_in(["memory://user:secret@/validate/empty.tar"])
+    assert findings.quarantined or findings.unreachable
+    assert "secret" not in json.dumps([findings.quarantined, findings.unreachable])
 
 
-def test_whether_shards_are_annotated_as_this_installation_would_is_told(
+def test_notes_say_how_many_samples_have_the_stamp_of_this_installation(
     tmp_path: Path, parser: Parser
 ) -> None:
     plain = write_plain(tmp_path / "plain")
@@ -168,23 +170,25 @@ def test_whether_shards_are_annotated_as_this_installation_would_is_told(
     ]
 
 
-def test_the_median_of_counted_sizes_is_that_of_the_sizes() -> None:
-    found = Findings(widths={100: 2, 640: 3, 7: 1}, heights={8: 1, 9: 1})
-    assert found.pixels() == {"width": [7, 100, 640], "height": [8, 8, 9]}
+def test_least_median_and_largest_sizes_are_computed_from_counts() -> None:
+    findings = Findings(widths={100: 2, 640: 3, 7: 1}, heights={8: 1, 9: 1})
+    assert findings.pixels() == {"width": [7, 100, 640], "height": [8, 8, 9]}
     assert Findings().pixels() == {}
 
 
-def test_what_a_shard_calls_its_samples_is_text_on_the_page() -> None:
+def test_names_of_shards_and_samples_are_escaped_on_the_page() -> None:
     evil = {"shard": "<b>.tar", "key": "<script>", "index": 0, "reason": "<img src=x>"}
-    found = Findings(quarantined=[evil], unreachable=["<i>.tar"])
-    reasons = [{"reason": name, "count": count, "example": one} for name, count, one in found.reasons()]
-    page = render("validate.html", title="x", notes=[], found=found, reasons=reasons)
+    findings = Findings(quarantined=[evil], unreachable=["<i>.tar"])
+    reasons = [
+        {"reason": name, "count": count, "example": example} for name, count, example in findings.reasons()
+    ]
+    page = render("validate.html", title="x", notes=[], found=findings, reasons=reasons)
     assert not any(sign in page for sign in ("<script", "<img", "<i>.tar", "<b>.tar"))
     assert "&lt;script&gt;" in page
 
 
 @pytest.mark.cluster
-def test_the_job_reports_every_defect_and_tells_by_its_status(
+def test_the_job_reports_every_defect_and_sets_its_exit_status(
     head: Head, planted: Planted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
     monkeypatch.setenv("RAY_ADDRESS", head.address)
@@ -195,7 +199,7 @@ def test_the_job_reports_every_defect_and_tells_by_its_status(
     out = tmp_path / "report"
     try:
         assert job(f"{planted.folder}/*.tar", f"--out={out}") == 1
-        said = capsys.readouterr().out
+        output = capsys.readouterr().out
         assert job(planted.folder / "nowhere.tar", planted.folder / "good.tar") == 2
         missing = capsys.readouterr()
         assert job(planted.folder / "good.tar") == 0
@@ -207,8 +211,8 @@ def test_the_job_reports_every_defect_and_tells_by_its_status(
     report = json.loads((out / "report.json").read_text())
     assert report["samples"] == sum(map(len, planted.good.values()))
     assert report["quarantined"] == sum(reason["count"] for reason in report["reasons"]) == len(lines)
-    assert f"look at it: {out / 'report.html'}" in said
-    assert "N frames: which one" in said
+    assert f"look at it: {out / 'report.html'}" in output
+    assert "N frames: which one" in output
     assert "N frames" in (out / "report.html").read_text()
     assert not planted.marker.exists()
     assert "nowhere.tar: no such shard" in missing.err

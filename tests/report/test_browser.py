@@ -1,6 +1,6 @@
-"""The pages in a real browser, as a phone shows them: all there, nothing beside the screen, nothing that runs.
+"""The pages in a real browser as wide as a phone: everything is shown, nothing overflows, no script runs.
 
-Skipped where there is no chromium (.ci/tools brings it), but where SCLIP_BROWSER=required, as .ci/run sets it.
+Skipped without chromium (.ci/tools installs it), unless SCLIP_BROWSER=required, as .ci/run sets it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ CAPTIONS = [
 
 
 def shown(pages: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what the browser measures of pages in frames as wide as a phone: its windows are never so narrow."""
+    """Return what the browser measures of pages in frames as wide as a phone. Its windows cannot be that narrow."""
     escaped = json.dumps(list(pages.values())).replace("</", "<\\/")
     (folder / "frames.html").write_text(PHONE_FRAMES.format(width=PHONE, pages=escaped), encoding="utf-8")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
@@ -107,7 +107,7 @@ def shown(pages: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def hostile(model: str = LONG) -> Evaluation:
-    """Return an evaluation in which everything is as long, as many and as malicious as it may be."""
+    """Return an evaluation whose contents are as long, as many and as malicious as possible."""
     retrieval = [(f"caption {n} {LONG} {HOSTILE}", 0.3 - n / 100, n in (2, 4)) for n in range(9)]
     names = [HOSTILE, LONG, "כלב חום יושב על ספה", "a" * 300]
     wide = [group(name, n, 10 + n) for n, name in enumerate(names)]
@@ -123,7 +123,7 @@ def hostile(model: str = LONG) -> Evaluation:
 
 
 def steps(count: int) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """Return curves of `count` models, of which one has values that are no numbers."""
+    """Return curves of `count` models. One model has NaN values."""
     random_ = random.Random(0)
     loss = {f"model {n}": [(s, 5 / (s + 9) + random_.random()) for s in range(5000)] for n in range(count)}
     loss["model 0"][100:200] = [(s, math.nan) for s in range(100, 200)]
@@ -200,33 +200,35 @@ def pages(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> dict[str,
 
 @pytest.fixture(scope="module")
 def on_a_phone(pages: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What one browser shows of all pages."""
+    """What one browser measures of all pages."""
     return shown(pages, tmp_path_factory.mktemp("browser"))
 
 
 @pytest.mark.parametrize(
     "name", ["graphs", "negatives", "corpus", "evaluation", "blend", "ablation", "2 models", "8 models"]
 )
-def test_a_phone_shows_all_of_a_page_and_nothing_beside_its_screen(
+def test_a_phone_shows_all_of_a_page_without_overflow(
     name: str, pages: dict[str, str], on_a_phone: dict[str, dict[str, Any]]
 ) -> None:
-    page, found = pages[name], on_a_phone[name]
-    assert found["scroll"] <= PHONE == found["width"]
-    assert not [found[wrong] for wrong in ("beside", "cut", "outside", "squeezed", "ran") if found[wrong]]
-    assert found["svgs"] == page.count("<svg") > 0
-    assert found["least"] > 0.6  # the smallest letters are still 8 pixels high
-    assert len(found["pictures"]) == page.count("<img")
+    page, measured = pages[name], on_a_phone[name]
+    assert measured["scroll"] <= PHONE == measured["width"]
+    assert not [
+        measured[problem] for problem in ("beside", "cut", "outside", "squeezed", "ran") if measured[problem]
+    ]
+    assert measured["svgs"] == page.count("<svg") > 0
+    assert measured["least"] > 0.6  # the smallest letters are still 8 pixels high
+    assert len(measured["pictures"]) == page.count("<img")
 
 
 @pytest.mark.parametrize("name", ["script", "wide"])
-def test_a_phone_shows_what_a_step_saw_with_picture_and_crop_beside_each_other(
+def test_a_phone_shows_the_page_of_a_sample_with_picture_and_crop_side_by_side(
     name: str, pages: dict[str, str], on_a_phone: dict[str, dict[str, Any]]
 ) -> None:
-    found = on_a_phone[name]
-    assert found["scroll"] <= PHONE
-    assert (found["beside"], found["ran"], found["svgs"]) == ([], "", pages[name].count("<svg"))
-    assert [100 < width < PHONE / 2 for width in found["pictures"]] == [True, True]
+    measured = on_a_phone[name]
+    assert measured["scroll"] <= PHONE
+    assert (measured["beside"], measured["ran"], measured["svgs"]) == ([], "", pages[name].count("<svg"))
+    assert [100 < width < PHONE / 2 for width in measured["pictures"]] == [True, True]
 
 
-def test_a_script_that_got_into_a_page_would_not_run(on_a_phone: dict[str, dict[str, Any]]) -> None:
+def test_a_script_inside_a_page_does_not_run(on_a_phone: dict[str, dict[str, Any]]) -> None:
     assert (on_a_phone["guarded"]["ran"], on_a_phone["unguarded"]["ran"]) == ("", "yes")

@@ -1,4 +1,4 @@
-"""Curves and intervals have a place on their axes, whatever a run has recorded."""
+"""Curves and intervals stay on their axes, whatever a run has recorded."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def points_of(path: str) -> list[tuple[float, float]]:
 
 
 def drawn(*series: list[tuple[int, float]], chance: float = math.nan) -> Curves:
-    found = curves(series, chance)
-    assert found is not None
-    return found
+    chart = curves(series, chance)
+    assert chart is not None
+    return chart
 
 
-def test_an_interval_stands_in_per_cent_of_its_axis_and_ends_with_it() -> None:
+def test_an_interval_is_given_in_per_cent_of_its_axis_and_cut_at_the_ends() -> None:
     bar, cut = interval(0.5, 0.4, 0.65, 0.25), interval(math.nan, -0.2, 1.3)
     assert (bar.value, bar.low, bar.length, bar.chance) == (50.0, 40.0, 25.0, 25.0)
     assert (cut.value, cut.low, cut.length, cut.chance) == (None, 0.0, 100.0, None)
 
 
-def test_strips_share_an_axis_that_intervals_of_few_seeds_neither_widen_much_nor_draw_below_zero() -> None:
-    found = strips([([0.2, 0.4, math.nan], (0.1, 0.5)), ([0.6, 1.0], (-3.0, 4.6)), ([], None)], 0.4)
-    assert found
-    assert [tick.text for tick in found.ticks] == ["0", "0.5", "1", "1.5", "2"]
-    one, cut, none = found.rows
+def test_strips_share_an_axis_that_wide_intervals_of_few_seeds_hardly_extend() -> None:
+    chart = strips([([0.2, 0.4, math.nan], (0.1, 0.5)), ([0.6, 1.0], (-3.0, 4.6)), ([], None)], 0.4)
+    assert chart
+    assert [tick.text for tick in chart.ticks] == ["0", "0.5", "1", "1.5", "2"]
+    one, cut, none = chart.rows
     assert (one.dots, one.low, one.length) == ([10.0, 20.0], 5.0, 20.0)
     assert (cut.dots, cut.low, cut.length) == ([30.0, 50.0], -4.0, 108.0)  # both ends lie beyond the axis
-    assert (none.dots, none.low, found.mark) == ([], None, 20.0)
+    assert (none.dots, none.low, chart.mark) == ([], None, 20.0)
     assert strips([([math.nan], None)]) is None
     alone = strips([([0.5], None)])
     assert alone
@@ -45,17 +45,17 @@ def test_strips_share_an_axis_that_intervals_of_few_seeds_neither_widen_much_nor
 
 
 def test_a_curve_runs_from_the_first_step_to_the_last_and_higher_values_stand_higher() -> None:
-    found = drawn([(0, 0.0), (100, 1.0)])
-    assert points_of(found.lines[0].path) == [(LEFT, BOTTOM), (RIGHT, TOP)]
-    assert found.lines[0].end == (RIGHT, TOP)
-    assert [tick.text for tick in found.x] == ["0", "25", "50", "75", "100"]
-    assert [tick.text for tick in found.y] == ["0", "0.25", "0.5", "0.75", "1"]
+    chart = drawn([(0, 0.0), (100, 1.0)])
+    assert points_of(chart.lines[0].path) == [(LEFT, BOTTOM), (RIGHT, TOP)]
+    assert chart.lines[0].end == (RIGHT, TOP)
+    assert [tick.text for tick in chart.x] == ["0", "25", "50", "75", "100"]
+    assert [tick.text for tick in chart.y] == ["0", "0.25", "0.5", "0.75", "1"]
 
 
-def test_points_that_are_no_steps_are_joined_in_their_own_order() -> None:
-    found = curves([[(50.0, 60.0), (52.0, 70.0), (48.0, 80.0)]], by_step=False)
-    assert found
-    (line,) = found.lines
+def test_points_without_steps_are_joined_in_the_given_order() -> None:
+    chart = curves([[(50.0, 60.0), (52.0, 70.0), (48.0, 80.0)]], by_step=False)
+    assert chart
+    (line,) = chart.lines
     assert [x for x, _ in points_of(line.path)] == [(LEFT + RIGHT) / 2, RIGHT, LEFT]
     assert line.end == (LEFT, TOP)
 
@@ -101,7 +101,7 @@ def test_a_number_at_an_axis_is_short(value: float, shown: str) -> None:
     ("low", "high", "ticks"),
     [(99.9, 100.1, "99.9 99.95 100 100.05 100.1"), (100.0, 100.0 + 1e-9, "99.95 99.975 100 100.025 100.05")],
 )
-def test_the_ticks_of_a_narrow_span_are_told_apart(low: float, high: float, ticks: str) -> None:
+def test_the_ticks_of_a_narrow_span_are_distinct(low: float, high: float, ticks: str) -> None:
     assert [tick.text for tick in drawn([(0, low), (1, high)]).y] == ticks.split()
 
 

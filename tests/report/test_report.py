@@ -1,4 +1,4 @@
-"""A corpus report counts what is there, whoever counted which part of it in which order."""
+"""A corpus report has the same counts for every split of the corpus and every order of its parts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def merged(*parts: CorpusStatistics) -> CorpusStatistics:
     return whole
 
 
-def test_every_caption_is_counted_by_what_it_has(graphs: list[SceneGraph], tmp_path: Path) -> None:
+def test_captions_are_counted_by_the_objects_and_triples_that_they_have(
+    graphs: list[SceneGraph], tmp_path: Path
+) -> None:
     statistics = counted(found(graphs))
     assert statistics.captions == 6
     assert statistics.with_object == 4
@@ -106,7 +108,7 @@ def test_parts_merge_into_the_whole_in_any_grouping_and_order(
     assert merged(merged(parts[0], parts[1]), parts[2]).to_json() == whole
 
 
-def test_as_many_examples_are_kept_of_a_large_corpus_as_of_a_small_one() -> None:
+def test_a_fixed_number_of_examples_is_kept_of_a_large_corpus() -> None:
     graphs = [SceneGraph(f"caption {i}") for i in range(1000)]
     keys = [example.identity for example in counted(found(graphs)).examples]
     assert len(set(keys)) == corpus.EXAMPLES

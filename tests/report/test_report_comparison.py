@@ -21,7 +21,7 @@ def page_of(models: list[Evaluation], folder: Path, *given: Any) -> str:
 
 
 def models(count: int, **changes: Any) -> list[Evaluation]:
-    """Return evaluations of models that are the better the later they stand."""
+    """Return evaluations of models, each better than the one before."""
     return [
         evaluation(result(share=0.4 + 0.05 * n, **changes), model=f"model {n}", seed=str(n))
         for n in range(count)
@@ -49,22 +49,22 @@ def test_every_model_has_a_letter_a_bar_and_a_verdict(tmp_path: Path) -> None:
         (0.02, 60, 10, 0.001, 0.01, "wins fewer cases, higher all the same, p = 0.001", "even"),
     ],
 )
-def test_a_difference_is_told_in_words(
+def test_a_difference_is_described_in_words(
     change: float, only_first: int, only_other: int, p_value: float, adjusted: float, words: str, kind: str
 ) -> None:
     difference = Difference("b", "macro", 1, change, only_first, only_other, p_value)
-    said, found = verdict(difference, adjusted, 1000)
-    assert (said.replace("\N{NO-BREAK SPACE}", " "), found) == (words, kind)
+    text, rating = verdict(difference, adjusted, 1000)
+    assert (text.replace("\N{NO-BREAK SPACE}", " "), rating) == (words, kind)
 
 
-def test_p_values_are_adjusted_as_holm_does() -> None:
+def test_p_values_are_adjusted_by_holms_method() -> None:
     p_values = {("a", 1): 0.01, ("b", 1): 0.04, ("a", 2): 0.03, ("b", 2): 0.005}
     differences = [Difference(name, "macro", model, 0.1, 1, 2, p) for (name, model), p in p_values.items()]
     adjusted = Comparison([], differences).adjusted()
     assert adjusted == pytest.approx({("b", 2): 0.02, ("a", 1): 0.03, ("a", 2): 0.06, ("b", 1): 0.06})
 
 
-def test_other_scores_facts_that_differ_and_the_number_of_differences_are_listed(tmp_path: Path) -> None:
+def test_other_scores_differing_facts_and_the_number_of_differences_are_listed(tmp_path: Path) -> None:
     text = text_of(page_of(models(2), tmp_path, {}, "Ablation"))
     assert text.startswith("Ablation")
     assert "accuracy A 41.0 B 46.0" in text
@@ -80,24 +80,24 @@ def test_other_scores_facts_that_differ_and_the_number_of_differences_are_listed
     assert "Not compared, as run my-first-run lacks it: more." in text
 
 
-def test_groups_of_all_models_stand_beside_each_other_and_those_that_differ_most_come_first(
+def test_groups_of_all_models_stand_side_by_side_with_the_largest_differences_first(
     tmp_path: Path,
 ) -> None:
     first = [group("same", 50, 100), group("tiny", 1, 3), group("riding", 50, 100)]
     other = [group("same", 51, 100), group("tiny", 2, 3), group("riding", 90, 100)]
-    found = sides([first, other])
-    assert [side.name for side in found.open] == ["riding", "tiny", "same"]
-    assert [(bar.model, bar.value) for bar in found.open[0].bars] == [(0, "50.0"), (1, "90.0")]
+    grouped = sides([first, other])
+    assert [side.name for side in grouped.open] == ["riding", "tiny", "same"]
+    assert [(bar.model, bar.value) for bar in grouped.open[0].bars] == [(0, "50.0"), (1, "90.0")]
     text = text_of(page_of([evaluation(result(groups=first)), evaluation(result(groups=other))], tmp_path))
     assert "riding 100 cases A 50.0 B 90.0" in text
     (lacking,) = sides([[], [group("riding", 1, 2)]]).open
     assert [bar.model for bar in lacking.bars] == [1]
 
 
-def test_five_hundred_relations_of_eight_models_fold(tmp_path: Path) -> None:
-    found = sides([groups(500)] * 8)
-    assert len(found.open) * 8 <= 40
-    assert len(found.open) + len(found.folded) + len(found.uncounted) == 500
+def test_five_hundred_relations_of_eight_models_are_folded(tmp_path: Path) -> None:
+    grouped = sides([groups(500)] * 8)
+    assert len(grouped.open) * 8 <= 40
+    assert len(grouped.open) + len(grouped.folded) + len(grouped.uncounted) == 500
     path = write(compare(models(8, groups=groups(500))), tmp_path)
     assert path.stat().st_size < 3_000_000
 
@@ -113,7 +113,7 @@ def test_a_score_by_step_is_drawn_in_per_cent_with_the_chance_level(tmp_path: Pa
     assert "at the end A 60.0 B 75.0" in text_of(page)
 
 
-def test_what_is_no_number_is_left_out_of_a_curve_and_told(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_left_out_of_a_curve_and_counted(tmp_path: Path) -> None:
     curves = {"loss": {"model 1": [(0, 5.0), (1, math.nan), (2, math.inf), (3, 1.5)]}, "nothing": {}}
     page = page_of(models(2), tmp_path, curves)
     text = text_of(page)
@@ -128,10 +128,10 @@ def test_a_model_that_diverged_has_no_number_and_no_bar(tmp_path: Path) -> None:
     assert "B no number no number worse" in text_of(page)
 
 
-def test_whatever_evaluations_and_curves_hold_is_text(tmp_path: Path) -> None:
+def test_contents_of_evaluations_and_curves_are_escaped(tmp_path: Path) -> None:
     scores = {HOSTILE: Score(0.5, 0.4, 0.6, 0.5), "<b>": Score(0.5, 0.4, 0.6, 0.5)}
     hostile = result(HOSTILE, headline=HOSTILE, scores=scores, notes=[HOSTILE], groups=[group(HOSTILE, 1, 2)])
-    found = [evaluation(hostile, model=HOSTILE, **{HOSTILE: f"{n}{HOSTILE}"}) for n in range(2)]
-    page = page_of(found, tmp_path, {HOSTILE: {HOSTILE: [(0, 1.0)]}}, HOSTILE)
+    evaluations = [evaluation(hostile, model=HOSTILE, **{HOSTILE: f"{n}{HOSTILE}"}) for n in range(2)]
+    page = page_of(evaluations, tmp_path, {HOSTILE: {HOSTILE: [(0, 1.0)]}}, HOSTILE)
     assert not [raw for raw in ("<script", "\u202e", "\x1b") if raw in page]
     assert page.count("&lt;script&gt;document") > 10

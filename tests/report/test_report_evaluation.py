@@ -32,28 +32,28 @@ def page_of(found: Evaluation, folder: Path, **options: Any) -> str:
     return write(found, folder, **options).read_text(encoding="utf-8")
 
 
-def test_the_page_names_model_suite_cases_notes_and_gates_and_leads_to_a_section_of_each_benchmark(
+def test_the_page_shows_model_suite_notes_and_gates_and_links_to_each_benchmark(
     tmp_path: Path,
 ) -> None:
     two = result("two", cases=300, notes=["Partial: 3 of 10 pictures are missing."])
-    found = evaluation(result("one", cases=1200), two, model="models:/m@champion", date="2026-01-01")
+    measured = evaluation(result("one", cases=1200), two, model="models:/m@champion", date="2026-01-01")
     gates = [("VG-Relation 0.70 is at least 0.79", False), ("R@1 0.41 is at least 0.40", True)]
     options: Any = {"notes": ["a note"], "decision": GateVerdict("refused", False, gates)}
-    path = write(found, tmp_path / "new", **options)
+    path = write(measured, tmp_path / "new", **options)
     page = path.read_text()
     assert path == tmp_path / "new" / "report.html"
-    for told in (
+    for expected in (
         "Evaluation of models:/m@champion", "1,500 cases in 2 benchmarks of the suite standard", "a note",
-        "2026-01-01", "computed of 300 cases, 300 images, 0 ties", found.results[0].definition,
+        "2026-01-01", "computed of 300 cases, 300 images, 0 ties", measured.results[0].definition,
         "refused ✗ VG-Relation 0.70 is at least 0.79 ✓ R@1 0.41 is at least 0.40",
     ):  # fmt: skip
-        assert told in text_of(page)
+        assert expected in text_of(page)
     links = re.findall(r'href="#([^"]+)"', page)
     assert links == re.findall(r'<section class="benchmark" id="([^"]+)"', page)
     assert len(links) == 2
     (notice,) = re.findall(r'<div class="notice">(.*?)</div>', page, re.DOTALL)
     assert "Partial: 3 of 10 pictures are missing." in notice
-    found.write(tmp_path / "evaluation.json")
+    measured.write(tmp_path / "evaluation.json")
     assert page_of(Evaluation.read(tmp_path / "evaluation.json"), tmp_path, **options) == page
     with pytest.raises(EvaluationError, match="evaluated on no benchmark"):
         write(evaluation(), tmp_path)
@@ -66,14 +66,14 @@ def test_a_headline_is_shown_with_interval_chance_and_verdict_and_recalls_by_the
         "text_to_image_r1": Score(0.812, 0.79, 0.834, 0.0002),
         "image_to_text_r10": Score(0.9, 0.8, 1, 0.002),
     }
-    found = result(scores=scores, headline="text_to_image_r1", groups=[], examples=[])
-    page = page_of(evaluation(found), tmp_path)
-    for told in (
+    retrieval = result(scores=scores, headline="text_to_image_r1", groups=[], examples=[])
+    page = page_of(evaluation(retrieval), tmp_path)
+    for expected in (
         "text to image R@1 81.2",
         "image to text R@10 90.0",
         "above chance 79.0 to 83.4, chance 0.02",
     ):
-        assert told in text_of(page)
+        assert expected in text_of(page)
     assert '<i class="fill" style="width:81.2%"></i>' in page
     assert '<i class="whisker" style="left:79.0%;width:4.4%"></i><i class="chance"' in page
 
@@ -87,14 +87,14 @@ def test_a_headline_is_shown_with_interval_chance_and_verdict_and_recalls_by_the
         (Score(math.nan, math.nan, math.nan, 0.5), "No number, as the model has diverged: vg-relation."),
     ],
 )
-def test_what_to_make_of_it_stands_on_top(score: Score, told: str, tmp_path: Path) -> None:
+def test_a_summary_of_the_results_stands_on_top(score: Score, told: str, tmp_path: Path) -> None:
     page = page_of(evaluation(result(scores={"macro": score})), tmp_path)
     text = text_of(page)
     assert text.index(told) < text.index("chance 50.0")
     assert "nan" not in re.sub('<style>.*?</style>|base64,[^"]*', "", page, flags=re.DOTALL)
 
 
-def test_groups_stand_from_the_weakest_and_long_lists_fold() -> None:
+def test_groups_are_sorted_from_the_weakest_and_long_lists_are_folded() -> None:
     rows = folded_groups(groups(500))
     counted = [*rows.open, *rows.folded]
     assert len(rows.open) == 12
@@ -104,23 +104,23 @@ def test_groups_stand_from_the_weakest_and_long_lists_fold() -> None:
     assert not any(row.counted for row in rows.uncounted)
 
 
-def test_a_group_is_shown_with_its_cases_and_what_is_not_counted_is_set_apart(tmp_path: Path) -> None:
-    found = [group("riding", 30, 40), group("near", 3, 4, counted=False)]
-    page = page_of(evaluation(result(groups=found)), tmp_path)
+def test_a_group_is_shown_with_its_cases_and_uncounted_groups_are_set_apart(tmp_path: Path) -> None:
+    shown_groups = [group("riding", 30, 40), group("near", 3, 4, counted=False)]
+    page = page_of(evaluation(result(groups=shown_groups)), tmp_path)
     text = text_of(page)
     assert "By relation, the weakest first riding 75.0 30 of 40, 65.0 to 85.0" in text
     assert "1 that the benchmark's mean leaves out near 75.0 3 of 4" in text
     assert page.count('class="row uncounted"') == 1
 
 
-def test_a_wrong_case_shows_both_captions_with_what_changed_marked_and_by_how_much(tmp_path: Path) -> None:
+def test_a_wrong_case_shows_both_captions_with_changes_marked_and_the_margin(tmp_path: Path) -> None:
     page = page_of(evaluation(result(examples=[example(2)])), tmp_path)
-    for told in (
+    for expected in (
         "the <mark>dog</mark> is chasing the <mark>cat</mark>",
         "the <mark>cat</mark> is chasing the <mark>dog</mark>",
         "0.2713", "0.2841", "the false one scores 0.0128 higher", "1 of the 80 cases that it got wrong",
     ):  # fmt: skip
-        assert told in page
+        assert expected in page
     assert page.count("data:image/webp;base64,") == 1
 
 
@@ -143,26 +143,28 @@ def graph(caption: str, *names: str) -> SceneGraph:
     return SceneGraph(caption, objects, (Attribute(0, "big", (0, 0)),), (Relation(0, "chase", 1, (0, 0)),))
 
 
-def test_both_graphs_are_drawn_and_what_only_one_of_them_says_is_marked(tmp_path: Path) -> None:
+def test_both_graphs_are_drawn_and_their_differences_are_marked(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def parser(captions: Any) -> list[SceneGraph]:
         asked.extend(captions)
         return [graph(c, *(("dog", "cat") if c == SWAPS[2][0] else ("cat", "dog"))) for c in captions]
 
-    found = evaluation(result(examples=[example(2), example(2)]))
-    page = page_of(found, tmp_path, graphs=parser)
+    measured = evaluation(result(examples=[example(2), example(2)]))
+    page = page_of(measured, tmp_path, graphs=parser)
     assert asked == list(SWAPS[2])  # each caption once, in one call
     assert page.count('<svg class="graph"') == 4
     assert 'aria-label="dog chase cat; big is dog"' in page
     assert page.count('class="predicate marked"') == page.count('class="attribute marked"') == 4
     assert 'class="object marked"' not in page
-    # None without a parser, nor where neither caption says more than a name.
-    assert "<svg" not in page_of(found, tmp_path)
-    assert "<svg" not in page_of(found, tmp_path, graphs=lambda captions: [SceneGraph(c) for c in captions])
+    # No drawing without a parser, nor for graphs that say no more than names.
+    assert "<svg" not in page_of(measured, tmp_path)
+    assert "<svg" not in page_of(
+        measured, tmp_path, graphs=lambda captions: [SceneGraph(c) for c in captions]
+    )
 
 
-def test_of_many_candidates_the_best_true_and_false_ones_stand_beside_each_other_and_all_are_ranked() -> None:
+def test_the_best_true_and_false_candidates_stand_side_by_side_and_all_are_ranked() -> None:
     texts = [("c", 0.1, True), ("b", 0.3, False), ("a", 0.2, True), ("d", math.nan, False)]
     (case,) = wrong_cases([example(0, texts)], {})
     assert [of and of.pieces[0].text for of in (case.true, case.false)] == ["a", "b"]
@@ -179,29 +181,27 @@ def test_of_many_candidates_the_best_true_and_false_ones_stand_beside_each_other
         (0.3, 0.2, ""),
     ],
 )
-def test_the_reader_is_told_by_how_much_the_false_one_won(true: float, false: float, told: str) -> None:
+def test_a_wrong_case_says_by_how_much_the_false_caption_won(true: float, false: float, told: str) -> None:
     (case,) = wrong_cases([example(0, [("a", true, True), ("b", false, False)])], {})
     assert case.told == told
 
 
-def test_whatever_an_evaluation_holds_is_text(tmp_path: Path) -> None:
+def test_contents_of_an_evaluation_are_escaped(tmp_path: Path) -> None:
     texts = [(HOSTILE, 0.1, True), (HOSTILE, 0.2, False), (HOSTILE, 0.1, False)]
     hostile = result(
         HOSTILE, definition=HOSTILE, notes=[HOSTILE], headline=HOSTILE,
         scores={HOSTILE: Score(0.5, 0.4, 0.6, 0.5)}, counts={"cases": 1, HOSTILE: 2},
         groups=[group(HOSTILE, 1, 2)], examples=[example(0, texts, case=HOSTILE, group=HOSTILE)],
     )  # fmt: skip
-    found = evaluation(hostile, model=HOSTILE, fact=HOSTILE)
+    measured = evaluation(hostile, model=HOSTILE, fact=HOSTILE)
     decision = GateVerdict(HOSTILE, False, [(HOSTILE, False)])
-    page = page_of(found, tmp_path, notes=[HOSTILE], decision=decision)
+    page = page_of(measured, tmp_path, notes=[HOSTILE], decision=decision)
     assert not [raw for raw in ("<script", "\u202e", "\x1b") if raw in page]
     assert page.count("&lt;script&gt;document") > 10
 
 
 @pytest.mark.parametrize("picture", [b"", b"no picture", photograph()[:200], b"<svg onload='x'/>"])
-def test_a_case_without_a_picture_or_anything_to_choose_among_is_shown(
-    picture: bytes, tmp_path: Path
-) -> None:
+def test_a_case_without_a_picture_or_without_candidates_is_shown(picture: bytes, tmp_path: Path) -> None:
     examples = [example(0, picture=picture), Example("lonely", "", b"", [])]
     page = page_of(evaluation(result(examples=examples)), tmp_path)
     assert "<img" not in page

@@ -1,4 +1,4 @@
-"""A table of scores as LaTeX, Markdown and HTML: whole in each format, whatever the models are called."""
+"""A table of scores is complete as LaTeX, Markdown and HTML, for any names of models."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def latex(tmp_path: Path) -> str:
 
 
 def bare(latex: str) -> str:
-    """Return LaTeX without comments and without its escaped signs, so that those that are left have a meaning."""
+    """Remove comments and escaped characters from LaTeX, so that every remaining special character is active."""
     return re.sub(r"\\[\\{}$&#_%]|(?m:^%.*$)", lambda sign: r"\\" if sign[0] == r"\\" else "", latex)
 
 
-def test_latex_has_balanced_braces_and_environments_and_no_sign_with_a_meaning_from_a_name(
+def test_latex_is_balanced_and_names_bring_in_no_active_characters(
     latex: str,
 ) -> None:
     text = bare(latex)
@@ -44,7 +44,8 @@ def test_latex_has_balanced_braces_and_environments_and_no_sign_with_a_meaning_f
         ("begin", "table*"), ("begin", "tabular"), ("end", "tabular"), ("end", "table*"),
     ]  # fmt: skip
     assert not set("$#_%^~<>|") & set(text)
-    assert not [at for at in re.findall(r"\\\\\s*\[|\\\\\s*\*|--", text) if at]  # options of \\, and a dash
+    # no arguments of \\ and no dashes
+    assert not [at for at in re.findall(r"\\\\\s*\[|\\\\\s*\*|--", text) if at]
     commands = set(re.findall(r"\\([a-zA-Z]+)", text))
     assert "input" not in commands
     assert latex.startswith("% in the preamble: \\usepackage{booktabs}\n")
@@ -63,7 +64,7 @@ def test_every_latex_row_has_as_many_cells_as_there_are_columns(latex: str) -> N
     assert r"my\_run-2 & \textbf{60.0} & 31.0\textsuperscript{\dag} & \textendash{} \\" in latex
 
 
-def test_markdown_rows_have_a_cell_for_each_column_and_names_are_text(tmp_path: Path) -> None:
+def test_markdown_rows_have_a_cell_for_each_column_and_names_are_escaped(tmp_path: Path) -> None:
     text = write(TABLE, tmp_path / "table.md").read_text()
     rows = [re.sub(r"\\[\\|]", "", line) for line in text.splitlines() if line.startswith("|")]
     assert [row.count("|") for row in rows] == [5] * (2 + 2 + 1 + len(NAMES))
@@ -73,7 +74,7 @@ def test_markdown_rows_have_a_cell_for_each_column_and_names_are_text(tmp_path: 
     assert text.endswith("\nThe 95 % interval of a\\_b \\& c.\n")
 
 
-def test_the_page_has_all_rows_with_intervals_and_names_are_text(tmp_path: Path) -> None:
+def test_the_page_has_all_rows_with_intervals_and_names_are_escaped(tmp_path: Path) -> None:
     page = write(TABLE, tmp_path / "table.html").read_text()
     assert "<script" not in page
     assert '<td title="58.1 to 61.7"><b>60.0</b></td><td>31.0†</td><td>–</td>' in page

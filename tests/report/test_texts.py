@@ -1,4 +1,4 @@
-"""Captions are shown as text and nothing else, cut into what the graph names and what a negative exchanged."""
+"""Captions are shown as plain text, cut into pieces that the graph names or that a negative exchanged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_visible_text_is_as_long_as_the_text_and_holds_nothing_hidden(text: str)
         ("red \x1b[31m", "red ␛[31m"), ("a\tdog\n", "a dog "), ("a \u202egod", "a \ufffdgod"),
     ],
 )  # fmt: skip
-def test_only_what_misleads_is_replaced(text: str, shown: str) -> None:
+def test_only_misleading_characters_are_replaced(text: str, shown: str) -> None:
     assert visible(text) == shown
 
 
@@ -55,15 +55,15 @@ def test_caption_is_cut_into_its_objects_attributes_and_predicates(parser: Parse
         ("[<b>x</b>] on <i>y[</i>]", "[</i>] on <i>y[<b>x</b>]"),
     ],
 )
-def test_what_changed_places_is_marked_in_both_texts(caption: str, negative: str) -> None:
+def test_exchanged_phrases_are_marked_in_both_texts(caption: str, negative: str) -> None:
     first, second = re.findall(r"\[(.*?)\]", caption)
     texts = [re.sub(r"[\[\]]", "", text) for text in (caption, negative)]
     pieces = compared(texts[0], negative_of(texts[1], (first, second)))
-    found = ["".join(f"[{p.text}]" if p.role else p.text for p in side) for side in pieces]
-    assert found == [caption, negative]
+    marked = ["".join(f"[{p.text}]" if p.role else p.text for p in side) for side in pieces]
+    assert marked == [caption, negative]
 
 
-def test_what_only_moved_is_marked_where_it_was_and_where_it_is() -> None:
+def test_a_word_that_only_moved_is_marked_at_its_old_and_new_place() -> None:
     before, after = compared("a red ball and a red cat", negative_of("a ball and a red red cat", ("red", "")))
     assert [(p.text, p.role) for p in before if p.role] == [("red", "exchanged")]
     assert [(p.text, p.role) for p in after if p.role] == [("red", "exchanged")]

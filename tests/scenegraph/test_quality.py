@@ -1,7 +1,7 @@
-"""What graphs and negatives are worth, measured: by people's graphs and swaps, and by labels given one by one.
+"""The quality of graphs and negatives: by annotators' graphs, SugarCrepe's swaps, and labels given one by one.
 
-`labelled_negatives.jsonl` holds 200 negatives as training draws them from captions of COCO val2017, drawn, read and
-labelled by `sclip label`. It names captions by digest, so that they need not be copied here.
+`labelled_negatives.jsonl` holds 200 negatives that training draws from captions of COCO val2017, drawn and labelled
+with `sclip label`. It identifies captions by digest, so that they need not be copied here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _lines(path: Path, captions: list[str]) -> str:
 
 @pytest.mark.shared
 @needs_data
-def test_graphs_agree_with_those_that_people_wrote(tmp_path: Path) -> None:
+def test_graphs_agree_with_those_of_factuals_annotators(tmp_path: Path) -> None:
     truth = DATA / "factual" / "dev.csv"
     with truth.open(newline="") as file:
         captions = [row["caption"] for row in csv.DictReader(file)]
@@ -59,7 +59,7 @@ def test_graphs_agree_with_those_that_people_wrote(tmp_path: Path) -> None:
 @pytest.mark.shared
 @needs_data
 @pytest.mark.parametrize("kind", ["swap_obj", "swap_att"])
-def test_negatives_hold_the_swaps_that_people_made(kind: str, tmp_path: Path) -> None:
+def test_negatives_contain_most_swaps_of_sugarcrepe(kind: str, tmp_path: Path) -> None:
     truth = DATA / "sugarcrepe" / f"{kind}.json"
     captions = [case["caption"] for case in json.loads(truth.read_text()).values()]
     out = tmp_path / "negatives.jsonl"
@@ -72,7 +72,7 @@ def test_negatives_hold_the_swaps_that_people_made(kind: str, tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[str, str | None, int]]:
-    """(caption, the negative that training draws, image) of COCO val2017."""
+    """Return (caption, drawn negative or None, image id) of each caption of COCO val2017."""
     entries = json.loads((DATA / "coco_captions_val2017.json").read_text())["annotations"]
     parser, model = Parser(), ModelConfig()
     tokenizer = Tokenizer(model)
@@ -87,7 +87,7 @@ def drawn() -> list[tuple[str, str | None, int]]:
 
 @pytest.mark.shared
 @needs_data
-def test_most_captions_get_a_negative_that_text_alone_hardly_tells(
+def test_most_captions_get_a_negative_that_text_alone_hardly_gives_away(
     drawn: list[tuple[str, str | None, int]],
 ) -> None:
     pairs = [(caption, false, image) for caption, false, image in drawn if false]
@@ -97,7 +97,9 @@ def test_most_captions_get_a_negative_that_text_alone_hardly_tells(
 
 @pytest.mark.shared
 @needs_data
-def test_the_labels_are_of_what_training_draws_today(drawn: list[tuple[str, str | None, int]]) -> None:
+def test_the_labelled_negatives_are_those_that_training_draws_today(
+    drawn: list[tuple[str, str | None, int]],
+) -> None:
     today = {
         format(digest64(caption), "016x"): format(digest64(false), "016x")
         for caption, false, _ in drawn
@@ -119,7 +121,7 @@ def test_the_labels_are_of_what_training_draws_today(drawn: list[tuple[str, str 
         ("positives", {"meaning": "changed"}, 0.03),
     ],
 )
-def test_of_200_labelled_draws_few_have_a_fault(labelled: str, fault: dict[str, str], most: float) -> None:
+def test_few_of_200_labelled_draws_have_a_fault(labelled: str, fault: dict[str, str], most: float) -> None:
     labels = _labels(labelled)
     assert len({row["caption"] for row in labels}) == 200
     assert sum(fault.items() <= row.items() for row in labels) <= most * len(labels)

@@ -1,4 +1,4 @@
-"""The parser reads what captions say, finds it in the text, and takes any text."""
+"""The parser reads captions into graphs with spans in the text, and accepts any text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_spans_cut_names_phrases_attributes_and_predicates_out_of_the_caption(pa
     assert [caption[slice(*r.span)] for r in graph.relations] == ["to the left of"]
 
 
-def test_graph_of_a_measured_object_survives_its_json(parser: Parser) -> None:
+def test_graph_of_an_object_with_a_measure_word_survives_json(parser: Parser) -> None:
     caption = "a large group of people on a beach without a red car"
     graph = parser.parse([caption])[0]
     phrases = [caption[slice(*obj.phrase)] for obj in graph.objects]
@@ -45,7 +45,7 @@ def test_pronoun_is_no_object(parser: Parser) -> None:
 def test_version_names_rules_and_pipeline(parser: Parser) -> None:
     assert parser.version.startswith("rules-")
     assert "core_web_sm" in parser.version
-    assert parser_version() == parser.version  # without loading it
+    assert parser_version() == parser.version  # without loading the pipeline
 
 
 def test_missing_pipeline_is_an_error_that_says_what_to_install() -> None:

@@ -1,4 +1,4 @@
-"""What captions from the web say of the picture is found among what they say besides."""
+"""Web captions are cut into the segments that describe the picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sclip.scenegraph import Parser
 from sclip.scenegraph.segments import segments
 
-# caption -> what of it is parsed
+# caption -> its segments, which are parsed
 SEGMENTS = {
     "a dog on a red sofa": ["a dog on a red sofa"],
     "A dog on a sofa | Example Shop | Flickr": ["A dog on a sofa", "Example Shop"],
@@ -79,7 +79,7 @@ SEGMENTS = {
 
 
 @pytest.mark.parametrize("caption", SEGMENTS)
-def test_caption_is_cut_into_what_it_says_of_the_picture(caption: str) -> None:
+def test_caption_is_cut_into_segments_that_describe_the_picture(caption: str) -> None:
     assert [segment.text for segment in segments(caption)] == SEGMENTS[caption]
 
 
@@ -114,7 +114,7 @@ def test_spans_point_into_the_caption_and_nothing_relates_across_segments(parser
 
 
 def _work(parser: Parser, caption: str) -> int:
-    """Return how many lines of our own Python one caption takes."""
+    """Return how many lines of our own Python run to parse one caption."""
     lines = 0
 
     def local(frame: FrameType, event: str, _: Any) -> Any:
@@ -142,7 +142,7 @@ def _work(parser: Parser, caption: str) -> int:
         "New York City ", "Anna-Maria ", "dog - cat | ", "by by by ", "$1 5x5 2015 ", "on monday in may ",
     ],
 )  # fmt: skip
-def test_work_grows_with_the_length_of_a_caption_and_no_faster(parser: Parser, unit: str) -> None:
+def test_work_grows_no_faster_than_the_length_of_a_caption(parser: Parser, unit: str) -> None:
     short = unit * (400 // len(unit))
     parser.parse([short])  # fill the dictionaries' caches
     assert _work(parser, short * 4) < 8 * _work(parser, short) + 2000

@@ -1,4 +1,4 @@
-"""Captions and the graphs that a reader takes from them: in the words of annotators, of the web, and of English."""
+"""Captions and the graphs that a reader takes from them: annotators' captions, web captions and other English."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from sclip.scenegraph import Parser
 from support.sentences import table
 
-# caption -> relations | attributes as "object: attribute" | what is denied, which the others leave out;
-# * stands before a name that no exchange enters
+# caption -> relations | attributes as "object: attribute" | negated objects, which the others leave out;
+# * marks a name that no exchange enters
 SENTENCES = table(
     """
 # as FACTUAL's annotators write them
@@ -295,7 +295,7 @@ def test_caption_gives_the_graph_that_a_reader_takes_from_it(parser: Parser, cap
     assert {obj.name for obj in graph.objects if obj.negated} == denied
 
 
-def test_captions_of_a_batch_are_read_as_alone_and_capitals_change_no_graph(parser: Parser) -> None:
+def test_captions_parse_the_same_in_a_batch_as_alone_and_capitals_change_no_graph(parser: Parser) -> None:
     captions = [caption for caption, _ in SENTENCES[:24]]
     alone = [parser.parse([caption])[0] for caption in captions]
     assert parser.parse(captions) == alone

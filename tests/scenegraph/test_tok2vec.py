@@ -14,7 +14,7 @@ CAPTIONS = [
 ]  # fmt: skip
 
 
-def test_vectors_tags_and_arcs_are_those_of_spacy() -> None:
+def test_vectors_tags_and_arcs_equal_those_of_spacy() -> None:
     ours = Parser()._nlp
     theirs = spacy.load(ours.path, exclude=["ner", "senter", "attribute_ruler", "lemmatizer"])
     for batch_size in (1, 256):
@@ -25,11 +25,11 @@ def test_vectors_tags_and_arcs_are_those_of_spacy() -> None:
         )
         for one, other in pairs:
             np.testing.assert_allclose(one.tensor, other.tensor, atol=1e-4)
-            said = [(t.text, t.tag_, t.dep_, t.head.i) for t in one]
-            assert said == [(t.text, t.tag_, t.dep_, t.head.i) for t in other]
+            tags = [(t.text, t.tag_, t.dep_, t.head.i) for t in one]
+            assert tags == [(t.text, t.tag_, t.dep_, t.head.i) for t in other]
 
 
-def test_a_pipeline_of_another_kind_is_left_as_it_is() -> None:
+def test_a_pipeline_of_another_kind_is_left_unchanged() -> None:
     blank = spacy.blank("en")
     speed_up(blank)
     pipe = blank.add_pipe("tok2vec", config={"model": {"@architectures": "spacy.HashEmbedCNN.v2", "width": 32,

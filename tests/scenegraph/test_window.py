@@ -1,4 +1,4 @@
-"""What is parsed of a long caption, and which triples of it one model takes."""
+"""Which part of a long caption is parsed, and which of its triples a model keeps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXT = st.text(st.sampled_from("ab dog's 12,,--_ \t\n½éΣİ漢🐶'"), max_siz
         ("a dog on a mat", "a dog on a mat"),
         ("dog " * 75, "dog " * 75),
         ("dog " * 76, "dog " * 75),
-        ("a dog's mat, " * 20, "a dog's mat, " * 15),  # five each: a, dog, 's, mat, and the comma
+        ("a dog's mat, " * 20, "a dog's mat, " * 15),  # five tokens each: a, dog, 's, mat, and the comma
         ("1234567890 " * 10, "1234567890 " * 7 + "12345"),
         ("<" * 90 + " dog", "<" * 90 + " dog"),
         (", " * 2000, ", " * 75),
@@ -30,7 +30,7 @@ TEXT = st.text(st.sampled_from("ab dog's 12,,--_ \t\n½éΣİ漢🐶'"), max_siz
         ("\u72ac\u3001" * 80, "\u72ac\u3001" * 37 + "\u72ac"),
     ],
 )
-def test_only_the_words_are_parsed_that_a_tower_can_read(caption: str, read: str) -> None:
+def test_only_the_words_that_a_tower_can_read_are_parsed(caption: str, read: str) -> None:
     part, rest = parsed_part(caption)
     assert (part, part + rest) == (read, caption)
 
@@ -44,7 +44,7 @@ def test_no_tower_reads_beyond_what_is_parsed(caption: str) -> None:
 
 
 @pytest.mark.parametrize("filler", ["dog ", "a dog's 12 mats, ", "- "])
-def test_nothing_beyond_is_in_the_graph(parser: Parser, filler: str) -> None:
+def test_the_graph_has_nothing_beyond_the_parsed_part(parser: Parser, filler: str) -> None:
     caption = "A woman rides a brown horse. " + filler * 400 + " and a red car is next to a blue house"
     graph = parser.parse([caption])[0]
     assert graph.caption == caption
@@ -53,7 +53,7 @@ def test_nothing_beyond_is_in_the_graph(parser: Parser, filler: str) -> None:
 
 
 def graph_of(relations: int, attributes: int) -> SceneGraph:
-    """Return a graph of two objects at the characters 0 and 1; relations and attributes stand from 10 on."""
+    """Return a graph of two objects at characters 0 and 1; relations and attributes start at character 10."""
     objects = (Object("a", (0, 1), (0, 1)), Object("b", (1, 2), (1, 2)))
     return SceneGraph(
         "." * 100,
@@ -71,7 +71,7 @@ def graph_of(relations: int, attributes: int) -> SceneGraph:
         (9, 9, 2, "r0 a0"), (9, 9, 1, "r0"), (0, 9, 1, "a0"), (0, 0, 6, ""),
     ],
 )  # fmt: skip
-def test_relations_and_attributes_share_what_the_encoder_takes(
+def test_relations_and_attributes_share_the_triples_that_the_encoder_takes(
     relations: int, attributes: int, most: int, kept: str
 ) -> None:
     window = Window.of(graph_of(relations, attributes), 100, most)
@@ -86,7 +86,7 @@ def test_triples_whose_words_the_tower_does_not_read_are_not_kept() -> None:
     assert Window.of(graph, 1, 6).triples == []  # its second object is not read
 
 
-def test_what_is_denied_takes_no_place(parser: Parser) -> None:
+def test_negated_relations_take_no_place_among_the_triples(parser: Parser) -> None:
     graph = graph_of(2, 0)
     denied = SceneGraph(
         graph.caption, graph.objects, (), (Relation(0, "no", 1, (5, 6), negated=True), *graph.relations)
@@ -94,16 +94,18 @@ def test_what_is_denied_takes_no_place(parser: Parser) -> None:
     assert Window.of(denied, 100, 2).triples == graph.triples()
 
 
-def test_for_a_model_of_long_context_more_words_are_parsed_and_exchanged(parser: Parser) -> None:
+def test_more_words_are_parsed_and_exchanged_for_a_model_of_long_context(parser: Parser) -> None:
     long = Parser(most_words=118)
     assert long.version == f"{parser.version}+words-118" == parser_version(most_words=118)
     assert Parser(most_words=22).version == parser.version == parser_version(most_words=22)
     caption = "It was very good. " * 18 + "A woman rides a brown horse." + " No one else is there." * 9
     for reader, seen in ((parser, False), (long, True)):
         graph = reader.parse([caption])[0]
-        again = SceneGraph.from_json(graph.to_json())
-        assert (again, again.words) == (graph, 118 if seen else 0)
+        restored = SceneGraph.from_json(graph.to_json())
+        assert (restored, restored.words) == (graph, 118 if seen else 0)
         assert (("woman", "ride", "horse") in graph.triples()) == seen
-        found = {negative.caption for negative in natural(again)}
-        assert (caption.replace("woman rides a brown horse", "horse rides a brown woman") in found) == seen
-        assert all(text.endswith(parsed_part(caption, graph.words)[1]) for text in found)
+        exchanges = {negative.caption for negative in natural(restored)}
+        assert (
+            caption.replace("woman rides a brown horse", "horse rides a brown woman") in exchanges
+        ) == seen
+        assert all(text.endswith(parsed_part(caption, graph.words)[1]) for text in exchanges)
