@@ -103,8 +103,8 @@ class DataConfig(Section, key="data"):
     crop_scale: Annotated[tuple[float, float], _CROP] = (0.9, 1.0)
     """Minimum and maximum share of the image's area that the random crop keeps (method, 5); 1.0 1.0: center crop."""
     max_quarantined: Annotated[float, between(0, 1)] = 0.1
-    """Maximum share of samples that are unreadable, or that a shard's record counts but the shard lacks. Above it the
-    run stops, once 100 samples were seen."""
+    """Maximum share of samples that are unreadable, or that a record counts but no shard holds. Above it the run stops,
+    once 100 samples were seen."""
     max_unreadable_shards: Annotated[int, OFF_OR_MORE] = 0
     """Maximum shards that are left out because they are not tars (a Git LFS pointer, an error page, an empty file). If
     there are more, the run does not start."""

@@ -106,7 +106,7 @@ class LossConfig(Section, key="loss"):
     contrastive_margin: Annotated[float, _MARGIN] = 0.2
     """For contrastive=max_margin: margin between s(I, w) and the hardest candidate of the batch."""
     contrastive_warmup: Annotated[float, SHARE] = 0.0125
-    """For max_margin: initial share of samples whose captions are compared with all candidates' mean, not the hardest."""
+    """For max_margin: initial share of samples whose captions are compared with the mean candidate, not the hardest."""
     negatives_as_texts: bool = False
     """For infonce: images choose among the batch's negatives too (NegCLIP); hinge_weight=0 leaves out the hinge."""
     negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"

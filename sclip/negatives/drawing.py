@@ -308,7 +308,7 @@ def _natural_replacements(text: _Text, kind: Kind) -> list[Negative]:
 
 
 def _in_one(text: str, plan: PlannedExchange) -> bool:
-    """Return whether both texts are in one sentence; else they may describe one thing, and the caption may stay true."""
+    """Return whether both texts are in one sentence. If not, one thing may be meant, and the caption may stay true."""
     first, second = sorted((plan.first, plan.second))
     return SENTENCE_END.search(text, first[1], second[0]) is None
 

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from sclip.seeding import digest64
 
 BUCKETS = 1 << 17
-"""Number of model weights. The CRC-32 of an n-gram selects one; it is nearly always 0 if training did not see the n-gram."""
+"""Number of model weights. The CRC-32 of an n-gram selects its weight; several n-grams may share one weight."""
 CLASS_BUCKETS = 1 << 18
 """Size of the table of word classes, indexed by the CRC-32 of a word; class 0: the word is unknown."""
 ITSELF = 255

@@ -83,7 +83,7 @@ def _shard(key_ends_at: str, rests: Mapping[str, int], url: str) -> Tar:
 
 
 def _parquet(url: str, rest: int | None) -> Tar:
-    """Count the rows of a file; of a broken file, those before `rest`, the first row that the run could not read."""
+    """Count the rows of a file. If it is broken, count those before `rest`, the first row that the run did not read."""
     rows = 0
     with closing(SeekableFile(url)) as file:
         try:
