@@ -1,4 +1,4 @@
-"""Measure how well a classifier without images tells negatives from captions; if it cannot, the image is needed.
+"""Measure how well a classifier tells negatives from captions without the image. If it fails, the image is needed.
 
 A logistic regression over word and character n-grams is trained on captions, each with one negative, and tested on
 captions of other images. An AUC of 0.5 means that the text holds no trace (SugarCrepe, Hsieh et al., NeurIPS 2023,

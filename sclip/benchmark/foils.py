@@ -1,7 +1,7 @@
 """Count how many foils of SugarCrepe's replace_obj, replace_att and replace_rel our replacements could make.
 
-A foil counts as placed if a word of the same kind can be replaced at the place where the foil differs from its caption.
-It counts as proposed if the foil's word is also among the first candidates for that place.
+A foil counts as placed if we have a replacement of its kind at the place where it differs from its caption. It counts
+as proposed if one of our first candidates for this place consists of the foil's words.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ rate limit. The others run at half its rate or less, because CPU time grows with
 
 The rows about clusters are modeled from these costs. A process can use one core. Some kinds of processes serve one
 worker, some all GPUs of a node, and some all GPUs of the cluster. A worker has as many streams as its GPU needs
-readers, as in the plan of a run. Each of them is assumed to cost as much as the single stream that was measured.
+readers, as in the plan of a run. Each stream is assumed to cost as much as the single one that was measured.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Run the stream with encoders that only copy finished rows, and measure the CPU time of each process in it.
 
 Tars, readers, Ray Data graphs and batches are real; workers are actors that take batches and discard them. What remains
-is the cost of moving a sample. Every row carries the time when it was read. So a stage's CPU time is divided by the
-rows that this stage handled in that time, however far it runs ahead of the next stage.
+is the cost of moving a sample. A stage may run ahead of the next one. Therefore the times at which each row passes
+each stage are recorded, and a stage's CPU time and rows are counted over the same interval.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Speed covers parsing and negatives, and is also compared with spaCy alone. `sclip.benchmark.graph_quality` scores
 graphs. SceneGraphParser (github.com/vacancy/SceneGraphParser) is the field's rule-based parser. It uses the same spaCy
 pipeline and is called as in its README. The speed of our spaCy pipeline alone is an upper bound for our parser. The
-other spaCy rows load their pipelines as spaCy's users do.
+rows named "spaCy, ..." load the pipeline with `spacy.load`, as spaCy's users do.
 """
 
 from __future__ import annotations

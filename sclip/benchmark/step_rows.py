@@ -96,7 +96,7 @@ def speed(case: Case, rounds: int, report: Report) -> str:
 
 
 def speed_words(figures: Figures, plain: Figures) -> str:
-    """Return MFU, rows a second, memory and batch, with speed and memory as ratios to those of the plain step."""
+    """Return MFU, rows a second, memory and batch; rows a second and memory also as multiples of the plain step's."""
     rows, step_s, peak = figures["rows"][0], figures["step_s"], figures["peak_bytes"][0]
     mfu = f"MFU {spread([100 * share for share in figures['mfu']], 1)} %, " if "mfu" in figures else ""
     speed_ratio = memory_ratio = ""

@@ -72,7 +72,7 @@ class StreamCase:
 
 
 def fewest_samples(batch: int, image_size: int, processes: int) -> int:
-    """Return the minimum samples of a round; neither side can then hold more than a tenth in finished batches."""
+    """Return the minimum samples of a round, so that finished batches of either side hold at most a tenth of them."""
     ours = rows_of_block(batch, image_size) * (BLOCKS_AHEAD + _BLOCKS_IN_HAND * processes)
     of_loader = batch * (LOADER_AHEAD + 1) * processes
     return _TIMES_IN_FLIGHT * max(ours, of_loader)
@@ -106,7 +106,7 @@ class Times:
 
     @property
     def rate(self) -> float:
-        """Samples a second from the first batch to the last. Raises BenchmarkError if that time is too short."""
+        """Samples a second from the first batch to the last. Raises BenchmarkError if this interval is too short."""
         took_s = self.at[-1] - self.at[0]
         if took_s < _SHORTEST_S:
             fewest = round(sum(self.samples) * 1.5 * _SHORTEST_S / max(took_s, 1e-3))

@@ -2,8 +2,8 @@
 
 Our side is `jobs/pretrain.py` itself with a tiny model. The benchmark kills its driver, a worker or an encoder at
 random moments, restarts a killed driver with another number of workers, and audits the run. The peer is webdataset and
-a DataLoader; its checkpoint holds the epoch and the number of batches, which a restart skips. The peer's process is
-`python -m sclip.benchmark.stream_kills`.
+a DataLoader. Its checkpoint holds the epoch and a number of batches, and a restart skips this many batches. Its process
+is `python -m sclip.benchmark.stream_kills`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def kills(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> F
 def killed(folder: Path, shards: tuple[str, ...], epochs: int, number: int) -> list[Audit]:
     """Kill trainings over the shards `number` times at random moments; return the audits of all completed runs.
 
-    If a training ends before the last kill, another one follows.
+    If a training ends before all kills are done, another training follows.
     """
     random, audits, done = Random(0), list[Audit](), 0
     while done < number:

@@ -33,7 +33,7 @@ class Scale:
 
 
 def planned(scale: Scale) -> dict[str, float]:
-    """Return the seconds and bytes that an order of this scale costs, and a worker's stream from its middle on.
+    """Return the seconds and bytes of an order of this scale, and of a worker's stream from the order's middle on.
 
     Also return the bytes of the position in a checkpoint. Memory is counted without what Ray and its libraries use.
     """

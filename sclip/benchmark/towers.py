@@ -1,8 +1,8 @@
 """Test which architectures of `open_clip.list_models()` sclip can train, evaluate and export.
 
 Each architecture is built at full depth without tensors (torch's meta device), as at the start of a run. The smallest
-one of each family is then cut to one block for each stack of blocks, at full width. This cut takes two training steps,
-an evaluation and an export. `sclip.benchmark.towers_hub` makes stand-ins for the files of a hub.
+one of each family is then cut to one block for each stack of blocks, at full width. The cut model is trained for two
+steps, evaluated and exported. `sclip.benchmark.towers_hub` makes stand-ins for the files of a hub.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Tower:
     refusal: str = ""
     """Why it cannot be trained; empty if it can."""
     cut: str | None = None
-    """Error of its cut, "" if the cut passed; None if another one of the family was cut."""
+    """Error of its cut, "" if the cut passed; None if another architecture of the family was cut."""
 
     @property
     def family(self) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class Towers:
         return {"made_on": self.made_on, "towers": [dataclasses.asdict(tower) for tower in self.towers]}
 
     def families(self) -> Iterator[list[Tower]]:
-        """Yield the architectures of each family; the first one is the one that was cut."""
+        """Yield the architectures of each family; the first of them was cut."""
         by_family: dict[tuple[str, ...], list[Tower]] = {}
         for tower in self.towers:
             by_family.setdefault(tower.family, []).append(tower)

@@ -51,7 +51,7 @@ class DataConfig(Section, key="data"):
     """WebDataset tars or Parquet files with images: paths or URIs with * ? or {00..99}, or folders of tars.
     Empty: the generated scenes."""
     weights: Annotated[tuple[float, ...], _WEIGHTS] = ()
-    """Shares of the samples that the patterns of data.shards give, such as 3 1. Each pattern is then a source with
+    """Shares of the samples that come from each pattern of data.shards, such as 3 1. Each pattern is then a source with
     its own number of passes. Empty: all shards are one source."""
     caption_field: str = ""
     """Field of a sample's .json, or column of a Parquet file, that holds its caption(s). Empty: `captions`, then
@@ -86,7 +86,7 @@ class DataConfig(Section, key="data"):
     actors_min: Annotated[int, at_least(1)] = 1
     """Minimum CPU actors that parse captions, draw negatives and decode images."""
     actors_max: int = 0
-    """Maximum CPU actors (data.actors_min); each stream has at least one. 0: as many as the workers leave CPUs for."""
+    """Maximum CPU actors (data.actors_min); each stream has at least one. 0: as many as fit beside the workers."""
     actor_cpus: Annotated[float, POSITIVE] = 1.0
     """CPUs that one CPU actor (data.actors_min) reserves; use a fraction on small machines."""
     read_cpus: Annotated[float, POSITIVE] = 0.25
@@ -103,8 +103,8 @@ class DataConfig(Section, key="data"):
     crop_scale: Annotated[tuple[float, float], _CROP] = (0.9, 1.0)
     """Minimum and maximum share of the image's area that the random crop keeps (method, 5); 1.0 1.0: center crop."""
     max_quarantined: Annotated[float, between(0, 1)] = 0.1
-    """Maximum share of samples that are unreadable, or recorded but missing. Above it the run stops, once 100 samples
-    were seen."""
+    """Maximum share of samples that are unreadable, or that a record counts but no shard holds. Above it the run stops,
+    once 100 samples were seen."""
     max_unreadable_shards: Annotated[int, OFF_OR_MORE] = 0
     """Maximum shards that are left out because they are not tars (a Git LFS pointer, an error page, an empty file). If
     there are more, the run does not start."""

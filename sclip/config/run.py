@@ -54,7 +54,7 @@ class EvaluateConfig(Section, key="evaluate"):
     batch_size: Annotated[int, at_least(1)] = 128
     """Images or captions encoded at a time."""
     before: bool = False
-    """Also measure the starting weights; retention is the share of their retrieval and zero-shot scores kept."""
+    """Also measure the starting weights; retention is the remaining share of their retrieval and zero-shot scores."""
     every: Annotated[int, OFF_OR_MORE] = 0
     """Steps between evaluations during training, each on the checkpoint of its step; 0: only at the end."""
     suite_beside: str = ""
@@ -86,7 +86,7 @@ class TrackingConfig(Section, key="tracking"):
     also: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Further targets of the metrics: tensorboard (a file in the run's folder), wandb (Weights & Biases), or both."""
     gates: tuple[str, ...] = ()
-    """Conditions that make a new version champion: `vg_relation/macro >= champion - interval`. Empty: it never is."""
+    """Conditions that make a new version champion: `vg_relation/macro >= champion - interval`. Empty: no promotion."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -47,7 +47,7 @@ class Pairs:
     headline: str = "group"
     """The published score: "text", "image" or "group"."""
     titles: Mapping[str, str] = field(default_factory=dict)
-    """Names that the authors use for the three scores, where they differ."""
+    """The authors' names of the three scores, where these differ from ours."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Additional scores by name: the mean of the headline over these groups."""
     skips_unreadable: bool = False

@@ -78,7 +78,7 @@ class Candidate:
     text: str
     """The caption or class name; for a picture, its label."""
     score: float
-    """Cosine of the candidate with the query, the picture or caption that it was chosen for."""
+    """Cosine between the candidate and the query (the picture or caption that asks for it)."""
     is_true: bool
 
 

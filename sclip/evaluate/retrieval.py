@@ -1,8 +1,8 @@
 """Score retrieval of captions by pictures and of pictures by captions: R@1, R@5 and R@10 in both directions.
 
 The scores are those of COCO and Flickr30k (Karpathy and Fei-Fei, CVPR 2015). A picture is found if any of its captions
-is among its k most similar captions, a caption if its picture is among its k most similar pictures. Equal captions of
-two pictures tie, and a tie counts against the model. Published figures break ties by chance.
+is among its k most similar captions; a caption is found if its picture is among its k most similar pictures. Equal
+captions of two pictures tie, and a tie counts against the model. Published figures break ties by chance.
 """
 
 from __future__ import annotations

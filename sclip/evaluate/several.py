@@ -109,5 +109,5 @@ def _chance(true: Sequence[str], false: str) -> float:
 
 
 def _is_together(row: Sequence[float]) -> bool:
-    """Return whether the false caption's score, the last, is not between two true ones."""
+    """Return whether the false caption's score, the last in `row`, does not lie between those of two true captions."""
     return not any(map(math.isnan, row)) and not min(row[:-1]) < row[-1] < max(row[:-1])

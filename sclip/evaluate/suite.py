@@ -92,7 +92,8 @@ def from_options(
     """Return benchmarks that are named one by one as (kind, file), relative to the working folder.
 
     The file of `shards` is a pattern of tars; that of `zero-shot` is the folder of the classes. `images` has a folder
-    for each benchmark, one for all, or none. A benchmark has its kind's name, plus the file's if the kind occurs twice.
+    for each benchmark, one for all, or none. A benchmark is named after its kind; if the kind occurs
+    twice, also after its file.
     """
     if len(images) not in (0, 1, len(benchmarks)):
         raise BenchmarkDataError(

@@ -1,7 +1,8 @@
 """Choose a blend of two models by what each blend gains and keeps on a development split.
 
-The rule: of the blends that keep at least a share of the start model's kept score, take the one that gains most. Break
-ties by the highest kept score, then by the smallest `a`. The start itself keeps all, so there is always a choice.
+A blend is a candidate if its kept score is at least `keep` times the start model's. Of the candidates, the one with
+the highest gained score is chosen. Ties go to the higher kept score, then to the smaller `a`. The start model is always
+a candidate.
 """
 
 from __future__ import annotations

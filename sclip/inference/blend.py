@@ -1,7 +1,7 @@
 """Interpolate two models of one architecture: weights (1 - a) * start + a * trained.
 
 This is WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). A blend keeps much of what
-training taught, and recovers much of what it made the model forget.
+training taught, and recovers much of what training made the model forget.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _NORMALISATION = ("image_mean", "image_inverse_std")
 
 
 def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
-    """Return the blend; for `a` of 0 or 1, the start or the trained model itself, bit for bit.
+    """Return the blend; if `a` is 0, return the start itself, and if `a` is 1, the trained model itself.
 
-    The logit scale is blended as its logarithm. Integer tensors, and parts that the start lacks, are the trained
-    model's. If the start has no knowledge encoder, its weight lambda counts as 0, so that the blend changes
+    The logit scale is blended as its logarithm. Integer tensors, and parts that the start lacks, come from the
+    trained model. If the start has no knowledge encoder, its weight lambda counts as 0, so that the blend changes
     continuously with `a`.
 
     Raises ModelError for an `a` outside 0..1, and if `check` raises it.

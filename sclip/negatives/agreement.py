@@ -161,7 +161,7 @@ def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
 
 
 def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
-    """Return (offset, whether it is a verb) of each predicate or attribute after an object that describes only it."""
+    """Return (offset, whether it is a verb) of the later predicates and attributes that describe only this object."""
     objects, end = graph.objects, graph.objects[index].phrase[1]
     closing = _SENTENCE_END.search(graph.caption, end)
     stop = closing.start() if closing else len(graph.caption)

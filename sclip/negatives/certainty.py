@@ -2,8 +2,8 @@
 
 A caption does not mention most of its picture. If "a large cat on a mat" is true, "a cat on a large mat" may be true
 too; if "a cat on a chair next to a cushion" is true, so may be "a cushion on a chair next to a cat". An exchange is
-therefore uncertain unless it breaks a stated fact: a thing is now under what it lay on, a woman rides what the man
-rode, a car has the bus's color.
+therefore uncertain unless it breaks a stated fact: a lamp is now under the table
+that it stood on, the woman rides the man's horse, the car has the bus's color.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def _are_companions(reading: Reading, one: int, other: int) -> bool:
 
 
 def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
-    """Return the objects that a relation joins with an object: beside it or with it; `having`: only with it."""
+    """Return the objects that the caption places beside or with an object; `having`: only those with it."""
     relations = (reading.graph.relations[k] for k in reading.relations_of[index])
     return {
         r.object if r.subject == index else r.subject

@@ -2,8 +2,8 @@
 
 Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects, verbs or prepositions;
 attribute negatives exchange or move modifiers and quantities. An exchange is kept if it changes the meaning
-(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. In each epoch, a kind is
-drawn for a caption by the shares of a mixture, then a negative of this kind: the less strange, the likelier. A negative
+(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. In each epoch, the
+shares of a mixture decide which kind is drawn for a caption. Of this kind, the less strange negatives are likelier. One
 that reads better than its caption is no likelier than one that reads equally well, so that text alone reveals little.
 """
 
@@ -41,7 +41,7 @@ MOST_WEIGHED = 12
 """Maximum exchanges per caption, best first, whose strangeness a draw computes; a long caption has many pairs."""
 
 MOST_STRANGE = 4.0
-"""Maximum strangeness of a drawn exchange, in log-odds; half of the stranger ones are broken English."""
+"""Maximum strangeness of a drawn exchange, in log-odds; half of the exchanges above it are broken English."""
 MOST_STRANGE_REPLACED = 3.0
 """Maximum strangeness of a drawn replacement, in log-odds; most replacements read like their caption."""
 Shares = Mapping[str, float]
@@ -55,7 +55,7 @@ KINDS: Mapping[str, frozenset[Kind]] = {
 }
 EVENLY: Shares = dict.fromkeys(KINDS, 0.25)
 MOST_DRAWN = 6
-"""Maximum exchanges to draw from, least strange first; others would be drawn once in a hundred times."""
+"""Maximum exchanges to draw from, least strange first; stranger ones would be drawn once in a hundred draws."""
 MOST_TRIED = 5
 """Maximum replacements of one kind to examine per caption; `LONG_TIMES` as many for a long caption."""
 MOST_REPLACED = 3
@@ -82,7 +82,7 @@ class Negative:
     """The two texts that changed places, in caption order; one is empty if a text moved. For a replacement, the old
     text and the new one."""
     strangeness: float
-    """How much stranger than its caption the negative reads, in log-odds (`sclip.negatives.naturalness`)."""
+    """How much stranger the negative reads than its caption, in log-odds (`sclip.negatives.naturalness`)."""
     certain: bool
     """Whether the meaning surely differs from the true caption's; only certain negatives are drawn."""
     source: SceneGraph | tuple[SceneGraph, PlannedExchange, Exchange] | tuple[SceneGraph, Replacement] = (
@@ -171,9 +171,9 @@ def draw_several(
 
     The kind is drawn by `shares`. Within a kind, less strange negatives are likelier, but one that reads better than
     its caption is no likelier than one that reads equally well. Otherwise frequent words would replace rare ones more
-    often than the reverse. `window` drops negatives whose change the text tower does not read, and puts those that
-    change no triple of the knowledge encoder last. Dropped negatives do not affect the order of the others, so a record
-    that holds only sound negatives gives the same draws.
+    often than the reverse. `window` drops negatives whose change the text tower does not read. Negatives that
+    change no triple of the knowledge encoder come last. Dropped negatives do not affect the order of the others, so a
+    record that holds only sound negatives gives the same draws.
     """
     of_kinds = {
         name: [negative for negative in found if negative.kind in kinds] for name, kinds in KINDS.items()
@@ -250,7 +250,7 @@ class _Text:
         self._own: dict[Span, float] = {}
 
     def strangeness(self, other: str, start: int, end: int) -> float:
-        """Return how much stranger than the caption a text reads that differs only in caption[start:end]."""
+        """Return how much stranger `other` reads than the caption, from which it differs only in caption[start:end]."""
         start, end = part = _around(self.text, start, end)
         if part not in self._own:
             self._own[part] = strangeness(self.text[start:end])
@@ -308,7 +308,7 @@ def _natural_replacements(text: _Text, kind: Kind) -> list[Negative]:
 
 
 def _in_one(text: str, plan: PlannedExchange) -> bool:
-    """Return whether the two exchanged texts are in one sentence; two sentences may describe the same thing."""
+    """Return whether both texts are in one sentence. If not, one thing may be meant, and the caption may stay true."""
     first, second = sorted((plan.first, plan.second))
     return SENTENCE_END.search(text, first[1], second[0]) is None
 

@@ -1,7 +1,7 @@
 """Attribute negatives of quantity: "two cats and a dog" becomes "a cat and two dogs"; nouns and verbs agree.
 
 The quantity stands at the start of a noun phrase: a number, an article, "several", "a bunch of", or nothing before a
-plural. Two quantities change places if their values differ: one, another number, or many.
+plural. Two quantities change places if their values differ. A value is one, another number, or many.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Relation negatives: two objects change places, as whole phrases or as nouns alone, or two verbs do."""
+"""Relation negatives: two objects change places (as whole phrases or as nouns alone), or two verbs change places."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 First, words get classes: words with the same neighbors share a class (k-means over singular vectors of the positive
 pointwise mutual information between a word and its neighbors). Then the weights of several logistic regressions over
-n-grams are summed. The first tells captions from a few of their exchanges and replacements; each later one tells them
-from the negatives that the sum so far would draw.
+n-grams are summed. The first one learns to tell captions from a few of their exchanges and replacements. Each later one
+learns to tell captions from the negatives that a draw by the sum so far returns.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 from sclip.seeding import digest64
 
 BUCKETS = 1 << 17
-"""Number of model weights. The CRC-32 of an n-gram selects its weight; an unseen n-gram (nearly always) weighs 0."""
+"""Number of model weights. The CRC-32 of an n-gram selects its weight; several n-grams may share one weight."""
 CLASS_BUCKETS = 1 << 18
 """Size of the table of word classes, indexed by the CRC-32 of a word; class 0: the word is unknown."""
 ITSELF = 255
@@ -68,7 +68,7 @@ def suffix(word: bytes) -> bytes:
 
 
 def word_class(word: bytes, classes: bytes) -> bytes:
-    """Return a token for n-grams: the class of a word (or of its suffix), or the word (suffix) if it has no class."""
+    """Return a token for n-grams: a word's class, or the word if it has none. An unknown word counts as its suffix."""
     number = classes[crc32(word) & CLASS_BUCKETS - 1]
     if not number:
         word = suffix(word)
@@ -77,7 +77,7 @@ def word_class(word: bytes, classes: bytes) -> bytes:
 
 
 def step(state: State, word: bytes, kind: bytes) -> tuple[tuple[int, ...], State]:
-    """Return the buckets of the n-grams that end in `word` of class `kind`, and the state after it."""
+    """Return the buckets of the n-grams that end in `word` of class `kind`, and the state after this word."""
     one, two, kind_one, kind_two, kind_three = state
     code, pair = crc32(word), crc32(word, one)
     kind_pair, kind_triple = crc32(kind, kind_one), crc32(kind, kind_two)

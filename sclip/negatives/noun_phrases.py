@@ -1,8 +1,8 @@
 """Decide which words may leave or enter a noun phrase so that the false caption stays grammatical.
 
-The words before its noun classify a phrase: an indefinite article ("a", "one"), a definite determiner ("the", "his",
-"the dog's"), a number or a quantity, or nothing. "Water" takes no "a", and "dog" cannot stand alone: a singular count
-noun without a determiner is an idiom ("at night", "for sale") or telegram style ("Man on horse").
+A phrase is classified by the words before its noun: an indefinite article ("a", "one"), a definite determiner ("the",
+"his", "the dog's"), a number or a quantity, or nothing. "Water" takes no "a", and "dog" cannot stand alone: a singular
+count noun without a determiner is an idiom ("at night", "for sale") or telegram style ("Man on horse").
 """
 
 from __future__ import annotations

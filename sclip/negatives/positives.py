@@ -162,7 +162,7 @@ def _in_order(window: Window, seed: int, epoch: int, identity: str) -> Iterator[
 
 
 def _stranger(caption: str, text: str) -> float:
-    """Return how much stranger than its caption a text reads, in log-odds, from the changed words and their context."""
+    """Return how much stranger a text reads than its caption, in log-odds, judged by the changed words in context."""
     one, other = caption.split(" "), text.split(" ")
     most = min(len(one), len(other))
     first = next((k for k in range(most) if one[k] != other[k]), most)
@@ -179,7 +179,7 @@ def _stranger(caption: str, text: str) -> float:
 def _between(reading: Reading, relation: Relation) -> tuple[Span, Span] | None:
     """Return a relation's subject and object phrase if only its predicate (or "is" and the predicate) separates them.
 
-    Return None if not, or if the subject neither begins a sentence nor follows an opening such as "photo of".
+    Return None otherwise, and if the subject neither begins a sentence nor follows an opening such as "photo of".
     """
     graph, caption = reading.graph, reading.caption
     first, second = (graph.objects[k] for k in (relation.subject, relation.object))
@@ -206,7 +206,7 @@ def _ends(caption: str, at: int) -> bool:
 
 
 def _aux(reading: Reading, old: Span, index: int) -> str:
-    """Return " is " or " are ", as object `index` needs it, if the caption has one of them at `old`; else a space."""
+    """Return " is " or " are ", whichever fits object `index`, if the caption has either at `old`; else a space."""
     copula = _BE.fullmatch(reading.caption, *old)
     if copula is None:
         return " "

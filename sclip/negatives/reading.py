@@ -111,7 +111,7 @@ class Reading:
 
     @cached_property
     def placed(self) -> list[list[tuple[int, str]]]:
-        """The relations that end in each object, as (subject, place or last word of the predicate): (2, "on")."""
+        """The relations to each object as (subject, word); the word is "in", "on" or the predicate's last word."""
         relations: list[list[tuple[int, str]]] = [[] for _ in self.graph.objects]
         for relation in self.graph.relations:
             place = place_of(relation.predicate)
@@ -250,7 +250,7 @@ class Reading:
         return units
 
     def _compounds(self, index: int) -> list[Unit]:
-        """Return the units of leading words of a compound name: the first word ("fire" of "fire hydrant"), and all."""
+        """Return the units of leading words of a compound name: the first ("fire" of "fire hydrant") alone, and all."""
         obj, head = self.graph.objects[index], self.heads[index]
         if " " not in obj.name:
             return []

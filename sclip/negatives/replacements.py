@@ -1,7 +1,7 @@
 """Replacements (method, section 9): one word of a caption is replaced by another that excludes it.
 
-`sclip.negatives.contrasts` lists the words that exclude each other. This module decides where that holds: for which
-thing, with which verb, and only if the caption says nothing else of the kind.
+`sclip.negatives.contrasts` lists the words that exclude each other. This module decides whether one of them
+may replace the other in a caption. This depends on the thing described, the verb, and what else the caption says.
 """
 
 from __future__ import annotations

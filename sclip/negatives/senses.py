@@ -18,7 +18,7 @@ _LOOSE = _NEAR | frozenset(
     """along around among amongst with without and of for from like at during about between against together past via
     per as be become outside toward towards to than have""".split()
 ) | {"side by side with"}  # fmt: skip
-"""Predicates that place or join two things so loosely that an exchange of the things hardly ever makes them false."""
+"""Predicates that place or join two things so loosely that they nearly always stay true if the things change places."""
 
 _HAVE = frozenset(("with", "have"))
 _AT_NOT_ON = frozenset("table desk counter bar".split())

@@ -30,10 +30,10 @@ _SENTENCE = re.compile(
 def sound(
     known: Sequence[tuple[SceneGraph, Iterable[Negative]]], shapes: Shapes, count: int = sys.maxsize
 ) -> list[list[Negative]]:
-    """Return the first `count` negatives of each caption with the shape of its graph; parse no more than needed.
+    """Return for each caption its first `count` negatives that have its graph's shape; parse no more than needed.
 
-    If none has it, return the first `count` for a caption that is written as a sentence: seven in ten of them are good.
-    For telegram style ("actor at premiere"), which the parser reads worse, only four in ten are good: return none.
+    If no negative has this shape, return the first `count` for a caption that is written as a sentence: seven in ten
+    are good. For telegram style ("actor at premiere"), which the parser reads worse, only four in ten are: return none.
     """
     kept: list[list[Negative]] = [[] for _ in known]
     read: list[list[Negative]] = [[] for _ in known]

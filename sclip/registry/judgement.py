@@ -1,6 +1,6 @@
 """Judge a candidate against the champion by gates, and return a decision with its figures.
 
-This module does not use MLflow, so a report shows the same figures as the registry records.
+The registry records the decision, and the evaluation page shows it. This module does not use MLflow.
 """
 
 from __future__ import annotations

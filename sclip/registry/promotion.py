@@ -102,7 +102,7 @@ def decide(
 def promote_by_hand(
     client: MlflowClient, model_name: str, version: str, why: str, *, dry_run: bool = False
 ) -> Promotion:
-    """Make a version champion regardless of its scores, and record why. Raises RegistryError as `decide`."""
+    """Make a version champion regardless of its scores, and record why. Raises RegistryError as `decide` does."""
     candidate, champion = find(client, model_name, version), find_alias(client, model_name, CHAMPION)
     number = str(candidate.version)
     outcome = Promotion(number, str(champion.version) if champion else "", number)
@@ -112,7 +112,7 @@ def promote_by_hand(
 
 
 def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: bool = False) -> Promotion:
-    """Make the version champion again that the present champion replaced. A second call goes back one more version.
+    """Make the previous champion the champion again. A second call goes back one more version.
 
     Raises RegistryError if there is no champion, or none before it.
     """

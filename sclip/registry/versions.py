@@ -91,9 +91,9 @@ def register_once(
     evaluation: Evaluation,
     gates: Sequence[str],
 ) -> str:
-    """Register the model of a run as `register` does, unless the run has a version already: return its number then.
+    """Return the number of the run's version; if the run has none, register its model as `register` does.
 
-    So a run that was killed between its registration and the record of it has one version and not two.
+    If a run is killed after `register` but before it notes the number, its next start registers no second version.
     """
     with refusals(f"versions of {model_name!r} cannot be listed in {mask(client.tracking_uri)}"):
         versions = client.search_model_versions(f"name = '{model_name}' and run_id = '{run_id}'")

@@ -80,11 +80,11 @@ def write(
     decision: GateVerdict | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the page into the folder, created if missing; return its path.
+    """Write the page into `folder`, and return the page's path. Create the folder if it is missing.
 
     Args:
-        evaluation: evaluation on one or more benchmarks; EvaluationError is raised without any.
-        folder: folder of `evaluation.json`.
+        evaluation: the results to show. EvaluationError is raised if it covers no benchmark.
+        folder: folder that also holds `evaluation.json`.
         graphs: the parser that the model was trained with; called once. Without it, no graphs are drawn.
         decision: decision of the registry's gates, if there is one.
         notes: lines shown at the top of the page.

@@ -68,7 +68,7 @@ def called(score: str) -> str:
 
 
 def against_chance(score: Score) -> tuple[str, str]:
-    """Return in words how the score's interval compares with the chance level, and the class of this verdict."""
+    """Return (verdict, CSS class): the verdict says how the score's interval compares with the chance level."""
     if math.isnan(score.value):
         return DIVERGED, "bad"
     if score.low > score.chance:

@@ -94,7 +94,7 @@ class Ablation:
 
     @property
     def plain(self) -> str:
-        """First row that is tuned from the start; every row's gain is measured as a share of its gain."""
+        """First row that is tuned from the start; every other row's gain is given as a share of this row's gain."""
         return next(row for row, spec in self.rows.items() if row != self.start and not spec.blend)
 
 

@@ -67,7 +67,7 @@ def checkpoint_scorer(
 
 
 def retention(before: Evaluation, after: Evaluation) -> dict[str, float]:
-    """Return after / before of the headline score of each retrieval and zero-shot benchmark, and the mean.
+    """Return the ratio after / before of the headline score of each retrieval and zero-shot benchmark, and the mean.
 
     1 means that nothing was lost. A benchmark whose score was 0 before training has no retention.
     """
@@ -126,7 +126,7 @@ def _score_checkpoint(
 
 
 def _consolidated(config: Config, folder: RunFolder, step: str) -> StructureCLIP:
-    """Return a checkpoint's model. Only LoRA, whose checkpoints hold updates, needs the run's starting weights."""
+    """Return a checkpoint's model. A LoRA checkpoint holds only updates, so the starting weights are needed too."""
     if not config.model.lora.rank:
         return checkpoint.consolidate(folder.path / step, config.model)
     with folder.starting(config.model) as model:

@@ -31,7 +31,7 @@ class DatasetFingerprint:
     digest: str
     """Digest of the shards: 32 hexadecimal digits."""
     profile: dict[str, Any]
-    """Counts `samples`, `shards` and `packed` (shards with a checksum); `parser`: its version or annotation stamp."""
+    """Numbers of `samples`, `shards` and `packed` shards (with checksum); `parser`: its version or annotation stamp."""
 
 
 def fingerprint(sources: Sequence[Mapping[NamedShard, int]], parser: str) -> DatasetFingerprint:

@@ -211,7 +211,7 @@ def forgetting(ablation: Ablation, name: str, config: Config, trials: Sequence[T
 def _line(record: Mapping[str, Any]) -> list[tuple[float, float, float]]:
     """Return (a, share of plain's gain, share kept) on the development split.
 
-    The list is empty if plain gained or start kept nothing.
+    The list is empty if the plain row has no gain, or if the start's kept score is 0.
     """
     start = record["points"][0]
     rise = record["plain"] - start["gained"]
@@ -227,7 +227,7 @@ def shares(
 ) -> dict[str, float]:
     """Return what a run kept and gained, given the scores of the start, of the plain row and of the run itself.
 
-    `first/r1` is R@1 on the first family, the mean of both directions; `first/kept` is its ratio to the start's.
+    `first/r1` is R@1 on the first family, the mean of both directions; `first/kept` is its ratio to the start's R@1.
     `second/gain` is the rise in mean relation and attribute accuracy, divided by the plain row's rise (absent if that
     is not positive). `first/kept_at_90` equals `first/kept` if `second/gain` is 0.9 or more, else it is absent.
     """

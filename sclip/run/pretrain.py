@@ -134,9 +134,9 @@ def _plan(config: Config, capacity: Capacity, data: TrainingData, options: PlanO
 def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS) -> Summary:
     """Train, evaluate and register one run; resume it if it was begun before.
 
-    Raises ConfigError for errors found before anything is scheduled, and while another process runs the run; later one
-    of ERRORS, each with a message for the user. After a signal, writes a checkpoint if there is time, and raises
-    Stopped or KeyboardInterrupt.
+    Raises ConfigError for errors found before anything is scheduled, and while another process owns the run. Errors
+    after that are one of ERRORS, each with a message for the user. After a signal, writes a checkpoint if there is
+    time, and raises Stopped or KeyboardInterrupt.
     """
     with _at_the_start(config):
         checked = _check(config, console, options)

@@ -41,7 +41,7 @@ from sclip.train.run_folder import RunFolder
 __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config"]
 
 _LOOKED_AT = 64
-"""Samples at the start of each folder's first shard that are searched for a field; one with the field suffices."""
+"""Number of samples searched for a field, at the start of each folder's first shard; one with the field suffices."""
 
 
 @dataclass(frozen=True)

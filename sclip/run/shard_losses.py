@@ -41,7 +41,7 @@ class Losses:
     broken: dict[str, str] = field(default_factory=dict)
     """Shards that cannot be read to their end, with the reason."""
     absent: dict[str, str] = field(default_factory=dict)
-    """Shards that are recorded but absent, with the recorded count and its file."""
+    """Shards that a record lists but that do not exist, with the recorded count and the record's file."""
     empty: list[str] = field(default_factory=list)
     """Shards without a sample."""
 

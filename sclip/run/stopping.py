@@ -1,7 +1,7 @@
 """End a program in good order at SIGTERM (`ray job stop`, a preempted node, a batch system, `timeout`) or Ctrl-C.
 
 The first signal asks the work to end by itself, if it can do so without loss; the second one ends the program at once.
-Whatever else the main thread does ends at the first signal. A shell, `make` and `timeout` each forward signals, so one
+Other work of the main thread ends at the first signal. A shell, `make` and `timeout` each forward signals, so one
 event may arrive as several signals; those within `SAME_S` count as one. Ray Train registers its own handler, for SIGINT
 only, if it is called in the main thread. Therefore the work runs in another thread, and the main thread only waits.
 """
@@ -41,7 +41,7 @@ Answer = Callable[[signal.Signals, "FrameType | None"], None]
 """Signal handler, called in the main thread with the signal and the interrupted frame."""
 
 _answers: list[Answer] = []
-"""Handlers of the `answered` blocks that the main thread is in; a signal calls the last one."""
+"""Handlers of the `answered` blocks that the main thread is in; a signal calls the innermost block's."""
 _answered_s = -math.inf
 
 

@@ -64,7 +64,7 @@ class Draft:
         self.parallel: set[int] = set()
         """Coordinated chunks with a preposition of their own: "a man with a hat and a woman with a fan"."""
         self.filled: set[int] = set()
-        """Chunks that a relative clause described and whose relative clause has ended."""
+        """Chunks that are described by a relative clause which has ended."""
         self.adjacent: dict[int, int] = {}
         """Chunk -> the chunk before it, if no word is between them."""
         self.links: dict[int, list[Link]] = {}
@@ -203,5 +203,5 @@ class Draft:
 
 
 def has(link: Link) -> bool:
-    """Whether a link's predicate is "have", or ends in "with", and its other end is the subject."""
+    """Whether a link's other end is the subject, and its predicate is "have" or ends in "with"."""
     return not link.reverse and (link.predicate == "have" or link.predicate.rpartition(" ")[2] == "with")

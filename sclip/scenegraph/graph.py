@@ -86,7 +86,7 @@ class SceneGraph:
         return [triples[place] for place in (self.places() if places is None else places)]
 
     def places(self, end: float = inf) -> list[int]:
-        """Return the places of the triples that the caption asserts with words before the character `end`.
+        """Return the places of the triples that the first `end` characters of the caption assert.
 
         A place is an index into all relations followed by all attributes, negated ones included.
         """

@@ -172,7 +172,7 @@ OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
 
 COVERING = frozenset(("cover", "surround", "enclose"))
-"""Verbs whose passive, with any preposition, makes the second object the subject: "covered in snow"."""
+"""Verbs whose passive has its agent after any preposition, not only "by": "a car covered in snow"."""
 
 COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())

@@ -2,7 +2,7 @@
 
 Only spaCy's tagger and dependency parser run. Nothing needs `ner` and `senter`. lemminflect, with cached look-ups of
 the few words that reach the graph, replaces `attribute_ruler` and `lemmatizer` (COCO captions, one core: 1,470 a second
-without them, 1,010 with them). `sclip.scenegraph.tok2vec` makes the word vectors and cuts the pipeline's time to 0.7.
+without them, 1,010 with them). `sclip.scenegraph.tok2vec` makes the word vectors and cuts the pipeline's time to 70 %.
 
 spaCy is imported when a `Parser` is made: it takes 2.5 s of a core and 400 MB, which the graph's types do not need.
 """
@@ -162,7 +162,10 @@ def _load(spacy_model: str) -> Language:
 
 
 def _texts(captions: Iterable[str], words: int) -> Iterator[tuple[str, tuple[str, Segment | None, bool]]]:
-    """Yield texts for spaCy, with (caption, segment or None for the whole caption, whether it is the last)."""
+    """Yield each text for spaCy with (caption, segment, whether this text is the caption's last one).
+
+    The segment is None if the text is the whole caption.
+    """
     for caption in captions:
         parsed = parsed_part(caption, words)[0]
         parts = segments(parsed)

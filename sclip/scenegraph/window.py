@@ -1,7 +1,7 @@
 """Limit how much of a caption is read: by the parser, and by one model.
 
 The parser cuts a caption where every text tower stops reading, before spaCy sees it: 1,000 words cost as much as 75.
-The graph depends on no model. A `Window` says how much of it one model's text tower and knowledge encoder read.
+The graph depends on no model. A `Window` says how much of caption and graph one model reads.
 """
 
 from __future__ import annotations

@@ -8,9 +8,10 @@ negative. `swapped_data/` has its hard positive, which means the same, and the h
     visual_genome_attribution.json (SWAP, of a crop)
     vl_checklist_attributes.json  vl_checklist_relations.json (REPLACE)
 
-`original`: the original caption scores strictly higher than the negative. `augmented`, the headline: the positive does
-too. The paper's brittleness is the share of cases whose negative scores between the two; lower is better. The score
-here is `not_brittle`, 1 minus brittleness. The paper's REPLACE is the mean of its two files.
+`original`: the original caption scores strictly higher than the negative. `augmented`, the headline: the positive also
+scores higher than the negative. The paper's brittleness is the share of cases whose negative scores between original
+and positive; lower is better. The score here is `not_brittle`, 1 minus brittleness. The paper's REPLACE is the mean of
+its two files.
 """
 
 from __future__ import annotations

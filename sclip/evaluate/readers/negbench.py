@@ -5,8 +5,8 @@ at 2ac009b, `src/training/data.py` and `src/evaluation/`):
 
 - multiple choice: `image_path`, `caption_0` to `caption_3` (two in the binary form), `correct_answer` (the index of the
   true caption), and `correct_answer_template` (positive, negative or hybrid; each has an accuracy of its own). The
-  authors take the first of the highest scores. So a tie is won if the true caption always comes first, as in the files
-  of COCO and VOC2007; otherwise a tie is lost here.
+  authors take the first caption with the highest score. In the files of COCO and VOC2007, the true caption always comes
+  first; there, a tie is won. In files where this is not so, a tie is lost here.
 - retrieval: `filepath` and `captions`, written as a Python list. Captions with a negation and plain ones are two files.
   The paper reports text-to-image R@5; R@1 and R@10 are scores too. Ties count as in all retrieval here.
 

@@ -6,10 +6,11 @@ a list of objects with `id`, `filename`, `caption`, `caption2` and `negative_cap
 
     swap_obj  swap_att  replace_obj  replace_att  replace_rel
 
-- ITT, from picture and text: both true captions score strictly higher than the false one. P1 and P2 test one each.
+- ITT, from picture and text: both true captions score strictly higher than the false one. P1 and P2 each test
+  one of the true captions.
 - TOT, from text alone: the true captions are strictly more similar to each other than either is to the false one.
-  VLMs/README.md of the release compares only the first true caption with the false one; its code, both for
-  vision-language and for language models, compares both, as this reader does.
+  VLMs/README.md of the release compares only the first true caption with the false one; its code (for
+  vision-language and for language models) compares both, as this reader does.
 
 The figure of a kind is its accuracy; `macro` is the mean over the kinds.
 """

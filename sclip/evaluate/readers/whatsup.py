@@ -4,8 +4,8 @@ What'sUp (Kamath et al., "What's 'up' with vision-language models? Investigating
 EMNLP 2023; github.com/amitakamath/whatsup_vlms at 7c1f255, `dataset_zoo/aro_datasets.py`):
 
 - Controlled Images A and B: a list of `image_path` (`mug_left_of_plate.jpeg`) and four `caption_options`, the first of
-  which is true. Two objects are photographed in four relations. A pair (two opposite relations) and a set (all four)
-  are won if all of their pictures are; they do not count if a picture is missing.
+  which is true. Two objects are photographed in four relations. A pair (two opposite relations) or a set (all four)
+  is won if all of its cases are won; it does not count if a picture is missing.
 - COCO-QA and VG-QA (GQA) with one and two objects: a list of [image id, true caption, false caption].
 
 The authors take the first of the highest scores, so a tie is won.

@@ -124,7 +124,7 @@ class Audit:
 
     @property
     def exact(self) -> bool:
-        """Whether every row was trained on exactly once, filtered or quarantined, and every step had its rows."""
+        """Whether no row was missed, repeated or of unknown fate, and every step had the rows of the run's order."""
         return not (self.missed or self.repeated or self.unknown or self.first_difference)
 
     @property

@@ -109,7 +109,7 @@ def read_expected_visits(
     Args:
         run: the run's folder.
         given: shards to read instead of recorded ones. Each replaces the recorded shard with the same URI without
-            credentials or, if `patterns` equals the number of patterns in data.shards, the one with the same name.
+            credentials. If data.shards has `patterns` patterns, shards are also matched by name.
         patterns: number of patterns that named the given shards.
 
     Raises AuditError if the folder holds no run, if the records of the run contradict each other, or if a shard was

@@ -1,4 +1,4 @@
-"""Find the first step whose rows in the ledger are not those of the run's order, computed anew from the seed.
+"""Find the first step in which the ledger's rows differ from the run's order, which is computed anew from the seed.
 
 Order and ledger are read side by side, so that memory holds only the rows of visits in progress.
 """
@@ -25,7 +25,7 @@ Row = tuple[Visit, int]
 
 
 class Difference(NamedTuple):
-    """A step whose rows in the ledger are not those of the order."""
+    """A step in which the rows of the ledger differ from those of the run's order."""
 
     step: int
     lacks: list[Row]
@@ -37,7 +37,7 @@ class Difference(NamedTuple):
 def first_difference(
     expected: ExpectedVisits, groups: Mapping[str, int], ledger: Iterable[LedgerRows], set_aside: Set[Row]
 ) -> Difference | None:
-    """Return the first step whose rows are not those of the order; None if there is none.
+    """Return the first step in which the ledger's rows differ from the order's; None if there is none.
 
     In an unfinished run, the ledger may lack rows in steps after the newest checkpoint, because quarantined rows may
     not be in a file yet.

@@ -83,7 +83,7 @@ def _shard(key_ends_at: str, rests: Mapping[str, int], url: str) -> Tar:
 
 
 def _parquet(url: str, rest: int | None) -> Tar:
-    """Return the rows of a file; if it is broken, only the rows before `rest`, from which on the run read none."""
+    """Count the rows of a file. If it is broken, count those before `rest`, the first row that the run did not read."""
     rows = 0
     with closing(SeekableFile(url)) as file:
         try:
