@@ -212,7 +212,7 @@ class ScenesTower(nn.Module):
     The maximum loses which of two objects is above the other. The features per position keep that, but they must learn
     what a red ring is at each position separately. A tower twice as wide was trained for 500 steps of 128 samples.
     Its relation / attribute accuracy on held-out scenes was 0.50 / 0.99 with the maximum alone, 1.00 / 0.77 with
-    features per position alone, and 1.00 / 0.98 with both. This tower needs a third of its time and reaches 1.00 / 0.95.
+    features per position alone, 1.00 / 0.98 with both. This tower takes a third of its time and reaches 1.00 / 0.95.
 
     `depth` transformer blocks follow the convolutions, for methods such as LoRA that need attention and MLP layers.
     """

@@ -115,7 +115,7 @@ class SampleAccounts:
             )
 
     def trained(self, batch: Batch, rows: int) -> None:
-        """Count a finished step and write this rank's batch to the ledger. `rows` is over all ranks; 0 if no update."""
+        """Count a finished step and write this rank's batch to the ledger. `rows` counts its rows on all ranks."""
         self.progress.step += 1
         self.progress.samples += rows
         places = batch.entries.tolist(), batch.indices.tolist()
