@@ -126,7 +126,7 @@ def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, av
 
 
 def _sigmoid(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: GlobalRows) -> Tensor:
-    """Return for each image [B] the sum of -log sigmoid(±(scale * s + bias)) over all texts; + for its own text."""
+    """Return each image's sum over all texts of -log sigmoid(±(scale * s + bias)), [B]; the own text's sign is +."""
     total = torch.zeros_like(image[:, 0])
     for rank, texts in ring_with_gradient(text):
         block = (image, texts, scale, bias, rows, rank)

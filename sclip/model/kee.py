@@ -93,7 +93,7 @@ class KnowledgeEncoder(nn.Module):
 
         `triples` are token ids [N, K, 3, T] of (head, relation, tail), padded with -1. Packed triples
         (`sclip.model.packing`) of several captions share rows [S, P, 3, T], with `owner` [S, P] and `slot` [N, K].
-        `table` [V, W] is the word table; pass it if the encoder has no own one. Triples without any token are masked.
+        `table` [V, W] is the word table; pass it if the encoder keeps no copy. Triples without any token are masked.
         A caption without triples gets a finite but meaningless vector, which must not be used.
         """
         # Read the table here, not in the caller: FSDP2 gathers this module's weights when the module is called.

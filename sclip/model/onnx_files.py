@@ -32,7 +32,7 @@ __all__ = ["OPSET", "TOLERANCE", "Graph", "graphs", "write_onnx"]
 OPSET = 20
 """First opset with a GELU operator."""
 TOLERANCE = 1e-4
-"""Largest allowed difference between file and model, per component of a feature or per logit / logit scale."""
+"""Largest allowed difference between file and model, of a feature component or of a logit divided by the scale."""
 
 _CAPTIONS = ("a small red circle to the left of a blue square", "an astronaut rides a horse", "dogs")
 _TRIPLES = (

@@ -37,7 +37,7 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
 
     Captions: packed_text int32 [parts * R, C] holds the tokens side by side. packed_caption holds the number of each
     token's caption (0: padding), and packed_position holds the token's position in that caption. text_end int64 [B]
-    and negative_end [B, M] hold the index in [R * C] of each text's last token. A text of only zeros is absent: it is
+    and negative_end [B, M] hold the index of each text's last token in [R * C]. A text of only zeros is absent: it is
     not packed, and its index is -1.
 
     Triples: triples [B, K, 3, T] and negative_triples [B, M, K, 3, T] stay, for metrics. packed_triples
@@ -101,7 +101,7 @@ def _of_parts(of_texts: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
 def _by_column(
     values: NDArray[Any], counts: Sequence[int], names: Sequence[str], columns: Mapping[str, NDArray[Any]]
 ) -> Columns:
-    """Split values [parts, N, ...] into columns [B, ...] and then [B, M, ...], of `counts` values per part each."""
+    """Split values [parts, N, ...] into a column [B, ...] and others [B, M, ...]. Each has `counts` values per part."""
     batch, within = len(columns["text"]), values.shape[2:]
     of_names = np.split(values, np.cumsum(counts[:-1], dtype=int), axis=1)
     return {

@@ -1,4 +1,4 @@
-"""Inspect the text tower of an open_clip CLIP. It is the CLIP itself, its module `text`, or a Hugging Face model there.
+"""Inspect the text tower of an open_clip CLIP: the CLIP itself or its module `text`, which may be a Hugging Face model.
 
 The functions return the tower, its word table, its sizes, and the reason why it cannot take packed captions.
 """

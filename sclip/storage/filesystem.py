@@ -5,8 +5,8 @@ else. Credentials, region and endpoint come from the environment, as in other to
 `s3://KEY:SECRET@BUCKET/..?endpoint_override=http://HOST:PORT&region=..`, `gs://anonymous@..`.
 
 No file is held in memory as a whole. Files in S3 and on HTTP servers with range support are read one block per request,
-so that a slow consumer keeps no connection open. Files on other HTTP servers are read as one stream. Files in GCS are
-too, because its client resumes a lost stream. The underlying library's exceptions pass through unchanged.
+so that a slow consumer keeps no connection open. Files on other HTTP servers and in GCS are read as one stream; GCS's
+client resumes a lost stream. The underlying library's exceptions pass through unchanged.
 """
 
 from __future__ import annotations
