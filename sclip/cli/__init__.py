@@ -1,7 +1,7 @@
-"""The command line: `sclip COMMAND ...`, a file of commands for each panel of its help.
+"""The command line `sclip COMMAND ...`. Each panel of its help has its own file of commands.
 
-A command parses, calls a room and prints; torch, Ray, spaCy and MLflow are imported by the command that needs them, so
-that help and mistakes cost no seconds.
+A command parses its arguments, calls another package and prints. It imports torch, Ray, spaCy and MLflow only when it
+needs them, so that the help and error messages appear at once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; return its exit status: 0 done, 2 nothing was started, others as its help says."""
+    """Run a command line; return its exit status: 0 done, 2 nothing was started, others as in the command's help."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     status = 0
     try:

@@ -124,10 +124,11 @@ def group(panel: str, name: str, help_: str) -> typer.Typer:
 def command(
     panel: str, interrupted: str = "interrupted", of: typer.Typer = app, **settings: Any
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
-    """Return a decorator that adds a function as a command to `sclip`, or to the group `of`, in a panel of the help.
+    """Return a decorator that makes a function a command of `sclip`, or of the group `of`. `panel` is its help panel.
 
-    The function's docstring is the help; indented blocks are examples. `interrupted`, the message after Ctrl-C, may
-    name the command's parameters in braces. After a signal the exit status is 128 plus its number, as in shells.
+    The function's docstring is the help; indented blocks are examples. `interrupted` is the message after Ctrl-C. It
+    may contain the command's parameters in braces. After a signal, the exit status is 128 plus the signal's number, as
+    in shells.
     """
 
     def add(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -261,7 +262,7 @@ Root = Annotated[
 
 
 def read_config(overrides: list[str], name: str, print_config: bool = False) -> Config:
-    """Return the config of a command line. End the command if the config has a mistake, or after printing it."""
+    """Return a command line's config. If it has an error, end the command; with `print_config`, print it and end."""
     from sclip.config.loader import load, to_yaml
 
     with errors(ConfigError):

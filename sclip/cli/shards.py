@@ -255,7 +255,7 @@ def validate(
 
     Reads each shard and decodes each image as training does, on the same Ray cluster as pretrain: a running one, or
     else a new one on this machine. Exit status: 0 a run trains on every sample as it is, 1 something is set aside,
-    missing, not read or cleaned, 2 a shard cannot be reached (the others are validated), or nothing can be validated.
+    missing, ignored or cleaned, 2 a shard cannot be reached (the others are validated), or nothing can be validated.
 
       sclip validate 'shards/train/*.tar' --out validation
     """

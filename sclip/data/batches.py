@@ -55,7 +55,7 @@ class _Feed:
     is_ended: bool = False
 
     def places(self, stop: int) -> int:
-        """Return for how many places before `stop` a row or marker has arrived that is in no batch yet."""
+        """Return the number of places before `stop` with a fetched row or marker that is not in a batch yet."""
         rows = sum(int(np.searchsorted(block[col.PLACE], stop)) for block in self.held)
         return rows + sum(marker.place < stop and marker.status != col.END for marker in self.markers)
 
@@ -113,7 +113,7 @@ class Batches:
         return Batch(columns, len(order), entries, indices, tuple(markers), notes, queued)
 
     def _wait_for(self, places: int) -> None:
-        """Fetch blocks until `places` places of the step have arrived, or every feed has passed the step or ended."""
+        """Fetch blocks until the feeds hold `places` places of the step, or until no feed can supply another one."""
         while sum(feed.places(self._stop) for feed in self._feeds) < places:
             lagging = [feed for feed in self._feeds if feed.upto < self._stop and not feed.is_ended]
             if not lagging:

@@ -183,7 +183,7 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def _count(data: DataConfig, url: str) -> tuple[int, str]:
-    """Return the number of sample groups or rows, and why the shard cannot be read to its end (empty if it can)."""
+    """Return the number of sample groups or rows, and an error: why the shard cannot be read to its end, or ""."""
     if is_parquet(url):
         try:
             with opened(url) as file:
@@ -196,7 +196,7 @@ def _count(data: DataConfig, url: str) -> tuple[int, str]:
 
 
 def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
-    """Return the result of `_count` for an uncompressed local tar by seeking over its members; else None."""
+    """Count an uncompressed local tar as `_count` does, but seek over its members. Return None for other files."""
     with open(path, "rb") as file:
         head = Peeked(file)
         if decompressed(head) is not head or not_a_tar(head.head) is not None:
@@ -206,7 +206,7 @@ def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
 
 
 def _tallied(members: Iterable[Group]) -> tuple[int, str]:
-    """Return the number of groups that have a key, and why the tar is cut after the last one (empty if it is not)."""
+    """Return the number of groups with a key, and an error: why the tar breaks off after its last group, or ""."""
     count, cut = 0, ""
     for group in members:
         count, cut = count + bool(group.key), group.cut

@@ -227,7 +227,7 @@ class Encoder:
     def _sound(
         self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
-        """Return the first `most` negatives of each caption. With `verify`, only sound ones of captions parsed here."""
+        """Return the first `most` negatives per caption. With `verify`, skip unsound ones of captions parsed here."""
         unsure = [
             k
             for k, caption in enumerate(known)

@@ -85,8 +85,8 @@ def random_crop(image: bytes, size: int, scale: tuple[float, float], rng: random
 def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
     """Return the center square of the upright image, scaled to uint8 [3, size, size] as in CLIP's evaluation.
 
-    Raises ImageError as `random_crop` does. An image that is already open stays unmodified, and only unreadable pixels
-    raise.
+    Raises ImageError as `random_crop` does. For an image that is already open, only unreadable pixels are an error, and
+    the image stays unmodified.
     """
     if isinstance(image, bytes):
         return _crop(open_image(image), size, _centred)

@@ -117,7 +117,7 @@ class Round:
         return shares
 
     def rows_of_workers(self, world_size: int, start: int, stop: int) -> list[int]:
-        """Return for each worker how many of the rows at the places `start` to `stop - 1` it reads."""
+        """Return the number of rows that each worker reads at the places `start` to `stop - 1`."""
         rows = [0] * world_size
         for track, workers in enumerate(_readers(self.lengths, world_size)):
             low, high = self.row_at(track, start), self.row_at(track, stop)

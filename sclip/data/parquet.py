@@ -45,7 +45,7 @@ class Fault(Exception):
 
 
 class Row(NamedTuple):
-    """One row, or why it cannot be used."""
+    """One row, or the reason why it cannot be used."""
 
     image: bytes
     captions: dict[str, Any]

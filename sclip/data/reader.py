@@ -81,7 +81,7 @@ def read_round(
         reading: settings with which the run reads shards.
         round_: the round.
         shares: the tracks, and the rows of each track, that the worker reads.
-        visits: what is known of each shard reading, by its entry in the schedule.
+        visits: facts about each visit, by its entry in the schedule.
         place: rows before this place are left out.
         on_wait: takes one line about the failing storage; called before each wait.
 
@@ -222,7 +222,7 @@ def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pa
 def _of_drawn_field(
     sample: Sample, choices: list[int], weights: Sequence[float], rng: random.Random
 ) -> list[int]:
-    """Draw a field by weight among those of the `choices`, and return its captions. Without weights: all choices."""
+    """Draw one field of the `choices` by weight, and return its captions. Without weights, return all choices."""
     if not weights:
         return choices
     fields = sorted({sample.fields[index] for index in choices})

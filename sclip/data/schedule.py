@@ -1,4 +1,4 @@
-"""Compute which shard of which source a run reads when, by arithmetic instead of a list.
+"""Compute the source and shard of each entry of a run's schedule, by arithmetic instead of a list.
 
 A run is a sequence of entries 0, 1, 2, ...; each entry is a visit, which is one reading of one shard. Sources alternate
 in a fixed cycle that follows their weights. A source is read pass after pass, and each pass has its own shard order.
@@ -81,7 +81,7 @@ class Schedule:
         return self.epochs * sum(self.shards)
 
     def visit(self, entry: int) -> Visit:
-        """Return the shard that an entry reads, and in which pass."""
+        """Return the shard that an entry reads, and the number of the pass."""
         cycles, place = divmod(entry, len(self.cycle))
         source = self.cycle[place]
         turn = cycles * self.cycle.count(source) + self.cycle[:place].count(source)

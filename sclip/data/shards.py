@@ -1,9 +1,9 @@
 """Read a shard (tar or Parquet file) and yield its samples and rejected samples, in file order.
 
-Shards are WebDataset tars at any path or URI (`sclip.storage.filesystem`), from `sclip.prepare.pack`, img2dataset or
-elsewhere, or Parquet files (`sclip.data.parquet`), whose rows are the samples. Two kinds of failure are kept apart. A
-defect *in* a shard recurs at every read, so it becomes a `Rejected` item and the stream continues. A *storage* failure
-may pass, so the read is retried and then raises `ShardError`.
+A shard is a WebDataset tar (from `sclip.prepare.pack`, img2dataset or elsewhere), or a Parquet file with one sample per
+row (`sclip.data.parquet`). It may lie at any path or URI (`sclip.storage.filesystem`). Two kinds of failure are kept
+apart. A defect *in* a shard recurs at every read, so it becomes a `Rejected` item and the stream continues. A *storage*
+failure may pass, so the read is retried and then raises `ShardError`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A sample group or row that cannot be used. With an empty key: the unreadable rest of a shard."""
+    """A sample group or row that cannot be used. If its key is empty, it is the unreadable rest of a shard."""
 
     index: int
     key: str
@@ -164,7 +164,10 @@ def _sample(
 def _judge(
     index: int, group: Group, data: DataConfig, seen: Mapping[str, str], tally: Tally
 ) -> Sample | Rejected:
-    """Return the sample of a group, or why it is rejected. `seen` maps earlier keys to what their group lacked."""
+    """Return the sample of a group, or why it is rejected.
+
+    `seen` maps each earlier key to the defect of its first group: "without an image", "without a caption" or "".
+    """
     key = group.key.encode(errors="backslashreplace").decode()
     image = next((group.parts[suffix] for suffix in data.image_suffixes if group.parts.get(suffix)), None)
     if key != group.key:
@@ -195,7 +198,7 @@ def _lacks(judged: Sample | Rejected) -> str:
 
 
 def _apart(lacked: str) -> str:
-    """Return why a group with a repeated key is rejected. `lacked` says what the key's first group lacked."""
+    """Return why a group with a repeated key is rejected. `lacked` is the defect of the key's first group."""
     if not lacked:
         return "its key stands earlier in the shard; members of a sample must be neighbours"
     remedy = "make the tar with `tar --sort=name -cf`, or sclip pack"
@@ -228,7 +231,7 @@ def _suffixes(group: Group) -> str:
 def _captions(
     group: Group, data: DataConfig, cleaned_counts: Counter[str]
 ) -> tuple[list[_Caption], int, dict[str, Any]]:
-    """Return the cleaned captions that are not blank, the number including blank ones, and the .json record.
+    """Return the cleaned captions that are not blank, the number of all captions, and the .json record.
 
     Raises ValueError with the reason if there is no caption.
     """

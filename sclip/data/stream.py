@@ -31,10 +31,10 @@ BLOCKS_AHEAD = 4
 _MOST_READ_TASKS = 4096
 """Maximum number of read tasks of a stream; each is a Ray object. In a longer run, a task reads several rounds."""
 _FEWEST_TASK_ROWS = 100_000
-"""Rows that a read task has at least, in one round or several. Between two tasks the reader's process may have ended:
-Ray submits no read task while its budget has no CPU left (it rounds the free CPUs of a node, divided by the executions,
-down), and ends idle processes after a second. Starting another takes 25 s on two busy cores. A lost task is read again
-from its start."""
+"""Minimum rows of a read task, in one round or several. Between two tasks, the reader's process may end: Ray ends idle
+processes after a second, and submits no read task while its budget has no CPU left. (The budget is a node's free CPUs
+divided by the number of executions, rounded down.) Starting another process takes 25 s on two busy cores. A lost task
+is read again from its start."""
 _READ_TASKS = 2
 """Concurrent read tasks of a stream. The second opens the next round's shards in advance. They share data.read_cpus: a
 larger reservation could take CPUs that another worker's first encoder needs, and block all workers."""

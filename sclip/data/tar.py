@@ -119,7 +119,7 @@ class Group:
     """Whether an unread image and the next text differ only after their last dot. Then the key may end too early."""
     fault: str = ""
     unread: dict[str, str] = field(default_factory=dict)
-    """By suffix, why an optional member (.json or one of data.foreign_suffixes) was not read."""
+    """Why an optional member (.json or one of data.foreign_suffixes) was not read, by suffix."""
     cut: str = ""
     """Why the tar is unreadable after this group. Set on the last group only."""
 
@@ -170,7 +170,7 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError if more follows the archive than its end marker: a tar joined with `cat`, a hole, many zeros."""
+    """Raise ReadError if more than padding follows the end marker: a tar joined with `cat`, a hole, many zeros."""
     file = tar.fileobj
     assert file is not None
     zeros = tarfile.BLOCKSIZE  # the block that tarfile took for the end

@@ -18,9 +18,9 @@ __all__ = ["unit_columns"]
 
 
 def unit_columns(pairs: Sequence[UnitPair | None], tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
-    """Return the columns for each row's pair of a unit (a true part of the caption) and its foil; None: no pair.
+    """Return the columns for the rows' pairs. A pair is a unit (a true part of the caption) and its foil, or None.
 
-    Triples come from the graph of the unit or of the foil. The foil's triples have the same indices as the unit's.
+    A unit's triples come from its own graph. The foil's triples come from the foil's graph and have the same indices.
     """
     has_unit = np.array([pair is not None for pair in pairs])
     texts: list[str] = []

@@ -67,10 +67,10 @@ _AGAIN_S = 5.0
 
 
 class RunMetrics:
-    """Export the metrics of one run; use it as a context around the training.
+    """Context manager that exports the metrics of one run while the run trains.
 
-    If an error ends the context, sclip_training stays at 1 until the process ends. This tells an alert that the run
-    failed. If the error is a loss that is not finite, that step is counted too.
+    If an error ends the training, sclip_training stays at 1 until the process ends, so that an alert sees the failure.
+    If the error is a TrainingDiverged, its step is also added to sclip_nonfinite_steps.
 
     Args:
         run: name of the run.

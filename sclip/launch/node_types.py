@@ -87,7 +87,7 @@ def _shape(kind: NodeType) -> str:
 
 
 def declared(gcs_address: str) -> dict[str, dict[str, Any]]:
-    """Return by name the node types that the connected cluster's autoscaler can add, as resources and max_workers.
+    """Return the node types that the connected cluster's autoscaler can add: resources and max_workers by type name.
 
     The result is empty if there is no autoscaler, or if this process cannot read the autoscaler's config.
     """
@@ -103,7 +103,7 @@ def _reported() -> dict[str, dict[str, Any]]:
 
 
 def _of_file(gcs_address: str) -> dict[str, dict[str, Any]]:
-    """Return the types in the file that this cluster's autoscaler, a process on this machine, was started with."""
+    """Return the types in the config file of this cluster's autoscaler, if the autoscaler runs on this machine."""
     for process in psutil.process_iter(["cmdline"]):
         arguments = process.info["cmdline"] or []
         options = dict(

@@ -30,9 +30,9 @@ class Placement:
     nodes: dict[str, int]
     """Number of nodes of each type: all living ones, and the new ones that are requested."""
     by_stage: dict[str, dict[str, int]]
-    """By stage, the number of its bundles on each node type."""
+    """Number of bundles on each node type, by stage."""
     unplaced: dict[str, int]
-    """By stage, the number of bundles that fit on no node."""
+    """Number of bundles that fit on no node, by stage."""
 
 
 @dataclass

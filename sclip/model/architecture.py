@@ -1,7 +1,8 @@
-"""Look up architectures by name: open_clip's own, and the small ones of sclip/model/configs with their image tower.
+"""Look up architectures by name: those of open_clip, and small ones from sclip/model/configs.
 
 A name goes in; its open_clip config or a one-line `ModelError` comes out. The model is not built, because the
-driver and the CPU actors of the data stream only need the image size and the context length.
+driver and the CPU actors of the data stream only need the image size and the context length. The image tower of the
+small architectures is defined here too.
 """
 
 from __future__ import annotations
@@ -68,13 +69,13 @@ def with_quick_gelu(name: str) -> bool:
 
 
 def architecture(config: ModelConfig, source: str = "", quick_gelu: bool | None = None) -> str:
-    """Return the open_clip name that has the activation of the pretrained weights.
+    """Return the open_clip architecture name whose activation function matches the pretrained weights.
 
     OpenAI's and several other weights need QuickGELU. open_clip keeps these models under separate names
     (`ViT-B-32-quickgelu`). The same weights also run under the plain name, but score several points lower. The
     open_clip tag states the activation; a weights file (`source` is its name) states it as `quick_gelu`. If neither
-    does, `config.quick_gelu` decides. Raises `ModelError` if the file and the config leave it open and both variants
-    exist, if two statements contradict each other, or if the architecture is unknown.
+    does, `config.quick_gelu` decides. Raises `ModelError` if the architecture is unknown, if two statements contradict
+    each other, or if both variants exist and neither the file nor the config states the activation.
     """
     name = config.name.replace("/", "-")
     own = with_quick_gelu(name)
@@ -125,7 +126,7 @@ def pretrained_source(config: ModelConfig) -> tuple[Path | None, str]:
 
 
 def check_model(config: ModelConfig) -> None:
-    """Raise `ModelError` for errors in a model config that can be found without reading weights."""
+    """Raise `ModelError` if a model config has an error that shows without reading weights."""
     _, tag = pretrained_source(config)
     if tag or not config.pretrained:
         architecture(config)
@@ -208,10 +209,10 @@ _WHAT = 256
 class ScenesTower(nn.Module):
     """Image tower of four convolutions with LayerNorm. It returns a maximum over positions and features per position.
 
-    A maximum over positions forgets which of two objects is above the other. Features per position must learn what
-    a red ring is separately at each position. Relation / attribute accuracy on held-out scenes after 500 steps of 128,
-    with a tower twice as wide: maximum alone 0.50 / 0.99, features per position alone 1.00 / 0.77, both 1.00 / 0.98.
-    This tower takes a third of the wider one's time and reaches 1.00 / 0.95.
+    The maximum loses which of two objects is above the other. The features per position keep that, but they must learn
+    what a red ring is at each position separately. A tower twice as wide was trained for 500 steps of 128 samples.
+    Its relation / attribute accuracy on held-out scenes was 0.50 / 0.99 with the maximum alone, 1.00 / 0.77 with
+    features per position alone, 1.00 / 0.98 with both. This tower takes a third of its time and reaches 1.00 / 0.95.
 
     `depth` transformer blocks follow the convolutions, for methods such as LoRA that need attention and MLP layers.
     """

@@ -12,7 +12,7 @@ Hugging Face's BERT and T5 models."""
 
 
 def block_lists(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """Return the blocks of each list by the list's module name, inner lists first, as `fully_shard` requires."""
+    """Return the blocks of each list, keyed by the list's module name; inner lists first, as `fully_shard` requires."""
     lists: dict[str, list[nn.Module]] = {}
     for name, module in reversed(list(model.named_modules())):
         *parents, own = name.split(".")

@@ -75,7 +75,7 @@ def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCL
     """Return the model on the meta device; raise `ModelError` if it cannot be trained. Takes about a second.
 
     Errors are those of `check_model`, a tokenizer that cannot be loaded, a tower without layers that `model.lora` can
-    update, and BatchNorm without starting weights. `has_start`: the run takes its starting weights from elsewhere.
+    update, and BatchNorm without starting weights. `has_start` says that the run gets its starting weights elsewhere.
     """
     check_model(config)
     Tokenizer(config)
@@ -102,7 +102,7 @@ def unpackable_reason(config: ModelConfig) -> str:
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
     """Return the model on the CPU in fp32. If `weights` is None and `tag` is set, load the config's open_clip tag.
 
-    `model.config.name` is the architecture that has the activation of the weights. Raises like `build_model`.
+    `model.config.name` is the architecture whose activation matches the weights. Raises the errors of `build_model`.
     """
     config = dataclasses.replace(config, name=_architecture(config, weights))
     source = config.pretrained if tag and weights is None else ""
@@ -118,7 +118,7 @@ def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> 
 
 
 def check_fit(config: ModelConfig, weights: Weights) -> list[str]:
-    """Return notes on what will differ from the source; raise what `assemble` would. Compares names and shapes."""
+    """Compare names and shapes of weights with the model's. Return notes on differences; raise `assemble`'s errors."""
     with torch.device("meta"):
         _, notes = _fitted(
             _random(dataclasses.replace(config, name=_architecture(config, weights)), ""), weights
@@ -133,7 +133,7 @@ def pretrained_weights(config: ModelConfig) -> Weights | None:
 
 
 def resolved(config: ModelConfig) -> ModelConfig:
-    """Return the config, renamed to the architecture that has the activation of its pretrained weights."""
+    """Return the config under the name of the architecture whose activation matches its pretrained weights."""
     return dataclasses.replace(config, name=_architecture(config, pretrained_weights(config)))
 
 
@@ -173,9 +173,10 @@ def _architecture(config: ModelConfig, weights: Weights | None) -> str:
 def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
     """Return the model's full state dict with these weights, and notes on what differs from the source.
 
-    `_OPTIONAL` parts that the source lacks keep the model's values. A KEE with its own word table starts from the
-    text tower's if the source has none. Image position embeddings are resized as open_clip does. Those of captions are
-    stretched or cut if `model.context_length` is set. Raises `ModelError` with the names of tensors that do not fit.
+    `_OPTIONAL` parts that the source lacks keep the model's values. If the KEE has its own word table and the source
+    has none, it starts as a copy of the text tower's. Image position embeddings are resized as in open_clip. If
+    `model.context_length` is set, caption position embeddings are stretched or cut. Raises `ModelError` with the names
+    of tensors that do not fit.
     """
     own = model.state_dict()
     state = _named_as_in(model, weights)
@@ -218,7 +219,7 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
 
 
 def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
-    """Return the tensors under the names of the model's state dict; sources name scalars and text tower differently."""
+    """Return the tensors under the model's own names. Sources use other names for scalars and the text tower."""
     of_clip = {
         n.removeprefix(CLIP_PREFIX): t for n, t in weights.tensors.items() if n.startswith(CLIP_PREFIX)
     }

@@ -1,7 +1,7 @@
 """Write the CLIP part as a folder for Hugging Face's `CLIPModel`. Tensors are renamed; transformers is not needed.
 
 A model goes in; config.json, model.safetensors and the processor's files come out. `check_clip_model` loads them
-with transformers and compares features. A tower that `CLIPModel` would compute differently raises a `ModelError`.
+with transformers and compares features. If `CLIPModel` would compute a tower differently, `ModelError` is raised.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sclip.model.tokenizer import Tokenizer
 __all__ = ["TOLERANCE", "check_clip_model", "write_clip_model"]
 
 TOLERANCE = 1e-5
-"""Largest allowed difference of a unit feature's component between transformers and open_clip, both in fp32."""
+"""Largest allowed difference between transformers' and open_clip's unit features, per component, in fp32."""
 
 _RENAMED = (
     (r"visual\.conv1\.", "vision_model.embeddings.patch_embedding."),

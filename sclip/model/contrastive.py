@@ -5,9 +5,9 @@ comes out. All three forms use the same candidates: the row itself, and valid ro
 
 - InfoNCE (CLIP) scores this rank's rows against gathered ones (open_clip's local loss): memory and work grow with
   B * N instead of N * N, for N = world size * B.
-- The margin loss of Structure-CLIP's released code does the same, and keeps the hardest candidate.
-- SigLIP's sigmoid loss (Zhai et al. 2023) needs no sum over all candidates: texts travel around a ring, and
-  logits are computed in blocks [B, B], one at a time, and one at a time again in backward.
+- The margin loss of Structure-CLIP's released code scores the same rows, but counts only the hardest candidate.
+- SigLIP's sigmoid loss (Zhai et al. 2023) needs no softmax over all candidates. Texts travel around a ring of ranks, so
+  forward and backward hold only one block [B, B] of logits at a time.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class GlobalRows:
         return torch.arange(first, first + self.count, device=self.image_digest.device)
 
     def excluded(self, of: int | None = None) -> Tensor:
-        """Return which candidates this rank's rows ignore, bool [B, N]; with `of`, candidates of that rank, [B, B].
+        """Return a mask of the candidates that this rank's rows ignore, bool [B, N], or [B, B] for those of rank `of`.
 
         No row ignores itself, not even padding: a softmax over only -inf is NaN, also in backward.
         """
@@ -69,7 +69,7 @@ def contrastive_rows(
 ) -> Tensor:
     """Return the contrastive loss [B] of this rank's rows; the values of padding rows are finite but meaningless.
 
-    `features` are those of `structure_loss`, fp32; `progress` is the trained share of the run's samples.
+    `features` are the model's outputs in fp32. `progress` is the share of the run's samples already trained on.
     """
     image, text, scale = (features[name] for name in ("image_features", "text_features", "logit_scale"))
     if config.contrastive == "sigmoid":
@@ -84,9 +84,10 @@ def contrastive_rows(
 def _info_nce(
     image: Tensor, text: Tensor, scale: Tensor, rows: GlobalRows, negative: Tensor | None
 ) -> Tensor:
-    """Return the mean cross entropy of both directions; with negatives, as in NegCLIP (Yuksekgonul et al. 2023).
+    """Return the mean cross entropy of both directions.
 
-    In NegCLIP, an image chooses among the captions and negatives of all ranks, including its own negatives.
+    With negatives, as in NegCLIP (Yuksekgonul et al. 2023), an image chooses among the captions and negatives of all
+    ranks, including its own negatives.
     """
     features = [image[:, None], text[:, None]] + ([] if negative is None else [negative])
     gathered = gather_with_gradient(torch.cat(features, dim=1))  # [N, 2 + M, D]
@@ -106,8 +107,9 @@ def _cross_entropy(logits: Tensor, target: Tensor, excluded: Tensor) -> Tensor:
 def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, averaged: bool) -> Tensor:
     """Return the sum over both directions of max(0, margin - s(own pair) + s(hardest candidate)).
 
-    With `averaged`, as at the start of the released code's training, each caption is compared with the mean over its
-    candidate images, its own included. Images are still compared with the hardest caption. 0 without candidates.
+    With `averaged`, each caption is compared with the mean over its candidate images, including its own image; images
+    are still compared with the hardest caption. The released code starts its training this way. A row without
+    candidates gets 0.
     """
     all_image, all_text = gather_with_gradient(torch.cat([image, text], dim=1)).chunk(2, dim=1)
     own, excluded = (image * text).sum(1), rows.excluded()
@@ -124,7 +126,7 @@ def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, av
 
 
 def _sigmoid(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: GlobalRows) -> Tensor:
-    """Return per image the sum over all texts of -log sigmoid(±(scale * s + bias)), with + for its own text."""
+    """Return each image's sum over all texts of -log sigmoid(±(scale * s + bias)), [B]; the own text's sign is +."""
     total = torch.zeros_like(image[:, 0])
     for rank, texts in ring_with_gradient(text):
         block = (image, texts, scale, bias, rows, rank)
@@ -138,7 +140,7 @@ def _sigmoid(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: Glo
 def _sigmoid_block(
     image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: GlobalRows, rank: int
 ) -> Tensor:
-    """Return the sums [B] over one rank's texts."""
+    """Return the same sums [B] as `_sigmoid`, over the texts of one rank."""
     logits = scale * image @ text.T + bias
     sign = 2.0 * torch.eye(len(image), device=image.device) - 1.0 if rank == rows.rank else -1.0
     return -F.logsigmoid(sign * logits).masked_fill(rows.excluded(rank), 0.0).sum(1)

@@ -1,7 +1,7 @@
 """Compute each row's distillation loss: its similarities to the global batch stay near a frozen teacher's (method, 11).
 
-This rank's features from the model and the teacher go in; one value for each of this rank's rows comes out. Candidates
-are those of the contrastive loss in all its forms. A logit bias is ignored: it would not change the softmax.
+This rank's features from the model and the teacher go in; one value for each of this rank's rows comes out. The
+candidates are the same as in the contrastive loss. A logit bias is ignored: it would not change the softmax.
 """
 
 from __future__ import annotations

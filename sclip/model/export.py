@@ -1,4 +1,4 @@
-"""Write the trained model as files that run no code when loaded: all of it for sclip, its CLIP part for open_clip.
+"""Write the trained model to files that run no code when loaded: the whole for sclip, its CLIP part for open_clip.
 
 model.safetensors, config.json, hub/                `export`, read by `load_exported`
 open_clip_model.safetensors, open_clip_config.json  `export_clip`, read by open_clip's "local-dir:FOLDER"

@@ -1,7 +1,7 @@
-"""Load a text tower's config and locate tokenizer files from the Hugging Face hub; weights are never taken from it.
+"""Load a text tower's config and locate tokenizer files from the Hugging Face hub, but never weights.
 
-A name from open_clip's configs (`roberta-base`) goes in; the folder or hub name that `transformers` loads comes out.
-If `model.hub_folder` is set, it is a folder below that one, and the network is not used.
+A hub name from open_clip's configs (`roberta-base`) goes in. The name or folder that `transformers` loads comes out.
+If `model.hub_folder` is set, the result is a folder below `model.hub_folder`, and the network is not used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["FOLDER", "HubError", "below", "hub_errors", "source", "text_config"]
 
 FOLDER = "hub"
-"""Subfolder of an export for the files of its text tower and tokenizer, laid out like `model.hub_folder`."""
+"""Subfolder of an export with the hub files of its text tower and tokenizer. It is laid out like `model.hub_folder`."""
 
 
 class HubError(ValueError):
@@ -23,7 +23,10 @@ class HubError(ValueError):
 
 
 def source(name: str, hub_folder: str) -> str:
-    """Return the name's folder below `hub_folder` (`HubError` if missing); without a `hub_folder`, the name itself."""
+    """Return the folder of a hub name below `hub_folder`. If `hub_folder` is empty, return the name itself.
+
+    Raises `HubError` if the folder is missing.
+    """
     if not hub_folder:
         return name
     folder = below(Path(hub_folder).expanduser(), name)
@@ -33,7 +36,7 @@ def source(name: str, hub_folder: str) -> str:
 
 
 def below(folder: Path, name: str) -> Path:
-    """Return the folder below `folder` with the files of a hub name. The name may be an absolute path."""
+    """Return the path at which `folder` holds the files of a hub name. The name may be an absolute path."""
     return folder / name.strip("/")
 
 

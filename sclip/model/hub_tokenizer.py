@@ -29,7 +29,7 @@ def hub_name(text: Mapping[str, Any]) -> str:
 
 
 class HubTokenizer:
-    """Tokenizer from a hub, as named in the `text_cfg` of an architecture."""
+    """Tokenizer from a hub. The `text_cfg` of an architecture names it."""
 
     def __init__(self, text: Mapping[str, Any], hub_folder: str) -> None:
         """Load the tokenizer; raise `HubError` if it cannot be loaded or has more words than the text tower."""
@@ -75,7 +75,7 @@ class HubTokenizer:
         return ids
 
     def read_end(self, caption: str, context_length: int) -> int:
-        """Return how many characters of a caption fit, up to the end of the last white-space-separated word."""
+        """Return how many characters of a caption fit, counted to the end of a word. White space separates words."""
         room = context_length - int(self._tokenizer.num_special_tokens_to_add())
         if len(caption) < room and caption.isascii():  # at most one token per character, and one in front
             return len(caption)

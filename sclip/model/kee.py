@@ -1,7 +1,7 @@
 """The knowledge-enhanced encoder (KEE): encode a caption's triples as one vector (method, section 3; paper, 3.3).
 
-Token ids of phrases go in; the knowledge feature E_KE and "this caption has triples" come out. Triples are a set:
-without position embeddings, neither their order nor masked triples between them change the result.
+Token ids of phrases go in; the knowledge feature E_KE and a mask of the captions with triples come out. There are no
+position embeddings, so the result does not depend on the order of the triples or on masked triples between them.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ def phrase_means(phrases: Tensor, table: Tensor) -> Tensor:
 
 
 def negatives_unseen(batch: Mapping[str, Tensor]) -> Tensor:
-    """Return which negatives keep the same triples as their caption, so that E_KE cannot differ, bool [B, M].
+    """Return a mask bool [B, M]: True for negatives with the same triples as their caption, and so the same E_KE.
 
-    This happens if the exchange changed no triple, only triples beyond the K kept, or only tokens beyond the T kept
-    of a phrase: under 2 % of the negatives of alt-text (`sclip benchmark artefacts`). `batch` holds has_negative
-    [B, M], triples [B, K, 3, T] and negative_triples [B, M, K, 3, T].
+    The exchange may have changed no triple. It may also have changed only triples after the first K, or only tokens
+    after the first T of a phrase, which are cut off. This concerns under 2 % of the negatives of alt-text (`sclip
+    benchmark artefacts`). `batch` holds has_negative [B, M], triples [B, K, 3, T], negative_triples [B, M, K, 3, T].
     """
     triples, others = batch["triples"].flatten(2), batch["negative_triples"].flatten(3)
     # Count how often each of the caption's triples occurs on both sides: counts ignore the order.
@@ -57,7 +57,8 @@ class KnowledgeEncoder(nn.Module):
     def __init__(self, table: nn.Embedding, features: int, config: KEEConfig) -> None:
         """Build `config.layers` pre-norm layers as wide as the word table, and a projection to CLIP's feature width.
 
-        `table` is the text tower's. With `config.own_embeddings` it is copied; else the caller passes it to `forward`.
+        `table` is the text tower's word table. With `config.own_embeddings`, the encoder keeps a copy of it. Otherwise
+        the caller passes the table to `forward`.
         """
         super().__init__()
         self.form, self.heads = config.form, config.heads
@@ -88,11 +89,11 @@ class KnowledgeEncoder(nn.Module):
         owner: Tensor | None = None,
         slot: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return E_KE [N, D], not normalized, and whether each caption has a triple, bool [N].
+        """Return the unnormalized E_KE [N, D], and a mask bool [N] of the captions that have a triple.
 
         `triples` are token ids [N, K, 3, T] of (head, relation, tail), padded with -1. Packed triples
         (`sclip.model.packing`) of several captions share rows [S, P, 3, T], with `owner` [S, P] and `slot` [N, K].
-        `table` [V, W] is the word table; it is needed if the encoder has none. Triples without any token are masked.
+        `table` [V, W] is the word table; pass it if the encoder keeps no copy. Triples without any token are masked.
         A caption without triples gets a finite but meaningless vector, which must not be used.
         """
         # Read the table here, not in the caller: FSDP2 gathers this module's weights when the module is called.

@@ -36,7 +36,7 @@ _UPDATE = "lora"
 
 
 class LowRank(nn.Module):
-    """Update of a matrix [out, in]; `up` [out, rank] starts at 0, so the sum starts as the matrix itself."""
+    """Update of a matrix [out, in]. `up` [out, rank] starts at 0, so the update changes nothing at first."""
 
     def __init__(self, weight: Tensor, config: LoRAConfig) -> None:
         """Draw `down` [rank, in] as torch initializes a linear layer, on the device of the matrix."""
@@ -124,5 +124,5 @@ def _updated(kind: type[nn.Module], name: str) -> type[nn.Module]:
 
 
 def _reads(module: nn.Module) -> str:
-    """Return the name of the weight to which the class, made by `_updated`, adds the update."""
+    """Return the name of the updated weight in a module whose class comes from `_updated`."""
     return next(name for name, value in vars(type(module)).items() if isinstance(value, property))

@@ -40,12 +40,12 @@ def structure_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's loss, to be averaged over ranks, and the values of the global batch to log.
 
-    `features` are those that `StructureCLIP` returns. `batch` needs valid bool [B] (False: padding, never counted),
+    `features` is the output of `StructureCLIP`. `batch` needs valid bool [B] (False: padding, never counted),
     image_digest int64 [B] (equal digests: same image), has_negative bool [B, M] and, with the KEE, triples
-    [B, K, 3, T] and negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the trained
-    share of the run's samples; 1 is past every warm-up. If no row is valid, or no row has a negative, the respective
-    term and its gradient are 0. `teacher` holds the frozen model's features of the same rows, without gradient; None
-    disables distillation.
+    [B, K, 3, T] and negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the share of
+    the run's samples already trained on; 1 is past every warm-up. A term for which no row counts is 0, and so is its
+    gradient. `teacher` holds the frozen model's features of the same rows, without gradient; None disables
+    distillation.
 
     Logged, detached scalars: loss, loss_contrastive, samples (valid rows), share_with_triples; for negatives
     loss_hinge, share_with_negative, hinge_active (share with a hinge above 0), negative_gap (mean s(I, w) - s(I, w-))

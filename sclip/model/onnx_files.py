@@ -5,7 +5,7 @@ text.onnx    input_ids -> text_embeds, without knowledge: E_CLIP
 model.onnx   pixel_values, input_ids, triples -> image_embeds, text_embeds with knowledge, logits_per_image
 
 Without a knowledge encoder, model.onnx takes no triples. Callers may pass any number of images and any number of
-texts. If weights exceed ONNX's limit of 2 GB per file, they are stored beside it (`.onnx.data`).
+texts. Weights above ONNX's limit of 2 GB per file are stored in a second file (`.onnx.data`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["OPSET", "TOLERANCE", "Graph", "graphs", "write_onnx"]
 OPSET = 20
 """First opset with a GELU operator."""
 TOLERANCE = 1e-4
-"""Largest allowed difference of a feature's component, or of a logit divided by the logit scale."""
+"""Largest allowed difference between file and model, of a feature component or of a logit divided by the scale."""
 
 _CAPTIONS = ("a small red circle to the left of a blue square", "an astronaut rides a horse", "dogs")
 _TRIPLES = (
@@ -81,7 +81,7 @@ class Graph:
     outputs: tuple[str, ...]
 
     def axes(self, name: str) -> list[str | int]:
-        """Return the shape of an input, with the name of its free axis in place of the first size."""
+        """Return the shape of an input. Its first axis is free, so the axis name replaces the size."""
         return ["images" if name == "pixel_values" else "texts", *self.inputs[name].shape[1:]]
 
 

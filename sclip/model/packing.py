@@ -1,8 +1,8 @@
 """Pack the captions, negatives and triples of a batch into rows, so that no padding is computed.
 
-Token ids [N, L], mostly padding (COCO captions have 13 of 77 tokens), go in on the host. Rows [R, C] of several
-captions each come out, with the index where each caption ends; the same for triples. Numpy packs on the host during
-the training step. Attention is masked between captions; all other Transformer layers work per token.
+Token ids [N, L] go in; most of them are padding (COCO captions have 13 of 77 tokens). Rows [R, C] come out. Each row
+holds several captions, and an index says where each caption ends. Triples are packed in the same way. Numpy packs on
+the host during the training step. Attention is masked between captions; all other Transformer layers work per token.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from torch import Tensor
 __all__ = ["FURTHER", "attention_mask", "pack", "text_lengths"]
 
 FURTHER = ("negative", "unit", "positive")
-"""Kinds of text that a sample may have besides its caption: NAME_text [B, M, L] and NAME_triples [B, M, K, 3, T]."""
+"""Kinds of text that a sample may have besides its caption, in columns NAME_text [B, M, L] and NAME_triples
+[B, M, K, 3, T]."""
 
 Columns = dict[str, NDArray[Any]]
 
 _ALIGNED = 8
-"""Row lengths are a multiple of this: attention kernels copy a mask whose rows are not aligned."""
+"""Row lengths are a multiple of this, because attention kernels first copy a mask whose rows are not aligned."""
 
 _TRIPLE_PLACES = 32
 """Minimum row length for triples: longer rows waste attention between captions, shorter rows leave places empty."""
@@ -34,17 +35,19 @@ _TRIPLE_PLACES = 32
 def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: bool = True) -> Columns:
     """Return the columns with text [B, L] and any `FURTHER` texts [B, M, L] replaced by packed rows.
 
-    Captions: packed_text int32 [parts * R, C] holds their tokens side by side, packed_caption the number of each
-    token's caption (0: padding), packed_position the token's position in it. text_end int64 [B] and negative_end
-    [B, M] hold the index of each text's last token in [R * C]; -1 for an absent one (only zeros), which is skipped.
+    Captions: packed_text int32 [parts * R, C] holds the tokens side by side. packed_caption holds the number of each
+    token's caption (0: padding), and packed_position holds the token's position in that caption. text_end int64 [B]
+    and negative_end [B, M] hold the index of each text's last token in [R * C]. A text of only zeros is absent: it is
+    not packed, and its index is -1.
 
     Triples: triples [B, K, 3, T] and negative_triples [B, M, K, 3, T] stay, for metrics. packed_triples
-    [parts * S, P, 3, T] holds them side by side, packed_owner [parts * S, P] the caption number of each (0: none).
-    triple_slot [B, K] and negative_slot [B, M, K] hold their indices in [S * P] (-1: none). Triples of negatives are
-    packed only if `on_negatives`. Other texts get columns of the same kind: unit_end, unit_slot.
+    [parts * S, P, 3, T] holds the same triples side by side. packed_owner [parts * S, P] holds the number of each
+    triple's caption (0: none). triple_slot [B, K] and negative_slot [B, M, K] hold the index of each triple in [S * P]
+    (-1: none). Triples of negatives are packed only if `on_negatives`. Other texts get such columns too: unit_end,
+    unit_slot.
 
-    If captions are so long that packing saves nothing, the columns are returned unchanged. Each of `parts` equal
-    parts of the batch is packed separately, so that every column can be split into `parts`.
+    If captions are so long that packing saves nothing, the columns are returned unchanged. The batch is split into
+    `parts` equal parts, and each is packed separately. Then every column can be split into `parts`.
     """
     further = [name for name in FURTHER if f"{name}_text" in columns]
     texts = ["text", *(f"{name}_text" for name in further)]
@@ -98,7 +101,7 @@ def _of_parts(of_texts: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
 def _by_column(
     values: NDArray[Any], counts: Sequence[int], names: Sequence[str], columns: Mapping[str, NDArray[Any]]
 ) -> Columns:
-    """Split values [parts, N, ...] into columns [B, ...], then [B, M, ...]; `counts`: values per column in a part."""
+    """Split values [parts, N, ...] into a column [B, ...] and others [B, M, ...]. Each has `counts` values per part."""
     batch, within = len(columns["text"]), values.shape[2:]
     of_names = np.split(values, np.cumsum(counts[:-1], dtype=int), axis=1)
     return {
@@ -114,7 +117,7 @@ def _numbers(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Filling:
-    """Rows of `capacity` places, filled with each caption's `kept` values, side by side from its `start`."""
+    """Fill rows of `capacity` places with the `kept` values of each caption, beginning at the caption's `start`."""
 
     start: NDArray[np.int64]
     kept: NDArray[np.bool_]
@@ -137,14 +140,17 @@ class _Filling:
 
 
 def _starts(lengths: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64], int, int]:
-    """Return each caption's start [parts, N] in its part's rows laid end to end, rows per part, and row length."""
+    """Return the starts of the captions [parts, N], the number of rows per part, and the row length.
+
+    A start is an index into the rows of the caption's part, laid end to end.
+    """
     capacity = -(-longest // _ALIGNED) * _ALIGNED
     starts, counts = zip(*(_best_fit(of_part, capacity) for of_part in lengths.tolist()), strict=True)
     return np.stack(starts), max(1, *counts), capacity
 
 
 def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int]:
-    """Place captions by best fit, longest first; return each start in the rows laid end to end, and number of rows."""
+    """Place captions by best fit, longest first. Return their starts in the rows laid end to end, and the row count."""
     start = np.zeros(len(lengths), np.int64)
     rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]  # index: number of free places
     free = 0  # bit n is set if a row has n free places

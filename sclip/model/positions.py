@@ -8,18 +8,20 @@ from torch import Tensor
 __all__ = ["KEPT", "fitted"]
 
 KEPT = 20
-"""Number of first positions that are not stretched: few of CLIP's captions are longer, so later ones learned less."""
+"""Number of positions at the start that keep their embeddings. Few of CLIP's training captions are longer, so the
+embeddings of later positions are trained less, and only these are stretched."""
 
 
 def fitted(positions: Tensor, length: int) -> Tensor:
-    """Return position embeddings [length, W] from [L, W]: a longer context is cut, a shorter one is stretched.
+    """Return position embeddings [length, W] made from [L, W]: cut if `length` is smaller than L, else stretched.
 
     Stretching follows Long-CLIP (Zhang et al., "Long-CLIP: Unlocking the long-text capability of CLIP", ECCV 2024;
     github.com/beichenzbc/Long-CLIP, `load_from_clip` in model/longclip.py). Positions below `KEPT` keep their
     embedding. A later position p is interpolated linearly at KEPT + (p - KEPT) / r, r = (length - KEPT) / (L - KEPT);
-    beyond the last embedding, the line through the last two is extended. At r = 4, 77 positions become 248, as there.
+    beyond the last embedding, the line through the last two is extended. As in Long-CLIP, r = 4 turns 77 positions
+    into 248.
 
-    Raises ValueError if embeddings to stretch have fewer than two positions from `KEPT` on.
+    Raises ValueError if there is no pair of positions after the first `KEPT` to interpolate between.
     """
     rows = len(positions)
     if length <= rows:

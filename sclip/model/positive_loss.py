@@ -20,7 +20,8 @@ def positive_loss(
     """Return this rank's share of the two hinges on wordings, and global values to log.
 
     The first is the mean of max(0, s(I, w) - positive_margin - s(I, w+)) over all ranks' rows with a wording w+. The
-    second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over their negatives. The ranks' shares add up.
+    second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over the negatives w- of these rows. The ranks'
+    shares add up to the sum of both means.
     `features` has image_features, text_features [B, D], positive_features [B, 1, D] and, with negatives,
     negative_features [B, M, D]. `batch` has valid and has_positive [B]. has_negative [B, M] excludes padding rows.
 

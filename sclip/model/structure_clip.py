@@ -115,8 +115,8 @@ class StructureCLIP(nn.Module):
     def token_embedding(self) -> nn.Embedding:
         """Word table of the text tower, which the KEE shares unless `model.kee.own_embeddings` is set.
 
-        The KEE shares it by default: phrases are tokenized like captions, pretrained words keep their
-        meaning, and a second table would double a small model (49,408 rows) and its optimizer's work.
+        Sharing has three reasons. Phrases are tokenized like captions. Pretrained words keep their meaning. A second
+        table would double a small model (49,408 rows) and its optimizer's work.
         """
         return word_table(self.text_tower)
 
@@ -127,9 +127,9 @@ class StructureCLIP(nn.Module):
 
         `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]. negative_text
         [B, M, L] and negative_triples [B, M, K, 3, T] are optional: without them no negative features are returned.
-        The other `FURTHER` texts work alike. All texts pass the text tower as one batch of B + B * M + ... rows, or
-        packed (`sclip.model.packing.pack`). In training with `model.kee.on_negatives` off, negatives get CLIP's
-        feature alone.
+        The other `FURTHER` texts are optional in the same way. All texts pass the text tower in one batch of B + B * M
+        + ... rows, or packed (`sclip.model.packing.pack`). If `model.kee.on_negatives` is off, training gives negatives
+        CLIP's feature alone.
         """
         image_features = self.encode_image(batch["image"])
         ending = "end" if "packed_text" in batch else "text"
@@ -221,10 +221,10 @@ class StructureCLIP(nn.Module):
 Part = Literal["image", "text", "kee"]
 
 PARTS: dict[Part, str] = {"image": f"{CLIP_PREFIX}visual.", "text": CLIP_PREFIX, "kee": "kee."}
-"""Name prefix of each part's parameters; the first that matches counts."""
+"""Name prefix of each part's parameters. If several match, the first decides."""
 
 
 def part_of(name: str) -> Part | None:
-    """Return the part to which a parameter belongs, in a wrapped model too; None for the logit scale and bias."""
+    """Return the part to which a parameter belongs; None for logit scale and bias. The model may be wrapped by DDP."""
     plain = name.removeprefix("module.")  # DDP's
     return next((part for part, prefix in PARTS.items() if plain.startswith(prefix)), None)

@@ -1,6 +1,6 @@
-"""Inspect the text tower of an open_clip model: part of its CLIP, a separate module, or Hugging Face's.
+"""Inspect the text tower of an open_clip CLIP: the CLIP itself or its module `text`, which may be a Hugging Face model.
 
-The CLIP goes in; the tower, its word table and sizes, and whether it takes packed captions come out.
+The functions return the tower, its word table, its sizes, and the reason why it cannot take packed captions.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def sizes(text: Any) -> tuple[int, int, int]:
 
 
 def unpackable(text: Any) -> str:
-    """Return why a text tower cannot compute packed captions; "" if packing leaves their features unchanged.
+    """Return why a text tower cannot take packed captions; "" if packing leaves their features unchanged.
 
-    Packing works if attention is causal and uses torch's own module, and the feature is the end token's. Then
-    no token sees the padding after it.
+    Packing needs causal attention in torch's own module, and a feature taken at the end token. Then no token sees the
+    padding after it.
     """
     if is_hub_tower(text):
         return "a tower of Hugging Face takes no mask that keeps the captions of a row apart"

@@ -23,7 +23,7 @@ from sclip.model.hub_tokenizer import HubTokenizer, hub_name
 __all__ = ["PADDING", "Tokenizer"]
 
 PADDING = -1
-"""Id that pads phrases; 0 is a word of CLIP's vocabulary."""
+"""Id that pads phrases. It is negative, because 0 is a word of CLIP's vocabulary."""
 
 PHRASES_CACHED = WORDS_CACHED = 1 << 16
 
@@ -82,7 +82,7 @@ class Tokenizer:
         return self._triples
 
     def read_end(self, caption: str) -> int:
-        """Return how many characters of a clean caption the text tower reads, up to the end of a whole word."""
+        """Return how many characters of a clean caption the text tower reads, counted to the end of a word."""
         if self._hub:
             return self._hub.read_end(caption, self.context_length)
         room = self.context_length - 2
@@ -102,7 +102,7 @@ class Tokenizer:
         return sum(total <= end for total in accumulate(len(c.lower()) for c in caption))
 
     def text(self, captions: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Return the ids [N, L] of the captions, cut at L with the end token kept, padded with 0 or a hub's padding."""
+        """Return the ids [N, L] of the captions. A cut caption keeps its end token. Padding is 0 or the hub's id."""
         if self._hub:
             return self._hub.text(captions, self.context_length)
         ids = np.zeros((len(captions), self.context_length), dtype=np.int32)

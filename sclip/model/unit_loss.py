@@ -18,7 +18,7 @@ def unit_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's share of the mean of max(0, margin - s(I, unit) + s(I, foil)), and global values to log.
 
-    The mean is over the rows of all ranks that have a unit; the shares of all ranks add up to it. `features` has
+    The mean is over all ranks' rows that have a unit; the ranks' shares add up to the mean. `features` has
     image_features [B, D] and unit_features [B, 2, D], the unit before its foil. `batch` has valid and has_unit [B].
 
     Logged, detached: loss_units, share_with_unit (of the valid rows) and, over rows with a unit, unit_won (share whose

@@ -1,8 +1,8 @@
 """Read files of weights in any supported layout as tensors under our names; nothing in a file is ever executed.
 
-A file or folder goes in. Tensors come out under the names that `sclip.model.export` writes ("clip." before
-open_clip's names, "kee." before the encoder's), with what the source states: its architecture, and whether it was
-trained with QuickGELU, which no tensor shows. Supported sources:
+A file or folder goes in. Tensors come out under the names that `sclip.model.export` writes: open_clip's names with
+the prefix "clip.", the encoder's with "kee.". The architecture and the use of QuickGELU, which no tensor shows, come
+out too if the source states them. Supported sources:
 
 - our export: its folder, or its model.safetensors alone;
 - open_clip's state dict as safetensors or as a torch file, a checkpoint of its training, and the folder that it
@@ -69,7 +69,7 @@ _NUMBERS: list[Any] = [
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of one source, with what the source states about them."""
+    """Weights of one source, and the facts that the source states about them."""
 
     source: str
     """The user's name for the source; every message about it starts with this name."""
@@ -264,7 +264,7 @@ def _state(state: Mapping[Any, Any], source: str) -> Weights:
 
 
 def _peeled(state: Mapping[Any, Tensor], source: str) -> dict[str, Tensor]:
-    """Return a state dict under the names that the model had before any wrapping, in whatever order it was wrapped."""
+    """Return a state dict under the names of the unwrapped model. Wrappers may be nested in any order."""
     tensors = {
         ".".join(p for p in str(name).split(".") if p not in _WRAPPERS): t for name, t in state.items()
     }

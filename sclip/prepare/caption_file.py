@@ -1,6 +1,7 @@
 """Read the captions of a file with their line numbers, each cleaned as in training.
 
-A text file holds one caption per line; COCO's annotations (.json) and tables (.csv, column `caption`), one per entry.
+A text file holds one caption per line. COCO's annotations (.json) and tables (.csv, column `caption`) hold one caption
+per entry.
 """
 
 from __future__ import annotations

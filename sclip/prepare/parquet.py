@@ -148,7 +148,7 @@ def _plan(
 ) -> dict[int, _Image]:
     """Return the images to pack by the number of their first row, counted over all files.
 
-    The name of an image is the path in its struct, if `named` says that there is one, or else its cell in column `key`.
+    If `named`, the name of an image is the path in its struct. Otherwise, it is the image's cell in column `key`.
     """
     image, splits = columns.image, Splits(choice.splits)
     kept: list[tuple[int, str, str, list[str], list[dict[str, Any]]]] = []

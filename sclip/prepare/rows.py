@@ -127,9 +127,9 @@ class Splits:
             raise Fault(f"of the split {name!r}, which --split leaves out")
 
     def judge(self, source: Path) -> None:
-        """Raise PackError if a wanted split is missing, or if none is wanted and not all rows are for training.
+        """Raise PackError if a wanted split is missing, or if the user chose no split but has to choose one.
 
-        If some rows have a split, the rows without one may belong to any split.
+        No choice is needed if no row has a split, or if all rows have a training split.
         """
         listed = ", ".join(f"{name or '(none)'} ({count:,})" for name, count in self.counts.most_common())
         if self.wanted and set(self.counts) <= {""}:
@@ -163,7 +163,7 @@ def group(
     Args:
         source: path that messages show.
         rows: output of a reader.
-        roots: possible base folders of image paths. The first that holds the first image is used, or else the first.
+        roots: possible base folders of image paths. The first with the first image is used; if none has it, roots[0].
         choice: fields and splits that the user chooses.
         skips: counts all rows and the skipped ones; its notes count the images that no row names.
         spelled: whether the text of a caption cell may spell a list.
@@ -258,7 +258,7 @@ def by_field(captions: Sequence[str], kept: Sequence[Mapping[str, Any]]) -> dict
 
 
 def _root(roots: Sequence[Root], column: str, name: Any, folder: str) -> Root:
-    """Return the first folder that holds the image, or the first of all if none does."""
+    """Return the first of `roots` in which the image exists. If it exists in none, return `roots[0]`."""
     paths = [image_path(str(root), column, name, folder)[0] for root, _ in roots]
     return next((root for root, path in zip(roots, paths, strict=True) if os.path.isfile(path)), roots[0])
 

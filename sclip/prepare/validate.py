@@ -228,7 +228,7 @@ def examine(
 
     `cpus` connects to the cluster and returns its CPUs. `say` is called after each shard with the merged findings, the
     number of shards and the samples per second. Returns the findings, with the unreachable shards, and lines of notes.
-    Raises what `validate` raises, OSError if the report cannot be written, and ParserError.
+    Raises the errors of `validate`, OSError if the report cannot be written, and ParserError.
     """
     shards, failures = reachable(patterns)
     if out:
@@ -265,10 +265,11 @@ def validate(
     on_shard: Callable[[Findings], None],
     patterns: Sequence[str] = (),
 ) -> Findings:
-    """Read all shards on the connected cluster, which has `cpus` CPUs; call `on_shard` with the sum after each.
+    """Read all shards on the connected cluster, which has `cpus` CPUs; return the findings of all shards together.
 
-    `patterns` are those that the shards match. A recorded shard that they match but that does not exist is absent. The
-    findings list shards that cannot be reached. Raises ConfigError if no actor fits on the cluster.
+    After each shard, `on_shard` gets the findings so far. `patterns` are the patterns that gave `shards`. A shard is
+    absent if a record names it and a pattern matches it, but it does not exist. The findings also list shards that
+    cannot be reached. Raises ConfigError if no actor fits on the cluster.
     """
     findings = Findings()
     for row in pool.run(Validator, (data, size), shards, cpus):

@@ -32,7 +32,7 @@ class Forgetting:
     points: Mapping[str, Sequence[Point]]
     """Points by row, one for each seed."""
     lines: Mapping[str, Sequence[tuple[float, Point]]]
-    """For each row with a blend: every share `a` of the trained model with its point, the mean over the seeds."""
+    """For each row with a blend, every share `a` of the trained model with its point (the mean over the seeds)."""
     reached: float
     """Share of the gain at which rows are compared."""
 

@@ -19,10 +19,10 @@ LEFT, RIGHT, TOP, BOTTOM = 56.0, WIDTH - 24.0, 10.0, HEIGHT - 36.0
 """Edges of the plot in pixels; ticks and titles of the axes lie outside."""
 
 BUCKETS = 160
-"""Number of buckets across the width. Of the steps in a bucket, the first, lowest, highest and last value are drawn."""
+"""Number of buckets across the width. Of each bucket, the first, lowest, highest and last value are drawn."""
 
 _LEAST, _MOST = 1e-30, 1e30
-"""Larger values count as infinite, smaller ones as zero: an axis that showed them would show nothing else."""
+"""Larger values count as infinite, smaller ones as zero. An axis long enough for them would hide all other values."""
 
 _BEYOND = 4.0
 """Percent of the axis by which an interval may be drawn beyond the axis; the page cuts it off there."""

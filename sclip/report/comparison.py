@@ -78,7 +78,7 @@ def write(
     Args:
         comparison: comparison of two or more models; up to eight have distinct colors, and all have distinct letters.
         folder: folder that the page is written into.
-        curves: values by step, by metric and model name (as in its evaluation). A metric with the name of a score
+        curves: values by step, for each metric and model name (as in the evaluation). A metric with the name of a score
             ("vg-relation/macro") is drawn in percent, with its chance level.
         title: title of the page; empty: a default title.
     """

@@ -21,7 +21,7 @@ from sclip.report.sample import SeededSample
 from sclip.scenegraph import SceneGraph
 
 WORDS_KEPT = 10_000
-"""Maximum different object names, attributes and predicates kept, each; COCO's training captions have fewer."""
+"""Maximum number of different words per kind (object name, attribute, predicate); COCO's captions have fewer."""
 
 EXAMPLES = 24
 """Number of captions drawn at random as examples."""
@@ -46,7 +46,10 @@ class CorpusExample:
 
 
 class WordCounts:
-    """Number of occurrences of each word. Beyond WORDS_KEPT the rarest are dropped, so low counts may be too low."""
+    """Number of occurrences of each word. If there are over WORDS_KEPT words, the rarest are dropped.
+
+    Low counts may therefore be too low.
+    """
 
     def __init__(self, counts: dict[str, int] | None = None, dropped: int = 0) -> None:
         self.counts: Counter[str] = Counter(counts or {})
@@ -100,7 +103,7 @@ class CorpusStatistics:
     examples: SeededSample[CorpusExample] = field(default_factory=lambda: SeededSample(EXAMPLES))
 
     def add(self, identity: str, graph: SceneGraph, negatives: Sequence[Negative]) -> None:
-        """Count one caption; `identity` is its sample's, and training draws from `negatives`."""
+        """Count one caption, given the identity of its sample and the negatives that training draws from."""
         kinds = {negative.kind for negative in negatives}
         self.captions += 1
         self.with_object += bool(graph.objects)

@@ -63,7 +63,7 @@ def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]
 
 
 def layers_of(widths: Sequence[float], edges: Sequence[Edge]) -> list[int]:
-    """Return the layer of each object of these widths: the first with room below the upper ends of its edges."""
+    """Return each object's layer: the first one below the upper ends of its edges with room for its width."""
     layers = [-1] * len(widths)
     boxes: dict[int, list[float]] = {}
     labels: dict[int, list[float]] = {}

@@ -101,7 +101,7 @@ def group_row(group: Group) -> FigureRow:
 
 
 def folded_groups(groups: Sequence[Group]) -> Folding:
-    """Return the rows of the groups, lowest accuracy first; of equal accuracies, the group with more cases first."""
+    """Return the rows of the groups, lowest accuracy first. If accuracies are equal, more cases come first."""
     ordered = sorted(
         groups, key=lambda group: (group.accuracy if group.cases else 2, -group.cases, group.name)
     )

@@ -113,4 +113,4 @@ def _groups(table: ScoreTable) -> list[tuple[str, Sequence[TableRow]]]:
 
 
 FORMATS: dict[str, Callable[[ScoreTable, str], str]] = {".tex": _latex, ".md": _markdown, ".html": _html}
-"""Function for each file suffix that turns a table and the file's stem into the file's text."""
+"""For each file suffix, the function that turns a table and the file's stem into the file's text."""

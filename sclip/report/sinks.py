@@ -1,6 +1,6 @@
 """Outputs of the two commands that draw captions: the terminal for each caption at once, and a page at the end.
 
-`sclip.report` may import scenegraph and negatives; of those packages, only the commands import this module.
+Only the module of these commands (`sclip.prepare.lines`) imports this one; scenegraph and negatives do not.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ def _located(text: str, other: str, first: str, second: str) -> list[Span]:
     """Return the spans of `first` and then `second` in the text; the other text has them exchanged.
 
     The first difference of the texts is near the start of `first`, and the last is near the end of `second`. Articles
-    and capitals that the exchange corrected, and words that both phrases share, shift it by a few characters.
+    and capitals that the exchange corrected, and words that both phrases share, shift them by a few characters.
     """
     begin, end = _difference(text, other)
     starts = sorted(_occurrences(first, text), key=lambda span: abs(span[0] - begin))[:_MOST_OCCURRENCES]

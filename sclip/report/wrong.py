@@ -142,7 +142,7 @@ def _drawing(graph: SceneGraph | None, other: SceneGraph | None) -> Drawing | No
 def _shared(graph: SceneGraph, other: SceneGraph) -> SceneGraph:
     """Return the graph; names that the other graph does not contain are replaced by "".
 
-    Indices of two parsed graphs do not match as those of a caption and its negative do, so triples are compared.
+    Triples are compared, because the indices of two separately parsed graphs do not correspond.
     """
     names, triples = {obj.name for obj in other.objects}, set(other.triples())
     own = [obj.name for obj in graph.objects]

@@ -2,9 +2,9 @@
 
 pyarrow's clients have no conditional writes, so this step uses obstore: `If-None-Match: *` in S3 and
 `ifGenerationMatch=0` in GCS, with the credentials, region and endpoint of `sclip.storage.filesystem`. fsspec's other
-file systems accept `mode="create"`, which some (Azure's) make atomic. On any other storage, the file is written if it
-is not seen, so two writers may both believe that they created it. A writer that must be the only one reads the
-file back at once, and again later.
+file systems accept `mode="create"`. With some of them, such as Azure's, this is atomic. The others first look whether
+the file exists and then write it, so two writers may both believe that they created it. A writer that must be the only
+one therefore reads the file back, at once and again later.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ pyarrow opens s3:// and gs://: its wheel includes both clients, and they retry b
 else. Credentials, region and endpoint come from the environment, as in other tools, or from a URI in pyarrow's syntax:
 `s3://KEY:SECRET@BUCKET/..?endpoint_override=http://HOST:PORT&region=..`, `gs://anonymous@..`.
 
-No file is held in memory as a whole. S3, and HTTP servers that support ranges, are read one block per request, so that
-a slow consumer keeps no connection open. Other HTTP servers send one stream. So does GCS, because its client resumes a
-lost stream. The underlying library's exceptions pass through unchanged.
+No file is held in memory as a whole. Files in S3 and on HTTP servers with range support are read one block per request,
+so that a slow consumer keeps no connection open. Files on other HTTP servers and in GCS are read as one stream; GCS's
+client resumes a lost stream. The underlying library's exceptions pass through unchanged.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def matching_files(name: str) -> list[str]:
     """Return the files that match a path or URI; empty if there is none.
 
     Local paths become absolute; URIs keep the credentials and the query of `name`. Raises StorageError, also if the
-    storage refuses access, which fsspec would report as no file.
+    storage refuses access. (fsspec would report that there is no file.)
     """
     return retry(name, lambda: _matching_files(name))
 

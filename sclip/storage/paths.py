@@ -1,8 +1,9 @@
 """Use a run's folder in the same way on disk, in S3, in GCS and in any other storage that fsspec opens.
 
 A `StoragePath` is a `Path` or a `Remote`. A `Remote` has the pathlib methods that a run's folder needs; this module
-holds the operations that differ. Libraries that know only local files write to the folder of `staged`, which `send`
-uploads, and read from the folder of `local_copy`. For a `Path`, both are the path itself, and nothing is copied.
+holds the operations that differ. Libraries that know only local files write to the folder that `staged` yields and
+`send` uploads. They read from the folder that `local_copy` yields. For a `Path`, both are the path itself, and nothing
+is copied.
 
 pyarrow and fsspec are imported only for URIs, so a machine with only torch and open_clip can save and load.
 """
@@ -40,7 +41,7 @@ def storage_path(where: str | StoragePath) -> StoragePath:
 
 
 def address(path: StoragePath) -> str:
-    """Return the text that `storage_path` turns back into the path, with credentials. `str` would mask them."""
+    """Return a path as text that `storage_path` accepts. Unlike `str`, the text keeps the URI's credentials."""
     return str(path) if isinstance(path, Path) else path.uri
 
 

@@ -176,7 +176,7 @@ def store_uri(config: Config, storage: str) -> str:
 
 
 def database_folder(storage: str) -> Path:
-    """Return the local folder of MLflow's files if there is no server: `run.storage` if local, else its default."""
+    """Return the folder of MLflow's local files: `storage`, or the default of `run.storage` if `storage` is a URI."""
     path = storage_path(storage)
     return path if isinstance(path, Path) else Path(RunConfig().storage).expanduser().absolute()
 

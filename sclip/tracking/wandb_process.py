@@ -1,14 +1,14 @@
-"""Log rows to Weights & Biases in a separate process; each request is a line of JSON, and so is each answer.
+"""Log rows to Weights & Biases in a separate process. Each request and each answer is one line of JSON.
 
-wandb sets environment variables, which crashes glibc before 2.41 if a Ray thread reads one meanwhile. wandb also asks
-for keys on terminals and installs exit handlers. In a separate process, none of that affects the run. This file is
-started by its path, with `-P`, and imports nothing of sclip, so that it needs no more memory than wandb itself.
+wandb sets environment variables. If a Ray thread reads a variable meanwhile, glibc before 2.41 crashes. wandb also asks
+for keys on terminals and installs exit handlers. In a separate process, none of that affects the run. The run starts
+this file by its path, with `-P`. The file imports nothing of sclip, so it needs no more memory than wandb itself.
 
     {"init": {...}}                  arguments of wandb.init -> {"rows": number of rows that the server has}
     {"rows": [[number, {...}], ...]} rows and their numbers, which increase -> {}
     {"finish": status}               ends the run with an exit status -> {}
 
-An answer {"error": text} ends the process, and so does the end of the requests. A run without "finish" has failed.
+The process ends after an answer {"error": text}, or at the end of its input. A run without "finish" has failed.
 """
 
 from __future__ import annotations

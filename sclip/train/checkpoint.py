@@ -88,7 +88,7 @@ class Saver:
     ) -> None:
         """Copy everything to the host, then write it as `save` does while the caller continues.
 
-        Waits for the previous checkpoint first, and raises what `wait` raises for it. The writer thread of rank 0
+        Waits for the previous checkpoint first, and raises its error as `wait` does. The writer thread of rank 0
         calls `afterwards` once the checkpoint is complete.
         """
         self.wait()
@@ -103,7 +103,7 @@ class Saver:
 
     @property
     def is_done(self) -> bool:
-        """Whether this rank finished or failed the last started checkpoint, and `wait` has not been called since."""
+        """Whether this rank's last started checkpoint is written or has failed, and `wait` was not called since."""
         return self._written is not None and self._written.done()
 
     def wait(self) -> None:
@@ -203,7 +203,7 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
 
 
 def size_bytes(model: nn.Module, has_ema: bool) -> int:
-    """Return the bytes of a checkpoint over all ranks: weights, and two moments and any average per trained weight."""
+    """Return a checkpoint's bytes: all weights, and for each trained weight two moments and (`has_ema`) an average."""
     copies, updates = 4 if has_ema else 3, lora.has_updates(model)
     return sum(
         p.numel() * p.element_size() * (copies if p.requires_grad else 1)

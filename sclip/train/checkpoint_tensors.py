@@ -37,7 +37,7 @@ FLAT = dsd.StateDictOptions(flatten_optimizer_state_dict=True)
 def tensors_of(
     model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the tensors of a checkpoint, DTensors where sharded, and the optimizer's hyperparameters.
+    """Return the tensors of a checkpoint (sharded ones are DTensors) and the optimizer's hyperparameters.
 
     If the model has low-rank updates, the frozen weights of its towers are left out.
     """

@@ -1,7 +1,7 @@
-"""Find out what the runs in a storage folder take on disk, and what can be removed.
+"""Find out how much disk space the runs in a storage folder take, and which of their files can be removed.
 
-`runs` yields one `RunUse` for each run folder. This module removes nothing, and offers no path of a run that may still
-be training for removal.
+`runs` yields one `RunUse` for each run folder. This module itself removes nothing. While a run may still be training,
+`RunUse.removable` returns no path of it.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class StepFlops:
             self._knowledge = 2 * kee.projection.weight.numel()
 
     def __call__(self, columns: Mapping[str, NDArray[Any]], world_size: int = 1) -> float:
-        """Return the operations of forward and backward. `columns` must not hold columns that are not trained on.
+        """Return the operations of forward and backward. `columns` may hold only columns that are trained on.
 
         Other ranks are assumed to hold as many rows and negatives as this one.
         """
@@ -132,7 +132,7 @@ class StepFlops:
     def _towers(
         self, images: int, captions: NDArray[Any], triples: NDArray[Any] | None, passes: Mapping[Part, int]
     ) -> float:
-        """Return the operations of images, captions [N, L] and triples [N, K, 3, T], each times its part's passes."""
+        """Return the operations of images, captions [N, L] and triples [N, K, 3, T], each times the part's passes."""
         lengths = text_lengths(captions).astype(np.float64)
         if self._whole_context:
             lengths[:] = captions.shape[1]
@@ -161,7 +161,7 @@ class StepFlops:
 
 
 def _per_row(layers: nn.Module) -> int:
-    """Return the operations per token of the layers' matrices; embedding tables need none, they are looked up."""
+    """Return the operations per token of the layers' matrices. Embedding tables need none: they are looked up."""
     tables = {id(m.weight) for m in layers.modules() if isinstance(m, nn.Embedding)}
     return sum(2 * p.numel() for p in layers.parameters() if p.ndim == 2 and id(p) not in tables)
 

@@ -62,9 +62,9 @@ class HealthMonitor:
     def count_skipped(self, skipped: int, last_good: Callable[[], str]) -> int:
         """Return how many steps were skipped since the last call. All ranks call it together.
 
-        Raises the same TrainingDiverged on every rank if these and the `skipped` earlier steps are more than allowed.
-        The error names the first step above the limit, and the checkpoint that `last_good` returns. `last_good` is
-        called only in that case, on every rank.
+        `skipped` is the number of steps that were skipped before. If the total exceeds the limit, every rank raises the
+        same TrainingDiverged. It names the first step above the limit and the last good checkpoint. Only for this
+        error, every rank calls `last_good` to get that checkpoint.
         """
         steps, self._steps = self._steps, []
         # The values are global, so every rank finds the same steps without communication.
@@ -126,7 +126,7 @@ class ProfilerTrace:
         self._profile: torch.profiler.profile | None = None
 
     def before(self, step: int) -> None:
-        """Start the trace if `step` is its first step, end it if `step` follows its last; called before each step."""
+        """Start the trace if `step` is its first step; end it if `step` follows its last. Call it before each step."""
         if step in self._steps and self._profile is None:
             self._profile = torch.profiler.profile()
             self._profile.start()

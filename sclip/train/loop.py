@@ -68,7 +68,7 @@ def train(job: TrainJob, launcher: Launcher) -> None:
 def _position(folder: RunFolder, launcher: Launcher) -> tuple[int, dict[int, int]]:
     """Set aside what a crash left behind; return the newest checkpoint's step and its `beyond` counts.
 
-    `beyond` says by schedule entry how many rows readers found beyond the recorded count of the shard.
+    `beyond` gives, for each schedule entry, the number of rows that readers found beyond the shard's recorded count.
 
     Raises on every rank: CheckpointError if training cannot resume from the checkpoint, OSError if storage fails (it
     may be back when the workers start again).
@@ -182,7 +182,7 @@ class _Run:
             self._complete()
 
     def _beyond(self) -> dict[int, int]:
-        """Return by schedule entry how many rows all ranks have found beyond the shard's recorded count."""
+        """Return, for each schedule entry, how many rows all ranks have found beyond the shard's recorded count."""
         accounts = self.accounts
         accounts.settle(accounts.progress.step)
         return {int(entry): rows for entry, rows in accounts.progress.beyond.items()}

@@ -2,7 +2,7 @@
 
 A checkpoint is a folder of safetensors files and manifest.json. The manifest holds the caller's JSON state (with the
 position in the data), the size and SHA-256 of each file, and a SHA-256 of the manifest itself. It is written last and
-in one piece, so a folder without a manifest was left by a crash.
+atomically, so a folder without a manifest was left by a crash.
 """
 
 from __future__ import annotations

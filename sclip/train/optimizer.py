@@ -38,7 +38,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(progress: float, config: TrainConfig) -> float:
-    """Return the rate at `progress`, the share of the run that is trained: it rises from 0, then follows the schedule.
+    """Return the rate at `progress`, the finished share of the run. It rises from 0, then follows the schedule.
 
     `progress` is a share and not a step number, so the curve is the same for any batch size and world size.
     """
@@ -64,7 +64,7 @@ class EMA:
         self.decay = decay
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.weights: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()}
-        """Averages by parameter name; DTensors where the parameters are."""
+        """Averages by parameter name. The average of a DTensor is a DTensor."""
         self._averages = [_local(weight) for weight in self.weights.values()]
         self._parameters = list(trained.values())
 

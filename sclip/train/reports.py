@@ -123,7 +123,7 @@ class StepMeter:
         self._started = time.perf_counter()
 
     def add(self, metrics: Mapping[str, Tensor], **counts: float) -> None:
-        """Add a step's scalar metrics, with the same names each time, and named counts over all ranks."""
+        """Add a step's scalar metrics, named alike in every step, and its counts over all ranks, by name."""
         values = torch.stack([value.float() for value in metrics.values()])
         sums = torch.stack([values.nan_to_num(0.0, 0.0, 0.0), values.isfinite().float()])
         self._sums = self._sums + sums if self.steps else sums

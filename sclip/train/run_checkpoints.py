@@ -66,7 +66,7 @@ class RunCheckpoints:
         return state
 
     def start(self, accounts: SampleAccounts, metrics: Mapping[str, float]) -> None:
-        """Start a checkpoint of what all ranks have trained on; it is complete once `finish` returns.
+        """Start a checkpoint of the progress of all ranks; it is complete once `finish` returns.
 
         Metrics that are not finite are left out.
         """

@@ -21,7 +21,7 @@
     tensorboard/      metrics for TensorBoard; wandb/ holds them for `wandb sync` if W&B is offline
     result.json       scores and registered version, the last thing that a run writes
 
-JSON files are written in one piece, so a reader never sees half of one. The folder may be in an object store: nodes
+JSON files are written atomically, so a reader never sees half of one. The folder may be in an object store: nodes
 then stage the checkpoints that they write and read on their own disks (`sclip.storage.paths`).
 """
 
@@ -177,7 +177,7 @@ class RunFolder:
         return cast(dict[str, Any], json.loads(path.read_text())) if path.exists() else None
 
     def write(self, name: str, value: Any) -> None:
-        """Write a JSON file in the folder, in one piece."""
+        """Write a JSON file in the folder atomically."""
         write(self.path / name, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 

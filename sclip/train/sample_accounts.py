@@ -49,7 +49,7 @@ class RunCounters:
     missing: int = 0
     """Recorded samples that the shards did not hold."""
     beyond: dict[str, int] = field(default_factory=dict)
-    """By schedule entry, samples that the shard holds beyond its recorded count; they are trained on last."""
+    """Number of samples beyond a shard's recorded count, by schedule entry; these samples are trained on last."""
     unread: dict[str, int] = field(default_factory=dict)
     """Number of images and texts that were not read, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
@@ -115,7 +115,7 @@ class SampleAccounts:
             )
 
     def trained(self, batch: Batch, rows: int) -> None:
-        """Count a finished step and write this rank's batch to the ledger. `rows` is over all ranks; 0 if no update."""
+        """Count a finished step and write this rank's batch to the ledger. `rows` counts its rows on all ranks."""
         self.progress.step += 1
         self.progress.samples += rows
         places = batch.entries.tolist(), batch.indices.tolist()

@@ -48,7 +48,7 @@ class TrainStep:
     ) -> None:
         """Take the model that `sharding.apply` returned and its fused optimizer.
 
-        With `loss.distil`, `teacher` is what `sharding.apply_frozen` returned.
+        With `loss.distil`, `teacher` is the model that `sharding.apply_frozen` returned.
         """
         self.model, self.optimizer, self.config, self.teacher = model, optimizer, config, teacher
         self._plain = unwrapped(model)
@@ -60,7 +60,7 @@ class TrainStep:
     def __call__(self, batch: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:
         """Train on one batch on the model's device (see `StructureCLIP.forward`). All ranks call it together.
 
-        `progress` is the share of the run that is trained, 0 to 1. Returns scalars, the same on every rank: those of
+        `progress` is the finished share of the run, 0 to 1. Returns scalars, the same on every rank: those of
         `structure_loss`, logit_scale, logit_bias (only with the sigmoid loss), grad_norm (before clipping),
         learning_rate, and skipped, which is 1 if loss or gradient is not finite. Such a step makes no update on any
         rank: weights and optimizer state stay as they are.

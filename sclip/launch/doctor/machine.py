@@ -20,7 +20,8 @@ from sclip.launch.doctor.nodes import Answer, ClusterNode
 PACKAGES = ("ray", "torch", "open_clip_torch", "spacy")
 _GB = 1e9
 _MOST_SKEW_S = 2.0
-"""Maximum clock skew. Ray, S3's signatures and MLflow tolerate more, but more shows that nothing syncs the clock."""
+"""Maximum clock skew in seconds. A larger skew means that no service sets the clock, even if Ray, S3's signatures and
+MLflow still tolerate it."""
 _FULL, _NEARLY_FULL = 0.95, 0.85
 """Used shares of a disk: at `_FULL`, Ray stores no more objects on it; at `_NEARLY_FULL`, the check warns."""
 _FILES, _FEWEST_FILES = 65536, 4096

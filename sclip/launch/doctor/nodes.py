@@ -122,7 +122,7 @@ def on(node: ClusterNode) -> NodeAffinitySchedulingStrategy:
 
 
 def within(asked: Mapping[Any, ray.ObjectRef], timeout_s: float) -> dict[Any, Answer]:
-    """Return the answers that arrive within the time limit, and for the others an `Answer` that says so."""
+    """Return an `Answer` for each call. For a call without a result in time, the `Answer` says so."""
     ready, _ = (
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
     )

@@ -20,7 +20,7 @@ from sclip.tracking import TrackingError, try_store
 _SAMPLE_S, _SAMPLES = 5.0, 2000
 """Limits of what a node reads from the shards: seconds and samples."""
 _SHARDS = 3
-"""Number of shards that each node reads, spread over the list: if shards are missing, it is rarely the first ones."""
+"""Number of shards that each node reads, spread over the list: missing shards are rarely the first ones."""
 _SLOW = 0.25
 """Share of the fastest node's rate below which a node counts as slow."""
 _TELLING_S = 0.5

@@ -166,7 +166,7 @@ def _stages(
 
 
 def _remedies(config: Config, stages: Iterable[Stage]) -> list[str]:
-    """Return a line that names the keys to raise, if the config limits the slowest stage."""
+    """Return a line that tells which config keys to increase, if such keys limit the slowest stage; else nothing."""
     limit = _slowest(stages)
     name = limit.name if limit else ""
     if name == "executors":

@@ -35,7 +35,7 @@ DDP); for ViT-g/14 0.38 (NVIDIA NeMo on A100). If a worker's share of a batch is
 SECONDS = {"parse": 1.13e-3, "draw": 0.33e-3, "decode": 2.72e-3, "tokenise": 0.10e-3}
 """Core seconds per COCO sample (a 640 x 480 photograph and a caption), on a busy server (EPYC, 2 shared cores)."""
 READ_S = 0.40e-3
-"""Core seconds of a reader per sample of three members on a local disk; tar headers take half of this time."""
+"""Core seconds that a reader takes to read a sample (three tar members) from a local disk; half of it for headers."""
 REMOTE_BYTES_PER_S = 85e6
 """Bytes per second of one stream from an object store, as AWS documents for S3."""
 SAMPLE_BYTES, PIXELS, TOKENS = 162e3, 640 * 480, 13

@@ -19,7 +19,8 @@ _AXIS = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
 _THIRD_OBJECT_SHARE = 0.1
 
 Pairing = tuple[frozenset[str], frozenset[str]]
-"""The colors and the shapes of two objects; which object has which does not matter. The splits share no pairing."""
+"""The two colors and the two shapes of a pair of objects, without their assignment to the objects. No pairing occurs in
+both training and held-out scenes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def pairing(first: Thing, second: Thing) -> Pairing:
 def compose(
     rng: Random, family: Family, things: tuple[Thing, ...], relation: str, second_relation: str = ""
 ) -> Scene:
-    """Place two things, the first `relation` ("left", ..) of the second, and a third `second_relation` of the second.
+    """Place the first thing `relation` ("left", ..) of the second, and a third one `second_relation` of the second.
 
     The draws of `rng` do not depend on the things: the same generator state gives the same places, background and
     radius per size, so two scenes can differ in an exchange alone.
