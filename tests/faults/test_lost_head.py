@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 EPOCHS = 120
 """Enough epochs that the encoders still have work at the first checkpoint: Ray 2.60 cannot start with tables of an
-actor that has ended while its blocks are in use (a failed check in gcs_actor.h). Each worker has only one encoder for the
-same reason: Ray Data ends additional encoders that are idle."""
+actor that has ended while its blocks are in use (a failed check in gcs_actor.h). Each worker has only one encoder for
+the same reason: Ray Data ends additional encoders that are idle."""
 PASSWORD = "word-of-the-tests"
 PATIENCE_S = 600
 
