@@ -206,9 +206,8 @@ def test_a_server_that_does_not_answer_or_hangs_fails_in_time_with_its_address_a
     assert place in finding.found
     assert "secret" not in finding.found
     reader, writer = os.pipe()
-    monkeypatch.setattr(
-        reach, "try_store", lambda _: os.read(reader, 1)
-    )  # hangs until the test writes a byte
+    # Hangs until the test writes a byte.
+    monkeypatch.setattr(reach, "try_store", lambda _: os.read(reader, 1))
     finding = reach.check_mlflow(config, 0.05)
     os.write(writer, b"x")
     assert (finding.status, finding.found) == ("fail", "no answer in 0.05 s")

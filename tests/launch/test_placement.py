@@ -22,11 +22,8 @@ GPU = NodeType("gpu", 32, 4, 0, 2, "A100")
         # 16 CPUs are left on the workers' node
         ([Bundle("w", 4, 4, 1), Bundle("a", 32, 1)], {"head": 1, "cpu": 1, "gpu": 1}, {}),
         ([Bundle("w", 4, 4, 1), Bundle("a", 33, 1)], {"head": 1, "cpu": 2, "gpu": 1}, {}),
-        (
-            [Bundle("a", 65, 1)],
-            {"head": 1, "cpu": 4, "gpu": 1},
-            {},
-        ),  # GPU nodes are the last choice for CPU-only bundles
+        # GPU nodes are the last choice for bundles without GPUs.
+        ([Bundle("a", 65, 1)], {"head": 1, "cpu": 4, "gpu": 1}, {}),
         ([Bundle("w", 9, 4, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {"w": 1}),
         ([Bundle("w", 1, 64, 1)], {"head": 1, "cpu": 1}, {"w": 1}),
         ([Bundle("half", 3, 0.5, 0.5)], {"head": 1, "cpu": 1, "gpu": 1}, {}),

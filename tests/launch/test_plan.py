@@ -110,9 +110,8 @@ def test_evaluation_elastic_workers_and_idle_gpus_are_shown(tmp_path: Path) -> N
     assert (stage.what, stage.gpus, stage.on, stage.per_s) == ("every 2,000 steps", 1, ("gpu",), None)
     assert "stand still" not in shown(plan)
 
-    elastic = config(
-        tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2"
-    )  # planned with the workers that fit
+    # Planned with the workers that fit.
+    elastic = config(tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2")
     stages = by_name(planned(elastic, HEAD, CPU, GPU, known="worker=1000,encoder=100,reader=500"))
     assert (stages["workers"].what, stages["workers"].gpus, stages["workers"].per_s) == (
         "2..8 on GPUs, fsdp, bf16",
@@ -193,9 +192,8 @@ def test_rates_come_from_an_earlier_run_of_the_same_work(tmp_path: Path) -> None
     earlier(tmp_path, "before", ran, samples_per_s=900, wait=0.25)
     plan = planned(config(tmp_path, SHARDS, "train.epochs=3", "train.learning_rate=1e-5"), NODE)
     stages = by_name(plan)
-    assert stages["workers"].per_s == pytest.approx(
-        4 * 900 / 0.75 / 2
-    )  # from two workers that waited a quarter of the time
+    # Measured with two workers that waited a quarter of the time.
+    assert stages["workers"].per_s == pytest.approx(4 * 900 / 0.75 / 2)
     assert stages["workers"].source == stages["encoders"].source == "as before measured"
     assert stages["encoders"].per_s == pytest.approx(plan.encoders[1] // 4 * 4 * 100)
     assert stages["readers"].per_s == pytest.approx(4 * 3000)

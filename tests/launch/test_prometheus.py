@@ -72,9 +72,8 @@ def test_every_report_updates_its_metrics(node: Node) -> None:
         exported.report(trained(10, 100, mfu=0.4))
         exported.report({"kind": "checkpoint", "path": "x", "step": 10, "seconds": 0.5})
         exported.report(trained(30, 300, samples_per_s=100.0, data_wait=0.5))
-        exported.report(
-            trained(30, 300, loss=math.nan, grad_norm=math.inf, data_wait=0.5)
-        )  # values that are not finite change nothing
+        # Values that are not finite change nothing.
+        exported.report(trained(30, 300, loss=math.nan, grad_norm=math.inf, data_wait=0.5))
         assert node["training"] == 1
     assert node.values.keys() <= GAUGES.keys() | COUNTERS.keys()
     assert "sclip_grad_norm" not in node.values

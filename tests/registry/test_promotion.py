@@ -165,7 +165,7 @@ def test_a_version_keeps_its_evaluation_without_the_pictures(model: Model) -> No
 # By hand, and rolling back
 
 
-def test_repeated_roll_backs_go_further_back_past_deleted_versions_and_a_champion_of_two_times(
+def test_repeated_roll_backs_go_further_back_past_deleted_versions_and_repeated_champions(
     model: Model,
 ) -> None:
     for _ in range(3):

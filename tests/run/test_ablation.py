@@ -85,10 +85,8 @@ def test_a_cell_of_several_seeds_has_an_interval_and_is_tested_against_the_refer
     assert cells["low"]["attribute/accuracy"].text == "–"
     lacking = [trial for trial in trials if trial.name not in ("x-low-seed-0", "x-high-seed-2")]
     low = ablation.table(study, lacking, "x")["low"]["relation/accuracy"]
-    assert (low.values, low.p_value) == (
-        [0.95, 0.97],
-        None,
-    )  # "low" has seeds 1 and 2 left, "high" has 0 and 1
+    # "low" has seeds 1 and 2 left, "high" has 0 and 1.
+    assert (low.values, low.p_value) == ([0.95, 0.97], None)
     small.write_text(f"{SMALL}reference: other\n")
     with pytest.raises(ConfigError, match="reference: other: no row; they are low, high, broken"):
         ablation.read(small)
@@ -139,9 +137,8 @@ def test_figures_of_named_published_rows_appear_under_the_scores_of_the_file(sma
         + "published_as: {attribute/accuracy: vg-attribution/macro}\n"
     )
     study = ablation.read(small)
-    assert study.rows["low"].published == {
-        "attribute/accuracy": "0.632 not tuned"
-    }  # the last named row with a figure
+    # The figure is from the last named row that has one.
+    assert study.rows["low"].published == {"attribute/accuracy": "0.632 not tuned"}
     sources = "Structure-CLIP (AAAI 2024): Structure-CLIP; ytaek-oh/vl_compo: CLIP"
     assert study.published == f"Somebody et al.; {sources}"
     small.write_text(small.read_text().replace(named, "published: nobody"))

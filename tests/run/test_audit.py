@@ -56,9 +56,8 @@ def test_a_run_that_trained_every_row_once_a_pass_is_exact(run: Run, world_size:
     assert (result.exact, result.complete, result.epochs) == (True, True, 2)
     assert summary(run) == EXACT
     assert result.notes == result.missed_rows == result.repeated_rows == result.quarantined_rows == ()
-    run.attempt(
-        0, {step: ranks[::-1] for step, ranks in run.steps(world_size).items()}
-    )  # the same rows on other ranks
+    # The same rows on other ranks.
+    run.attempt(0, {step: ranks[::-1] for step, ranks in run.steps(world_size).items()})
     assert summary(run) == EXACT
 
 

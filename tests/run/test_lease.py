@@ -83,9 +83,8 @@ def test_a_second_start_is_told_the_owner_and_the_lease_ends_with_its_owner(fold
 
 
 def test_one_of_many_simultaneous_starts_becomes_the_owner(folder: StoragePath) -> None:
-    leave(
-        folder, pid=2**22 + 1, machine=lease._machine()
-    )  # this process does not exist, so each start would take over
+    # This process does not exist, so each start would take over.
+    leave(folder, pid=2**22 + 1, machine=lease._machine())
     gate, over = threading.Barrier(6), threading.Event()
 
     def start(_: int) -> str:
@@ -158,9 +157,8 @@ def test_an_owner_that_ends_while_watched_is_replaced_and_a_file_in_place_of_the
     leave(tmp_path)
     with lease.held(tmp_path, lambda _: (tmp_path / "lease" / "3.json").unlink()):
         assert leases(tmp_path) == ["1.json"]
-    (place := tmp_path / "run" / "lease").parent.mkdir(
-        parents=True
-    )  # an empty folder is removed with its lease
+    # An empty folder is removed with its lease.
+    (place := tmp_path / "run" / "lease").parent.mkdir(parents=True)
     place.write_text("")
     with pytest.raises(ConfigError, match=f"{place} is a file"), lease.held(place.parent, pytest.fail):
         pytest.fail("an owner")

@@ -65,10 +65,8 @@ def test_every_sample_is_trained_on_and_mlflow_has_config_metrics_data_and_score
     assert json.loads(data.dataset.profile)["samples"] == 96
 
     curve = recorded_curve(trained.tracking_uri, "first", "relation/accuracy")
-    assert list(curve) == [
-        6,
-        12,
-    ]  # evaluated during training; the end of the run evaluates the last one again
+    # Evaluated during training; the end of the run evaluates the last one again.
+    assert list(curve) == [6, 12]
     assert curve[12] == trained.scores["relation/accuracy"]
     assert not list(trained.folder.glob("held-*"))
 

@@ -23,9 +23,8 @@ def step(trained: int, filtered: int = 0, limit: str = "", **more: float) -> dic
 
 
 def test_the_time_left_counts_only_samples_that_will_pass_the_filter() -> None:
-    first, last = lines(
-        step(1), step(2), step(3, 1), every_s=1000.0
-    )  # the last line says where the run ended
+    # The last line says where the run ended.
+    first, last = lines(step(1), step(2), step(3, 1), every_s=1000.0)
     assert "step 1/5" in first
     assert "step 4/5" in last
     whole, half = lines(step(60), step(30, 30), samples=120)

@@ -46,9 +46,8 @@ def require_kubectl() -> None:
 def _render(target: str) -> list[Manifest]:
     command = [str(KUBECTL), "kustomize", str(CLUSTER / target)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, ""), (
-        done.stderr
-    )  # a warning about deprecated fields, for instance
+    # A warning about deprecated fields, for instance, is a failure too.
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return [manifest for manifest in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if manifest]
 
 

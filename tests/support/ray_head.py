@@ -39,9 +39,8 @@ def ray_head(
     # By default the job agent and the client server take fixed ports, so that two heads on one machine would fail.
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     command += ["--object-store-memory=1000000000", "--disable-usage-stats", *more(f"127.0.0.1:{port}")]
-    patience = {
-        "RAY_JOB_STOP_WAIT_TIME_S": "600"
-    }  # seconds between SIGTERM and SIGKILL of a job; the default is 3
+    # Seconds between SIGTERM and SIGKILL of a job; the default is 3.
+    patience = {"RAY_JOB_STOP_WAIT_TIME_S": "600"}
     log = Path(folder, "head.log")
     with log.open("w") as file:
         process = subprocess.Popen(

@@ -62,7 +62,7 @@ def flops_of(model: ModelConfig = DEEP, loss: LossConfig | None = None, **train:
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Name of an architecture without grouped convolutions, whose backward pass torch counts as ungrouped."""
+    """Name of an architecture without grouped convolutions; torch counts their backward pass as ungrouped."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "flops-vit.json").write_text(json.dumps(VIT))
     open_clip.add_model_config(folder)
@@ -75,9 +75,8 @@ def counted_by_torch(model: Any, batch: Columns) -> int:
     # The counter does not know the fused attention of CPUs.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         structure_loss(model.train()(tensors), tensors, LossConfig())[0].backward()
-    patches = (
-        8 * 2 * (64 * 16 * 16 * 3) * 16
-    )  # torch omits the gradient of images, half of the first layer's backward
+    # torch omits the gradient of images: half of the first layer's backward pass.
+    patches = 8 * 2 * (64 * 16 * 16 * 3) * 16
     return int(counter.get_total_flops()) + patches
 
 
