@@ -1,6 +1,6 @@
-"""compose.yaml, the cluster on one machine: closed to others, its secrets elsewhere, its names all there.
+"""compose.yaml, the cluster on one machine: closed to other machines, without secrets in it, with complete references.
 
-`make check` holds its fields against the specification of Compose.
+`make check` checks its fields against the specification of Compose.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SERVICES = CONTENT["services"]
 
 
 def problems(compose: Any) -> Iterator[str]:
-    """Yield what a service names and the file does not have, which `docker compose config` alone would tell."""
+    """Yield names that a service uses and the file lacks; otherwise only `docker compose config` finds them."""
     for name, service in compose["services"].items():
         for kind in ("networks", "secrets", "configs", "volumes"):
             for entry in service.get(kind, ()):
@@ -47,7 +47,7 @@ def problems(compose: Any) -> Iterator[str]:
                 yield f"{name}: waits for {other} in vain, or not for its health"
 
 
-def test_what_a_service_names_is_there() -> None:
+def test_everything_that_a_service_names_exists() -> None:
     assert list(problems(CONTENT)) == []
 
 
@@ -59,7 +59,7 @@ def test_what_a_service_names_is_there() -> None:
         ("ray-head", "depends_on", {"mlflow": {"condition": ONCE}}),
     ],
 )
-def test_a_name_of_nothing_is_seen(service: str, key: str, value: Any) -> None:
+def test_a_name_without_a_target_is_found(service: str, key: str, value: Any) -> None:
     compose = copy.deepcopy(CONTENT)
     compose["services"][service][key] = value
     assert len(list(problems(compose))) == 1
@@ -80,7 +80,7 @@ def test_a_service_is_pinned_unprivileged_watched_and_closed_to_other_machines(s
     assert not re.search(r"://[^/\s]*:[^/\s]*@", json.dumps(service)), "a password in a URI"
 
 
-def test_every_secret_is_made_each_once_and_for_nobody_else(tmp_path: Path) -> None:
+def test_every_secret_is_created_once_and_only_for_its_owner(tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
 
     def made() -> dict[str, str]:
@@ -123,7 +123,7 @@ def mlflow_options() -> dict[str, Any]:
     return parse_click(shlex.split(script.partition("exec ")[2].replace("\\\n", " ")))
 
 
-def test_mlflow_asks_who_it_is_and_has_a_driver_for_its_database() -> None:
+def test_mlflow_requires_a_login_and_has_a_driver_for_its_database() -> None:
     options, postgres = mlflow_options(), SERVICES["postgres"]
     assert options["app_name"] == "basic-auth"
     assert set(options["allowed_hosts"].split(",")) == {"mlflow:5000", "localhost:5000", "127.0.0.1:5000"}
@@ -137,7 +137,7 @@ def test_mlflow_asks_who_it_is_and_has_a_driver_for_its_database() -> None:
     assert CONTENT["networks"]["database"] == {"internal": True}
 
 
-def test_the_buckets_are_made_and_made_again(tmp_path: Path) -> None:
+def test_the_buckets_can_be_created_repeatedly(tmp_path: Path) -> None:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

@@ -1,4 +1,4 @@
-"""The image: what it is built of, whom it runs as, how it is named. hadolint reads it in `make check`."""
+"""The image: what it is built from, which user it runs as, and its name. `make check` runs hadolint on it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_python_is_the_one_that_the_project_is_checked_with() -> None:
     assert f">={version.rpartition('.')[0]}" == project()["requires-python"]
 
 
-def test_everything_that_is_installed_has_the_version_of_the_constraints_and_runs_no_setup() -> None:
+def test_every_installed_package_is_constrained_and_runs_no_setup_script() -> None:
     installs = [one for text in texts("RUN") for one in re.findall(r"pip install ([^&|;]*)", text)]
     assert len(installs) >= 5
     for install in installs:
@@ -41,7 +41,7 @@ def test_everything_that_is_installed_has_the_version_of_the_constraints_and_run
         assert pins()[name.lower()] == version
 
 
-def test_what_is_installed_is_named_by_the_project_and_pinned() -> None:
+def test_installed_packages_are_named_by_the_project_and_pinned() -> None:
     (run,) = [text for text in texts("RUN") if "import tomllib" in text]
     command = [sys.executable, *shlex.split(run.partition(" > ")[0])[1:]]
     lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
@@ -51,7 +51,7 @@ def test_what_is_installed_is_named_by_the_project_and_pinned() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_target_runs_as_nobody_special_and_asks_what_ray_answers_without_a_token(target: str) -> None:
+def test_a_target_runs_as_an_unprivileged_user_and_its_health_check_needs_no_token(target: str) -> None:
     last = {name: text for stage, name, text in ALL if stage in ("base", f"torch-{target}", target)}
     assert last["USER"] == "1000:1000", "a number: Kubernetes cannot tell that a name is not root"
     (port, path) = re.findall(r"http://127\.0\.0\.1:(\d+)(/[\w/]+)", last["HEALTHCHECK"])[0]
@@ -62,7 +62,7 @@ def test_a_target_runs_as_nobody_special_and_asks_what_ray_answers_without_a_tok
     assert "--chown" not in DOCKERFILE.read_text()
 
 
-def test_what_is_copied_is_there_and_nothing_else_is_sent() -> None:
+def test_copied_files_exist_and_nothing_else_is_sent_to_the_build() -> None:
     copied = {source for text in texts("COPY") if "--from" not in text for source in text.split()[:-1]}
     lines = (CLUSTER / "Dockerfile.dockerignore").read_text().splitlines()
     everything, *kept = [line for line in lines if not line.startswith("#")]

@@ -1,6 +1,6 @@
-"""The cluster launcher's files for AWS and GCP: valid to the last field, closed to the world, scaling from none.
+"""The cluster launcher's files for AWS and GCP: every field valid, closed to outsiders, scaling from zero nodes.
 
-cfn-lint reads the stack of aws-account.yaml in `make check`.
+`make check` runs cfn-lint on the stack of aws-account.yaml.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ every_cloud = pytest.mark.parametrize("cloud", LAUNCHERS)
 
 
 def filled(cloud: str, group: str = "sg-1") -> Any:
-    """Return the launcher's file with the names that a user puts in."""
+    """Return the launcher's file with its placeholders replaced, as a user does."""
     text = LAUNCHERS[cloud].read_text().replace("SECURITY_GROUP", group).replace("ACCOUNT", "123456789012")
     return yaml.safe_load(text.replace("PROJECT", "my-project"))
 
@@ -57,7 +57,7 @@ PARSER = "available_node_types.parser"
     ],
 )
 def test_a_wrong_field_is_found(cloud: str, path: str, value: Any) -> None:
-    config = place = json.loads(json.dumps(filled(cloud)))  # YAML's anchors share their content
+    config = place = json.loads(json.dumps(filled(cloud)))  # copied, since YAML anchors share content
     *way, last = path.split(".")
     for key in way:
         place = place[key]
@@ -66,7 +66,7 @@ def test_a_wrong_field_is_found(cloud: str, path: str, value: Any) -> None:
 
 
 @every_cloud
-def test_all_but_a_head_without_work_comes_from_none_parsers_are_spot_and_trainers_have_cuda(
+def test_workers_scale_from_zero_beside_an_idle_head_parsers_are_spot_and_trainers_have_cuda(
     cloud: str,
 ) -> None:
     config = filled(cloud)
@@ -82,8 +82,8 @@ def test_all_but_a_head_without_work_comes_from_none_parsers_are_spot_and_traine
     (own,) = {image.rpartition("sclip:")[0] for image in images(json.dumps(config))}
     image = f"{own}sclip:{project()['version']}"
     assert config["docker"]["image"] == f"{image}-cpu"
-    of_type = [node.get("docker") for node in types.values()]
-    assert of_type == [None, None, {"worker_image": f"{image}-gpu"}]
+    docker_settings = [node.get("docker") for node in types.values()]
+    assert docker_settings == [None, None, {"worker_image": f"{image}-gpu"}]
 
 
 @every_cloud
@@ -109,7 +109,7 @@ def test_the_token_reaches_every_node_as_a_file_that_the_containers_user_may_rea
 
 
 @every_cloud
-def test_a_node_is_reached_by_name_through_the_clouds_own_door(cloud: str) -> None:
+def test_a_node_is_reached_by_name_through_the_clouds_own_proxy(cloud: str) -> None:
     config = filled(cloud)
     assert config["provider"]["use_internal_ips"]
     assert config["auth"]["ssh_proxy_use_node_id"]
@@ -118,7 +118,7 @@ def test_a_node_is_reached_by_name_through_the_clouds_own_door(cloud: str) -> No
             understand(command)
 
 
-def test_no_machine_on_gcp_has_an_outer_address_and_none_may_come_in_but_through_the_proxy() -> None:
+def test_machines_on_gcp_have_no_external_address_and_are_reached_only_through_the_proxy() -> None:
     for node in filled("gcp")["available_node_types"].values():
         assert all("accessConfigs" not in net for net in node["node_config"]["networkInterfaces"])
     script = (CLUSTER / "launcher" / "gcp-account.sh").read_text()
@@ -129,7 +129,7 @@ def test_no_machine_on_gcp_has_an_outer_address_and_none_may_come_in_but_through
 
 @mock_aws
 def test_ray_opens_no_port_on_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))  # Ray keeps the key that it makes there
+    monkeypatch.setenv("HOME", str(tmp_path))  # Ray stores the key that it creates there
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
     ec2 = boto3.client("ec2", region_name=filled("aws")["provider"]["region"])
@@ -143,24 +143,24 @@ def test_ray_opens_no_port_on_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         assert node["node_config"]["SubnetIds"]
 
 
-def test_the_stack_makes_what_the_launcher_names_and_lets_nobody_else_in() -> None:
+def test_the_stack_creates_what_the_launcher_names_and_admits_nobody_else() -> None:
     class Loader(yaml.SafeLoader):
-        """CloudFormation's tags (!Ref, !Sub, !GetAtt) as their text."""
+        """Reads CloudFormation's tags (!Ref, !Sub, !GetAtt) as text."""
 
     Loader.add_multi_constructor("!", lambda loader, tag, node: f"{tag} {node.value}")
     template = yaml.load((CLUSTER / "launcher" / "aws-account.yaml").read_text(), Loader)  # noqa: S506
-    of_kind: dict[str, list[Any]] = {}
+    by_kind: dict[str, list[Any]] = {}
     for resource in template["Resources"].values():
-        of_kind.setdefault(resource["Type"].rpartition("::")[2], []).append(resource["Properties"])
+        by_kind.setdefault(resource["Type"].rpartition("::")[2], []).append(resource["Properties"])
     config = filled("aws")
     machines = [node["node_config"] for node in config["available_node_types"].values()]
-    profiles = {profile["InstanceProfileName"] for profile in of_kind["InstanceProfile"]}
+    profiles = {profile["InstanceProfileName"] for profile in by_kind["InstanceProfile"]}
     assert profiles == {machine["IamInstanceProfile"]["Name"] for machine in machines}
-    (rule,) = of_kind["SecurityGroupIngress"]
+    (rule,) = by_kind["SecurityGroupIngress"]
     assert rule["SourceSecurityGroupId"] == rule["GroupId"]
-    assert not any("SecurityGroupIngress" in group for group in of_kind["SecurityGroup"])
-    assert f"/{of_kind['Repository'][0]['RepositoryName']}:" in config["docker"]["image"]
-    assert all(of_kind["Bucket"][0]["PublicAccessBlockConfiguration"].values())
-    (autoscaler,) = [policy for role in of_kind["Role"] for policy in role.get("Policies", ())]
+    assert not any("SecurityGroupIngress" in group for group in by_kind["SecurityGroup"])
+    assert f"/{by_kind['Repository'][0]['RepositoryName']}:" in config["docker"]["image"]
+    assert all(by_kind["Bucket"][0]["PublicAccessBlockConfiguration"].values())
+    (autoscaler,) = [policy for role in by_kind["Role"] for policy in role.get("Policies", ())]
     condition = autoscaler["PolicyDocument"]["Statement"][1]["Condition"]["StringEquals"]
     assert condition == {"aws:ResourceTag/ray-cluster-name": config["cluster_name"]}

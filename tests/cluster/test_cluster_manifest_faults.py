@@ -1,4 +1,4 @@
-"""Whatever is planted into the manifests, a misspelt field or a hole in a policy, is found and named."""
+"""Every fault planted into the manifests, such as a misspelled field or a hole in a policy, is found and named."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ PARSERS = f"{RAY} spec.workerGroupSpecs.0"
 POD, BOX = f"{PARSERS}.template.spec", f"{PARSERS}.template.spec.containers.0"
 MLFLOW_BOX, REDIS_POD = f"{MLFLOW} spec.template.spec.containers.0", f"{REDIS} spec.template.spec"
 GONE = object()
-"""Planted where something is taken away."""
+"""Planted value that removes the key."""
 
 
 def planted(where: str, value: Any) -> Any:
-    """Return manifests with a value at MANIFEST KEYS, the keys with dots between; "+" appends to a list."""
+    """Return manifests with a value planted at "MANIFEST KEYS" (keys joined by dots); "+" appends to a list."""
     manifests = installed("kuberay/overlays/gpu-multi-node")
     manifest, path = where.split()
     place: Any = find(manifests, *manifest.split("/"))
@@ -48,7 +48,7 @@ def planted(where: str, value: Any) -> Any:
         (f"{RAY} spec.authOptions.mode", "tokens", "tokens"),
     ],
 )
-def test_kuberays_schemas_refuse(where: str, value: Any, problem: str) -> None:
+def test_kuberays_schemas_refuse_a_planted_fault(where: str, value: Any, problem: str) -> None:
     assert problem in " ".join(kuberay_problems(planted(where, value)))
 
 
@@ -56,7 +56,7 @@ def test_kuberays_schemas_refuse(where: str, value: Any, problem: str) -> None:
     ("where", "value"),
     [(f"{BOX}.imagePullPolicies", "Always"), (f"{RAY} metadata.label", {})],
 )
-def test_kubernetes_schemas_refuse(where: str, value: Any) -> None:
+def test_kubernetes_schemas_refuse_a_planted_fault(where: str, value: Any) -> None:
     assert where.rpartition(".")[2] in " ".join(pod_schema_problems(planted(where, value)))
 
 
@@ -91,5 +91,5 @@ def test_kubernetes_schemas_refuse(where: str, value: Any) -> None:
     ("NetworkPolicy/mlflow-postgres spec.ingress.0.ports.0.port", 5433, "mlflow reaches mlflow-postgres at []"),
     (f"{MLFLOW_BOX}.args.+", "--x=http://mlflaw:5000", "no service answers at mlflaw:5000"),
 ])  # fmt: skip
-def test_a_rule_that_no_schema_has_finds(where: str, value: Any, problem: str) -> None:
+def test_our_own_rules_find_a_planted_fault(where: str, value: Any, problem: str) -> None:
     assert problem in "\n".join(problems(planted(where, value)))

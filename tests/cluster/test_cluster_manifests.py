@@ -1,4 +1,4 @@
-"""The manifests of cluster/kuberay and cluster/mlflow, as Kustomize renders them: what Kubernetes and KubeRay take."""
+"""Kubernetes and KubeRay accept the manifests of cluster/kuberay and cluster/mlflow as Kustomize renders them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ every_target = pytest.mark.parametrize("target", TARGETS)
 
 
 @every_target
-def test_what_is_installed_together_breaks_no_rule(target: str) -> None:
+def test_manifests_installed_together_break_no_rule(target: str) -> None:
     assert problems(installed(target)) == []
 
 

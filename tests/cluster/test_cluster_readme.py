@@ -1,4 +1,4 @@
-"""Every command of the pages about clusters is one that its program takes."""
+"""Every command on the pages about clusters is one that its program accepts."""
 
 from __future__ import annotations
 

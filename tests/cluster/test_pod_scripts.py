@@ -1,4 +1,4 @@
-"""What runs in a pod of the cluster beside Ray: the certificate before it starts, the notice before it ends."""
+"""Scripts in the cluster's pods: the certificate before Ray starts, and the notice before the pod ends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SERVICE = "sclip-head-svc.sclip.svc.cluster.local"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with an authority ("ours"), two pods of it and a pod of another."""
+    """A folder with an authority ("ours"), two pods certified by it, and a pod of another authority."""
     folder = tmp_path_factory.mktemp("pods")
     for name, *addresses in (("ours", "10.1.2.3", "10.1.2.4"), ("theirs", "10.1.2.5")):
         authority(folder / name)
@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def authority(folder: Path) -> None:
-    """Make an authority with the README's own command, as the Secret shows it to the pod."""
+    """Make an authority with the README's own command, in the layout that the Secret has in a pod."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make an authority with: apt-get install openssl")
     page = (ROOT / "cluster" / "kuberay" / "README.md").read_text()
@@ -57,7 +57,7 @@ def certify(signed_by: Path, folder: Path, address: str) -> None:
 
 
 def meet(server: Path, client: Path, called: str) -> None:
-    """Let two pods shake hands, each asking for the other's certificate, as Ray does; `called` is the server."""
+    """Let two pods shake hands as Ray does, each checking the other's certificate; `called` is the server's name."""
     contexts = []
     for purpose, pod in ((ssl.PROTOCOL_TLS_SERVER, server), (ssl.PROTOCOL_TLS_CLIENT, client)):
         context = ssl.SSLContext(purpose)
@@ -81,7 +81,7 @@ def meet(server: Path, client: Path, called: str) -> None:
 def test_two_pods_of_one_authority_trust_each_other_by_address_and_by_service_name(folder: Path) -> None:
     for called in ("10.1.2.3", SERVICE, "127.0.0.1", "localhost"):
         meet(folder / "10.1.2.3", folder / "10.1.2.4", called)
-    # At another address than its certificate's, and of another authority.
+    # The server has another address than its certificate, or the client is from another authority.
     for client, called, refusal in (
         ("10.1.2.4", "10.1.2.5", "IP address mismatch"),
         ("10.1.2.5", "10.1.2.3", "certificate verify failed"),
@@ -90,7 +90,9 @@ def test_two_pods_of_one_authority_trust_each_other_by_address_and_by_service_na
             meet(folder / "10.1.2.3", folder / client, called)
 
 
-def test_a_pods_key_is_its_users_alone_and_the_authoritys_is_not_among_its_files(folder: Path) -> None:
+def test_a_pods_key_is_readable_by_its_user_only_and_the_authoritys_key_is_not_in_the_pod(
+    folder: Path,
+) -> None:
     pod = folder / "10.1.2.3"
     assert stat.S_IMODE((pod / "tls.key").stat().st_mode) == 0o600
     assert sorted(file.name for file in pod.iterdir()) == ["ca.crt", "tls.crt", "tls.key"]
@@ -98,7 +100,7 @@ def test_a_pods_key_is_its_users_alone_and_the_authoritys_is_not_among_its_files
 
 
 def drained(looks: list[list[str]], seconds: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], float]:
-    """Run the hook on a node, by titles of its processes at each look; return Ray's commands and the time it took."""
+    """Run the hook on a node with these process titles at each look; return Ray's commands and the time taken."""
     spec = importlib.util.spec_from_file_location("drain", SCRIPTS / "drain.py")
     assert spec
     assert spec.loader
@@ -106,7 +108,7 @@ def drained(looks: list[list[str]], seconds: int, monkeypatch: pytest.MonkeyPatc
     spec.loader.exec_module(drain)
     remaining, commands, clock = iter(looks), [], [0.0]
 
-    def processes(_: list[str]) -> list[Any]:  # a kernel's own has no command; the last look lasts
+    def processes(_: list[str]) -> list[Any]:  # kernel threads have no command; the last look repeats
         titles = next(remaining, looks[-1])
         return [SimpleNamespace(info={"cmdline": [title] if title else []}) for title in titles]
 
@@ -137,6 +139,6 @@ def test_a_node_without_work_ends_at_once_and_a_trainer_gives_notice_and_is_wait
     assert 0 < waited_s < 110
     assert notice[-2:] == ["--deadline-remaining-seconds", "110"]
     assert notice[:2] == ["ray", drain_node.name]
-    options = drain_node.make_context("drain-node", notice[2:]).params  # Ray's own parser takes it
+    options = drain_node.make_context("drain-node", notice[2:]).params  # Ray's own parser accepts it
     assert options["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
     assert drained([[TRAINER]], 110, monkeypatch)[1] == 110  # until the notice runs out

@@ -1,4 +1,4 @@
-"""A cluster that begins with a head without work: it grows by what the run asks for, and shrinks to the head again."""
+"""A cluster that begins with an idle head grows by what a run requests, and shrinks to the head afterwards."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ NODE_TYPES = {
     "parser": {"resources": {"CPU": 2, "object_store_memory": 200_000_000}, "max_workers": 3},
     "trainer": {"resources": {"CPU": 4, "object_store_memory": 200_000_000}, "max_workers": 2},
 }
-"""As in the manifests: the first takes an encoder and readers and no worker, the second a worker and nothing else."""
+"""As in the manifests: a parser has room for an encoder and readers but no worker, a trainer for one worker only."""
 
 
 def autoscaling(address: str) -> dict[str, Any]:
-    """Return the config of Ray's autoscaler, whose provider starts nodes as processes of this machine."""
+    """Return the config of Ray's autoscaler, whose provider starts nodes as processes on this machine."""
     types = {name: kind | {"node_config": {}, "min_workers": 0} for name, kind in NODE_TYPES.items()}
     types[FAKE_HEAD_NODE_TYPE] = {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0}
     commands = "initialization setup head_setup worker_setup head_start_ray worker_start_ray".split()
@@ -38,7 +38,7 @@ def autoscaling(address: str) -> dict[str, Any]:
         "file_mounts": {}, "cluster_synced_files": [], "cluster_name": "autoscaled", "max_workers": 5,
         "upscaling_speed": 10.0, "idle_timeout_minutes": 0.05,
         "provider": {
-            # Named as a foreign one: of Ray's own, the defaults are looked for in a file that its wheel lacks.
+            # Declared as external: for its own providers Ray reads defaults from a file that its wheel lacks.
             "type": "external", "module": f"{FakeMultiNodeProvider.__module__}.FakeMultiNodeProvider",
             "head_node_id": FAKE_HEAD_NODE_ID, "launch_multiple": True,
             "gcs_address": address,
@@ -65,7 +65,7 @@ def autoscaled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 
 
 def nodes() -> list[float]:
-    """Return the CPUs of the nodes that live, the fewest first."""
+    """Return the number of CPUs of each living node, in ascending order."""
     return sorted(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
 
 
@@ -73,7 +73,7 @@ def nodes() -> list[float]:
 def trained(
     autoscaled: Head, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Summary, list[list[float]]]]:
-    """The run, and the nodes that there were before it, when it most had, and some time after it."""
+    """The run's summary, and the nodes before the run, at their maximum, and some time after the run."""
     seen: list[list[float]] = []
     during: list[list[float]] = []
 
@@ -98,13 +98,13 @@ def trained(
         ray.shutdown()
 
 
-def test_parsers_and_trainers_come_from_none_and_go_to_none_and_the_run_on_them_is_whole(
+def test_parser_and_trainer_nodes_are_added_for_a_run_and_removed_after_it_and_the_run_is_complete(
     trained: tuple[Summary, list[list[float]]],
 ) -> None:
     summary, (before, during, after) = trained
     assert before == [0]
     assert during.count(4) == 2
-    assert during.count(2) >= 1  # gone again, perhaps, once everything is encoded
+    assert during.count(2) >= 1  # one may be gone again once everything is encoded
     assert after == [0]
     assert summary.trained["samples"] == 2 * 96
     assert recorded(summary.tracking_uri, "autoscaled").info.status == "FINISHED"

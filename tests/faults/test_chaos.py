@@ -1,4 +1,4 @@
-"""A run over shards with every defect and the loss of each kind of process: every row once, and in its step."""
+"""A run over shards with every defect that loses each kind of process trains on every row once, in its step."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PATIENCE_S = 500
 
 @pytest.fixture(autouse=True)
 def _attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Attach this process to the cluster, to find the actors of the jobs on it."""
+    """Attach this process to the cluster, so that it can find the actors of the jobs."""
     monkeypatch.setenv("RAY_ADDRESS", head.address)
     ray.init(address=head.address, logging_level="ERROR", log_to_driver=False)
     yield
@@ -64,13 +64,13 @@ def given(folder: Path, workers: int, name: str = "chaos") -> list[str]:
 
 
 def undisturbed(folder: Path, name: str) -> RunFolder:
-    """Train the same on two workers, which nothing befalls."""
+    """Train the same job on two workers without any fault."""
     pretrain.pretrain(load(given(folder, 2, name)), Console(file=io.StringIO()))
     return RunFolder(folder / "runs" / name)
 
 
 def rows_of_steps(run: RunFolder) -> dict[int, list[list[object]]]:
-    """Return what all ranks say of each step that counts, sorted."""
+    """Return the sorted ledger rows of all ranks for each step; a later attempt replaces the steps that it repeats."""
     steps: dict[int, list[list[object]]] = {}
     attempts: dict[int, list[list[dict[str, Any]]]] = {}
     for file in sorted((run.path / "ledger").glob("*.jsonl")):
@@ -87,7 +87,7 @@ def rows_of_steps(run: RunFolder) -> dict[int, list[list[object]]]:
 
 
 class Job:
-    """`jobs/pretrain.py` in a process of its own, over the planted shards."""
+    """`jobs/pretrain.py` in a separate process, on the planted shards."""
 
     def __init__(self, head: Head, folder: Path, workers: int) -> None:
         self.run = RunFolder(folder / "runs" / "chaos")
@@ -99,7 +99,7 @@ class Job:
             )  # fmt: skip
 
     def until(self, true: Callable[[], object], what: str) -> None:
-        """Wait until something is so while the job goes on."""
+        """Wait until `true()` holds; fail if the job ends first."""
         deadline = time.monotonic() + PATIENCE_S
         while not true():
             assert self.process.poll() is None, f"the job ended before {what}:\n{self.log.read_text()}"
@@ -116,19 +116,19 @@ class Job:
         return latest[1] if latest else 0
 
     def actor(self, name: str) -> int:
-        """Return the process id of a living actor of this class, once there is one."""
-        found: list[int] = []
+        """Wait for a living actor whose class name contains `name`; return its process ID."""
+        pids: list[int] = []
 
         def lives() -> bool:
             alive = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
-            found.extend(actor.pid for actor in alive if name in actor.class_name and actor.pid)
-            return bool(found)
+            pids.extend(actor.pid for actor in alive if name in actor.class_name and actor.pid)
+            return bool(pids)
 
         self.until(lives, f"a {name} to kill")
-        return found[0]
+        return pids[0]
 
     def kill(self) -> None:
-        """End the driver itself with SIGKILL."""
+        """Kill the driver itself with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
@@ -139,12 +139,12 @@ def planted(tmp_path: Path) -> Planted:
     return write(tmp_path / "shards")
 
 
-def test_over_kills_of_all_kinds_and_other_numbers_of_workers_each_step_has_the_rows_of_a_run_that_nothing_befalls(
+def test_after_kills_of_all_kinds_and_with_other_worker_counts_steps_have_the_rows_of_an_undisturbed_run(
     head: Head, tmp_path: Path, planted: Planted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = Job(head, tmp_path, workers=2)
-    os.kill(job.actor("_ImportedEncoder"), signal.SIGKILL)  # at once: so little data is soon encoded
-    # Looked for before the first step: the answer takes longer than some steps.
+    os.kill(job.actor("_ImportedEncoder"), signal.SIGKILL)  # at once, because so little data is soon encoded
+    # Looked up before the first step, since the query takes longer than some steps.
     worker = job.actor("RayTrainWorker")
     step = job.until_checkpoint_after(0)
     os.kill(worker, signal.SIGKILL)
@@ -153,24 +153,24 @@ def test_over_kills_of_all_kinds_and_other_numbers_of_workers_each_step_has_the_
     job = Job(head, tmp_path, workers=1)
     job.until_checkpoint_after(step)
     job.kill()
-    pretrain.pretrain(load(given(tmp_path, 2)), Console(file=(said := io.StringIO())))
-    assert "training with 2 workers at step " in said.getvalue()
+    pretrain.pretrain(load(given(tmp_path, 2)), Console(file=(output := io.StringIO())))
+    assert "training with 2 workers at step " in output.getvalue()
 
-    found = audit(job.run.path)
+    result = audit(job.run.path)
     good = sum(map(len, planted.good.values()))
-    assert (found.missed, found.repeated, found.unknown) == (0, 0, 0)
-    assert found.complete
-    assert found.trained_once == EPOCHS * good
-    assert found.expected == found.trained_once + found.quarantined
-    rows = [(Path(row.shard).name, row.key, row.reason) for row in found.quarantined_rows]
+    assert (result.missed, result.repeated, result.unknown) == (0, 0, 0)
+    assert result.complete
+    assert result.trained_once == EPOCHS * good
+    assert result.expected == result.trained_once + result.quarantined
+    rows = [(Path(row.shard).name, row.key, row.reason) for row in result.quarantined_rows]
     no_tars = ("empty.tar", "garbage.tar", "page.tar")
     defects = [defect for defect in planted.defects if defect[0] not in no_tars]
     assert sorted(row[:2] for row in rows) == sorted(defect[:2] for defect in defects)
     for shard, key, reason in defects:
         assert any(row[:2] == (shard, key) and reason in row[2] for row in rows), (shard, key, reason)
-    assert {row.passes for row in found.quarantined_rows} == {EPOCHS}
+    assert {row.passes for row in result.quarantined_rows} == {EPOCHS}
     cut = [shard for shard, key, _ in defects if not key]
-    assert sorted(Path(lost.shard).name for lost in found.lost) == sorted([*no_tars, *cut])
+    assert sorted(Path(lost.shard).name for lost in result.lost) == sorted([*no_tars, *cut])
     assert command("audit")(job.run.path) == 1
     assert re.search(r" missed=0 repeated=0 .*order=exact", capsys.readouterr().out)
     assert max(recorded_curve(f"sqlite:///{tmp_path}/mlflow.db", "chaos")) == job.newest
@@ -179,9 +179,7 @@ def test_over_kills_of_all_kinds_and_other_numbers_of_workers_each_step_has_the_
     assert audit(first.path).order == "exact"
     assert rows_of_steps(first) == rows_of_steps(second) == rows_of_steps(job.run)
     losses, undisturbed_losses = (dict(history(run.path)["train/loss"]) for run in (job.run, first))
-    assert len(losses) > 0.8 * len(
-        undisturbed_losses
-    )  # a driver that is killed had not yet noted its last ones
+    assert len(losses) > 0.8 * len(undisturbed_losses)  # a killed driver has not logged its last steps
     assert losses == pytest.approx({step: undisturbed_losses[step] for step in losses}, abs=1e-4)
     weights = [load_file(run.model / WEIGHTS_FILE) for run in (first, second)]
     assert weights[0].keys() == weights[1].keys()

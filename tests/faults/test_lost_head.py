@@ -1,4 +1,4 @@
-"""The head of a real cluster killed in mid-run, its tables in a real Redis: nodes stay, the job is submitted again."""
+"""A cluster's head is killed during a run, with its tables in Redis: nodes stay, and the job is submitted again."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from support.runs import TINY, recorded, recorded_curve
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 EPOCHS = 120
-"""So many that the encoders still have work at the first checkpoint: Ray 2.60 cannot start with tables of an actor that
-has ended while its blocks are in use (a failed check in gcs_actor.h). For that too each worker has one encoder: of
-more, Ray Data ends those that have nothing to do."""
+"""Enough epochs that the encoders still have work at the first checkpoint: Ray 2.60 cannot start with tables of an
+actor that has ended while its blocks are in use (a failed check in gcs_actor.h). Each worker has only one encoder for
+the same reason: Ray Data ends additional encoders that are idle."""
 PASSWORD = "word-of-the-tests"
 PATIENCE_S = 600
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run whose job was submitted to a head, and again to the one that took its place."""
+    """A run whose job was submitted to a head, and again to the head that replaced it."""
 
     folder: RunFolder
     latest: int
     """Step of the newest checkpoint when the head was killed."""
     said: str
-    """Printed by the second job."""
+    """Output of the second job."""
     kept: bool
-    """Whether the node is the process that it was."""
+    """Whether the node's process survived the loss of the head."""
 
 
 def until(holds: Callable[[], bool], told: Callable[[], str]) -> None:
@@ -53,7 +53,7 @@ def until(holds: Callable[[], bool], told: Callable[[], str]) -> None:
 
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[str]:
-    """Start a Redis server with a password, which keeps what it is told in memory; give its address."""
+    """Start a Redis server with a password, which keeps its data in memory; yield its address."""
     program = shutil.which("redis-server")
     if program is None:
         require("SCLIP_REDIS", "needs redis-server")
@@ -68,7 +68,7 @@ def redis(folder: Path) -> Iterator[str]:
 
 
 class Heads:
-    """A cluster with one node that has room for the whole run, and heads one after the other at the same address."""
+    """A cluster with one node that has room for the whole run, and successive heads at the same address."""
 
     def __init__(self) -> None:
         self.port, self.jobs = free_port(), ""
@@ -85,9 +85,9 @@ class Heads:
         self.jobs = f"http://127.0.0.1:{dashboard}"
 
     def replace(self) -> None:
-        """Kill the head with all that runs on it, as a machine goes, and start another."""
+        """Kill the head and all its processes, as when a machine is lost, and start another head."""
         processes = self.cluster.head_node.all_processes
-        # The tables' server first: of a machine that goes, none tells the other how it ended.
+        # The GCS first: on a lost machine no process can report the end of another.
         for kind in sorted(processes, key=lambda kind: kind != "gcs_server"):
             for info in processes[kind]:
                 end(info.process.pid)
@@ -96,7 +96,7 @@ class Heads:
 
     @property
     def node_pid(self) -> int | None:
-        """The node's raylet, as long as it lives."""
+        """Process ID of the node's raylet while it lives, otherwise None."""
         (raylet,) = self.node.all_processes["raylet"]
         return raylet.process.pid if raylet.process.poll() is None else None
 
@@ -108,10 +108,10 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resumed]:
     job = ["--", "python", str(ROOT / "jobs" / "pretrain.py"), *TINY, "run.name=headless"]
     job += [f"run.storage={folder}/storage", f"train.epochs={EPOCHS}", "train.batch_size=64"]
     with redis(folder) as address, pytest.MonkeyPatch.context() as patch:
-        temporary = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
-        patch.setenv("RAY_TMPDIR", temporary)  # where Ray notes its address, which no other test is to follow
+        temporary = tempfile.mkdtemp(prefix="ray-")  # short, since the sockets in it have long names
+        patch.setenv("RAY_TMPDIR", temporary)  # Ray notes its address there, which no other test must find
         patch.setenv("RAY_REDIS_ADDRESS", address)
-        patch.setenv("PATH", environment()["PATH"])  # by which a head finds the job's Python
+        patch.setenv("PATH", environment()["PATH"])  # through which a head finds the job's Python
         heads = Heads()
         try:
             heads.cluster.wait_for_nodes()
@@ -128,7 +128,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resumed]:
             assert latest
             assert run.complete is None
             submit = ["ray", "job", "submit", "--address", heads.jobs]
-            rest = [*job, "checkpoint.every=1000"]  # most of its time would go into checkpoints
+            rest = [*job, "checkpoint.every=1000"]  # frequent checkpoints would take most of the time
             done = subprocess.run([*submit, *rest], env=environment(), capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
             yield Resumed(run, latest[1], done.stdout, node is not None and heads.node_pid == node)
@@ -137,7 +137,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Resumed]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def test_submitted_again_the_job_goes_on_from_its_checkpoint(resumed: Resumed) -> None:
+def test_the_resubmitted_job_resumes_from_its_checkpoint(resumed: Resumed) -> None:
     assert resumed.kept
     assert f"training with 2 workers at step {resumed.latest} " in resumed.said
 

@@ -1,4 +1,4 @@
-"""Nodes of a real cluster that are lost, added and given notice in mid-run: the run goes on as large as it can be."""
+"""Nodes of a cluster are lost, added and given notice during a run, which continues with the workers that fit."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1500)]
 EPOCHS = 80
 EVERY = 15
 WORKER = {"num_cpus": 3, "object_store_memory": 200_000_000}
-"""A node that takes a training worker and nothing else."""
+"""A node that has room for a training worker and nothing else."""
 PARSER = {"num_cpus": 2, "object_store_memory": 200_000_000}
-"""A node that takes the encoders and readers of both workers, and no worker."""
+"""A node that has room for the encoders and readers of both workers, but for no worker."""
 
 
 class Faults:
-    """Takes nodes away, adds one and gives it notice, each at a report of the run that goes on."""
+    """Removes nodes, adds one and gives it notice, each at a certain report of the run."""
 
     def __init__(self, cluster: Cluster, parser: Any, worker: Any) -> None:
         self._cluster, self._parser, self._worker = cluster, parser, worker
         self.workers: list[int] = []
-        """Of each start of the workers."""
+        """Number of workers at each start of the workers."""
         self.done: list[str] = []
         self.checkpoints: list[list[int]] = []
-        """Steps of those since each start of the workers."""
+        """Steps of the checkpoints since each start of the workers."""
 
     def __call__(self, report: dict[str, Any]) -> None:
         if report["kind"] == "start":
@@ -56,7 +56,7 @@ class Faults:
                 self.done.append("notice")
 
     def _give_notice(self) -> None:
-        """Tell Ray that the newest node will go, as a pod does that is about to end (cluster/kuberay/base/drain.py)."""
+        """Tell Ray that the newest node will go, as an ending pod does (cluster/kuberay/base/drain.py)."""
         command = ["ray", "drain-node", f"--address={self._cluster.address}"]
         command += [f"--node-id={self._added.node_id}", "--reason=DRAIN_NODE_REASON_PREEMPTION"]
         command += ["--reason-message=the pod is ending"]
@@ -65,7 +65,7 @@ class Faults:
 
 @pytest.fixture(scope="module")
 def survived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Summary, Faults]]:
-    # Not at exit, which would need signals: a node is added in the thread that takes the reports.
+    # No shutdown at exit: it needs signal handlers, and a node is added in the thread that receives reports.
     head = {"num_cpus": 0, "object_store_memory": 200_000_000}
     cluster = Cluster(initialize_head=True, head_node_args=head, shutdown_at_exit=False)
     cluster.add_node(**PARSER)
@@ -87,14 +87,14 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Summary
         cluster.shutdown()
 
 
-def test_it_goes_on_with_fewer_workers_and_with_more_once_there_is_room_after_a_checkpoint_that_is_foreseen(
+def test_a_run_continues_with_fewer_or_more_workers_and_saves_before_a_planned_restart(
     survived: tuple[Summary, Faults],
 ) -> None:
     _, faults = survived
     assert faults.done == ["parser", "worker", "added", "notice"]
     assert faults.workers == [2, 1, 2, 1]
     _, alone, grown, _ = faults.checkpoints
-    for steps in (alone, grown):  # before the workers became more, and at the notice
+    for steps in (alone, grown):  # before the restart with more workers, and at the notice
         assert any(step % EVERY for step in steps), steps
 
 

@@ -1,4 +1,4 @@
-"""A run whose worker is killed, and then its MLflow server: it goes on, and in the end MLflow has every step once."""
+"""A run whose worker and then whose MLflow server is killed continues, and MLflow has every step once at the end."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ LONG = (f"train.epochs={EPOCHS}", "checkpoint.every=7")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
-    with mlflow_server(tmp_path_factory.mktemp("server")) as made:
-        made.start()
-        yield made
+    with mlflow_server(tmp_path_factory.mktemp("server")) as started:
+        started.start()
+        yield started
 
 
 class Outage:
-    """Kills the server at a step of the run, and starts it again at a later one; its call takes the reports."""
+    """Kills the server at one step of the run and restarts it at a later step. It is called with each report."""
 
     def __init__(self, server: MLflowServer, killed: int, started: int) -> None:
         self._server, self._killed, self._started = server, killed, started
@@ -49,21 +49,21 @@ class Outage:
 
 @pytest.fixture(scope="module")
 def survivor(head: Head, server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Summary]:
-    """The run: of two workers until one is killed, and of one from then on, while the server is away for a time."""
-    start, given = starter(tmp_path_factory.mktemp("storage")), (*LONG, f"tracking.uri={server.uri}")
+    """A run with two workers until one is killed, then resumed with one worker while the server is away for a time."""
+    start, arguments = starter(tmp_path_factory.mktemp("storage")), (*LONG, f"tracking.uri={server.uri}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ADDRESS", head.address)
         with reports_seen(killer := Killer()), pytest.raises(TrainingFailed, match=r"worker \d"):
-            start("run.name=died", *given, "run.max_failures=0")
+            start("run.name=died", *arguments, "run.max_failures=0")
         assert killer.killed
         outage = Outage(server, STEPS - 10, STEPS - 4)
         with reports_seen(outage):
-            yield start("run.name=died", *given, "train.num_workers=1", "train.sharding=ddp")
+            yield start("run.name=died", *arguments, "train.num_workers=1", "train.sharding=ddp")
         assert outage.over
         ray.shutdown()
 
 
-def test_a_run_that_died_goes_on_with_other_workers_and_has_one_continuous_curve(survivor: Summary) -> None:
+def test_a_run_that_died_resumes_with_fewer_workers_and_has_one_continuous_curve(survivor: Summary) -> None:
     assert survivor.trained["samples"] == EPOCHS * 96
     started = [step for step, _ in history(survivor.folder)["train/checkpoint_stall_s"]]
     assert started == [*range(7, STEPS, 7), STEPS]
@@ -78,10 +78,10 @@ def test_a_server_that_was_stopped_and_started_again_has_every_metric_of_the_run
     survivor: Summary, server: MLflowServer
 ) -> None:
     assert survivor.tracking_uri == server.uri
-    told = history(survivor.folder)
+    logged = history(survivor.folder)
     run = recorded(server.uri, "died")
-    assert run.data.metrics.keys() == told.keys()
-    for metric, points in told.items():
+    assert run.data.metrics.keys() == logged.keys()
+    for metric, points in logged.items():
         assert recorded_curve(server.uri, "died", metric) == pytest.approx(dict(points)), metric
     assert run.info.status == "FINISHED"
     client = MlflowClient(server.uri)

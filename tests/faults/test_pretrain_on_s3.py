@@ -1,4 +1,4 @@
-"""A run whose nodes share no disk, only an S3 server: killed, gone on with from another machine, exact to the row."""
+"""A run whose nodes share only an S3 server: killed, resumed from another machine, and exact to the row."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ JOB = (
     *TINY, "run.name=far", f"train.epochs={EPOCHS}", "train.num_workers=2", "train.worker_cpus=1.1",
     "checkpoint.every=3",
 )  # fmt: skip
-"""About 24 steps by two workers, of which each node has room for one."""
+"""About 24 steps by two workers; each node has room for one worker."""
 PATIENCE_S = 700
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """Two nodes of a Ray cluster, each with a folder of its own for what it writes."""
+    """Two nodes of a Ray cluster; each writes to its own folder."""
 
     address: str
     folders: tuple[Path, ...]
@@ -49,7 +49,7 @@ class Nodes:
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
-    """A server that the environment of every process names."""
+    """An object store that the environment of every process names."""
     with object_store() as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{running.port}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -59,7 +59,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def nodes(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    short = tempfile.mkdtemp(prefix="ray-")  # the sockets in it have long names
+    short = tempfile.mkdtemp(prefix="ray-")  # short, since the sockets in it have long names
     monkeypatch.setenv("RAY_TMPDIR", short)
     cluster, folders = Cluster(), []
     try:
@@ -78,7 +78,7 @@ def nodes(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 class Driver:
-    """`jobs/pretrain.py` on a machine of its own: another home, another temporary folder."""
+    """`jobs/pretrain.py` on its own machine, with its own home and temporary folder."""
 
     def __init__(self, nodes: Nodes, home: Path, storage: str, *more: str) -> None:
         home.mkdir()
@@ -91,14 +91,14 @@ class Driver:
             )  # fmt: skip
 
     def until_step(self, step: int, run: RunFolder) -> int:
-        """Wait for a checkpoint of a later step; return its step."""
+        """Wait for a checkpoint after `step`; return its step."""
         self._until(lambda: (run.latest() or ("", 0))[1] > step)
         newest = run.latest()
         assert newest
         return newest[1]
 
     def until_kept(self, step: int, run: RunFolder) -> None:
-        """Wait until the record of the run that is in its folder has the step: it follows the checkpoint."""
+        """Wait until the record in the run's folder has the step; the record is written after the checkpoint."""
         self._until(lambda: step in dict(history(run.path).get("train/loss", [])))
 
     def _until(self, holds: Callable[[], bool]) -> None:
@@ -110,16 +110,16 @@ class Driver:
 
 
 def workers_of(nodes: Nodes) -> list[psutil.Process]:
-    """Return the training workers, by the folder of their node."""
-    found = {}
+    """Return the training workers in the order of their nodes."""
+    by_folder = {}
     for process in psutil.process_iter(["name", "cmdline"]):
-        with contextlib.suppress(psutil.Error):  # of one that ends meanwhile, or of another user
+        with contextlib.suppress(psutil.Error):  # a process that ends meanwhile, or of another user
             if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
-                found[process.environ().get("TMPDIR")] = process
-    return [found[str(folder)] for folder in nodes.folders]
+                by_folder[process.environ().get("TMPDIR")] = process
+    return [by_folder[str(folder)] for folder in nodes.folders]
 
 
-def test_a_run_on_object_storage_outlives_worker_and_driver_and_failing_writes(
+def test_a_run_on_object_storage_survives_the_loss_of_worker_and_driver_and_failing_writes(
     nodes: Nodes, store: ObjectStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     storage = "s3://bucket/deep/storage"
@@ -135,8 +135,8 @@ def test_a_run_on_object_storage_outlives_worker_and_driver_and_failing_writes(
     second = Driver(nodes, tmp_path / "second", storage)
     assert second.process.wait(PATIENCE_S) == 0, second.log.read_text()
     assert store.failed > 0
-    said = second.log.read_text()
-    assert "name one that stays as tracking.uri" in said
+    output = second.log.read_text()
+    assert "name one that stays as tracking.uri" in output
     assert run.result
     assert run.result["version"] == "1"
 
@@ -152,5 +152,5 @@ def test_a_run_on_object_storage_outlives_worker_and_driver_and_failing_writes(
     assert run.complete
     assert list(recorded_curve(database, "far")) == list(range(1, run.complete["step"] + 1))
     assert recorded(database, "far").info.status == "FINISHED"
-    left = [file for folder in nodes.folders for file in folder.rglob("*.safetensors")]
-    assert left == []
+    remaining = [file for folder in nodes.folders for file in folder.rglob("*.safetensors")]
+    assert remaining == []

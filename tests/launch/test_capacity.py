@@ -1,4 +1,4 @@
-"""How many workers a run has, on what, where its config leaves that to the cluster."""
+"""Number of workers of a run, their devices and CPUs, where the config leaves these to the cluster."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ APART = Capacity.of(NodeType("cpu", 16, 0, 0, 9), NodeType("gpu", 8, 8, 0, 1))
     [
         (CPUS, {}, {}, (1, False, 1)),
         (DGX, {}, {}, (8, True, 1)),
-        (GROWING, {}, {}, (32, True, 1)),  # that the autoscaler can add
+        (GROWING, {}, {}, (32, True, 1)),  # GPUs that the autoscaler can add count
         (GROWING, {"batch_size": 24}, {}, (24, True, 1)),
         (GROWING, {}, {"every": 500, "gpus": 0.5}, (31, True, 1)),
-        (GROWING, {}, {"gpus": 1.0}, (32, True, 1)),  # nothing evaluates beside
+        (GROWING, {}, {"gpus": 1.0}, (32, True, 1)),  # no evaluation during training
         (Capacity(8, 2), {}, {}, (2, True, 1)),
-        # What is said stays.
+        # Values that the config sets stay.
         (DGX, {"num_workers": 4, "worker_cpus": 8}, {}, (4, True, 8)),
         (DGX, {"use_gpu": False}, {}, (1, False, 1)),
         (LAPTOP, {"use_gpu": True, "worker_cpus": 0.1}, {}, (1, True, 0.1)),
         (ONE_GPU, {"num_workers": 2}, {}, (2, False, 1)),
         (ONE_GPU, {"num_workers": 4, "min_workers": 1}, {}, (4, True, 1)),
         (CROWDED, {"worker_cpus": 4, "num_workers": 8}, {}, (8, True, 4)),
-        # Else nothing is left for an encoder; 4 x 8 fit on no node.
+        # With 4 CPUs per worker nothing is left for an encoder, or 8 workers fit on no node.
         (CROWDED, {"worker_cpus": 4}, {}, (8, True, 2)),
         (APART, {"worker_cpus": 4}, {}, (8, True, 0.5)),
     ],
@@ -51,8 +51,8 @@ def test_every_gpu_gets_a_worker_that_leaves_cpus_for_encoders_and_a_cluster_wit
     capacity: Capacity, train: dict[str, Any], evaluate: dict[str, Any], sizes: tuple[int, bool, float]
 ) -> None:
     config = Config(train=TrainConfig(**train), evaluate=EvaluateConfig(**evaluate))
-    found = sized(config, capacity).train
-    assert (found.num_workers, found.use_gpu, found.worker_cpus) == sizes
+    result = sized(config, capacity).train
+    assert (result.num_workers, result.use_gpu, result.worker_cpus) == sizes
 
 
 @pytest.mark.parametrize("capacity", [LAPTOP, GROWING, CROWDED])
@@ -71,21 +71,23 @@ EVALUATED = EvaluateConfig(every=500, cpus=2, gpus=1)
     [
         (EvaluateConfig(), {}, 8),  # 224 / (4 workers x (5 + an encoder and a reader) + a driver)
         (EvaluateConfig(), {"use_gpu": True}, 2),
-        (EVALUATED, {"use_gpu": True}, 1),  # 2 x (4 + 1) GPUs are not there
-        (EVALUATED, {}, 8),  # a GPU each for the evaluation
+        (EVALUATED, {"use_gpu": True}, 1),  # 2 x (4 + 1) GPUs are too many
+        (EVALUATED, {}, 8),  # each run needs a GPU for its evaluation
         (EvaluateConfig(), {"worker_cpus": 99.0}, 1),
     ],
 )
-def test_a_cluster_holds_so_many_runs_at_once(
+def test_runs_at_once_are_as_many_as_the_cluster_holds(
     evaluate: EvaluateConfig, train: dict[str, Any], runs: int
 ) -> None:
-    of = {"num_workers": 4, "worker_cpus": 5.0, "use_gpu": False} | train
-    assert runs_at_once(Config(train=TrainConfig(**of), evaluate=evaluate), DGX, driver_cpus=0.01) == runs
+    settings = {"num_workers": 4, "worker_cpus": 5.0, "use_gpu": False} | train
+    assert (
+        runs_at_once(Config(train=TrainConfig(**settings), evaluate=evaluate), DGX, driver_cpus=0.01) == runs
+    )
 
 
 def test_encoders_get_what_workers_readers_and_the_evaluation_leave() -> None:
     config = Config(train=TrainConfig(num_workers=2, worker_cpus=3.0))
-    assert most_encoders(config, 16) == 9  # 10 CPUs but for half of one, the readers'
+    assert most_encoders(config, 16) == 9  # 10 CPUs minus half a CPU for readers
     assert most_encoders(dataclasses.replace(config, evaluate=EVALUATED), 16) == 7
     assert most_encoders(config, 2) == config.data.actors_min
 
@@ -93,12 +95,16 @@ def test_encoders_get_what_workers_readers_and_the_evaluation_leave() -> None:
 @pytest.mark.parametrize(
     ("train", "data", "bounds"),
     [
-        ({}, {}, (2, 13)),  # 16 CPUs but for 2 of workers and half of one of readers
+        ({}, {}, (2, 13)),  # 16 CPUs minus 2 for workers and half a CPU for readers
         ({}, {"readers": 3}, (6, 12)),
         ({}, {"readers": 3, "actors_min": 8}, (8, 12)),
         ({}, {"readers": 3, "actors_max": 4}, (6, 6)),
         ({}, {"actors_max": 4}, (2, 4)),
-        ({"num_workers": 4, "min_workers": 1}, {"actors_max": 2}, (1, 4)),  # elastic: those of the fewest
+        (
+            {"num_workers": 4, "min_workers": 1},
+            {"actors_max": 2},
+            (1, 4),
+        ),  # elastic: bounds for the fewest workers
         (
             {"num_workers": 33, "worker_cpus": 0.1},
             {"open_shards": 33, "read_cpus": 0.1, "actor_cpus": 0.1},
@@ -109,8 +115,8 @@ def test_encoders_get_what_workers_readers_and_the_evaluation_leave() -> None:
 def test_every_stream_of_every_worker_has_an_encoder(
     train: dict[str, Any], data: dict[str, Any], bounds: tuple[int, int]
 ) -> None:
-    of = {"num_workers": 2, "use_gpu": False} | train
-    config = Config(train=TrainConfig(**of), data=DataConfig(**data))
+    settings = {"num_workers": 2, "use_gpu": False} | train
+    config = Config(train=TrainConfig(**settings), data=DataConfig(**data))
     assert encoder_bounds(config, CPUS_16) == bounds
 
 
@@ -131,10 +137,10 @@ def test_every_stream_of_every_worker_has_an_encoder(
          {}, "1 of the 2 workers have a place on no node: one needs 9 CPUs"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused_with_the_arithmetic_and_the_keys(
+def test_a_run_that_does_not_fit_is_refused_with_the_arithmetic_and_the_keys(
     capacity: Capacity, train: dict[str, Any], data: dict[str, Any], told: str
 ) -> None:
-    asked = Config(train=TrainConfig(**{"use_gpu": False} | train), data=DataConfig(**data))
+    config = Config(train=TrainConfig(**{"use_gpu": False} | train), data=DataConfig(**data))
     with pytest.raises(ConfigError) as raised:
-        encoder_bounds(sized(asked, capacity), capacity)
+        encoder_bounds(sized(config, capacity), capacity)
     assert told in str(raised.value)

@@ -1,4 +1,4 @@
-"""What the controller requests of the workers: a checkpoint before a restart, and at a notice that a node will go."""
+"""Requests of the controller to the workers: a checkpoint before a restart, and at a notice that a node will go."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sclip.launch.checkpoint_before_restart import CheckpointBeforeRestart
 
 
 class RecordedControl:
-    """Keeps the requests, and fulfils them at once."""
+    """Records the requests, and fulfills them at once."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, int]] = []
@@ -29,7 +29,7 @@ def status(notice: bool = False, errors: bool = False, finished: bool = False) -
 
 
 class Asked:
-    """The controller's callback, and what it has requested."""
+    """The controller's callback, and the control that records its requests."""
 
     def __init__(self) -> None:
         self.control = RecordedControl()
@@ -42,19 +42,23 @@ class Asked:
         return self.control.seen
 
 
-def test_workers_that_train_write_a_checkpoint_before_they_are_restarted_as_more() -> None:
+def test_training_workers_write_a_checkpoint_before_a_restart_with_more_workers() -> None:
     asked = Asked()
-    assert asked.restart_after() == []  # at a start there is nobody
+    assert asked.restart_after() == []  # at a start there are no workers
     asked.callback.after_worker_group_training_start(None)
     assert asked.restart_after(status()) == [("checkpoint", 0), ("waited", 1)]
-    for gone in ([], [status(errors=True)], [status(finished=True)]):  # nobody waits for them
+    for gone in (
+        [],
+        [status(errors=True)],
+        [status(finished=True)],
+    ):  # workers that have ended are not waited for
         assert len(asked.restart_after(*gone)) == 2
         asked.callback.after_worker_group_training_start(None)
 
 
-def test_a_notice_is_one_request_and_not_waited_for() -> None:
+def test_a_notice_causes_one_request_that_is_not_waited_for() -> None:
     asked = Asked()
-    for _ in range(2):  # the next workers may have another node's notice
+    for _ in range(2):  # the next workers may get the notice of another node
         asked.callback.after_worker_group_training_start(None)
         for _ in range(3):
             asked.callback.after_worker_group_poll_status(status(notice=True))

@@ -1,4 +1,4 @@
-"""Requests to a training that goes on: which is pending, and what rank 0 sees of it; the actor runs in this process."""
+"""Requests to a running training: which is pending, and which rank 0 sees. The actor runs in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sclip.train.launcher import Requested
 
 
 class LocalControl:
-    """A control whose actor is an object of this process, and fails at its first calls."""
+    """A control whose actor is an object in this process; its first calls fail."""
 
     def __init__(self) -> None:
         self.actor, self.failures = _ControlActor(), 2
@@ -30,14 +30,14 @@ class LocalControl:
         return pending
 
 
-def test_the_newest_request_is_pending_until_it_is_fulfilled_and_one_to_stop_outlives_a_later_one() -> None:
+def test_the_newest_request_is_pending_until_fulfilled_and_a_stop_request_outlives_later_ones() -> None:
     actor = _ControlActor()
     assert actor.pending() == (0, "")
     assert [actor.request("checkpoint"), actor.request("checkpoint")] == [1, 2]
     actor.fulfil(1)
     assert actor.pending() == (2, "checkpoint")
     actor.fulfil(2)
-    actor.fulfil(1)  # of a rank that is late
+    actor.fulfil(1)  # from a late rank
     assert (actor.pending(), actor.last_fulfilled()) == ((0, ""), 2)
     assert [actor.request("stop"), actor.request("checkpoint")] == [3, 4]
     assert actor.pending() == (4, "stop")

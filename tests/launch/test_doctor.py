@@ -1,4 +1,4 @@
-"""The doctor: each check says ok where it is, and where it is not what and what to do; none waits for ever."""
+"""The doctor: each check says ok, or what is wrong and what to do. No check waits forever."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def statuses(findings: list[CheckFinding]) -> dict[str, str]:
 
 
 def told(findings: list[CheckFinding]) -> str:
-    """Return the one finding that is not ok, which says what to do."""
+    """Return the only finding that is not ok; it must say what to do."""
     (finding,) = (finding for finding in findings if finding.status != "ok")
     assert finding.remedy
     return f"{finding.status} {finding.where}: {finding.found}"
@@ -54,7 +54,7 @@ def test_the_node_that_differs_from_the_others_is_named(c: Answer, said: str) ->
     assert told(machine.judge_versions({A: SAME, B: SAME, C: c})) == f"fail node c: {said}"
 
 
-def test_equal_versions_are_one_line_and_what_is_missing_everywhere_fails_everywhere() -> None:
+def test_equal_versions_take_one_line_and_a_package_missing_everywhere_fails_everywhere() -> None:
     (finding,) = machine.judge_versions({A: SAME, B: SAME, C: GONE})
     assert (finding.status, finding.where) == ("ok", "all 2 nodes")
     assert finding.found == "python 3.11.7, ray 2.60.0, sclip 0123"
@@ -71,12 +71,12 @@ def test_equal_versions_are_one_line_and_what_is_missing_everywhere_fails_everyw
     [
         ([(100.0, 100.001, 100.002)], "ok"),
         ([(100.0, 103.0, 100.002)], "fail"),
-        ([(100.0, 105.5, 106.0)], "ok"),  # the answer took six seconds, of which these may be two
+        ([(100.0, 105.5, 106.0)], "ok"),  # the answer took 6 s, which may explain the difference
         ([(100.0, 109.0, 106.0), (200.0, 200.001, 200.002)], "ok"),  # the quicker question counts
         ([], "fail"),
     ],
 )
-def test_a_clock_is_wrong_where_the_time_of_asking_does_not_explain_it(
+def test_a_clock_is_wrong_if_the_duration_of_the_question_does_not_explain_the_difference(
     times: list[tuple[float, float, float]], status: str
 ) -> None:
     assert statuses(machine.judge_clock({A: times})) == {"node a": status}
@@ -106,8 +106,8 @@ def test_a_machine_is_judged_by_its_shared_memory_disks_and_open_files(
 
 
 def test_a_cluster_beyond_loopback_must_ask_for_a_token() -> None:
-    here, beyond = ["127.0.0.1"], ["127.0.0.1", "10.0.0.1"]
-    cases = [(True, beyond), (False, here), (False, beyond)]
+    local, beyond = ["127.0.0.1"], ["127.0.0.1", "10.0.0.1"]
+    cases = [(True, beyond), (False, local), (False, beyond)]
     assert [machine.check_authentication(*case).status for case in cases] == ["ok", "ok", "fail"]
 
 
@@ -120,7 +120,7 @@ Answers = dict[ClusterNode, Answer]
 def storage(
     b: Answer = OK, sees: Answers | None = None, removed: Answers | None = None
 ) -> list[CheckFinding]:
-    """Judge a storage that node a can use, and b as far as its answers say so."""
+    """Judge a storage that node a can use, and that node b can use as far as its answers say."""
     every = {node: Answer([node.id for node in ((A,) if b.failure else (A, B))]) for node in (A, B)}
     return reach.judge_storage("/mnt", {A: OK, B: b}, every | (sees or {}), {A: OK, B: OK} | (removed or {}))
 
@@ -150,8 +150,8 @@ def test_the_node_that_cannot_use_the_storage_or_the_shards_is_named(
 def test_storage_and_shards_that_all_nodes_share_are_ok_and_no_secret_is_shown() -> None:
     assert statuses(storage()) == {"node a": "ok", "node b": "ok"}
     assert storage()[0].found == "writes, reads, removes, sees 1 others"
-    of_shards = shards(Answer((8, 1000, 0.02)))  # a moment says nothing of a slow one
-    assert [(finding.status, finding.found) for finding in of_shards] == [
+    findings = shards(Answer((8, 1000, 0.02)))  # a read of a moment is too short to be called slow
+    assert [(finding.status, finding.found) for finding in findings] == [
         ("ok", "1,000 samples/s, 100 MB/s of 9 shards"), ("ok", "400 samples/s, 0 MB/s of 9 shards"),
     ]  # fmt: skip
     (finding,) = reach.judge_storage("s3://key:secret@bucket/runs", {A: Answer(failure="x")}, {}, {})
@@ -159,7 +159,9 @@ def test_storage_and_shards_that_all_nodes_share_are_ok_and_no_secret_is_shown()
     assert "bucket/runs" in finding.remedy
 
 
-def test_of_many_shards_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_samples_of_many_shards_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(reach, "_SAMPLES", 5)
     paths = [tmp_path / "0.tar", tmp_path / "1.tar"]
     for path in paths:
@@ -171,7 +173,7 @@ def test_of_many_shards_the_beginning_is_read(tmp_path: Path, monkeypatch: pytes
     ("shards", "status", "found"),
     [((), "ok", "scenes are generated"), (("/nowhere/*.tar",), "fail", "no such shard")],
 )
-def test_shards_that_are_not_given_or_not_there_need_no_node(
+def test_generated_scenes_and_absent_shards_are_checked_without_a_node(
     shards: tuple[str, ...], status: str, found: str
 ) -> None:
     (finding,) = reach.check_shards(object(), Config(data=DataConfig(shards=shards)))  # type: ignore[arg-type]
@@ -182,7 +184,7 @@ def test_shards_that_are_not_given_or_not_there_need_no_node(
 # MLflow
 
 
-def test_a_run_is_written_into_the_store_and_taken_back(tmp_path: Path) -> None:
+def test_a_run_is_written_into_the_store_and_removed_again(tmp_path: Path) -> None:
     uri = empty_store(tmp_path)
     config = Config(run=RunConfig(storage=str(tmp_path)), tracking=TrackingConfig(uri=uri))
     finding = reach.check_mlflow(config, 120)
@@ -204,17 +206,18 @@ def test_a_server_that_does_not_answer_or_hangs_fails_in_time_with_its_address_a
     assert place in finding.found
     assert "secret" not in finding.found
     reader, writer = os.pipe()
-    monkeypatch.setattr(reach, "try_store", lambda _: os.read(reader, 1))  # until the test lets it go
+    # Hangs until the test writes a byte.
+    monkeypatch.setattr(reach, "try_store", lambda _: os.read(reader, 1))
     finding = reach.check_mlflow(config, 0.05)
     os.write(writer, b"x")
     assert (finding.status, finding.found) == ("fail", "no answer in 0.05 s")
 
 
-# The processes of a run, and what is told
+# Collectives, and the report
 
 
 @pytest.mark.parametrize(("gpus", "check"), [(True, "nccl"), (False, "gloo")])
-def test_an_all_reduce_has_the_slowests_rate_and_each_node_whose_rank_fails_is_named_once(
+def test_an_all_reduce_reports_the_slowest_rate_and_names_each_node_with_a_failed_rank_once(
     gpus: bool, check: str
 ) -> None:
     rates = {0: Answer(2.0), 1: Answer(3.0), 2: Answer(1.5)}
@@ -228,10 +231,15 @@ def test_an_all_reduce_has_the_slowests_rate_and_each_node_whose_rank_fails_is_n
     assert finding.found == "no answer in 30 s"
 
 
-def test_the_worst_finding_is_the_status_of_all_and_many_nodes_that_are_well_are_one_line() -> None:
+def test_the_worst_finding_is_the_overall_status_and_many_healthy_nodes_take_one_line() -> None:
     ok, warn = (CheckFinding("disk", "node 7", status, "9 GB free") for status in ("ok", "warn"))  # type: ignore[arg-type]
     fail = CheckFinding("disk", "node 20", "fail", "[full]", "make room")
-    assert [worst(of) for of in ([], [ok], [ok, warn], [fail, warn, ok])] == ["ok", "ok", "warn", "fail"]
+    assert [worst(findings) for findings in ([], [ok], [ok, warn], [fail, warn, ok])] == [
+        "ok",
+        "ok",
+        "warn",
+        "fail",
+    ]
     written = json.loads(to_json([ok, fail]))
     assert written["status"] == "fail"
     assert written["findings"][1] == vars(fail)

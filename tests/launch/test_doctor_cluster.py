@@ -1,4 +1,4 @@
-"""The doctor on a real cluster of four nodes: one differs, one hangs, one was killed, and one is well."""
+"""The doctor on a real cluster of four nodes: one differs, one hangs, one was killed, and one is healthy."""
 
 from __future__ import annotations
 
@@ -21,25 +21,23 @@ from support.tars import pair, tar_bytes
 pytestmark = pytest.mark.cluster
 
 HEALTH = {"period_ms": "500", "timeout_ms": "6000"}
-"""Of Ray's checks, five of which a node must fail: at once where it is dead, at the timeout where it hangs."""
+"""Settings of Ray's health checks. A lost node must fail five: at once if it is dead, at the timeout if it hangs."""
 
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    temporary = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
-    monkeypatch.setenv(
-        "RAY_TMPDIR", temporary
-    )  # where Ray notes its address, which no other test is to follow
+    temporary = tempfile.mkdtemp(prefix="ray-")  # short, since the sockets in it have long names
+    monkeypatch.setenv("RAY_TMPDIR", temporary)  # Ray notes its address there, which no other test must find
     for name, value in HEALTH.items():
         monkeypatch.setenv(f"RAY_health_check_{name}", value)
-    made = Cluster()
-    yield made
+    started = Cluster()
+    yield started
     ray.shutdown()
-    made.shutdown()
+    started.shutdown()
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def test_what_differs_hangs_or_went_is_named_and_the_rest_examined_and_left_as_it_was(
+def test_nodes_that_differ_hang_or_are_gone_are_named_and_the_others_are_checked_and_unchanged(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     planted = tmp_path / "planted" / "open_clip_torch-0.0.1.dist-info"
@@ -47,38 +45,40 @@ def test_what_differs_hangs_or_went_is_named_and_the_rest_examined_and_left_as_i
     (planted / "METADATA").write_text("Metadata-Version: 2.1\nName: open_clip_torch\nVersion: 0.0.1\n")
     (tmp_path / "shards").mkdir()
     (tmp_path / "shards" / "0.tar").write_bytes(tar_bytes([m for n in range(8) for m in pair(str(n))]))
-    here = {"node_ip_address": "127.0.0.1", "num_cpus": 1, "object_store_memory": 80 * 2**20}
-    cluster.add_node(node_name="head", include_dashboard=False, **here)
-    cluster.add_node(node_name="other", env_vars={"PYTHONPATH": str(planted.parent)}, **here)
-    killed, silent = (cluster.add_node(node_name=name, **here) for name in ("killed", "silent"))
+    options = {"node_ip_address": "127.0.0.1", "num_cpus": 1, "object_store_memory": 80 * 2**20}
+    cluster.add_node(node_name="head", include_dashboard=False, **options)
+    cluster.add_node(node_name="other", env_vars={"PYTHONPATH": str(planted.parent)}, **options)
+    killed, silent = (cluster.add_node(node_name=name, **options) for name in ("killed", "silent"))
     os.kill(killed.all_processes["raylet"][0].process.pid, signal.SIGKILL)
     ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
-    while all(node["Alive"] for node in ray.nodes()):  # until Ray has missed it
+    while all(node["Alive"] for node in ray.nodes()):  # until Ray notices the loss
         time.sleep(0.2)
     ray.shutdown()
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     os.kill(stopped := silent.all_processes["raylet"][0].process.pid, signal.SIGSTOP)
-    capsys.readouterr()  # Ray has said on the standard output that a node went
+    capsys.readouterr()  # discards Ray's message on standard output that a node is gone
     try:
-        given = (f"run.storage={tmp_path}/storage", f"data.shards={tmp_path}/shards/*.tar")
-        assert command("doctor")("--json", "-", "--timeout", "120", *given) == 1
+        overrides = (f"run.storage={tmp_path}/storage", f"data.shards={tmp_path}/shards/*.tar")
+        assert command("doctor")("--json", "-", "--timeout", "120", *overrides) == 1
     finally:
         os.kill(stopped, signal.SIGCONT)
     findings = json.loads(capsys.readouterr().out)["findings"]
 
     def of_check(check: str) -> dict[str, tuple[str, str]]:
-        of = [finding for finding in findings if finding["check"] == check]
-        return {finding["where"].partition(" (")[0]: (finding["status"], finding["found"]) for finding in of}
+        selected = [finding for finding in findings if finding["check"] == check]
+        return {
+            finding["where"].partition(" (")[0]: (finding["status"], finding["found"]) for finding in selected
+        }
 
     nodes = of_check("nodes")
     assert (nodes["silent"][0], nodes["killed"][0]) == ("fail", "warn")
     assert nodes["cluster"][1].startswith("2 answer, ")
     (differs,) = of_check("versions").items()
-    assert differs[0] in ("head", "other")  # of two nodes either may be the one that differs
+    assert differs[0] in ("head", "other")  # with two nodes, either may be called the one that differs
     assert "open_clip_torch 0.0.1" in differs[1][1] or "elsewhere 0.0.1" in differs[1][1]
     for check in ("clock", "storage", "shards", "open files"):
-        found = {where: status for where, (status, _) in of_check(check).items()}
-        assert found == {"head": "ok", "other": "ok"}, check
+        statuses = {where: status for where, (status, _) in of_check(check).items()}
+        assert statuses == {"head": "ok", "other": "ok"}, check
     assert of_check("gloo")["cluster"][1].startswith("all-reduce over 2 nodes, ")
     assert of_check("authentication")["cluster"][0] == "ok"
     assert {path.name for path in (tmp_path / "storage").iterdir()} <= {"mlflow.db", "mlflow.db.lock"}

@@ -1,4 +1,4 @@
-"""The node types of a cluster: what is alive, and what its autoscaler may add, from where the autoscaler has it."""
+"""The node types of a cluster: living nodes, and nodes that its autoscaler may add according to its own config."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ CPUS = {"cpu": ADDED["cpu"]}
             [node(0, **HEAD)], ADDED,
             [NodeType("cpu", 8, 0, 0, 10), NodeType("gpu", 32, 4, 0, 2, "A10G"), OF_HEAD],
         ),
-        # A pod rounds its CPUs otherwise than its group says: its label counts. `ray up` gives no label.
+        # A pod may round the CPUs of its group, so its label decides. `ray up` sets no label.
         ([node(7, group="cpu")], CPUS, [NodeType("cpu", 8, 0, 1, 10)]),
         ([node(8)] * 3, CPUS, [NodeType("cpu", 8, 0, 3, 10)]),
-        # A head that looks like a worker is none.
+        # A head with the shape of a worker is not a worker.
         ([node(8, **HEAD)], CPUS, [NodeType("cpu", 8, 0, 0, 10), NodeType("head", 8, 0, 1, 1)]),
         ([], {"cpu": CPUS["cpu"] | {"max_workers": -1}}, [NodeType("cpu", 8, 0, 0, module.UNBOUNDED)]),
         ([], {"cpu": CPUS["cpu"] | {"max_workers": 0}}, []),
     ],
 )  # fmt: skip
-def test_nodes_are_of_the_types_that_can_be_added_or_of_their_shape(
+def test_nodes_belong_to_types_that_can_be_added_or_are_grouped_by_shape(
     nodes: list[dict[str, Any]], added: dict[str, Any], expected: list[NodeType]
 ) -> None:
     assert list(node_types(nodes, added)) == expected
@@ -60,7 +60,7 @@ def test_nodes_are_of_the_types_that_can_be_added_or_of_their_shape(
 
 @pytest.fixture
 def autoscaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Start a process that looks like the autoscaler of `ray start --autoscaling-config`; return its cluster."""
+    """Start a process that looks like the autoscaler of `ray start --autoscaling-config`; yield its GCS address."""
     monkeypatch.setattr(module, "_reported", dict)
     config = tmp_path / "bootstrap.yaml"
     types = {
@@ -101,20 +101,20 @@ def test_the_groups_of_kuberay_are_read_from_the_raycluster_where_it_scales(
     monkeypatch.setattr(module, "_NAMESPACE", tmp_path / "namespace")
     monkeypatch.setattr(module, "_reported", dict)
     monkeypatch.setenv("RAY_CLUSTER_NAME", "sclip")
-    assert declared("none") == {}  # there is no token here
+    assert declared("none") == {}  # there is no Kubernetes token
     head = group("head", 0, cpu="2", memory="8Gi") | {"rayStartParams": {"num-cpus": "0"}}
     gpus = {"nvidia.com/gpu": "4"}
     groups = [group("cpu", 10, cpu="8", memory="16Gi"), group("gpu", 2, cpu="32", memory="64Gi", **gpus)]
     spec = {"enableInTreeAutoscaling": True, "headGroupSpec": head, "workerGroupSpecs": groups}
-    asked = []
+    requests = []
 
     def get(self: Any, path: str) -> dict[str, Any]:
-        asked.append((self._namespace, path))
+        requests.append((self._namespace, path))
         return {"metadata": {"name": "sclip", "namespace": "training"}, "spec": spec}
 
     monkeypatch.setattr(node_provider.KubernetesHttpApiClient, "get", get)
     types = node_types([node(0, **HEAD)], declared("none"))
     assert [(t.name, t.cpus, t.gpus, t.most) for t in types[:2]] == [("cpu", 8, 0, 10), ("gpu", 32, 4, 2)]
-    assert asked == [("training", "rayclusters/sclip")]
+    assert requests == [("training", "rayclusters/sclip")]
     spec["enableInTreeAutoscaling"] = False
     assert declared("none") == {}

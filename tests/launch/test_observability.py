@@ -1,4 +1,4 @@
-"""The alerts fire when they should and at no other time; alerts and dashboard ask for metrics that there are."""
+"""Alerts fire when they should and at no other time; alerts and dashboard query only metrics that exist."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from support.processes import require
 FOLDER = ROOT / "cluster" / "observability"
 ALERTS, DASHBOARD = FOLDER / "alerts.yml", FOLDER / "dashboard.json"
 EXPORTED = {f"ray_{name}" for name in (*GAUGES, *COUNTERS)}
-"""As Ray names them; tests/run/test_observed_run.py reads them from its endpoint."""
+"""Metric names with Ray's prefix; tests/run/test_observed_run.py reads them from Ray's endpoint."""
 
 
 def promtool(*command: str) -> str:
-    """Return what Prometheus' own checker says where it fails, "" where it does not; `test` also reads the rules."""
+    """Return the error of Prometheus' own checker, or "" if it succeeds; `test` also reads the rules."""
     program = shutil.which("promtool")
     if program is None:
         require("SCLIP_PROMTOOL", "no promtool to try alerts with")
@@ -36,7 +36,7 @@ def promtool(*command: str) -> str:
 
 
 def series(**of: str) -> dict[str, str]:
-    """Return an hour of a healthy run, a value a minute, with other values for some of its metrics."""
+    """Return an hour of a healthy run with one value per minute; `of` replaces the values of some metrics."""
     healthy = {
         "training": "1x60",
         "samples_total": "0+6000x60",
@@ -47,8 +47,8 @@ def series(**of: str) -> dict[str, str]:
         "checkpoint_timestamp_seconds": "0+60x60",
     }
     assert of.keys() <= healthy.keys()
-    found = {name: text for name, text in (healthy | of).items() if text}
-    return {f'ray_sclip_{name}{{run="a",WorkerId="1"}}': text for name, text in found.items()}
+    values = {name: text for name, text in (healthy | of).items() if text}
+    return {f'ray_sclip_{name}{{run="a",WorkerId="1"}}': text for name, text in values.items()}
 
 
 STUCK = {"samples_total": "0+6000x20 120000x40"}
@@ -86,23 +86,23 @@ RESTARTED = {'ray_sclip_training{run="a",WorkerId="2"}': "_x24 1x40"}
         pytest.param(series(**UNSAVED | {"training": "1x9 0x81"}), 80, [], id="none since the end"),
     ],
 )
-def test_an_alert_fires_when_it_should_and_no_other_does(
+def test_only_the_expected_alert_fires(
     found: dict[str, str], minute: int, firing: list[str], tmp_path: Path
 ) -> None:
     samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in firing]
-    asked = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": f"{minute}m"}
+    query = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": f"{minute}m"}
     inputs = [{"series": name, "values": values} for name, values in found.items()]
-    case = {"interval": "1m", "input_series": inputs, "promql_expr_test": [asked | {"exp_samples": samples}]}
+    case = {"interval": "1m", "input_series": inputs, "promql_expr_test": [query | {"exp_samples": samples}]}
     cases = {"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": [case]}
     (tmp_path / "case.yml").write_text(yaml.safe_dump(cases))
     assert promtool("test", "rules", str(tmp_path / "case.yml")) == ""
 
 
 def expressions() -> list[str]:
-    """Return what the panels of the dashboard ask for, with its variables filled in."""
+    """Return the queries of the dashboard's panels, with the dashboard's variables filled in."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
-    found = [target["expr"] for panel in panels for target in panel.get("targets", ())]
-    return [text.replace("$run", ".*").replace("$__rate_interval", "5m") for text in found]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    return [text.replace("$run", ".*").replace("$__rate_interval", "5m") for text in queries]
 
 
 def test_every_expression_of_the_dashboard_is_valid(tmp_path: Path) -> None:
@@ -119,22 +119,22 @@ def metrics(text: str) -> set[str]:
 
 
 def rays_own() -> set[str]:
-    """Return the metrics that Ray's own dashboards ask for, and those that its agent tells of a node."""
+    """Return the metrics that Ray's own dashboards query, and those that its agent reports about a node."""
     folder = Path(ray.__file__).parent / "dashboard" / "modules"
-    shown = "".join(path.read_text() for path in (folder / "metrics" / "dashboards").glob("*.py"))
-    told = (folder / "reporter" / "reporter_agent.py").read_text()
-    return metrics(shown) | {f"ray_{name}" for name in re.findall(r'Gauge\(\s*"(\w+)"', told)}
+    dashboards = "".join(path.read_text() for path in (folder / "metrics" / "dashboards").glob("*.py"))
+    agent = (folder / "reporter" / "reporter_agent.py").read_text()
+    return metrics(dashboards) | {f"ray_{name}" for name in re.findall(r'Gauge\(\s*"(\w+)"', agent)}
 
 
-def test_dashboard_and_alerts_ask_for_metrics_that_this_run_or_ray_exports_and_for_all_of_ours() -> None:
-    asked = metrics(" ".join(expressions()) + DASHBOARD.read_text() + ALERTS.read_text())
-    assert asked - EXPORTED - rays_own() == set()
-    # But those that only say where a number comes from.
-    assert EXPORTED - asked == {"ray_sclip_step", "ray_sclip_epoch", "ray_sclip_checkpoint_step"}
+def test_dashboard_and_alerts_query_only_exported_metrics_and_nearly_all_of_ours() -> None:
+    queried = metrics(" ".join(expressions()) + DASHBOARD.read_text() + ALERTS.read_text())
+    assert queried - EXPORTED - rays_own() == set()
+    # Metrics that only say where a number comes from are not queried.
+    assert EXPORTED - queried == {"ray_sclip_step", "ray_sclip_epoch", "ray_sclip_checkpoint_step"}
 
 
 def lost(given: Any, read: Any, place: str = "") -> list[str]:
-    """Return the places of values that are not there any more, or others."""
+    """Return the places of values in `given` that are missing or different in `read`."""
     if isinstance(given, dict) and isinstance(read, dict):
         return [at for name in given for at in lost(given[name], read.get(name, "?"), f"{place}.{name}")]
     if isinstance(given, list) and isinstance(read, list) and len(given) == len(read):

@@ -1,4 +1,4 @@
-"""Bundles lie on the nodes that Ray's autoscaler would give them."""
+"""Bundles are placed on the nodes that Ray's autoscaler would choose."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ GPU = NodeType("gpu", 32, 4, 0, 2, "A100")
         ([], {"head": 1, "cpu": 1}, {}),
         ([Bundle("a", 17, 1)], {"head": 1, "cpu": 2}, {}),
         ([Bundle("w", 5, 4, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),
-        ([Bundle("w", 4, 9, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),  # three on a node, by its CPUs
-        # 16 beside the workers
+        ([Bundle("w", 4, 9, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {}),  # three per node, limited by its CPUs
+        # 16 CPUs are left on the workers' node
         ([Bundle("w", 4, 4, 1), Bundle("a", 32, 1)], {"head": 1, "cpu": 1, "gpu": 1}, {}),
         ([Bundle("w", 4, 4, 1), Bundle("a", 33, 1)], {"head": 1, "cpu": 2, "gpu": 1}, {}),
-        ([Bundle("a", 65, 1)], {"head": 1, "cpu": 4, "gpu": 1}, {}),  # GPU nodes for CPUs alone come last
+        # GPU nodes are the last choice for bundles without GPUs.
+        ([Bundle("a", 65, 1)], {"head": 1, "cpu": 4, "gpu": 1}, {}),
         ([Bundle("w", 9, 4, 1)], {"head": 1, "cpu": 1, "gpu": 2}, {"w": 1}),
         ([Bundle("w", 1, 64, 1)], {"head": 1, "cpu": 1}, {"w": 1}),
         ([Bundle("half", 3, 0.5, 0.5)], {"head": 1, "cpu": 1, "gpu": 1}, {}),
     ],
 )
-def test_bundles_lie_on_what_is_there_then_on_as_few_new_nodes_as_hold_them(
+def test_bundles_fill_existing_nodes_first_and_then_as_few_new_nodes_as_possible(
     bundles: list[Bundle], nodes: dict[str, int], unplaced: dict[str, int]
 ) -> None:
     placement = place_bundles(bundles, [HEAD, CPU, GPU])

@@ -1,4 +1,4 @@
-"""The plan of a run: what lies where, how fast it goes and what it costs, and what is not known is not said."""
+"""The plan of a run: placement, rate and cost, without guesses about unknown values."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CPU = NodeType("cpu", 16, 0, 1, 4)
 GPU = NodeType("gpu", 32, 4, 0, 2, "A100")
 
 
-# What it says
+# Contents of the plan
 
 
 def config(storage: Path, *overrides: str, name: str = "paper") -> Config:
@@ -62,21 +62,21 @@ def test_a_longer_context_is_planned_with_captions_that_fill_it(tmp_path: Path) 
 
 def test_each_stage_gets_its_place_and_the_slowest_is_the_rate(tmp_path: Path) -> None:
     plan = planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN)
-    of = by_name(plan)
-    assert (of["workers"].gpus, of["workers"].cpus, of["workers"].on) == (8, 32, ("gpu",))
-    assert of["encoders"].on == ("cpu", "gpu")
-    encoders = 88  # 128 CPUs but for 32 of workers and 2 of readers, and as many for each of 8 streams
+    stages = by_name(plan)
+    assert (stages["workers"].gpus, stages["workers"].cpus, stages["workers"].on) == (8, 32, ("gpu",))
+    assert stages["encoders"].on == ("cpu", "gpu")
+    encoders = 88  # 128 CPUs minus 32 of workers and 2 of readers, in equal shares for 8 streams
     assert [(stage.name, stage.per_s) for stage in plan.stages] == [
         ("readers", 8 * 5000), ("encoders", encoders * 100), ("executors", 8 * 100 * 32), ("workers", 8 * 1000),
     ]  # fmt: skip
-    assert plan.limit is of["workers"]
+    assert plan.limit is stages["workers"]
     assert plan.hours == pytest.approx(10_000_000 / 8000 / 3600)
     assert [(nodes.kind.name, nodes.start, nodes.most) for nodes in plan.nodes] == [
         ("head", 1, 1), ("cpu", 1, 4), ("gpu", 2, 2),
     ]  # fmt: skip
-    said = shown(plan)
-    assert "cpu: 1 there + 3 more for encoders, gpu: 2 asked for" in said
-    assert "10,000,000 samples in 10 epochs: about 8,000 a second, 21 min; workers are the limit" in said
+    text = shown(plan)
+    assert "cpu: 1 there + 3 more for encoders, gpu: 2 asked for" in text
+    assert "10,000,000 samples in 10 epochs: about 8,000 a second, 21 min; workers are the limit" in text
 
 
 @pytest.mark.parametrize(
@@ -91,86 +91,87 @@ def test_each_stage_gets_its_place_and_the_slowest_is_the_rate(tmp_path: Path) -
          "raise data.readers, and data.open_shards above 4, or bring the shards nearer"),
     ],
 )  # fmt: skip
-def test_any_stage_can_be_the_limit_and_keys_that_raise_it_are_told(
+def test_any_stage_can_be_the_limit_and_keys_that_raise_it_are_named(
     limit: str, overrides: list[str], known: str, remedy: str, tmp_path: Path
 ) -> None:
     plan = planned(config(tmp_path, SHARDS, *overrides), NodeType("head", 64, 4, 1, 1), known=known)
     assert plan.limit
     assert plan.limit.name == limit
-    said = shown(plan)
-    assert f"; {limit} are the limit (" in said
-    assert f"for a higher rate, {remedy}" in said if remedy else "for a higher rate" not in said
+    text = shown(plan)
+    assert f"; {limit} are the limit (" in text
+    assert f"for a higher rate, {remedy}" in text if remedy else "for a higher rate" not in text
 
 
-def test_evaluation_beside_elastic_workers_and_gpus_that_stand_still_are_told(tmp_path: Path) -> None:
-    asked = config(tmp_path, SHARDS, "evaluate.every=2000", "evaluate.gpus=1")
-    plan = planned(asked, HEAD, CPU, GPU, known=KNOWN)
+def test_evaluation_elastic_workers_and_idle_gpus_are_shown(tmp_path: Path) -> None:
+    evaluated = config(tmp_path, SHARDS, "evaluate.every=2000", "evaluate.gpus=1")
+    plan = planned(evaluated, HEAD, CPU, GPU, known=KNOWN)
     assert plan.config.train.num_workers == 7
     stage = by_name(plan)["evaluation"]
     assert (stage.what, stage.gpus, stage.on, stage.per_s) == ("every 2,000 steps", 1, ("gpu",), None)
     assert "stand still" not in shown(plan)
 
-    elastic = config(
-        tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2"
-    )  # planned with those that fit
-    of = by_name(planned(elastic, HEAD, CPU, GPU, known="worker=1000,encoder=100,reader=500"))
-    assert (of["workers"].what, of["workers"].gpus, of["workers"].per_s) == (
+    # Planned with the workers that fit.
+    elastic = config(tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2")
+    stages = by_name(planned(elastic, HEAD, CPU, GPU, known="worker=1000,encoder=100,reader=500"))
+    assert (stages["workers"].what, stages["workers"].gpus, stages["workers"].per_s) == (
         "2..8 on GPUs, fsdp, bf16",
         8,
         8000,
     )
-    assert of["readers"].what == "16, 2 a worker"
+    assert stages["readers"].what == "16, 2 a worker"
 
     plan = planned(config(tmp_path, SHARDS, "train.num_workers=3"), HEAD, CPU, GPU, known=KNOWN)
     assert "5 GPUs stand still; train.num_workers=0 with train.use_gpu=null takes them all" in shown(plan)
 
 
-def test_a_text_tower_that_captions_cannot_be_packed_for_is_told_with_the_reason(tmp_path: Path) -> None:
-    told = "captions are padded and not packed: attention is not causal, so that every token sees the padding"
+def test_a_text_tower_without_packed_captions_is_shown_with_the_reason(tmp_path: Path) -> None:
+    reason = (
+        "captions are padded and not packed: attention is not causal, so that every token sees the padding"
+    )
     tower = (SHARDS, "model.name=MobileCLIP2-S0")
-    assert told in shown(planned(config(tmp_path, *tower), HEAD, CPU, GPU, known=KNOWN))
-    asked = config(tmp_path, *tower, "train.pack_text=false")
-    assert "packed" not in shown(planned(asked, HEAD, CPU, GPU, known=KNOWN))
+    assert reason in shown(planned(config(tmp_path, *tower), HEAD, CPU, GPU, known=KNOWN))
+    padded = config(tmp_path, *tower, "train.pack_text=false")
+    assert "packed" not in shown(planned(padded, HEAD, CPU, GPU, known=KNOWN))
     assert "packed" not in shown(planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN))
 
 
-# What hands the blocks on
+# Executors
 
 
 def test_executors_count_blocks_and_cost_no_cpus(tmp_path: Path) -> None:
     nodes = NodeType("head", 64, 4, 1, 1, "A100")
     for override, samples in (
         ("train.batch_size=512", 128), ("data.block_samples=16", 16),
-        ("train.batch_size=100000", 891),  # 128 MB of 224 x 224 pixels
+        ("train.batch_size=100000", 891),  # 128 MB of 224 x 224 images
     ):  # fmt: skip
         stage = by_name(planned(config(tmp_path, SHARDS, override), nodes, known="worker=5000"))["executors"]
         assert (stage.what, stage.per_s) == (f"4, 400 blocks/s of {samples} samples", 400 * samples)
         assert (stage.cpus, stage.gpus, stage.on, stage.source) == (0, 0, ("head",), "rule of thumb")
 
 
-# How fast
+# Rates
 
 
-def test_without_a_run_before_the_slowest_gpu_reaches_a_stated_share_of_its_peak(tmp_path: Path) -> None:
+def test_without_earlier_runs_the_slowest_gpu_reaches_a_stated_share_of_its_peak(tmp_path: Path) -> None:
     mixed = (NodeType("a", 32, 1, 1, 1, "H100"), NodeType("b", 32, 1, 1, 1, "A100"))
     workers = by_name(planned(config(tmp_path, SHARDS), *mixed))["workers"]
     assert workers.source == "20% of A100's peak"
-    # ViT-B/32: 8.8 GFLOP for an image (open_clip's own count) and the rest for two short captions, three times.
+    # ViT-B/32: 8.8 GFLOP per image (open_clip's count) plus two short captions; times 3 with backward.
     assert 0.2 * 312e12 / (3 * 13e9) < (workers.per_s or 0) / 2 < 0.2 * 312e12 / (3 * 8.8e9)
 
 
-def test_nothing_is_guessed_of_unknown_gpus_so_the_rate_is_a_bound(tmp_path: Path) -> None:
+def test_the_rate_of_unknown_gpus_is_not_guessed_so_the_plan_is_a_bound(tmp_path: Path) -> None:
     asked, table = config(tmp_path, SHARDS, "train.use_gpu=null"), Prices({"head": Price(1.0)})
     nodes = NodeType("head", 16, 2, 1, 1, "K80")
-    said = shown(planned(asked, nodes, known="encoder=100,reader=9000", table=table))
-    assert "at most" in said
+    text = shown(planned(asked, nodes, known="encoder=100,reader=9000", table=table))
+    assert "at most" in text
     unknown = "at least; encoders are the limit (as given); of workers on these devices nothing is known"
-    assert unknown in said
-    assert "cost: 1.00 an hour with all of these nodes\n" in said
+    assert unknown in text
+    assert "cost: 1.00 an hour with all of these nodes\n" in text
 
 
 def earlier(storage: Path, name: str, ran: Config, samples_per_s: float, wait: float = 0.0) -> None:
-    """Leave in the storage what a run leaves that was slow at first."""
+    """Write to the storage what a run leaves; this run was slow at first."""
     folder = storage / "runs" / name
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(to_tree(ran)))
@@ -186,18 +187,19 @@ def earlier(storage: Path, name: str, ran: Config, samples_per_s: float, wait: f
 NODE = NodeType("head", 64, 4, 1, 1, "A100")
 
 
-def test_an_earlier_run_of_the_same_work_says_how_fast_each_of_them_is(tmp_path: Path) -> None:
+def test_rates_come_from_an_earlier_run_of_the_same_work(tmp_path: Path) -> None:
     ran = sized(config(tmp_path, SHARDS, "train.num_workers=2"), Capacity.of(NODE))
     earlier(tmp_path, "before", ran, samples_per_s=900, wait=0.25)
     plan = planned(config(tmp_path, SHARDS, "train.epochs=3", "train.learning_rate=1e-5"), NODE)
-    of = by_name(plan)
-    assert of["workers"].per_s == pytest.approx(4 * 900 / 0.75 / 2)  # two that waited a quarter of their time
-    assert of["workers"].source == of["encoders"].source == "as before measured"
-    assert of["encoders"].per_s == pytest.approx(plan.encoders[1] // 4 * 4 * 100)
-    assert of["readers"].per_s == pytest.approx(4 * 3000)
+    stages = by_name(plan)
+    # Measured with two workers that waited a quarter of the time.
+    assert stages["workers"].per_s == pytest.approx(4 * 900 / 0.75 / 2)
+    assert stages["workers"].source == stages["encoders"].source == "as before measured"
+    assert stages["encoders"].per_s == pytest.approx(plan.encoders[1] // 4 * 4 * 100)
+    assert stages["readers"].per_s == pytest.approx(4 * 3000)
 
 
-def test_a_run_of_other_work_or_another_version_says_nothing_and_the_user_goes_before_all(
+def test_runs_of_other_work_or_versions_are_ignored_and_rates_of_the_user_come_first(
     tmp_path: Path,
 ) -> None:
     earlier(tmp_path, "before", sized(config(tmp_path, SHARDS), Capacity.of(NODE)), samples_per_s=900)
@@ -217,12 +219,12 @@ def test_a_run_of_other_work_or_another_version_says_nothing_and_the_user_goes_b
 
 
 @pytest.mark.parametrize("text", ["worker", "worker=-1", "worker=nan", "workers=3", "worker=1;encoder=2"])
-def test_a_rate_that_is_none_is_an_error_that_says_how_to_write_it(text: str) -> None:
+def test_a_malformed_rate_is_an_error_that_says_how_to_write_it(text: str) -> None:
     with pytest.raises(ConfigError, match="write worker=N, encoder=N, reader=N, samples a second"):
         rates.given(text)
 
 
-# What it costs
+# Costs
 
 
 def test_the_price_is_that_of_all_nodes_for_the_hours(tmp_path: Path) -> None:
@@ -231,16 +233,16 @@ def test_the_price_is_that_of_all_nodes_for_the_hours(tmp_path: Path) -> None:
     table = price_table.read(path)
     plan = planned(config(tmp_path, SHARDS), HEAD, CPU, GPU, known=KNOWN, table=table, samples=8000 * 3600)
     assert plan.hourly == 2 * 10 + 4 * 0.5
-    said = shown(plan)
+    text = shown(plan)
     cost = "22.00 EUR an hour with all of these nodes, 22.00 EUR in all, spot prices as in the table"
-    assert f"cost: {cost}" in said
-    assert "no price for head" in said
+    assert f"cost: {cost}" in text
+    assert "no price for head" in text
 
 
 @pytest.mark.parametrize(
     "entry", ["gpu: free", "gpu: -1", "gpu: true", "gpu: {cost: 1}", "gpu: {price: 1, spot: 2}", "gpu: .inf"]
 )
-def test_a_price_that_is_none_is_an_error_with_file_and_entry(tmp_path: Path, entry: str) -> None:
+def test_a_malformed_price_is_an_error_with_file_and_entry(tmp_path: Path, entry: str) -> None:
     path = tmp_path / "prices.yaml"
     path.write_text(entry)
     with pytest.raises(ConfigError, match=r"prices\.yaml: gpu=.*: write a price an hour"):

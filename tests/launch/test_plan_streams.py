@@ -1,4 +1,4 @@
-"""How many streams a worker has: as many as its GPU needs, where the cluster has room for them."""
+"""Number of streams of a worker: as many as its GPU needs, if the cluster has room for them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sclip.launch.plan import rates, with_streams
 
 LOCAL, REMOTE = "data.shards=/data/*.tar", "data.shards=s3://bucket/*.tar"
 H100 = "worker=6000"
-"""About what the rule says of one, without the building of a model to count its operations."""
+"""About the rate that the rule of thumb gives for an H100; it saves building a model to count its operations."""
 BESIDE, DGX = NodeType("head", 72, 2, 1, 1), NodeType("head", 224, 8, 1, 1, "H100")
 
 
 def settled(node: NodeType, storage: Path, *overrides: str, known: str = "", shards: int = 1000) -> Config:
-    """Return the paper's config as it is on a node, in a storage in which nothing has run."""
+    """Return the paper's config as settled for a node, in a storage without earlier runs."""
     capacity = Capacity.of(node)
     config = sized(load([f"run.storage={storage}", *overrides], "paper"), capacity)
-    found = rates.find(config, capacity, rates.given(known), annotated=False)
-    config = with_streams(config, capacity, found, shards)
-    encoder_bounds(config, capacity)  # all of it can be placed
+    stage_rates = rates.find(config, capacity, rates.given(known), annotated=False)
+    config = with_streams(config, capacity, stage_rates, shards)
+    encoder_bounds(config, capacity)  # raises if the run cannot be placed
     assert with_streams(sized(config, capacity), capacity, {}) == config
     return config
 
@@ -35,17 +35,17 @@ def settled(node: NodeType, storage: Path, *overrides: str, known: str = "", sha
         (BESIDE, "worker=1000,encoder=100,reader=1000", [LOCAL], 1000, 1),
         (BESIDE, "worker=1000,encoder=100,reader=999", [LOCAL], 1000, 2),
         (BESIDE, "worker=1000,encoder=100,reader=250", [LOCAL], 1000, 4),
-        (BESIDE, "worker=1000,encoder=100,reader=250", [LOCAL, "data.readers=2"], 1000, 2),  # what is said stays
-        (BESIDE, "worker=1000,encoder=100,reader=1", [LOCAL, "data.open_shards=16"], 1000, 8),  # 16 tracks for two
-        (BESIDE, "worker=1000,encoder=1000,reader=250", [LOCAL, "data.actors_max=4"], 1000, 2),  # an encoder each
+        (BESIDE, "worker=1000,encoder=100,reader=250", [LOCAL, "data.readers=2"], 1000, 2),  # a configured value stays
+        (BESIDE, "worker=1000,encoder=100,reader=1", [LOCAL, "data.open_shards=16"], 1000, 8),  # 8 tracks per worker
+        (BESIDE, "worker=1000,encoder=1000,reader=250", [LOCAL, "data.actors_max=4"], 1000, 2),  # each needs an encoder
         (BESIDE, "worker=1000,encoder=1000,reader=250", [LOCAL, "data.actor_cpus=15"], 1000, 2),  # four encoders fit
-        # Three encoders beside the worker's 4 CPUs: two streams would have one each, three no more than one has.
+        # Three encoders fit. Two streams would use only two of them, and three streams no more than one stream does.
         (NodeType("head", 8, 1, 1, 1), "worker=1000,encoder=100,reader=300", [LOCAL], 1000, 1),
-        # Of unknown rate, or without room for more: 4 workers x 4 and 4 x (1 + 0.25).
+        # The rate is unknown, or there is no room for more: 4 workers x 4 CPUs and 4 x (1 + 0.25) CPUs.
         (NodeType("head", 64, 0, 1, 1), "", [REMOTE, "train.use_gpu=null"], 1000, 1),
         (NodeType("head", 64, 2, 1, 1, "K80"), "", [REMOTE], 1000, 1),
         (NodeType("head", 21, 4, 1, 1, "H100"), H100, [REMOTE], 1000, 1),
-        # An object store is read in more streams than a disk; a stream without shards to read is not opened.
+        # An object store is read in more streams than a disk; every stream needs shards to read.
         (DGX, H100, [REMOTE], 1000, 4),  # eight workers share 32 tracks
         (DGX, H100, [REMOTE], 16, 2),
         (DGX, H100, [REMOTE], 1, 1),

@@ -1,4 +1,4 @@
-"""Prometheus is told of a run from its reports: totals that only grow, gauges that stay, and how it ended."""
+"""Prometheus metrics of a run, from its reports: counters only grow, gauges stay, and the end shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START = dict.fromkeys("step samples quarantined filtered skipped".split(), 0) | 
 
 
 class Node:
-    """What Ray's agent of the node has of one run."""
+    """The metric values that Ray's agent of the node has for one run."""
 
     def __init__(self) -> None:
         self.values: defaultdict[str, float] = defaultdict(float)
@@ -54,25 +54,26 @@ class Node:
 
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> Node:
-    made = Node()
-    monkeypatch.setattr(prometheus, "Gauge", made.metric)
-    monkeypatch.setattr(prometheus, "Counter", made.metric)
-    return made
+    fake_node = Node()
+    monkeypatch.setattr(prometheus, "Gauge", fake_node.metric)
+    monkeypatch.setattr(prometheus, "Counter", fake_node.metric)
+    return fake_node
 
 
 def trained(step: int, samples: int, **metrics: float) -> dict[str, Any]:
-    given = {"loss": 2.0, "samples_per_s": 50.0, "data_wait": 0.1, "quarantined": 3, "skipped": 0} | metrics
-    report = {"kind": "metrics", "step": step, "samples": samples, "metrics": given, "limit": ""}
+    values = {"loss": 2.0, "samples_per_s": 50.0, "data_wait": 0.1, "quarantined": 3, "skipped": 0} | metrics
+    report = {"kind": "metrics", "step": step, "samples": samples, "metrics": values, "limit": ""}
     return report | {"stream": {"encode_utilisation": 0.5}}
 
 
-def test_every_report_moves_the_metrics_that_it_is_about(node: Node) -> None:
+def test_every_report_updates_its_metrics(node: Node) -> None:
     with RunMetrics("first", samples=1000) as exported:
         exported.report(START)
         exported.report(trained(10, 100, mfu=0.4))
         exported.report({"kind": "checkpoint", "path": "x", "step": 10, "seconds": 0.5})
         exported.report(trained(30, 300, samples_per_s=100.0, data_wait=0.5))
-        exported.report(trained(30, 300, loss=math.nan, grad_norm=math.inf, data_wait=0.5))  # as they were
+        # Values that are not finite change nothing.
+        exported.report(trained(30, 300, loss=math.nan, grad_norm=math.inf, data_wait=0.5))
         assert node["training"] == 1
     assert node.values.keys() <= GAUGES.keys() | COUNTERS.keys()
     assert "sclip_grad_norm" not in node.values
@@ -85,7 +86,7 @@ def test_every_report_moves_the_metrics_that_it_is_about(node: Node) -> None:
     assert {name: node[name] for name in expected} == pytest.approx(expected)
 
 
-def test_samples_that_a_restart_trains_on_again_count_again_and_those_of_another_start_do_not(
+def test_samples_retrained_after_a_restart_count_again_and_samples_before_the_start_do_not(
     node: Node,
 ) -> None:
     with RunMetrics("first", samples=1000) as exported:
@@ -118,7 +119,7 @@ def test_only_a_run_that_fails_leaves_its_training_unfinished(
 
 
 def test_gauges_are_set_again_without_a_report(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray forgets those that are not; a report may be minutes away."""
+    """Ray forgets gauges that are not set again, and the next report may be minutes away."""
     monkeypatch.setattr(prometheus, "_AGAIN_S", 0.01)
     with RunMetrics("first", samples=1000):
         assert node.set_again.wait(20)

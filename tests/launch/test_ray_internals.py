@@ -30,7 +30,7 @@ def test_no_other_module_uses_a_private_name_of_ray() -> None:
 
 
 def run(program: str, **variables: str) -> str:
-    """Return what a program prints whose Ray is not yet changed by other tests."""
+    """Run a program whose Ray is not yet changed by other tests; return the last line that it prints."""
     env = environment(PYTHONPATH=str(ROOT), **variables)
     done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -40,7 +40,7 @@ def run(program: str, **variables: str) -> str:
 # Without a cluster
 
 
-def test_once_disabled_a_call_of_ray_starts_no_cluster_and_logs_of_workers_are_not_printed() -> None:
+def test_after_disabling_a_ray_call_starts_no_cluster_and_worker_logs_are_not_printed() -> None:
     program = """
 import io
 import ray
@@ -94,12 +94,14 @@ def connected(head: Head) -> Iterator[None]:
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("connected")
-def test_what_a_connected_driver_asks_of_its_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connected_driver_reads_session_folder_token_and_groups_of_its_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from ray.core.generated.autoscaler_pb2 import ClusterConfig
 
     assert (Path(ray_internals.session_folder()) / "logs").is_dir()
     assert ray_internals.is_token_required()
-    assert ray_internals.autoscaler_groups() == []  # no platform has put any into the GCS
+    assert ray_internals.autoscaler_groups() == []  # no platform has stored groups in the GCS
     config = ClusterConfig()
     group = config.node_group_configs.add(name="cpu", max_count=3)
     group.resources["CPU"] = 8
@@ -110,7 +112,7 @@ def test_what_a_connected_driver_asks_of_its_cluster(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.cluster
-def test_its_processes_take_no_part_in_signals_to_the_driver_and_end_with_it() -> None:
+def test_processes_of_ray_get_no_signals_of_the_driver_and_end_with_it() -> None:
     program = """
 import logging, os, signal
 import psutil, ray
@@ -138,5 +140,5 @@ os.kill(os.getpid(), signal.SIGKILL)
         capture_output=True, start_new_session=True,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr
-    left = [psutil.Process(pid) for pid in map(int, done.stdout.split()) if psutil.pid_exists(pid)]
-    assert psutil.wait_procs(left, timeout=60)[1] == []
+    processes = [psutil.Process(pid) for pid in map(int, done.stdout.split()) if psutil.pid_exists(pid)]
+    assert psutil.wait_procs(processes, timeout=60)[1] == []

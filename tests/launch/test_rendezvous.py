@@ -1,4 +1,4 @@
-"""The store by which ranks find each other listens at the address that they are told, and at no other."""
+"""The store through which ranks find each other listens only at the address that the ranks are given."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from support.processes import free_port
 
 
 def addresses(port: int) -> set[str]:
-    """Return where this process listens at a port."""
-    found = psutil.Process().net_connections("tcp")
-    return {at.laddr.ip for at in found if at.status == psutil.CONN_LISTEN and at.laddr.port == port}
+    """Return the addresses at which this process listens on a port."""
+    connections = psutil.Process().net_connections("tcp")
+    return {at.laddr.ip for at in connections if at.status == psutil.CONN_LISTEN and at.laddr.port == port}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_the_store_of_rank_0_listens_at_one_address_and_takes_the_others(host: str) -> None:
+def test_the_store_of_rank_0_listens_at_one_address_and_accepts_other_ranks(host: str) -> None:
     if host == "::1" and not socket.has_ipv6:
         pytest.skip("no IPv6 here")
     port = free_port()
@@ -32,14 +32,14 @@ def test_the_store_of_rank_0_listens_at_one_address_and_takes_the_others(host: s
     assert store.get("said") == b"by the other"
 
 
-def test_the_workers_of_a_run_make_their_store_so_and_torch_alone_would_not(
+def test_workers_of_a_run_create_such_a_store_but_torch_alone_would_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port = free_port()
     store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
     assert addresses(port) in ({"::"}, {"0.0.0.0"})
     module = importlib.import_module("torch.distributed.rendezvous")
-    monkeypatch.setattr(module, "TCPStore", module.TCPStore)  # what is set below is taken back
+    monkeypatch.setattr(module, "TCPStore", module.TCPStore)  # so that the change below is undone
     rendezvous._set_up(deterministic=False)
     port = free_port()
     store = module._create_c10d_store("127.0.0.1", port, 0, 1, timedelta(seconds=20))

@@ -1,4 +1,4 @@
-"""Errors of workers: which end a run, and what is reported of the others."""
+"""Errors of workers: which errors end a run, and how the others are reported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sclip.launch.trainer import WorkerErrors
 from sclip.train.manifest import CheckpointError, NotWritten
 
 
-def test_storage_that_did_not_take_a_checkpoint_is_tried_again_and_a_damaged_one_is_not() -> None:
+def test_a_failed_checkpoint_write_is_retried_and_a_damaged_checkpoint_ends_the_run() -> None:
     reports: list[dict[str, str]] = []
     callback = WorkerErrors(cast(Any, SimpleNamespace(put_nowait=reports.append)))
     callback.after_exception(None, {1: NotWritten("no space left"), 0: OSError("gone")})

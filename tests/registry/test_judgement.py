@@ -1,4 +1,4 @@
-"""Gates: what may be written, and what a candidate and a champion are judged to by them."""
+"""Gates: their syntax, and how they judge a candidate against a champion."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def check(gate: str, candidate: Evaluation | None, champion: Evaluation | None =
 
 
 def altered(**changes: object) -> Evaluation:
-    """Return a champion of which the first benchmark's result is changed so."""
+    """Return a champion with changed fields in the result of its first benchmark."""
     champion = evaluation({RELATION: 0.1})
     return dataclasses.replace(champion, results=[dataclasses.replace(champion.results[0], **changes)])
 
 
-# What may be written
+# Syntax
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_gate_is_a_score_and_its_lower_bound(text: str, gate: Gate) -> None:
         "vg_relation/macro >= champion - ", "vg_relation/macro >= nan", "a/b >= 0.5 and c/d >= 0.5", "a/b >= 0.5 0.6",
     ],
 )  # fmt: skip
-def test_what_is_no_gate_stops_the_config_with_what_is_allowed(text: str) -> None:
+def test_a_malformed_gate_is_an_error_of_the_config_that_shows_the_syntax(text: str) -> None:
     with pytest.raises(ConfigError, match=r"tracking\.gates=.*BENCHMARK/SCORE >= NUMBER.*champion") as raised:
         TrackingConfig(gates=(text,))
     assert "\n" not in str(raised.value)
@@ -63,7 +63,7 @@ def test_what_is_no_gate_stops_the_config_with_what_is_allowed(text: str) -> Non
             parse_gate(percentage)
 
 
-# What is judged
+# Judgement
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_all_gates_must_hold() -> None:
     assert not judge([], evaluation({}), None).passed
 
 
-def test_the_first_version_is_held_to_the_absolute_gates_only() -> None:
+def test_the_first_version_is_judged_by_absolute_gates_only() -> None:
     first = evaluation({RELATION: 0.55})
     assert check(f"{RELATION} >= champion - interval", first, None).holds
     assert "no champion" in check(f"{RELATION} >= champion", first, None).reason
@@ -100,7 +100,7 @@ def test_the_first_version_is_held_to_the_absolute_gates_only() -> None:
     assert not check(f"{RECALL} >= champion", first, None).holds
 
 
-def test_a_score_that_the_candidate_lacks_fails_its_gate_and_says_which_it_has() -> None:
+def test_a_score_that_the_candidate_lacks_fails_its_gate_and_suggests_a_similar_score() -> None:
     misspelt = check("vg_relation/makro >= champion", CHAMPION)
     assert not misspelt.holds
     assert misspelt.reason == "the candidate has no score vg_relation/makro; do you mean vg_relation/macro?"
@@ -122,7 +122,7 @@ def test_a_score_that_the_candidate_lacks_fails_its_gate_and_says_which_it_has()
         (evaluation({RELATION: math.nan}), "score is nan"),
     ],
 )
-def test_a_champion_that_was_not_measured_alike_fails_the_gate_with_the_remedy(
+def test_a_champion_that_was_measured_differently_fails_the_gate_with_the_remedy(
     champion: Evaluation, message: str
 ) -> None:
     judged = check(f"{RELATION} >= champion", evaluation({RELATION: 0.9}), champion)
@@ -132,6 +132,6 @@ def test_a_champion_that_was_not_measured_alike_fails_the_gate_with_the_remedy(
     assert check(f"{RELATION} >= 0.5", evaluation({RELATION: 0.9}), champion).holds
 
 
-def test_the_facts_that_do_not_tell_what_was_measured_may_differ() -> None:
+def test_facts_that_do_not_affect_the_measurement_may_differ() -> None:
     later = dataclasses.replace(CHAMPION, facts=CHAMPION.facts | {"time": "later", "parser": "rules-9"})
     assert check(f"{RELATION} >= champion", later).holds

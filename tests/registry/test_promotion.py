@@ -1,4 +1,4 @@
-"""Who is champion: a better version is promoted, a worse one refused, a roll-back restores, each with its record."""
+"""The champion: better versions are promoted, worse ones refused, roll-backs restore, and each is recorded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ promote = command("promote")
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    """A registry whose versions hold nothing but their evaluation: no test here loads a model."""
+    """A registry whose versions hold only their evaluations, since no test here loads a model."""
     folder = tmp_path_factory.mktemp("registry")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(versions, "_save", lambda path, *_: path.mkdir() or path)
@@ -42,7 +42,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 class Model:
-    """A registered model of a test's own."""
+    """A registered model for one test."""
 
     def __init__(self, registry: Registry, name: str) -> None:
         self.client, self.uri, self.name, self._registry = registry.client, registry.uri, name, registry
@@ -50,7 +50,7 @@ class Model:
     def add(
         self, scores: dict[str, float] | None, *gates: str, judged: bool = True, **measured: object
     ) -> str:
-        """Register a version of these scores and gates, and judge it where it has gates."""
+        """Register a version with scores and gates; judge it if it has gates."""
         version = self._registry.add(scores, *gates, name=self.name, **measured)  # type: ignore[arg-type]
         if gates and judged:
             decide(self.client, self.name, version)
@@ -67,7 +67,7 @@ class Model:
         return self.aliases().get("champion")
 
     def promote(self, name: str, *arguments: object) -> int:
-        """Run `sclip promote`; return its status."""
+        """Run `sclip promote`; return its exit status."""
         return promote(name.format(name=self.name), "--tracking-uri", self.uri, *arguments)
 
 
@@ -102,7 +102,7 @@ def test_the_first_version_that_passes_and_a_better_one_are_promoted_with_their_
     assert outcome.lines()[-1] == "version 3 is champion, after version 2"
 
 
-def test_a_worse_version_is_refused_with_its_record_which_the_next_judgement_replaces(model: Model) -> None:
+def test_a_worse_version_is_refused_with_a_record_that_the_next_judgement_replaces(model: Model) -> None:
     model.add(GOOD, *GATES)
     version = model.add(WORSE, *GATES, judged=False)
     outcome = decide(model.client, model.name)
@@ -123,7 +123,9 @@ def test_a_worse_version_is_refused_with_its_record_which_the_next_judgement_rep
     assert second.endswith(f" promoted beside version 1; {after['sclip.gate.1']}")
 
 
-def test_a_champion_of_other_cases_is_measured_again_and_then_compared(model: Model, tmp_path: Path) -> None:
+def test_a_champion_measured_on_other_cases_is_measured_again_and_then_compared(
+    model: Model, tmp_path: Path
+) -> None:
     model.add(GOOD, *GATES)
     model.add(BETTER, *GATES, cases=8)
     assert model.champion == "1"
@@ -160,17 +162,17 @@ def test_a_version_keeps_its_evaluation_without_the_pictures(model: Model) -> No
     assert evaluation_of(model.client, find(model.client, model.name, "candidate")) is None
 
 
-# By hand, and back
+# By hand, and rolling back
 
 
-def test_repeated_roll_backs_walk_further_back_over_deleted_versions_and_over_one_that_was_champion_twice(
+def test_repeated_roll_backs_go_further_back_past_deleted_versions_and_repeated_champions(
     model: Model,
 ) -> None:
     for _ in range(3):
         model.add(GOOD, *GATES)
     promote_by_hand(model.client, model.name, "2", "once more")
     model.add(GOOD)
-    model.client.set_registered_model_alias(model.name, "champion", "4")  # by somebody else
+    model.client.set_registered_model_alias(model.name, "champion", "4")  # set by somebody else
     for _ in range(2):
         model.add(BETTER, *GATES)
     assert model.tags("5")["sclip.replaced"] == "4"
@@ -187,7 +189,7 @@ def test_repeated_roll_backs_walk_further_back_over_deleted_versions_and_over_on
 # As a command
 
 
-def test_the_command_promotes_refuses_and_says_why_figure_by_figure(
+def test_the_command_promotes_or_refuses_and_shows_the_figures(
     model: Model, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model.add(GOOD, *GATES)
@@ -262,7 +264,7 @@ def test_bad_input_ends_with_one_line_and_status_2(
     assert model.aliases() == {"candidate": "1"}
 
 
-def test_a_store_that_is_not_there_is_told_and_not_made(
+def test_an_absent_store_is_reported_and_not_created(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert promote("structure-clip", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db") == 2

@@ -1,4 +1,4 @@
-"""The registered model: whole in any environment of its requirements, and the same over MLflow, HTTP and threads."""
+"""The registered model runs wherever its requirements are installed, and answers alike in MLflow, HTTP and threads."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def registry(scorer: Scorer, tmp_path_factory: pytest.TempPathFactory) -> Regist
 
 @pytest.fixture(scope="module")
 def version(registry: Registry) -> Path:
-    """The folder of the registered version."""
+    """The folder of the registered model version."""
     return Path(registry.client.get_model_version(NAME, "1").source)
 
 
@@ -64,10 +64,10 @@ def asked(model: Any, output: str, rows: pd.DataFrame = ROWS) -> pd.DataFrame:
     return model.predict(rows, params={"output": output})
 
 
-# What it gives
+# Outputs
 
 
-def test_it_scores_rows_of_images_and_captions_whatever_holds_the_bytes(
+def test_the_model_scores_rows_of_images_and_captions_for_any_type_of_bytes(
     version: Path, model: Any, scorer: Scorer
 ) -> None:
     scores = model.predict(ROWS)["score"]
@@ -78,40 +78,38 @@ def test_it_scores_rows_of_images_and_captions_whatever_holds_the_bytes(
     assert len(model.predict(model.metadata.load_input_example(str(version)))["score"]) == 1
 
 
-def test_it_gives_embeddings_of_either_column_alone_whatever_the_other_holds(
-    model: Any, scorer: Scorer
-) -> None:
+def test_the_model_embeds_either_column_without_reading_the_other(model: Any, scorer: Scorer) -> None:
     images = asked(model, "image_embedding", ROWS[["image"]])["image_embedding"]
     texts = asked(model, "text_embedding", ROWS.assign(image=[b"", None, b"", b""]))["text_embedding"]
     np.testing.assert_allclose(np.stack(images), scorer.encode_image(IMAGES), atol=1e-6)
     np.testing.assert_allclose(np.stack(texts), scorer.encode_text(CAPTIONS), atol=1e-6)
 
 
-def test_it_gives_the_scene_graphs_and_their_triples(model: Any, scorer: Scorer) -> None:
-    found = asked(model, "scene_graph", ROWS[["caption"]])
-    assert [SceneGraph.from_json(graph) for graph in found["scene_graph"]] == scorer.scene_graph(CAPTIONS)
-    assert ["astronaut", "ride", "horse"] in found["triples"][1]
+def test_the_model_returns_scene_graphs_and_their_triples(model: Any, scorer: Scorer) -> None:
+    graphs = asked(model, "scene_graph", ROWS[["caption"]])
+    assert [SceneGraph.from_json(graph) for graph in graphs["scene_graph"]] == scorer.scene_graph(CAPTIONS)
+    assert ["astronaut", "ride", "horse"] in graphs["triples"][1]
 
 
 def test_images_may_be_paths_of_files(model: Any, tmp_path: Path) -> None:
     path = tmp_path / "a picture.png"
     path.write_bytes(IMAGES[1])
-    given: list[Any] = [str(path), path.as_uri(), f"file:{path}", IMAGES[1]]
-    scores = model.predict(pd.DataFrame({"image": given, "caption": [CAPTIONS[0]] * 4}))["score"]
+    images: list[Any] = [str(path), path.as_uri(), f"file:{path}", IMAGES[1]]
+    scores = model.predict(pd.DataFrame({"image": images, "caption": [CAPTIONS[0]] * 4}))["score"]
     assert scores.tolist() == pytest.approx([scores[3]] * 4)
 
 
-def test_threads_get_what_one_after_the_other_gives_and_no_rows_give_no_rows(model: Any) -> None:
+def test_threads_get_the_same_results_as_serial_calls_and_no_rows_give_no_rows(model: Any) -> None:
     outputs = ("score", "image_embedding", "text_embedding")
     alone = [np.stack(asked(model, output)[output]) for output in outputs]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda number: asked(model, outputs[number % 3]), range(9)))
-    for number, found in enumerate(together):
-        np.testing.assert_allclose(np.stack(found[outputs[number % 3]]), alone[number % 3], atol=1e-6)
+    for number, frame in enumerate(together):
+        np.testing.assert_allclose(np.stack(frame[outputs[number % 3]]), alone[number % 3], atol=1e-6)
     assert [len(asked(model, output, ROWS[:0])) for output in (*outputs, "scene_graph")] == [0] * 4
 
 
-# What it refuses
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -125,7 +123,7 @@ def test_threads_get_what_one_after_the_other_gives_and_no_rows_give_no_rows(mod
         (ROWS, "embedding", "output='embedding': one of score, image_embedding, text_embedding, scene_graph"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_answered_is_told_with_its_row(
+def test_an_input_that_cannot_be_answered_is_reported_with_its_row(
     model: Any, rows: pd.DataFrame, output: str, found: str
 ) -> None:
     with pytest.raises(MlflowException, match=found) as raised:
@@ -133,10 +131,10 @@ def test_what_cannot_be_answered_is_told_with_its_row(
     assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
-# What it is made of
+# Contents of a version
 
 
-def test_every_requirement_is_pinned_the_parsers_pipeline_among_them_and_nothing_is_pickled(
+def test_every_requirement_is_pinned_including_the_parsers_pipeline_and_nothing_is_pickled(
     version: Path,
 ) -> None:
     lines = (version / "requirements.txt").read_text().split()
@@ -152,7 +150,7 @@ def test_every_requirement_is_pinned_the_parsers_pipeline_among_them_and_nothing
     assert suffixes.isdisjoint({".pkl", ".pickle", ".pt", ".pth", ".bin"})
 
 
-# Over HTTP, where only the requirements of a version and its own code are found
+# Over HTTP, with only the version's requirements and its own code
 
 
 ISOLATED = """
@@ -164,17 +162,15 @@ with open({seen!r}, "a") as file:
 
 
 class Server:
-    """`mlflow models serve` of the candidate on loopback, ended with its children.
+    """`mlflow models serve` of the candidate on loopback; it is ended with its children.
 
-    None of its processes finds what is installed beside `allowed`, nor our own package but for the version's copy.
+    Its processes find only the packages in `allowed`, and our own package only in the version's copy.
     """
 
     def __init__(self, uri: str, folder: Path, allowed: Collection[str]) -> None:
         self.seen = folder / "seen.txt"
         program = only(allowed) + ISOLATED.format(seen=str(self.seen), names=["sclip", "ray", "mlflow"])
-        (folder / "sitecustomize.py").write_text(
-            program
-        )  # run by each Python that has the folder in its path
+        (folder / "sitecustomize.py").write_text(program)  # every Python with this folder in its path runs it
         port = free_port()
         self.url = f"http://127.0.0.1:{port}/invocations"
         command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{NAME}@candidate"]
@@ -187,21 +183,21 @@ class Server:
 
     def __enter__(self) -> Server:
         assert self._process.stderr
-        said = []
+        lines = []
         for line in self._process.stderr:
-            said.append(line)
+            lines.append(line)
             if "Uvicorn running on" in line:
                 threading.Thread(target=self._process.stderr.read, daemon=True).start()
                 return self
         self.__exit__()
-        pytest.fail(f"the server did not start:\n{''.join(said)}")
+        pytest.fail(f"the server did not start:\n{''.join(lines)}")
 
     def __exit__(self, *_: object) -> None:
         os.killpg(self._process.pid, signal.SIGTERM)
         self._process.wait(60)
 
     def post(self, body: dict[str, Any] | str, content: str = "application/json") -> tuple[int, Any]:
-        """Return the status and the decoded answer."""
+        """Send a request; return the status and the decoded answer."""
         data = (body if isinstance(body, str) else json.dumps(body)).encode()
         request = urllib.request.Request(self.url, data, {"Content-Type": content})
         try:
@@ -220,7 +216,7 @@ def server(registry: Registry, version: Path, tmp_path_factory: pytest.TempPathF
         yield server
 
 
-def test_the_server_has_its_requirements_alone_and_the_package_from_the_version(server: Server) -> None:
+def test_the_server_finds_only_its_requirements_and_the_package_from_the_version(server: Server) -> None:
     started = server.seen.read_text().splitlines()
     assert len(started) > 1  # the command, and the process that answers
     assert set(started) == {"['mlflow']"}
@@ -239,7 +235,7 @@ def csv(rows: list[dict[str, str]]) -> str:
     return str(pd.DataFrame(rows).to_csv(index=False))
 
 
-def test_served_it_scores_also_clients_at_the_same_time(server: Server, scorer: Scorer) -> None:
+def test_the_server_scores_for_several_clients_at_the_same_time(server: Server, scorer: Scorer) -> None:
     with ThreadPoolExecutor(4) as pool:
         alone = list(pool.map(lambda record: server.post({"dataframe_records": [record]}), RECORDS))
     status, answer = server.post(csv(RECORDS), "text/csv")
@@ -249,12 +245,12 @@ def test_served_it_scores_also_clients_at_the_same_time(server: Server, scorer: 
     assert [answer["predictions"][0]["score"] for _, answer in alone] == expected
 
 
-def test_served_it_reads_no_file_of_its_host(server: Server, tmp_path: Path) -> None:
+def test_the_server_reads_no_file_of_its_host(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(IMAGES[0])
     records = [{"image": str(path), "caption": "a dog"}, {"image": path.as_uri(), "caption": "a dog"}]
     assert "reads no files" in server.post(csv(records), "text/csv")[1]["message"]
-    of_columns = {"inputs": pd.DataFrame(records).to_dict("list")}
-    for body in (of_columns, {"instances": records}, {"dataframe_records": records}):
+    columns = {"inputs": pd.DataFrame(records).to_dict("list")}
+    for body in (columns, {"instances": records}, {"dataframe_records": records}):
         status, answer = server.post(body)
         assert status == 400, answer

@@ -1,4 +1,4 @@
-"""Versions of the registered model: put in, found by number or alias, fetched again."""
+"""Versions of a registered model: registering, finding by number or alias, and downloading."""
 
 from __future__ import annotations
 
@@ -39,15 +39,13 @@ def test_a_version_is_fetched_as_the_folder_that_was_registered(
 
 
 @pytest.mark.parametrize("source", [f"models:/{NAME}@gone", f"models:/{NAME}/9"])
-def test_a_version_that_is_not_there_is_told_in_one_line(
-    registry: Registry, source: str, tmp_path: Path
-) -> None:
+def test_an_absent_version_is_reported_in_one_line(registry: Registry, source: str, tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match=rf"{source} cannot be had from sqlite:///") as raised:
         download(source, registry.uri, tmp_path)
     assert "\n" not in str(raised.value)
 
 
-def test_what_another_program_registered_is_no_model_of_ours(registry: Registry, tmp_path: Path) -> None:
+def test_a_model_that_another_program_registered_is_refused(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text("flavors: {}\n")
     registry.client.create_registered_model("foreign")
     registry.client.create_model_version("foreign", str(tmp_path))
@@ -61,7 +59,7 @@ def test_what_another_program_registered_is_no_model_of_ours(registry: Registry,
         record(registry.client, version, measured)
 
 
-def test_a_registration_that_fails_says_where_the_model_stands(registry: Registry, tmp_path: Path) -> None:
+def test_a_failed_registration_says_where_the_model_is(registry: Registry, tmp_path: Path) -> None:
     directory = small_scorer().save(tmp_path / "model")
     with pytest.raises(RegistryError, match=rf"'absent' was not registered in .*; it stands in {directory}"):
         register(connect(registry.uri), "0" * 32, directory, "absent")

@@ -1,4 +1,4 @@
-"""A storage folder for the runs of a test module, and the main job on it."""
+"""Fixtures: a storage folder for the runs of a test module, and the main job that uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit finds every row that was not trained exactly once in its step, from the tars and the ledger alone."""
+"""The audit needs only tars and ledger to find every row that was not trained exactly once in its step."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ ROWS = passes(SIZES)
 
 
 def summary(run: Run) -> dict[str, int]:
-    """Return the numbers of an audit that are not 0, and the first step that differs from the order."""
-    found = audit(run.folder)
-    numbers = {name: n for name, n in vars(found).items() if type(n) is int and n and name != "epochs"}
-    return numbers | ({"differs": found.first_difference.step} if found.first_difference else {})
+    """Return the nonzero numbers of an audit, and the first step whose rows differ from the order."""
+    result = audit(run.folder)
+    numbers = {name: n for name, n in vars(result).items() if type(n) is int and n and name != "epochs"}
+    return numbers | ({"differs": result.first_difference.step} if result.first_difference else {})
 
 
 def named(rows: tuple[Rows, ...]) -> dict[tuple[str, int], list[tuple[int, int]]]:
-    return {(Path(of.shard).name, of.pass_): list(of.ranges) for of in rows}
+    return {(Path(row.shard).name, row.pass_): list(row.ranges) for row in rows}
 
 
 def unknown(run: Run) -> set[tuple[object, ...]]:
     rows = audit(run.folder).unknown_rows
-    return {(Path(of.shard).name, of.pass_, of.ranges, of.reason) for of in rows}
+    return {(Path(row.shard).name, row.pass_, row.ranges, row.reason) for row in rows}
 
 
 def upto(steps: Steps, last: int) -> Steps:
-    return {step: of for step, of in steps.items() if step <= last}
+    return {step: ranks for step, ranks in steps.items() if step <= last}
 
 
 def after(steps: Steps, last: int) -> Steps:
-    return {step: of for step, of in steps.items() if step > last}
+    return {step: ranks for step, ranks in steps.items() if step > last}
 
 
 @pytest.fixture
@@ -52,25 +52,26 @@ EXACT = {"expected": 40, "trained_once": 40}
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_a_run_that_trained_every_row_once_a_pass_is_exact(run: Run, world_size: int) -> None:
     run.attempt(0, run.steps(world_size))
-    found = audit(run.folder)
-    assert (found.exact, found.complete, found.epochs) == (True, True, 2)
+    result = audit(run.folder)
+    assert (result.exact, result.complete, result.epochs) == (True, True, 2)
     assert summary(run) == EXACT
-    assert found.notes == found.missed_rows == found.repeated_rows == found.quarantined_rows == ()
-    run.attempt(0, {step: of[::-1] for step, of in run.steps(world_size).items()})  # by other ranks
+    assert result.notes == result.missed_rows == result.repeated_rows == result.quarantined_rows == ()
+    # The same rows on other ranks.
+    run.attempt(0, {step: ranks[::-1] for step, ranks in run.steps(world_size).items()})
     assert summary(run) == EXACT
 
 
 @pytest.mark.parametrize("recorded", [(1, 1, 1), (3, 9, 9)], ids=["fewer", "both"])
-def test_the_counts_that_the_run_has_of_its_shards_make_its_order_and_are_not_believed(
+def test_recorded_shard_counts_set_the_order_but_the_audit_counts_rows_itself(
     tmp_path: Path, recorded: tuple[int, ...]
 ) -> None:
-    """Rows beyond them come in steps at the end, places of rows that are not there stay empty."""
+    """Rows beyond the recorded counts come in extra steps at the end; places of absent rows stay empty."""
     run = Run.of(tmp_path, SIZES, recorded=[recorded])
     run.attempt(0, run.steps(2))
     assert summary(run) == EXACT
 
 
-def test_shards_that_are_recorded_without_their_credentials_are_named_again(run: Run) -> None:
+def test_shards_recorded_without_credentials_must_be_named_again(run: Run) -> None:
     run.attempt(0, run.steps(2))
     path, paths = run.folder / "shards.json", run.sources[0]
     files = {f"/{tar.name}": tar.read_bytes() for tar in paths}
@@ -97,10 +98,10 @@ def test_data_that_was_moved_is_found_by_the_names_of_its_shards(tmp_path: Path)
     with pytest.raises(AuditError, match=r"source-0-0\.tar: cannot be read"):
         audit(run.folder)
     first, second = (f"{moved}/source-{source}-*.tar" for source in (0, 1))
-    found = audit(run.folder, [first, second])
-    assert found.exact
-    assert (found.expected, found.trained_once) == (12, 11)
-    assert [row.shard for row in found.quarantined_rows] == [f"{moved}/source-1-0.tar"]
+    result = audit(run.folder, [first, second])
+    assert result.exact
+    assert (result.expected, result.trained_once) == (12, 11)
+    assert [row.shard for row in result.quarantined_rows] == [f"{moved}/source-1-0.tar"]
     for wrong in ([first], [second, first], [f"{tmp_path}/moved/*.tar"]):
         with pytest.raises(AuditError, match=r"--shards: .*tar is no shard of the run; where its data was"):
             audit(run.folder, wrong)
@@ -109,24 +110,26 @@ def test_data_that_was_moved_is_found_by_the_names_of_its_shards(tmp_path: Path)
 def test_planted_losses_and_repetitions_are_found_as_ranges_of_their_shard_and_pass(run: Run) -> None:
     lost = {(0, 1, 2, 3), (0, 1, 2, 4), (0, 1, 2, 8), (0, 0, 1, 0)}
     run.attempt(0, run.steps(2, without=lost))
-    found = audit(run.folder)
-    assert not found.exact
+    result = audit(run.folder)
+    assert not result.exact
     first = min(step for step, (rows,) in run.steps().items() if lost & set(rows))
     assert summary(run) == {"expected": 40, "trained_once": 36, "missed": 4, "differs": first}
     missed = {("source-0-1.tar", 0): [(0, 0)], ("source-0-2.tar", 1): [(3, 4), (8, 8)]}
-    assert named(found.missed_rows) == missed
+    assert named(result.missed_rows) == missed
 
     in_one_step: list[Row] = [(0, 1, 2, 8)] * 300
     again: list[Row] = [(0, 0, 0, 6), (0, 0, 0, 5), (0, 0, 0, 5)]
     run.attempt(0, run.steps(2) | {8: [in_one_step, again]})
-    found = audit(run.folder)
-    assert not found.exact
+    result = audit(run.folder)
+    assert not result.exact
     assert summary(run) == {"expected": 40, "trained_once": 37, "repeated": 3, "differs": 8}
     repeated = {("source-0-0.tar", 0): [(5, 6)], ("source-0-2.tar", 1): [(8, 8)]}
-    assert named(found.repeated_rows) == repeated
+    assert named(result.repeated_rows) == repeated
 
 
-def test_rows_that_two_steps_exchanged_or_another_seed_or_buffer_drew_differ_from_the_order(run: Run) -> None:
+def test_rows_swapped_between_steps_or_drawn_with_another_seed_or_buffer_differ_from_the_order(
+    run: Run,
+) -> None:
     run.attempt(0, run.steps(2))
     for section, key in (("run", "seed"), ("data", "shuffle_buffer")):
         config = to_tree(run.config)
@@ -139,18 +142,18 @@ def test_rows_that_two_steps_exchanged_or_another_seed_or_buffer_drew_differ_fro
     steps[3][1][0], steps[6][0][0] = other, row
     run.attempt(0, steps)
     assert summary(run) == EXACT | {"differs": 3}
-    found = audit(run.folder)
-    assert not found.exact
-    assert found.first_difference
-    for rows, of in ((found.first_difference.lacks, row), (found.first_difference.extra, other)):
-        assert named(rows) == {(f"source-0-{of[2]}.tar", of[1]): [(of[3], of[3])]}
+    result = audit(run.folder)
+    assert not result.exact
+    assert result.first_difference
+    for rows, expected in ((result.first_difference.lacks, row), (result.first_difference.extra, other)):
+        assert named(rows) == {(f"source-0-{expected[2]}.tar", expected[1]): [(expected[3], expected[3])]}
 
 
-def test_work_that_a_crash_threw_away_is_neither_missed_nor_repeated_whoever_goes_on(run: Run) -> None:
+def test_work_lost_in_a_crash_is_neither_missed_nor_repeated_however_many_ranks_resume(run: Run) -> None:
     steps = run.steps(2)
     assert list(steps) == [1, 2, 3, 4, 5, 6, 7]
     run.attempt(0, upto(steps, 6))
-    run.attempt(1, {5: steps[7][::-1], 6: steps[6]}, from_step=4)  # in another order, and thrown away too
+    run.attempt(1, {5: steps[7][::-1], 6: steps[6]}, from_step=4)  # in another order, and discarded too
     run.attempt(2, after(run.steps(3), 3), from_step=3)
     assert summary(run) == EXACT
     run.attempt(3, after(run.steps(1), 5), from_step=5)
@@ -158,7 +161,7 @@ def test_work_that_a_crash_threw_away_is_neither_missed_nor_repeated_whoever_goe
     assert summary(run) == EXACT
 
 
-def test_steps_that_a_later_attempt_did_not_do_again_are_missed_and_done_twice_are_repeated(run: Run) -> None:
+def test_steps_that_no_later_attempt_redid_are_missed_and_steps_done_twice_are_repeated(run: Run) -> None:
     steps = run.steps(2)
     run.attempt(0, upto(steps, 4))
     run.attempt(1, after(steps, 5), from_step=4)
@@ -169,7 +172,7 @@ def test_steps_that_a_later_attempt_did_not_do_again_are_missed_and_done_twice_a
     assert summary(run)["differs"] == 4
 
 
-def test_a_ledger_that_a_kill_cut_or_that_is_gone_gives_the_steps_that_it_holds(run: Run) -> None:
+def test_a_cut_ledger_counts_the_steps_that_it_holds_and_a_lost_ledger_is_noted(run: Run) -> None:
     def cut(ledger: Path) -> None:
         ledger.write_bytes(ledger.read_bytes()[:-4])
 
@@ -189,7 +192,7 @@ def test_a_ledger_that_a_kill_cut_or_that_is_gone_gives_the_steps_that_it_holds(
     run.ledger(1, 0).unlink()
     run.ledger(0, 1).unlink()
     assert audit(run.folder).notes == ("attempt 0: no ledger of rank 1",)
-    lost = sum(len(of[1]) for of in steps.values())
+    lost = sum(len(ranks[1]) for ranks in steps.values())
     assert summary(run) == {"expected": 40, "trained_once": 40 - lost, "missed": lost, "differs": 1}
 
 
@@ -208,17 +211,17 @@ def test_a_damaged_line_in_the_middle_of_a_ledger_is_named(run: Run, line: str) 
         audit(run.folder)
 
 
-def test_rows_set_aside_and_filtered_are_accounts_of_their_own(run: Run) -> None:
+def test_quarantined_and_filtered_rows_are_counted_separately(run: Run) -> None:
     bad = [(0, 0, 1, 1), (0, 1, 1, 1), (0, 1, 2, 0)]
     small = [row for row in ROWS if row[2] == 0 and row[3] == 2]
     run.attempt(0, run.steps(2, without=bad), filtered=small)
     run.quarantine(*bad[:2])
     assert summary(run).items() > {"trained_once": 35, "filtered": 2, "quarantined": 2, "missed": 1}.items()
     run.quarantine(bad[2], key="0000", reason="no image")
-    found = audit(run.folder)
-    assert found.exact
+    result = audit(run.folder)
+    assert result.exact
     assert summary(run) == {"expected": 40, "trained_once": 35, "filtered": 2, "quarantined": 3}
-    listed = [(Path(row.shard).name, *list(vars(row).values())[1:]) for row in found.quarantined_rows]
+    listed = [(Path(row.shard).name, *list(vars(row).values())[1:]) for row in result.quarantined_rows]
     assert listed == [
         ("source-0-1.tar", 1, "0001", "no caption", 2), ("source-0-2.tar", 0, "0000", "no image", 1)
     ]  # fmt: skip
@@ -242,7 +245,7 @@ def test_rows_that_contradict_each_other_or_the_tars_are_unknown(run: Run) -> No
 
 
 def cut_shard(run: Run, at: int) -> None:
-    """Cut the last shard in its group 4, of which `at` bytes stay: a header, a body, a header, a body of 512 each."""
+    """Cut the last shard in its group 4, keeping `at` bytes of it: header, body, header, body of 512 bytes each."""
     run.sources[0][2].write_bytes(tar_bytes(keys(9))[: 4 * 2048 + at])
 
 
@@ -263,7 +266,7 @@ def test_the_unreadable_rest_of_a_cut_tar_is_one_row_that_must_be_set_aside(
     assert {name for name, _ in named(audit(run.folder).missed_rows)} == {"source-0-2.tar"}
 
 
-def test_a_rest_that_was_trained_on_or_begins_before_the_cut_or_in_a_whole_tar_is_unknown(run: Run) -> None:
+def test_an_unreadable_rest_that_was_trained_on_or_is_readable_is_unknown(run: Run) -> None:
     cut_shard(run, 2048)
     steps = run.steps(2)
     steps[7][0].append((0, 0, 2, 5))
@@ -277,11 +280,11 @@ def test_a_rest_that_was_trained_on_or_begins_before_the_cut_or_in_a_whole_tar_i
     }
 
 
-def test_of_weighted_sources_the_visits_of_the_schedule_are_expected(tmp_path: Path) -> None:
-    """The second of the two is gone through oftener."""
+def test_weighted_sources_are_expected_as_often_as_the_schedule_visits_them(tmp_path: Path) -> None:
+    """The second source has the larger weight, so the schedule visits it more often."""
     run = Run.of(tmp_path, [5] * 5, [3, 4] * 2, weights=(1.0, 2.0), epochs=3, seed=7)
     steps = run.steps(2)
-    rows = [row for of in steps.values() for of_rank in of for row in of_rank]
+    rows = [row for ranks in steps.values() for rank_rows in ranks for row in rank_rows]
     assert max(row[1] for row in rows if row[0] == 1) > max(row[1] for row in rows if row[0] == 0)
     run.attempt(0, steps)
     assert summary(run) == {"expected": len(rows), "trained_once": len(rows)}
@@ -292,10 +295,10 @@ def test_of_weighted_sources_the_visits_of_the_schedule_are_expected(tmp_path: P
     assert lost.ranges == ((index, index),)
 
 
-def test_an_unfinished_run_says_so_and_what_it_has_not_trained_on_or_recorded_is_missed(run: Run) -> None:
+def test_rows_that_an_unfinished_run_has_not_trained_on_or_recorded_are_missed(run: Run) -> None:
     (run.folder / "complete.json").unlink()
     steps = run.steps(2)
-    last = steps[5][0].pop()  # set aside since the newest checkpoint: that stands nowhere yet
+    last = steps[5][0].pop()  # set aside after the newest checkpoint, so not recorded yet
     run.attempt(0, upto(steps, 5))
     (note,) = audit(run.folder).notes
     assert note == "the run is not complete: rows that it has not trained on yet count as missed"
@@ -307,14 +310,16 @@ def test_an_unfinished_run_says_so_and_what_it_has_not_trained_on_or_recorded_is
     assert summary(run) == {"expected": 40, "trained_once": 29, "missed": 10, "quarantined": 1}
 
 
-def test_a_broken_tar_whose_end_an_unfinished_run_has_not_come_to_is_not_judged(run: Run) -> None:
-    cut_shard(run, 1000)  # whether the group that it breaks in has a place is known where it breaks
+def test_a_broken_tar_is_not_judged_before_the_run_reaches_its_end(run: Run) -> None:
+    cut_shard(run, 1000)  # only at the break is it known whether the broken group has a place
     (run.folder / "complete.json").unlink()
     run.attempt(0, upto(run.steps(2), 2))
     assert audit(run.folder).order == "exact"
 
 
-def test_what_is_lost_of_shards_is_told_though_every_row_that_is_there_was_trained_on(tmp_path: Path) -> None:
+def test_lost_shards_and_samples_are_reported_even_if_every_existing_row_was_trained_on(
+    tmp_path: Path,
+) -> None:
     run = Run.of(tmp_path, [5, 4, 3], epochs=1)
     run.attempt(0, run.steps())
     assert audit(run.folder).lost == ()
@@ -324,11 +329,11 @@ def test_what_is_lost_of_shards_is_told_though_every_row_that_is_there_was_train
     short.with_name("index.json").write_text(json.dumps({"shards": [{"name": short.name, "samples": 6}]}))
     stats.with_name(f"{stats.stem}_stats.json").write_text('{"successes": 2}')
     run.write("losses.json", {"unreadable": {"/gone.tar": "no tar: a Git LFS pointer"}})
-    found = audit(run.folder)
-    assert found.exact
-    told = [(Path(of.shard).name, of.samples) for of in found.lost]
-    assert told == [("gone.tar", 0), (zeros.name, 0), (short.name, 2)]
-    said = "\n".join(lines(found, 20))
-    assert " quarantined=1 lost_shards=3 order=exact\n" in said
-    assert f"lost        {short}: 4 of 6 samples that index.json has recorded" in said
-    assert f"lost        {zeros}: broken, 1" in said
+    result = audit(run.folder)
+    assert result.exact
+    losses = [(Path(loss.shard).name, loss.samples) for loss in result.lost]
+    assert losses == [("gone.tar", 0), (zeros.name, 0), (short.name, 2)]
+    text = "\n".join(lines(result, 20))
+    assert " quarantined=1 lost_shards=3 order=exact\n" in text
+    assert f"lost        {short}: 4 of 6 samples that index.json has recorded" in text
+    assert f"lost        {zeros}: broken, 1" in text

@@ -1,4 +1,4 @@
-"""`sclip audit`: one line, then everything that is not trained once; its status says whether that is all right."""
+"""`sclip audit` prints one line, then every row not trained exactly once; its status says whether the run is exact."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(tmp_path: Path) -> Run:
     return Run.of(tmp_path, SIZES)
 
 
-def test_an_exact_run_is_one_line_and_what_was_set_aside(
+def test_an_exact_run_prints_one_line_and_its_quarantined_rows(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = [(0, 0, 1, 1), (0, 1, 1, 1), (0, 1, 0, 5)]
@@ -28,8 +28,8 @@ def test_an_exact_run_is_one_line_and_what_was_set_aside(
     run.quarantine(bad[2], key="0005", reason="no image")
     assert job(run.folder) == 0
     first, second = run.sources[0]
-    said = capsys.readouterr()
-    assert (said.err, said.out.splitlines()) == ("", [
+    output = capsys.readouterr()
+    assert (output.err, output.out.splitlines()) == ("", [
         "epochs=2 expected=128 trained_once=125 missed=0 repeated=0 quarantined=3 order=exact",
         f"quarantined {first} row 5: 0005: no image",
         f"quarantined {second} row 1: 0001: no caption (2 passes)",
@@ -81,7 +81,7 @@ def test_missed_and_repeated_rows_are_listed_in_parts_unless_all_are_asked_for(
         ("runs/r/config.json", "runs/r"),
     ],
 )
-def test_what_is_missing_for_an_audit_is_named(
+def test_a_missing_input_of_the_audit_is_named(
     run: Run, tmp_path: Path, gone: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run.attempt(0, run.steps())

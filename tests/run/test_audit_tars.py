@@ -1,4 +1,4 @@
-"""The audit counts the rows of a tar by itself, and comes to what the reader of shards gives out."""
+"""The audit counts the rows of a tar by itself, and gets the same number as the shard reader."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def counted(path: Path, content: bytes, data: DataConfig = FIRST) -> Tar:
 
 
 def given_out(path: Path, data: DataConfig = FIRST) -> tuple[int, bool]:
-    """Return the rows that the reader gives out, the rest of a broken tar aside, and whether there is one."""
+    """Return how many rows the reader yields, without the rest of a broken tar, and whether the tar is broken."""
     items = list(read_shard(str(path), data))
     broken = isinstance(items[-1], Rejected) and not items[-1].key if items else False
     return len(items) - broken, broken
@@ -64,12 +64,12 @@ def members(names: Iterable[str], format: int = tarfile.PAX_FORMAT) -> bytes:
     data=st.sampled_from([FIRST, DataConfig(key_ends_at="last_dot")]),
 )
 @examples
-def test_any_names_make_as_many_rows_as_the_reader_gives_out(
+def test_any_member_names_give_as_many_rows_as_the_reader_yields(
     tmp_path: Path, names: list[list[str]], format: int, data: DataConfig
 ) -> None:
     path = tmp_path / "s.tar"
-    found = counted(path, members(["".join(name) * 20 for name in names], format), data)
-    assert (found.groups, found.broken) == given_out(path, data)
+    tar = counted(path, members(["".join(name) * 20 for name in names], format), data)
+    assert (tar.groups, tar.broken) == given_out(path, data)
 
 
 @given(cut=st.integers(0, len(WHOLE)), at=st.integers(0, len(WHOLE) - 1), value=st.integers(0, 255))
@@ -80,10 +80,10 @@ def test_a_tar_cut_or_changed_in_a_byte_anywhere_is_judged_as_the_reader_does(
     path, damaged = tmp_path / "s.tar", bytearray(WHOLE)
     damaged[at] = value
     for content in (WHOLE[:cut], bytes(damaged)):
-        found = counted(path, content)
+        tar = counted(path, content)
         rows, broken = given_out(path)
-        assert found.broken is broken
-        assert found.groups - rows in ((0, 1) if broken else (0,))
+        assert tar.broken is broken
+        assert tar.groups - rows in ((0, 1) if broken else (0,))
 
 
 @pytest.mark.parametrize(
@@ -97,14 +97,14 @@ def test_a_tar_cut_or_changed_in_a_byte_anywhere_is_judged_as_the_reader_does(
         (WHOLE + bytes(512), Tar(5, False)),
     ],
 )
-def test_what_is_no_tar_or_goes_on_behind_its_end_is_broken(
+def test_a_file_that_is_no_tar_or_continues_after_its_end_is_broken(
     content: bytes, found: Tar, tmp_path: Path
 ) -> None:
     assert counted(tmp_path / "s.tar", content) == found
     assert given_out(tmp_path / "s.tar") == (found.groups, found.broken)
 
 
-def test_many_and_remote_ones_are_counted_by_several_processes(
+def test_many_tars_and_remote_tars_are_counted_by_several_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with fsspec.open("memory://audit/s.tar", "wb") as file:
@@ -127,12 +127,12 @@ def parquet(rows: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_parquet_file_has_the_rows_of_its_footer_and_is_broken_only_where_it_is(tmp_path: Path) -> None:
+def test_a_parquet_file_has_the_rows_of_its_footer_unless_it_is_damaged(tmp_path: Path) -> None:
     url = str(tmp_path / "s.parquet")
     content = bytearray(parquet(40))
     Path(url).write_bytes(content)
     assert count_tars([url], "first_dot") == {url: Tar(40, False)}
-    assert count_tars([url], "first_dot", {url: 20}) == {url: Tar(40, False)}  # though the run says so
+    assert count_tars([url], "first_dot", {url: 20}) == {url: Tar(40, False)}  # although the run says 20
     at = pq.ParquetFile(url).metadata.row_group(2).column(0).data_page_offset
     content[at : at + 40] = bytes(40)
     Path(url).write_bytes(content)

@@ -1,4 +1,4 @@
-"""Evaluation during training: one at a time, of checkpoints that stay, at no cost to the run."""
+"""Evaluation during training: one at a time, on checkpoints that are kept, at no cost to the run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Score = Callable[[str], dict[str, float]]
 
 
 class Run:
-    """A run without a training, and what it was told."""
+    """A run without training. It collects the scores and the messages of its evaluator."""
 
     def __init__(self, path: Path) -> None:
         self.folder = RunFolder(path / "run")
@@ -38,7 +38,7 @@ class Run:
         )
 
     def checkpoint(self, evaluator: CheckpointEvaluator, step: int) -> None:
-        """Write a checkpoint, remove what need not be kept, tell of it."""
+        """Write a checkpoint, prune older ones, and report the new one to the evaluator."""
         (path := self.folder.step_path(step)).mkdir(parents=True)
         manifest.write_manifest(path, {}, {})
         retention.prune(self.folder, CheckpointConfig(keep_last=1))
@@ -65,7 +65,7 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
-def test_a_slow_evaluation_leaves_checkpoints_out_and_the_one_that_it_reads_stays(
+def test_a_slow_evaluation_skips_checkpoints_and_keeps_the_one_that_it_reads(
     run: Run, tmp_path: Path
 ) -> None:
     os.mkfifo(gate := str(tmp_path / "gate"))
@@ -87,7 +87,7 @@ def test_a_slow_evaluation_leaves_checkpoints_out_and_the_one_that_it_reads_stay
     assert run.steps == [5]
 
 
-def test_an_evaluation_that_fails_or_is_killed_is_told_and_the_next_one_comes(run: Run) -> None:
+def test_a_failed_or_killed_evaluation_is_reported_and_the_next_one_runs(run: Run) -> None:
     def score(name: str) -> dict[str, float]:
         if name == "step-00000002":
             raise ValueError("relation.json: no such file")
@@ -109,14 +109,14 @@ def test_an_evaluation_that_fails_or_is_killed_is_told_and_the_next_one_comes(ru
     assert killed.startswith("step 4 was not evaluated: ")
 
 
-def test_of_a_run_that_is_stopped_or_whose_driver_died_nothing_stays_held(run: Run, tmp_path: Path) -> None:
+def test_no_checkpoint_stays_held_after_a_run_is_stopped_or_its_driver_dies(run: Run, tmp_path: Path) -> None:
     os.mkfifo(gate := str(tmp_path / "gate"))
     evaluator = run.evaluator(lambda name: {"relation/accuracy": float(Path(gate).read_text())}, cpus=4)
     run.checkpoint(evaluator, 2)
     assert run.held
     evaluator.abandon()
     assert not run.held
-    assert ray.get(ray.remote(num_cpus=4)(lambda: True).remote())  # its CPUs are free again
+    assert ray.get(ray.remote(num_cpus=4)(lambda: True).remote())  # the evaluation's CPUs are free again
     run.folder.hold("step-00000002")
     run.evaluator(lambda name: {}).close()
     assert not run.held

@@ -1,4 +1,4 @@
-"""The command line: its help, and the commands for people, which take any file, draw it and tell what they skipped."""
+"""The command line: its help, and `graph` and `negatives`, which accept any file and report what they skip."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ def captions(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("main", [graph, negatives])
-def test_any_line_is_answered_and_what_was_not_read_is_told(
+def test_every_line_is_answered_and_unread_parts_are_reported(
     main, captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, page = tmp_path / "out.jsonl", tmp_path / "page.html"
     assert main(captions, "--out", out, "--html", page, "--show") == 0
-    told = capsys.readouterr()
+    captured = capsys.readouterr()
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["caption"] for row in rows] == [
         clean_caption(line.decode(errors="replace")) for line in LINES
     ]
-    assert f"read only up to word {MOST_WORDS}" in told.err
-    assert told.err.startswith("of 11 captions: ")
-    assert " without an object, 1 read only" in told.err
-    assert told.err.endswith(", 1 with bytes that are no text\n")
-    assert "\x1b" not in told.out
-    assert "└─ at the left of ─▶ square" in told.out
-    assert '"caption"' not in told.out
-    assert ("negative" in told.out) == (main is negatives)
+    assert f"read only up to word {MOST_WORDS}" in captured.err
+    assert captured.err.startswith("of 11 captions: ")
+    assert " without an object, 1 read only" in captured.err
+    assert captured.err.endswith(", 1 with bytes that are no text\n")
+    assert "\x1b" not in captured.out
+    assert "└─ at the left of ─▶ square" in captured.out
+    assert '"caption"' not in captured.out
+    assert ("negative" in captured.out) == (main is negatives)
     assert "<3" not in page.read_text()
     assert "&lt;3" in page.read_text()
 
@@ -87,10 +87,10 @@ def test_page_of_a_long_file_holds_the_same_sample_every_time_and_says_so(
     lines = [int(part.split("<")[0]) for part in html.split("<bdi>line ")[1:]]
     assert lines == sorted(lines) != [1, 2, 3, 4, 5]
     assert graph(source, "--html", tmp_path / "absent" / "page.html", "--out", tmp_path / "out") == 2
-    assert not (tmp_path / "out").exists()  # told before anything is parsed
+    assert not (tmp_path / "out").exists()  # the error comes before anything is parsed
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command_quietly(tmp_path: Path) -> None:
+def test_a_closed_output_pipe_ends_the_command_quietly(tmp_path: Path) -> None:
     (tmp_path / "FILE").write_text("a man rides a horse on a beach\n" * 900)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*SCLIP, "graph", "FILE"], **pipes, cwd=tmp_path, env=IMPORTED) as process:

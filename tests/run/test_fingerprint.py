@@ -1,4 +1,4 @@
-"""Data is known by the checksums of its shards where they were packed, and otherwise by where they lie."""
+"""Data is identified by the checksums of packed shards, and otherwise by the paths and counts of its shards."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from sclip.storage import retries as storage
 
 
 def of(shards: dict[str, int], parser: str = "") -> DatasetFingerprint:
-    """Return the fingerprint of a run's only source."""
+    """Return the fingerprint of a run with a single source."""
     named = {NamedShard(f"0/{n}.tar", url): count for n, (url, count) in enumerate(shards.items())}
     return fingerprint([named], parser)
 
@@ -24,13 +24,13 @@ def packed(folder: Path, checksums: dict[str, str]) -> dict[str, int]:
 
 
 def test_packed_data_is_the_same_wherever_it_lies_and_in_any_order(tmp_path: Path) -> None:
-    here = packed(tmp_path / "coco" / "train", {"0.tar": "aa", "1.tar": "bb"})
-    there = packed(tmp_path / "other", {"0.tar": "aa", "1.tar": "bb"})
-    found = of(here, "rules-1")
-    assert found.digest == of(dict(reversed(there.items())), "rules-1").digest
-    assert (found.name, len(found.digest)) == ("coco/train", 32)
-    assert found.profile == {"samples": 10, "shards": 2, "packed": 2, "parser": "rules-1"}
-    assert found.digest != of(packed(tmp_path / "two", {"0.tar": "aa", "1.tar": "bc"})).digest
+    original = packed(tmp_path / "coco" / "train", {"0.tar": "aa", "1.tar": "bb"})
+    copied = packed(tmp_path / "other", {"0.tar": "aa", "1.tar": "bb"})
+    result = of(original, "rules-1")
+    assert result.digest == of(dict(reversed(copied.items())), "rules-1").digest
+    assert (result.name, len(result.digest)) == ("coco/train", 32)
+    assert result.profile == {"samples": 10, "shards": 2, "packed": 2, "parser": "rules-1"}
+    assert result.digest != of(packed(tmp_path / "two", {"0.tar": "aa", "1.tar": "bc"})).digest
 
 
 def test_data_without_an_index_of_ours_is_known_by_its_places_and_counts(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_data_without_an_index_of_ours_is_known_by_its_places_and_counts(tmp_pat
         assert of({f"{tmp_path}/0.tar": 5}).profile["packed"] == 0
 
 
-def test_the_secret_of_a_uri_makes_no_other_data_and_is_not_in_its_name(
+def test_a_secret_in_a_uri_changes_neither_the_fingerprint_nor_the_name_of_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = {of({f"file://user:{secret}@host{tmp_path}/0.tar": 5}).digest for secret in ("a", "b")}

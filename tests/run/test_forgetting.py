@@ -1,4 +1,4 @@
-"""What tuning forgets: runs tuned from one start in; shares of what it knew, and of what plain tuning gained, out."""
+"""Forgetting: which share of its start's retrieval a tuned run keeps, and which share of plain tuning's gain it has."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FILES = {"first": "shards", "relation": "file"}
 
 
 def scores(r1: float, accuracy: float) -> dict[str, float]:
-    """Return scores whose means are these, of other parts."""
+    """Return scores of several parts whose means are `r1` and `accuracy`."""
     return {
         "first/image_to_text_r1": r1 + 0.1, "first/text_to_image_r1": r1 - 0.1,
         "relation/accuracy": accuracy - 0.05, "attribute/accuracy": accuracy + 0.05,
@@ -43,22 +43,20 @@ def trial(row: str, seed: int, *of: float) -> sweep.Trial:
         ((0.5, 0.7), {"first/r1": 0.5, "first/kept": 1.25, "second/gain": 0.5}),
     ],
 )  # fmt: skip
-def test_shares_are_of_the_start_s_retrieval_and_of_the_plain_row_s_gain(
+def test_shares_are_relative_to_the_retrieval_of_the_start_and_the_gain_of_the_plain_row(
     run: tuple[float, float], found: dict[str, float]
 ) -> None:
     assert forgetting.shares(scores(0.4, 0.6), scores(0.2, 0.8), scores(*run)) == pytest.approx(found)
 
 
-def test_where_plain_tuning_gains_nothing_there_is_no_share_of_it() -> None:
+def test_there_is_no_share_of_the_gain_if_plain_tuning_gains_nothing() -> None:
     assert forgetting.shares(scores(0.4, 0.6), scores(0.2, 0.6), scores(0.3, 0.8)).keys() == {
         "first/r1", "first/kept",
     }  # fmt: skip
 
 
-def test_a_row_that_misses_the_gain_at_one_seed_has_no_share_at_that_gain_and_one_that_failed_has_none() -> (
-    None
-):
-    asked = ablation.narrowed(KEEPING, ["distil", "lora"], [0, 1])
+def test_a_row_has_no_share_at_a_gain_that_one_seed_misses_and_failed_seeds_are_left_out() -> None:
+    study = ablation.narrowed(KEEPING, ["distil", "lora"], [0, 1])
     trials = [trial("start", seed, 0.4, 0.6) for seed in (0, 1)] + [
         trial("plain", seed, 0.2, 0.8) for seed in (0, 1)
     ]
@@ -68,7 +66,7 @@ def test_a_row_that_misses_the_gain_at_one_seed_has_no_share_at_that_gain_and_on
         trial("lora", 0, 0.3, 0.8),
         trial("lora", 1),
     ]
-    cells = ablation.table(asked, forgetting.add_shares(asked, "x", trials), "x")
+    cells = ablation.table(study, forgetting.add_shares(study, "x", trials), "x")
     assert list(cells) == ["start", "plain", "distil", "lora"]
     assert cells["distil"]["first/kept"].values == pytest.approx([0.75, 0.95])
     assert cells["distil"]["first/kept_at_90"].text == "–"
@@ -88,14 +86,14 @@ def test_rows_are_tuned_from_the_start_of_their_seed_and_measured_on_both_famili
     assert points[6]["set"]["run.init_from"] == "x-start-seed-1"
     first = KEEPING.rows["start"]
     few = dataclasses.replace(first, set=first.set | {"scenes.train_samples": 2})
-    asked = dataclasses.replace(KEEPING, rows=KEEPING.rows | {"start": few}, seeds=[0])
-    forgetting.write_suites(asked, "x", changed(config, {"scenes.train_samples": 2}))
+    study = dataclasses.replace(KEEPING, rows=KEEPING.rows | {"start": few}, seeds=[0])
+    forgetting.write_suites(study, "x", changed(config, {"scenes.train_samples": 2}))
     report, development = (
         yaml.safe_load(forgetting.suite(config, "x", 0, split).read_text())
         for split in ("report", "development")
     )
     assert str(forgetting.suite(config, "x", 0, "report")) == points[1]["set"]["evaluate.suite"]
-    files = [Path(of[name][key]) for of in (report, development) for name, key in _FILES.items()]
+    files = [Path(suite[name][key]) for suite in (report, development) for name, key in _FILES.items()]
     assert len(set(files)) == 4
     stamps = [
         json.loads((file.parents[up] / "scenes.json").read_text())
@@ -117,43 +115,43 @@ def test_a_blend_is_chosen_on_one_split_and_measured_on_the_other_once_for_the_s
     monkeypatch.setattr(forgetting, "_ALPHAS", [0.0, 0.5, 1.0])
     storage = tmp_path / "an owner's"
     small = {"run.storage": str(storage), "scenes.heldout_samples": 3, "evaluate.retrieval_images": 2}
-    asked = ablation.narrowed(KEEPING, ["blend"], [0])
-    config = changed(ablation.shared_config(asked), small | {"scenes.train_samples": 1})
+    study = ablation.narrowed(KEEPING, ["blend"], [0])
+    config = changed(ablation.shared_config(study), small | {"scenes.train_samples": 1})
     start = ablation.AblationRow("", {"scenes.family": "a"})
-    asked = dataclasses.replace(asked, rows=asked.rows | {"start": start})
+    study = dataclasses.replace(study, rows=study.rows | {"start": start})
     trials = [trial("start", 0, 0.4, 0.6), trial("plain", 0, 0.2, 0.8)]
-    forgetting.write_suites(asked, "x", config)
+    forgetting.write_suites(study, "x", config)
     for run in trials:
         Scorer(build_model(config.model)).save(storage / "runs" / run.name / "model")
-    *_, blend = forgetting.add_blends(asked, "x", config, trials, Console(quiet=True))
+    *_, blend = forgetting.add_blends(study, "x", config, trials, Console(quiet=True))
     record = json.loads(forgetting.suite(config, "x", 0, "blend").with_suffix(".json").read_text())
     assert [point["a"] for point in record["points"]] == [0.0, 0.5, 1.0]
     assert (blend.point, blend.scores, blend.error) == ({"a": record["a"]}, record["scores"], "")
-    assert blend.scores["first/cases"] == 2 * 3  # of two pictures, as the runs are measured
-    assert record["plain"] == record["points"][-1]["gained"]  # this blend ends there
+    assert blend.scores["first/cases"] == 2 * 3  # on two images, as the runs are evaluated
+    assert record["plain"] == record["points"][-1]["gained"]  # the line of blends ends at plain tuning
     shutil.rmtree(storage / "runs")
-    *_, again = forgetting.add_blends(asked, "x", config, trials, Console(quiet=True))
+    *_, again = forgetting.add_blends(study, "x", config, trials, Console(quiet=True))
     assert again == blend
-    trials[1].scores["relation/accuracy"] = 0.9  # another run by now, and its model is away
-    *_, other = forgetting.add_blends(asked, "x", config, trials, Console(quiet=True))
+    trials[1].scores["relation/accuracy"] = 0.9  # now another run, whose model is gone
+    *_, other = forgetting.add_blends(study, "x", config, trials, Console(quiet=True))
     assert "no such model" in other.error
 
 
-def test_runs_are_drawn_as_points_and_all_blends_of_a_row_as_a_line_of_the_seeds_that_have_one(
+def test_runs_are_drawn_as_points_and_the_blends_of_a_row_as_a_line_over_the_seeds_that_have_them(
     tmp_path: Path,
 ) -> None:
-    asked = ablation.narrowed(KEEPING, ["all"], [0, 1, 2, 3])
-    config = changed(ablation.shared_config(asked), {"run.storage": str(tmp_path)})
+    study = ablation.narrowed(KEEPING, ["all"], [0, 1, 2, 3])
+    config = changed(ablation.shared_config(study), {"run.storage": str(tmp_path)})
     (tmp_path / "sweeps" / "x").mkdir(parents=True)
-    # Of seed 2 plain tuning gains nothing there, of seed 3 a file is left of runs that failed since.
+    # With seed 2 plain tuning gains nothing; the file of seed 3 is left from runs that have failed since.
     for seed, plain in enumerate((0.8, 1.0, 0.6, 0.7)):
-        of_split = [{"a": a, "gained": 0.6 + a * 0.2, "kept": 0.5 - a * 0.25} for a in (0.0, 0.5, 1.0)]
+        blend_points = [{"a": a, "gained": 0.6 + a * 0.2, "kept": 0.5 - a * 0.25} for a in (0.0, 0.5, 1.0)]
         file = forgetting.suite(config, "x", seed, "all").with_suffix(".json")
-        file.write_text(json.dumps({"plain": plain, "points": of_split}))
+        file.write_text(json.dumps({"plain": plain, "points": blend_points}))
     trials = [trial(row, seed, *of) for row, of in (("start", (0.4, 0.6)), ("plain", (0.2, 0.8)), ("both", (0.3, 0.7)),
               ("all", (0.36, 0.75))) for seed in (0, 1, 2)]  # fmt: skip
-    drawn = forgetting.forgetting(asked, "x", config, forgetting.add_shares(asked, "x", trials))
-    assert {row: len(points) for row, points in drawn.points.items()} == dict.fromkeys(asked.rows, 3)
+    drawn = forgetting.forgetting(study, "x", config, forgetting.add_shares(study, "x", trials))
+    assert {row: len(points) for row, points in drawn.points.items()} == dict.fromkeys(study.rows, 3)
     assert drawn.points["all"][0] == pytest.approx((0.75, 0.9))
     assert list(drawn.lines) == ["all"]
     assert [a for a, _ in drawn.lines["all"]] == [0.0, 0.5, 1.0]
@@ -163,7 +161,7 @@ def test_runs_are_drawn_as_points_and_all_blends_of_a_row_as_a_line_of_the_seeds
 @pytest.mark.parametrize(
     ("failing", "begun"), [("start-seed-1", ["start-seed-0", "plain-seed-0"]), ("start", [])]
 )
-def test_no_row_of_a_seed_whose_start_failed_is_begun(
+def test_no_row_is_run_for_a_seed_whose_start_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, begun: list[str]
 ) -> None:
     swept = []

@@ -1,4 +1,4 @@
-"""What is shown of a sample is what a training step was given of it, or why it was given nothing."""
+"""`sclip inspect` shows what a training step receives of a sample, or why it receives nothing."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def annotated(plain: list[str], tmp_path_factory: pytest.TempPathFactory) -> lis
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A shard with a picture that is none, a sample without a picture, and a key that stands twice."""
+    """A shard with an undecodable image, a sample without an image, and a key that occurs twice."""
     path = tmp_path_factory.mktemp("broken") / "broken.tar"
     members = {
         "no-picture.jpg": b"not a jpeg", "no-picture.txt": RICH[0].encode(), "no-image.txt": RICH[1].encode(),
@@ -68,11 +68,11 @@ def config(loss: LossConfig | None = None, **data: Any) -> Config:
 
 
 def trained_on(of: Config, shards: list[str], url: str, epoch: int) -> dict[str, dict[str, Any]]:
-    """Return what the stream gives of a shard in one epoch: the columns of each sample by its key."""
+    """Return what the stream yields from a shard in one epoch: the columns of each sample, by key."""
     reading = ReadSettings(of, usable_stamp(of.data, shards))
     (shard,) = (shard for shard in find_shards(of.data.shards) if shard.url == url)
     encoder = Encoder(of, image_size(of.model.name))
-    found: dict[str, dict[str, Any]] = {}
+    by_key: dict[str, dict[str, Any]] = {}
     samples = count_samples([url]).samples[url]
     visits = {0: OpenedVisit(shard, epoch, samples, samples)}
     whole = Round(0, ((Part(0, 0, samples),),))
@@ -82,8 +82,8 @@ def trained_on(of: Config, shards: list[str], url: str, epoch: int) -> dict[str,
         for at, place in enumerate(columns[col.PLACE].tolist()):
             if place != col.NO_SAMPLE:
                 values = {name: values[at] for name, values in columns.items()}
-                found[rows[place][col.SAMPLE_KEY]] = values | {col.CAPTION: rows[place][col.CAPTION]}
-    return found
+                by_key[rows[place][col.SAMPLE_KEY]] = values | {col.CAPTION: rows[place][col.CAPTION]}
+    return by_key
 
 
 def ids_of(encoded: report.Encoded) -> tuple[list[int], list[Any]]:
@@ -99,20 +99,20 @@ def columns_of(text: Any, triples: Any) -> tuple[list[int], list[Any]]:
     ("shards", "loss"),
     [("plain", "semantic"), ("annotated", "shuffle")],
 )
-def test_what_is_shown_equals_what_the_stream_gives(
+def test_the_shown_sample_equals_what_the_stream_yields(
     shards: str, loss: Any, request: pytest.FixtureRequest
 ) -> None:
     urls = request.getfixturevalue(shards)
     further = float(shards == "plain")
-    of = config(
+    run_config = config(
         LossConfig(negatives=loss, negatives_per_caption=2, units=further, positives=further),
         shards=tuple(urls),
     )
-    given = trained_on(of, urls, urls[1], 1)
-    assert len(given) == 5
-    tokenizer = Tokenizer(of.model)
-    for key in sorted(given)[:2]:
-        row, seen = given[key], inspect_sample(Run(of), urls[1], key, 1).seen
+    by_key = trained_on(run_config, urls, urls[1], 1)
+    assert len(by_key) == 5
+    tokenizer = Tokenizer(run_config.model)
+    for key in sorted(by_key)[:2]:
+        row, seen = by_key[key], inspect_sample(Run(run_config), urls[1], key, 1).seen
         assert seen is not None
         assert seen.graph.caption == row[col.CAPTION]
         assert ids_of(seen.encoded) == columns_of(row[col.TEXT], row[col.TRIPLES])
@@ -135,12 +135,12 @@ def test_what_is_shown_equals_what_the_stream_gives(
         crop = np.asarray(Image.open(io.BytesIO(seen.crop.content))).transpose(2, 0, 1)
         np.testing.assert_array_equal(crop, row[col.IMAGE])
     has = (col.HAS_NEGATIVE, *((col.HAS_UNIT, col.HAS_POSITIVE) if further else ()))
-    assert all(any(row[name].any() for row in given.values()) for name in has)
+    assert all(any(row[name].any() for row in by_key.values()) for name in has)
 
 
 def test_a_filtered_sample_tells_what_its_captions_lack(annotated: list[str]) -> None:
-    of = Run(config(shards=tuple(annotated), **LEAST))
-    visit = inspect_sample(of, annotated[0], "s0003", 0)
+    run = Run(config(shards=tuple(annotated), **LEAST))
+    visit = inspect_sample(run, annotated[0], "s0003", 0)
     assert visit.seen is None
     assert visit.left_out == (
         "no caption of it passes the filter: data.min_objects=2, data.min_attributes=1, data.min_relations=1"
@@ -148,26 +148,28 @@ def test_a_filtered_sample_tells_what_its_captions_lack(annotated: list[str]) ->
     assert [(choice.caption, choice.note) for choice in visit.choices if choice.caption == "a dog"] == [
         ("a dog", "1 objects, 0 attributes, 0 relations: left out")
     ]
-    kept = inspect_sample(of, annotated[0], "s0000", 0)
+    kept = inspect_sample(run, annotated[0], "s0000", 0)
     assert kept.seen
     assert not any(choice.drawn and choice.note.endswith("left out") for choice in kept.choices)
 
 
-def test_of_a_key_that_stands_twice_the_first_is_shown_and_the_other_told(
+def test_the_first_sample_of_a_repeated_key_is_shown_and_the_second_is_mentioned(
     broken: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert job(broken, "twice", 0, "loss.negatives=none", "run.seed=7") == 0
-    shown = capsys.readouterr().out
-    assert "a run of this config, seed 7" in shown
-    assert "has_negative=false" in shown
-    assert RICH[2] in shown
-    assert "sample 4 has the same key: its key stands earlier in the shard; members of a sample" in shown
+    output = capsys.readouterr().out
+    assert "a run of this config, seed 7" in output
+    assert "has_negative=false" in output
+    assert RICH[2] in output
+    assert "sample 4 has the same key: its key stands earlier in the shard; members of a sample" in output
 
 
 @pytest.mark.parametrize(
     ("key", "reason"), [("no-picture", "not a readable image: "), ("no-image", "no image: it has .txt")]
 )
-def test_a_sample_that_is_set_aside_tells_why(key: str, reason: str, broken: str, tmp_path: Path) -> None:
+def test_a_quarantined_sample_is_shown_with_the_reason(
+    key: str, reason: str, broken: str, tmp_path: Path
+) -> None:
     assert job(broken, key, 0, "--html", tmp_path / "page.html") == 0
     visit = inspect_sample(Run(config()), broken, key, 0)
     assert (visit.seen, visit.picture) == (None, None)
@@ -175,11 +177,11 @@ def test_a_sample_that_is_set_aside_tells_why(key: str, reason: str, broken: str
     assert "not trained on" in (tmp_path / "page.html").read_text()
 
 
-# Of a run
+# Inspection of a run
 
 
 def begun(folder: Path, of: Config, *sources: list[str]) -> Run:
-    """Record a run as its start does, and return what is read of it."""
+    """Record a run as its start does, and return the run as `inspect` reads it."""
     counts = count_samples([url for urls in sources for url in urls]).samples
     named = {shard.url: shard for shard in find_shards(of.data.shards)}
     counted = [{named[url]: counts[url] for url in urls} for urls in sources]
@@ -187,7 +189,7 @@ def begun(folder: Path, of: Config, *sources: list[str]) -> Run:
     return of_run("mine", str(folder))
 
 
-def test_a_shard_of_the_run_is_known_however_it_is_named_and_another_is_told(
+def test_a_shard_of_the_run_is_recognized_by_any_path_and_a_foreign_shard_is_noted(
     plain: list[str], annotated: list[str], tmp_path: Path
 ) -> None:
     run = begun(tmp_path, config(shards=(f"{Path(plain[1]).parent}/*.tar",)), plain)
@@ -199,20 +201,22 @@ def test_a_shard_of_the_run_is_known_however_it_is_named_and_another_is_told(
     assert inspect_sample(run, annotated[0], "s0000", 0).notes == [
         "the run does not read this shard; this is what it would see"
     ]
-    moved = tmp_path / Path(plain[1]).name  # is shown as the run drew it
+    moved = tmp_path / Path(plain[1]).name  # known by its name, so shown as the run drew it
     moved.write_bytes(Path(plain[1]).read_bytes())
-    there, here = (inspect_sample(run, str(url), "s0007", 1) for url in (plain[1], moved))
-    assert ("identity", f"0/{moved.name}/s0007") in here.facts
-    assert here.seen == there.seen
+    original, copied = (inspect_sample(run, str(url), "s0007", 1) for url in (plain[1], moved))
+    assert ("identity", f"0/{moved.name}/s0007") in copied.facts
+    assert copied.seen == original.seen
     files = {f"/{Path(url).name}": Path(url).read_bytes() for url in plain}
-    with serving(Storage(files, user="name:planted")) as server:  # recorded without the credentials
+    with serving(
+        Storage(files, user="name:planted")
+    ) as server:  # the run records its URIs without credentials
         urls = [f"http://name:planted@{server.host}{name}" for name in files]
         run = begun(tmp_path / "remote", config(shards=tuple(urls)), urls)
         assert "planted" not in str(run)
         assert inspect_sample(run, urls[1], "s0007", 1).notes == []
 
 
-# What people see
+# Output of the command
 
 
 def test_the_job_shows_a_sample_of_a_run_and_writes_its_page(
@@ -221,23 +225,23 @@ def test_the_job_shows_a_sample_of_a_run_and_writes_its_page(
     begun(tmp_path, config(shards=tuple(annotated)), annotated)
     page = tmp_path / "page.html"
     assert job(annotated[0], "s0001", 2, "--run", "mine", "--storage", tmp_path, "--html", page) == 0
-    shown = capsys.readouterr().out
-    for told in (
+    output = capsys.readouterr().out
+    for line in (
         "drawn by  run mine, seed 0",
         "epoch     2, from 0",
         "graph     of the annotation of the shard",
     ):
-        assert told in shown
-    assert re.search(r"caption: \d+ of 24 tokens, \d+ padding\n  49406 <start_of_text>  320 a", shown)
-    assert shown.endswith(f"look at it: {page}\n")
+        assert line in output
+    assert re.search(r"caption: \d+ of 24 tokens, \d+ padding\n  49406 <start_of_text>  320 a", output)
+    assert output.endswith(f"look at it: {page}\n")
     assert page.is_file()
 
 
-def test_what_the_job_cannot_do_is_status_2_and_one_line(
+def test_an_impossible_request_ends_with_status_2_and_one_line(
     plain: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shard, storage = plain[0], ("--storage", tmp_path)
-    for arguments, told in (
+    for arguments, message in (
         ((shard, "s00001", 0), "000000.tar: no sample 's00001'; it holds 5 samples, the nearest are s000"),
         ((shard, "s0000", 4, "train.epochs=4"), "in epochs 0 to 3, train.epochs=4"),
         ((shard, "s0000", "--", -1), "epoch -1"),
@@ -250,4 +254,4 @@ def test_what_the_job_cannot_do_is_status_2_and_one_line(
         assert job(*arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("inspect: ")
-        assert told in line
+        assert message in line

@@ -1,4 +1,4 @@
-"""One owner of a run's folder, on a disk and in an object store: who is refused, who goes on, and when."""
+"""A run's folder has one owner, on disk or in an object store: who is refused, who takes over, and when."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def store() -> Iterator[ObjectStore]:
 
 @pytest.fixture(params=["disk", "s3"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoragePath:
-    """The folder of a run that is not there yet."""
+    """The folder of a run that does not exist yet."""
     if request.param == "s3":
         isolate(monkeypatch)
         return request.getfixturevalue("store").path(f"runs/{tmp_path.name}")
@@ -55,8 +55,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leases(folder: StoragePath) -> list[str]:
-    found = sizes(folder / "lease") if (folder / "lease").exists() else ()
-    return sorted(name for name in found if name[0] != ".")  # of one that is just being written
+    names = sizes(folder / "lease") if (folder / "lease").exists() else ()
+    return sorted(name for name in names if name[0] != ".")  # a lease that is being written begins with a dot
 
 
 def owner_of(folder: StoragePath) -> dict[str, object]:
@@ -67,12 +67,12 @@ def owner_of(folder: StoragePath) -> dict[str, object]:
 
 
 def leave(folder: StoragePath, number: int = 3, **changes: object) -> None:
-    """Leave the lease of a process of another host."""
+    """Leave the lease of a process on another host."""
     elsewhere = {"host": "node-7", "machine": "another", "pid": 41, "since": "2026", "token": "t"}
     create(folder / "lease" / f"{number}.json", json.dumps(elsewhere | changes))
 
 
-def test_the_owner_is_named_to_a_second_start_and_its_lease_goes_with_it(folder: StoragePath) -> None:
+def test_a_second_start_is_told_the_owner_and_the_lease_ends_with_its_owner(folder: StoragePath) -> None:
     with lease.held(folder, pytest.fail):
         owner = owner_of(folder)
         known = rf"run {folder.name}: .*host {socket.gethostname()}, process {os.getpid()}, since {owner['since']}"
@@ -82,8 +82,9 @@ def test_the_owner_is_named_to_a_second_start_and_its_lease_goes_with_it(folder:
     assert leases(folder) == []
 
 
-def test_of_many_that_start_at_once_one_is_the_owner(folder: StoragePath) -> None:
-    leave(folder, pid=2**22 + 1, machine=lease._machine())  # no such process: each of them would take over
+def test_one_of_many_simultaneous_starts_becomes_the_owner(folder: StoragePath) -> None:
+    # This process does not exist, so each start would take over.
+    leave(folder, pid=2**22 + 1, machine=lease._machine())
     gate, over = threading.Barrier(6), threading.Event()
 
     def start(_: int) -> str:
@@ -104,7 +105,7 @@ def test_of_many_that_start_at_once_one_is_the_owner(folder: StoragePath) -> Non
         assert sorted(future.result() for future in started) == ["held", *["refused"] * 5]
 
 
-def test_after_a_kill_a_start_on_the_same_machine_goes_on_at_once(tmp_path: Path) -> None:
+def test_after_a_kill_a_start_on_the_same_machine_takes_over_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -114,10 +115,10 @@ def test_after_a_kill_a_start_on_the_same_machine_goes_on_at_once(tmp_path: Path
         with pytest.raises(ConfigError, match=f"process {child.pid},"), lease.held(tmp_path, pytest.fail):
             pytest.fail("a second owner")
         child.send_signal(signal.SIGKILL)
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and not waited for yet
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, but not reaped yet
         with lease.held(tmp_path, pytest.fail):
             assert leases(tmp_path) == ["2.json"]
-    leave(tmp_path, pid=os.getpid(), machine=lease._machine(), started="1")  # the id was given anew
+    leave(tmp_path, pid=os.getpid(), machine=lease._machine(), started="1")  # another process now has this ID
     with lease.held(tmp_path, pytest.fail):
         assert leases(tmp_path) == ["4.json"]
 
@@ -130,7 +131,7 @@ HALF, NO_TEXT, DEEP = b"", b"\xff\xfe", b"[" * 100_000
     [("s3", 41), *(("disk", left) for left in (41, None, 10**12, HALF, NO_TEXT, DEEP))],
     indirect=["folder"],
 )
-def test_an_owner_elsewhere_or_unknown_that_does_not_beat_is_waited_for_and_replaced(
+def test_a_remote_or_unknown_owner_without_heartbeats_is_waited_for_and_replaced(
     folder: StoragePath, left: object
 ) -> None:
     leave(
@@ -140,27 +141,30 @@ def test_an_owner_elsewhere_or_unknown_that_does_not_beat_is_waited_for_and_repl
     )
     if isinstance(left, bytes) and isinstance(folder, Path):
         (folder / "lease" / "3.json").write_bytes(left)
-    said: list[str] = []
-    with lease.held(folder, said.append):
+    messages: list[str] = []
+    with lease.held(folder, messages.append):
         assert leases(folder) == ["4.json"]
         assert owner_of(folder)["pid"] == os.getpid()
-    waiting, gone_on = said
+    waiting, gone_on = messages
     assert "waiting 0.6 s for a sign of life" in waiting
     assert ("node-7" in waiting) != isinstance(left, bytes)
     assert "no sign of life in 0.6 s, so this process goes on" in gone_on
 
 
-def test_one_that_ends_while_it_is_watched_makes_way_and_a_file_in_its_place_is_told(tmp_path: Path) -> None:
+def test_an_owner_that_ends_while_watched_is_replaced_and_a_file_in_place_of_the_lease_is_an_error(
+    tmp_path: Path,
+) -> None:
     leave(tmp_path)
     with lease.held(tmp_path, lambda _: (tmp_path / "lease" / "3.json").unlink()):
         assert leases(tmp_path) == ["1.json"]
-    (place := tmp_path / "run" / "lease").parent.mkdir(parents=True)  # an empty folder goes with its lease
+    # An empty folder is removed with its lease.
+    (place := tmp_path / "run" / "lease").parent.mkdir(parents=True)
     place.write_text("")
     with pytest.raises(ConfigError, match=f"{place} is a file"), lease.held(place.parent, pytest.fail):
         pytest.fail("an owner")
 
 
-def test_one_that_beats_is_not(folder: StoragePath) -> None:
+def test_an_owner_with_heartbeats_is_not_replaced(folder: StoragePath) -> None:
     leave(folder)
     beats = threading.Event()
 
@@ -177,29 +181,25 @@ def test_one_that_beats_is_not(folder: StoragePath) -> None:
 
 
 @pytest.mark.parametrize("take", ["next", "same"])
-def test_an_owner_that_was_taken_over_from_is_told_once_and_leaves_the_other_alone(
-    take: str, folder: StoragePath
-) -> None:
-    told, is_lost = [], threading.Event()
+def test_a_replaced_owner_is_told_once_and_leaves_the_new_lease_alone(take: str, folder: StoragePath) -> None:
+    messages, is_lost = [], threading.Event()
 
     def lost(line: str) -> None:
-        told.append(line)
+        messages.append(line)
         is_lost.set()
 
     with lease.held(folder, pytest.fail, lost):
         if take == "next":
             leave(folder, 2)
         other = json.dumps({"host": "node-7", "pid": 41, "since": "x", "token": "t"})
-        while not is_lost.wait(0.05):  # a beat that is under way may write over it
-            if take == "same":  # without conditional writes
+        while not is_lost.wait(0.05):  # a heartbeat under way may overwrite the file
+            if take == "same":  # as in a store without conditional writes
                 write(folder / "lease" / "1.json", other)
-    assert len(told) == 1
-    assert f"run {folder.name}: another process took it over: host node-7, process 41" in told[0]
+    assert len(messages) == 1
+    assert f"run {folder.name}: another process took it over: host node-7, process 41" in messages[0]
 
 
-def test_storage_that_is_away_for_a_while_ends_no_run(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_temporary_storage_outage_ends_no_run(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     isolate(monkeypatch)
     folder, beats = store.path("runs/away"), threading.Event()
     with contextlib.ExitStack() as stack:
@@ -220,7 +220,7 @@ def test_storage_that_is_away_for_a_while_ends_no_run(
             beats.wait()
 
 
-def test_a_store_that_refuses_conditional_writes_is_written_to_and_read_back(
+def test_without_conditional_writes_a_lease_is_written_and_read_back(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     isolate(monkeypatch)

@@ -1,4 +1,4 @@
-"""The driver's log as JSON: an object a line, with run, level, time and step, and no credentials in it."""
+"""The driver's log as JSON: one object per line with run, level, time and step, and without credentials."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A run by the job as a user starts it, looked at from outside: what listens, what Prometheus reads, what is logged.
+"""A run started as a user starts it, observed from outside: listening sockets, Prometheus metrics, and logs.
 
-Its URIs hold credentials in every way; no file that it leaves and no line that it logs has them.
+Its URIs contain credentials in every possible way. No file and no log line of the run may contain them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LOOK_S = 2.0
 
 @dataclass
 class Seen:
-    """What was seen of the run from outside."""
+    """Observations of the run from outside."""
 
     folder: Path
     ray: Path
@@ -53,12 +53,12 @@ class Seen:
     out: str = ""
     error: str = ""
     listening: set[tuple[str, str]] = field(default_factory=set)
-    """Address and program."""
+    """Address and program of each listening socket."""
     metrics: dict[str, set[str]] = field(default_factory=dict)
-    """Values of `name{run=...}`."""
+    """Values of each metric; the key is the metric's name, a space, and the run's name."""
 
     def look(self, driver: psutil.Process) -> None:
-        """Look once at the driver, and at all that it started."""
+        """Look once at the driver and at all processes that it started."""
         for process in [driver, *driver.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 name = " ".join(process.cmdline()).strip()
@@ -70,7 +70,7 @@ class Seen:
                             self._read_metrics(at.laddr.port)
 
     def _read_metrics(self, port: int) -> None:
-        """Read Prometheus' text from the agent's port; it has others, which are no HTTP or know no such page."""
+        """Read Prometheus metrics from a port of the agent. Its other ports do not serve HTTP or have no such page."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
                 text = page.read().decode()
@@ -86,20 +86,20 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         tmp_path_factory.mktemp("made"), ScenesConfig(train_samples=96, heldout_samples=8), 0
     )
     files = {f"/{number}.tar": Path(tar).read_bytes() for number, tar in enumerate(expand([made.train]))}
-    ray = Path(tempfile.mkdtemp(prefix="r-"))  # short: Ray's sockets in it have long names
+    ray = Path(tempfile.mkdtemp(prefix="r-"))  # short, since Ray's sockets in it have long names
     try:
         with serving(Storage(files, user=f"name:{PASSWORD}", signature=f"sig={SIGNATURE}")) as server:
             names = f"{{0..{len(files) - 1}}}.tar"
             shards = f"http://name:{PASSWORD}@{server.host}/{names}?sig={SIGNATURE}"
-            found = Seen(storage / "runs" / "observed", ray, shards)
-            _run(found, storage)
-            yield found
+            observed = Seen(storage / "runs" / "observed", ray, shards)
+            _run(observed, storage)
+            yield observed
     finally:
         shutil.rmtree(ray, ignore_errors=True)
 
 
 def _run(seen: Seen, storage: Path) -> None:
-    """Run the job to its end and look at it on the way."""
+    """Run the job to its end, and observe it meanwhile."""
     tracking = {"uri": f"http://name:{PASSWORD}@127.0.0.1:{free_port()}", "offline": True}
     secret = {
         "data": {"shards": [seen.shards]},
@@ -134,7 +134,7 @@ def _run(seen: Seen, storage: Path) -> None:
     seen.status = driver.returncode
 
 
-def test_nothing_of_it_listens_beyond_this_machine(seen: Seen) -> None:
+def test_the_run_listens_only_on_this_machine(seen: Seen) -> None:
     def is_loopback(address: str) -> bool:
         at = ip_address(address)
         mapped = at.ipv4_mapped if isinstance(at, IPv6Address) else None
@@ -146,8 +146,8 @@ def test_nothing_of_it_listens_beyond_this_machine(seen: Seen) -> None:
     assert sorted(at for at in seen.listening if not is_loopback(at[0])) == []
 
 
-def test_prometheus_reads_its_metrics_under_the_names_of_the_dashboard(seen: Seen) -> None:
-    unknown = {"sclip_mfu_ratio"}  # of no GPU
+def test_prometheus_reads_the_metrics_under_the_names_that_the_dashboard_uses(seen: Seen) -> None:
+    unknown = {"sclip_mfu_ratio"}  # not reported without a GPU
     expected = {f"ray_{name} observed" for name in (GAUGES.keys() | COUNTERS.keys()) - unknown}
     assert seen.metrics.keys() == expected
     assert seen.metrics["ray_sclip_samples_total observed"] & {f"{4 * 96}.0"}
@@ -171,12 +171,12 @@ def test_driver_and_workers_log_json_with_run_rank_and_step(seen: Seen) -> None:
         if record["filename"] in ("loop.py", "run_checkpoints.py"):
             ours.setdefault(record["world_rank"], []).append(record)
     assert ours.keys() == {0, 1}
-    for of_rank in ours.values():
-        assert {record["run_name"] for record in of_rank} == {"observed"}
-        assert [record["step"] for record in of_rank][:2] == [0, 8]
+    for rank_records in ours.values():
+        assert {record["run_name"] for record in rank_records} == {"observed"}
+        assert [record["step"] for record in rank_records][:2] == [0, 8]
 
 
-def test_no_file_that_it_leaves_and_nothing_that_it_logs_holds_a_secret_and_none_is_a_pickle(
+def test_no_file_or_log_of_the_run_holds_a_secret_and_no_file_is_a_pickle(
     seen: Seen, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = [seen.folder.parent.parent, seen.ray]
@@ -192,7 +192,7 @@ def test_no_file_that_it_leaves_and_nothing_that_it_logs_holds_a_secret_and_none
         if path.suffix == ".safetensors":
             load_file(path)
         else:
-            path.read_text()  # a pickle is no text
+            path.read_text()  # fails for a pickle, which is not text
     assert command("audit")(seen.folder) == 2
     assert "--shards" in capsys.readouterr().err
     assert command("audit")(seen.folder, "--shards", seen.shards) == 0

@@ -1,4 +1,4 @@
-"""The main job on a real cluster: shards in, a registered model out, over bad data and bad input."""
+"""The main job on a real cluster: it trains on shards and registers a model, also with bad data and bad input."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("attached")]
 
 GATED = "tracking.gates=relation/accuracy >= champion"
 STILL = ("train.learning_rate=1e-12", "train.epochs=1", "train.num_workers=1")
-"""Of a run too slow to change its weights."""
+"""Overrides of a run whose learning rate is too low to change its weights."""
 
 
 @pytest.fixture(scope="module")
 def trained(start: Callable[..., Summary]) -> Summary:
-    """A run of twelve steps that is measured before, beside and after them, and whose model must be no worse."""
+    """A run of twelve steps that is evaluated before, during and after training, and whose model has a gate."""
     beside = ("checkpoint.every=6", "evaluate.before=true", "evaluate.every=6", "evaluate.cpus=0.5")
     return start("run.name=first", *beside, GATED)
 
@@ -65,25 +65,23 @@ def test_every_sample_is_trained_on_and_mlflow_has_config_metrics_data_and_score
     assert json.loads(data.dataset.profile)["samples"] == 96
 
     curve = recorded_curve(trained.tracking_uri, "first", "relation/accuracy")
-    assert list(curve) == [
-        6,
-        12,
-    ]  # beside the training; the last of all is measured again, by the end of the run
+    # Evaluated during training; the end of the run evaluates the last one again.
+    assert list(curve) == [6, 12]
     assert curve[12] == trained.scores["relation/accuracy"]
     assert not list(trained.folder.glob("held-*"))
 
 
-def test_a_run_ends_with_its_pages_which_mlflow_has_too(trained: Summary) -> None:
+def test_a_run_writes_its_pages_at_the_end_and_mlflow_has_them_too(trained: Summary) -> None:
     assert [page.name for page in trained.pages] == ["report.html", "comparison.html"]
     report, comparison = (page.read_text() for page in trained.pages)
     assert "relation/accuracy &gt;= champion" in report
     assert "before training" in comparison
     run_id = recorded(trained.tracking_uri, "first").info.run_id
-    found = {file.path for file in MlflowClient(trained.tracking_uri).list_artifacts(run_id, "evaluation")}
-    assert found == {f"evaluation/{n}" for n in ("comparison.html", "evaluation.json", "report.html")}
+    paths = {file.path for file in MlflowClient(trained.tracking_uri).list_artifacts(run_id, "evaluation")}
+    assert paths == {f"evaluation/{n}" for n in ("comparison.html", "evaluation.json", "report.html")}
 
 
-def test_a_finished_run_is_shown_and_not_trained_again_nor_is_its_name_or_its_weights_taken_for_others(
+def test_a_finished_run_is_not_trained_again_and_refuses_other_settings_or_another_architecture(
     trained: Summary, start: Callable[..., Summary]
 ) -> None:
     same = ("checkpoint.every=6", "evaluate.before=true", GATED)
@@ -100,13 +98,13 @@ def test_a_finished_run_is_shown_and_not_trained_again_nor_is_its_name_or_its_we
 
 @pytest.fixture(scope="module")
 def successor(trained: Summary, start: Callable[..., Summary]) -> Summary:
-    """A run from the weights of the first, as they are registered, which it keeps."""
+    """A run that starts from the registered weights of the first run and hardly changes them."""
     from_first = "run.init_from=models:/structure-clip@candidate"
     after = (from_first, "run.compare_with=first", "evaluate.before=true")
     return start("run.name=from-first", *after, *STILL, GATED)
 
 
-def test_a_new_run_starts_from_the_weights_of_another_and_takes_its_place_where_it_passes_the_gates(
+def test_a_run_starts_from_the_weights_of_another_and_replaces_it_as_champion_if_it_passes_the_gates(
     trained: Summary, successor: Summary
 ) -> None:
     before, after = (load_file(s.folder / "model" / "model.safetensors") for s in (trained, successor))
@@ -123,11 +121,11 @@ def test_a_new_run_starts_from_the_weights_of_another_and_takes_its_place_where_
     assert all(f">{name}<" in comparison for name in ("before training", "first", "from-first"))
 
 
-# As a job, over bad data and without a server
+# A submitted job with bad data and without an MLflow server
 
 
 def defective(folder: Path) -> Path:
-    """Write the 96 scenes with four defects among them, a file that is no tar, and one that was filled in part."""
+    """Write the 96 scenes with four defective samples, a file that is not a tar, and a tar filled only in part."""
     made = scenes.generate(folder / "made", ScenesConfig(train_samples=96, heldout_samples=8), 0)
     samples = [item for url in expand([made.train]) for item in read_shard(url) if isinstance(item, Sample)]
     members = []
@@ -146,13 +144,13 @@ def defective(folder: Path) -> Path:
 
 
 SUBMITTED_EPOCHS = 16
-"""So many that steps are left when the first ones are seen, however late."""
+"""Enough epochs that steps are left when the test sees the first ones, however late that is."""
 PATIENCE_S = 900
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a job left that was stopped in mid-run, and the one that went on."""
+    """Results of a job that was stopped during training, and of the job that resumed it."""
 
     folder: RunFolder
     status: str
@@ -160,7 +158,7 @@ class Submitted:
     latest: tuple[Path, int] | None
     complete: dict[str, object] | None
     refusal: str
-    """What a second start under the name was told, while the first lived."""
+    """Error of a second start under the same name while the first job was alive."""
     said_again: str
 
 
@@ -168,7 +166,7 @@ class Submitted:
 def submitted(
     head: Head, storage: Path, start: Callable[..., Summary], tmp_path_factory: pytest.TempPathFactory
 ) -> Submitted:  # fmt: skip
-    """A job that is stopped once it has trained some steps, and submitted again."""
+    """A job that is stopped once it has trained some steps, and then submitted again."""
     shards = defective(tmp_path_factory.mktemp("bad"))
     folder = RunFolder(storage / "runs" / "submitted")
     command = ["ray", "job", "submit", "--address", head.jobs, "--working-dir", str(ROOT)]
@@ -182,25 +180,25 @@ def submitted(
     patience = time.monotonic() + PATIENCE_S
 
     def wait_until(sign: str) -> None:
-        while not re.search(sign, said := client.get_job_logs("first")):
-            assert not client.get_job_status("first").is_terminal(), said
-            assert time.monotonic() < patience, said
+        while not re.search(sign, log := client.get_job_logs("first")):
+            assert not client.get_job_status("first").is_terminal(), log
+            assert time.monotonic() < patience, log
             time.sleep(0.2)
 
     wait_until("run submitted: ")
     with pytest.raises(ConfigError) as raised:
         start("run.name=submitted", "train.num_workers=1")
-    wait_until(r"step \d+/")  # else there is nothing to write a checkpoint of
+    wait_until(r"step \d+/")  # before the first step there is nothing to save
     client.stop_job("first")
     while not client.get_job_status("first").is_terminal():
         time.sleep(0.2)
-    left = (client.get_job_status("first"), client.get_job_logs("first"), folder.latest(), folder.complete)
+    first = (client.get_job_status("first"), client.get_job_logs("first"), folder.latest(), folder.complete)
     done = subprocess.run([*command, *job], env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return Submitted(folder, *left, str(raised.value), done.stdout)
+    return Submitted(folder, *first, str(raised.value), done.stdout)
 
 
-def test_a_job_that_is_stopped_writes_a_checkpoint_first_and_while_it_lives_another_is_refused(
+def test_a_stopped_job_writes_a_checkpoint_first_and_a_second_start_is_refused_while_it_lives(
     submitted: Submitted,
 ) -> None:
     assert submitted.status == "STOPPED", submitted.said
@@ -215,38 +213,38 @@ def test_a_job_that_is_stopped_writes_a_checkpoint_first_and_while_it_lives_anot
     assert not (submitted.folder.path / LEASE).exists()
 
 
-def test_submitted_again_it_goes_on_there_and_trains_every_sample_once(
+def test_a_resubmitted_job_resumes_at_the_checkpoint_and_trains_every_sample_once(
     submitted: Submitted, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert submitted.latest
     assert f"training with 2 workers at step {submitted.latest[1]} " in submitted.said_again
-    assert command("audit")(submitted.folder.path) == 1  # for the shard that is no tar
-    said = capsys.readouterr().out
-    assert " missed=0 repeated=0 " in said
-    assert "/001.tar: no tar: a text 'this is no tar'" in said
-    assert "/002.tar: broken, " in said
-    assert "1 of 3 samples that 002_stats.json has recorded" in said
+    assert command("audit")(submitted.folder.path) == 1  # because of the shard that is not a tar
+    output = capsys.readouterr().out
+    assert " missed=0 repeated=0 " in output
+    assert "/001.tar: no tar: a text 'this is no tar'" in output
+    assert "/002.tar: broken, " in output
+    assert "1 of 3 samples that 002_stats.json has recorded" in output
 
 
-def test_bad_samples_are_set_aside_and_shards_that_are_lost_in_whole_or_in_part_are_told(
+def test_bad_samples_are_quarantined_and_lost_or_partly_lost_shards_are_reported(
     submitted: Submitted,
 ) -> None:
     trained = submitted.folder.complete or {}
     numbers = {"samples": 97, "rests": 1, "missing": 2}
-    assert trained.items() >= {name: SUBMITTED_EPOCHS * of for name, of in numbers.items()}.items()
+    assert trained.items() >= {name: SUBMITTED_EPOCHS * count for name, count in numbers.items()}.items()
     lines = [json.loads(line) for line in submitted.folder.quarantine.read_text().splitlines()]
     assert all(line["reason"] for line in lines)
-    found = sorted((Path(line["shard"]).name, line["key"]) for line in lines if line["key"])
+    quarantined = sorted((Path(line["shard"]).name, line["key"]) for line in lines if line["key"])
     once = [("000.tar", key) for key in ("cut-image", "no-caption", "no-image", "no-picture")]
-    assert found == sorted(SUBMITTED_EPOCHS * once)
-    for told in (
+    assert quarantined == sorted(SUBMITTED_EPOCHS * once)
+    for line_start in (
         "left out    1 of 3 shards cannot be read: 1 x a text, as", "cut short   1 shards (",
         "missing     2 recorded samples are not in 1 shards (", f"set aside   {SUBMITTED_EPOCHS * 4} samples could",
     ):  # fmt: skip
-        assert told in submitted.said_again
+        assert line_start in submitted.said_again
 
 
-def test_without_its_server_a_run_goes_on_offline_when_told_so(submitted: Submitted) -> None:
+def test_a_run_without_its_mlflow_server_continues_offline_if_configured(submitted: Submitted) -> None:
     run = submitted.folder
     assert f"not registered yet: sclip sync {run.path}" in submitted.said_again
     steps = [step for step, _ in history(run.path)["train/loss"]]

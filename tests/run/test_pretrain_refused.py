@@ -1,4 +1,4 @@
-"""What a run cannot work with is told before it leaves anything behind."""
+"""A run refuses settings that cannot work before it leaves anything behind."""
 
 from __future__ import annotations
 

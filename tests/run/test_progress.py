@@ -1,4 +1,4 @@
-"""What a person sees of a run where the output is no terminal."""
+"""Progress lines of a run whose output is not a terminal."""
 
 import io
 from typing import Any
@@ -9,7 +9,7 @@ from sclip.run.progress import Progress
 
 
 def lines(*reports: dict[str, Any], samples: int = 5, every_s: float = 0.0) -> list[str]:
-    """Return what is printed for reports, a sample a step."""
+    """Return the lines printed for reports; each step has one sample."""
     with Progress(samples, 1, every_s, Console(file=(out := io.StringIO()))) as progress:
         for report in reports:
             progress.report(report)
@@ -22,8 +22,9 @@ def step(trained: int, filtered: int = 0, limit: str = "", **more: float) -> dic
     return counts | {"kind": "metrics", "metrics": metrics, "limit": limit}
 
 
-def test_the_time_left_is_of_the_samples_that_will_pass_the_filter() -> None:
-    first, last = lines(step(1), step(2), step(3, 1), every_s=1000.0)  # the last one says where it ended
+def test_the_time_left_counts_only_samples_that_will_pass_the_filter() -> None:
+    # The last line says where the run ended.
+    first, last = lines(step(1), step(2), step(3, 1), every_s=1000.0)
     assert "step 1/5" in first
     assert "step 4/5" in last
     whole, half = lines(step(60), step(30, 30), samples=120)
@@ -33,7 +34,7 @@ def test_the_time_left_is_of_the_samples_that_will_pass_the_filter() -> None:
     assert "ETA 0:30  filtered 30" in half
 
 
-def test_skipped_steps_the_limit_losses_and_notes_are_told_once_there_are_some() -> None:
+def test_skipped_steps_limits_losses_and_notes_are_shown_once_there_are_any() -> None:
     none, skipped, limit, lost, note = lines(
         step(1, skipped=0), step(1, skipped=2), step(1, limit="parse actors are the limit"),
         {"kind": "lost", "reason": "worker 1: ActorDiedError: killed"},

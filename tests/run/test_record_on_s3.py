@@ -1,4 +1,4 @@
-"""Beside its folder, what a run in an object store needs: its record for MLflow, its scenes, its suite, its model."""
+"""What a run in an object store needs besides its folder: its record for MLflow, scenes, suite and model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.runs import recorded_curve
 from support.storage_server import isolate
 
 AWAY = Config(tracking=TrackingConfig(uri="http://127.0.0.1:9", offline=True))
-"""A server that is away for the whole run."""
+"""Config whose MLflow server is away for the whole run."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def storage(
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Go to the machine of this name: what is in its home folder is nowhere else."""
+    """Return a function that moves to a named machine, which has its own home folder."""
 
     def go_to(name: str) -> None:
         (tmp_path / name).mkdir(exist_ok=True)
@@ -53,7 +53,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], 
 
 
 def tell(storage: str, kept: range, lost: range = range(0)) -> Tracker:
-    """Tell of the steps of a run, and keep the record after some of them, as with a checkpoint."""
+    """Log the steps `kept`, save the record as with a checkpoint, then log the steps `lost`."""
     tracker = open_run(AWAY, "far", storage)
     for step in kept:
         tracker.log({"loss": 1 / step}, step)
@@ -71,10 +71,10 @@ def steps(run: StoragePath) -> list[int]:
 
 
 @pytest.mark.parametrize("to", ["second", "first"])
-def test_a_run_goes_on_with_its_record_on_any_machine(
+def test_a_run_continues_its_record_on_any_machine(
     storage: str, machine: Callable[[str], None], to: str
 ) -> None:
-    """What was not kept is told again by the steps since the checkpoint; where it is still there, not twice."""
+    """Steps after the checkpoint are logged again; a machine that still has them does not keep them twice."""
     machine("first")
     assert store_uri(Config(), storage).endswith("/first/sclip/mlflow.db")
     tell(storage, kept=range(1, 4), lost=range(4, 5))
@@ -83,13 +83,13 @@ def test_a_run_goes_on_with_its_record_on_any_machine(
     machine(to)
     tracker = tell(storage, kept=range(4, 6))
     assert steps(tracker.folder) == steps(run) == [1, 2, 3, 4, 5]
-    machine("first")  # what it has is of an older start
+    machine("first")  # its local record is from an older start
     assert steps(tell(storage, kept=range(6, 7)).folder) == [1, 2, 3, 4, 5, 6]
-    (run / JOURNAL).unlink()  # and then of another run of the name
+    (run / JOURNAL).unlink()  # and now from another run of the same name
     assert steps(tell(storage, kept=range(1, 2)).folder) == [1]
 
 
-def test_storage_that_takes_no_record_is_told_and_costs_nothing(
+def test_a_failed_write_of_the_record_is_logged_and_loses_no_step(
     server: ObjectStore, storage: str, machine: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     machine("first")
@@ -103,11 +103,11 @@ def test_storage_that_takes_no_record_is_told_and_costs_nothing(
     assert steps(storage_path(storage) / "runs" / "far") == [1, 2, 3]
 
 
-def test_what_was_told_while_mlflow_was_away_is_sent_from_another_machine(
+def test_records_of_an_mlflow_outage_are_sent_from_another_machine(
     storage: str, machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """Artifacts too, of which the driver had named its own files."""
+    """Artifacts are sent too, although the driver named files of its own machine."""
     monkeypatch.setattr("sclip.tracking.tracker._OFFLINE_S", 0.5)
     machine("first")
     tracker = tell(storage, kept=range(1, 4))
@@ -127,7 +127,7 @@ def test_what_was_told_while_mlflow_was_away_is_sent_from_another_machine(
     assert page.read_text() == "page"
 
 
-def test_what_cannot_be_kept_in_or_is_not_in_an_object_store_is_told(storage: str) -> None:
+def test_a_wrong_option_a_sweep_and_a_missing_model_in_an_object_store_are_refused(storage: str) -> None:
     with pytest.raises(
         ConfigError, match=r"run.storage='s3://\*\*\*@bucket/.*: unknown option regoin"
     ) as raised:
@@ -135,6 +135,6 @@ def test_what_cannot_be_kept_in_or_is_not_in_an_object_store_is_told(storage: st
     assert "secret" not in str(raised.value)
     with pytest.raises(ConfigError, match="a sweep keeps logs and state beside its runs"):
         storage_of(Config(run=RunConfig(storage=storage)))
-    told = r"^'s3://\*\*\*@bucket/\S+: no such model; name a run \(name, folder or URI"
-    with pytest.raises(ModelError, match=told):
+    message = r"^'s3://\*\*\*@bucket/\S+: no such model; name a run \(name, folder or URI"
+    with pytest.raises(ModelError, match=message):
         open_model(f"{storage}/none")

@@ -1,4 +1,4 @@
-"""Shards that are lost, in whole or in part, are told at the start, at the end, by validate and by the audit."""
+"""Lost or partly lost shards are reported at the start and the end of a run."""
 
 from __future__ import annotations
 
@@ -46,19 +46,21 @@ def test_a_field_that_no_first_sample_has_is_refused(tmp_path: Path) -> None:
         tar_bytes([*pair("000"), *pair("001"), ("001.json", b'{"neg": ["a cat"]}')])
     )
     assert read(tmp_path, "data.negatives_field=neg", "train.epochs=3").samples == 6
-    said = refused(tmp_path, "data.negatives_field=negs")
-    assert said.startswith("data.negatives_field='negs': none of the first 2 samples has it ")
+    message = refused(tmp_path, "data.negatives_field=negs")
+    assert message.startswith("data.negatives_field='negs': none of the first 2 samples has it ")
 
 
-def test_one_good_tar_beside_nine_pointers_is_no_run_unless_a_key_says_so(tmp_path: Path) -> None:
+def test_one_good_tar_among_nine_pointers_is_refused_unless_a_key_allows_it(tmp_path: Path) -> None:
     for number in range(9):
         (tmp_path / f"{number}.tar").write_bytes(POINTER)
     (tmp_path / "9.tar").write_bytes(tar_of(12))
-    said = refused(tmp_path)
-    assert f"9 of 10 shards cannot be read: 9 x a Git LFS pointer, as {tmp_path}/0.tar (git lfs pull)" in said
-    assert refused(tmp_path, "data.max_unreadable_shards=8") == said
+    message = refused(tmp_path)
+    assert (
+        f"9 of 10 shards cannot be read: 9 x a Git LFS pointer, as {tmp_path}/0.tar (git lfs pull)" in message
+    )
+    assert refused(tmp_path, "data.max_unreadable_shards=8") == message
     enough = "data.max_unreadable_shards=9"
-    assert enough in said
+    assert enough in message
     assert len(read(tmp_path, enough).losses.unreadable) == 9
     index(tmp_path, 12)  # now it is known how many samples are lost
     missing = "108 of 120 samples that are recorded are missing, above data.max_quarantined=0.1, in 9 shards"
@@ -68,14 +70,14 @@ def test_one_good_tar_beside_nine_pointers_is_no_run_unless_a_key_says_so(tmp_pa
     assert "9 of 9 shards cannot be read" in refused(tmp_path, enough)
 
 
-def test_a_tar_that_breaks_or_is_empty_is_held_against_what_is_recorded_of_it(tmp_path: Path) -> None:
+def test_a_broken_or_empty_tar_is_compared_with_its_recorded_count(tmp_path: Path) -> None:
     (tmp_path / "0.tar").write_bytes(tar_of(20) + bytes(400_000))
     (tmp_path / "1.tar").write_bytes(tar_of(60))
     assert read(tmp_path).expected == ((-1, 60),)
     stats(tmp_path / "0.tar", 60)
-    said = refused(tmp_path)
-    assert "40 of 120 samples that are recorded are missing, above data.max_quarantined=0.1, in 1" in said
-    assert f"{tmp_path}/0.tar holds 20 of 60 in 0_stats.json (broken tar, last key '019': its last" in said
+    message = refused(tmp_path)
+    assert "40 of 120 samples that are recorded are missing, above data.max_quarantined=0.1, in 1" in message
+    assert f"{tmp_path}/0.tar holds 20 of 60 in 0_stats.json (broken tar, last key '019': its last" in message
     (tmp_path / "0.tar").write_bytes(tar_of(0))
     assert "a tar without a sample, of which samples are recorded" in refused(tmp_path)
     (tmp_path / "0.tar").write_bytes(tar_of(70))  # more than recorded
@@ -92,7 +94,7 @@ def test_an_index_that_promises_more_counts_against_the_threshold(tmp_path: Path
 
 
 @pytest.mark.parametrize("members", [[], [("LICENSE", b"MIT")]])
-def test_shards_without_a_sample_are_told_where_others_have_some(
+def test_shards_without_a_sample_are_reported_if_others_have_samples(
     tmp_path: Path, members: list[tuple[str, bytes]]
 ) -> None:
     (tmp_path / "0.tar").write_bytes(tar_of(9))
@@ -102,9 +104,7 @@ def test_shards_without_a_sample_are_told_where_others_have_some(
 
 
 @pytest.mark.parametrize("recorded", ["index.json", "2_stats.json"])
-def test_a_shard_that_is_not_there_is_missed_where_a_pattern_would_name_it(
-    tmp_path: Path, recorded: str
-) -> None:
+def test_an_absent_shard_is_missed_if_a_pattern_would_match_it(tmp_path: Path, recorded: str) -> None:
     for name, samples in (("0.tar", 60), ("1.tar", 60), ("2.tar", 13)):
         (tmp_path / name).write_bytes(tar_of(samples))
     if recorded == "index.json":
@@ -114,15 +114,15 @@ def test_a_shard_that_is_not_there_is_missed_where_a_pattern_would_name_it(
         stats(tmp_path / "2.tar", 13)
     assert read(tmp_path).losses == Losses()
     (tmp_path / "2.tar").unlink()
-    found = read(tmp_path)
+    data = read(tmp_path)
     gone = f"absent      recorded and not there: 1 shards ({tmp_path}/2.tar: 13 samples in {recorded})"
-    assert found.losses.lines() == [gone]
-    RunFolder(tmp_path).write("losses.json", vars(found.losses))
+    assert data.losses.lines() == [gone]
+    RunFolder(tmp_path).write("losses.json", vars(data.losses))
     assert closing_lines(tmp_path, {"quarantined": 0}) == [gone]
     assert read(tmp_path, f"data.shards={tmp_path}/{{0,1}}.tar").losses == Losses()
-    said = refused(tmp_path, "data.max_quarantined=0.05")
-    assert "13 of 133 samples that are recorded are missing, above data.max_quarantined=0.05, in 1" in said
-    assert f"{tmp_path}/2.tar holds 0 of 13 in {recorded} (it is not there)" in said
+    message = refused(tmp_path, "data.max_quarantined=0.05")
+    assert "13 of 133 samples that are recorded are missing, above data.max_quarantined=0.05, in 1" in message
+    assert f"{tmp_path}/2.tar holds 0 of 13 in {recorded} (it is not there)" in message
 
 
 def test_the_closing_table_names_what_was_lost_and_counts_shards_as_shards(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whole programs that are told to end: a process group by SIGTERM, a start by Ctrl-C; each leaves what it should."""
+"""Whole programs that are told to end (a group by SIGTERM, a start by Ctrl-C) leave what they should."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def program(
 
 
 def until(child: subprocess.Popen[str], sign: str) -> str:
-    """Return the output up to the line that the pattern is found in."""
+    """Return the output up to the first line that matches the pattern `sign`."""
     assert child.stdout
-    said = []
+    lines = []
     for line in child.stdout:
-        said.append(line)
+        lines.append(line)
         if re.search(sign, line):
-            return "".join(said)
-    pytest.fail(f"no line with {sign!r}:\n{''.join(said)}")
+            return "".join(lines)
+    pytest.fail(f"no line with {sign!r}:\n{''.join(lines)}")
 
 
 def rest(child: subprocess.Popen[str]) -> str:
@@ -65,85 +65,85 @@ def rest(child: subprocess.Popen[str]) -> str:
         ("ray._raylet", signal.SIGTERM, "pretrain: stopped", 143),
     ],
 )
-def test_a_start_that_is_told_to_end_in_its_imports_ends_in_one_line(
+def test_a_start_that_is_interrupted_during_its_imports_prints_one_line(
     module: str, number: signal.Signals, line: str, status: int
 ) -> None:
     with program("pretrain", options=("-X", "importtime")) as child:
         until(child, rf"\| +{re.escape(module)}$")
         child.send_signal(number)
-        said = [text for text in rest(child).splitlines() if not text.startswith("import time:")]
+        lines = [text for text in rest(child).splitlines() if not text.startswith("import time:")]
         assert child.wait() == status
-    assert said == [line]
+    assert lines == [line]
 
 
 # A run
 
 
 @pytest.mark.cluster
-def test_a_run_that_a_group_is_told_to_end_leaves_a_checkpoint_or_ends_at_once_and_the_same_command_finishes_it(
+def test_a_run_whose_group_gets_sigterm_saves_or_ends_at_once_and_the_same_command_finishes_it(
     tmp_path: Path,
 ) -> None:
-    """On clusters of its own, although the address of a head that is long gone is noted."""
-    ray = Path(tempfile.mkdtemp(prefix="r-"))  # short: Ray's sockets in it have long names
+    """Each start uses its own cluster, although Ray has noted the address of a head that is gone."""
+    ray = Path(tempfile.mkdtemp(prefix="r-"))  # short, since Ray's sockets in it have long names
     (ray / "ray").mkdir()
     (ray / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{free_port()}")
     database, run = f"sqlite:///{tmp_path}/mlflow.db", RunFolder(tmp_path / "runs" / "told")
     command = ("pretrain", *TINY, f"run.storage={tmp_path}", "run.name=told", "train.epochs=20")
 
     def ended(sign: str, *more: str) -> tuple[int, str]:
-        """Start it, send SIGTERM to its process group at a line of its output, return status and output."""
+        """Start the run, send SIGTERM to its process group at the line `sign`, and return status and output."""
         with program(*command, *more, RAY_TMPDIR=str(ray)) as child:
-            said = until(child, sign)
+            output = until(child, sign)
             if sign != "alias candidate":
                 os.killpg(child.pid, signal.SIGTERM)
-            said += rest(child)
-            return child.wait(), said
+            output += rest(child)
+            return child.wait(), output
 
     try:
-        status, said = ended(r"step \d+/", "checkpoint.every=9999", "run.progress_every_s=0.1")
-        assert status == 143, said
-        assert said.count("asked to stop: writing a checkpoint first") == 1
+        status, output = ended(r"step \d+/", "checkpoint.every=9999", "run.progress_every_s=0.1")
+        assert status == 143, output
+        assert output.count("asked to stop: writing a checkpoint first") == 1
         assert run.latest()
         step = (run.latest() or ("", 0))[1]
-        assert f"stopped after a checkpoint at step {step}" in said
+        assert f"stopped after a checkpoint at step {step}" in output
         assert recorded(database, "told").info.status == "KILLED"
         assert not (run.path / LEASE).exists()
 
-        status, said = ended("training with 2 workers at step", "train.log_every=9999")
-        assert status == 143, said
-        assert "no step since they started: nothing to save" in said
+        status, output = ended("training with 2 workers at step", "train.log_every=9999")
+        assert status == 143, output
+        assert "no step since they started: nothing to save" in output
         assert (run.latest() or ("", 0))[1] == step
 
-        status, said = ended("alias candidate", "train.log_every=50")
+        status, output = ended("alias candidate", "train.log_every=50")
     finally:
         shutil.rmtree(ray, ignore_errors=True)
-    assert status == 0, said
-    assert "Traceback" not in said
-    assert f"training with 2 workers at step {step} " in said
-    for told in (
+    assert status == 0, output
+    assert "Traceback" not in output
+    assert f"training with 2 workers at step {step} " in output
+    for text in (
         "training on generated scenes (yours: data.shards=", "relation/accuracy",
         "models:/structure-clip/1, alias candidate", f"ui --backend-store-uri {database}",
     ):  # fmt: skip
-        assert told in said
+        assert text in output
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_cluster_that_is_named_and_gone_is_one_error_and_no_local_run(
+def test_a_named_cluster_that_is_gone_causes_one_error_and_no_local_run(
     log_format: str, tmp_path: Path
 ) -> None:
     gone = f"127.0.0.1:{free_port()}"
     with program(
         "pretrain", f"run.storage={tmp_path}", f"run.log_format={log_format}", RAY_ADDRESS=gone
     ) as child:
-        said = rest(child)
+        output = rest(child)
         assert child.wait() == 2
     if log_format == "json":
-        record = json.loads(said)
+        record = json.loads(output)
         assert record["levelname"] == "ERROR"
         assert record["message"].startswith(f"no Ray cluster answers at {gone}")
     else:
         assert re.search(
-            r"^pretrain: no Ray cluster answers at 127.*unset RAY_ADDRESS.*\n\Z", said, re.MULTILINE
+            r"^pretrain: no Ray cluster answers at 127.*unset RAY_ADDRESS.*\n\Z", output, re.MULTILINE
         )
-        assert "Traceback" not in said
+        assert "Traceback" not in output
     assert not list(tmp_path.iterdir())

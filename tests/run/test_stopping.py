@@ -1,4 +1,4 @@
-"""A program of its own that is told to end: what it is doing says whether it ends by itself, or at once."""
+"""A separate program that is told to end: its current work decides whether it finishes or ends at once."""
 
 from __future__ import annotations
 
@@ -44,12 +44,20 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
     ("signals", "program", "said"),
     [
         ([TERM], {}, "working asked saved"),  # work that ends by itself is waited for
-        ([TERM, TERM, INT], {}, "working asked saved"),  # close together they are one
-        ([TERM, TERM], {"after_s": 60, "same_s": 0}, "working asked stopped"),  # left at a later one
-        ([TERM], {"ends": False, "after_s": 60}, "working asked stopped"),  # that would not end: at once
+        ([TERM, TERM, INT], {}, "working asked saved"),  # signals close together count as one
+        (
+            [TERM, TERM],
+            {"after_s": 60, "same_s": 0},
+            "working asked stopped",
+        ),  # a later signal abandons the work
+        (
+            [TERM],
+            {"ends": False, "after_s": 60},
+            "working asked stopped",
+        ),  # work that would not end is abandoned at once
     ],
 )
-def test_a_program_that_is_sent_signals_each_after_a_line_of_its_output_says(
+def test_a_program_that_gets_signals_prints_the_expected_words(
     signals: list[signal.Signals], program: dict[str, object], said: str
 ) -> None:
     text = PROGRAM.format(**{"ends": True, "after_s": 0, "same_s": 600} | program)
@@ -67,7 +75,7 @@ def test_a_program_that_is_sent_signals_each_after_a_line_of_its_output_says(
     ("number", "error", "status"),
     [(signal.SIGTERM, stopping.Stopped, 143), (signal.SIGINT, KeyboardInterrupt, 130)],
 )
-def test_what_else_is_done_ends_at_once_or_at_the_end_of_a_block_that_defers_it(
+def test_other_work_ends_at_once_or_at_the_end_of_a_deferring_block(
     number: signal.Signals, error: type[BaseException], status: int
 ) -> None:
     before, done = signal.getsignal(number), []

@@ -1,4 +1,4 @@
-"""Sweeps: points of a space, each a run of its own below one parent; what was done is not done again."""
+"""Sweeps train each point of a space as a run below one parent; a finished point is not trained again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ job = command("sweep")
 KEE = "model.kee.weight"
 
 
-# What may be written
+# Accepted search spaces
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ KEE = "model.kee.weight"
         (["--random", "model.kee.layers=randint(0,3)"], "model.kee.layers=0"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_the_space_is_told_before_anything_starts(
+def test_a_mistake_in_the_space_is_reported_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], found: str
 ) -> None:
     name = arguments.pop(0) if arguments and arguments[0] == "../up" else "mistaken"
@@ -59,12 +59,12 @@ def test_the_ends_of_a_domain_are_what_a_config_must_accept() -> None:
     assert search_space.values("k", "0.1, 2,true,none") == [0.1, 2, True, "none"]
 
 
-# What is run
+# Runs of a sweep
 
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("attached")
-def test_a_seed_draws_the_same_points_each_with_every_point_of_the_grid(
+def test_a_seed_draws_the_same_points_and_combines_each_with_the_whole_grid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rate, layers = "train.learning_rate", "model.kee.layers"
@@ -74,8 +74,8 @@ def test_a_seed_draws_the_same_points_each_with_every_point_of_the_grid(
     }  # fmt: skip
 
     def points(name: str, seed: int) -> list[dict[str, Any]]:
-        asked = sweep.Sweep(name, config(tmp_path, f"run.seed={seed}"), space, samples=2, at_once=4)
-        trials = sweep.run(asked, Console(quiet=True))
+        study = sweep.Sweep(name, config(tmp_path, f"run.seed={seed}"), space, samples=2, at_once=4)
+        trials = sweep.run(study, Console(quiet=True))
         assert [trial.name for trial in trials] == [f"{name}-0000{n}" for n in range(4)]
         assert [trial.scores["drawn/value"] for trial in trials] == [trial.point[rate] for trial in trials]
         return [trial.point for trial in trials]
@@ -90,14 +90,14 @@ def test_a_seed_draws_the_same_points_each_with_every_point_of_the_grid(
 
 @pytest.mark.cluster
 @pytest.mark.usefixtures("attached")
-def test_a_point_is_a_run_below_a_parent_and_the_same_command_trains_it_not_again(
+def test_a_point_is_a_run_below_a_parent_and_the_same_command_does_not_train_it_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["kee", "--grid", f"{KEE}=0.1", *TINY, "scenes.train_samples=32", "train.epochs=1"]
     command += ["train.num_workers=1", f"run.storage={tmp_path}"]
     assert job(*command) == 0
-    said = capsys.readouterr().out
-    assert "relation/accuracy" in said
+    output = capsys.readouterr().out
+    assert "relation/accuracy" in output
     uri, folder = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "sweeps" / "kee"
     parent, child = recorded(uri, "kee"), recorded(uri, "kee-00000")
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id

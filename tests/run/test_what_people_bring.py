@@ -1,6 +1,6 @@
-"""What people bring, what becomes of it, where they read of it: the table of the data room's README, row by row.
+"""The table `what people bring` in sclip/data/README.md, row by row: input, result, and where people are told.
 
-Every row is made and gone through as a run does it: counted at the start, read shard by shard, validated.
+Each row's files are written and processed as in a run: counted at the start, read shard by shard, and validated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from support.paths import ROOT
 
 
 def laid_out(row: Row, folder: Path) -> list[str]:
-    """Write a row's files; return the overrides of a run over them."""
+    """Write a row's files; return the overrides of a run that reads them."""
     for name, content in row.make().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,16 +58,16 @@ def test_what_people_bring_becomes_what_the_readme_says(row: Row, tmp_path: Path
     assert len(identities) == len(set(identities)) == row.samples
     assert len(images) == (row.samples if row.images is None else row.images)
     assert any(row.set_aside in reason for reason in reasons) if row.set_aside else not reasons
-    told = "\n".join([*data.losses.lines(), *tally.lines()])
-    assert re.search(row.says, told), told
+    report = "\n".join([*data.losses.lines(), *tally.lines()])
+    assert re.search(row.says, report), report
     assert is_clean([*data.shards, *data.losses.unreadable], config.data) == (row.told != TOLD)
 
 
 def is_clean(shards: list[str], data: DataConfig) -> bool:
-    """Tell whether `sclip validate` finds nothing in these shards, as its exit status says."""
+    """Return whether `sclip validate` finds no problem in these shards, as its exit status would say."""
     findings = Findings()
-    for of_shard in Validator(data, 8)(pa.table({"shard": shards}))["findings"].to_pylist():
-        findings.merge(Findings(**json.loads(of_shard)))
+    for content in Validator(data, 8)(pa.table({"shard": shards}))["findings"].to_pylist():
+        findings.merge(Findings(**json.loads(content)))
     records = recorded_samples(shards, data.shards)
     findings.compare(records, records.keys() - set(shards))
     return findings.is_clean

@@ -1,4 +1,4 @@
-"""The servers that storage is tried on: one for a shard, over HTTP, S3 and GCS alike, and an object store."""
+"""Servers for the tests of storage: one that serves a shard over HTTP, S3 and GCS, and an object store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _isolated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Storage]:
-    """A server with the shard at /bucket/train/000.tar, for HTTP, S3 and GCS alike."""
+    """A server with the shard at /bucket/train/000.tar, for HTTP, S3 and GCS."""
     with serving(Storage({"/bucket/train/000.tar": CONTENT})) as running:
         yield running
 
@@ -33,7 +33,7 @@ def object_server() -> Iterator[ObjectStore]:
 def store(
     object_server: ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[ObjectStore]:
-    """The object store without faults; this test has a temporary folder of its own."""
+    """The object store without faults. The test gets its own temporary folder."""
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     object_server.fault, object_server.failed = None, 0

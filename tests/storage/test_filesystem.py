@@ -1,4 +1,4 @@
-"""One way to every storage: found and read alike by path or URI, and never held whole."""
+"""All storages are read in one way: shards are found by path or URI, and read in blocks."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from support.storage_server import BLOCK, CONTENT, WHOLE, Storage, keys, serving
 
 @pytest.fixture(scope="module")
 def moto(object_server: ObjectStore) -> str:
-    """The address of an S3 server with three shards and their index in a bucket."""
+    """The address of an S3 server whose bucket holds three shards and their index."""
     index = {"shards": [{"name": "000.tar", "samples": 11}]}
     files = {f"shards/{number:03d}.tar": CONTENT for number in range(3)} | {"[2014]/a.tar": CONTENT}
     files |= {"shards/index.json": json.dumps(index).encode(), "shards/001_stats.json": b'{"successes": 7}'}
@@ -30,10 +30,10 @@ def moto(object_server: ObjectStore) -> str:
 
 
 @pytest.mark.parametrize("kind", ["http", "s3", "gs"])
-def test_a_shard_is_found_and_read_alike_wherever_it_lies(server: Storage, kind: str) -> None:
+def test_a_shard_is_found_and_read_in_the_same_way_in_every_storage(server: Storage, kind: str) -> None:
     url = url_of(kind, server)
     assert expand([url]) == [url]
-    if kind != "s3":  # the server here is asked for single objects of S3 alone
+    if kind != "s3":  # this server does not list S3 objects
         assert expand([url_of(kind, server, "00*.tar")]) == [url]
     assert keys(url) == WHOLE
     assert count_samples([url]).samples == {url: 40}
@@ -47,16 +47,16 @@ def test_s3_takes_credentials_and_endpoint_from_the_environment(
     for pattern in ("*.tar", "00?.tar", "{000..002}.tar", "00[0-2].tar"):
         assert expand([f"s3://bucket/shards/{pattern}"]) == shards
     assert expand(["s3://bucket/sh*/001.tar"]) == shards[1:2]
-    for pattern in ("shards", "shards/", "shards/*", "shards//*.tar"):  # without the index and the statistics
+    for pattern in ("shards", "shards/", "shards/*", "shards//*.tar"):  # index and statistics are left out
         assert expand([f"s3://bucket/{pattern}"]) == shards
     assert expand(["s3://bucket/[2014]/*.tar"]) == ["s3://bucket/[2014]/a.tar"]
     with pytest.raises(ShardError, match=re.escape("name those below it as s3://bucket/**/*.tar")):
         expand(["s3://bucket/"])
     assert expand(["s3://bucket/shards/**/0*.tar"]) == shards
     assert keys(shards[0]) == WHOLE
-    found = count_samples(shards)  # the index and the stats are wrong: every shard is counted
-    assert [record.samples for record in found.records.values()] == [11, 7]
-    assert list(found.samples.values()) == [40, 40, 40]
+    counts = count_samples(shards)  # index and stats are wrong, so every shard is counted
+    assert [record.samples for record in counts.records.values()] == [11, 7]
+    assert list(counts.samples.values()) == [40, 40, 40]
 
 
 def test_s3_takes_credentials_and_endpoint_from_the_uri_too(
@@ -64,13 +64,13 @@ def test_s3_takes_credentials_and_endpoint_from_the_uri_too(
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     query = f"?endpoint_override={moto}&region=eu-north-1"
-    found = expand([f"s3://key:se%2Fcret@bucket/shards/{{000..001}}.tar{query}"])
-    assert found == [f"s3://key:se%2Fcret@bucket/shards/{number:03d}.tar{query}" for number in range(2)]
-    assert keys(found[0]) == WHOLE
-    assert [record.samples for record in count_samples(found).records.values()] == [11, 7]
+    urls = expand([f"s3://key:se%2Fcret@bucket/shards/{{000..001}}.tar{query}"])
+    assert urls == [f"s3://key:se%2Fcret@bucket/shards/{number:03d}.tar{query}" for number in range(2)]
+    assert keys(urls[0]) == WHOLE
+    assert [record.samples for record in count_samples(urls).records.values()] == [11, 7]
 
 
-def test_a_missing_bucket_key_or_option_is_told_in_one_line(
+def test_a_missing_bucket_or_key_and_an_unknown_option_are_reported_in_one_line(
     moto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
@@ -88,17 +88,17 @@ def test_a_missing_bucket_key_or_option_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("kind", ["http", "s3"])
-def test_a_shard_is_asked_for_block_by_block(server: Storage, kind: str) -> None:
+def test_a_shard_is_requested_block_by_block(server: Storage, kind: str) -> None:
     assert keys(url_of(kind, server)) == WHOLE
     ranges = [request.split("bytes=")[1].split("-") for request in server.requests if "bytes=" in request]
     sizes = [int(last) - int(first) + 1 for first, last in ranges]
     assert len(sizes) > 2
-    assert max(sizes) <= BLOCK + 10 * 1024  # what is read ahead, and what tarfile asks for
+    assert max(sizes) <= BLOCK + 10 * 1024  # plus read-ahead, and the size of tarfile's reads
     assert sum(sizes) == len(CONTENT)
 
 
-def test_with_credentials_nobody_is_asked_what_machine_this_is(server: Storage) -> None:
-    """The client of S3 would ask EC2's metadata service, which takes seconds where there is none."""
+def test_with_credentials_the_metadata_service_of_the_machine_is_not_queried(server: Storage) -> None:
+    """Otherwise the S3 client would ask EC2's metadata service, which takes seconds outside EC2."""
     url = url_of("s3", server)
     program = f"from sclip.storage.filesystem import open_stream; open_stream({url!r}).read(1)"
     with serving(Storage({})) as metadata:

@@ -1,4 +1,4 @@
-"""No password, token or signature of a URI is left in a text, and nothing else is taken out of it."""
+"""Masking removes passwords, tokens and signatures of URIs from a text, and nothing else."""
 
 import pytest
 
@@ -36,12 +36,12 @@ def test_credentials_are_masked_and_nothing_else(text: str, masked: str | None) 
 
 
 @pytest.mark.parametrize("told", ["login as user with s%2Fcret", "login as user with s/cret"])
-def test_what_a_library_says_of_a_uri_is_without_its_password_too(told: str) -> None:
+def test_a_library_s_message_about_a_uri_is_masked_too(told: str) -> None:
     assert mask(told, "s3://user:s%2Fcret@bucket/a.tar") == "login as user with ***"
     assert mask(told, "s3://bucket/a.tar") == told
 
 
-def test_every_text_of_a_tree_is_masked_and_what_is_none_stays() -> None:
+def test_every_text_of_a_tree_is_masked_and_other_values_stay() -> None:
     tree = {"a": ["s3://k:secret@b", 1, None], "b": {"c": "https://h/x?sig=secret", "d": 0.5, "e": True}}
     assert mask_tree(tree) == {
         "a": ["s3://***@b", 1, None], "b": {"c": "https://h/x?sig=***", "d": 0.5, "e": True}

@@ -1,4 +1,4 @@
-"""A folder of a disk and one of an object store: each operation does the same on both, also where storage fails."""
+"""Folders on a disk and in an object store: each operation does the same on both, even if storage fails."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from support.object_store import ObjectStore, every
 
 @pytest.fixture(params=["disk", "memory", "s3 that fails every fourth time"])
 def folder(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -> Iterator[StoragePath]:
-    """A folder `one` in an empty folder, with a file `one/a` and a folder below it."""
+    """A folder `one` in an otherwise empty folder, with the files `one/a` and `one/sub/b`."""
     name = re.sub(r"\W+", "-", request.node.name)
     if request.param == "disk":
-        made: StoragePath = tmp_path / "disk" / "one"
-    elif request.param == "memory":  # any other file system of fsspec
-        made = storage_path(f"memory://{name}/one")
+        place: StoragePath = tmp_path / "disk" / "one"
+    elif request.param == "memory":  # stands for any other fsspec file system
+        place = storage_path(f"memory://{name}/one")
     else:
-        made = store.path(f"{name}/one")
+        place = store.path(f"{name}/one")
     for name in ("a", "sub/b"):
-        file = made / name
+        file = place / name
         file.parent.mkdir(parents=True, exist_ok=True)
         write(file, name)
     if request.param.endswith("time"):
         store.fault = every(4)
-    yield made
+    yield place
     store.fault = None
 
 
@@ -73,9 +73,9 @@ def a_file_is_what_was_written_last(folder: StoragePath) -> None:
 
 def names_are_found_by_a_pattern(folder: StoragePath) -> None:
     write(folder / "ab", "")
-    assert sorted(found.name for found in folder.glob("a*")) == ["a", "ab"]
-    assert [found.name for found in folder.glob("*/")] == ["sub"]
-    assert [(found.is_dir(), found.is_file()) for found in folder.glob("s*")] == [(True, False)]
+    assert sorted(path.name for path in folder.glob("a*")) == ["a", "ab"]
+    assert [path.name for path in folder.glob("*/")] == ["sub"]
+    assert [(path.is_dir(), path.is_file()) for path in folder.glob("s*")] == [(True, False)]
     assert (folder.is_dir(), (folder / "a").is_dir(), (folder / "a").is_file()) == (True, False, True)
     assert sizes(folder) == {"a": 1, "ab": 0, "sub/b": 5}
 
@@ -127,11 +127,11 @@ def a_place_outlives_being_written_down_and_is_what_ray_train_gets(folder: Stora
     disk, free = paths.free_bytes(folder)
     assert free > 0
     assert (disk == folder) == isinstance(folder, Path)
-    found = paths.ray_storage(folder)
+    arguments = paths.ray_storage(folder)
     if isinstance(folder, Path):
-        assert found == {"storage_path": str(folder)}
+        assert arguments == {"storage_path": str(folder)}
     else:
-        with found["storage_filesystem"].open_input_stream(f"{found['storage_path']}/a") as file:
+        with arguments["storage_filesystem"].open_input_stream(f"{arguments['storage_path']}/a") as file:
             assert file.read() == b"a"
 
 
@@ -145,13 +145,15 @@ def a_place_outlives_being_written_down_and_is_what_ray_train_gets(folder: Stora
     ],
     ids=lambda operation: operation.__name__.replace("_", " "),
 )  # fmt: skip
-def test_both_do_the_same(operation: Callable[[StoragePath], None], folder: StoragePath) -> None:
+def test_disk_and_object_store_do_the_same(
+    operation: Callable[[StoragePath], None], folder: StoragePath
+) -> None:
     operation(folder)
 
 
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
-    """Act as an ordinary user, to whom modes of folders apply."""
+    """Act as an ordinary user, so that folder permissions apply."""
     user = os.geteuid()
     os.seteuid(user or 65534)
     try:
@@ -168,7 +170,7 @@ def as_nobody() -> Iterator[None]:
         ("{tmp}/closed/below", as_nobody, " cannot be written to (Permission denied)"),
     ],
 )
-def test_a_storage_that_nothing_can_be_written_to_is_told_with_its_key_and_nothing_is_left(
+def test_an_unwritable_storage_is_reported_with_its_key_and_nothing_is_left(
     storage: str, guard: Callable[[], AbstractContextManager[None]], found: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a file").touch()
@@ -196,7 +198,7 @@ def test_neither_credentials_nor_query_of_a_uri_are_shown(store: ObjectStore) ->
     ("status", "told"),
     [(503, "storage failed 3 times, lastly: "), (403, ".*check the address and the credentials")],
 )
-def test_storage_that_stays_away_or_refuses_is_told_in_one_line_and_from_a_file_that_is_not_there(
+def test_storage_that_stays_away_or_refuses_is_reported_in_one_line_and_not_as_a_missing_file(
     store: ObjectStore, status: int, told: str
 ) -> None:
     file = store.path("there")
@@ -222,7 +224,7 @@ def test_the_file_that_makes_a_folder_whole_is_moved_before_all_others(
     assert sorted(moved) == ["a", "manifest.json", "z"]
 
 
-def test_a_download_that_is_cut_begins_again(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_truncated_download_is_an_error(store: ObjectStore, tmp_path: Path) -> None:
     write(store.path("cut/file"), "text")
     with pytest.raises(StorageError, match="ended at byte 4 of 5"):
         store.path("cut/file").download(tmp_path / "file", 5)

@@ -1,4 +1,4 @@
-"""A run in an object store: what its folder promises on a disk it promises there, with no disk that ranks share."""
+"""A run in an object store: its folder keeps the promises that it keeps on a disk, and ranks share no disk."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def folder(store: ObjectStore, request: pytest.FixtureRequest) -> RunFolder:
 
 
 def trained(seed: int = 0, sharded: bool = False) -> Trained:
-    """The smallest model that a checkpoint can hold, after one step."""
+    """Return the smallest model that a checkpoint can hold, and its optimizer, after one step."""
     torch.manual_seed(seed)
     model: nn.Module = nn.Linear(4, 4)
     if sharded:
@@ -76,22 +76,22 @@ def on_a_node(rank: int, world_size: int, uri: str, disks: str) -> dict[str, Any
     checkpoint.save(step, *trained(sharded=True), {"step": 1})
     model, optimizer = trained(seed=7, sharded=True)
     state = checkpoint.load(step, model, optimizer)
-    left = [name for name in sizes(Path(tempfile.tempdir)) if not name.endswith("own.lock")]
-    return {"state": json.dumps(state), "left": json.dumps(left), **whole(model)}
+    leftovers = [name for name in sizes(Path(tempfile.tempdir)) if not name.endswith("own.lock")]
+    return {"state": json.dumps(state), "left": json.dumps(leftovers), **whole(model)}
 
 
-def test_ranks_without_a_common_disk_write_one_checkpoint_and_go_on_from_it(
+def test_ranks_without_a_common_disk_write_one_checkpoint_and_resume_from_it(
     store: ObjectStore, tmp_path: Path
 ) -> None:
-    """Where every seventh request fails."""
+    """Every seventh request fails."""
     for rank in range(2):
         (tmp_path / "disks" / str(rank)).mkdir(parents=True)
     name = f"ranks-{tmp_path.name}"
     store.fault = every(7)
-    found = ranks.run(on_a_node, 2, tmp_path, store.uri(name), str(tmp_path / "disks"))
+    results = ranks.run(on_a_node, 2, tmp_path, store.uri(name), str(tmp_path / "disks"))
     store.fault = None
     expected = trained()[0].state_dict()
-    for of_rank in found:
+    for of_rank in results:
         assert (of_rank["state"], of_rank["left"]) == ('{"step": 1}', "[]")
         assert all(torch.equal(of_rank[key], tensor) for key, tensor in expected.items())
     step = store.path(name) / "step-00000001"
@@ -103,7 +103,7 @@ def test_ranks_without_a_common_disk_write_one_checkpoint_and_go_on_from_it(
     assert store.failed > 0
 
 
-def test_a_checkpoint_that_storage_does_not_take_is_none_and_can_be_written_again(
+def test_a_checkpoint_that_storage_does_not_take_is_not_counted_and_can_be_written_again(
     store: ObjectStore, folder: RunFolder
 ) -> None:
     save(folder, 1)
@@ -118,13 +118,13 @@ def test_a_checkpoint_that_storage_does_not_take_is_none_and_can_be_written_agai
         save(folder, 2)
 
 
-def test_room_is_asked_of_the_disk_that_checkpoints_are_staged_on(folder: RunFolder) -> None:
+def test_free_space_is_checked_on_the_disk_where_checkpoints_are_staged(folder: RunFolder) -> None:
     with pytest.raises(CheckpointError, match=rf"^{tempfile.gettempdir()}: \S+ GB free, a checkpoint takes"):
         retention.make_room(folder, 10**18, CheckpointConfig())
 
 
-def test_what_a_crash_left_is_taken_back(folder: RunFolder) -> None:
-    """Half a checkpoint, one whose bytes changed, and lines of quarantine that no checkpoint counts on."""
+def test_the_remains_of_a_crash_are_removed(folder: RunFolder) -> None:
+    """A crash leaves half a checkpoint, one with changed bytes, and quarantine lines after the last good checkpoint."""
     save(folder, 1, 2, 3)
     for step in (1, 2, 3):
         folder.set_aside([{"step": step, "key": "0007"}])
@@ -141,13 +141,13 @@ def test_what_a_crash_left_is_taken_back(folder: RunFolder) -> None:
     assert folder.roll_back() == []
 
 
-def test_a_sign_of_life_is_left_once_in_a_minute_and_never_ends_a_run(
+def test_a_sign_of_life_is_written_once_a_minute_and_its_failure_never_ends_a_run(
     store: ObjectStore, folder: RunFolder
 ) -> None:
     def signs() -> int:
         return sum(request.startswith("PUT") and request.endswith("/alive") for request in store.requests)
 
-    assert signs() == 1  # of the start
+    assert signs() == 1  # written at the start
     for _ in range(3):
         folder.touch()
     assert signs() == 1
@@ -156,7 +156,7 @@ def test_a_sign_of_life_is_left_once_in_a_minute_and_never_ends_a_run(
     assert store.failed > 0
 
 
-def test_the_weights_to_start_from_come_to_the_node(folder: RunFolder, tmp_path: Path) -> None:
+def test_the_weights_that_a_run_starts_from_are_copied_to_the_node(folder: RunFolder, tmp_path: Path) -> None:
     with folder.starting(ModelConfig()) as model:
         assert model == ModelConfig()
     save_file({"w": torch.ones(2)}, tmp_path / "w")
@@ -167,13 +167,13 @@ def test_the_weights_to_start_from_come_to_the_node(folder: RunFolder, tmp_path:
 
 
 def test_the_ledger_has_a_part_for_each_checkpoint_and_the_audit_reads_them_all(folder: RunFolder) -> None:
-    """What came after the newest checkpoint is lost with the node, and trained on again."""
+    """Steps after the newest checkpoint are lost with the node, and are trained again."""
     schedule = Schedule.weighted(0, 1, [[10, 10]], ())
     places = {entry: schedule.visit(entry) for entry in range(2)}
     ledger = Ledger(folder.path, schedule, rank=0, world_size=1, from_step=0)
     ledger.add(1, ([0, 1], [3, 4]), ([], []))
     ledger.sync()
-    ledger.sync()  # nothing new
+    ledger.sync()  # nothing new, so no new part
     ledger.add(2, ([0], [5]), ([1], [6]))
     ledger.sync()
     ledger.add(3, ([0], [7]), ([], []))

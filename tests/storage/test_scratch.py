@@ -1,4 +1,4 @@
-"""Folders on a node's own disk: they go with their process, however it ends, and are filled once for all."""
+"""Folders on a node's own disk: they go with their process, however it ends; common folders are filled once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / f"sclip-{os.getuid()}"
 
 
-def test_a_folder_of_ones_own_is_there_for_the_block_alone(root: Path) -> None:
+def test_an_own_folder_exists_only_during_its_block(root: Path) -> None:
     with scratch.own() as first, scratch.own() as second:
         assert first != second
         (first / "file").write_text("")
@@ -30,7 +30,7 @@ def test_a_folder_of_ones_own_is_there_for_the_block_alone(root: Path) -> None:
     assert root.stat().st_mode & 0o777 == 0o700
 
 
-def test_what_a_killed_process_left_goes_with_the_next_one_and_nothing_of_a_living_one(root: Path) -> None:
+def test_the_next_process_removes_the_folder_of_a_killed_process_but_not_of_a_living_one(root: Path) -> None:
     program = (
         "import sys; from sclip.storage import scratch\nwith scratch.own() as folder:\n"
         "    (folder / 'file').write_text(''); print(folder, flush=True); sys.stdin.read()"
@@ -49,7 +49,7 @@ def test_what_a_killed_process_left_goes_with_the_next_one_and_nothing_of_a_livi
         assert list(root.glob("own-*/")) == [mine]
 
 
-def test_a_common_folder_is_filled_once_and_is_whole_or_not_there(root: Path) -> None:
+def test_a_common_folder_is_filled_once_and_is_whole_or_absent(root: Path) -> None:
     fills = []
 
     def fill(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Shards by any URI: failures are tried again, refusals are told at once, credentials never."""
+"""Shards at any URI: failures are retried, refusals are reported at once, and credentials are never shown."""
 
 import traceback
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_a_server_that_recovers_costs_no_sample_and_repeats_none(
     assert server.faults["/bucket/train/000.tar"] == []
 
 
-def test_a_lookup_and_what_stands_beside_a_shard_are_tried_again_too(server: Storage) -> None:
+def test_lookups_and_files_beside_a_shard_are_retried_too(server: Storage) -> None:
     url = url_of("http", server)
     server.files["/bucket/train/index.json"] = b'{"shards": [{"name": "000.tar", "samples": 11}]}'
     for path in ("000.tar", "index.json"):
@@ -41,7 +41,7 @@ def test_a_lookup_and_what_stands_beside_a_shard_are_tried_again_too(server: Sto
 
 
 @pytest.mark.parametrize("kind", ["http", "s3"])
-def test_a_server_that_does_not_recover_is_given_up_with_its_last_word(server: Storage, kind: str) -> None:
+def test_a_server_that_does_not_recover_is_reported_with_its_last_error(server: Storage, kind: str) -> None:
     server.faults["/bucket/train/000.tar"] = [500] * 100
     with pytest.raises(ShardError, match=r"000\.tar.*: storage failed 3 times, lastly: .*HTTP (status )?500"):
         keys(url_of(kind, server))
@@ -52,7 +52,7 @@ def test_a_server_that_does_not_recover_is_given_up_with_its_last_word(server: S
 
 
 class FlakyFile(MemoryFile):
-    """Fails once at a byte, then, opened anew, at a later one."""
+    """Fails once at each of the positions in `failures`, in order."""
 
     def read(self, size: int = -1) -> bytes:
         failures = FlakyFileSystem.failures
@@ -70,9 +70,7 @@ class FlakyFileSystem(MemoryFileSystem):
         return FlakyFile(self, path, CONTENT)
 
 
-def test_failures_that_let_new_samples_through_are_survived_however_many_and_one_that_stays_is_raised() -> (
-    None
-):
+def test_any_number_of_failures_with_progress_is_survived_and_a_permanent_failure_is_raised() -> None:
     fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
     FlakyFileSystem.failures = [20_000, 30_000, 40_000, 50_000, 60_000]
     assert keys("flaky://bucket/000000.tar") == WHOLE
@@ -83,7 +81,7 @@ def test_failures_that_let_new_samples_through_are_survived_however_many_and_one
     assert len(FlakyFileSystem.failures) == 7
 
 
-def test_only_some_of_many_shards_are_asked_about_ahead() -> None:
+def test_only_some_of_many_shards_are_looked_up_ahead() -> None:
     asked: list[str] = []
     answers = storage.concurrently(lambda name: asked.append(name) or name, [str(n) for n in range(100_000)])
     assert [next(answers) for _ in range(3)] == ["0", "1", "2"]
@@ -93,7 +91,7 @@ def test_only_some_of_many_shards_are_asked_about_ahead() -> None:
 
 @pytest.mark.parametrize("kind", ["http", "s3", "gs"])
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_refusal_is_told_at_once_in_one_line(server: Storage, kind: str, status: int) -> None:
+def test_a_refusal_is_reported_at_once_in_one_line(server: Storage, kind: str, status: int) -> None:
     server.faults["/bucket/train/000.tar"] = [status] * 10
     server.faults["/storage/v1/b/bucket/o/train/000.tar"] = [status] * 10
     with pytest.raises(ShardError) as caught:
@@ -106,7 +104,7 @@ def test_a_refusal_is_told_at_once_in_one_line(server: Storage, kind: str, statu
 @pytest.mark.parametrize(
     ("kind", "pattern"), [("http", "000.tar"), ("s3", "*.tar"), ("gs", "000.tar"), ("gs", "*.tar")]
 )
-def test_a_lookup_that_is_not_allowed_is_not_taken_for_nothing_there(
+def test_a_forbidden_lookup_is_not_taken_for_an_absent_shard(
     server: Storage, kind: str, pattern: str
 ) -> None:
     for path in ("/bucket/train/", "/bucket/train/000.tar", "/bucket", "/storage/v1/b/bucket/o"):
@@ -152,10 +150,10 @@ def test_no_report_of_a_job_holds_a_credential_and_another_signature_is_the_same
     folder = AnnotatedFolder(tmp_path, "stamp", DataConfig())
     folder.claim(shard_names([url]), overwrite=False)
     folder.finish("000.tar", url, None, [], CorpusStatistics())
-    told = [*skips.lines(), *CorpusCounts(CorpusStatistics()).notes(corpus), str(caught.value)]
-    told += [path.read_text() for path in tmp_path.rglob("*.json")]
-    assert len(told) == 4
-    assert all(f"http://***@{server.host}/bucket/train/000.tar?sig=***" in text for text in told)
-    assert not [text for text in told if "hidden" in text]
+    texts = [*skips.lines(), *CorpusCounts(CorpusStatistics()).notes(corpus), str(caught.value)]
+    texts += [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert len(texts) == 4
+    assert all(f"http://***@{server.host}/bucket/train/000.tar?sig=***" in text for text in texts)
+    assert not [text for text in texts if "hidden" in text]
     assert corpus.title == "train"
     assert folder.claim(shard_names([url + "3"]), overwrite=False) == []

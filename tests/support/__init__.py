@@ -1,1 +1,1 @@
-"""What tests share: inputs, servers, clusters and checks; no test imports another."""
+"""Inputs, servers, clusters and checks that several tests share; no test imports another test."""

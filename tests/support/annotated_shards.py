@@ -1,4 +1,4 @@
-"""Small shards, plain and annotated in this process: what the tests of annotations share."""
+"""Small shards, plain and annotated in this process, for the tests of annotations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RICH = (
 POOR = ("a dog", "quickly and quietly", "two people")
 EPOCHS, SIDE = 3, 16
 LEAST: dict[str, Any] = {"min_objects": 2, "min_attributes": 1, "min_relations": 1}
-"""A filter that every one of RICH passes, and none of POOR."""
+"""A filter that every caption of RICH passes and no caption of POOR."""
 
 
 def jpeg(seed: int) -> bytes:
@@ -41,11 +41,11 @@ def jpeg(seed: int) -> bytes:
 
 
 def write_plain(folder: Path, samples: int = 12, per_shard: int = 5, captions: int = 3) -> list[str]:
-    """Write samples with several captions each; return the shards. Of two samples in five no caption says much."""
+    """Write samples with several captions each; return the shards. Two samples in five have POOR captions only."""
 
     def texts(n: int) -> tuple[str, ...]:
-        found = (*RICH, *POOR) if n % 5 < 3 else POOR
-        return tuple(found[(n * (k + 1) + k) % len(found)] for k in range(captions))
+        pool = (*RICH, *POOR) if n % 5 < 3 else POOR
+        return tuple(pool[(n * (k + 1) + k) % len(pool)] for k in range(captions))
 
     raw = (RawSample(f"s{n:04d}", jpeg(n), texts(n), {"id": n}) for n in range(samples))
     write_shards(raw, folder, samples_per_shard=per_shard)
@@ -77,7 +77,7 @@ def rewritten(shard: str, path: Path, member: bytes) -> str:
 
 
 def named(url: str) -> NamedShard:
-    """Return a shard as a run names it whose only pattern is `FOLDER/*.tar`."""
+    """Return a shard with the name that it has in a run whose only pattern is `FOLDER/*.tar`."""
     return NamedShard(f"0/{path_below(url, url)}", url)
 
 
@@ -98,7 +98,7 @@ def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None,
 
 
 def tables(of: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[pa.Table]:
-    """Yield what the readers of a worker make of its rows from a step on."""
+    """Yield the tables that the readers of one worker produce, from `step` on."""
     for _, round_ in of.order.rounds(step):
         shares = round_.share(rank, world_size)
         visits = {part.entry: of.visit(part.entry) for track in round_.tracks for part in track}
@@ -111,11 +111,11 @@ def rows(of: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) -> I
 
 
 def seen(of: StreamPlan) -> set[tuple[int, str, str]]:
-    """Return (pass, key, caption) of all that is trained on; what is seen twice fails the test."""
-    found = [
+    """Return (pass, key, caption) of every sample trained on; a key seen twice in one pass fails the test."""
+    samples = [
         (row[col.PASS], row[col.SAMPLE_KEY], row[col.CAPTION])
         for row in rows(of)
         if row[col.STATUS] == col.SAMPLE
     ]
-    assert len({(pass_, key) for pass_, key, _ in found}) == len(found)
-    return set(found)
+    assert len({(pass_, key) for pass_, key, _ in samples}) == len(samples)
+    return set(samples)

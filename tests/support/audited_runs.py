@@ -1,6 +1,6 @@
-"""Runs as the audit finds them: tars, plan, ledger and quarantine, written by hand in the documented formats.
+"""Hand-written run folders for the audit: tars, plan, ledger and quarantine in the documented formats.
 
-The rows of their steps are those that the reader of shards gives out of the tars.
+The rows of each step are those that the shard reader yields from the tars.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from sclip.data.schedule import NamedShard, Schedule
 from support import tars
 
 Row = tuple[int, int, int, int]
-"""Source, pass, shard, index."""
+"""Source, pass, shard and index of a row."""
 Steps = dict[int, list[list[Row]]]
-"""Rows of each rank, by step."""
+"""Maps each step to the rows of each rank."""
 
 
 def tar_bytes(keys: Iterable[str]) -> bytes:
@@ -38,7 +38,7 @@ def keys(rows: int) -> list[str]:
 
 @dataclass
 class Run:
-    """A folder of a run that is finished, and says so."""
+    """The folder of a finished run, which `complete.json` declares complete."""
 
     folder: Path
     config: Config
@@ -50,7 +50,7 @@ class Run:
         cls, root: Path, *sources: Sequence[int], recorded: Sequence[Sequence[int]] = (),
         weights: tuple[float, ...] = (), epochs: int = 2, seed: int = 0,
     ) -> Run:  # fmt: skip
-        """Make the tars, of so many samples each, and the plan, by default with as many recorded."""
+        """Write tars with the sample counts of `sources`, and a plan that records the same counts or `recorded`."""
         counts = tuple(map(tuple, recorded or sources))
         patterns = tuple(str(root / f"source-{source}-*.tar") for source in range(len(sources)))
         config = Config(
@@ -59,8 +59,8 @@ class Run:
         )  # fmt: skip
         schedule = Schedule.weighted(seed, epochs, counts, weights or [1.0] * len(sources))
         visits = map(schedule.visit, range(len(schedule)))
-        more = [sources[v.source][v.shard] - counts[v.source][v.shard] for v in visits]
-        beyond = {entry: rows for entry, rows in enumerate(more) if rows > 0}
+        surplus = [sources[v.source][v.shard] - counts[v.source][v.shard] for v in visits]
+        beyond = {entry: rows for entry, rows in enumerate(surplus) if rows > 0}
         run = cls(root / "runs" / "r", config, Order(schedule, counts, 2, 6, beyond))
         (run.folder / "ledger").mkdir(parents=True)
         plan = []
@@ -80,7 +80,7 @@ class Run:
         (self.folder / name).write_text(json.dumps(value))
 
     def steps(self, world_size: int = 1, without: Collection[Row] = ()) -> Steps:
-        """Return the rows that a reader gives out for each step and rank, without some of them."""
+        """Return the rows that the reader yields for each step and rank, except those in `without`."""
         order, reading = self.order, ReadSettings(self.config)
         steps: Steps = {step: [[] for _ in range(world_size)] for step in range(1, order.steps + 1)}
         for (_, round_), rank in product(order.rounds(), range(world_size)):
@@ -98,7 +98,7 @@ class Run:
         return OpenedVisit(NamedShard(f"{source}/{path.name}", str(path)), pass_, self.order.count(entry), -1)
 
     def attempt(self, attempt: int, steps: Steps, from_step: int = 0, filtered: Collection[Row] = ()) -> None:
-        """Write an attempt's ledgers: for each step the rows of each rank, of which some were filtered."""
+        """Write an attempt's ledger for each rank: rows of each step, trained or (if in `filtered`) filtered."""
         world_size = len(next(iter(steps.values()), [[]]))
         for rank in range(world_size):
             lines = [{"attempt": attempt, "rank": rank, "world_size": world_size, "from_step": from_step}]
@@ -123,12 +123,12 @@ class Run:
 
 
 def places(rows: Iterable[Row]) -> list[list[Any]]:
-    of_visit: dict[tuple[int, int, int], list[int]] = {}
+    indices_of: dict[tuple[int, int, int], list[int]] = {}
     for *visit, index in rows:
-        of_visit.setdefault((visit[0], visit[1], visit[2]), []).append(index)
-    return [[*visit, indices] for visit, indices in of_visit.items()]
+        indices_of.setdefault((visit[0], visit[1], visit[2]), []).append(index)
+    return [[*visit, indices] for visit, indices in indices_of.items()]
 
 
 def passes(sizes: Sequence[int]) -> list[Row]:
-    """Return the rows of two epochs of one source, in some order."""
+    """Return all rows of one source in two epochs; the order has no meaning."""
     return [(0, p, shard, i) for p in range(2) for shard, n in enumerate(sizes) for i in range(n)]

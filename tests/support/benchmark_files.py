@@ -1,4 +1,4 @@
-"""Small files of every benchmark in its authors' format, written below one folder as the suites look for them."""
+"""Small files of every benchmark in its authors' format, in the folders where the suites look for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLOURS = ("red", "green", "blue", "white")
 
 
 def written(file: Path, content: Any) -> Path:
-    """Write text as it is, what else there is as JSON, a line for each entry where the name says lines."""
+    """Write a string as it is and anything else as JSON; a `.jsonl` file gets one line per entry."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if ".jsonl" in file.name and not isinstance(content, str):
         content = "".join(f"{json.dumps(line)}\n" for line in content)
@@ -219,5 +219,5 @@ NEWER: Mapping[str, Callable[[Path, int], None]] = {
     "negbench": negbench, "mmvp": mmvp, "hard-positives": hard_positives, "urban1k": long_captions,
     "docci": long_captions,
 }  # fmt: skip
-"""By what the names of the benchmarks begin with."""
+"""Maps a prefix of benchmark names to the function that writes their files."""
 EVERY = (aro, sugarcrepe, winoground, classes, *dict.fromkeys(NEWER.values()))

@@ -1,4 +1,4 @@
-"""Rows of a benchmark that end in every way that one can; importable by the processes that measure them."""
+"""Benchmark rows that end in every possible way, in a module that the measuring processes can import."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def silent(case: str, rounds: int, report: Report) -> str:
 
 
 def hanging(case: str, rounds: int, report: Report) -> str:
-    """Report one round, with the process id of a child, and hang."""
+    """Report one round with the process ID of a child, then hang."""
     report({"pid": [subprocess.Popen(["sleep", "600"]).pid]})
     time.sleep(600)
     return ""

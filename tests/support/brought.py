@@ -1,4 +1,4 @@
-"""What people bring: the rows of the table in the data room's README, each with the files that it speaks of."""
+"""Rows of the table `what people bring` in sclip/data/README.md, each with the files that it describes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Files = dict[str, bytes | str]
 class Row:
     files: Files
     samples: int = 0
-    """That are trained on in a pass."""
+    """Number of samples trained on in one pass."""
     says: str = ""
-    """Part of what the closing table says, or of the refusal where nothing is trained on."""
+    """Regular expression found in the closing table, or in the refusal where nothing is trained on."""
     set_aside: str = ""
     images: int | None = None
-    """Different ones; as many as samples where it is None."""
+    """Number of different images; None means as many as samples."""
     shards: str = "*.tar"
     overrides: tuple[str, ...] = ()
     columns: list[str] = field(default_factory=list)
-    """The README's: what is brought, what becomes of it, and where they read of it."""
+    """The README's columns: what people bring, what becomes of it, and where people are told."""
 
     @property
     def brought(self) -> str:
@@ -72,7 +72,7 @@ def pairs(
 
 
 def good(count: int, **others: bytes | str) -> Files:
-    """Return tars of four samples each, and further files: `_9` stands for 9.tar."""
+    """Return `count` tars of four samples each, and further files: keyword `_9` stands for 9.tar."""
     tars: Files = {f"{shard}.tar": tar_bytes(pairs(4, 4 * shard)) for shard in range(count)}
     return tars | {f"{name[1:]}.tar": content for name, content in others.items()}
 
@@ -184,7 +184,7 @@ _ROWS: dict[str, Row] = {
     "a `.json` of something else": Row(one(pairs(1), [("000000.json", b"[1, 2]")]), 1, "beside an unusable .json"),
     "captions `nan`": Row(captioned("a dog", "nan"), 1, set_aside="no caption in"),
 }  # fmt: skip
-"""By the beginning of the README's text, in the order of the README."""
+"""Maps the beginning of each README row to its files and results, in the README's order."""
 
 
 def _of_the_readme() -> tuple[Row, ...]:

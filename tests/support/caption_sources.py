@@ -1,4 +1,4 @@
-"""Three images, the captions that are theirs, and the check that a source gives them no others."""
+"""Three images, their captions, and a function that reads the captions of each image from a source."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAME_OF = {image_bytes(name): name for name in NAMES}
 
 
 def folder_of_images(folder: Path) -> Path:
-    """Write three images, two of them of the same name; return their folder."""
+    """Write three images, two of which have the same file name; return their folder."""
     (folder / "sub").mkdir()
     for name in NAMES:
         (folder / name).write_bytes(image_bytes(name))
@@ -35,17 +35,17 @@ def folder_of_images(folder: Path) -> Path:
 
 
 def read(source: Path, **options: Any) -> tuple[dict[str, tuple[str, ...]], Skips]:
-    """Return the captions of each image, found by its bytes; every row is one of a sample or of the skips."""
+    """Return captions by image name (images are known by their bytes). Check that each row is used or skipped."""
     samples, skips = read_source(source, **options)
-    taken: list[RawSample] = list(samples)
-    assert len({sample.key for sample in taken}) == len(taken)
-    assert skips.sum(sum(sample.rows for sample in taken))
-    found = {
+    used: list[RawSample] = list(samples)
+    assert len({sample.key for sample in used}) == len(used)
+    assert skips.sum(sum(sample.rows for sample in used))
+    by_name = {
         NAME_OF[sample.image if isinstance(sample.image, bytes) else sample.image.read_bytes()]: sample
-        for sample in taken
+        for sample in used
     }
-    assert len(found) == len(taken)
-    return {name: tuple(text.strip() for text in sample.captions) for name, sample in found.items()}, skips
+    assert len(by_name) == len(used)
+    return {name: tuple(text.strip() for text in sample.captions) for name, sample in by_name.items()}, skips
 
 
 def table(rows: list[list[str]], **form: Any) -> str:

@@ -1,4 +1,4 @@
-"""Commands of Ray and MLflow, read by their own parsers and not run."""
+"""Parse commands of Ray and MLflow with the programs' own parsers, without running them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def parse_click(command: Sequence[str]) -> dict[str, Any]:
     program = importlib.import_module({"ray": "ray.scripts.scripts", "mlflow": "mlflow.cli"}[name]).cli
     context = program.make_context(name, rest)
     while isinstance(context.command, click.Group):
-        # click's own way to the subcommand; what is left of the arguments is the subcommand's
-        name, found, rest = context.command.resolve_command(
+        # click itself finds subcommands this way; the remaining arguments belong to the subcommand
+        name, subcommand, rest = context.command.resolve_command(
             context, [*context._protected_args, *context.args]
         )
-        assert found is not None
-        context = found.make_context(name, rest, parent=context)
+        assert subcommand is not None
+        context = subcommand.make_context(name, rest, parent=context)
     return context.params

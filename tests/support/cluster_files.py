@@ -1,4 +1,4 @@
-"""What the cluster's files say of the image: its instructions, its name and the versions that it is built of."""
+"""Read from the cluster's files how the image is built: its instructions, its tags and pinned versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAUNCHERS = {name: CLUSTER / "launcher" / f"{name}.yaml" for name in ("aws", "gc
 
 
 def instructions() -> list[tuple[str, str, str]]:
-    """Return stage, name and text of each instruction of our Dockerfile, its continued lines joined."""
+    """Return stage, name and text of each instruction of our Dockerfile, with continued lines joined."""
     lines = [
         line for line in DOCKERFILE.read_text().splitlines() if line and not line.lstrip().startswith("#")
     ]
@@ -40,5 +40,5 @@ def pins() -> dict[str, str]:
 
 
 def images(text: str) -> set[str]:
-    """Return the tags of our own image that a text names, each as REGISTRY/sclip:TAG."""
+    """Return all tags of our own image in a text, each as REGISTRY/sclip:TAG."""
     return set(re.findall(r"[\w./-]*\bsclip:[\w.-]+", text))

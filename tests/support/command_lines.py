@@ -1,7 +1,7 @@
-"""Shell commands that a page tells people to type: taken apart, and each read by the program that it calls.
+"""Check shell commands of a documentation page: split them, and parse each one as its program would.
 
-Where a program's own parser is installed it is asked (Ray, MLflow, pip, the AWS CLI's models of services, our jobs);
-of the others the options that we use stand below, from their manuals. A command without an entry is a mistake.
+A program's own parser is used where one is installed (Ray, MLflow, pip, the AWS CLI's service models, our jobs). For
+other programs the options that we use are listed below, from their manuals. A command without a parser is an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from support.processes import require
 
 
 class WrongCommand(ValueError):
-    """A command that its program would refuse; says which and why."""
+    """A command that its program would refuse. The message contains the command and the reason."""
 
 
 def blocks(markdown: str) -> list[str]:
@@ -37,7 +37,7 @@ def blocks(markdown: str) -> list[str]:
 
 
 def split(script: str) -> Iterator[list[str]]:
-    """Yield the words of each command of a script, of pipes and of `$(..)` too; redirections are left out."""
+    """Yield the words of each command of a script, also in pipes and in `$(..)`, without redirections."""
     for line in script.replace("\\\n", " ").splitlines():
         while inner := re.search(r"\$\(([^()]*)\)", line):
             yield from split(inner[1])
@@ -53,12 +53,12 @@ def split(script: str) -> Iterator[list[str]]:
                 command = []
             elif redirected or re.fullmatch("[<>]+", word):
                 redirected = not redirected
-            elif command or not re.match(r"\w+=", word):  # an assignment before a command, or alone
+            elif command or not re.match(r"\w+=", word):  # skips assignments before a command, or alone
                 command.append(word)
 
 
 def understand(command: Sequence[str]) -> None:
-    """Raise WrongCommand where a command's program would not take it, or where nobody here can tell."""
+    """Raise WrongCommand if the command's program would refuse the command, or if PARSERS has no parser for it."""
     line = shlex.join(command)
     name = "cluster/" if command[0].startswith("cluster/") else command[0]
     if name not in PARSERS:
@@ -87,9 +87,9 @@ def _sclip(command: Sequence[str]) -> None:
     program = typer.main.get_command(app)
     context = program.make_context("sclip", list(command[1:]))
     name, subcommand, rest = program.resolve_command(context, [*context._protected_args, *context.args])
-    given = subcommand.make_context(name, rest, parent=context).params
-    if "overrides" in given:
-        load(given["overrides"], given.get("config") or "scenes")
+    params = subcommand.make_context(name, rest, parent=context).params
+    if "overrides" in params:
+        load(params["overrides"], params.get("config") or "scenes")
 
 
 def _script(command: Sequence[str]) -> None:
@@ -102,7 +102,7 @@ def _pip(command: Sequence[str]) -> None:
     from pip._internal.commands import create_command
 
     _, packages = create_command(command[1]).parse_args(list(command[2:]))
-    assert packages == []  # what there is to install is the checkout, by -e
+    assert packages == []  # -e installs the checkout; nothing else is installed
 
 
 def _sed(command: Sequence[str]) -> None:
@@ -113,16 +113,16 @@ def _sed(command: Sequence[str]) -> None:
         assert old in text, f"{command[-1]} has no {old}"
         text = text.replace(old, new)
     settings = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    left = re.search(r"\b(ACCOUNT|SECURITY_GROUP|PROJECT)\b", settings)
-    assert not left, f"leaves a {left[0]}"
+    placeholder = re.search(r"\b(ACCOUNT|SECURITY_GROUP|PROJECT)\b", settings)
+    assert not placeholder, f"leaves a {placeholder[0]}"
 
 
 def _aws(command: Sequence[str]) -> None:
     _, service, operation, *rest = command
-    given = {word.partition("=")[0] for word in rest if word.startswith("--")}
-    given -= {"--region", "--query", "--output"}
+    options = {word.partition("=")[0] for word in rest if word.startswith("--")}
+    options -= {"--region", "--query", "--output"}
     own = _MANUAL.get(f"aws {service} {operation}")
-    unknown = given - (set(own) if own is not None else _aws_options(service, operation))
+    unknown = options - (set(own) if own is not None else _aws_options(service, operation))
     assert not unknown, f"has no {', '.join(sorted(unknown))}"
 
 
@@ -145,18 +145,18 @@ def _by_manual(command: Sequence[str]) -> None:
         names = [f"docker compose {words[2]}"]
     known = next((_MANUAL[name] for name in names if name in _MANUAL), None)
     assert known is not None, f"no options of {names[0]} stand here"
-    given = {word.partition("=")[0] for word in command[1:] if word.startswith("-")}
-    assert given <= set(known), f"has no {', '.join(sorted(given - set(known)))}"
+    options = {word.partition("=")[0] for word in command[1:] if word.startswith("-")}
+    assert options <= set(known), f"has no {', '.join(sorted(options - set(known)))}"
     target = re.search(r"--target (\S+)", " ".join(command))
     if target:
         assert f" AS {target[1]}\n" in (ROOT / command[command.index("-f") + 1]).read_text(), "no such target"
 
 
 def _by_help(command: Sequence[str]) -> None:
-    """Of kubectl and helm: the command is one that they know, and each option stands in its help."""
+    """Check that the help of kubectl or helm lists the command and each of its options."""
     require_kubectl()
     program = shutil.which(command[0])
-    if program is None:  # in CI it comes along with kubectl
+    if program is None:  # CI installs helm together with kubectl
         require("SCLIP_KUBECTL", f"no {command[0]} to ask")
     words = list(takewhile(lambda word: not word.startswith("-"), command[1:]))
     help_ = _help(str(program), *words)
@@ -177,7 +177,7 @@ def _help(program: str, *words: str) -> str:
 
 
 def _openssl(command: Sequence[str]) -> None:
-    """The line that makes an authority is run by the tests of what signs with it; `rand -hex N` is known."""
+    """Accept `req`, which other tests run to make a certificate authority, and `rand -hex N` from N = 16."""
     assert command[1] == "req" or (command[1:3] == ["rand", "-hex"] and int(command[3]) >= 16)
 
 
@@ -191,11 +191,11 @@ _MANUAL: dict[str, Sequence[str]] = {
     "gcloud auth configure-docker": ["--quiet"],
     "gcloud compute start-iap-tunnel": ["--listen-on-stdin", "--project", "--zone"],
 }
-"""Options of what cannot be installed here, as its manual has them; only what we use."""
+"""Options of programs that the tests cannot install, from their manuals; only those that we use."""
 
 PARSERS: dict[str, Callable[[Sequence[str]], None]] = {
     "ray": _ray, "python": _python, "sclip": _sclip, "pip": _pip, "sed": _sed, "aws": _aws, "gcloud": _by_manual,
     "docker": _by_manual, "kubectl": _by_help, "helm": _by_help, "openssl": _openssl, "cluster/": _script,
     "export": lambda command: None,
 }  # fmt: skip
-"""By the first word of a command; `cluster/` stands for the scripts there."""
+"""Maps the first word of a command to its parser; `cluster/` stands for any script in that folder."""

@@ -1,4 +1,4 @@
-"""Commands as functions in the process of a test, which spares them a start of Python and of torch."""
+"""Run commands inside the process of a test, which saves starting Python and importing torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SET_FOR_A_PROCESS = (
     "RAY_BACKEND_LOG_LEVEL",
     *(f"{name}_NUM_THREADS" for name in ("MKL", "OPENBLAS", "BLIS")),
 )
-"""What commands set in the environment of their process, which here goes on after them."""
+"""Variables that commands set in their process's environment. They are removed, since the tests' process goes on."""
 
 
 def command(name: str) -> Callable[..., int]:
-    """Return `sclip NAME` as a function of its arguments, which returns its exit status."""
+    """Return `sclip NAME` as a function that takes the arguments and returns the exit status."""
 
     def run(*arguments: object) -> int:
         before = set(os.environ)

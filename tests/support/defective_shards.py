@@ -1,8 +1,8 @@
-"""A folder of small shards in, in which every defect that is known stands among good samples; out what must happen.
+"""Write small shards in which every known defect stands among good samples, and list what must happen to them.
 
-What is planted is told: the samples that must be trained on, and the entries of the quarantine, by shard, key and a
-part of the reason. Training, annotating and validating are held to the same list. A few members are pickles that
-would create the file `Planted.marker` if anything ever unpickled them.
+`Planted` lists the samples that must be trained on, and the expected quarantine entries: shard, key and a part of the
+reason. Training, annotating and validating are held to the same list. A few members are pickles that would create
+the file `Planted.marker` if anything ever unpickled them.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ RELATIONS = ("to the left of", "to the right of", "above", "below")
 class Planted:
     folder: Path
     good: dict[str, list[str]] = field(default_factory=dict)
-    """Of each shard, the keys of its samples that must be trained on, in their order."""
+    """Keys of the samples that must be trained on, by shard and in order."""
     defects: list[tuple[str, str, str]] = field(default_factory=list)
-    """Shard, key (empty: the unreadable rest of the shard), and a part of the reason."""
+    """Shard, key (empty for the unreadable rest of the shard), and a part of the reason."""
 
     @property
     def marker(self) -> Path:
-        """A file that exists once a pickle was loaded."""
+        """Return the path of a file that exists once a pickle has been loaded."""
         return self.folder / "UNPICKLED"
 
     @property
@@ -56,7 +56,7 @@ class Mark:
 
 
 class Shard:
-    """One tar that is being made: every sample that is added says what must come of it."""
+    """A tar being written. Each method that adds a sample also records what must become of it."""
 
     def __init__(self, planted: Planted, name: str, rng: random.Random) -> None:
         self.planted, self.name, self.rng = planted, name, rng
@@ -75,16 +75,16 @@ class Shard:
 
     def good(self, key: str = "", image: bytes = b"", suffix: str = "jpg", caption: str = "") -> str:
         """Add a sample that must be trained on; return its key."""
-        found = self.planted.good[self.name]
-        key = key or f"{Path(self.name).stem}-{len(found):02d}"
+        keys = self.planted.good[self.name]
+        key = key or f"{Path(self.name).stem}-{len(keys):02d}"
         self.member(f"{key}.{suffix}", image or jpeg(self.rng))
         self.member(f"{key}.txt", caption or sentence(self.rng))
-        found.append(key.replace("\\", "/").lstrip("./"))
+        keys.append(key.replace("\\", "/").lstrip("./"))
         self.ends.append(self._buffer.tell())
         return key
 
     def bad(self, key: str, reason: str, **members: bytes | str) -> None:
-        """Add a sample that must be set aside, with members by their suffix, and a good one after it."""
+        """Add a sample that must be set aside (`members` maps suffix to content), and a good sample after it."""
         for suffix, body in members.items():
             self.member(f"{key}.{suffix.replace('__', '.')}", body)
         self.expect(key, reason)
@@ -104,11 +104,11 @@ def sentence(rng: random.Random) -> str:
 
 
 def picture(rng: random.Random) -> Image.Image:
-    found = Image.new("RGB", (SIDE, SIDE), (rng.randint(100, 255),) * 3)
-    draw = ImageDraw.Draw(found)
+    image = Image.new("RGB", (SIDE, SIDE), (rng.randint(100, 255),) * 3)
+    draw = ImageDraw.Draw(image)
     draw.ellipse((4, 20, 24, 40), rng.choice(COLOURS))
     draw.rectangle((34, 16, 60, 44), rng.choice(COLOURS))
-    return found
+    return image
 
 
 def jpeg(rng: random.Random) -> bytes:
@@ -116,7 +116,7 @@ def jpeg(rng: random.Random) -> bytes:
 
 
 def write(folder: Path, seed: int = 0) -> Planted:
-    """Write the shards into the folder, which is made; return what was planted."""
+    """Create the folder, write the shards into it, and return what was planted."""
     folder.mkdir(parents=True, exist_ok=True)
     planted, rng = Planted(folder), random.Random(seed)
     for name, fill in {
@@ -296,8 +296,8 @@ def _cut_shards(planted: Planted, rng: random.Random) -> None:
     def cut(tar: bytes) -> bytes:
         content = gzip.compress(tar, mtime=0)
         content = content[: len(content) * 2 // 3]
-        there = len(zlib.decompressobj(31).decompress(content))
-        keys = planted.good[shard.name] = planted.good[shard.name][: sum(end <= there for end in ends)]
+        readable = len(zlib.decompressobj(31).decompress(content))
+        keys = planted.good[shard.name] = planted.good[shard.name][: sum(end <= readable for end in ends)]
         planted.defects[-1] = (shard.name, "", f"broken tar, last key '{keys[-1][:-2]}")
         return content
 

@@ -1,4 +1,4 @@
-"""A Python that finds some of what is installed, as in an environment that holds nothing else."""
+"""Let a Python program see only some installed packages, as in an environment that holds nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _owners() -> Mapping[str, list[str]]:
 
 
 def installed_with(*distributions: str) -> set[str]:
-    """Return the top-level packages that come with these distributions and all that they need, extras aside."""
+    """Return the top-level packages of these distributions and of their requirements, without extras."""
     needed, names = [canonicalize_name(name) for name in distributions], set()
     while needed:
         name = needed.pop()
@@ -30,9 +30,9 @@ def installed_with(*distributions: str) -> set[str]:
 
 
 def only(allowed: Collection[str]) -> str:
-    """Return the beginning of a program that then finds, of all that is installed, these top-level packages alone.
+    """Return the first lines of a program; they hide every installed top-level package that is not in `allowed`.
 
-    Our own package stays, where the program's path leads to it; a link that an editable installation left does not.
+    `sclip` is still found through the program's path, but not through the link of an editable installation.
     """
     hidden = set(_owners()) - set(allowed) - {"sclip"}
     return f"""

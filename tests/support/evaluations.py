@@ -1,4 +1,4 @@
-"""Evaluations as benchmarks leave them, made up: what the tests of the pages share."""
+"""Invented evaluations in the form that benchmarks write, for the tests of the pages."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def groups(count: int) -> list[Group]:
 
 
 def result(name: str = "vg-relation", share: float = 0.6, cases: int = 200, **changes: Any) -> Result:
-    """Return a result in which the first cases are won and the others not."""
+    """Return a result in which the first `share` of the cases is won and the rest is lost."""
     definition = "Is the true caption of a crop preferred over the one with subject and object exchanged?"
     macro, accuracy = (Score(at, at - 0.03, at + 0.03, 0.5) for at in (share, share + 0.01))
     values: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Features that follow from names alone, so that another program can make the same ones."""
+"""Features computed from names alone, so that another program can compute the same features."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sclip.evaluate.picture import Picture
 
 
 def hashed(name: str) -> Tensor:
-    """Return a unit vector of 32 numbers: the bytes of the name's SHA-256 less their middle."""
+    """Return a unit vector of 32 numbers: the bytes of the name's SHA-256 minus 127.5, normalized."""
     numbers = torch.tensor(list(hashlib.sha256(name.encode()).digest()), dtype=torch.float64) - 127.5
     return (numbers / numbers.norm()).float()
 
 
 def name_of(picture: Picture) -> str:
-    """Return the file's name, of a row of a table with its column and number."""
+    """Return the picture's file name, or column and row number for a picture in a table."""
     row = "" if picture.sample is None else f"{picture.data.image_field}{picture.sample}"
     return row or Path(picture.path).name
 

@@ -1,4 +1,4 @@
-"""Render the manifests of cluster/ as kubectl would send them, once per overlay, and list their pods."""
+"""Render each target of cluster/ once, as kubectl would send its manifests, and list the pods."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Manifest = dict[str, Any]
 
 @functools.cache
 def _kustomize_version() -> int:
-    """Return the major version of kubectl's Kustomize; 0 without kubectl or where it does not say."""
+    """Return the major version of kubectl's Kustomize; 0 without kubectl or if kubectl does not report it."""
     if KUBECTL is None:
         return 0
     command = [KUBECTL, "version", "--client", "--output=yaml"]
@@ -37,7 +37,7 @@ def _kustomize_version() -> int:
 
 
 def require_kubectl() -> None:
-    """Skip where no kubectl with a Kustomize of today is, but fail where SCLIP_KUBECTL=required."""
+    """Skip the test if kubectl lacks Kustomize 5 or later; fail it instead if SCLIP_KUBECTL=required."""
     if _kustomize_version() < 5:
         require("SCLIP_KUBECTL", "no kubectl 1.27 or later, whose Kustomize is of version 5")
 
@@ -46,9 +46,8 @@ def require_kubectl() -> None:
 def _render(target: str) -> list[Manifest]:
     command = [str(KUBECTL), "kustomize", str(CLUSTER / target)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, ""), (
-        done.stderr
-    )  # a warning of deprecated fields, for instance
+    # A warning about deprecated fields, for instance, is a failure too.
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return [manifest for manifest in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if manifest]
 
 
@@ -58,7 +57,7 @@ def rendered(target: str) -> list[Manifest]:
 
 
 def installed(target: str) -> list[Manifest]:
-    """Return everything of the namespace: a Ray cluster or job, and the MLflow beside it."""
+    """Return all manifests of the namespace: a Ray cluster or job, and MLflow."""
     return rendered(target) + rendered("mlflow")
 
 
@@ -75,7 +74,7 @@ def ray_cluster(manifests: list[Manifest]) -> Manifest:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod template: where it stands, what it is, and the names of its volumes, claims included."""
+    """A pod template, its place in the manifests, and the names of its volume claims."""
 
     place: str
     template: Manifest
@@ -99,13 +98,13 @@ class Pod:
         return {port["name"]: port["containerPort"] for port in opened}
 
     def watched(self, container: str) -> bool:
-        """Tell whether a container needs probes; KubeRay watches the autoscaler, the others end by themselves."""
+        """Return whether a container needs probes. KubeRay watches the autoscaler; the other exceptions end alone."""
         passing = [*self.spec.get("initContainers", ()), {"name": "autoscaler"}]
         return container not in [one["name"] for one in passing] and not self.place.endswith(".submitter")
 
 
 def pods(manifests: list[Manifest]) -> Iterator[Pod]:
-    """Yield every pod template; the head's with the autoscaler that the operator puts beside it."""
+    """Yield every pod template; the head's includes the autoscaler container that KubeRay adds."""
     for manifest in manifests:
         place, spec = f"{manifest['kind']}/{manifest['metadata']['name']}", manifest.get("spec", {})
         if manifest["kind"] in ("Deployment", "StatefulSet"):

@@ -1,6 +1,6 @@
-"""Hold a launcher's file against Ray's schema, made strict, and its machines against AWS' and GCP's own descriptions.
+"""Check a launcher file against a strict form of Ray's schema, and its machines against AWS' and GCP's descriptions.
 
-Ray's schema lets any key pass in `provider` and in a node type, and knows nothing of a cloud's `node_config`.
+Ray's schema accepts any key in `provider` and in a node type, and does not check a cloud's `node_config`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _gcp_schema() -> Any:
     def strict(schema: dict[str, Any]) -> dict[str, Any]:
         if "properties" in schema:
             schema["additionalProperties"] = False
-        if schema.get("format") in ("int64", "uint64"):  # as text or as a number
+        if schema.get("format") in ("int64", "uint64"):  # may be text or a number
             schema["type"] = ["string", "integer"]
         return schema
 

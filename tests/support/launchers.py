@@ -1,4 +1,4 @@
-"""A launcher of the training loop for tests: blocks from a function, reports into a list."""
+"""A launcher of the training loop for tests: a function yields the blocks, a list collects the reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sclip.train.launcher import Requested
 
 @dataclass
 class ListLauncher:
-    """One rank on a CPU, of which nothing is requested unless a test says so."""
+    """A launcher of one rank on a CPU. It returns no requests unless a test sets some."""
 
     blocks: Callable[[Order, int], Iterable[Columns]]
     rank: int = 0
@@ -23,7 +23,7 @@ class ListLauncher:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     reports: list[dict[str, Any]] = field(default_factory=list)
     requests: list[Requested] = field(default_factory=list)
-    """Returned one a step, before each the number of steps begun."""
+    """Requests to return, one per step; later steps get an empty request."""
     fulfilled: int = 0
 
     def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:

@@ -1,4 +1,4 @@
-"""Runs of the training loop without a cluster or shards: every row of an order is made when the loop asks for it."""
+"""Run the training loop without a cluster or shards: rows are generated when the loop asks for them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from support.train_cases import CASES, MODEL, WHITE, with_overflow
 
 SHARDS, PER_SHARD, SHARE = 4, 7, 2
 STATUS = {2: col.REJECTED, 3: col.FILTERED, 4: col.FILTERED}
-"""Rows of each shard that are not trained on, by their index."""
+"""Status of the rows of each shard that are not trained on, by index."""
 INDICES = (5, 2, 0, 6, 1, 3, 4)
-"""By its ordinal, the index in its shard of a row that its reader mixed."""
+"""Index in the shard of the row at each ordinal; it imitates the reader's shuffling."""
 SAMPLES = SHARDS * (PER_SHARD - 3)
 SCHEDULE = Schedule(3, 1, (SHARDS,))
 PATHS = tuple(f"/data/{number}.tar" for number in range(SHARDS))
@@ -67,7 +67,7 @@ def key(entry: int, index: int) -> int:
 
 
 def block(rows: Sequence[PlacedRow], order: Order, white: Sequence[int]) -> Columns:
-    """Return the columns of rows; the pictures of the keys in `white` are white alone."""
+    """Return the columns of rows; the images of the keys in `white` are entirely white."""
     markers = []
     for entry, ordinal, place in rows:
         if status := STATUS.get(index := INDICES[ordinal]):
@@ -98,7 +98,7 @@ def block(rows: Sequence[PlacedRow], order: Order, white: Sequence[int]) -> Colu
 
 
 class Run:
-    """A run of the loop on this rank: its launcher, what was reported, and the keys of each step."""
+    """A run of the loop on one rank. It keeps the reports and the image keys of each step."""
 
     def __init__(
         self, rank: int, world_size: int, folder: Path, recorded: int, white: Sequence[int] = (), crash_at: int = 0,

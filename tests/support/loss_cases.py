@@ -1,4 +1,4 @@
-"""Random features and batches for the loss, and the cases of rows that its tests share."""
+"""Random features and batches for the tests of the loss, and the cases of rows that they share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Tensors = dict[str, Tensor]
 
 
 def features_of(rows: int, seed: int = 0, scale: float = 10.0) -> Tensors:
-    """Return random unit features, close enough to each other that hinges are both active and not."""
+    """Return random unit features, so close to each other that some hinges are active and some are not."""
     generator = torch.Generator().manual_seed(seed)
     common = torch.randn(rows, DIM, generator=generator)
     image, text, positive, *negatives = (
@@ -32,7 +32,7 @@ def with_gradients(tensors: Tensors) -> Tensors:
 def batch_of(
     image: list[int], valid: list[bool] | None = None, has_negative: list[bool] | None = None
 ) -> Tensors:
-    """Return the columns of rows; every second row that has a negative has two, two in three another wording."""
+    """Return the columns of rows. Even rows with a negative have two; two rows in three have a positive."""
     first = torch.tensor(has_negative if has_negative is not None else [True] * len(image))
     return {
         "has_positive": torch.arange(len(image)) % 3 < 2,
@@ -61,4 +61,4 @@ CASES = {
     "one image on both ranks": batch_of([0, 1, 2, 3, 1, 1, 4, 5]),
     "none valid": batch_of(list(range(8)), [False] * 8),
 }
-"""Eight rows of a global batch, four each of two ranks."""
+"""Global batches of eight rows, four for each of two ranks."""

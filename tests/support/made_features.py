@@ -1,4 +1,4 @@
-"""Features that a test writes down: which picture and caption point where."""
+"""Features set by hand, so that a test decides which pictures and captions are similar."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sclip.evaluate.picture import Picture
 
 
 def at_angles(pictures: Mapping[Picture, float], captions: Mapping[str, float]) -> Features:
-    """Return features on the unit circle, each at an angle: what is nearer is more similar."""
+    """Return features on the unit circle at the given angles; closer angles are more similar."""
 
     def rows(angles: Mapping[object, float]) -> torch.Tensor:
         return torch.tensor([[math.cos(angle), math.sin(angle)] for angle in angles.values()])
@@ -21,7 +21,7 @@ def at_angles(pictures: Mapping[Picture, float], captions: Mapping[str, float]) 
 
 
 def cosines(similarity: Mapping[tuple[Picture, str], float]) -> Features:
-    """Return features whose products are the given similarities; what is not given is 0. They have no unit length."""
+    """Return features whose dot products are `similarity`, and 0 for other pairs. They are not normalized."""
     pictures = dict.fromkeys(picture for picture, _ in similarity)
     captions = dict.fromkeys(caption for _, caption in similarity)
     text = torch.tensor([[similarity.get((p, c), 0.0) for p in pictures] for c in captions])
@@ -33,7 +33,7 @@ def _numbers(names: Mapping[object, object]) -> dict[object, int]:
 
 
 def brute_force(images: list[list[float]], texts: list[list[float]], owner: list[int]) -> dict[str, float]:
-    """Recall written down from its definition, in plain Python."""
+    """Compute recall from its definition, in plain Python."""
 
     def cosine(a: list[float], b: list[float]) -> float:
         return sum(x * y for x, y in zip(a, b, strict=True))
@@ -43,9 +43,9 @@ def brute_force(images: list[list[float]], texts: list[list[float]], owner: list
         of_images = [
             sorted(range(len(texts)), key=lambda t: -cosine(image, texts[t]))[:k] for image in images
         ]
-        found = [any(owner[t] == i for t in ranked) for i, ranked in enumerate(of_images)]
-        scores[f"image_to_text_r{k}"] = sum(found) / len(images)
+        hits = [any(owner[t] == i for t in ranked) for i, ranked in enumerate(of_images)]
+        scores[f"image_to_text_r{k}"] = sum(hits) / len(images)
         of_texts = [sorted(range(len(images)), key=lambda i: -cosine(images[i], text))[:k] for text in texts]
-        found = [owner[t] in ranked for t, ranked in enumerate(of_texts)]
-        scores[f"text_to_image_r{k}"] = sum(found) / len(texts)
+        hits = [owner[t] in ranked for t, ranked in enumerate(of_texts)]
+        scores[f"text_to_image_r{k}"] = sum(hits) / len(texts)
     return scores

@@ -1,4 +1,4 @@
-"""Negatives of any text: what a test wants to say of them, the other fields as those of a real one."""
+"""Negatives with any text: a test sets some fields, and a real negative provides the others."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def negative_of(
     graph: SceneGraph | None = None,
 ) -> Negative:
     graph = graph or SceneGraph(caption)
-    said = {"caption": caption, "swapped": list(swapped), "kind": kind, "graph": graph.to_json()}
-    return Negative.from_json(_real() | said)
+    fields = {"caption": caption, "swapped": list(swapped), "kind": kind, "graph": graph.to_json()}
+    return Negative.from_json(_real() | fields)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Work out from network policies who connects to whom, which no linter does."""
+"""Compute from network policies which pods may connect to which; no linter does this."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ REACHED = {
     "prometheus": dict.fromkeys(RAY, "metrics"),
     "stranger": {},
 }
-"""Who may connect to whom, and at which ports of theirs. The metadata server of a cloud is reached by none."""
+"""Allowed connections: source, target, and ports of the target. No pod may reach a cloud's metadata server."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One end of a connection: a pod of a namespace, or an address outside of the cluster."""
+    """One end of a connection: a pod in a namespace, or an address outside the cluster."""
 
     namespace: str = "sclip"
     labels: dict[str, str] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Peer:
         return chosen and selects(allowed.get("podSelector", {}), self.labels)
 
     def may(self, way: str, other: Peer, port: int, policies: list[Manifest]) -> bool:
-        """Tell whether the policies let it take ("ingress") or send ("egress"); those of others are not ours."""
+        """Return whether our policies let this peer receive ("ingress") or send ("egress") at a port."""
         own = [
             p
             for p in policies
@@ -80,7 +80,7 @@ def selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 def network_problems(manifests: list[Manifest]) -> Iterator[str]:
-    """Yield connections that the policies allow or refuse against the table above."""
+    """Yield each connection that the policies allow or deny contrary to REACHED."""
     policies = [manifest["spec"] for manifest in manifests if manifest["kind"] == "NetworkPolicy"]
     if {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} not in policies:
         yield "no policy denies what the others do not allow"

@@ -1,4 +1,4 @@
-"""What no schema knows of manifests that are installed together: names that stand for something, sizes that fit."""
+"""Rules for manifests installed together that no schema checks: names must exist, and sizes must fit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECURE: dict[str, Any] = {"allowPrivilegeEscalation": False, "readOnlyRootFilesy
 SECURE["capabilities"] = {"drop": ["ALL"]}
 UNITS: dict[str, Decimal | int] = {"": 1, "m": Decimal("0.001"), "Mi": 1024**2, "Gi": 1024**3, "Ti": 1024**4}
 RAY_STOP_S = 3
-"""What Ray gives a job that is stopped, unless RAY_JOB_STOP_WAIT_TIME_S says otherwise."""
+"""Seconds that Ray gives a stopped job, unless RAY_JOB_STOP_WAIT_TIME_S says otherwise."""
 
 
 def quantity(text: str) -> Decimal:
@@ -34,7 +34,7 @@ def project_images() -> set[str]:
 
 
 def pod_problems(manifests: list[Manifest]) -> Iterator[str]:
-    """Yield what a pod may do beyond its work, and containers that are neither bounded nor watched."""
+    """Yield rights that a pod does not need, and containers without resource limits, probes or a version."""
     for pod in pods(manifests):
         user, volumes = pod.spec.get("securityContext", {}), pod.spec.get("volumes", [])
         mounted = {
@@ -87,17 +87,19 @@ REFERENCES = {
     "serviceAccountName": "ServiceAccount", "priorityClassName": "PriorityClass", "serviceName": "Service",
     "claimName": "PersistentVolumeClaim",
 }  # fmt: skip
-"""Keys that name something of a kind, as their value or in it."""
+"""Maps each key that refers to an object to the object's kind. The name is the key's value or inside it."""
 
 
 def references(manifests: list[Manifest]) -> Iterator[tuple[str, str, str]]:
-    """Yield kind, name and key ("" for none) of everything that manifests name."""
+    """Yield kind, name and key ("" for none) of every object that the manifests refer to."""
     for path, value in walk([manifest.get("spec", {}) for manifest in manifests]):
         key = path.rpartition(".")[2]
         if key in REFERENCES and isinstance(value, dict):
             items = [value, *value.get("items", ())]
             keys = {item["key"] for item in items if "key" in item}
-            for one in keys or {"auth_token" if key == "authOptions" else ""}:  # what the operator reads
+            for one in keys or {
+                "auth_token" if key == "authOptions" else ""
+            }:  # the key that the operator reads
                 yield REFERENCES[key], value.get("secretName") or value["name"], one
         elif key in REFERENCES and isinstance(value, str):
             yield REFERENCES[key], value, ""
@@ -115,7 +117,7 @@ def documented_secrets() -> dict[str, set[str]]:
 
 
 def reference_problems(manifests: list[Manifest]) -> Iterator[str]:
-    """Yield names of what nobody makes, neither the manifests nor the README, and addresses where nobody answers."""
+    """Yield references to objects that neither the manifests nor the README create, and addresses of no service."""
     made = {(m["kind"], m["metadata"]["name"]): {"", *m.get("data", {})} for m in manifests}
     made |= {("Secret", name): {"", *keys} for name, keys in documented_secrets().items()}
     for kind, name, key in references(manifests):
@@ -126,14 +128,14 @@ def reference_problems(manifests: list[Manifest]) -> Iterator[str]:
         f"{one['metadata']['name']}:{port['port']}" for one in services for port in one["spec"]["ports"]
     }
     for path, value in walk(manifests):
-        called = re.findall(r"(?:://|@)([a-z][a-z0-9-]*:\d+)", value) if isinstance(value, str) else ()
+        addresses = re.findall(r"(?:://|@)([a-z][a-z0-9-]*:\d+)", value) if isinstance(value, str) else ()
         yield from (
-            f"{path}: no service answers at {address}" for address in called if address not in answers
+            f"{path}: no service answers at {address}" for address in addresses if address not in answers
         )
 
 
 def selector_problems(manifests: list[Manifest]) -> Iterator[str]:
-    """Yield selectors that choose no pod, or not their own, and ports of a service where its pods do not listen."""
+    """Yield selectors that match no pod of theirs, and service ports on which the matched pods do not listen."""
     for manifest in [m for m in manifests if "selector" in m.get("spec", {})]:
         place, spec = f"{manifest['kind']}/{manifest['metadata']['name']}", manifest["spec"]
         own = manifest["kind"] in ("Deployment", "StatefulSet")
@@ -151,7 +153,7 @@ SECRET = re.compile(
     | ^[ \w-]* (passw|requirepass|secret|token|credential|api_?key|access_?key|session_?key|private)
       (?!\w*(_FILE|_PATH|Name|AccountToken)\s*[=:]) [\w-]* \s* [=:] \s* (?!\$\()[^\s]"""
 )
-"""A key or password itself: one of AWS, of TLS, in an address, or the value of a setting whose name speaks of one."""
+"""A secret in plain text: an AWS or TLS key, a password in an address, or a value with a telling name."""
 
 
 def secret_problems(manifests: list[Manifest]) -> Iterator[str]:

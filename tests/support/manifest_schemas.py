@@ -1,6 +1,6 @@
-"""Hold Ray's manifests against KubeRay's schemas and their pods against Kubernetes' own; no unknown key passes.
+"""Check Ray's manifests against KubeRay's schemas, and their pods against Kubernetes' own. Unknown keys are errors.
 
-`make check` holds the others against Kubernetes' schemas. These need to be rendered and taken apart first.
+`make check` checks the other manifests; Ray's must be rendered and split before they can be checked.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from support.kustomized import Manifest, pods
 from support.paths import SHARED
 
 KUBERNETES = ("1.33", "1.37")
-"""Oldest and newest release whose schemas are at hand."""
+"""Oldest and newest Kubernetes release whose schemas are available."""
 CRDS = SHARED / "schemas"
 
 
 def pod_schema_problems(manifests: list[Manifest]) -> Iterator[str]:
-    """Yield what Kubernetes would refuse or ignore of the metadata and pods of a RayCluster or RayJob."""
+    """Yield what Kubernetes would refuse or ignore in the metadata and pods of a RayCluster or RayJob."""
     for manifest in [m for m in manifests if m["apiVersion"] == "ray.io/v1"]:
         parts: list[Manifest] = [{"kind": "ConfigMap", "metadata": manifest["metadata"]}]
         named = {"kind": "PodTemplate", "metadata": {"name": "any"}}
@@ -31,7 +31,7 @@ def pod_schema_problems(manifests: list[Manifest]) -> Iterator[str]:
             yield from _core_problems(json.dumps({"apiVersion": "v1"} | part))
 
 
-@functools.cache  # most pods of two sizes are the same, and a look at one takes a fifth of a second
+@functools.cache  # most pods of two overlays are equal, and checking one takes 0.2 s
 def _core_problems(manifest: str) -> list[str]:
     problems = []
     for version in KUBERNETES:
@@ -43,7 +43,7 @@ def _core_problems(manifest: str) -> list[str]:
 
 
 def kuberay_problems(manifests: list[Manifest]) -> Iterator[str]:
-    """Yield what does not follow KubeRay's CRDs; a key that they do not list is an error."""
+    """Yield violations of KubeRay's CRDs; a key that they do not list is a violation."""
     for manifest in [m for m in manifests if m["apiVersion"] == "ray.io/v1"]:
         for error in _validator(manifest["kind"]).iter_errors(manifest):
             yield f"{manifest['kind']}: {error.json_path}: {error.message[:300]}"
@@ -52,7 +52,7 @@ def kuberay_problems(manifests: list[Manifest]) -> Iterator[str]:
 @functools.cache
 def _validator(kind: str) -> jsonschema.Draft7Validator:
     schema = json.loads((CRDS / f"ray.io_{kind.lower()}s_v1.json").read_text())
-    schema["properties"]["metadata"] = {}  # Kubernetes' own
+    schema["properties"]["metadata"] = {}  # Kubernetes' schemas check it
     return jsonschema.Draft7Validator(_closed(schema))
 
 

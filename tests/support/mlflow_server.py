@@ -1,7 +1,7 @@
-"""A real MLflow server on loopback that is killed and started again in a moment.
+"""A real MLflow server on loopback that tests can kill and restart quickly.
 
-MLflow takes seconds to import, so one process does that once and forks a server whenever it is told to. It ends, and
-its server with it, when the tests close its input or die.
+Importing MLflow takes seconds, so one process imports it once and forks a server on each `start`. The process ends,
+and its server with it, when the tests close its standard input or die.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class MLflowServer:
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[MLflowServer]:
-    """Yield a server that is not started; its store and artifacts lie in `folder`."""
+    """Yield a server that is not started yet; its store and artifacts are in `folder`."""
     port = free_port()
     empty_store(folder)
     process = subprocess.Popen(
@@ -79,9 +79,9 @@ def _serve(port: int, folder: Path) -> None:
             server = os.fork()
             if not server:
                 app.test_client().get("/api/2.0/mlflow/experiments/search?max_results=1")  # opens the store
-                made = make_server("127.0.0.1", port, app, threaded=True)
+                http_server = make_server("127.0.0.1", port, app, threaded=True)
                 os.write(listens, b".")
-                made.serve_forever()
+                http_server.serve_forever()
             os.read(ready, 1)
         else:
             _end(server)

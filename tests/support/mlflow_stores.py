@@ -1,4 +1,4 @@
-"""MLflow stores on SQLite: their tables take seconds to make, so they are made once and written out for each test."""
+"""Empty MLflow stores on SQLite. Creating the tables takes seconds, so each test gets a copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 
 def empty_store(folder: Path) -> str:
-    """Write a store without runs where a run's storage has it; return its address."""
+    """Write a store without runs to `folder`, under the name that a run's storage uses; return its URI."""
     (folder / "mlflow.db").write_bytes(_tables())
     return f"sqlite:///{folder}/mlflow.db"
 
@@ -20,5 +20,5 @@ def empty_store(folder: Path) -> str:
 def _tables() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
-        with sqlite3.connect(f"{folder}/mlflow.db") as made:
-            return made.serialize()
+        with sqlite3.connect(f"{folder}/mlflow.db") as connection:
+            return connection.serialize()

@@ -1,4 +1,4 @@
-"""moto's S3 server on loopback, whose answers to chosen requests are failures."""
+"""moto's S3 server on loopback, which fails the requests that a test chooses."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from werkzeug.serving import make_server
 from sclip.storage.remote import Remote
 
 Fault = Callable[[str, str, int], int]
-"""From method, path and the number of the request (from 1) the status it fails with; 0: it is answered."""
+"""Maps method, path and number of a request (from 1) to an error status; 0 lets the server answer."""
 
 
 def every(nth: int, *methods: str, status: int = 503) -> Fault:
-    """Fail each n-th request, of these methods where some are named."""
+    """Fail every n-th request; if `methods` are given, every n-th request of these methods."""
     seen: dict[str, int] = {}
 
     def fault(method: str, path: str, number: int) -> int:
@@ -41,7 +41,7 @@ class ObjectStore:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def uri(self, path: str) -> str:
-        """Return the URI of a path in the bucket, which holds all that a client must know."""
+        """Return the URI of a path in the bucket, with everything that a client needs to know."""
         return f"s3://key:secret@bucket/{path}?endpoint_override=http://127.0.0.1:{self.port}"
 
     def path(self, path: str) -> Remote:
@@ -50,9 +50,9 @@ class ObjectStore:
     def status(self, method: str, path: str) -> int:
         with self._lock:
             self.requests.append(f"{method} {path}")
-            found = self.fault(method, path, len(self.requests)) if self.fault else 0
-            self.failed += found > 0
-            return found
+            code = self.fault(method, path, len(self.requests)) if self.fault else 0
+            self.failed += code > 0
+            return code
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def object_store() -> Iterator[ObjectStore]:
         client = pyarrow.fs.S3FileSystem(
             access_key="key", secret_key="secret", region="us-east-1", scheme="http",
             endpoint_override=f"127.0.0.1:{server.server_port}", allow_bucket_creation=True,
-            request_timeout=60, connect_timeout=60,  # of 3 s each it gives up on a busy machine
+            request_timeout=60, connect_timeout=60,  # the default of 3 s is too short on a busy machine
         )  # fmt: skip
         client.create_dir("bucket")
         yield store

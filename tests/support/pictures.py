@@ -1,4 +1,4 @@
-"""Pictures as bytes: what the tests of images, shards and rows share."""
+"""Pictures as bytes, for the tests of images, shards and rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def picture(colour: Any = "red", size: tuple[int, int] = (80, 60), format: str =
 
 
 def speckled(seed: int) -> bytes:
-    """Return a picture of coarse grains, which the towers tell from those of other seeds."""
+    """Return a coarse random picture; the towers can tell different seeds apart."""
     return encoded(noise(8, 8, seed).resize((72, 64)))
 
 
@@ -39,7 +39,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def huge(side: int) -> bytes:
-    """Return a PNG of `side` x `side` by its header. No pixels are behind it: who decodes it, sees that."""
+    """Return a PNG whose header says `side` x `side`. It lacks the pixels, which only decoding reveals."""
     image = bytearray(encoded(Image.new("L", (1, 1))))
     image[16:24] = side.to_bytes(4) * 2
     image[29:33] = zlib.crc32(bytes(image[12:29])).to_bytes(4)
@@ -47,7 +47,7 @@ def huge(side: int) -> bytes:
 
 
 def swelling(kind: str, size: int, side: int = 64) -> bytes:
-    """Return a PNG in which a compressed text ("zTXt", "iTXt") or colour profile ("iCCP") swells to `size` bytes."""
+    """Return a PNG in which a compressed text ("zTXt", "iTXt") or color profile ("iCCP") expands to `size` bytes."""
     head = {"zTXt": b"Comment\0\0", "iTXt": b"Comment\0\1\0\0\0", "iCCP": b"profile\0\0"}[kind]
     compressor = zlib.compressobj(9)
     parts = [compressor.compress(bytes(2**20)) for _ in range(size // 2**20)]

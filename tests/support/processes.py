@@ -1,4 +1,4 @@
-"""Processes that tests start: their environment, ports and end, and programs that have to be installed."""
+"""Helpers for processes that tests start: environment, ports, killing, and required programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 
 def require(variable: str, told: str) -> NoReturn:
-    """Skip a test for want of a program, but fail it where the variable says that the program is required."""
+    """Skip a test whose program is missing, or fail it if the variable says that the program is required."""
     if os.environ.get(variable) == "required":
         pytest.fail(told)
     pytest.skip(f"{told}; .ci/tools brings it, and make test finds it")
@@ -24,7 +24,7 @@ _GIVEN: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on, another at each call: who asked before may not listen yet."""
+    """Return a free loopback port, a new one at each call, since an earlier caller may not listen yet."""
     while True:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -36,13 +36,13 @@ def free_port() -> int:
 
 def environment(**more: str) -> dict[str, str]:
     """Return the environment of a user who has activated the virtual environment that runs the tests."""
-    found = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found['PATH']}"
-    return found | more
+    variables = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"
+    return variables | more
 
 
 def end(pid: int) -> None:
-    """End a node and all that it started; told by a signal, it takes half a minute to give up on its processes."""
+    """Kill a Ray node and all its processes. On a gentler signal it would wait half a minute for them."""
     with contextlib.suppress(psutil.NoSuchProcess):
         processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         for process in processes:

@@ -1,4 +1,4 @@
-"""Several gloo ranks in processes of their own, for tests of what happens between ranks."""
+"""Several gloo ranks, each in its own process, for tests of what happens between ranks."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-# Imported once, in a process that all ranks are forked from: each of them would take seconds for it.
+# Imported once, in the process from which all ranks are forked; else each rank takes seconds to import them.
 multiprocessing.set_forkserver_preload(
     ["sclip.model", "sclip.train.checkpoint", "sclip.train.sharding", "sclip.train.step", "torch._dynamo"]
 )
 
-multiprocessing.util.get_temp_dir()  # made before a test names a longer one: a socket in it has a short name
+multiprocessing.util.get_temp_dir()  # made before a test sets a longer path, since sockets in it need short names
 
 
 def run(body: Callable[..., Any], world_size: int, tmp_path: Path, *args: Any) -> list[Any]:
-    """Run `body(rank, world_size, *args)` on every rank of a gloo group; return what they return, by rank.
+    """Run `body(rank, world_size, *args)` on every rank of a gloo group; return the results, ordered by rank.
 
-    `body` is a function of a module's top level; what it returns must pass `torch.load(weights_only=True)`.
+    `body` is a top-level function of a module; its result must pass `torch.load(weights_only=True)`.
     An assertion that fails on a rank fails the calling test with that rank's traceback.
     """
     place = tmp_path / f"ranks-{world_size}-{body.__name__}"
     place.mkdir()
-    given = (body, world_size, str(place), args)
-    mp.start_processes(_rank, given, nprocs=world_size, start_method="forkserver")
+    arguments = (body, world_size, str(place), args)
+    mp.start_processes(_rank, arguments, nprocs=world_size, start_method="forkserver")
     return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 

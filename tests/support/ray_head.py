@@ -1,4 +1,4 @@
-"""One real Ray cluster on loopback: a head as a user starts it."""
+"""A real Ray cluster on loopback, with a head started as a user starts it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,19 @@ def ray_head(
     more: Callable[[str], list[str]] = lambda address: [],
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Head]:
-    """Start a head as a user does, with further arguments of `ray start`, and end it and all its nodes afterwards.
+    """Start a head as a user does, with further arguments of `ray start`; kill it and all its nodes afterwards.
 
-    `more` gives those that name the cluster's own address.
+    `more` maps the head's address to arguments that contain this address.
     """
-    folder = tempfile.mkdtemp(prefix="ray-")  # short: the sockets in it have long names
+    folder = tempfile.mkdtemp(prefix="ray-")  # short, since the sockets in it have long names
     port, dashboard = free_port(), free_port()
     command = ["ray", "start", "--head", "--block", f"--temp-dir={folder}", f"--port={port}", *arguments]
     command += ["--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"]
-    # Else the agent, which starts jobs, and the client's server take fixed ports, and two heads fail on one machine.
+    # By default the job agent and the client server take fixed ports, so that two heads on one machine would fail.
     command += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     command += ["--object-store-memory=1000000000", "--disable-usage-stats", *more(f"127.0.0.1:{port}")]
-    patience = {"RAY_JOB_STOP_WAIT_TIME_S": "600"}  # between SIGTERM and SIGKILL of a job; 3 by default
+    # Seconds between SIGTERM and SIGKILL of a job; the default is 3.
+    patience = {"RAY_JOB_STOP_WAIT_TIME_S": "600"}
     log = Path(folder, "head.log")
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -63,6 +64,6 @@ def ray_head(
 
 
 def _takes_jobs(head: Head) -> bool:
-    """Submit a job that does nothing; the job server answers before its agent can start one."""
+    """Return whether an empty job succeeds; the job server answers before its agent can start jobs."""
     command = ["ray", "job", "submit", "--address", head.jobs, "--", "true"]
     return subprocess.run(command, env=environment(), capture_output=True).returncode == 0

@@ -1,4 +1,4 @@
-"""A registry on SQLite with small models in it, and evaluations that say what a test needs."""
+"""A model registry on SQLite with small models, and evaluations with the scores that a test sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECALL = "coco/text_to_image_r1"
 def evaluation(
     scores: Mapping[str, float], cases: int = 4, suite: str = "small", half: float = 0.02, **facts: str
 ) -> Evaluation:
-    """Return what was measured, "benchmark/score" to value, each within an interval of `half` on both sides."""
+    """Return an evaluation of `scores` ("benchmark/score" to value), each with an interval of `half` to either side."""
     results: dict[str, dict[str, Score]] = {}
     for name, value in scores.items():
         benchmark, _, score = name.partition("/")
@@ -27,14 +27,14 @@ def evaluation(
     won = {f"case {number}": bool(number % 2) for number in range(cases)}
     counts = {"cases": cases, "images": 4}
     measured = [
-        Result(benchmark, "vg-relation", "Made up.", next(iter(of)), of, counts, won)
-        for benchmark, of in results.items()
+        Result(benchmark, "vg-relation", "Made up.", next(iter(values)), values, counts, won)
+        for benchmark, values in results.items()
     ]
     return Evaluation("a model", {"suite": suite} | facts, measured)
 
 
 class Registry:
-    """A store of its own, and one exported model that every version is made of."""
+    """A separate store, and one exported model from which every version is made."""
 
     def __init__(self, folder: Path, exported: Path) -> None:
         self.uri = empty_store(folder)

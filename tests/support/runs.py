@@ -1,4 +1,4 @@
-"""Tiny runs of the main job, and what they left in MLflow: what the tests of whole runs share."""
+"""Tiny runs of the main job and their records in MLflow, for the tests of whole runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def config(storage: Path, *overrides: str) -> Config:
 
 
 def starter(storage: Path) -> Callable[..., Summary]:
-    """Return the job as a function of its overrides; all its runs have one storage."""
+    """Return the job as a function of its overrides; all its runs use the same storage."""
 
     def start(*overrides: str, console: Console | None = None) -> Summary:
         return pretrain.pretrain(config(storage, *overrides), console or Console(file=io.StringIO()))
@@ -56,7 +56,7 @@ def recorded(tracking_uri: str, name: str) -> Run:
 
 
 def recorded_curve(tracking_uri: str, name: str, metric: str = "train/loss") -> dict[int, float]:
-    """Return the curve of a run as MLflow has it; a step that was recorded twice fails the test."""
+    """Return the curve of a run from MLflow; a step that was recorded twice fails the test."""
     run = recorded(tracking_uri, name)
     history = MlflowClient(tracking_uri).get_metric_history(run.info.run_id, metric)
     steps = [point.step for point in history]
@@ -66,7 +66,7 @@ def recorded_curve(tracking_uri: str, name: str, metric: str = "train/loss") -> 
 
 @contextmanager
 def reports_seen(see: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """Hand each report of the runs in the block to a function too, which training does not wait for."""
+    """Also pass each report of the runs in this block to `see`; training does not wait for it."""
     shown = Progress.report
 
     def report(self: Progress, report: dict[str, Any]) -> None:
@@ -79,7 +79,7 @@ def reports_seen(see: Callable[[dict[str, Any]], None]) -> Iterator[None]:
 
 
 class Killer:
-    """Ends a training worker with SIGKILL as soon as the run has a checkpoint; its call takes the reports."""
+    """Kills a training worker with SIGKILL once the run has a checkpoint. It is called with each report."""
 
     def __init__(self) -> None:
         self.killed = False
@@ -87,7 +87,7 @@ class Killer:
 
     def __call__(self, report: dict[str, Any]) -> None:
         if report["kind"] == "start" and not self._pid:
-            # Looked for before the first step: the answer takes longer than some steps.
+            # Looked up before the first step, since the query takes longer than some steps.
             alive = [("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")]
             self._pid = next(actor.pid for actor in list_actors(filters=alive, detail=True) if actor.pid)
         elif report["kind"] == "checkpoint" and not self.killed:

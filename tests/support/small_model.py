@@ -1,4 +1,4 @@
-"""The small model of the scenes, captions and triples for it: what the tests of the model share."""
+"""The small model of the scenes, with captions and triples, for the tests of the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "scenes-conv"
 SMALL = ModelConfig(name=NAME, kee=KEEConfig(layers=1, heads=4))
 
 END = 49407
-"""CLIP's token at the end of a text."""
+"""CLIP's end-of-text token."""
 
 Triples = Sequence[tuple[str, str, str]]
 

@@ -1,4 +1,4 @@
-"""A small ViT CLIP, plain and with QuickGELU, made by open_clip alone, and its files as others write them."""
+"""A small ViT CLIP of open_clip, plain and with QuickGELU, saved in the file layouts of other programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sclip.model import ModelError, build_model
 KEE = KEEConfig(layers=1, heads=2)
 PLAIN, QUICK = "small-vit", "small-vit-quickgelu"
 RESNET = "small-resnet"
-"""The same with a ResNet, which has BatchNorm."""
+"""The same model with a ResNet image tower, which has BatchNorm."""
 CONFIG: dict[str, Any] = {
     "embed_dim": 32,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
@@ -53,7 +53,7 @@ def clip_of(name: str, seed: int = 0, **more: Any) -> Any:
 
 @torch.no_grad()
 def features(clip: Any) -> Tensor:
-    """Return image and text features [2, 4, D] of normalised images and ids that are always the same."""
+    """Return image and text features [2, 4, D] of fixed normalized images and token ids."""
     generator = torch.Generator().manual_seed(0)
     size = clip.visual.image_size
     side = size[0] if isinstance(size, tuple) else size
@@ -83,7 +83,7 @@ def as_old_state_dict(clip: nn.Module, folder: Path) -> Path:
 
 
 def as_training_checkpoint(clip: nn.Module, folder: Path) -> Path:
-    """As open_clip_train saves of a DistributedDataParallel model, with its optimizer after a step."""
+    """Save as open_clip_train does: a DistributedDataParallel model, with its optimizer after a step."""
     optimizer = torch.optim.AdamW(clip.parameters())
     for parameter in clip.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -107,7 +107,7 @@ def as_openai(clip: nn.Module, folder: Path) -> Path:
 
 
 def as_released(clip: nn.Module, folder: Path) -> Path:
-    """As the released code of Structure-CLIP saves: its CLIP, a BERT with a linear layer, and a score of numpy's."""
+    """Save as the released code of Structure-CLIP does: its CLIP, a BERT with a linear layer, and a NumPy score."""
     transformer = {
         "model.embeddings.word_embeddings.weight": torch.ones(30, 8),
         "model.encoder.layer.0.attention.self.query.weight": torch.ones(8, 8),
@@ -122,7 +122,7 @@ def as_released(clip: nn.Module, folder: Path) -> Path:
 SILENT: list[Callable[[nn.Module, Path], Path]] = [
     as_safetensors, as_state_dict, as_old_state_dict, as_training_checkpoint,
 ]  # fmt: skip
-"""Layouts that do not say which activation their weights were trained with."""
+"""Layouts that do not say which activation the weights were trained with."""
 
 
 def as_quick_hub_folder(clip: Any, folder: Path) -> Path:
@@ -140,7 +140,7 @@ def as_quick_hub_file(clip: Any, folder: Path) -> Path:
 TELLING: list[Callable[[nn.Module, Path], Path]] = [
     as_openai, as_released, as_quick_hub_folder, as_quick_hub_folder_with_bin, as_quick_hub_file,
 ]  # fmt: skip
-"""Layouts that do, written of a model with QuickGELU."""
+"""Layouts that do say it, written from a model with QuickGELU."""
 
 
 def config_of(path: Path, **more: Any) -> ModelConfig:
@@ -148,10 +148,10 @@ def config_of(path: Path, **more: Any) -> ModelConfig:
 
 
 def refusal(config: ModelConfig) -> str:
-    """Return why a model is not built: one line, without torch's advice."""
+    """Return the message with which a model is refused: one line, without torch's advice."""
     with pytest.raises(ModelError) as raised:
         build_model(config)
     message = str(raised.value)
     assert "\n" not in message
-    assert "weights_only" not in message  # torch's advice to load it without
+    assert "weights_only" not in message  # torch advises to load without it
     return message

@@ -1,6 +1,6 @@
-"""A shard, and a storage on loopback for it that fails as asked.
+"""A shard, and a storage server on loopback that fails as a test asks.
 
-The server gives files over HTTP, and answers as S3 and GCS do for single objects; GCS's listings too.
+The server serves files over HTTP, single objects like S3 and GCS, and listings like GCS.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from support.tars import pair, tar_bytes
 CONTENT = tar_bytes([member for number in range(40) for member in pair(f"{number:03d}", "a dog " * 100)])
 """A shard of forty samples."""
 WHOLE = [(number, f"{number:03d}") for number in range(40)]
-"""Index and key of each."""
+"""Index and key of each sample."""
 BLOCK = 16 * 1024
-"""Bytes of a block in these tests; the shard has more than four of them."""
+"""Bytes of a read block in these tests; the shard has more than four blocks."""
 CUT = 0
-"""A fault: half of what was asked for, then the connection is closed. Every other fault is a status."""
+"""A fault: send half of the requested bytes, then close the connection. Every other fault is an HTTP status."""
 
 
 @dataclass
 class Storage:
     files: dict[str, bytes]
-    """By path, `/bucket/key` where it answers as S3 or GCS."""
+    """Content by path; the path is `/bucket/key` for S3 and GCS."""
     faults: dict[str, list[int]] = field(default_factory=dict)
-    """Of the next requests of a path, one after the other."""
+    """Faults of the next requests, by path and in order."""
     ranges: bool = True
     user: str = ""
-    """`name:password` without which nothing is given."""
+    """`name:password` that each request must send; empty if none is needed."""
     signature: str = ""
-    """The query without which nothing is given, and with which only GET is allowed."""
+    """Query that each request must have, and that allows only GET; empty if none is needed."""
     requests: list[str] = field(default_factory=list)
     port: int = 0
 
@@ -97,8 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, path: str, content: bytes, asked: str) -> None:
         first, last = 0, len(content) - 1
-        if found := re.fullmatch(r"bytes=(\d+)-(\d*)", asked):
-            first, last = int(found[1]), min(int(found[2] or last), last)
+        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", asked):
+            first, last = int(match[1]), min(int(match[2] or last), last)
         part = content[first : last + 1]
         self.send_response(206 if asked else 200)
         self.send_header("Content-Length", str(len(part)))
@@ -116,11 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
             part = part[: len(part) // 2]
         try:
             self.wfile.write(part)
-        except ConnectionError:  # the reader has seen enough
+        except ConnectionError:  # the reader closed the connection early
             self.close_connection = True
 
     def _gcs(self, path: str, query: dict[str, list[str]]) -> None:
-        """Answer as the JSON API of GCS: the bytes of an object, what is known of one, or a listing."""
+        """Answer like the JSON API of GCS: an object's bytes, an object's metadata, or a listing."""
         bucket, _, key = path.removeprefix("/storage/v1/b/").partition("/o")
         place = f"/{bucket}{key}"
         if "alt" in query and place in self.storage.files:
@@ -148,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing wait, blocks be small, and nothing but the tests say where S3 is."""
+    """Remove retry delays, make blocks small, and remove settings that lead to a real S3."""
     monkeypatch.setattr(storage, "RETRY_DELAYS_S", (0.0, 0.0))
     monkeypatch.setattr(filesystem, "BLOCK_BYTES", BLOCK)
     for name in ("SESSION_TOKEN", "REGION", "DEFAULT_REGION", "ENDPOINT_URL_S3"):
@@ -156,7 +156,7 @@ def isolate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("http_proxy", raising=False)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody; never AWS
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # a closed port, never AWS
 
 
 def url_of(kind: str, server: Storage, name: str = "000.tar") -> str:
@@ -168,7 +168,7 @@ def url_of(kind: str, server: Storage, name: str = "000.tar") -> str:
 
 
 def keys(url: str) -> list[tuple[int, str]]:
-    """Return index and key of every sample; there is nothing but samples."""
-    found = list(read_shard(url))
-    assert all(isinstance(item, Sample) for item in found)
-    return [(item.index, item.key) for item in found]
+    """Return index and key of every sample; fail if the reader yields anything but samples."""
+    items = list(read_shard(url))
+    assert all(isinstance(item, Sample) for item in items)
+    return [(item.index, item.key) for item in items]

@@ -1,4 +1,4 @@
-"""Blocks of the stream as the encoders give them, made of the places of their rows: what the tests of its end share."""
+"""Blocks as the stream's encoders yield them, built from the places of their rows, for tests of the stream's end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sclip.data.side_channel import Marker, Note
 
 Columns = dict[str, NDArray[Any]]
 Row = tuple[int, int, int]
-"""Entry, place and status of a row; an END row has the place of its shard's last row, and comes before it."""
+"""Entry, place and status of a row. An END row has the place of its shard's last row and comes before that row."""
 
 BLANK: Columns = {
     col.IMAGE: np.zeros((3, 2, 2), np.uint8),
@@ -24,7 +24,7 @@ BLANK: Columns = {
 
 
 def tar_index(place: int) -> int:
-    """Return the index in its shard of the row at a place: neighbours are exchanged, as a reader mixes them."""
+    """Return the index in its shard of the row at a place; neighbors are swapped, as a shuffling reader does."""
     return place ^ 1
 
 
@@ -33,7 +33,7 @@ def samples(entry: int, count: int, first: int = 0) -> list[Row]:
 
 
 def note_of(rows: Sequence[Row], index_of: Callable[[int], int] = tar_index) -> Note:
-    """Return the note of an encoder call on the rows: a marker for each row that is no sample."""
+    """Return the note of an encoder call on the rows: a marker for each row that is not a sample."""
     markers = [
         Marker(
             entry, place, place + 1 if status == col.END else index_of(place), status, f"key{place}",
@@ -46,7 +46,7 @@ def note_of(rows: Sequence[Row], index_of: Callable[[int], int] = tar_index) -> 
 
 
 def placed(rows: Sequence[Row], index_of: Callable[[int], int] = tar_index) -> Columns:
-    """Return the columns of a block beside those of the model; a block without a sample has one NO_SAMPLE row."""
+    """Return the columns of a block except the model's; a block without samples has one NO_SAMPLE row."""
     places = [row[:2] for row in rows if row[2] == col.SAMPLE] or [(0, col.NO_SAMPLE)]
     notes = [note_of(rows, index_of).to_json()] + [""] * (len(places) - 1)
     return {
@@ -58,7 +58,7 @@ def placed(rows: Sequence[Row], index_of: Callable[[int], int] = tar_index) -> C
 
 
 def block(rows: Sequence[Row]) -> Columns:
-    """Return a block; every value of a row's model columns follows from its place."""
+    """Return a block in which every value of a row's model columns follows from the row's place."""
     columns = placed(rows)
 
     def filled(name: str) -> NDArray[Any]:

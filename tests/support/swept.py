@@ -1,4 +1,4 @@
-"""Runs of a sweep that train nothing: Tune's processes are real, what they would train is made up."""
+"""Sweep runs that train nothing: Tune's processes are real, but the training is faked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from sclip.run import sweep
 
 FAILS = 0.9
-"""A run whose knowledge encoder has this weight or more fails."""
+"""Runs fail if the knowledge encoder's weight is at least this."""
 
 
 def made_up() -> Callable[..., Any]:
-    """Return a trial that leaves, in a moment, what a run would: its scores are its weight and its margin."""
-    fails, trial = FAILS, sweep._trial  # what a process of Tune's is given holds no module of the tests
+    """Return a trial that instantly writes what a run would write; its scores are its weight and its margin."""
+    fails, trial = FAILS, sweep._trial  # so that what Tune pickles refers to no test module
 
     def run(given: dict[str, Any], **rest: Any) -> dict[str, Any]:
         from sclip.config import ConfigError
@@ -34,10 +34,10 @@ def made_up() -> Callable[..., Any]:
                 )
                 for name, value in (("relation", weight), ("attribute", margin))
             ]  # fmt: skip
-            found = Evaluation(config.run.name, {}, results)
-            found.write(folder / EVALUATION_FILE)
+            evaluation = Evaluation(config.run.name, {}, results)
+            evaluation.write(folder / EVALUATION_FILE)
             trained = {"samples": 1, "steps": 1, "step": 1, "filtered": 0, "quarantined": 0}
-            return summary.Summary(folder, trained, found.scores(), "1", [], [], "sqlite:///none")
+            return summary.Summary(folder, trained, evaluation.scores(), "1", [], [], "sqlite:///none")
 
         pretrain.pretrain = pretend
         return trial(given, **rest)

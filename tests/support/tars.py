@@ -1,4 +1,4 @@
-"""Small tars as the tests of reading need them."""
+"""Small tars for the tests of reading."""
 
 import io
 import tarfile

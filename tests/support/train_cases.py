@@ -1,4 +1,4 @@
-"""Small models, batches and configs to train with, for tests of the training core on one rank and on several."""
+"""Small models, batches and configs, for tests of the training core on one or several ranks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ open_clip.add_model_config(Path(__file__).parent / "models")
 
 MODEL = ModelConfig(name="scenes-conv", kee=KEEConfig(layers=1, heads=4))
 VIT = ModelConfig(name="tests-vit", kee=KEEConfig(layers=2, heads=2))
-"""Two blocks in each tower and in the encoder; small enough to be trained some hundred times in a minute."""
+"""Two blocks in each tower and in the encoder; small enough to train some hundred times in a minute."""
 ROWS = 6
 
 Tensors = dict[str, Tensor]
@@ -40,7 +40,7 @@ CASES = [
 ]
 
 tokenizer_of = functools.cache(Tokenizer)
-"""One of each kind: a new one reads its vocabulary for 70 ms, four steps of the small model take 80."""
+"""Cached, since a new tokenizer reads its vocabulary for 70 ms, while four steps of the small model take 80 ms."""
 
 
 def training_batch(
@@ -50,11 +50,11 @@ def training_batch(
     negatives: int = 1,
     positives: bool = False,
 ) -> Tensors:
-    """Return the global batch of a step: random pictures, captions of which one in six has no negative.
+    """Return the global batch of a step: random images, and captions of which one in six has no negative.
 
-    A row for each of `valid`, False where it is padding; without it, ROWS of which the last one is. The second of two
-    `negatives` a caption is there in every other row: a thing that does to itself what the caption says. With
-    `positives` captions with a triple have another wording.
+    `valid` has an entry per row, False for padding; by default there are ROWS rows, and the last is padding. With two
+    `negatives`, odd rows with a triple have a second negative, whose object is also its subject. With `positives`,
+    captions with a triple have a second wording.
     """
     valid = [True] * (ROWS - 1) + [False] if valid is None else valid
     tokenizer = tokenizer_of(model)
@@ -94,7 +94,7 @@ def training_batch(
 
 
 def with_units(batch: Tensors) -> Tensors:
-    """Return a batch whose rows have units too, where they have a negative: captions, and these as foils."""
+    """Return the batch with a unit for each row that has a negative: the caption, and the negative as its foil."""
     pairs = {
         f"unit_{name}": torch.stack([batch[name], batch[f"negative_{name}"][:, 0]], dim=1)
         for name in ("text", "triples")
@@ -103,7 +103,7 @@ def with_units(batch: Tensors) -> Tensors:
 
 
 def small(width: int = 3, seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Return the smallest model that a checkpoint can hold, and its optimizer, after one step."""
+    """Return the smallest model that a checkpoint can hold, and its optimizer after one step."""
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(3, width), nn.LayerNorm(width))
     optimizer = torch.optim.AdamW(model.parameters())
@@ -127,9 +127,9 @@ def config_with(loss: LossConfig | None = None, model: ModelConfig = MODEL, **tr
 def start(
     config: Config, seed: int = 0, compile_backend: str | Callable[..., Any] = "aot_eager"
 ) -> TrainStep:
-    """Return a step of a new model of random weights; compiled, if it is, without the compiler's slow last part.
+    """Return a training step of a new model with random weights. Compilation skips the compiler's slow last stage.
 
-    Its teacher, if it has one, has other random weights.
+    A teacher, if the config asks for one, has other random weights.
     """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -170,7 +170,7 @@ FORMS = {
 
 
 def batch_for(config: Config, number: int, rank: int = 0, world_size: int = 1) -> Tensors:
-    """Return a rank's share of a step's batch, packed as the config asks."""
+    """Return a rank's share of a step's batch, packed if the config says so."""
     whole = training_batch(number, config.model, positives=config.loss.positives > 0)
     batch = part_of(whole, rank, world_size)
     if config.loss.negatives == "none":
@@ -188,7 +188,7 @@ WHITE = 255
 
 
 def with_overflow(step: TrainStep, bad: float = math.nan) -> TrainStep:
-    """Let the image tower fail at a picture of white alone, on the rank that has it."""
+    """Make the image tower return `bad` for entirely white images, on the rank that has them."""
 
     def overflow(_: Any, args: tuple[Any, ...], features: Tensors) -> Tensors:
         white = (args[0]["image"] == WHITE).flatten(1).all(1, keepdim=True)

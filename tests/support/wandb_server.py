@@ -1,4 +1,4 @@
-"""A server of Weights & Biases that keeps the rows of runs: what `wandb-core` asks of a real one, and no more."""
+"""A Weights & Biases server that keeps the rows of runs. It answers only the requests of `wandb-core`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROJECT = {"id": "p", "name": "sclip", "entity": {"id": "e", "name": "me"}}
 
 @contextlib.contextmanager
 def wandb_server(port: int) -> Iterator[tuple[Runs, dict[str, Any]]]:
-    """Serve on loopback during the block; give the rows of each run, by the run's id, and the last config sent."""
+    """Serve on loopback during the block; yield the rows of each run by run ID, and the last config sent."""
     runs: Runs = defaultdict(list)
     config: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""A store that was moved or copied: its versions load, its runs go on, and nothing is written to the old place."""
+"""A store that was moved or copied: versions load, runs resume, and nothing is written to the old place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from support.small_model import small_scorer
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `kept`, a storage as it was made in `old [1]`: a run with an artifact and a registered model."""
+    """A folder with `kept`: a storage made in `old [1]`, holding a run with an artifact and a registered model."""
     folder = tmp_path_factory.mktemp("moved stores")
     old = folder / "old [1]"
     old.mkdir()
@@ -38,25 +38,25 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert tracker.finish() == ""
     register(tracker.client, tracker.run_id, small_scorer().save(old / "runs" / "first" / "model"), NAME)
     old.rename(folder / "kept")
-    _artifact_repos_cache.clear()  # MLflow's, of this process: whoever opens a moved store is another one
+    _artifact_repos_cache.clear()  # MLflow's cache; in practice another process opens the moved store
     return folder
 
 
 @pytest.fixture
 def old(places: Path) -> Iterator[Path]:
-    """The storage where it was made, until the test ends."""
+    """The storage at the place where it was made; removed after the test."""
     yield Path(shutil.copytree(places / "kept", places / "old [1]"))
     shutil.rmtree(places / "old [1]", ignore_errors=True)
 
 
 @pytest.fixture
 def new(old: Path, tmp_path: Path) -> Path:
-    """The storage after it was moved; each time to another place, as MLflow keeps its connections to a file."""
+    """The storage after a move. Each test has another place, since MLflow keeps its connections to a file."""
     return old.rename(tmp_path / "new store")
 
 
 def recorded(storage: Path) -> set[str]:
-    """Return every place of artifacts that the store of a storage folder records."""
+    """Return every artifact location that the store in a storage folder records."""
     with sqlite3.connect(storage / "mlflow.db") as store:
         return {
             place
@@ -92,7 +92,7 @@ def test_a_version_of_a_moved_store_loads_here_and_by_mlflow_in_another_process(
     assert {place.partition("/mlartifacts")[0] for place in recorded(new)} == {str(new)}
     caplog.clear()
     client = connect(f"sqlite:///{new}/mlflow.db")
-    assert not caplog.records  # once is enough
+    assert not caplog.records  # the move is reported only once
     run_id = client.get_model_version(NAME, "1").run_id
     uri = f"sqlite:///{new}/mlflow.db"
     done = subprocess.run(
@@ -102,7 +102,7 @@ def test_a_version_of_a_moved_store_loads_here_and_by_mlflow_in_another_process(
     assert not old.exists()
 
 
-def test_runs_go_on_in_a_moved_store_and_write_below_it_alone(
+def test_runs_resume_in_a_moved_store_and_write_only_below_it(
     new: Path, old: Path, places: Path, tmp_path: Path
 ) -> None:
     before = {*places.rglob("*"), *tmp_path.iterdir()}
@@ -125,7 +125,7 @@ def test_runs_go_on_in_a_moved_store_and_write_below_it_alone(
     assert not old.exists()
 
 
-def test_a_store_that_was_moved_before_it_had_an_artifact_gets_them_at_its_new_place(tmp_path: Path) -> None:
+def test_a_store_moved_before_its_first_artifact_keeps_artifacts_at_its_new_place(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     old.mkdir()
     empty_store(old)
@@ -141,7 +141,7 @@ def test_a_copy_that_lacks_a_file_is_refused_with_the_command_that_brings_it(
     old: Path, tmp_path: Path
 ) -> None:
     whole, records = Path(shutil.copytree(old, tmp_path / "whole")), (old / "mlflow.db").read_bytes()
-    connect(f"sqlite:///{whole}/mlflow.db")  # has records of its own
+    connect(f"sqlite:///{whole}/mlflow.db")  # a whole copy gets its own locations
     assert {place.partition("/mlartifacts")[0] for place in recorded(whole)} == {str(whole)}
     assert (old / "mlflow.db").read_bytes() == records
     new = Path(shutil.copytree(old, tmp_path / "new"))
@@ -152,16 +152,16 @@ def test_a_copy_that_lacks_a_file_is_refused_with_the_command_that_brings_it(
     with pytest.raises(RegistryError) as again:
         sclip.load(f"models:/{NAME}/1", storage=new)
     assert str(raised.value) == str(again.value)
-    told, _, remedy = str(raised.value).partition("bring them together: ")
-    assert "\n" not in told
-    assert str(new) in told
-    assert f"{old}/mlartifacts" in told
+    message, _, remedy = str(raised.value).partition("bring them together: ")
+    assert "\n" not in message
+    assert str(new) in message
+    assert f"{old}/mlartifacts" in message
     subprocess.run(remedy, shell=True, check=True)
     connect(f"sqlite:///{new}/mlflow.db")
     assert {place.partition("/mlartifacts")[0] for place in recorded(new)} == {str(new)}
 
 
-def test_a_moved_store_that_cannot_be_changed_is_told_with_both_places(new: Path, old: Path) -> None:
+def test_a_moved_store_that_cannot_be_changed_is_reported_with_both_places(new: Path, old: Path) -> None:
     with sqlite3.connect(new / "mlflow.db") as store:
         store.execute(
             "CREATE TRIGGER kept BEFORE UPDATE ON model_versions BEGIN SELECT RAISE(ABORT, 'attempt to write'); END"
@@ -171,10 +171,10 @@ def test_a_moved_store_that_cannot_be_changed_is_told_with_both_places(new: Path
         sclip.load(f"models:/{NAME}/1", storage=new)
     assert f"'{old}/mlartifacts'" in str(raised.value)
     assert f"'{new}/mlartifacts'" in str(raised.value)
-    assert recorded(new) == before  # all of it or nothing
+    assert recorded(new) == before  # all records change or none
 
 
-def test_a_run_is_refused_whose_artifacts_would_go_into_another_storage(tmp_path: Path) -> None:
+def test_a_run_whose_artifacts_would_go_into_another_storage_is_refused(tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     uri = empty_store(tmp_path / "store")
     first, second = str(tmp_path / "first"), str(tmp_path / "second")
@@ -189,12 +189,14 @@ def test_a_run_is_refused_whose_artifacts_would_go_into_another_storage(tmp_path
     assert set(tmp_path.rglob("*")) == files
     other = open_run(Config(tracking=TrackingConfig(uri=uri, experiment="other")), "b", second)
     assert other.finish() == ""
-    connect(uri)  # which leaves alone what was never beside the store
+    connect(uri)  # leaves locations alone that were never beside the store
     roots = {e.artifact_location for e in MlflowClient(uri).search_experiments()}
     assert {f"{first}/mlartifacts", f"{second}/mlartifacts"} <= roots
 
 
-def test_a_store_whose_experiment_has_a_place_of_its_own_is_no_moved_one(tmp_path: Path) -> None:
+def test_a_store_whose_experiment_has_its_own_artifact_location_is_not_taken_for_a_moved_one(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "store" / "mlartifacts").mkdir(parents=True)
     uri = empty_store(tmp_path / "store")
     place = f"{tmp_path}/large disk/mlartifacts/"

@@ -1,4 +1,4 @@
-"""MLflow's record: one run for one name, every param and metric once, no secret in it, no endless waiting."""
+"""MLflow's record: one run per name, every param and metric once, no secrets, and no endless waiting."""
 
 import dataclasses
 import time
@@ -38,7 +38,7 @@ Opened = Callable[..., Tracker]
 
 @pytest.fixture
 def opened(storage: str) -> Iterator[Opened]:
-    """Return `open_run` in the storage; what it opened is closed after the test."""
+    """`open_run` for the storage; the trackers that it opens are finished after the test."""
     trackers = []
 
     def open_(name: str, config: Config = CONFIG) -> Tracker:
@@ -79,7 +79,7 @@ def test_a_name_is_one_run_however_often_it_is_opened(tracker: Tracker, opened: 
     assert {run.info.run_name for run in named} == {"first", "second"}
 
 
-def test_a_run_whose_folder_was_lost_is_found_by_its_name_and_its_curve_goes_on(
+def test_a_run_whose_folder_was_lost_is_found_by_its_name_and_its_curve_continues(
     opened: Opened, storage: str
 ) -> None:
     first = opened("lost")
@@ -106,7 +106,7 @@ def test_a_run_that_was_deleted_in_mlflow_is_recorded_anew_as_a_whole(opened: Op
 def test_without_a_server_the_store_lies_in_the_storage_folder(tracker: Tracker, storage: str) -> None:
     assert tracker.uri == store_uri(CONFIG, storage) == f"sqlite:///{storage}/mlflow.db"
     assert mlflow.active_run() is None
-    assert mlflow.get_tracking_uri() != tracker.uri  # those of this process are left alone
+    assert mlflow.get_tracking_uri() != tracker.uri  # the global settings of this process do not change
     experiment = tracker.client.get_experiment_by_name("sclip")
     assert experiment.artifact_location == f"{storage}/mlartifacts"
 
@@ -135,7 +135,7 @@ def test_a_metric_is_recorded_once_a_step_also_after_a_restart(opened: Opened, s
     assert history(f"{storage}/runs/restarted")["loss"] == [(1, 3.0), (2, 2.0), (3, 1.0)]
 
 
-def test_more_than_one_call_takes_is_all_recorded(opened: Opened) -> None:
+def test_more_values_than_one_call_takes_are_all_recorded(opened: Opened) -> None:
     tracker = opened("many")
     tracker.log({f"metric{number}": number for number in range(1200)}, step=0)
     tracker.set_tags({f"tag{number}": "x" * 9000 for number in range(120)})
@@ -145,7 +145,7 @@ def test_more_than_one_call_takes_is_all_recorded(opened: Opened) -> None:
     assert len([name for name in data.tags if name.startswith("tag")]) == 120
 
 
-def test_what_mlflow_refuses_is_told_and_keeps_nothing_else_back(
+def test_a_value_that_mlflow_refuses_is_reported_and_blocks_no_other_value(
     opened: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker = opened("refused")
@@ -192,14 +192,14 @@ def test_a_dataset_is_an_input_of_the_run_once(opened: Opened) -> None:
         facts = {"samples": 7, "parser": "rules-1"}
         tracker.log_dataset("coco/train", "0" * 32, ["s3://key:secret@bucket/*.tar"], facts, "training")
     assert tracker.flush()
-    (found,) = tracker.client.get_run(tracker.run_id).inputs.dataset_inputs
-    assert (found.dataset.name, found.dataset.digest) == ("coco/train", "0" * 32)
-    assert found.dataset.source == '{"uris": ["s3://***@bucket/*.tar"]}'
-    assert found.dataset.profile == '{"parser": "rules-1", "samples": 7}'
-    assert [(tag.key, tag.value) for tag in found.tags] == [("mlflow.data.context", "training")]
+    (dataset_input,) = tracker.client.get_run(tracker.run_id).inputs.dataset_inputs
+    assert (dataset_input.dataset.name, dataset_input.dataset.digest) == ("coco/train", "0" * 32)
+    assert dataset_input.dataset.source == '{"uris": ["s3://***@bucket/*.tar"]}'
+    assert dataset_input.dataset.profile == '{"parser": "rules-1", "samples": 7}'
+    assert [(tag.key, tag.value) for tag in dataset_input.tags] == [("mlflow.data.context", "training")]
 
 
-def test_files_and_folders_become_artifacts_and_a_missing_one_is_told(
+def test_files_and_folders_become_artifacts_and_a_missing_file_is_reported(
     opened: Opened, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "report" / "pictures").mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_files_and_folders_become_artifacts_and_a_missing_one_is_told(
     assert "missing.txt was to be recorded" in caplog.text
 
 
-def test_how_busy_the_machine_is_comes_with_the_metrics_and_goes_on_after_a_restart(
+def test_system_metrics_are_recorded_and_continue_after_a_restart(
     opened: Opened, storage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.01")
@@ -231,9 +231,9 @@ def test_how_busy_the_machine_is_comes_with_the_metrics_and_goes_on_after_a_rest
         while samples() < least and time.monotonic() < until:
             tracker.flush()
         tracker.finish()
-    found = history(f"{storage}/runs/busy")[name]
-    assert [step for step, _ in found] == list(range(len(found)))
-    assert len(found) >= 4
+    points = history(f"{storage}/runs/busy")[name]
+    assert [step for step, _ in points] == list(range(len(points)))
+    assert len(points) >= 4
     assert {"system/system_memory_usage_percentage", "system/network_receive_megabytes"} <= set(
         system.sample(system.monitors())
     )

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases have what MLflow has, each row once, and cost a run nothing where they fail."""
+"""TensorBoard and Weights & Biases get MLflow's rows, each once, and their failures cost a run nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Curves = dict[str, list[tuple[int, float]]]
 
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait longer for a tracker that is there, on a machine that does much else."""
+    """Wait longer for a tracker that works, since the machine may be busy."""
     monkeypatch.setattr("sclip.tracking.tracker._FINISH_S", 200.0)
 
 
@@ -40,7 +40,7 @@ def made(*also: str, **changes: object) -> Config:
 
 
 def train(tracker: Tracker, steps: range) -> None:
-    """Report steps, and after them a score of an earlier one, as an evaluation beside training does."""
+    """Log steps, and then a score of an earlier step, as an evaluation during training does."""
     for step in steps:
         tracker.log({"train/loss": 1 / (step + 3), "train/rate": math.nan if step == 2 else 0.1}, step)
     tracker.log({"beside/recall": 0.7}, steps[-1] - 1)
@@ -58,7 +58,7 @@ def in_tensorboard(folder: Path) -> Curves:
 
 
 def at(port: int) -> dict[str, str]:
-    """Return the environment in which wandb reaches a server on this machine."""
+    """Return the variables with which wandb reaches a server on this machine."""
     server = {
         "BASE_URL": f"http://127.0.0.1:{port}",
         "API_KEY": "0" * 40,
@@ -77,7 +77,7 @@ def in_wandb(rows: list[dict[str, Any]]) -> Curves:
 
 
 def by_step(curves: Curves, dtype: type = float) -> str:
-    """Return the curves as text, in which NaN equals NaN; TensorBoard's values are of 32 bits."""
+    """Return the curves as text, in which NaN equals NaN; `dtype` rounds the values, since TensorBoard has 32 bits."""
     return str({name: [(s, float(dtype(v))) for s, v in sorted(curves[name])] for name in sorted(curves)})
 
 
@@ -119,7 +119,7 @@ def test_both_have_every_step_of_mlflow_once_after_a_crash_and_a_resume_without_
     assert not [path for path in folder.rglob("*") if path.is_file() and b"planted" in path.read_bytes()]
 
 
-def test_a_server_of_wandb_that_is_away_is_told_once_and_has_every_row_once_when_it_is_back(
+def test_an_absent_wandb_server_is_reported_once_and_gets_every_row_once_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, text in at(port := free_port()).items():
@@ -127,7 +127,7 @@ def test_a_server_of_wandb_that_is_away_is_told_once_and_has_every_row_once_when
     empty_store(tmp_path)
     tracker = open_run(made("wandb"), "away", str(tmp_path))
     train(tracker, range(5))
-    assert tracker.flush()  # MLflow waits for nobody else
+    assert tracker.flush()  # MLflow does not wait for other trackers
     assert not tracker._others[0].flush(10.0)
     assert "Weights & Biases does not take" in tracker.finish()
     tracker._others[0]._thread.join()
@@ -138,7 +138,7 @@ def test_a_server_of_wandb_that_is_away_is_told_once_and_has_every_row_once_when
             tracker = open_run(made("wandb"), "away", str(tmp_path))
             train(tracker, steps)
             assert tracker.finish("KILLED") == ""
-        assert open_recorded(tmp_path / "runs" / "away").close() == ""  # which has nothing to add
+        assert open_recorded(tmp_path / "runs" / "away").close() == ""  # nothing is left to send
     (rows,) = runs.values()
     assert [row["_step"] for row in rows] == [*range(len(rows))]
     assert not (tmp_path / "runs" / "away" / "wandb").exists()

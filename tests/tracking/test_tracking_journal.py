@@ -1,4 +1,4 @@
-"""The journal of a run: what was told is there whatever ends the process, and nothing counts as sent that was not."""
+"""A run's journal keeps all logged events however the process ends, and counts nothing as sent that was not."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def loss(step: int, value: float = 1.0) -> dict[str, object]:
     return {"metrics": {"loss": value}, "step": step}
 
 
-def test_events_come_back_in_their_order_each_with_where_the_next_begins(journal: Journal) -> None:
+def test_events_are_read_in_order_each_with_the_offset_of_the_next(journal: Journal) -> None:
     for step in range(2):
         journal.append(loss(step))
     (first, event), (last, other) = journal.read()
@@ -32,15 +32,15 @@ def test_events_come_back_in_their_order_each_with_where_the_next_begins(journal
     assert [*journal.read(last)] == []
 
 
-def test_the_history_is_the_curve_of_each_metric_numbers_that_are_none_included(
+def test_the_history_is_the_curve_of_each_metric_including_nan_and_infinity(
     journal: Journal, tmp_path: Path
 ) -> None:
     journal.append({"tags": {"a": "b"}})
     journal.append({"metrics": {"loss": 3.0, "rate": 0.5}, "step": 1})
     journal.append(loss(2, float("nan")))
     journal.append(loss(3, float("inf")))
-    found = history(journal.folder)
-    assert str(found) == "{'loss': [(1, 3.0), (2, nan), (3, inf)], 'rate': [(1, 0.5)]}"
+    curves = history(journal.folder)
+    assert str(curves) == "{'loss': [(1, 3.0), (2, nan), (3, inf)], 'rate': [(1, 0.5)]}"
     assert json.loads((journal.folder / JOURNAL).read_text().splitlines()[3]) == loss(3, float("inf"))
     (tmp_path / "empty").mkdir()
     assert history(tmp_path / "empty") == {}
@@ -48,7 +48,7 @@ def test_the_history_is_the_curve_of_each_metric_numbers_that_are_none_included(
 
 
 @pytest.mark.parametrize("torn", ['{"metrics":{"lo', '{"metrics":{"loss":1.0},"step":1'])
-def test_a_torn_last_line_is_passed_over_and_the_next_event_is_whole(journal: Journal, torn: str) -> None:
+def test_a_torn_last_line_is_skipped_and_the_next_event_is_whole(journal: Journal, torn: str) -> None:
     journal.append(loss(1))
     with (journal.folder / JOURNAL).open("a") as file:
         file.write(torn)
@@ -59,7 +59,7 @@ def test_a_torn_last_line_is_passed_over_and_the_next_event_is_whole(journal: Jo
     assert history(journal.folder) == {"loss": [(1, 1.0), (2, 1.0), (3, 1.0)]}
 
 
-def test_how_far_it_was_sent_is_known_to_the_next_process_unless_the_journal_is_shorter(
+def test_the_next_process_knows_how_far_a_journal_was_sent_unless_the_journal_is_shorter(
     journal: Journal,
 ) -> None:
     journal.append(loss(1))
@@ -69,13 +69,15 @@ def test_how_far_it_was_sent_is_known_to_the_next_process_unless_the_journal_is_
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"offset": 1}', '{"store": 1, "artifacts": [], "more": 0}'])
-def test_where_that_cannot_be_read_all_is_sent_again(journal: Journal, content: str) -> None:
+def test_everything_is_sent_again_if_the_record_of_what_was_sent_is_unreadable(
+    journal: Journal, content: str
+) -> None:
     (journal.folder / SENT).write_text(content)
     assert journal.sent == Sent()
 
 
-def test_a_process_that_is_killed_loses_nothing_that_it_told(tmp_path: Path) -> None:
-    """It says of each step that it was told, until it is killed in the midst of telling."""
+def test_a_killed_process_loses_nothing_that_it_logged(tmp_path: Path) -> None:
+    """The process prints each step after logging it, until it is killed while it logs."""
     program = f"""
 from sclip.config import Config, TrackingConfig
 from sclip.tracking import open_run
@@ -86,11 +88,11 @@ for step in range(1_000_000):
 """
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
-    told = [process.stdout.readline() for _ in range(200)]
+    printed = [process.stdout.readline() for _ in range(200)]
     os.kill(process.pid, signal.SIGKILL)
-    told += process.stdout.readlines()
+    printed += process.stdout.readlines()
     process.wait()
-    steps = [int(line) for line in told if line.endswith("\n")]
+    steps = [int(line) for line in printed if line.endswith("\n")]
     assert len(steps) >= 200
     curves = history(tmp_path / "runs" / "killed")
     for number in range(50):

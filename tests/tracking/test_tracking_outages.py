@@ -1,4 +1,4 @@
-"""A real MLflow server that is killed, away or lost: the run goes on, and in the end it has every metric once."""
+"""A real MLflow server that is killed, away or lost: the run continues, and the server gets every metric once."""
 
 import dataclasses
 import logging
@@ -26,10 +26,10 @@ sync = command("sync")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
-    """A server that runs when a test begins, and is started again by the one that kills it."""
-    with mlflow_server(tmp_path_factory.mktemp("server")) as made:
-        made.start()
-        yield made
+    """A server that runs when a test begins; a test that kills it also restarts it."""
+    with mlflow_server(tmp_path_factory.mktemp("server")) as started:
+        started.start()
+        yield started
 
 
 def config(uri: str, **changes: object) -> Config:
@@ -37,7 +37,7 @@ def config(uri: str, **changes: object) -> Config:
 
 
 def curve(uri: str, name: str, metric: str = "loss") -> list[tuple[int, float]]:
-    """Return the curve as the server has it, by step."""
+    """Return the curve that the server has, sorted by step."""
     client = MlflowClient(uri)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     (run,) = client.search_runs(experiments, f"tags.`{RUN_NAME_TAG}` = '{name}'")
@@ -51,7 +51,7 @@ def log(tracker: Tracker, steps: range) -> list[tuple[int, float]]:
     return [(step, 1 / (step + 1)) for step in steps]
 
 
-def test_a_server_killed_while_metrics_come_has_each_of_them_once_when_it_is_back(
+def test_a_server_killed_while_metrics_arrive_has_each_metric_once_after_its_restart(
     server: MLflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tracker = open_run(config(server.uri), "killed", str(tmp_path))
@@ -70,7 +70,7 @@ def test_a_server_killed_while_metrics_come_has_each_of_them_once_when_it_is_bac
     assert run.info.status == "FINISHED"
 
 
-def test_a_run_that_ends_without_its_server_says_how_the_rest_is_sent(
+def test_a_run_that_ends_without_its_server_says_how_to_send_the_rest(
     server: MLflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tracker = open_run(config(server.uri), "unfinished", str(tmp_path))
@@ -80,10 +80,10 @@ def test_a_run_that_ends_without_its_server_says_how_the_rest_is_sent(
     expected += log(tracker, range(50, 100))
     with monkeypatch.context() as patch:
         patch.setattr("sclip.tracking.tracker._FINISH_S", 2.0)
-        left = tracker.finish()
-    assert f"sclip sync {tmp_path}/runs/unfinished" in left
-    assert "Connection refused" in left
-    assert "\n" not in left
+        message = tracker.finish()
+    assert f"sclip sync {tmp_path}/runs/unfinished" in message
+    assert "Connection refused" in message
+    assert "\n" not in message
     assert sync(tmp_path / "runs" / "unfinished") == 2
     assert "Connection refused" in capsys.readouterr().err
     server.start()
@@ -105,7 +105,7 @@ def test_a_batch_sent_twice_is_stored_once(server: MLflowServer, tmp_path: Path)
     assert (step, str(nan)) == (100, "nan")
 
 
-def test_a_run_that_was_offline_is_sent_whole_by_the_job_as_often_as_it_is_called(
+def test_sync_sends_an_offline_run_as_a_whole_and_may_be_repeated(
     server: MLflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("sclip.tracking.tracker._OFFLINE_S", 0.5)
@@ -126,13 +126,13 @@ def test_a_run_that_was_offline_is_sent_whole_by_the_job_as_often_as_it_is_calle
     assert run.info.status == "FINISHED"
     assert run.data.params["tracking.uri"] == mask(away)
     assert run.info.start_time < run.info.end_time
-    assert [found.dataset.name for found in run.inputs.dataset_inputs] == ["coco/train"]
+    assert [data.dataset.name for data in run.inputs.dataset_inputs] == ["coco/train"]
     assert [file.path for file in MlflowClient(server.uri).list_artifacts(run.info.run_id)] == ["report.html"]
     assert not [file for file in (tmp_path / "runs" / "offline").iterdir() if "secret" in file.read_text()]
     assert "secret" not in caplog.text
 
 
-def test_a_server_that_comes_while_an_offline_run_goes_on_is_sent_all_by_itself(
+def test_a_server_that_appears_during_an_offline_run_receives_everything_without_a_command(
     server: MLflowServer, tmp_path: Path
 ) -> None:
     server.kill()
@@ -146,7 +146,7 @@ def test_a_server_that_comes_while_an_offline_run_goes_on_is_sent_all_by_itself(
     assert curve(server.uri, "patient") == expected
 
 
-def test_a_run_goes_on_in_its_mlflow_run_with_what_was_left_unsent(
+def test_a_resumed_run_continues_its_mlflow_run_and_sends_what_was_left(
     server: MLflowServer, tmp_path: Path
 ) -> None:
     first = open_run(config(server.uri), "resumed", str(tmp_path))
@@ -163,7 +163,7 @@ def test_a_run_goes_on_in_its_mlflow_run_with_what_was_left_unsent(
     assert curve(server.uri, "resumed") == expected
 
 
-def test_a_store_that_lost_the_run_gets_it_again_as_a_whole(server: MLflowServer, tmp_path: Path) -> None:
+def test_a_store_that_lost_the_run_receives_it_again_as_a_whole(server: MLflowServer, tmp_path: Path) -> None:
     tracker = open_run(config(server.uri), "forgotten", str(tmp_path))
     expected = log(tracker, range(20))
     assert tracker.flush()
@@ -175,11 +175,11 @@ def test_a_store_that_lost_the_run_gets_it_again_as_a_whole(server: MLflowServer
     assert curve(server.uri, "forgotten") == expected
 
 
-def test_the_model_of_a_finished_run_is_registered_by_the_job_once(
+def test_sync_registers_the_model_of_a_finished_run_once(
     server: MLflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = config(server.uri, model_name="mine")
-    assert open_run(made, "unregistered", str(tmp_path)).finish() == ""
+    run_config = config(server.uri, model_name="mine")
+    assert open_run(run_config, "unregistered", str(tmp_path)).finish() == ""
     folder, calls = RunFolder(tmp_path / "runs" / "unregistered"), []
 
     def register(client: MlflowClient, run_id: str, *rest: object) -> str:
@@ -187,9 +187,9 @@ def test_the_model_of_a_finished_run_is_registered_by_the_job_once(
         return "3"
 
     monkeypatch.setattr("sclip.registry.register_once", register)
-    record_inputs(folder, to_tree(made), [{NamedShard("0/0.tar", "/data/0.tar"): 5}])
+    record_inputs(folder, to_tree(run_config), [{NamedShard("0/0.tar", "/data/0.tar"): 5}])
     assert sync(folder.path) == 0
-    assert calls == []  # it is not finished
+    assert calls == []  # the run is not finished
     folder.record_result({"scores": {RELATION: 0.9}, "version": ""})
     assert sync(folder.path) == 1
     assert "evaluation.json: holds no evaluation" in capsys.readouterr().err
@@ -203,7 +203,7 @@ def test_the_model_of_a_finished_run_is_registered_by_the_job_once(
 
 
 @pytest.mark.parametrize("line", ["3", '{"run": 3}', '{"run": {"name": "without a store"}}', "[" * 100_000])
-def test_a_journal_of_something_else_is_told(
+def test_a_journal_of_something_else_is_refused(
     tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "tracking.jsonl").write_text(f"{line}\n")
@@ -212,7 +212,7 @@ def test_a_journal_of_something_else_is_told(
 
 
 @pytest.mark.parametrize("result", ["", "[]", "{}"])
-def test_a_result_of_something_else_is_told(
+def test_a_result_of_something_else_is_refused(
     server: MLflowServer, tmp_path: Path, result: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert open_run(config(server.uri), "odd", str(tmp_path)).finish() == ""
@@ -221,7 +221,7 @@ def test_a_result_of_something_else_is_told(
     assert "result.json: not what a run leaves behind" in capsys.readouterr().err
 
 
-def test_what_cannot_be_sent_is_told_with_the_remedy(
+def test_a_run_that_cannot_be_sent_is_reported_with_the_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sync("nothing", "--storage", tmp_path) == 2

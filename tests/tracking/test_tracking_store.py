@@ -1,4 +1,4 @@
-"""A store that cannot be used: told in one line and soon, with the key and the remedy, without a secret."""
+"""A store that cannot be used is reported soon and in one line, with key and remedy, and without secrets."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ from support.processes import free_port
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port of this machine that takes connections and never answers."""
+    """A port of this machine that accepts connections but never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -27,7 +27,7 @@ def at(uri: str) -> Config:
     return Config(tracking=TrackingConfig(uri=uri))
 
 
-def test_a_server_that_is_not_there_is_told_in_one_line_and_the_environment_left_as_it_was(
+def test_an_absent_server_is_reported_in_one_line_and_the_environment_stays_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
@@ -46,7 +46,7 @@ def test_a_server_that_is_not_there_is_told_in_one_line_and_the_environment_left
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
-def test_a_server_that_never_answers_is_given_up(
+def test_waiting_for_a_server_that_never_answers_ends(
     silent_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "_REACH_S", 1)
@@ -65,7 +65,7 @@ def test_a_server_that_never_answers_is_given_up(
         ("postgresql://user:secret@host:port/x", "cannot be used"),
     ],
 )
-def test_a_store_that_is_none_is_told_with_the_key(tmp_path: Path, uri: str, found: str) -> None:
+def test_an_unusable_store_is_reported_with_the_key(tmp_path: Path, uri: str, found: str) -> None:
     (tmp_path / "text.db").write_text("no database, but a text of more than a hundred bytes. " * 5)
     with pytest.raises(TrackingError, match=r"tracking\.uri") as raised:
         open_run(at(uri.format(folder=tmp_path)), "first", str(tmp_path))
@@ -82,7 +82,7 @@ def test_a_storage_that_cannot_be_written_to_is_not_blamed_on_mlflow(tmp_path: P
     assert "MLflow" not in str(raised.value)
 
 
-def test_settings_are_mlflows_alone_and_change_nothing_that_other_threads_read() -> None:
+def test_settings_change_only_what_mlflow_reads_and_not_the_environment_of_other_threads() -> None:
     read = ctypes.CDLL(None).getenv
     read.restype = ctypes.c_char_p
     variable = MLFLOW_HTTP_REQUEST_TIMEOUT
@@ -95,7 +95,7 @@ def test_settings_are_mlflows_alone_and_change_nothing_that_other_threads_read()
     assert variable.get() == before
 
 
-def test_two_runs_may_be_the_first_of_a_store_at_the_same_moment(tmp_path: Path) -> None:
+def test_several_runs_may_open_a_new_store_at_the_same_moment(tmp_path: Path) -> None:
     address = f"sqlite:///{tmp_path}/mlflow.db"
     script = (
         "import sys; from sclip.tracking.store import Store; print(end='ready', flush=True); sys.stdin.read();"
@@ -107,7 +107,7 @@ def test_two_runs_may_be_the_first_of_a_store_at_the_same_moment(tmp_path: Path)
     ]
     for process in starts:
         assert process.stdout.read(5) == "ready"
-    for process in starts:  # all three are loaded: go
+    for process in starts:  # all three have loaded their modules and may begin
         process.stdin.close()
     assert {process.wait() for process in starts} == {0}
     assert len({process.stdout.read() for process in starts}) == 1

@@ -1,4 +1,4 @@
-"""The model and the training step run where torch and open_clip are all that is installed."""
+"""The model and the training step run where only torch and open_clip are installed."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from support.paths import ROOT
 
 
 def test_a_step_is_trained_and_saved_where_only_torch_and_open_clip_are_installed(tmp_path: Path) -> None:
-    """Whatever else this environment holds is not found; nor what comes along only with today's versions of theirs."""
+    """All other packages are hidden, also those that only recent versions of torch and open_clip depend on."""
     allowed = installed_with("torch", "open_clip_torch", "safetensors", "numpy")
     allowed -= {"ray", "spacy", "lemminflect", "mlflow", "pydantic", "rich"}
     assert {"torch", "timm", "open_clip", "numpy", "safetensors"} <= allowed

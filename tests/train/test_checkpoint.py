@@ -1,4 +1,4 @@
-"""The folder of a checkpoint: never written over, and all damage to it is found before anything is loaded."""
+"""A checkpoint's folder is never overwritten, and any damage is found before anything is loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def shard_of(folder: Path) -> Path:
 
 
 def refused(folder: Path, width: int = 4) -> str:
-    """Return what loading says, after a check that it changed neither the model nor the optimizer."""
+    """Return the error of loading, after checking that it changed neither the model nor the optimizer."""
     model, optimizer = small(width, seed=1)
     before = [tensor.clone() for tensor in tensors_of(model, optimizer)]
     with pytest.raises(CheckpointError) as raised:
@@ -44,7 +44,7 @@ def tensors_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tenso
     return [*model.state_dict().values(), *memory]
 
 
-def test_an_undamaged_checkpoint_is_loaded_into_the_hyperparameters_of_the_run(folder: Path) -> None:
+def test_loading_a_checkpoint_keeps_the_hyperparameters_of_the_run(folder: Path) -> None:
     model, optimizer = small(4, seed=1)
     optimizer.param_groups[0].update(weight_decay=0.7, betas=(0.9, 0.5))
     assert checkpoint.load(folder, model, optimizer) == STATE
@@ -70,7 +70,7 @@ def test_a_folder_without_manifest_is_not_complete_and_refused(folder: Path, tmp
             checkpoint.consolidate(incomplete, MODEL)
 
 
-def test_a_complete_checkpoint_is_never_written_over_but_what_a_crash_left_is(folder: Path) -> None:
+def test_a_complete_checkpoint_is_never_overwritten_but_the_remains_of_a_crash_are(folder: Path) -> None:
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
     with pytest.raises(CheckpointError, match="already holds a complete checkpoint"):
         checkpoint.save(folder, *small(4, seed=2), {})
@@ -93,8 +93,8 @@ def test_a_cut_changed_missing_or_added_file_is_found_and_named(folder: Path) ->
         content = bytearray(whole)
         content[place] ^= 1
         shard.write_bytes(content)
-        told = f"{shard}: its bytes are not those that were written (SHA-256 differs)"
-        assert manifest.verify(folder) == told
+        error = f"{shard}: its bytes are not those that were written (SHA-256 differs)"
+        assert manifest.verify(folder) == error
     shard.write_bytes(whole)
     stray = folder / "shard-00002-model-00001-of-00001.safetensors"
     shutil.copy(shard, stray)
@@ -113,13 +113,13 @@ def test_another_format_or_architecture_is_refused_and_not_taken_for_damage(fold
     )
     assert "another run.name" in message
     (folder / MANIFEST).write_text('{"format": 1, "state": {}, "files": {}}')
-    told = refused(folder)
-    assert told.startswith(f"{folder}: format 1, this version reads 2; go on with the version that wrote it")
+    error = refused(folder)
+    assert error.startswith(f"{folder}: format 1, this version reads 2; go on with the version that wrote it")
     with pytest.raises(manifest.OtherFormat):
         manifest.verify(folder)
 
 
-def test_no_bit_of_a_header_that_is_flipped_makes_more_than_a_clear_error(folder: Path) -> None:
+def test_a_flipped_bit_in_a_header_causes_nothing_but_a_clear_error(folder: Path) -> None:
     shard = shard_of(folder)
     whole = shard.read_bytes()
     length = 8 + int.from_bytes(whole[:8], "little")
@@ -138,23 +138,23 @@ def test_no_bit_of_a_header_that_is_flipped_makes_more_than_a_clear_error(folder
 
 
 def test_a_manifest_that_was_changed_or_names_other_files_is_refused(folder: Path) -> None:
-    """It says where the data stands: one digit more, and samples would be left out unseen."""
+    """The manifest stores the data position: one changed digit would silently skip samples."""
     text = (folder / MANIFEST).read_text()
     assert text.count('"samples": 12') == 1
     for changed in ("", '{"format": 2}', text[:50], text.replace('"samples": 12', '"samples": 13')):
         (folder / MANIFEST).write_text(changed)
-        told = refused(folder)
-        assert told.startswith(f"{folder / MANIFEST}: damaged (")
-        assert manifest.verify(folder) == told
+        error = refused(folder)
+        assert error.startswith(f"{folder / MANIFEST}: damaged (")
+        assert manifest.verify(folder) == error
         with pytest.raises(CheckpointError, match="damaged"):
             manifest.read_state(folder)
-    assert "SHA-256 differs" in told
+    assert "SHA-256 differs" in error
     files, entry = json.loads(text)["files"], {"bytes": 3, "sha256": ""}
     outside = "a file outside of its folder"
-    for name, of_file, told in (
+    for name, file_entry, error in (
         ("a.safetensors", {}, "gives a.safetensors no size and SHA-256"),
         ("../a.safetensors", entry, f"names '../a.safetensors', {outside}"),
         ("/etc/hosts", entry, f"names '/etc/hosts', {outside}"),
     ):
-        manifest.write_manifest(folder, STATE, files | {name: of_file})
-        assert manifest.verify(folder) == refused(folder) == f"{folder / MANIFEST}: {told}"
+        manifest.write_manifest(folder, STATE, files | {name: file_entry})
+        assert manifest.verify(folder) == refused(folder) == f"{folder / MANIFEST}: {error}"

@@ -1,4 +1,4 @@
-"""sclip clean: what a storage folder of runs takes, what may go, and what never does."""
+"""`sclip clean`: what the runs in a storage folder use, what may be removed, and what must stay."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ def tree(storage: Path) -> set[str]:
     return {str(path.relative_to(storage / "runs")) for path in storage.rglob("*")}
 
 
-def test_each_run_is_listed_with_its_state_and_size_and_one_that_is_started_again_left_alone(
+def test_each_run_is_listed_with_its_state_and_size_and_a_restarted_run_is_left_alone(
     storage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = {use.path.name: use for use in runs(storage)}
-    assert {name: use.state for name, use in found.items()} == {
+    uses = {use.path.name: use for use in runs(storage)}
+    assert {name: use.state for name, use in uses.items()} == {
         "begun": "begun", "done": "finished", "just-done": "finished", "live": "training", "stopped": "resumable",
     }  # fmt: skip
-    assert [path.name for path in found["done"].leftovers] == ["damaged-step-00000001", "step-00000099"]
-    assert found["done"].bytes > 2000
-    assert found["stopped"].idle_s == pytest.approx(5 * DAY_S, rel=0.01)
+    assert [path.name for path in uses["done"].leftovers] == ["damaged-step-00000001", "step-00000099"]
+    assert uses["done"].bytes > 2000
+    assert uses["stopped"].idle_s == pytest.approx(5 * DAY_S, rel=0.01)
     record_inputs(RunFolder(storage / "runs" / "stopped"), INPUTS, [])  # started again
     for use in runs(storage):
         if use.path.name in ("stopped", "live"):
@@ -75,7 +75,7 @@ def test_each_run_is_listed_with_its_state_and_size_and_one_that_is_started_agai
     before = tree(storage)
     assert clean(storage) == 0
     listed = capsys.readouterr().out
-    assert all(f" {name} " in listed for name in found)
+    assert all(f" {name} " in listed for name in uses)
     assert "would remove" not in listed
     assert tree(storage) == before
 
@@ -87,7 +87,7 @@ GONE = {
 
 
 @pytest.mark.parametrize("options", GONE, ids=" ".join)
-def test_what_is_asked_for_goes_with_yes_and_is_only_listed_without(
+def test_selected_folders_are_removed_with_yes_and_only_listed_without_it(
     storage: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, gone = tree(storage), GONE[options]
@@ -101,12 +101,12 @@ def test_what_is_asked_for_goes_with_yes_and_is_only_listed_without(
     assert before - tree(storage) == {p for p in before if any(p == g or p.startswith(f"{g}/") for g in gone)}
 
 
-def test_a_folder_that_holds_no_runs_and_a_number_that_is_none_are_refused(
+def test_a_folder_without_runs_and_an_age_of_zero_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = tmp_path / "nowhere"
     assert clean(nowhere) == 2
-    told = f"clean: {nowhere}: no folder of runs (run.storage of the runs is meant)\n"
-    assert capsys.readouterr().err == told
+    error = f"clean: {nowhere}: no folder of runs (run.storage of the runs is meant)\n"
+    assert capsys.readouterr().err == error
     assert clean(tmp_path, "--older-than", "0") == 2
     assert "a number above 0" in capsys.readouterr().err

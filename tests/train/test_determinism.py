@@ -1,4 +1,4 @@
-"""`train.deterministic`: what the loop, and a worker before its process group begins, set of torch, cuBLAS and NCCL."""
+"""`train.deterministic`: the settings of torch, cuBLAS and NCCL that the loop and the setup of a worker make."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.train_cases import ROWS, VIT, config_with, training_batch
 
 
 def settings() -> dict[str, Any]:
-    """Return what says in this process how torch, cuBLAS and NCCL compute."""
+    """Return the settings of this process that decide how torch, cuBLAS and NCCL compute."""
     names = ("CUBLAS_WORKSPACE_CONFIG", "NCCL_ALGO", "NCCL_PROTO")
     return {name: os.environ.get(name) for name in names} | {
         "algorithms": torch.are_deterministic_algorithms_enabled(),
@@ -32,9 +32,9 @@ def settings() -> dict[str, Any]:
 
 
 def trained_on_a_rank(rank: int, world_size: int, place: str) -> list[dict[str, Any]]:
-    """Train a step with the loop, without the key and with it; return the settings after each."""
+    """Train a step with the loop, without and with `train.deterministic`; return the settings after each."""
     columns = {name: column.numpy() for name, column in training_batch(0, VIT, [True] * ROWS).items()}
-    found = []
+    results = []
     for deterministic in (False, True):
         config = config_with(model=VIT, deterministic=deterministic, num_workers=world_size)
         job = TrainJob(
@@ -43,8 +43,8 @@ def trained_on_a_rank(rank: int, world_size: int, place: str) -> list[dict[str, 
         )  # fmt: skip
         job.folder.mkdir()
         train(job, ListLauncher(lambda order, step: [placed(samples(0, ROWS)) | columns]))
-        found.append(settings())
-    return found
+        results.append(settings())
+    return results
 
 
 def set_up_on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def set_up_on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
     return settings()
 
 
-def test_the_loop_and_a_worker_set_what_torch_cublas_and_nccl_need_where_it_is_asked_for(
+def test_the_loop_and_a_worker_make_torch_cublas_and_nccl_deterministic_on_request(
     tmp_path: Path,
 ) -> None:
     ((before, trained),) = ranks.run(trained_on_a_rank, 1, tmp_path, str(tmp_path))

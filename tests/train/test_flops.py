@@ -1,4 +1,4 @@
-"""Operations of a step: as torch's counter counts them where nothing is padding, and nothing for what is not there."""
+"""Operations of a step: equal to torch's count without padding, and none for padding or absent parts."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ DEEP = ModelConfig(name=SMALL.name, kee=KEEConfig(layers=2, heads=4, form="conca
 
 
 def columns(rows: int, length: int = CONTEXT, triples: int = 6, negatives: bool = True) -> Columns:
-    """Return a batch of captions of a length, each with so many triples, and with one negative like them."""
+    """Return a batch of captions of `length` tokens and `triples` triples, each with a negative of the same size."""
     text = np.zeros((rows, CONTEXT), np.int32)
     text[:, :length] = 5
     text[:, length - 1] = END
-    of_caption = np.full((rows, 6, 3, 5), -1, np.int32)
-    of_caption[:, :triples] = 7
-    found: Columns = {
-        "image": np.zeros((rows, 3, 64, 64), np.uint8), "text": text, "triples": of_caption,
+    caption_triples = np.full((rows, 6, 3, 5), -1, np.int32)
+    caption_triples[:, :triples] = 7
+    batch: Columns = {
+        "image": np.zeros((rows, 3, 64, 64), np.uint8), "text": text, "triples": caption_triples,
         "image_digest": np.arange(rows), "valid": np.ones(rows, bool),
     }  # fmt: skip
     if negatives:
-        found |= {
-            "negative_text": text[:, None], "negative_triples": of_caption[:, None],
+        batch |= {
+            "negative_text": text[:, None], "negative_triples": caption_triples[:, None],
             "has_negative": np.ones((rows, 1), bool),
         }  # fmt: skip
-    return found
+    return batch
 
 
 def flops_of(model: ModelConfig = DEEP, loss: LossConfig | None = None, **train: Any) -> StepFlops:
@@ -62,7 +62,7 @@ def flops_of(model: ModelConfig = DEEP, loss: LossConfig | None = None, **train:
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Name an architecture without grouped convolutions, whose backward torch's counter takes for ungrouped."""
+    """Name of an architecture without grouped convolutions; torch counts their backward pass as ungrouped."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "flops-vit.json").write_text(json.dumps(VIT))
     open_clip.add_model_config(folder)
@@ -70,17 +70,18 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def counted_by_torch(model: Any, batch: Columns) -> int:
-    """Return the operations of a step on eight rows, forward and backward."""
+    """Return the operations that torch counts for a step on eight rows, forward and backward."""
     tensors = {name: torch.from_numpy(column) for name, column in batch.items()}
-    # Of the fused attention of CPUs the counter knows nothing.
+    # The counter does not know the fused attention of CPUs.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         structure_loss(model.train()(tensors), tensors, LossConfig())[0].backward()
-    patches = 8 * 2 * (64 * 16 * 16 * 3) * 16  # images need no gradient: half of the first layer's backward
+    # torch omits the gradient of images: half of the first layer's backward pass.
+    patches = 8 * 2 * (64 * 16 * 16 * 3) * 16
     return int(counter.get_total_flops()) + patches
 
 
 @pytest.mark.parametrize(("negatives", "kee"), [(False, False), (True, True)])
-def test_where_nothing_is_padding_it_is_what_torch_counts(vit: str, negatives: bool, kee: bool) -> None:
+def test_operations_without_padding_equal_the_count_of_torch(vit: str, negatives: bool, kee: bool) -> None:
     model = small_model(
         config=dataclasses.replace(DEEP, name=vit, kee=dataclasses.replace(DEEP.kee, enabled=kee))
     )
@@ -88,10 +89,10 @@ def test_where_nothing_is_padding_it_is_what_torch_counts(vit: str, negatives: b
     if not kee:
         batch = {name: column for name, column in batch.items() if "triples" not in name}
     before = {name: tensor.clone() for name, tensor in model.eval().state_dict().items()}
-    found = StepFlops(model, Config(model=model.config))(batch)
+    flops = StepFlops(model, Config(model=model.config))(batch)
     assert not model.clip.visual.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert found == pytest.approx(counted_by_torch(model, batch), rel=1e-3)
+    assert flops == pytest.approx(counted_by_torch(model, batch), rel=1e-3)
 
 
 def test_padding_absent_negatives_empty_slots_and_unseen_triples_cost_nothing() -> None:
@@ -110,7 +111,7 @@ def test_padding_absent_negatives_empty_slots_and_unseen_triples_cost_nothing() 
         assert flops(columns(8, length, triples, negatives)) > alone
 
 
-def test_logits_are_those_that_the_loss_makes() -> None:
+def test_counted_logits_are_those_that_the_loss_computes() -> None:
     for loss, candidates in (
         (LossConfig(), 2 * 4),
         (LossConfig(contrastive="sigmoid"), 4),
@@ -128,8 +129,8 @@ def test_a_teacher_costs_its_forward_pass_and_the_logits_of_both(vit: str) -> No
     with torch.no_grad(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model.train()(captions)
     logits = (3 + 1) * 2 * (2 * 8 * 8 * 96)
-    found = StepFlops(model, config, model)(batch) - StepFlops(model, plain)(batch)
-    assert found == pytest.approx(counter.get_total_flops() + logits, rel=1e-3)
+    flops = StepFlops(model, config, model)(batch) - StepFlops(model, plain)(batch)
+    assert flops == pytest.approx(counter.get_total_flops() + logits, rel=1e-3)
 
 
 @pytest.mark.parametrize("own", [False, True])
@@ -138,8 +139,8 @@ def test_a_frozen_encoder_passes_gradients_on_to_the_words_that_are_trained(own:
     config = Config(model=dataclasses.replace(DEEP, name=vit, kee=kee), train=TrainConfig(lr_scale_kee=0))
     model = apply(small_model(config=config.model), config.train, torch.device("cpu"))
     batch = columns(8)
-    found = StepFlops(unwrapped(model), config)(batch)
-    assert found == pytest.approx(counted_by_torch(model, batch), rel=1e-3)
+    flops = StepFlops(unwrapped(model), config)(batch)
+    assert flops == pytest.approx(counted_by_torch(model, batch), rel=1e-3)
 
 
 def test_peaks_are_known_by_name_and_precision_and_not_taken_from_a_similar_name() -> None:

@@ -1,4 +1,4 @@
-"""Steps that are not finite: no update is made of them, they are counted, named, and too many stop every rank."""
+"""Steps that are not finite make no update; they are counted and named, and too many stop every rank."""
 
 from __future__ import annotations
 
@@ -34,16 +34,18 @@ from support.train_cases import (
 
 
 def poisoned(batch: Tensors, row: int) -> Tensors:
-    """Return the batch with one picture of white alone, of which `with_overflow` makes no finite feature."""
+    """Return the batch with one entirely white image, whose feature `with_overflow` makes nonfinite."""
     image = batch["image"].clone()
     image[row] = WHITE
     return batch | {"image": image}
 
 
 def state(step: TrainStep) -> list[Tensor]:
-    """Return copies of this rank's weights and of all that the optimizer remembers."""
+    """Return copies of this rank's weights and of the optimizer's whole state."""
     tensors = [*step.model.state_dict().values()]
-    tensors += [value for of_one in step.optimizer.state.values() for value in of_one.values()]
+    tensors += [
+        value for parameter_state in step.optimizer.state.values() for value in parameter_state.values()
+    ]
     return [(t.to_local() if isinstance(t, DTensor) else t).detach().clone() for t in tensors]
 
 
@@ -52,7 +54,7 @@ def equal(found: list[Tensor], expected: list[Tensor]) -> bool:
 
 
 def steps_around_a_bad_one(rank: int, world_size: int, **train: Any) -> dict[str, Any]:
-    """Train a step, one whose last row is poisoned (of the last rank), and one again; and without the bad one."""
+    """Train poisoned and good steps in turn, and compare with good steps alone. The last rank has the poisoned row."""
 
     def share(number: int, bad: bool = False) -> Tensors:
         batch = training_batch(number, VIT)
@@ -85,12 +87,12 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        case: steps_around_a_bad_one(rank, world_size, **of) for case, of in WAYS.items()
+    results: dict[str, Any] = {
+        case: steps_around_a_bad_one(rank, world_size, **settings) for case, settings in WAYS.items()
     }
     model = start(config_with(model=VIT, sharding="fsdp")).model
     norms = {name: norm.item() for name, norm in parameter_norms(model).items()}
-    return found | {"norms": norms, "weights": whole_weights(model)}
+    return results | {"norms": norms, "weights": whole_weights(model)}
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,9 @@ def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 @pytest.mark.parametrize("case", WAYS)
-def test_a_step_that_is_not_finite_on_one_rank_changes_no_bit_on_any(of_ranks: list[Any], case: str) -> None:
+def test_a_step_that_is_not_finite_on_one_rank_changes_no_weight_on_any_rank(
+    of_ranks: list[Any], case: str
+) -> None:
     expected = {"skipped": [1.0, 1.0], "kept": [True, True], "moved": True, "as without": True}
     assert [of_rank[case] for of_rank in of_ranks] == [expected] * 2
 
@@ -116,7 +120,7 @@ def test_the_norms_of_the_parts_are_those_of_the_whole_weights(of_ranks: list[An
         assert of_rank["norms"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_gradient_that_is_not_finite_is_seen_where_the_loss_is() -> None:
+def test_a_gradient_that_is_not_finite_skips_the_step_even_if_the_loss_is_finite() -> None:
     step = start(config_with(model=VIT))
     weight = next(unwrapped(step.model).parameters())
     weight.register_hook(lambda gradient: gradient * math.inf)
@@ -128,7 +132,7 @@ def test_a_gradient_that_is_not_finite_is_seen_where_the_loss_is() -> None:
 
 
 class Reads(TorchDispatchMode):
-    """Notes the operations whose result, or its shape, the host must wait for."""
+    """Records the operations for whose result, or shape of result, the host must wait."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +151,7 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("form", "micro_batch", "packed"), [*((form, 2, True) for form in FORMS), ("infonce", 0, False)]
 )
-def test_nothing_of_a_step_is_read_on_the_host_before_a_report(
+def test_the_host_reads_no_result_of_a_step_before_a_report(
     form: str, micro_batch: int, packed: bool
 ) -> None:
     config = config_with(FORMS[form], VIT, micro_batch=micro_batch, pack_text=packed)
@@ -155,14 +159,14 @@ def test_nothing_of_a_step_is_read_on_the_host_before_a_report(
     step(batch_for(config, 0), 0.5)
     batch = batch_for(config, 1)
     with Reads() as reads:
-        found = step(batch, 0.5)
-        meter.add(found, samples=ROWS)
-        monitor.add(1, found, np.arange(ROWS))
+        metrics = step(batch, 0.5)
+        meter.add(metrics, samples=ROWS)
+        monitor.add(1, metrics, np.arange(ROWS))
     assert reads.found == []
     with Reads() as reads:
         monitor.count_skipped(0, lambda: "none yet")
-        assert float(found["loss"]) > 0
-    assert reads.found == ["_local_scalar_dense"]  # of the line above: a list is read without any
+        assert float(metrics["loss"]) > 0
+    assert reads.found == ["_local_scalar_dense"]  # from float() above; tolist() causes no such operation
 
 
 def metrics(skipped: bool) -> Tensors:
@@ -177,7 +181,7 @@ def looked(monitor: HealthMonitor, skipped: list[bool], before: int, first: int 
     return monitor.count_skipped(before, lambda: "none yet")
 
 
-def test_a_look_counts_the_steps_since_the_last_and_the_one_more_than_may_be_skipped_stops() -> None:
+def test_each_check_counts_skipped_steps_since_the_last_check_and_too_many_stop_the_run() -> None:
     monitor = HealthMonitor(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
     assert looked(monitor, [False, True, False, True], before=0) == 2
     assert looked(monitor, [False], before=2, first=5) == 0

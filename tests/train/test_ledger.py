@@ -1,4 +1,4 @@
-"""The ledger: what each rank trained on and left out in each step, in a file for each attempt and rank."""
+"""The ledger: one file per attempt and rank that lists the rows trained on and left out in each step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sclip.train.ledger import Ledger
 SCHEDULE = Schedule.weighted(5, 3, [[10, 10, 10], [4, 4]], (1.0, 2.0))
 
 Steps = list[tuple[int, tuple[list[int], list[int]], tuple[list[int], list[int]]]]
-"""Step, entries and indices of what was trained on, and of what was filtered."""
+"""Step number, (entries, indices) of the trained rows, and (entries, indices) of the filtered rows."""
 
 
 def write(folder: Path, rank: int, world_size: int, from_step: int, steps: Steps) -> None:
@@ -21,7 +21,7 @@ def write(folder: Path, rank: int, world_size: int, from_step: int, steps: Steps
         for number, *rows in steps:
             ledger.add(number, *rows)
             written = [line for file in (folder / "ledger").glob("*") for line in lines(file)]
-            # A worker that is killed leaves all of its steps but the one that it was in.
+            # A killed worker leaves all its steps except the one in progress.
             assert any(line.get("step") == number for line in written) == any(map(any, rows))
         ledger.sync()
 
@@ -30,10 +30,10 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_a_file_begins_with_its_attempt_and_has_a_line_for_each_step_in_which_it_did_something(
+def test_a_file_begins_with_its_attempt_and_has_a_line_for_each_step_with_rows(
     tmp_path: Path,
 ) -> None:
-    """Rows are named by what the schedule says that their entry visits, and by their place in the tar."""
+    """A row is named by the visit of its entry in the schedule, and by its index in the tar."""
     steps: Steps = [
         (41, ([7, 2, 7, 2], [3, 0, 1, 9]), ([], [])),
         (42, ([7], [0]), ([2, 4, 2], [5, 1, 6])),
@@ -54,7 +54,7 @@ def test_a_file_begins_with_its_attempt_and_has_a_line_for_each_step_in_which_it
 def test_attempts_count_up_and_change_no_earlier_file(tmp_path: Path) -> None:
     write(tmp_path, 0, 1, 0, [(1, ([0], [0]), ([], []))])
     first = (tmp_path / "ledger" / "0000-00000.jsonl").read_bytes()
-    (tmp_path / "ledger" / "0011-00003.jsonl").touch()  # of an attempt whose rank 0 left none
+    (tmp_path / "ledger" / "0011-00003.jsonl").touch()  # an attempt whose rank 0 left no file
     write(tmp_path, 0, 1, 20, [])
     assert len(list((tmp_path / "ledger").iterdir())) == 3
     assert lines(tmp_path / "ledger" / "0012-00000.jsonl")[0]["attempt"] == 12

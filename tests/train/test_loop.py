@@ -1,4 +1,4 @@
-"""The training loop on two gloo ranks: the rows of its steps, over crashes too, and what is kept of them."""
+"""The training loop on two gloo ranks: the rows of its steps, also across crashes, and the records of them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def on_a_rank(rank: int, world_size: int, place: str) -> dict[str, Any]:
         shares = {
             name: run(name).with_("train", batch_size=2 * SHARE).run() for name in ("two shares", "twin")
         }
-        return {name: of_one.told for name, of_one in shares.items()}
+        return {name: one_run.told for name, one_run in shares.items()}
     uneven = SHARE * world_size + 1
-    found = {
+    finished = {
         "whole": run("whole", profile_steps=(3, 1)).run(),
         "in parts": run("in-parts").with_("data", open_shards=3)
         .with_("train", batch_size=uneven, micro_batch=1).run(),
@@ -44,12 +44,14 @@ def on_a_rank(rank: int, world_size: int, place: str) -> dict[str, Any]:
         "crashed beyond": run("beyond", 4, crash_at=6).with_("checkpoint", every=1, asynchronous=False).run(),
         "resumed beyond": run("beyond", 4).run(),
     }  # fmt: skip
-    white = [key(1, 0)]  # one picture of one rank
-    found["stopped"] = (
+    white = [key(1, 0)]  # one image on one rank
+    finished["stopped"] = (
         run("stopped", white=white).with_("checkpoint", every=1).with_("train", log_every=100).run()
     )
-    found["skipped"] = run("skipped", white=white, on_nonfinite="skip").with_("train", sharding="ddp").run()
-    return {name: of_one.told for name, of_one in found.items()}
+    finished["skipped"] = (
+        run("skipped", white=white, on_nonfinite="skip").with_("train", sharding="ddp").run()
+    )
+    return {name: one_run.told for name, one_run in finished.items()}
 
 
 @dataclasses.dataclass
@@ -67,19 +69,19 @@ class Runs:
         return complete
 
     def steps(self, name: str, upto: int = 99) -> dict[int, list[int]]:
-        """Return the sorted keys that all ranks trained on in each step that had any."""
-        found: dict[int, list[int]] = {}
+        """Return the sorted keys that all ranks together trained on, for each step with samples."""
+        trained: dict[int, list[int]] = {}
         for of_rank in self.of_ranks:
             for step, keys in of_rank[name]["trained"].items():
                 if step <= upto and keys:
-                    found[step] = sorted(found.get(step, []) + keys)
-        return found
+                    trained[step] = sorted(trained.get(step, []) + keys)
+        return trained
 
     def losses(self, name: str) -> dict[int, float]:
         return {step: metrics["loss"] for step, metrics in self.of_ranks[0][name]["metrics"].items()}
 
     def error(self, name: str) -> str:
-        """Return the error that all ranks end with, which is the same."""
+        """Return the error with which all ranks end; it must be the same on each."""
         (error,) = {of_rank[name]["error"] for of_rank in self.of_ranks}
         return str(error)
 
@@ -97,7 +99,7 @@ ALL = [key(entry, index) for entry in range(SHARDS) for index in (0, 1, 5, 6)]
 
 
 def steps_of(order: Order) -> dict[int, list[int]]:
-    """Return the sorted keys of the samples of each step of an order that has any."""
+    """Return the sorted sample keys of each step of the order, for steps with samples."""
     keys = {
         step + 1: sorted(key(entry, INDICES[o]) for entry, start, stop in parts for o in range(start, stop))
         for step, parts in order.rows()
@@ -106,7 +108,7 @@ def steps_of(order: Order) -> dict[int, list[int]]:
     return {step: of_step for step, of_step in kept.items() if of_step}
 
 
-def test_every_sample_is_trained_on_once_in_the_steps_of_the_order_and_a_step_without_one_counts(
+def test_every_sample_is_trained_on_once_in_the_order_s_steps_and_steps_without_samples_count(
     runs: Runs,
 ) -> None:
     assert runs.error("whole") == ""
@@ -121,14 +123,14 @@ def test_every_sample_is_trained_on_once_in_the_steps_of_the_order_and_a_step_wi
     assert (complete["filtered"], complete["step"]) == (2 * SHARDS, order.steps)
 
 
-def test_a_batch_that_does_not_divide_among_the_ranks_or_into_parts_is_as_large_as_it_is_named(
+def test_a_batch_size_that_ranks_and_parts_do_not_divide_is_met_exactly(
     runs: Runs,
 ) -> None:
     assert runs.error("in parts") == ""
     assert runs.steps("in parts") == steps_of(order_of(SHARE * runs.world_size + 1, open_shards=3))
 
 
-def test_one_rank_has_the_losses_of_two_and_a_second_run_of_it_the_same_weights(
+def test_one_rank_has_the_losses_of_two_and_a_repeated_run_has_the_same_weights(
     runs: Runs, tmp_path: Path
 ) -> None:
     alone = runs_of(1, tmp_path)
@@ -140,8 +142,8 @@ def test_one_rank_has_the_losses_of_two_and_a_second_run_of_it_the_same_weights(
     assert all(torch.equal(tensor, twin[name]) for name, tensor in weights.items())
 
 
-def test_rows_beyond_the_recorded_ones_are_trained_on_in_steps_of_their_own(runs: Runs) -> None:
-    """They are found while the others are read; the run crashes in these steps, and goes on."""
+def test_rows_beyond_the_recorded_ones_are_trained_on_in_extra_steps(runs: Runs) -> None:
+    """The extra rows are found while recorded rows are read. The run crashes in the extra steps and resumes."""
     recorded = order_of(SHARE * runs.world_size, recorded=4)
     order = dataclasses.replace(recorded, beyond=dict.fromkeys(range(SHARDS), PER_SHARD - 4))
     crash_at = 12 // runs.world_size
@@ -154,10 +156,10 @@ def test_rows_beyond_the_recorded_ones_are_trained_on_in_steps_of_their_own(runs
 
 
 def places(line: dict[str, Any], kind: str) -> list[int]:
-    """Return the keys that a line of the ledger names."""
+    """Return the keys of the rows in a ledger line."""
     entry_of = {SCHEDULE.visit(entry): entry for entry in range(SHARDS)}
-    found = line.get(kind, [])
-    return sorted(key(entry_of[Visit(*visit)], index) for *visit, of_one in found for index in of_one)
+    visits = line.get(kind, [])
+    return sorted(key(entry_of[Visit(*visit)], index) for *visit, indices in visits for index in indices)
 
 
 def test_ledgers_say_what_each_rank_trained_on_and_two_attempts_meet_at_the_checkpoint(runs: Runs) -> None:
@@ -177,7 +179,7 @@ def test_ledgers_say_what_each_rank_trained_on_and_two_attempts_meet_at_the_chec
     assert sorted(left_out) == [key(entry, index) for entry in range(SHARDS) for index in (3, 4)]
 
 
-def test_what_was_set_aside_is_listed_by_where_it_stands_with_the_step_of_its_checkpoint(runs: Runs) -> None:
+def test_quarantined_rows_are_listed_by_place_with_the_step_of_their_checkpoint(runs: Runs) -> None:
     for name in ("whole", "again"):
         folder = RunFolder(runs.place / name)
         lines = [json.loads(line) for line in folder.quarantine.read_text().splitlines()]
@@ -187,13 +189,13 @@ def test_what_was_set_aside_is_listed_by_where_it_stands_with_the_step_of_its_ch
             assert folder.step_path(line["step"]) in folder.checkpoints()
 
 
-def test_after_a_crash_the_steps_since_the_checkpoint_come_again_with_the_same_rows(runs: Runs) -> None:
+def test_after_a_crash_the_steps_since_the_checkpoint_are_repeated_with_the_same_rows(runs: Runs) -> None:
     assert "the machine is gone" in runs.error("crashed")
     assert runs.error("resumed") == ""
-    for of_rank in runs.of_ranks:  # whose config is another one
+    for of_rank in runs.of_ranks:  # the resumed run has another config
         assert (of_rank["whole"]["threads"], of_rank["resumed"]["threads"]) == (1, 2)
         assert (of_rank["whole"]["packed"], of_rank["resumed"]["packed"]) == (True, False)
-    progress = runs.state("again", 3)["progress"]  # nothing of what is made ahead
+    progress = runs.state("again", 3)["progress"]  # batches prepared ahead do not count
     assert progress["samples"] == sum(map(len, runs.steps("crashed", upto=3).values()))
     assert min(runs.steps("resumed")) == 4 == max(runs.steps("crashed"))
     assert runs.steps("crashed", upto=3) | runs.steps("resumed") == runs.steps("whole")

@@ -1,4 +1,4 @@
-"""Checkpoint options and requests in the training loop, on one gloo rank: the test hands out blocks of rows."""
+"""Checkpoint options and requests in the training loop on one gloo rank; the test provides blocks of rows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _one_rank(tmp_path: Path) -> Iterator[None]:
 
 
 def block(number: int, model: ModelConfig = VIT) -> dict[str, Any]:
-    """Return the rows of a step as the stream hands them out."""
+    """Return the rows of a step as the stream yields them."""
     batch = training_batch(number, model)
     columns: dict[str, Any] = {name: tensor.numpy() for name, tensor in batch.items() if name != "valid"}
     return columns | placed(samples(0, ROWS, first=number * ROWS))
@@ -62,7 +62,7 @@ def launched(
     distil: float = 0.0,
     **keep: Any,
 ) -> ListLauncher:
-    """Train what is left of three steps, with a checkpoint after each unless `keep` says otherwise.
+    """Train the remaining steps of three, with a checkpoint after each step unless `keep` says otherwise.
 
     Return the launcher.
     """
@@ -88,7 +88,7 @@ STOP_AFTER_TWO = [Requested(), Requested(True, True)]
 
 @pytest.fixture
 def run(_one_rank: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the folder of a run that was stopped after two of its three steps, with a checkpoint after each."""
+    """A copy of a run's folder: the run stopped after two of three steps and has a checkpoint of both."""
     if not STOPPED:
         STOPPED.append(tmp_path_factory.mktemp("stopped") / "run")
         launched(STOPPED[0], requests=STOP_AFTER_TWO)
@@ -98,7 +98,7 @@ def run(_one_rank: None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactor
 STOPPED: list[Path] = []
 
 
-def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(run: Path) -> None:
+def test_a_damaged_checkpoint_is_reported_and_training_resumes_from_the_one_before(run: Path) -> None:
     damaged = next((run / "step-00000002").glob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     note, start, *_ = launched(run).reports
@@ -107,12 +107,12 @@ def test_a_damaged_checkpoint_is_told_and_training_goes_on_from_the_one_before(r
     assert (start["kind"], start["step"]) == ("start", 1)
 
 
-def test_storage_that_fails_at_the_start_is_no_error_of_a_checkpoint_but_one_of_another_order_is(
+def test_a_storage_failure_at_the_start_is_no_checkpoint_error_but_another_version_s_checkpoint_is(
     run: Path,
 ) -> None:
     place = run / "quarantine.jsonl"
     place.unlink(missing_ok=True)
-    place.mkdir()  # which cannot be read as a file
+    place.mkdir()  # a folder cannot be read as a file
     with pytest.raises(OSError, match=r"quarantine\.jsonl"):
         launched(run)
     place.rmdir()
@@ -124,7 +124,7 @@ def test_storage_that_fails_at_the_start_is_no_error_of_a_checkpoint_but_one_of_
         launched(run)
 
 
-def test_a_run_that_distils_goes_on_with_the_weights_that_it_started_from_and_with_no_others(
+def test_a_distilling_run_resumes_only_with_the_weights_that_it_started_from(
     tmp_path: Path,
 ) -> None:
     def bring(seed: int) -> None:
@@ -135,8 +135,8 @@ def test_a_run_that_distils_goes_on_with_the_weights_that_it_started_from_and_wi
     (folder := tmp_path / "run").mkdir()
     bring(0)
     first = launched(folder, requests=STOP_AFTER_TWO, distil=1.0)
-    told = [report["metrics"]["loss_distil"] for report in first.reports if report["kind"] == "metrics"]
-    assert told[0] > 0  # the run has an encoder, of which its start knows nothing
+    losses = [report["metrics"]["loss_distil"] for report in first.reports if report["kind"] == "metrics"]
+    assert losses[0] > 0  # the run has a knowledge encoder, which its start lacks
     stored = stored_tensors(folder / "step-00000002")
     assert of_prefix(stored, MODEL).keys() == build_model(VIT).state_dict().keys()
     bring(1)
@@ -153,14 +153,14 @@ def test_a_run_that_distils_goes_on_with_the_weights_that_it_started_from_and_wi
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
-def test_every_checkpoint_is_told_once_it_is_whole_with_averages_and_the_run_ends_with_the_last(
+def test_each_checkpoint_is_reported_when_whole_has_averages_and_the_run_ends_with_the_last(
     tmp_path: Path, asynchronous: bool
 ) -> None:
     reports = launched(tmp_path / "run", 0.5, asynchronous=asynchronous, keep_last=9).reports
     assert steps(tmp_path / "run") == [3, 2, 1]
-    told = [report for report in reports if report["kind"] == "checkpoint"]
-    assert [report["step"] for report in told] == [1, 2, 3]
-    assert all(manifest.verify(report["path"]) == "" for report in told)
+    written = [report for report in reports if report["kind"] == "checkpoint"]
+    assert [report["step"] for report in written] == [1, 2, 3]
+    assert all(manifest.verify(report["path"]) == "" for report in written)
     complete = RunFolder(tmp_path / "run").complete
     assert complete is not None
     assert complete["checkpoint"] == "step-00000003"
@@ -181,12 +181,12 @@ def test_a_requested_checkpoint_is_written_after_the_step_and_training_goes_on_u
     launcher = launched(tmp_path / "run", requests=[Requested(), Requested(True, stop)], every=100)
     assert steps(tmp_path / "run") == expected
     assert launcher.fulfilled == 1
-    told = [report["step"] for report in launcher.reports if report["kind"] == "checkpoint"]
-    assert told == expected[::-1]
+    written = [report["step"] for report in launcher.reports if report["kind"] == "checkpoint"]
+    assert written == expected[::-1]
     assert (RunFolder(tmp_path / "run").complete is None) == stop
 
 
-def test_a_run_of_another_context_goes_on_with_it_and_so_are_its_checkpoints_loaded(tmp_path: Path) -> None:
+def test_a_run_with_another_context_length_resumes_and_its_checkpoints_load_with_it(tmp_path: Path) -> None:
     source = export(build_model(VIT), tmp_path / "source")
     model = dataclasses.replace(VIT, context_length=10, pretrained=str(source))
     folder = RunFolder(tmp_path / "run")
@@ -208,7 +208,7 @@ def test_the_newest_and_the_best_by_a_reported_metric_stay(tmp_path: Path) -> No
     reports = launched(tmp_path / "run", keep_last=1, keep_best=1, best_is="highest").reports
     losses = {r["step"]: r["metrics"]["loss"] for r in reports if r["kind"] == "metrics"}
     highest = max(losses, key=lambda step: losses[step])
-    assert highest < 3  # or the newest alone would do
+    assert highest < 3  # otherwise keeping the newest would be enough
     assert steps(tmp_path / "run") == [3, highest]
 
 
@@ -226,7 +226,7 @@ UPDATED = dataclasses.replace(VIT, lora=LoRAConfig(rank=2))
 
 
 def with_start(folder: Path) -> Path:
-    """Return the folder of a run with the weights that it starts from."""
+    """Create a run's folder with the weights that the run starts from; return the folder."""
     folder.mkdir()
     torch.manual_seed(1)
     weights.save(export_state(build_model(VIT)), folder / "init.safetensors", quick_gelu=False)
@@ -239,20 +239,20 @@ def stored(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.5])
-def test_updates_alone_are_stored_and_a_resumed_run_of_them_ends_as_an_undisturbed_one(
+def test_only_lora_updates_are_stored_and_a_resumed_lora_run_ends_as_an_uninterrupted_one(
     tmp_path: Path, ema_decay: float
 ) -> None:
     whole, resumed = with_start(tmp_path / "whole"), with_start(tmp_path / "resumed")
     launched(whole, ema_decay, model=UPDATED)
     launched(resumed, ema_decay, STOP_AFTER_TWO, UPDATED)
     launched(resumed, ema_decay, model=UPDATED)
-    found, again = stored(whole), stored(resumed)
-    assert found.keys() == again.keys()
-    assert all(torch.equal(tensor, again[name]) for name, tensor in found.items())
-    assert not [name for name in found if ".clip." in name and ".lora." not in name]
-    of_weights = sum(t.nbytes for name, t in found.items() if "step" not in name and "image_" not in name)
+    tensors, again = stored(whole), stored(resumed)
+    assert tensors.keys() == again.keys()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
+    assert not [name for name in tensors if ".clip." in name and ".lora." not in name]
+    stored_bytes = sum(t.nbytes for name, t in tensors.items() if "step" not in name and "image_" not in name)
     step = start(config_with(model=UPDATED))
-    assert of_weights == checkpoint.size_bytes(step.model, ema_decay > 0)
+    assert stored_bytes == checkpoint.size_bytes(step.model, ema_decay > 0)
     with RunFolder(whole).starting(UPDATED) as config:
         merged = checkpoint.consolidate(whole / "step-00000003", config)
     began = load_file(whole / "init.safetensors")
@@ -262,7 +262,7 @@ def test_updates_alone_are_stored_and_a_resumed_run_of_them_ends_as_an_undisturb
     assert not [name for name in moved if name.startswith("clip.") and name.endswith("bias")]
 
 
-def test_updates_are_not_added_to_other_weights_nor_to_none(tmp_path: Path) -> None:
+def test_lora_updates_are_refused_without_the_weights_that_the_run_started_from(tmp_path: Path) -> None:
     folder = with_start(tmp_path / "run")
     launched(folder, requests=STOP_AFTER_TWO, model=UPDATED)
     torch.manual_seed(2)

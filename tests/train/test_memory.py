@@ -1,4 +1,4 @@
-"""A run over many shards takes no more memory in its last epochs than in its second."""
+"""A run over many shards takes no more memory in its last epoch than in its second."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PROCESSES = {"MapWorker": "encoders", "RayTrainWorker": "workers", "SplitCoordin
 
 
 def write_shards(folder: Path) -> None:
-    """Write shards of 4 samples, every caption another one."""
+    """Write shards of 4 samples; all captions differ."""
     colours = "red green blue yellow purple orange black white".split()
     for number in range(SHARDS):
         members = []
@@ -40,21 +40,21 @@ def write_shards(folder: Path) -> None:
 
 
 def memory() -> dict[str, float]:
-    """Return the bytes of the driver, of each kind of process and of Ray's objects, and what Ray spilled."""
-    found: defaultdict[str, float] = defaultdict(float)
-    found["driver"] = psutil.Process().memory_info().rss
+    """Return the bytes of the driver, of each kind of process, of Ray's objects, and the bytes that Ray spilled."""
+    used: defaultdict[str, float] = defaultdict(float)
+    used["driver"] = psutil.Process().memory_info().rss
     for process in psutil.process_iter(["cmdline"]):
         title = " ".join(process.info["cmdline"] or ())
         for name, kind in PROCESSES.items():
             if title.startswith("ray::") and name in title:
                 memory = process.memory_info()
-                # of one process, without what it maps of the object store
-                found[kind] = max(found[kind], memory.rss - memory.shared)
+                # largest process, without the memory mapped from the object store
+                used[kind] = max(used[kind], memory.rss - memory.shared)
     store = ray._private.internal_api.get_memory_info_reply(
         ray._private.internal_api.get_state_from_address()
     ).store_stats
-    found["objects"], found["spilled"] = store.object_store_bytes_used, store.spilled_bytes_total
-    return found
+    used["objects"], used["spilled"] = store.object_store_bytes_used, store.spilled_bytes_total
+    return used
 
 
 def test_neither_driver_nor_actors_nor_the_object_store_grow_from_the_second_epoch_to_the_last(
@@ -72,24 +72,24 @@ def test_neither_driver_nor_actors_nor_the_object_store_grow_from_the_second_epo
             of_epoch[int(report["metrics"]["epoch"])].append(memory())
 
     monkeypatch.setattr(Progress, "report", report)
-    given = (
+    overrides = (
         f"data.shards={shards}/*.tar", f"run.storage={tmp_path}", "run.name=many", "model.kee.layers=1",
         f"train.epochs={EPOCHS}", "train.batch_size=16", "train.num_workers=1", "train.worker_cpus=0.4",
         "train.log_every=5", "data.actor_cpus=0.4", "data.actors_max=1", "data.block_samples=16", "checkpoint.every=10",
         "evaluate.retrieval_images=8",
     )  # fmt: skip
-    # a checkpoint every ten steps: the first ones allocate the buffers that later ones use again
-    config = load(given)
+    # A checkpoint every ten steps: the first ones allocate the buffers that later ones reuse.
+    config = load(overrides)
     try:
         summary = pretrain.pretrain(config, Console(file=io.StringIO()))
     finally:
         ray.shutdown()
     assert summary.trained["samples"] == SHARDS * PER_SHARD * EPOCHS
     for kind in ("driver", *PROCESSES.values(), "objects"):
-        # the least of an epoch: a checkpoint's buffers come and go
+        # the minimum of an epoch, since a checkpoint's buffers come and go
         second, last = (min(m[kind] for m in of_epoch[epoch]) for epoch in (1, EPOCHS - 1))
         assert second > 0, kind
         share = 0.1 if kind == "workers" else 0.05
         assert last - second < max(share * second, 8 * MB), (kind, second / MB, last / MB)
-    spilled = [m["spilled"] for of in of_epoch.values() for m in of]
+    spilled = [m["spilled"] for samples in of_epoch.values() for m in samples]
     assert spilled[0] == spilled[-1]

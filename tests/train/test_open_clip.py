@@ -1,4 +1,4 @@
-"""Without negatives and knowledge encoder a run is open_clip's: the same losses, step by step, of the same weights."""
+"""Without negatives and knowledge encoder, training equals open_clip's: the same weights give the same losses."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def config_for(form: str, **train: Any) -> Config:
 
 
 def whole(number: int) -> dict[str, Tensor]:
-    """Return a step's batch in which every row counts, as open_clip takes every row."""
+    """Return a step's batch in which every row is valid, since open_clip uses every row."""
     return training_batch(number, VIT) | {"valid": torch.ones(ROWS, dtype=torch.bool)}
 
 
 def ours(config: Config, rank: int, world_size: int) -> list[float]:
-    """Train our step, with captions packed as the config asks; return the global loss of each step."""
+    """Train with our step, with packed captions if the config says so; return the global loss of each step."""
     step = start(config)
     every = {"valid": torch.ones(ROWS // world_size, dtype=torch.bool)}
     losses = []
@@ -50,7 +50,7 @@ def ours(config: Config, rank: int, world_size: int) -> list[float]:
 
 
 def theirs(config: Config, loss: nn.Module, rank: int, world_size: int) -> list[float]:
-    """Train open_clip's model with its own epoch function, one batch an epoch; return the losses that it computes."""
+    """Train open_clip's model with its own epoch function, one batch per epoch; return its losses."""
     torch.set_num_threads(1)
     bias = config.model.logit_bias or None
     clip = open_clip.create_model(NAME, output_dict=True, init_logit_bias=bias)
@@ -69,9 +69,9 @@ def theirs(config: Config, loss: nn.Module, rank: int, world_size: int) -> list[
     losses: list[float] = []
 
     def seen(**features: Any) -> Any:
-        found = loss(**features)
-        losses.append(float(sum(found.values())))
-        return found
+        parts = loss(**features)
+        losses.append(float(sum(parts.values())))
+        return parts
 
     args = argparse.Namespace(
         device="cpu", precision="fp32", distill=False, accum_freq=1, skip_scheduler=False, horovod=False,
@@ -91,7 +91,7 @@ def theirs(config: Config, loss: nn.Module, rank: int, world_size: int) -> list[
 
 
 class OneBatch:
-    """A data source of one batch, normalised as our model does it on the device."""
+    """A data source of one batch, normalized as our model normalizes it on the device."""
 
     def __init__(self, batch: dict[str, Tensor]) -> None:
         model = open_clip.create_model(NAME)
@@ -108,19 +108,19 @@ class OneBatch:
 
 
 def on_a_rank(rank: int, world_size: int) -> dict[str, dict[str, list[float]]]:
-    place, found = {"rank": rank, "world_size": world_size}, {}
+    place, results = {"rank": rank, "world_size": world_size}, {}
     losses: dict[str, Any] = {
         "infonce": ClipLoss(local_loss=True, gather_with_grad=True, **place),
         "sigmoid": SigLipLoss(**place),
     }
     for form, loss in losses.items():
         config = config_for(form, sharding="ddp", pack_text=True)
-        found[form] = {
+        results[form] = {
             "theirs": theirs(config, loss, rank, world_size),
             "ddp, packed": ours(config, rank, world_size),
             "fsdp": ours(config_for(form, sharding="fsdp", pack_text=False), rank, world_size),
         }
-    return found
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 def test_ten_steps_on_two_ranks_have_the_mean_of_the_losses_of_open_clips_own_training(
     of_ranks: list[dict[str, Any]], form: str
 ) -> None:
-    """The sigmoid loss too: open_clip divides a rank's pairs by its own rows, ours all pairs by all rows."""
+    """Also for the sigmoid loss: open_clip divides a rank's pairs by its own rows, we divide all pairs by all rows."""
     of_form = [of_rank[form] for of_rank in of_ranks]
     expected = [sum(losses) / 2 for losses in zip(*(of_rank["theirs"] for of_rank in of_form), strict=True)]
     assert len(expected) == STEPS

@@ -1,4 +1,4 @@
-"""The learning rate over a run and of each part, and the moving average of what is trained."""
+"""The learning rate over a run and of each part, and the moving average of the trained weights."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from support.train_cases import VIT, config_with, start, training_batch
         ("linear", 1.0, [0.0, 0.1, 0.2, 0.4, 0.6, 1.0, 0.0]),
     ],
 )
-def test_the_rate_rises_over_the_warmup_and_goes_then_as_the_schedule_says(
+def test_the_learning_rate_rises_during_warmup_and_then_follows_the_schedule(
     schedule: Any, warmup: float, rates: list[float]
 ) -> None:
     config = TrainConfig(learning_rate=2.0, warmup=warmup, schedule=schedule)
-    found = [learning_rate(share, config) / 2.0 for share in (0.0, 0.1, 0.2, 0.4, 0.6, 1.0, 1.2)]
-    assert found == pytest.approx(rates, abs=1e-12)
+    shares = [learning_rate(share, config) / 2.0 for share in (0.0, 0.1, 0.2, 0.4, 0.6, 1.0, 1.2)]
+    assert shares == pytest.approx(rates, abs=1e-12)
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def test_an_average_moves_by_its_share_and_faster_at_the_start() -> None:
         expected = kept * expected + (1 - kept) * step
         assert ema.weights["weight"].item() == pytest.approx(expected, rel=1e-4)
     before = ema.weights["weight"].clone()
-    ema.update(202, torch.tensor(1.0))  # of a step that made no update
+    ema.update(202, torch.tensor(1.0))  # a step that made no update
     assert torch.equal(ema.weights["weight"], before)
     ema.update(202, torch.tensor(0.0))
     assert ema.weights["weight"] > before
@@ -59,18 +59,18 @@ def test_frozen_weights_have_no_average() -> None:
     assert not any(name.startswith("clip.visual.") for name in names)
 
 
-def test_each_group_of_the_optimizer_has_the_rate_of_its_part_and_what_is_frozen_none() -> None:
+def test_each_optimizer_group_has_the_rate_of_its_part_and_frozen_parts_have_no_group() -> None:
     step = start(config_with(model=VIT, warmup=0.5, lr_scale_image=0.1, lr_scale_text=0.0, lr_scale_kee=4.0))
     names = {id(p): name for name, p in step.model.named_parameters()}
     assert step(training_batch(0, VIT), 0.25)["learning_rate"].item() == pytest.approx(5e-4)
-    found = {
+    by_part = {
         (part_of(names[id(p)]), p.ndim >= 2): (group["lr"], group["weight_decay"])
         for group in step.optimizer.param_groups
         for p in group["params"]
     }
     rates = {"image": 5e-5, "kee": 2e-3, None: 5e-4}
-    for (place, matrix), (rate, decay) in found.items():
+    for (place, matrix), (rate, decay) in by_part.items():
         assert rate == pytest.approx(rates[place])
         assert decay == (0.1 if matrix else 0.0)
-    assert {place for place, _ in found} == rates.keys()
+    assert {place for place, _ in by_part} == rates.keys()
     assert {part_of(name) for name, p in step.model.named_parameters() if p.requires_grad} == rates.keys()

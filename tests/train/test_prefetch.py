@@ -1,4 +1,4 @@
-"""The next batch made in a thread: in order, one ahead, in memory of its own, with what the step reads."""
+"""A thread prepares the next batch: in order, one ahead, in its own memory, with the columns that the step reads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 class Counting:
-    """Numbers from 1 on, told when each is begun; the one at `fails` is an error."""
+    """Returns 1, 2, 3, ..., and signals the beginning of each call. Call number `fails` raises the error."""
 
     def __init__(self, error: type[BaseException] = OSError, fails: int = 0) -> None:
         self.error, self.fails, self.made = error, fails, 0
@@ -41,11 +41,11 @@ class Counting:
         return self.made
 
 
-def test_results_come_in_order_from_one_other_thread_which_makes_one_ahead_and_no_more() -> None:
+def test_results_come_in_order_from_another_thread_that_prepares_only_one_ahead() -> None:
     make = Counting()
     with Prefetcher(make) as prefetcher:
         for taken in range(1, 4):
-            assert make.begun.acquire(timeout=60)  # begun before it is asked for
+            assert make.begun.acquire(timeout=60)  # begun before the caller asks
             assert prefetcher.next() == taken
         assert make.begun.acquire(timeout=60)
     assert make.made == 4
@@ -54,20 +54,20 @@ def test_results_come_in_order_from_one_other_thread_which_makes_one_ahead_and_n
     assert not thread.is_alive()
 
 
-def test_who_waits_long_is_told_again_and_again_and_gets_the_result_in_the_end(
+def test_a_long_wait_is_reported_repeatedly_and_the_result_comes_in_the_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(prefetch, "TELL_S", 0.01)
-    told, come = list[float](), threading.Event()
+    waits_s, come = list[float](), threading.Event()
 
     def tell(waited_s: float) -> None:
-        told.append(waited_s)
-        if len(told) == 3:
+        waits_s.append(waited_s)
+        if len(waits_s) == 3:
             come.set()
 
     with Prefetcher(lambda: come.wait(60)) as prefetcher:
         assert prefetcher.next(tell)
-    assert told[:3] == pytest.approx([0.01, 0.02, 0.03])
+    assert waits_s[:3] == pytest.approx([0.01, 0.02, 0.03])
 
 
 @pytest.mark.parametrize("error", [OSError, SystemExit])
@@ -89,10 +89,8 @@ def order_of(rows: int, size: int) -> Order:
     return Order(Schedule(1, 1, (1,)), ((rows,),), 1, size)
 
 
-def test_a_batch_is_in_no_record_and_stays_as_it_is_while_the_next_is_made_and_the_one_after_takes_its_memory() -> (
-    None
-):
-    """The block of the third batch comes only when it is let through: until then nobody writes into the first."""
+def test_a_batch_stays_unchanged_while_the_next_is_made_and_the_one_after_reuses_its_memory() -> None:
+    """The third batch's block waits for the test; until then nothing may overwrite the first batch."""
     is_through, record = threading.Event(), Record()
 
     def blocks() -> Iterator[Columns]:
@@ -129,28 +127,28 @@ def test_memory_is_written_again_only_after_the_copy_to_the_gpu_has_finished() -
     batches = Batches([[block(samples(0, 40))]], order_of(40, 2), 0, BLANK)
     with prefetch_batches(batches, PLAIN, False, torch.device("cuda", 0)) as prefetcher:
         for step in range(20):
-            found = prefetcher.next().on_device()["image_digest"].tolist()
-            assert found == [value_of(2 * step), value_of(2 * step + 1)]
+            digests = prefetcher.next().on_device()["image_digest"].tolist()
+            assert digests == [value_of(2 * step), value_of(2 * step + 1)]
 
 
 def columns() -> dict[str, Any]:
     return {name: column.numpy() for name, column in training_batch(0).items()}
 
 
-def test_a_batch_is_packed_in_parts_without_what_is_not_trained_on() -> None:
+def test_a_batch_is_packed_in_parts_without_columns_that_are_not_trained_on() -> None:
     cases: list[tuple[bool, Any, int]] = [(False, "none", 0), (True, "semantic", 2), (True, "none", 0)]
     for pack_text, negatives, micro_batch in cases:
         config = config_with(LossConfig(negatives=negatives), pack_text=pack_text, micro_batch=micro_batch)
-        found, expected = prepared(columns(), config, packs_text=True), batch_for(config, 0)
-        assert found.keys() == expected.keys()
-        assert ("packed_text" in found) == pack_text
+        batch, expected = prepared(columns(), config, packs_text=True), batch_for(config, 0)
+        assert batch.keys() == expected.keys()
+        assert ("packed_text" in batch) == pack_text
         for name, column in expected.items():
-            np.testing.assert_array_equal(found[name], column.numpy(), err_msg=name)
+            np.testing.assert_array_equal(batch[name], column.numpy(), err_msg=name)
         of_other_tower = prepared(columns(), config, packs_text=False)
         assert not [name for name in of_other_tower if name.startswith("packed")]
 
 
-def test_triples_are_left_out_without_the_encoder_and_those_of_negatives_where_it_is_off_for_them() -> None:
+def test_triples_are_left_out_without_an_encoder_and_negative_triples_if_it_ignores_negatives() -> None:
     def with_kee(**kee: Any) -> dict[str, Any]:
         model = dataclasses.replace(MODEL, kee=KEEConfig(**kee))
         return prepared(columns(), config_with(model=model, pack_text=True), packs_text=True)
@@ -160,7 +158,7 @@ def test_triples_are_left_out_without_the_encoder_and_those_of_negatives_where_i
     assert (with_kee(on_negatives=False)["negative_slot"] == -1).all()
 
 
-def test_tokens_are_those_of_the_samples_without_padding() -> None:
+def test_token_counts_exclude_padding() -> None:
     whole = columns()
     rows = block(samples(0, ROWS - 1)) | {name: v[: ROWS - 1] for name, v in whole.items()}
     blank = {name: values[0] for name, values in whole.items()}

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay: the newest, the best, what a budget and the disk allow."""
+"""Which checkpoints of a run are kept: the newest and the best, within a budget and the disk's space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEGABYTE = 10**6
 
 
 def folder_with(path: Path, losses: dict[int, float | None], megabytes: int = 1) -> RunFolder:
-    """Return a run with a checkpoint, as good as a loss, at each step."""
+    """Return a run with a checkpoint at each step of `losses`, which records the loss as its metric."""
     folder = RunFolder(path)
     for step, loss in losses.items():
         place = folder.step_path(step)
@@ -55,7 +55,7 @@ def test_the_newest_and_the_best_stay(tmp_path: Path, keep: dict[str, Any], expe
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"step-{n:08d}" for n in expected)
 
 
-def test_what_is_being_written_stays_and_what_is_damaged_or_could_not_be_taken_away_before_goes(
+def test_a_checkpoint_being_written_stays_and_damaged_or_half_removed_ones_go(
     tmp_path: Path,
 ) -> None:
     folder = folder_with(tmp_path, LOSSES)
@@ -70,7 +70,7 @@ def test_what_is_being_written_stays_and_what_is_damaged_or_could_not_be_taken_a
     ("budget_mb", "keep_best", "expected"),
     [(0, 0, [60, 50, 40, 30, 20, 10]), (4.5, 0, [60, 50, 40]), (3.5, 1, [60, 20]), (2.5, 1, [60])],
 )
-def test_older_ones_give_way_to_a_new_one_within_the_budget_the_best_last(
+def test_older_checkpoints_make_room_within_the_budget_and_the_best_go_last(
     tmp_path: Path, budget_mb: float, keep_best: int, expected: list[int]
 ) -> None:
     folder = folder_with(tmp_path, LOSSES)
@@ -80,7 +80,7 @@ def test_older_ones_give_way_to_a_new_one_within_the_budget_the_best_last(
     assert size_of(tmp_path) == pytest.approx(len(expected) * MEGABYTE, rel=0.01)
 
 
-def test_a_budget_that_holds_no_second_checkpoint_is_refused_before_there_is_any_too(tmp_path: Path) -> None:
+def test_a_budget_too_small_for_a_second_checkpoint_is_refused_even_before_the_first(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, LOSSES, megabytes=10)
     with pytest.raises(
         CheckpointError, match=r"disk_budget_gb=0\.015: .* takes 0\.01 GB, .* raise it to 0\.02 or more"
@@ -94,7 +94,7 @@ def test_a_budget_that_holds_no_second_checkpoint_is_refused_before_there_is_any
         retention.make_room(empty, 10 * MEGABYTE, keep)
 
 
-def test_a_disk_that_is_too_full_is_told_before_anything_is_written(
+def test_a_full_disk_is_reported_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = folder_with(tmp_path, {10: 0.5})

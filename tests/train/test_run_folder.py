@@ -1,4 +1,4 @@
-"""The folder of a run: it resumes with the same config only, from the newest checkpoint that is whole."""
+"""A run's folder: a run resumes only with the same config, from its newest whole checkpoint."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ def save(folder: RunFolder, step: int) -> Path:
 
 
 def differing(folder: RunFolder, config: Config, *sources: dict[NamedShard, int]) -> list[str]:
-    """Return the lines of a refusal between its first and its last one."""
+    """Return the lines of a refusal between its first and its last line."""
     with pytest.raises(ConfigError, match=r"^run\.name='first': a run of this name") as raised:
         compare_inputs(folder, to_tree(config), sources or SOURCES)
     _, *lines, remedy = str(raised.value).splitlines()
@@ -65,7 +65,7 @@ def rejected(step: int, key: str = "0007") -> dict[str, Any]:
     return place | {"step": step, "key": key, "reason": "not a readable image"}
 
 
-def test_a_run_goes_on_where_its_data_was_moved_and_records_the_new_place(folder: RunFolder) -> None:
+def test_a_run_resumes_after_its_data_was_moved_and_records_the_new_place(folder: RunFolder) -> None:
     moved = {NamedShard(name, f"s3://key:planted@bucket/{name[2:]}"): n for (name, _), n in SHARDS.items()}
     tree = to_tree(dataclasses.replace(CONFIG, data=DataConfig(shards=("s3://key:planted@bucket/*.tar",))))
     (note,) = compare_inputs(folder, tree, [moved])
@@ -83,7 +83,7 @@ def test_a_run_goes_on_where_its_data_was_moved_and_records_the_new_place(folder
         compare_inputs(folder, to_tree(CONFIG), [fewer])
 
 
-def test_what_is_learned_and_the_shards_may_not_differ_and_are_told_key_by_key(folder: RunFolder) -> None:
+def test_changed_learning_settings_or_shards_are_refused_key_by_key(folder: RunFolder) -> None:
     data = DataConfig(crop_scale=(0.1, 1.0), shards=("a", "b"), weights=(3.0, 1.0))
     train, model = TrainConfig(epochs=3, num_workers=4), ModelConfig(context_length=248)
     changed = dataclasses.replace(CONFIG, train=train, data=data, model=model)
@@ -98,7 +98,7 @@ def test_what_is_learned_and_the_shards_may_not_differ_and_are_told_key_by_key(f
     for shards, name in ((more, "0/3.tar"), (fewer, "0/2.tar"), (other, "0/1.tar")):
         assert differing(folder, CONFIG, shards) == [f"shards: 1 differ, the first is {name}"]
     without = {shard: samples for shard, samples in SHARDS.items() if shard != first}
-    moved = [without, {NamedShard("1/0.tar", "/data/0.tar"): 500}]  # into another source
+    moved = [without, {NamedShard("1/0.tar", "/data/0.tar"): 500}]  # moved into another source
     assert differing(folder, CONFIG, *moved) == ["shards: 2 differ, the first is 0/0.tar"]
     assert set(keys()) >= RESUMABLE
 
@@ -115,7 +115,7 @@ def test_a_second_start_with_other_workers_passes_and_keeps_what_the_first_recor
 
 
 def secret(word: str) -> tuple[dict[str, Any], list[dict[NamedShard, int]]]:
-    """Return a config and shards whose URIs hold a secret in every way."""
+    """Return a config and shards whose URIs contain a secret in every possible way."""
     patterns = (f"s3://key:{word}@bucket/*.tar", f"https://user:{word}@host/{{0..1}}.tar?sig={word}")
     config = dataclasses.replace(
         CONFIG,
@@ -144,7 +144,7 @@ def test_no_secret_of_a_uri_is_recorded_and_each_may_change_before_the_run_goes_
         compare_inputs(run, tree, [shards])
 
 
-def test_the_newest_whole_checkpoint_is_the_latest_what_a_crash_left_goes_and_what_another_version_wrote_stays(
+def test_the_newest_whole_checkpoint_is_used_crash_remains_go_and_other_versions_stay(
     folder: RunFolder,
 ) -> None:
     assert folder.latest() is None
@@ -161,7 +161,7 @@ def test_the_newest_whole_checkpoint_is_the_latest_what_a_crash_left_goes_and_wh
     assert folder.latest() == (other, 100)
 
 
-def test_a_damaged_checkpoint_is_set_aside_and_told_each_time(folder: RunFolder) -> None:
+def test_a_damaged_checkpoint_is_set_aside_and_reported_each_time(folder: RunFolder) -> None:
     kept = save(folder, 5)
     for _ in range(2):
         damaged = save(folder, 10)
@@ -182,7 +182,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_told_each_time(folder: RunFolder)
 def test_quarantine_lines_after_the_newest_checkpoint_and_half_a_line_are_taken_back(
     folder: RunFolder,
 ) -> None:
-    """The samples come again, and would be listed twice."""
+    """Their samples will be read again, and would otherwise be listed twice."""
     folder.set_aside([])
     assert not folder.quarantine.exists()
     save(folder, 5)

@@ -1,4 +1,4 @@
-"""What the ends of shards tell, in the counters of the run: once, and held against the threshold."""
+"""The run's counters of what the ends of shards report: counted once, and compared with the threshold."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def accounts(
 
 
 def batch_of(entry: int, end: VisitEnd | None = None, rejected: Sequence[int] = ()) -> Batch:
-    """Return the batch of an entry's rows, which make a step, with its end where there is one."""
+    """Return the batch of an entry's rows, which fill one step, with the end of its shard if given."""
     rows = [index for index in range(ROWS) if index not in rejected]
     markers = [Marker(entry, ROWS * entry + i, i, col.REJECTED, str(i), "not a picture") for i in rejected]
     if end:
@@ -48,7 +48,7 @@ def step(of: SampleAccounts, batch: Batch) -> None:
     of.trained(batch, batch.rows)
 
 
-def test_what_the_ends_of_shards_tell_is_counted_once_over_a_resume(tmp_path: Path) -> None:
+def test_reports_at_the_ends_of_shards_are_counted_once_across_a_resume(tmp_path: Path) -> None:
     first = accounts(tmp_path, limit=0.3)
     step(first, batch_of(0, END))
     first.settle(1)
@@ -76,11 +76,11 @@ def test_what_the_ends_of_shards_tell_is_counted_once_over_a_resume(tmp_path: Pa
     assert lines[0]["reason"] == "3 of the 7 samples that are recorded are missing"
 
 
-def test_a_run_stops_once_missing_samples_are_too_many_of_all_or_all_of_them_unreadable(
+def test_a_run_stops_if_too_many_samples_are_missing_or_all_are_unreadable(
     tmp_path: Path,
 ) -> None:
     of = accounts(tmp_path, limit=0.1)
-    step(of, batch_of(0, END))  # 3 of 39: a shard is lost at once, and the others may be whole
+    step(of, batch_of(0, END))  # 3 of 39 do not stop it: one shard may lack many while others are whole
     with pytest.raises(TooManyQuarantined) as raised:
         step(of, batch_of(1, END))
     assert "6 that are recorded are missing, above data.max_quarantined=0.1" in str(raised.value)

@@ -1,4 +1,4 @@
-"""Checkpoints written while training goes on: what they hold, who goes on from them, and where one rank fails."""
+"""Checkpoints written while training continues: their content, resuming from them, and failures of one rank."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support import ranks
 from support.train_cases import ROWS, VIT, Tensors, config_with, losses, small, start, whole_weights
 
 BEFORE, AFTER = (0, 1), (2, 3)
-"""Steps before and after the checkpoint; what the optimizer remembers shows from the second after it on."""
+"""Steps before and after the checkpoint. The optimizer's state has an effect from the second step after it."""
 RESUMED = {
     "fsdp of 4": "ddp",
     "hsdp of 4": "fsdp",
@@ -32,17 +32,17 @@ RESUMED = {
     "frozen of 4": "frozen",
     "fsdp of 1": "fsdp",
 }
-"""The checkpoints that are written, by sharding and number of ranks, and the sharding that goes on from each."""
+"""Maps each written checkpoint (sharding and number of ranks) to the sharding that resumes from it."""
 OWN = ModelConfig(name=VIT.name, kee=dataclasses.replace(VIT.kee, own_embeddings=True, form="concatenation"))
 STATE = {"samples": 12, "position": {"shard": [3, 1]}, "name": "Ω"}
 STALE = "shard-00005-model-00001-of-00001.safetensors"
 
 
 def started(kind: str, world_size: int, seed: int) -> tuple[TrainStep, EMA]:
-    """Return a step and the average of its weights.
+    """Return a training step and the average of its weights.
 
-    hsdp in groups of two ranks: each shard is on two of four. "frozen" is fsdp with a frozen image tower and words of
-    the encoder's own.
+    hsdp has groups of two ranks, so that each shard is on two of four ranks. "frozen" is fsdp with a frozen image
+    tower and an encoder with its own word embeddings.
     """
     train: dict[str, Any] = {"sharding": kind, "batch_size": 2 * ROWS, "num_workers": world_size}
     if kind == "hsdp":
@@ -54,7 +54,7 @@ def started(kind: str, world_size: int, seed: int) -> tuple[TrainStep, EMA]:
 
 
 def trained(step: TrainStep, ema: EMA, numbers: tuple[int, ...], rank: int, world_size: int) -> list[float]:
-    """Train steps on twelve rows in all, so that they divide among four ranks; return also the average's norm."""
+    """Train steps of twelve rows, which four ranks can share; return losses, gradient norms, norms of the averages."""
     values = []
     for number in numbers:
         values += losses(step, [number], rank, world_size, 2 * ROWS)
@@ -64,8 +64,8 @@ def trained(step: TrainStep, ema: EMA, numbers: tuple[int, ...], rank: int, worl
 
 
 def write(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float], Tensors]]:
-    """Train, begin a checkpoint, train on at once, and wait for it then; one of each sharding."""
-    found: dict[str, Any] = {}
+    """For each sharding: train, begin a checkpoint, continue training at once, then wait for the checkpoint."""
+    results: dict[str, Any] = {}
     for name in (name for name in RESUMED if name.endswith(f"of {world_size}")):
         kind = name.split()[0]
         (step, ema), saver = started(kind, world_size, seed=rank), Saver()
@@ -75,43 +75,43 @@ def write(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float
             key: (weight.full_tensor() if isinstance(weight, DTensor) else weight).clone()
             for key, weight in ema.weights.items()
         }
-        found[name] = trained(step, ema, AFTER, rank, world_size), weights
+        results[name] = trained(step, ema, AFTER, rank, world_size), weights
         saver.wait()
         assert manifest.is_complete(f"{folder}/{name}")
         saver.close()
-    return found
+    return results
 
 
 def resume(rank: int, world_size: int, folder: str) -> dict[str, list[float]]:
-    found = {}
+    results = {}
     for written, kind in RESUMED.items():
         step, ema = started(kind, world_size, seed=5)
         assert checkpoint.load(f"{folder}/{written}", step.model, step.optimizer, ema) == STATE
-        found[written] = trained(step, ema, AFTER, rank, world_size)
-    return found
+        results[written] = trained(step, ema, AFTER, rank, world_size)
+    return results
 
 
 def told(part: Any, *args: Any) -> str:
-    """Return the CheckpointError that a call ends with, its type first."""
+    """Return type and message of the CheckpointError that a call raises."""
     with pytest.raises(CheckpointError) as raised:
         part(*args)
     return f"{type(raised.value).__name__}: {raised.value}"
 
 
 def fail(rank: int, folder: str) -> dict[str, Any]:
-    """Meet what goes wrong on one of two ranks, or is known to one of them alone."""
+    """Provoke failures that happen on, or are known to, only one of two ranks; return the errors of this rank."""
     path = Path(folder) / "step-00000001"
-    saver, found = checkpoint.Saver(), {}
+    saver, results = checkpoint.Saver(), {}
     calls: list[bool] = []
     saver.start(path, *small(), {"n": 1}, afterwards=lambda: calls.append(manifest.is_complete(path)))
     saver.wait()
-    found["afterwards"] = calls
+    results["afterwards"] = calls
 
     def unforeseen() -> dict[str, Any]:
         return {"of rank 0": {}}[f"of rank {rank}"]
 
-    found["unforeseen"] = told(in_unison, unforeseen, CheckpointError)
-    # Each sees the folder through its own mount; one of them finds a file cut.
+    results["unforeseen"] = told(in_unison, unforeseen, CheckpointError)
+    # Each rank sees the folder through its own mount; rank 1 finds a truncated file.
     whole = checkpoint.checked_manifest
     if rank == 1:
 
@@ -121,14 +121,14 @@ def fail(rank: int, folder: str) -> dict[str, Any]:
         checkpoint.checked_manifest = cut
     model, optimizer = small(seed=1)
     before = [p.detach().clone() for p in model.parameters()]
-    found["cut"] = told(checkpoint.load, path, model, optimizer)
-    found["unchanged"] = all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    results["cut"] = told(checkpoint.load, path, model, optimizer)
+    results["unchanged"] = all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
     checkpoint.checked_manifest = whole
 
-    # What cannot be part of a manifest is found by rank 0 alone.
-    found["state"] = told(checkpoint.save, f"{folder}/step-00000002", *small(), {"n": {1, 2}})
-    found["declared"] = manifest.is_complete(f"{folder}/step-00000002")
-    found["loads"] = checkpoint.load(path, *small(seed=1))["n"]
+    # Only rank 0 notices that this state cannot be written to a manifest.
+    results["state"] = told(checkpoint.save, f"{folder}/step-00000002", *small(), {"n": {1, 2}})
+    results["declared"] = manifest.is_complete(f"{folder}/step-00000002")
+    results["loads"] = checkpoint.load(path, *small(seed=1))["n"]
     if rank == 1:  # this rank's disk is full
 
         def full(*_: Any) -> dict[str, Any]:
@@ -136,10 +136,10 @@ def fail(rank: int, folder: str) -> dict[str, Any]:
 
         checkpoint.fingerprint = full
     saver.start(f"{folder}/step-00000003", *small(), {})
-    found["full"] = told(saver.wait)
-    found["half"] = manifest.is_complete(f"{folder}/step-00000003")
+    results["full"] = told(saver.wait)
+    results["half"] = manifest.is_complete(f"{folder}/step-00000003")
     saver.close()
-    return found
+    return results
 
 
 def on_two(rank: int, world_size: int, folder: str) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def on_two(rank: int, world_size: int, folder: str) -> dict[str, Any]:
 
 
 class Written:
-    """Checkpoints of four ranks and of one, each with what came after it without a break, and its weights."""
+    """Checkpoints of four ranks and of one, each with the values of uninterrupted training and with its weights."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -166,10 +166,10 @@ def of_two(written: Written) -> list[dict[str, Any]]:
     return ranks.run(on_two, 2, written.folder, str(written.folder))
 
 
-def test_what_four_ranks_or_one_wrote_goes_on_on_other_numbers_and_as_another_sharding(
+def test_a_checkpoint_of_four_ranks_or_one_resumes_with_another_number_and_sharding(
     written: Written, of_two: list[Any]
 ) -> None:
-    """Losses, norms of the gradients and the averages of the weights."""
+    """Losses, gradient norms and norms of the averaged weights are compared."""
     for of_rank in (resume(0, 1, str(written.folder)), *(of_rank["resumed"] for of_rank in of_two)):
         for case, values in of_rank.items():
             uninterrupted, _ = written.known[case]
@@ -182,7 +182,7 @@ def test_what_four_ranks_or_one_wrote_goes_on_on_other_numbers_and_as_another_sh
 def test_a_checkpoint_is_whole_and_holds_the_weights_of_the_moment_it_was_begun(
     written: Written, name: str
 ) -> None:
-    """Consolidated, it is the averages of what was trained."""
+    """Consolidation returns the averages of the trained weights."""
     folder = written.folder / name
     assert manifest.verify(folder) == ""
     files = {file for file in folder.rglob("*") if file.is_file()}
@@ -212,7 +212,9 @@ def test_a_checkpoint_of_another_encoder_or_with_other_frozen_parts_is_refused(w
         checkpoint.load(folder, step.model, step.optimizer, ema)
 
 
-def test_what_one_rank_meets_is_told_on_all_and_none_waits(of_two: list[Any], written: Written) -> None:
+def test_a_failure_on_one_rank_is_raised_on_all_ranks_and_none_waits(
+    of_two: list[Any], written: Written
+) -> None:
     first, second = (dict(of_rank["failures"]) for of_rank in of_two)
     assert (first.pop("afterwards"), second.pop("afterwards")) == ([True], [])
     assert first == second
@@ -229,7 +231,9 @@ def test_what_one_rank_meets_is_told_on_all_and_none_waits(of_two: list[Any], wr
     }
 
 
-def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_while_a_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, optimizer = small()
     go_on = threading.Event()
     whole = manifest.write_manifest
@@ -242,7 +246,7 @@ def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytes
     assert not saver.is_done
     assert not manifest.is_complete(tmp_path / "a")
     go_on.set()
-    saver.start(tmp_path / "b", model, optimizer, {"n": 2})  # waits for the one before
+    saver.start(tmp_path / "b", model, optimizer, {"n": 2})  # waits for the previous checkpoint
     assert manifest.is_complete(tmp_path / "a")
     saver.close()
     assert saver.is_done

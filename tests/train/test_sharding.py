@@ -1,4 +1,4 @@
-"""Training is the same on one process, two ranks and four, sharded, replicated or both, however blocks are computed."""
+"""Training gives the same result on one, two and four ranks, for every sharding and every way to compute blocks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
     "own words alone": (HINGE, OWN, {"lr_scale_image": 0.0, "lr_scale_text": 0.0}),
     "updates": (HINGE, {}, {}),
 }
-"""The loss, and settings of model.kee and of train that say what is learned."""
+"""The loss, settings of model.kee, and settings of train that decide what is learned."""
 
 DDP, FSDP = {"sharding": "ddp"}, {"sharding": "fsdp"}
 PARTS = {"micro_batch": 2, "activation_checkpointing": "block"}
@@ -71,9 +71,9 @@ WAYS: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
         "hsdp 2x2 updates": ("updates", {"sharding": "hsdp", "shard_ranks": 2}),
     },
 }
-"""By world size and name, what is learned, and the settings with which it is learned alike.
+"""By world size and name: a key of LEARNED, and the settings of train that must give the same result.
 
-The forms of the loss on several ranks have a test of their own.
+The tests of the loss cover its other forms on several ranks.
 """
 
 BF16 = {"precision": "bf16"}
@@ -85,14 +85,14 @@ HALF: dict[str, tuple[str, dict[str, Any]]] = {
     "fsdp updates": ("updates", FSDP | BF16),
     "fsdp compiled": ("hinge", FSDP | BF16 | COMPILED),
 }
-"""What two ranks learn in bfloat16 too."""
+"""Cases that two ranks also train in bfloat16."""
 
 VALID = [
     [True] * 8,
     [True, True, True, True, True, False, True, False],
     [False, False, False, False, True, True, False, True],
 ]
-"""By step, the rows that are no padding: in the third the first of two ranks and two of four have none."""
+"""By step, which rows are not padding. In the third step one of two ranks, or two of four, have only padding."""
 
 
 def batch_of(step: int, rank: int, world_size: int, loss: LossConfig) -> Tensors:
@@ -110,7 +110,7 @@ def config_of(learned: str, world_size: int = 1, **train: Any) -> Config:
 
 
 def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
-    """Train from rank 0's weights; return each step's metrics and the weights after the last, as one vector."""
+    """Train from rank 0's weights; return the metrics of each step and the final weights as one vector."""
     step = start(config, seed=rank)
     before = whole_weights(step.model)
     metrics = [
@@ -133,7 +133,7 @@ def flat(weights: Mapping[str, Tensor]) -> Tensor:
 
 
 def groups_of(local_world_size: str | None, rank: int, **train: Any) -> str:
-    """Return what a rank makes of being told of this many ranks on its node: groups, or an error."""
+    """Return the groups, or the error, of a rank whose node is said to have `local_world_size` ranks."""
     os.environ["LOCAL_RANK"] = str(rank % int(local_world_size or 1))
     os.environ.pop("LOCAL_WORLD_SIZE", None)
     if local_world_size:
@@ -142,14 +142,14 @@ def groups_of(local_world_size: str | None, rank: int, **train: Any) -> str:
         step = start(config_of("hinge", 4, **{"sharding": "hsdp"} | train))
     except ConfigError as error:
         return str(error)
-    groups, of_a_group = next(step.model.parameters()).device_mesh.shape
-    return f"{groups} x {of_a_group}"
+    groups, group_size = next(step.model.parameters()).device_mesh.shape
+    return f"{groups} x {group_size}"
 
 
 def half_way(config: Config, rank: int) -> tuple[bool, float]:
-    """Stop a step of one of four ranks before and after backward.
+    """Run forward and backward of a step on one of four ranks.
 
-    Return whether a block's parameters are gathered before, and after it which share of the gradient bfloat16 holds.
+    Return whether a block's parameters stay gathered after forward, and the share of gradients exact in bfloat16.
     """
     model, batch = start(config).model, batch_of(0, rank, 4, config.loss)
     loss, _ = structure_loss(model(batch), batch, config.loss, 0.5)
@@ -162,12 +162,12 @@ def half_way(config: Config, rank: int) -> tuple[bool, float]:
 
 def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
     half = {f"{way} bf16": of_way for way, of_way in HALF.items()} if world_size == 2 else {}
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         way: trained(config_of(learned, world_size, **train), rank, world_size)
         for way, (learned, train) in (WAYS[world_size] | half).items()
     }
     if world_size == 2:
-        return found
+        return results
     resharded = config_of("hinge", 4, sharding="hsdp", shard_ranks=2, **BF16)
     whole = config_of("hinge", 4, reshard_after_forward=False, **FSDP, **BF16)
     groups = {
@@ -177,7 +177,7 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
         "of two": groups_of("2", rank),
         "set": groups_of("4", rank, shard_ranks=2),
     }
-    return found | groups | {"resharded": half_way(resharded, rank), "whole": half_way(whole, rank)}
+    return results | groups | {"resharded": half_way(resharded, rank), "whole": half_way(whole, rank)}
 
 
 @pytest.fixture(scope="module")
@@ -188,12 +188,12 @@ def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[st
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
-    """What one process without any group trains."""
+    """Results of one process without a process group, by what it learns."""
     return {learned: trained(config_of(learned)) for learned in LEARNED}
 
 
 def moved(weights: Tensor, learned: str) -> Tensor:
-    """Return how far training moved every weight from the start."""
+    """Return how far training moved each weight from its start."""
     return weights - flat(whole_weights(start(config_of(learned)).model))
 
 
@@ -205,38 +205,38 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
     expected = alone[learned]
     assert expected["metrics"]["loss_contrastive"].min() > 0
     far = moved(expected["weights"], learned)
-    assert far.norm() > 0.05  # in three steps, of which the first has a rate of 0
+    assert far.norm() > 0.05  # in three steps; the first has a learning rate of 0
     frozen = {name.removeprefix("lr_scale_") for name, scale in LEARNED[learned][2].items() if scale == 0}
     assert set(expected["moved"]) >= {"image", "text", "kee"} - frozen
     assert not frozen & set(expected["moved"])
     shards = {"ddp": [], "fsdp": ["(Shard(dim=0),)"], "hsdp": ["(Replicate(), Shard(dim=0))"]}
     for of_rank in of_ranks[size]:
-        found = of_rank[way]
-        torch.testing.assert_close(found["metrics"], expected["metrics"], rtol=1e-4, atol=1e-4)
-        assert (moved(found["weights"], learned) - far).norm() < 0.01 * far.norm()
-        assert torch.equal(found["weights"], of_ranks[size][0][way]["weights"])
-        assert found["moved"] == expected["moved"]
-        assert found["sharded"] == shards[train["sharding"]]
-        assert found["replicated"] == (train["sharding"] == "ddp")
+        result = of_rank[way]
+        torch.testing.assert_close(result["metrics"], expected["metrics"], rtol=1e-4, atol=1e-4)
+        assert (moved(result["weights"], learned) - far).norm() < 0.01 * far.norm()
+        assert torch.equal(result["weights"], of_ranks[size][0][way]["weights"])
+        assert result["moved"] == expected["moved"]
+        assert result["sharded"] == shards[train["sharding"]]
+        assert result["replicated"] == (train["sharding"] == "ddp")
 
 
 @pytest.mark.parametrize("way", HALF)
-def test_bfloat16_trains_nearly_as_single_precision_and_keeps_its_weights_in_it(
+def test_bfloat16_trains_nearly_like_single_precision_and_keeps_single_precision_weights(
     alone: dict[str, Any], of_ranks: dict[int, Any], way: str
 ) -> None:
     expected = alone[HALF[way][0]]["metrics"]["loss"]
     for of_rank in of_ranks[2]:
-        found = of_rank[f"{way} bf16"]
-        assert not torch.equal(found["metrics"]["loss"], expected)
-        torch.testing.assert_close(found["metrics"]["loss"], expected, rtol=0.05, atol=0)
-        assert found["weights"].dtype == torch.float32
-        assert not torch.equal(found["weights"], found["weights"].bfloat16().float())
-        # The scale itself is not rounded to bfloat16, whose neighbours lie 0.4 % apart.
-        assert found["metrics"]["logit_scale"][0].item() == pytest.approx(1 / 0.07, rel=1e-5)
+        result = of_rank[f"{way} bf16"]
+        assert not torch.equal(result["metrics"]["loss"], expected)
+        torch.testing.assert_close(result["metrics"]["loss"], expected, rtol=0.05, atol=0)
+        assert result["weights"].dtype == torch.float32
+        assert not torch.equal(result["weights"], result["weights"].bfloat16().float())
+        # The scale itself is not rounded to bfloat16, where neighboring values are 0.4 % apart.
+        assert result["metrics"]["logit_scale"][0].item() == pytest.approx(1 / 0.07, rel=1e-5)
         if way == "fsdp compiled":
             plain = of_rank["fsdp hinge bf16"]["metrics"]
-            torch.testing.assert_close(found["metrics"]["loss"], plain["loss"], rtol=1e-3, atol=0)
-            torch.testing.assert_close(found["metrics"]["grad_norm"], plain["grad_norm"], rtol=0.02, atol=0)
+            torch.testing.assert_close(result["metrics"]["loss"], plain["loss"], rtol=1e-3, atol=0)
+            torch.testing.assert_close(result["metrics"]["grad_norm"], plain["grad_norm"], rtol=0.02, atol=0)
 
 
 def test_the_sigmoid_trains_its_bias_and_the_margin_term_leaves_the_scale(of_ranks: dict[int, Any]) -> None:
@@ -247,10 +247,10 @@ def test_the_sigmoid_trains_its_bias_and_the_margin_term_leaves_the_scale(of_ran
     assert (scales == scales[0]).all()
 
 
-def test_a_block_frees_what_it_gathered_unless_told_otherwise_and_averages_in_single_precision(
+def test_a_block_frees_gathered_parameters_by_default_and_averages_in_single_precision(
     of_ranks: dict[int, Any],
 ) -> None:
-    """Averaged in bfloat16, all gradients would be numbers that it holds."""
+    """If bfloat16 were used for averaging, all gradients would be exact bfloat16 values."""
     for of_rank in of_ranks[4]:
         for way in ("resharded", "whole"):
             gathered, held_by_bf16 = of_rank[way]
@@ -258,7 +258,7 @@ def test_a_block_frees_what_it_gathered_unless_told_otherwise_and_averages_in_si
             assert 0 < held_by_bf16 < 0.9
 
 
-def test_a_group_is_the_ranks_of_a_node_unless_told_otherwise_and_refused_on_all_where_it_is_none(
+def test_a_group_is_the_ranks_of_a_node_by_default_and_impossible_groups_are_refused_on_all_ranks(
     of_ranks: dict[int, Any],
 ) -> None:
     for case, message in {
@@ -268,5 +268,5 @@ def test_a_group_is_the_ranks_of_a_node_unless_told_otherwise_and_refused_on_all
         "of two": "2 x 2",
         "set": "2 x 2",
     }.items():
-        (told,) = {of_rank[case] for of_rank in of_ranks[4]}
-        assert re.match(message, told)
+        (result,) = {of_rank[case] for of_rank in of_ranks[4]}
+        assert re.match(message, result)

@@ -1,4 +1,4 @@
-"""A training step on one rank: what it bounds, clips and tells, and that a batch in parts trains as the whole."""
+"""A training step on one rank: its bounds, clipping and metrics; a batch in parts trains like the whole batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.train_cases import (
 )
 
 
-def test_without_negatives_the_step_is_that_of_a_batch_that_has_none() -> None:
+def test_a_step_with_negatives_disabled_equals_a_step_on_a_batch_without_negatives() -> None:
     config = config_with(LossConfig(negatives="none", hinge_weight=2.0), VIT)
     batch = training_batch(0, VIT)
     bare = {name: column for name, column in batch.items() if "negative" not in name}
@@ -38,17 +38,17 @@ def test_the_logit_scale_is_kept_between_1_and_100() -> None:
     for log, bound in ((5.0, 100.0), (-0.5, 1.0)):
         with torch.no_grad():
             unwrapped(step.model).logit_scale.log.fill_(log)
-        told = [step(training_batch(number, VIT), 0.0)["logit_scale"].item() for number in range(2)]
-        assert told == pytest.approx([math.exp(log), bound], rel=1e-4)
+        scales = [step(training_batch(number, VIT), 0.0)["logit_scale"].item() for number in range(2)]
+        assert scales == pytest.approx([math.exp(log), bound], rel=1e-4)
 
 
-def test_gradients_are_scaled_down_to_the_norm_and_the_norm_before_is_told() -> None:
+def test_gradients_are_scaled_down_to_the_maximum_norm_and_the_original_norm_is_reported() -> None:
     def after_step(bound: float) -> tuple[float, float]:
         config = config_with(model=VIT, max_grad_norm=bound)
         torch.manual_seed(0)
         model = build_model(VIT)
         before = [p.detach().clone() for p in model.parameters()]
-        # Plain descent at rate 1: the way the weights go is the gradient itself.
+        # Plain gradient descent moves the weights along the gradient itself.
         step = TrainStep(model, torch.optim.SGD(model.parameters(), fused=True), config)
         norm = step(training_batch(0, VIT), 0.25)["grad_norm"].item()
         moved = torch.cat([(p - old).flatten() for p, old in zip(model.parameters(), before, strict=True)])
@@ -60,7 +60,7 @@ def test_gradients_are_scaled_down_to_the_norm_and_the_norm_before_is_told() -> 
     assert after_step(0.1) == (pytest.approx(norm), pytest.approx(0.1, rel=1e-2))
 
 
-def test_a_teacher_stays_as_it_is_and_outside_of_the_model() -> None:
+def test_a_teacher_does_not_change_and_is_not_part_of_the_model() -> None:
     step = start(config_with(LossConfig(distil=1.0), VIT))
     teacher = step.teacher
     assert teacher is not None
@@ -78,7 +78,7 @@ def test_a_teacher_stays_as_it_is_and_outside_of_the_model() -> None:
 def trained(config: Config) -> dict[str, Tensors]:
     """Train two steps; return the metrics of each, and the weights after the last.
 
-    Not more: Adam makes a whole update of a gradient that is nothing but rounding.
+    Not more steps: Adam turns a gradient that is only rounding error into a full update.
     """
     step = start(config)
     batches = [batch_for(config, number) for number in range(2)]
@@ -108,7 +108,7 @@ def test_a_batch_in_parts_trains_as_the_whole_does() -> None:
             assert_same(trained(config_with(loss, VIT, micro_batch=rows, pack_text=packed)), expected)
 
 
-def test_what_is_dropped_at_random_is_the_same_in_both_passes() -> None:
+def test_dropout_is_the_same_in_both_passes_of_a_batch_in_parts() -> None:
     step = start(config_with(model=VIT, micro_batch=2, pack_text=False))
     kee = unwrapped(step.model).kee
     assert kee is not None
@@ -126,7 +126,7 @@ def test_what_is_dropped_at_random_is_the_same_in_both_passes() -> None:
 
 
 def peak_of_saved(step: TrainStep, batch: Tensors) -> int:
-    """Return the most bytes, beside the weights, that are kept to go backward at one time in a step."""
+    """Return the peak number of bytes saved for backward during a step, not counting weights."""
     now = peak = 0
     weights = {weight.untyped_storage().data_ptr() for weight in step.model.parameters()}
 
@@ -147,7 +147,7 @@ def peak_of_saved(step: TrainStep, batch: Tensors) -> int:
     return peak
 
 
-def test_in_parts_a_step_keeps_the_memory_of_one_part() -> None:
+def test_a_step_in_parts_keeps_the_memory_of_one_part() -> None:
     whole, parts = (
         peak_of_saved(start(config), batch_for(config, 0))
         for config in (config_with(model=VIT), config_with(model=VIT, micro_batch=1))

@@ -1,4 +1,4 @@
-"""The figures of several steps and of the stages of the stream, and which of these is said to be the limit."""
+"""Figures over several steps and of the stream's stages, and which stage is reported as the limit."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BUSY = {"read_utilisation": 0.3, "encode_utilisation": 0.95, "decode_samples_per
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return the time, in a list of one, that the figures are taken by."""
+    """The fake time that the meters read, in a list of one element."""
     now = [0.0]
-    told = type("Clock", (), {"perf_counter": staticmethod(lambda: now[0])})
+    fake_time = type("Clock", (), {"perf_counter": staticmethod(lambda: now[0])})
     for module in (stream_rates, reports):
-        monkeypatch.setattr(module, "time", told)
+        monkeypatch.setattr(module, "time", fake_time)
     return now
 
 
@@ -30,26 +30,26 @@ def note(samples: int, read_queued: float = 0.0, cut: int = 0, **seconds: float)
     return Note(seconds=seconds, samples=samples, cut=cut, read_queued=read_queued, made_at=time.time())
 
 
-def test_rates_are_of_the_work_of_one_process_and_utilisation_and_queues_of_all(clock: list[float]) -> None:
+def test_rates_describe_one_process_and_utilisation_and_queues_describe_all(clock: list[float]) -> None:
     figures = StageMeter()
     figures.add([note(60, 30.0, 25, read=1.0, blocked=3.0, decode=2.0, parse=4.0, idle=4.0)], queued=120.0)
     figures.add([note(40, 10.0, read=1.0, blocked=3.0, decode=2.0, parse=4.0, idle=4.0)], queued=80.0)
     clock[0] = 10.0
-    found = figures.take()
-    assert found["decode_samples_per_s"] == pytest.approx(25)
-    assert found["parse_samples_per_s"] == pytest.approx(12.5)
-    assert found["read_utilisation"] == pytest.approx(0.25)
-    assert found["encode_utilisation"] == pytest.approx(0.6)
-    assert found["encoders"] == pytest.approx(2)
-    assert "draw_samples_per_s" not in found
-    assert found["encoded_queue"] == pytest.approx(20)  # 10 samples a second, 2 seconds each
-    assert found["read_queue"] == pytest.approx(4)
-    assert found["captions_cut"] == 0.25
+    rates = figures.take()
+    assert rates["decode_samples_per_s"] == pytest.approx(25)
+    assert rates["parse_samples_per_s"] == pytest.approx(12.5)
+    assert rates["read_utilisation"] == pytest.approx(0.25)
+    assert rates["encode_utilisation"] == pytest.approx(0.6)
+    assert rates["encoders"] == pytest.approx(2)
+    assert "draw_samples_per_s" not in rates
+    assert rates["encoded_queue"] == pytest.approx(20)  # 10 samples a second, 2 seconds each
+    assert rates["read_queue"] == pytest.approx(4)
+    assert rates["captions_cut"] == 0.25
     assert figures.take() == {}
 
 
-def test_the_limit_is_said_with_its_remedy() -> None:
-    for figures, data_wait, said in (
+def test_the_limit_is_reported_with_its_remedy() -> None:
+    for figures, data_wait, message in (
         (BUSY | {"parse_samples_per_s": 300.0}, 0.5, "parse actors are the limit: add CPUs or annotate"),
         (BUSY | {"parse_samples_per_s": 2000.0}, 0.5, "decode actors are the limit"),
         (BUSY | {"draw_samples_per_s": 20.0}, 0.5, "draw negatives"),
@@ -57,7 +57,7 @@ def test_the_limit_is_said_with_its_remedy() -> None:
         (BUSY | {"encode_utilisation": 0.3, "read_utilisation": 0.1}, 0.5, "Ray Data's executors"),
         (BUSY, 0.01, "training is the limit"),
     ):
-        assert said in limiting_stage(figures, data_wait)
+        assert message in limiting_stage(figures, data_wait)
     assert limiting_stage({}, 0.5) == ""
 
 
@@ -68,9 +68,9 @@ def test_a_report_has_rates_and_means_of_the_finite_values_since_the_one_before(
     one.wait_s += 1.0
     clock[0] += 4.0
     assert one.steps == 3
-    found = one.take()
-    assert math.isnan(found.pop("grad_norm"))
-    assert found == {"loss": 1.5, "samples_per_s": 1.5, "tokens_per_s": 15.0, "data_wait": 0.25}
+    report = one.take()
+    assert math.isnan(report.pop("grad_norm"))
+    assert report == {"loss": 1.5, "samples_per_s": 1.5, "tokens_per_s": 15.0, "data_wait": 0.25}
     one.add({"loss": torch.tensor(7.0)}, samples=2)
     clock[0] += 1.0
     assert one.take() == {"loss": 7.0, "samples_per_s": 2.0, "data_wait": 0.0}

@@ -1,4 +1,4 @@
-"""How blocks are computed: what is made again backward, what is compiled, and that nothing else changes."""
+"""How blocks are computed: what is recomputed in backward, what is compiled, and that nothing else changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LISTS = {"clip.visual.transformer.resblocks", "clip.transformer.resblocks", "kee
 
 
 class Graphs:
-    """A backend of torch.compile that runs what it gets as it is, and keeps it."""
+    """A torch.compile backend that keeps each graph and runs it unchanged."""
 
     def __init__(self) -> None:
         self.made: list[torch.fx.GraphModule] = []
@@ -43,7 +43,7 @@ class Graphs:
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is computed."""
+    """Counts the operations that are computed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,9 +59,9 @@ def small(way: str, backend: Any = "aot_eager", model: ModelConfig = VIT) -> Any
 
 
 def features(model: nn.Module, step: int = 0) -> Tensor:
-    found = model(training_batch(step, model.config))
+    outputs = model(training_batch(step, model.config))
     names = ("image_features", "text_features", "negative_features")
-    return torch.cat([found[name].flatten(0, -2) for name in names])
+    return torch.cat([outputs[name].flatten(0, -2) for name in names])
 
 
 def backward_counts(way: str, model: ModelConfig = VIT) -> Counter[str]:
@@ -93,7 +93,7 @@ def test_compiled_and_checkpointed_blocks_change_no_name_and_a_copy_computes_wit
     assert (features(other) - before).abs().max() > 1e-3
 
 
-def test_a_block_is_computed_again_as_a_whole_or_without_matrix_products_attention_and_convolutions() -> None:
+def test_checkpointing_recomputes_whole_blocks_or_all_but_products_attention_and_convolutions() -> None:
     plain, again = backward_counts("plain"), backward_counts("checkpointed")
     selective, blocks = backward_counts("checkpointed selectively"), 6
     products, attention = ("mm", "addmm", "bmm"), "_scaled_dot_product_flash_attention_for_cpu"
@@ -141,9 +141,7 @@ def test_steps_and_evaluations_in_turn_never_reach_the_compilers_limit() -> None
     assert len(graphs.made) == made
 
 
-def test_blocks_of_towers_their_stages_and_the_encoder_are_found_and_of_blocks_in_blocks_the_inner_ones() -> (
-    None
-):
+def test_blocks_of_towers_stages_and_the_encoder_are_found_and_of_nested_blocks_the_inner_ones() -> None:
     def counts(model: nn.Module) -> dict[str, int]:
         return {name: len(blocks) for name, blocks in block_lists(model).items()}
 
