@@ -27,7 +27,7 @@ from sclip.train.prefetch import Prefetcher
 __all__ = ["epochs", "parsing", "planning", "throughput", "waiting"]
 
 BUSY = 0.8
-"""Share of the measured rate at which the consumer takes samples."""
+"""Rate of the consumer in `waiting`, as a share of the measured rate of the stream."""
 _WARM_UP = 0.25
 """Share of batches that `waiting` does not count: at first the consumer drains full queues and does not wait."""
 

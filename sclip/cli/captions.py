@@ -210,11 +210,11 @@ def naturalness(
         ),
     ] = None,
 ) -> None:
-    """Train the model that keeps strange false captions from being drawn.
+    """Train the model that recognizes strange false captions, so that training does not draw them.
 
     The tables that come with sclip were trained on COCO captions, alt-text and long captions. If your captions are
-    about other things, train on your captions. At most 12,000 random captions of each source are used. Needs
-    scikit-learn, which MLflow installs.
+    about other things, train on your captions. At most 12,000 random captions of each source are used. The
+    command uses scikit-learn, which is installed with MLflow.
 
       sclip naturalness captions_train2017.json alt-text.txt 'shards/train/*.tar'
     """

@@ -63,9 +63,9 @@ class DataConfig(Section, key="data"):
     """Fields of a sample's .json, or columns of a Parquet file, with false captions that came with the data. Commas
     separate several; a name that begins with a dot is a tar member: .neg_caption. Empty: none."""
     positives_field: str = ""
-    """Fields with other wordings of a caption (loss.positives), written as in data.negatives_field. Empty: none."""
+    """Fields with other wordings of a caption (loss.positives), named as in data.negatives_field. Empty: none."""
     graphs_field: str = ""
-    """Fields with scene graphs and their captions, as `sclip graph` writes them; written as in data.negatives_field."""
+    """Fields with scene graphs and their captions in the format of `sclip graph`, named as in data.negatives_field."""
     foreign_share: Annotated[float, Limit("above 0, to 1", lambda share: 0 < share <= 1)] = 1.0
     """Share of draws in which texts of data.negatives_field and data.positives_field are preferred to generated ones.
     1: a text is generated only if the caption has none. With loss.negatives=foreign, no negative is generated."""

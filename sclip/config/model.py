@@ -106,13 +106,13 @@ class LossConfig(Section, key="loss"):
     contrastive_margin: Annotated[float, _MARGIN] = 0.2
     """For contrastive=max_margin: margin between s(I, w) and the hardest candidate of the batch."""
     contrastive_warmup: Annotated[float, SHARE] = 0.0125
-    """For max_margin: initial share of samples whose captions are compared with the mean candidate, not the hardest."""
+    """For max_margin: until this share of the run's samples is trained on, captions compete with the mean candidate."""
     negatives_as_texts: bool = False
     """For infonce: images choose among the batch's negatives too (NegCLIP); hinge_weight=0 leaves out the hinge."""
     negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
-    """Negatives for the hinge: semantic ones, NegCLIP's random word swaps (shuffle), or none. A share
-    (data.foreign_share) of draws prefers negatives of data.negatives_field to both kinds. foreign: only negatives of
-    data.negatives_field."""
+    """Negatives for the hinge. semantic: changes of the meaning; shuffle: NegCLIP's random word swaps; foreign: only
+    those of data.negatives_field; none: no negatives. With semantic and shuffle, the negatives of data.negatives_field
+    come first in a share of the draws (data.foreign_share)."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     negatives_per_caption: Annotated[int, at_least(1, "at least 1 (or loss.negatives=none)")] = 1
     """M: maximum different negatives of a caption in one step; each has the same weight in the hinge's mean."""

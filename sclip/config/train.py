@@ -46,7 +46,7 @@ class TrainConfig(Section, key="train"):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: forward and backward in bfloat16, with fp32 master weights and reductions."""
     micro_batch: Annotated[int, at_least(0)] = 0
-    """Samples that a worker computes at a time (GradCache); the loss still sees the whole batch. 0: its whole share."""
+    """Samples that a worker computes at a time (GradCache); the loss still sees the whole batch. 0: all at once."""
     pack_text: bool = True
     """Compute captions side by side without padding, if the text tower allows it (causal attention)."""
     learning_rate: Annotated[float, POSITIVE] = 2e-6

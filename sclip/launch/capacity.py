@@ -101,7 +101,7 @@ def _total(bundles: Sequence[Bundle]) -> tuple[float, float]:
 
 
 def fits(config: Config, workers: int, capacity: Capacity) -> bool:
-    """Return whether the cluster can place this many workers of a sized run, with all other stages."""
+    """Return whether the cluster has room for this many workers and for all other stages of a sized run."""
     bundles = demands(config, workers, config.data.actors_min)
     cpus, gpus = _total(bundles)
     if cpus > capacity.cpus + _EPSILON or gpus > capacity.gpus + _EPSILON:

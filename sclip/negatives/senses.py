@@ -18,7 +18,7 @@ _LOOSE = _NEAR | frozenset(
     """along around among amongst with without and of for from like at during about between against together past via
     per as be become outside toward towards to than have""".split()
 ) | {"side by side with"}  # fmt: skip
-"""Predicates that place or join two things so loosely that they nearly always stay true if the things change places."""
+"""Loose predicates, such as "near": they nearly always stay true if the two things change places."""
 
 _HAVE = frozenset(("with", "have"))
 _AT_NOT_ON = frozenset("table desk counter bar".split())
@@ -283,7 +283,7 @@ _ABSTRACT = frozenset(
     touch kick shot swing pose posture gesture smile grin expression attention care help support rule order row
     jam palette take approach arrangement movement treatment environment development government excitement""".split()
 )
-"""Names of no concrete thing: the look of things, events, parts without bounds."""
+"""Abstract nouns: how things look, events, and parts without clear bounds."""
 _ABSTRACT_ENDING = re.compile(r"(?:[tlr]ness|[ltrv]ity|icity|[ae]nce|ism|[a-z]{3}[ts]ion|ship)$")
 _BODIES = frozenset(
     """station television mansion ambulance entrance fence appliance residence audience university celebrity vegetation

@@ -124,7 +124,7 @@ class Audit:
 
     @property
     def exact(self) -> bool:
-        """Whether no row was missed, repeated or of unknown fate, and every step had the rows of the run's order."""
+        """True if `missed`, `repeated` and `unknown` are 0 and every step had the rows of the run's order."""
         return not (self.missed or self.repeated or self.unknown or self.first_difference)
 
     @property
