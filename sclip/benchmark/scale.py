@@ -52,7 +52,7 @@ DEMANDS = {
 """Images that one GPU takes in a second."""
 GPUS, GPUS_OF_NODE = (8, 64, 512), 8
 _SHARDS, _TARS = 128, 4
-"""Shard visits, which are one round of the order; and the tar files that the visits read repeatedly."""
+"""Number of shard visits, which form one round of the order, and of tar files, which the visits read repeatedly."""
 _FEWEST_STEPS = 16
 _GPU_IMAGE = 224
 """Image size in pixels from which the number of rows in a block is computed."""

@@ -145,9 +145,9 @@ def draw(
 ) -> None:
     """Write a random sample of negatives, positives, graphs or triples to a table, which a person labels row by row.
 
-    Open OUT in an editor or a spreadsheet and fill in its first columns. For negatives and positives: `form` is good or
-    broken (not English), and `meaning` is changed or kept (a positive should keep the meaning of its caption). For
-    graphs and triples: `wrong` is no or yes. `sclip label count` counts the labels.
+    Open OUT in an editor or a spreadsheet and fill in its first columns. For negatives and positives, write good or
+    broken (not English) into `form`, and changed or kept into `meaning`; a positive should keep the meaning of its
+    caption. For graphs and triples, write no or yes into `wrong`. `sclip label count` counts the labels.
 
       sclip label draw captions.txt negatives.tsv
       sclip label draw captions_val2017.json graphs.tsv --of graphs --count 60

@@ -252,7 +252,7 @@ def validate(
     actors: Actors = 0,
     actor_cpus: ActorCpus = 1.0,
 ) -> int:
-    """Find every sample that a run would set aside, and every shard that it could not read, before the run.
+    """Find, before a run, every sample that the run would set aside and every shard that it could not read.
 
     Reads each shard and decodes each image as training does, on the same Ray cluster as pretrain: a running one, or
     else a new one on this machine. Exit status 0: a run trains on every sample as it is; 1: something is set

@@ -193,9 +193,10 @@ def ablation(
     """Train every row of an ablation with each of its seeds, and print one table of the rows and published figures.
 
     The overrides hold for every row. After a stop, the same command resumes the ablation. STORAGE/sweeps/NAME gets
-    ablation.html (the table, every seed of every score, and the share of the start's scores that training kept), the
-    same table as ablation.md and ablation.json, and a page that compares the rows of the first seed. Exit status 0:
-    every run is done; 1: a run failed; 2: nothing was started because of a mistake in the command or the config.
+    ablation.html, which shows the table, the scores of every seed, and the share of the start's scores that training
+    kept. It also gets the table as ablation.md and ablation.json, and a page that compares the rows of the first seed.
+    Exit status 0: every run is done; 1: a run failed; 2: nothing was started because of a mistake in the command or the
+    config.
 
       sclip ablation             generated scenes: the paper's five rows, replacements, hard positives, parts
       sclip ablation keeping     scores kept after tuning on other scenes: plain, distil, LoRA, blend, all three
@@ -319,7 +320,7 @@ def inspect(
 
 @command(PANEL)
 def sync(run: Run, tracking_uri: TrackingUri = "", storage: Storage = STORAGE) -> None:
-    """Send to MLflow those records of a run that are missing there, and register the model of a finished run.
+    """Send a run's missing records to MLflow, and register the model of a finished run.
 
     RUN may also be a sweep. Records that the store already has are not sent again. A live run is refused, because it
     sends its own records. Exit status 0: the store has everything; 1: the store took only a part; 2: nothing can be
@@ -361,9 +362,9 @@ def clean(
         bool, flag("--yes", "remove the selected files; without --yes, the command only lists them")
     ] = False,
 ) -> None:
-    """List every run with its state, idle time and size, and the files that the options select; --yes removes these.
+    """List every run with its state, idle time and size, and the selected files. --yes removes these files.
 
-    A run that gave a sign of life within the last hour is left alone.
+    Runs that gave a sign of life within the last hour are never touched.
 
       sclip clean ~/sclip --finished --leftovers --older-than 30 --yes
     """

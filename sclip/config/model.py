@@ -102,7 +102,7 @@ class LossConfig(Section, key="loss"):
     """Terms of the loss (method, 4)."""
 
     contrastive: Literal["infonce", "max_margin", "sigmoid"] = "infonce"
-    """infonce: CLIP's; max_margin: against the hardest candidate of the batch (released code); sigmoid: SigLIP's."""
+    """Loss. infonce: CLIP's; max_margin: hinge on the batch's hardest candidate (released code); sigmoid: SigLIP's."""
     contrastive_margin: Annotated[float, _MARGIN] = 0.2
     """For contrastive=max_margin: margin between s(I, w) and the hardest candidate of the batch."""
     contrastive_warmup: Annotated[float, SHARE] = 0.0125
@@ -127,7 +127,7 @@ class LossConfig(Section, key="loss"):
     positive_margin: Annotated[float, _MARGIN] = 0.02
     """How far s(I, wording) may be below s(I, w). The default is a tenth of hinge_margin."""
     distil: Annotated[float, at_least(0)] = 0.0
-    """Mu: weight of the KL divergence from the frozen starting weights' similarity rows to the model's; 0: off."""
+    """Mu: weight of the KL divergence between the similarities of the frozen start and those of the model; 0: off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

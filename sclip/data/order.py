@@ -32,7 +32,7 @@ from sclip.data.schedule import Schedule
 _DEPTH = 4
 """Visits (shard readings) per track in a round. Tracks of several shards differ less in length than single shards."""
 _TOLERANCE = 0.02
-"""Share by which the workers' row counts in a round may differ. Beyond it, several workers share a track."""
+"""Maximum relative difference of the workers' row counts in a round. Above it, several workers share a track."""
 _FIRST_MIXED = 8
 """Buffer size of `mixed` at the start of a shard. The buffer grows from there, so that the first rows come soon."""
 

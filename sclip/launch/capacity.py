@@ -36,7 +36,7 @@ class Capacity:
 
     @classmethod
     def of(cls, *nodes: NodeType) -> Capacity:
-        """Return the capacity of the maximum number of nodes of these types."""
+        """Return the capacity of these node types, each with its maximum number of nodes."""
         return cls(sum(n.most * n.cpus for n in nodes), sum(n.most * n.gpus for n in nodes), nodes)
 
 

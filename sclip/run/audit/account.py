@@ -194,9 +194,9 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
 
 
 def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
-    """Yield the shards that break, or that hold fewer samples than were recorded beside them or by the run.
+    """Yield the shards that break, or that hold fewer samples than the run or a file beside them recorded.
 
-    `Tar.groups` includes the sample within which a tar breaks, although a reader cannot return this sample.
+    If a tar breaks within a sample, `Tar.groups` includes this sample, although a reader cannot return it.
     """
     records = recorded_samples(list(tars))
     for url, tar in tars.items():
