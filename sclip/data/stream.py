@@ -133,7 +133,7 @@ def build(
 
 
 def blocks(streams: Iterable[ray.data.Dataset]) -> list[Iterable[Columns]]:
-    """Return the blocks of each stream of a worker. The executors are actors on its node and end with the worker."""
+    """Return the blocks of each stream. The executors are actors on the worker's node and end with the worker."""
     splits = [stream.streaming_split(1, equal=False)[0] for stream in streams]
     return [
         split.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=BLOCKS_AHEAD)
