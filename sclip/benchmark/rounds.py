@@ -42,7 +42,7 @@ def rates_of(
     rounds: Sequence[Sequence[_Work]],
     on_round: Callable[[int], None],
 ) -> dict[str, list[float]]:
-    """Run every peer on every round's work in turns; return its items a second in each round but the first.
+    """Run every peer on every round's work in turns; return items per second by peer, in each round but the first.
 
     Each round has its own work, so that no peer is faster because it has seen the work before.
     """

@@ -52,7 +52,7 @@ DEMANDS = {
 """Images that one GPU takes in a second."""
 GPUS, GPUS_OF_NODE = (8, 64, 512), 8
 _SHARDS, _TARS = 128, 4
-"""Shard visits, which are one round of the order; and the tar files that the visits read repeatedly."""
+"""Number of shard visits, which form one round of the order, and of tar files, which the visits read repeatedly."""
 _FEWEST_STEPS = 16
 _GPU_IMAGE = 224
 """Image size in pixels from which the number of rows in a block is computed."""
@@ -62,9 +62,9 @@ class Cost(NamedTuple):
     """Cores that a kind of process uses."""
 
     worker: float
-    """Cores for each worker with one stream, independent of its samples."""
+    """Cores that each worker with one stream needs at any rate of samples."""
     sample: float
-    """Cores for each sample a second, over all workers."""
+    """CPU seconds per sample: cores divided by the samples per second of all workers."""
     constant: float = 0.0
     """Cores of a shared process, independent of the number of workers."""
 
@@ -174,7 +174,7 @@ def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float
 
 
 def streams(costs: Mapping[str, Cost], per_s: float) -> int:
-    """Return the fewest streams of a worker whose readers deliver `per_s` samples a second."""
+    """Return how many streams a worker needs, so that the readers deliver `per_s` samples per second to it."""
     reader = costs["reader"]
     return max(1, math.ceil(per_s * reader.sample / max(0.1, 1 - reader.worker)))
 

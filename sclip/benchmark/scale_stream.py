@@ -39,7 +39,7 @@ SHARED = ("gcs", "statistics", "driver", "raylet", "agents")
 """`agents` are Ray's other processes on a node, for its dashboard, logs and environments."""
 _IDLE_S, _LOOK_S = 4.0, 0.5
 _WARM_UP = 0.2
-"""Share of a stage's rows that is not counted: while the first rows come, its processes still start and import."""
+"""Share of a stage's rows, from the first, that is not counted, because the stage's processes are still starting."""
 
 Times = NDArray[np.float64]
 """[n, 2]: time in seconds since 1970, and number of rows at that time."""

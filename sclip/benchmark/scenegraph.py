@@ -1,4 +1,4 @@
-"""Compare our parser with SceneGraphParser: captions a second on one core, or with `--gold` the accuracy of graphs.
+"""Compare our parser with SceneGraphParser: captions per second on one core, or with `--gold` the accuracy of graphs.
 
 Speed covers parsing and negatives, and is also compared with spaCy alone. `sclip.benchmark.graph_quality` scores
 graphs. SceneGraphParser (github.com/vacancy/SceneGraphParser) is the field's rule-based parser. It uses the same spaCy
@@ -42,7 +42,7 @@ MISSING = "not installed: pip install '.[benchmark]'"
 
 _BATCH = 256
 _FEWER = 8
-"""Factor by which a round has fewer long captions than short ones."""
+"""Number of short captions for each long caption of a round."""
 _JOINED = 30
 """Extra captions to generate for one long caption of every length in `LONG`."""
 
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def line_of(name: str, rates: Mapping[str, Sequence[float]]) -> Line:
-    """Return the row of a peer: captions a second, and ratios to other peers in the same rounds."""
+    """Return the row of a peer: captions per second, and ratios to other peers in the same rounds."""
     if name not in rates:
         return Line(name, "", "", MISSING, {})
     words = f"{spread(rates[name], 0)} captions/s"

@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 STEPS_BESIDE_PEER, STEPS_ALONE = 10, 4
-"""Steps of a round on a GPU. The peer reads and logs its loss once a round; more steps reduce this cost's share."""
+"""Steps of a round on a GPU. The peer reads and logs its loss once a round, so more steps spread this cost."""
 SIDE_ON_GPU, SIDE_ON_CPU = 8192, 1024
 """Side of the square matrices whose product is measured."""
 
@@ -60,7 +60,7 @@ def device(case: Case, rounds: int, report: Report) -> str:
 
 
 def matmul(case: Case, rounds: int, report: Report) -> str:
-    """Measure the product of large matrices; its operations a second are an upper bound for any step."""
+    """Measure the product of large matrices; its operations per second are an upper bound for any step."""
     prepare(case)
     side = SIDE_ON_GPU if case.device == "cuda" else SIDE_ON_CPU
     dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
@@ -75,13 +75,13 @@ def matmul(case: Case, rounds: int, report: Report) -> str:
 
 
 def matmul_words(figures: Figures, _: Figures) -> str:
-    """Return the operations a second, and the share of the data sheet's peak."""
+    """Return the operations per second, and this rate as a share of the data sheet's peak."""
     rate = f"{spread([rate / 1e12 for rate in figures['flops_per_s']])} TFLOP/s"
     return rate + (f", {100 * median(figures['mfu']):.0f} % of the data sheet's" if "mfu" in figures else "")
 
 
 def speed(case: Case, rounds: int, report: Report) -> str:
-    """Measure our step alone: rows a second, share of the device's peak, and memory."""
+    """Measure our step alone: rows per second, share of the device's peak, and memory."""
     prepare(case)
     with process_group(case):
         ours = Ours(case)
@@ -96,7 +96,7 @@ def speed(case: Case, rounds: int, report: Report) -> str:
 
 
 def speed_words(figures: Figures, plain: Figures) -> str:
-    """Return MFU, rows a second, memory and batch; rows a second and memory also as multiples of the plain step's."""
+    """Return MFU, rows per second, memory and batch; rate and memory also as multiples of the plain step's."""
     rows, step_s, peak = figures["rows"][0], figures["step_s"], figures["peak_bytes"][0]
     mfu = f"MFU {spread([100 * share for share in figures['mfu']], 1)} %, " if "mfu" in figures else ""
     speed_ratio = memory_ratio = ""

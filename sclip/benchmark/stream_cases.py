@@ -88,7 +88,7 @@ class Times:
     images: set[int] = field(default_factory=set)
     """Digests of all samples' images; every sample has a different image."""
     passes: list[set[int]] = field(default_factory=list)
-    """Passes over the shards from which the samples of each batch come."""
+    """For each batch, the passes over the shards that its samples come from."""
     cpu_s: float = 0.0
     """CPU seconds of all cores together from the first batch to the last."""
 
@@ -106,7 +106,7 @@ class Times:
 
     @property
     def rate(self) -> float:
-        """Samples a second from the first batch to the last. Raises BenchmarkError if this interval is too short."""
+        """Samples per second from the first batch to the last. Raises BenchmarkError if this interval is too short."""
         took_s = self.at[-1] - self.at[0]
         if took_s < _SHORTEST_S:
             fewest = round(sum(self.samples) * 1.5 * _SHORTEST_S / max(took_s, 1e-3))

@@ -1,4 +1,4 @@
-"""Measure the rows of the stream benchmark: samples a second, starts, epoch changes, waiting, planning.
+"""Measure the rows of the stream benchmark: samples per second, starts, epoch changes, waiting, planning.
 
 A function takes a case and returns the result as text with the figures of every round. Sides of a ratio run in turns.
 """
@@ -27,9 +27,9 @@ from sclip.train.prefetch import Prefetcher
 __all__ = ["epochs", "parsing", "planning", "throughput", "waiting"]
 
 BUSY = 0.8
-"""Share of the measured rate at which the consumer takes samples."""
+"""Rate of the consumer in `waiting`, as a share of the measured rate of the stream."""
 _WARM_UP = 0.25
-"""Share of batches that `waiting` does not count: at first the consumer drains full queues and does not wait."""
+"""Share of batches, from the first, that `waiting` leaves out, because the consumer then drains full queues."""
 
 
 def family() -> CpuClock:
@@ -38,7 +38,7 @@ def family() -> CpuClock:
 
 
 def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
-    """Measure samples a second of annotated shards, against webdataset and a DataLoader."""
+    """Measure samples per second of annotated shards, against webdataset and a DataLoader."""
     *_, results = in_turns(
         {"ours": lambda _: drained(case, annotated=True, clock=family()), "peer": lambda _: loaded(case)},
         rounds,
@@ -63,7 +63,7 @@ def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -
 
 
 def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
-    """Measure samples a second of plain shards, against the sum of the stages run alone."""
+    """Measure samples per second of plain shards, against the sum of the stages run alone."""
     sides: dict[str, Callable[[int], Any]] = {
         "ours": lambda _: drained(case, annotated=False, clock=family()),
         "stages": lambda _: alone(case),
@@ -111,7 +111,7 @@ def seam(times: Times) -> float:
 
 
 def waiting(case: StreamCase, rate: float) -> Found:
-    """Measure the share of time that a consumer waits for data if it takes `BUSY * rate` samples a second."""
+    """Measure the share of time that a consumer waits for data if it takes `BUSY * rate` samples per second."""
     step_s = case.batch / (BUSY * rate)
     waited: list[float] = []
     plan = plan_of(case, annotated=True)

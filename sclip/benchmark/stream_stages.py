@@ -1,4 +1,4 @@
-"""Measure each stage of a sample alone in one process; any multi-process stream needs at least their sum."""
+"""Measure the time of each stage alone, in one process. Any stream needs at least the sum of these times per sample."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ def _evaluated(model: StructureCLIP) -> tuple[Tensor, Tensor, dict[str, float]]:
 
 @torch.no_grad()
 def _check_open_clip(model: StructureCLIP, folder: Path) -> None:
-    """Raise `Failed` if open_clip, loading the CLIP part from its folder, computes other text features."""
+    """Load the CLIP part from its folder with open_clip. Raise `Failed` if the text features differ."""
     clip = open_clip.create_model(f"local-dir:{folder}").eval()
     ids = torch.from_numpy(Tokenizer(model.config).text(CAPTIONS)).long()
     features = clip.encode_text(ids, normalize=True)

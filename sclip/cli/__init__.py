@@ -29,7 +29,7 @@ app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; return its exit status: 0 done, 2 nothing was started, others as in the command's help."""
+    """Run a command line; return its exit status. 0: done; 2: nothing was started; others: see the command's help."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     status = 0
     try:

@@ -145,9 +145,9 @@ def draw(
 ) -> None:
     """Write a random sample of negatives, positives, graphs or triples to a table, which a person labels row by row.
 
-    Open OUT in an editor or a spreadsheet and fill in its first columns. For negatives and positives: `form` is good or
-    broken (not English), and `meaning` is changed or kept (a positive should keep the meaning of its caption). For
-    graphs and triples: `wrong` is no or yes. `sclip label count` counts the labels.
+    Open OUT in an editor or a spreadsheet and fill in its first columns. For negatives and positives, write good or
+    broken (not English) into `form`, and changed or kept into `meaning`; a positive should keep the meaning of its
+    caption. For graphs and triples, write no or yes into `wrong`. `sclip label count` counts the labels.
 
       sclip label draw captions.txt negatives.tsv
       sclip label draw captions_val2017.json graphs.tsv --of graphs --count 60
@@ -210,11 +210,11 @@ def naturalness(
         ),
     ] = None,
 ) -> None:
-    """Train the model that keeps strange false captions from being drawn.
+    """Train the model that recognizes strange false captions, so that training does not draw them.
 
     The tables that come with sclip were trained on COCO captions, alt-text and long captions. If your captions are
-    about other things, train on your captions. At most 12,000 random captions of each source are used. Needs
-    scikit-learn, which MLflow installs.
+    about other things, train on your captions. At most 12,000 random captions of each source are used. The
+    command uses scikit-learn, which is installed with MLflow.
 
       sclip naturalness captions_train2017.json alt-text.txt 'shards/train/*.tar'
     """

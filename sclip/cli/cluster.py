@@ -43,8 +43,8 @@ def doctor(
     """Check whether this cluster can train what a config asks for, and say what to do if a check fails.
 
     Checks versions, clock, memory, disk, open files, the storage, MLflow and the shards on every node, then an
-    all-reduce over all GPUs (nccl), or over the CPUs if there is no GPU (gloo). Exit status: 0 no check fails, 1 a
-    check fails, 2 the cluster or the config cannot be used.
+    all-reduce over all GPUs (nccl), or over the CPUs if there is no GPU (gloo). Exit status 0: no check fails; 1: a
+    check fails; 2: the cluster or the config cannot be used.
 
       sclip doctor --config paper data.shards='s3://bucket/train/*.tar'
       ray job submit --working-dir . -- python jobs/doctor.py --json -
@@ -88,7 +88,7 @@ def benchmark(
 ) -> int:
     """Measure a part of sclip and comparable tools in one run on this machine, and print a table.
 
-    Exit status: 0 the table is printed, 2 the benchmark cannot be measured.
+    Exit status 0: the table is printed; 2: the benchmark cannot be measured.
 
       sclip benchmark scenegraph   captions per second on one core; with --gold, Set Match and SPICE of the graphs
       sclip benchmark artefacts    how well a classifier without images detects false captions

@@ -72,7 +72,7 @@ def printing() -> Iterator[None]:
 
 
 _UNBROKEN = {ord(" "): "\xa0", ord("-"): "\u2011"}
-"""Characters at which a line may break, and look-alikes at which it may not."""
+"""Character that allows a line break -> a similar character that forbids it."""
 
 
 class Command(TyperCommand):

@@ -100,8 +100,8 @@ def evaluate(
     retrieval, long-captions, zero-shot, paper, field or all (the files of these suites lie below --root, see sclip
     fetch). --suite may be left out if every MODEL is an evaluation.json. The command prints a table with 95 % intervals
     and chance, and writes evaluation.json and report.html for each model. Several models are compared with the first.
-    --table writes the table of a paper: LaTeX, Markdown or HTML, by the file's suffix. Exit status: 0 done, 1 failed
-    while running, 2 nothing was started because an argument, a model or a file cannot be used.
+    --table writes the table of a paper: LaTeX, Markdown or HTML, by the file's suffix. Exit status 0: done; 1: failed
+    while running; 2: nothing was started because an argument, a model or a file cannot be used.
 
       sclip evaluate my-run --suite paper --out evaluation
       sclip evaluate ViT-B-32:openai my-run --suite aro --device cuda
@@ -229,14 +229,14 @@ def blend(
     storage: Storage = STORAGE,
     tracking_uri: TrackingUri = "",
 ) -> None:
-    """Blend a trained model with its start model, to keep what the start knew: (1 - a) * start + a * trained.
+    """Blend the weights of a trained model with those of its start model: (1 - a) * start + a * trained.
 
-    Every blend is measured on --suite. A blend qualifies if its --kept score is at least --keep times the start's. The
-    qualifying blend with the highest --gained score is chosen and measured on --report, beside the start and the
-    trained model. --suite and --report must not share cases. a = 0 and a = 1, the two models, are always measured. The
-    folder STORAGE/sweeps/NAME gets blend.html with the curve, the comparison, and the model; other commands load the
-    model by the name of this folder. Exit status: 0 done, 1 failed while running, 2 nothing was started because an
-    argument, a model or a file cannot be used.
+    A blend keeps more of what the start model knew. Every blend is measured on --suite, and so are the two models
+    (a = 0 and a = 1). A blend qualifies if its --kept score is at least --keep times that of the start model. The
+    qualifying blend with the highest --gained score is chosen and measured on --report, beside the two models. --suite
+    and --report must not share cases. The chosen model, the comparison, and blend.html with the curve are written to
+    STORAGE/sweeps/NAME. Other commands load the model by the name of this folder. Exit status 0: done; 1: failed while
+    running; 2: nothing was started because an argument, a model or a file cannot be used.
 
       sclip blend ViT-B-32:openai my-run --suite development.yaml --report all \\
           --gained relation/macro --kept coco/text_to_image_r1 --register structure-clip
@@ -272,7 +272,7 @@ def fetch(
 
     Prints the paper, the license and the files of each benchmark of SUITE, with the place of each file below --root.
     Reads the files that are present, counts the cases, compares the counts with the published ones, and looks for each
-    picture. Exit status: 0 everything is present, 1 something is missing or differs, 2 there is no such suite.
+    picture. Exit status 0: everything is present; 1: something is missing or differs; 2: there is no such suite.
     """
     from sclip.data.shards import ShardError
     from sclip.evaluate import suite as suites
@@ -333,8 +333,8 @@ def promote(
     The version, by default the one with the alias `candidate`, is compared with the champion by the recorded scores of
     both. Every decision and its figures are written to the version's tags. --rollback gives the alias `champion` back
     to the version that had it before; a second --rollback goes back one more version. The store is --tracking-uri, else
-    MLFLOW_TRACKING_URI, else the one in --storage. Exit status: 0 the version is champion now (with --dry-run: would
-    be), 1 the version is refused, 2 nothing was decided.
+    MLFLOW_TRACKING_URI, else the one in --storage. Exit status 0: the version is champion now (or
+    would be, with --dry-run); 1: the version is refused; 2: nothing was decided.
 
       sclip promote structure-clip --gate 'relation/macro >= champion - interval'
       sclip promote structure-clip/7 --force --why 'the file of version 6 was cut'

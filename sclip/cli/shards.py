@@ -123,15 +123,16 @@ def pack(
 ) -> None:
     """Pack images and their captions into WebDataset shards.
 
-    The content of SOURCE decides how it is read: JSON (COCO's captions, Karpathy's dataset_coco.json, a list of objects
-    like BLIP's); JSON Lines; a table with a header (commas, tabs or |) and in each row an image path and a caption or a
-    list of captions; Flickr's results_20130124.token; Parquet with images or their paths; a folder of images with a
-    metadata.jsonl or metadata.csv, or with .txt files (one caption per line) or .json files of the same name.
+    The format of SOURCE is recognized by its content: JSON (COCO's captions, Karpathy's dataset_coco.json, a list of
+    objects like BLIP's); JSON Lines; a table with a header (separated by commas, tabs or |), where each row has an
+    image path and one or several captions; Flickr's results_20130124.token; Parquet with images or their paths; a
+    folder of images. The folder has a metadata file (.jsonl, .csv or .parquet), or a .txt file (one caption per line)
+    or .json file for each image, with the name of the image.
 
-    Every row is either packed, or counted and listed with its line. --split is needed if SOURCE (a column, or the names
-    of its Parquet files) has splits other than train and restval, or if only some of its rows have a split.
+    Every row is packed, or it is counted and listed with its line. A column or the names of Parquet files may give
+    splits. --split is needed if there are splits other than train and restval, or if only some rows have a split.
 
-    The false captions in files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP are kept; data.negatives_field can name them.
+    False captions in files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP are packed too; data.negatives_field can name them.
 
       sclip pack captions_train2017.json shards/train --images train2017
       sclip pack dataset_coco.json shards/train --images coco --split train
@@ -251,11 +252,12 @@ def validate(
     actors: Actors = 0,
     actor_cpus: ActorCpus = 1.0,
 ) -> int:
-    """Find every sample that a run would set aside, and every shard that it could not read, before the run.
+    """Find, before a run, every sample that the run would set aside and every shard that it could not read.
 
     Reads each shard and decodes each image as training does, on the same Ray cluster as pretrain: a running one, or
-    else a new one on this machine. Exit status: 0 a run trains on every sample as it is, 1 something is set aside,
-    missing, ignored or cleaned, 2 a shard cannot be reached (the others are validated), or nothing can be validated.
+    else a new one on this machine. Exit status 0: a run trains on every sample as it is; 1: something is set
+    aside, missing, ignored or cleaned; 2: a shard cannot be reached (the others are validated), or nothing can be
+    validated.
 
       sclip validate 'shards/train/*.tar' --out validation
     """

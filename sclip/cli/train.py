@@ -67,12 +67,12 @@ def pretrain(
 ) -> int:
     """Train Structure-CLIP on WebDataset shards and register the model.
 
-    The first SIGTERM or Ctrl-C writes a checkpoint and ends the run, the next one ends the run at once. The same
+    The first SIGTERM or Ctrl-C writes a checkpoint and ends the run; the next one ends the run at once. The same
     command resumes the run. While a run is alive, a second start under its name is refused, and the message says where
     that run is running.
 
-    Exit status: 0 done, 1 failed, 2 nothing was started because of a mistake in the command or the config, 130
-    interrupted, 143 stopped by SIGTERM.
+    Exit status 0: done; 1: failed; 2: nothing was started because of a mistake in the command or the config;
+    130: interrupted; 143: stopped by SIGTERM.
 
       sclip pretrain                                     train on the generated scenes
       sclip pretrain data.shards='/data/{000..127}.tar'  train on your own shards
@@ -135,8 +135,8 @@ def sweep(
     """Run a grid search or a random search over config keys with Ray Tune; each trial is a child run in MLflow.
 
     After a stop, the same command resumes the sweep. A sweep ends with a table, the best run first, and a page that
-    compares the eight best runs. Exit status: 0 every trial is done, 1 a trial failed, 2 nothing was started because of
-    a mistake in the command or the config.
+    compares the eight best runs. Exit status 0: every trial is done; 1: a trial failed; 2: nothing was started because
+    of a mistake in the command or the config.
 
       sclip sweep lambda --grid model.kee.weight=0.1,0.2,0.5 --config paper
       sclip sweep rates --random 'train.learning_rate=loguniform(1e-6,1e-4)' \\
@@ -193,9 +193,10 @@ def ablation(
     """Train every row of an ablation with each of its seeds, and print one table of the rows and published figures.
 
     The overrides hold for every row. After a stop, the same command resumes the ablation. STORAGE/sweeps/NAME gets
-    ablation.html (the table, every seed of every score, and the share of the start's scores that training kept), the
-    same table as ablation.md and ablation.json, and a page that compares the rows of the first seed. Exit status: 0
-    every run is done, 1 a run failed, 2 nothing was started because of a mistake in the command or the config.
+    ablation.html, which shows the table, the scores of every seed, and the share of the start's scores that training
+    kept. It also gets the table as ablation.md and ablation.json, and a page that compares the rows of the first seed.
+    Exit status 0: every run is done; 1: a run failed; 2: nothing was started because of a mistake in the command or the
+    config.
 
       sclip ablation             generated scenes: the paper's five rows, replacements, hard positives, parts
       sclip ablation keeping     scores kept after tuning on other scenes: plain, distil, LoRA, blend, all three
@@ -243,8 +244,8 @@ def audit(
     Counts the samples in the tars again, computes the rows of each step again from the seed, and compares both with the
     ledgers, in which the workers recorded the rows of every step. Prints one line with the result, then shards that
     were lost in whole or in part, samples set aside, rows missed or repeated, and the first step whose rows differ from
-    the computed ones. Exit status: 0 nothing is lost, missed, repeated or out of order, 1 something is, 2 the run
-    cannot be audited.
+    the computed ones. Exit status 0: nothing is lost, missed, repeated or out of order; 1: something is; 2: the
+    run cannot be audited.
 
       sclip audit my-first-run
       sclip audit s3://bucket/runs/my-first-run --all --json audit.json
@@ -293,7 +294,7 @@ def inspect(
 
     If the run does not train on the sample, the reason is shown. EPOCH is `pass` in quarantine.jsonl; with
     data.weights, EPOCH counts the passes over the shard's source. Only seed, epoch, shard and key decide the random
-    choices, so this is exactly what the run saw or will see. Exit status: 0 the sample is shown, 2 there is no such
+    choices, so this is exactly what the run saw or will see. Exit status 0: the sample is shown; 2: there is no such
     sample.
 
       sclip inspect 00003.tar 000000391895 2 --run my-first-run --html page.html
@@ -319,10 +320,11 @@ def inspect(
 
 @command(PANEL)
 def sync(run: Run, tracking_uri: TrackingUri = "", storage: Storage = STORAGE) -> None:
-    """Send to MLflow those records of a run that are missing there, and register the model of a finished run.
+    """Send a run's missing records to MLflow, and register the model of a finished run.
 
     RUN may also be a sweep. Records that the store already has are not sent again. A live run is refused, because it
-    sends its own records. Exit status: 0 the store has everything, 1 the store took only a part, 2 nothing can be sent.
+    sends its own records. Exit status 0: the store has everything; 1: the store took only a part; 2: nothing can be
+    sent.
 
       sclip sync my-first-run
     """
@@ -360,9 +362,9 @@ def clean(
         bool, flag("--yes", "remove the selected files; without --yes, the command only lists them")
     ] = False,
 ) -> None:
-    """List every run with its state, idle time and size, and the files that the options select; --yes removes these.
+    """List every run with its state, idle time and size, and the selected files. --yes removes these files.
 
-    A run that gave a sign of life within the last hour is left alone.
+    Runs that gave a sign of life within the last hour are never touched.
 
       sclip clean ~/sclip --finished --leftovers --older-than 30 --yes
     """

@@ -63,21 +63,21 @@ class DataConfig(Section, key="data"):
     """Fields of a sample's .json, or columns of a Parquet file, with false captions that came with the data. Commas
     separate several; a name that begins with a dot is a tar member: .neg_caption. Empty: none."""
     positives_field: str = ""
-    """Fields with other wordings of a caption (loss.positives), written as in data.negatives_field. Empty: none."""
+    """Fields with other wordings of a caption (loss.positives), named as in data.negatives_field. Empty: none."""
     graphs_field: str = ""
-    """Fields with scene graphs and their captions, as `sclip graph` writes them; written as in data.negatives_field."""
+    """Fields with scene graphs and their captions in the format of `sclip graph`, named as in data.negatives_field."""
     foreign_share: Annotated[float, Limit("above 0, to 1", lambda share: 0 < share <= 1)] = 1.0
     """Share of draws in which texts of data.negatives_field and data.positives_field are preferred to generated ones.
-    1: a text is generated only if the caption has none. With loss.negatives=foreign, no negative is generated."""
+    1: texts are generated only for captions without such texts. loss.negatives=foreign generates no negatives."""
     image_field: str = ""
     """Column of a Parquet file with the images: bytes, Hugging Face's struct, or paths. Empty: `image` or another
     usual name."""
     image_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = (
         "jpg", "jpeg", "png", "webp", "jfif", "gif", "bmp", "tif", "tiff",
     )  # fmt: skip
-    """Suffixes of the members that hold an image; a sample's image is the first of these that it has."""
+    """Suffixes of the members that hold an image; a sample's image is the member with the first of these suffixes."""
     text_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = ("txt",)
-    """Suffixes of the members whose lines are captions if the .json has none; the first that a sample has is taken."""
+    """Suffixes of the members whose lines are captions if the .json has none. The sample's first one counts."""
     key_ends_at: Literal["first_dot", "last_dot"] = "first_dot"
     """Dot that splits a member's name into sample key and suffix. clip7.00000.jpg belongs to sample clip7 by the first
     dot (webdataset's rule), and to sample clip7.00000 by the last dot."""
@@ -86,9 +86,9 @@ class DataConfig(Section, key="data"):
     actors_min: Annotated[int, at_least(1)] = 1
     """Minimum CPU actors that parse captions, draw negatives and decode images."""
     actors_max: int = 0
-    """Maximum CPU actors (data.actors_min); each stream has at least one. 0: as many as fit beside the workers."""
+    """Maximum CPU actors (see data.actors_min); each stream has at least one. 0: as many as fit beside the workers."""
     actor_cpus: Annotated[float, POSITIVE] = 1.0
-    """CPUs that one CPU actor (data.actors_min) reserves; use a fraction on small machines."""
+    """CPUs that one CPU actor (see data.actors_min) reserves; use a fraction on small machines."""
     read_cpus: Annotated[float, POSITIVE] = 0.25
     """CPUs that the reader of one stream reserves; a reader mostly waits for storage."""
     open_shards: Annotated[int, at_least(1)] = 32
@@ -103,8 +103,8 @@ class DataConfig(Section, key="data"):
     crop_scale: Annotated[tuple[float, float], _CROP] = (0.9, 1.0)
     """Minimum and maximum share of the image's area that the random crop keeps (method, 5); 1.0 1.0: center crop."""
     max_quarantined: Annotated[float, between(0, 1)] = 0.1
-    """Maximum share of samples that are unreadable, or that a record counts but no shard holds. Above it the run stops,
-    once 100 samples were seen."""
+    """Maximum share of samples that are unreadable, or that a record counts but no shard holds. If the share is higher
+    after the first 100 samples, the run stops."""
     max_unreadable_shards: Annotated[int, OFF_OR_MORE] = 0
     """Maximum shards that are left out because they are not tars (a Git LFS pointer, an error page, an empty file). If
     there are more, the run does not start."""

@@ -102,17 +102,17 @@ class LossConfig(Section, key="loss"):
     """Terms of the loss (method, 4)."""
 
     contrastive: Literal["infonce", "max_margin", "sigmoid"] = "infonce"
-    """infonce: CLIP's; max_margin: against the hardest candidate of the batch (released code); sigmoid: SigLIP's."""
+    """Loss. infonce: CLIP's; max_margin: hinge on the batch's hardest candidate (released code); sigmoid: SigLIP's."""
     contrastive_margin: Annotated[float, _MARGIN] = 0.2
     """For contrastive=max_margin: margin between s(I, w) and the hardest candidate of the batch."""
     contrastive_warmup: Annotated[float, SHARE] = 0.0125
-    """For max_margin: initial share of samples whose captions are compared with the mean candidate, not the hardest."""
+    """For max_margin: until this share of the run's samples is trained on, captions compete with the mean candidate."""
     negatives_as_texts: bool = False
     """For infonce: images choose among the batch's negatives too (NegCLIP); hinge_weight=0 leaves out the hinge."""
     negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
-    """Negatives for the hinge: semantic ones, NegCLIP's random word swaps (shuffle), or none. A share
-    (data.foreign_share) of draws prefers negatives of data.negatives_field to both kinds. foreign: only negatives of
-    data.negatives_field."""
+    """Negatives for the hinge. semantic: changes of the meaning; shuffle: NegCLIP's random word swaps; foreign: only
+    those of data.negatives_field; none: no negatives. With semantic and shuffle, the negatives of data.negatives_field
+    come first in a share of the draws (data.foreign_share)."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     negatives_per_caption: Annotated[int, at_least(1, "at least 1 (or loss.negatives=none)")] = 1
     """M: maximum different negatives of a caption in one step; each has the same weight in the hinge's mean."""
@@ -127,7 +127,7 @@ class LossConfig(Section, key="loss"):
     positive_margin: Annotated[float, _MARGIN] = 0.02
     """How far s(I, wording) may be below s(I, w). The default is a tenth of hinge_margin."""
     distil: Annotated[float, at_least(0)] = 0.0
-    """Mu: weight of the KL divergence from the frozen starting weights' similarity rows to the model's; 0: off."""
+    """Mu: weight of the KL divergence between the similarities of the frozen start and those of the model; 0: off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

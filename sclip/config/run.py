@@ -54,7 +54,7 @@ class EvaluateConfig(Section, key="evaluate"):
     batch_size: Annotated[int, at_least(1)] = 128
     """Images or captions encoded at a time."""
     before: bool = False
-    """Also measure the starting weights; retention is the remaining share of their retrieval and zero-shot scores."""
+    """Also measure the starting weights. Retention is the kept share of their retrieval and zero-shot scores."""
     every: Annotated[int, OFF_OR_MORE] = 0
     """Steps between evaluations during training, each on the checkpoint of its step; 0: only at the end."""
     suite_beside: str = ""

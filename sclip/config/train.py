@@ -46,7 +46,7 @@ class TrainConfig(Section, key="train"):
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: forward and backward in bfloat16, with fp32 master weights and reductions."""
     micro_batch: Annotated[int, at_least(0)] = 0
-    """Samples that a worker computes at a time (GradCache); the loss still sees the whole batch. 0: its whole share."""
+    """Samples that a worker computes at a time (GradCache); the loss still sees the whole batch. 0: all at once."""
     pack_text: bool = True
     """Compute captions side by side without padding, if the text tower allows it (causal attention)."""
     learning_rate: Annotated[float, POSITIVE] = 2e-6
@@ -62,7 +62,7 @@ class TrainConfig(Section, key="train"):
     beta2: Annotated[float, Limit("0 to below 1", lambda value: 0 <= value < 1)] = 0.98
     """AdamW's second-moment decay."""
     warmup: Annotated[float, SHARE] = 0.05
-    """Share of all samples over which the learning rate rises from 0."""
+    """Length of the warm-up, in which the learning rate rises from 0, as a share of all samples."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls to 0 after the warm-up, by the share of samples trained; constant: no fall."""
     max_grad_norm: Annotated[float, OFF_OR_MORE] = 1.0
@@ -70,7 +70,7 @@ class TrainConfig(Section, key="train"):
     log_every: Annotated[int, at_least(1)] = 10
     """Steps between metric reports."""
     ema_decay: Annotated[float, Limit("0 (none) to below 1", lambda value: 0 <= value < 1)] = 0.0
-    """Decay per step, such as 0.9999, of averaged weights, which are then evaluated and exported. 0: no average."""
+    """Decay per step, such as 0.9999, of an average of the weights. The average is evaluated and exported. 0: off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

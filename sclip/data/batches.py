@@ -155,13 +155,13 @@ def _taken(feed: _Feed, stop: int) -> list[Columns]:
 
 @dataclass(slots=True)
 class Record:
-    """Rejected samples, filtered samples and shard ends that one worker has seen since the last checkpoint."""
+    """Rejected samples, filtered samples and finished shards of one worker since the last checkpoint."""
 
     rejected: list[dict[str, Any]] = field(default_factory=list)
-    """entry, index, key and reason of each rejected sample."""
+    """`entry`, `index`, `key` and `reason` of each rejected sample."""
     filtered: int = 0
     ends: list[dict[str, Any]] = field(default_factory=list)
-    """entry, rows and the `VisitEnd` fields of each shard end that has something to report."""
+    """`entry`, `rows` and the `VisitEnd` fields of each finished shard with something to report."""
 
     @property
     def missing(self) -> int:

@@ -183,7 +183,7 @@ def _is_count(value: object) -> TypeGuard[int]:
 
 
 def _count(data: DataConfig, url: str) -> tuple[int, str]:
-    """Return the number of sample groups or rows, and an error: why the shard cannot be read to its end, or ""."""
+    """Return the number of sample groups or rows, and why the shard cannot be read to its end ("" if it can)."""
     if is_parquet(url):
         try:
             with opened(url) as file:
@@ -206,7 +206,7 @@ def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
 
 
 def _tallied(members: Iterable[Group]) -> tuple[int, str]:
-    """Return the number of groups with a key, and an error: why the tar breaks off after its last group, or ""."""
+    """Return the number of groups with a key, and why the tar breaks off after its last group ("" if it is whole)."""
     count, cut = 0, ""
     for group in members:
         count, cut = count + bool(group.key), group.cut

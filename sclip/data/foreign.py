@@ -76,7 +76,7 @@ def read_foreign(
     fields: Mapping[str, Any], unread: Mapping[str, str], captions: Sequence[Place], count: int, data: DataConfig,
     counts: Counter[str],
 ) -> tuple[tuple[Foreign, ...], str]:  # fmt: skip
-    """Return the texts that the data set supplies with each caption, and an error: why a field is unreadable, or "".
+    """Return the texts that the data set supplies with each caption, and why a field is unreadable ("" if none is).
 
     Args:
         fields: the sample's .json fields or columns by name, and its members (bytes) by suffix, such as ".neg_caption".

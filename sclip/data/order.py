@@ -1,16 +1,17 @@
 """Define the order of a run's rows: a pure function of seed, recorded shard counts, `data.open_shards` and batch size.
 
 A visit is one reading of one shard. An epoch's visits are split into rounds. A round deals its visits to at most
-`open_shards` tracks of nearly equal length. The visits of a track are read one after another, and the rows of all
-tracks are interleaved so that the tracks end together: any stretch of the order has a proportional share of every
-track, within one row. The result is one sequence; a row's position in it is its place.
+`open_shards` tracks of nearly equal length. The visits of a track are read one after another. The rows of all tracks
+are interleaved so that the tracks end together. In any stretch of the order, the number of rows from a track is in
+proportion to the track's length, plus or minus one. The result is one sequence; the place of a row is its position in
+this sequence.
 Step t trains on the places t * batch to (t + 1) * batch - 1. A step therefore has the same rows for any number of
 workers and after any crash, and a checkpoint stores its position as the step number alone.
 
-A row is identified by its schedule entry (the number of its visit) and its ordinal: its index in the shuffled order in
-which the visit's reader yields the shard (`mixed`). A place stays empty if its row does not exist, is unreadable or is
-filtered. Rows beyond a shard's recorded count join the order only once readers find them; they form one extra round
-after all other steps.
+Two numbers identify a row: its schedule entry (the number of its visit) and its ordinal. A visit's reader yields the
+rows of the shard in a shuffled order (`mixed`), and the ordinal is the row's index in this order. A place stays empty
+if its row does not exist, is unreadable or is filtered. Rows beyond a shard's recorded count are added to the order
+when readers find them; they form one extra round after all other steps.
 
 The order does not say which worker reads which rows: `Round.share` deals a round to any number of workers.
 This module needs only the standard library.
@@ -31,7 +32,7 @@ from sclip.data.schedule import Schedule
 _DEPTH = 4
 """Visits (shard readings) per track in a round. Tracks of several shards differ less in length than single shards."""
 _TOLERANCE = 0.02
-"""Share by which the workers' row counts in a round may differ. Beyond it, several workers share a track."""
+"""Maximum relative difference of the workers' row counts in a round. Above it, several workers share a track."""
 _FIRST_MIXED = 8
 """Buffer size of `mixed` at the start of a shard. The buffer grows from there, so that the first rows come soon."""
 

@@ -269,9 +269,9 @@ def _captions(
 def _of_fields(
     record: Mapping[str, Any], fields: Sequence[str], usual: Iterable[str]
 ) -> tuple[list[_Caption], int]:
-    """Return the captions of all named fields, or of the first usual field with a caption, and the number of texts.
+    """Return captions, and the number of texts including blank ones.
 
-    The number includes blank texts.
+    The captions come from all `fields`. Without `fields`, they come from the first `usual` field that has a caption.
     """
     captions: list[_Caption] = []
     count = 0

@@ -41,7 +41,7 @@ class VisitEnd:
     rest: str = ""
     """Why the rest of the shard cannot be read."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Counter of the reader's `sclip.data.tar.Tally`; so are `cleaned` and `foreign`."""
+    """`unread`, `cleaned` and `foreign` are the counters of the reader's `sclip.data.tar.Tally`."""
     cleaned: dict[str, int] = field(default_factory=dict)
     foreign: dict[str, int] = field(default_factory=dict)
 

@@ -80,7 +80,7 @@ def build(
     plan: StreamPlan, order: Order, step: int, rank: int = 0, world_size: int = 1,
     on_wait: Callable[[str], None] = lambda _: None, encoder: type[Callable[[pa.Table], dict[str, Any]]] | None = None,
 ) -> list[ray.data.Dataset]:  # fmt: skip
-    """Return the streams of one worker's rows, from a step on.
+    """Return the streams of rows that one worker reads, starting at a step.
 
     Args:
         plan: plan of the run.
@@ -88,8 +88,8 @@ def build(
         step: first step; rows of earlier steps are left out.
         rank: rank of the worker.
         world_size: number of workers.
-        on_wait: called in the readers with a line while the storage fails.
-        encoder: replacement for the real encoder class in a benchmark; actors construct it with config and image size.
+        on_wait: called in the readers with a message while the storage fails.
+        encoder: class that a benchmark uses instead of the real encoder. Its arguments are config and image size.
     """
     block_samples = plan.config.data.block_samples or rows_of_block(
         order.batch_size // world_size, plan.image_size
@@ -133,7 +133,7 @@ def build(
 
 
 def blocks(streams: Iterable[ray.data.Dataset]) -> list[Iterable[Columns]]:
-    """Return the blocks of a worker's streams. The executors, actors on its node, end with the worker."""
+    """Return the blocks of each stream. The executors are actors on the worker's node and end with the worker."""
     splits = [stream.streaming_split(1, equal=False)[0] for stream in streams]
     return [
         split.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=BLOCKS_AHEAD)

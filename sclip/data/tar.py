@@ -170,7 +170,7 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError if more than padding follows the end marker: a tar joined with `cat`, a hole, many zeros."""
+    """Raise ReadError if data or too many zeros follow the end marker, as in joined tars and tars with holes."""
     file = tar.fileobj
     assert file is not None
     zeros = tarfile.BLOCKSIZE  # the block that tarfile took for the end

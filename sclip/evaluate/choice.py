@@ -121,7 +121,7 @@ class Choice:
         )  # fmt: skip
 
     def _is_won(self, row: Sequence[float]) -> bool:
-        """Return whether a case is won; `row` holds the cosines of its captions, the true caption's first."""
+        """Return whether a case is won. `row` holds the cosine of each caption, beginning with the true caption."""
         return row[0] >= max(row[1:]) if self.ties_win else row[0] > max(row[1:])
 
     def _of_sets(self, asked: Sequence[tuple[ChoiceCase, bool]]) -> dict[str, Score]:

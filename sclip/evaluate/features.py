@@ -24,7 +24,7 @@ from sclip.inference.scorer import Scorer, to_uint8
 __all__ = ["Encoded", "FeatureEncoder", "Features", "Here", "encode"]
 
 Encoded = tuple[Tensor, dict[Picture, str]]
-"""Features [n, D] of the pictures in their order, and the reason for each unreadable one, whose row is NaN."""
+"""Features [n, D] of the pictures in their order, and the reason for each unreadable picture; its row is NaN."""
 Say = Callable[[str, int, int], None]
 """Progress callback with "pictures" or "captions", the number done, and the total."""
 _CASES_AT_A_TIME = 2048
@@ -86,7 +86,7 @@ class Here:
         self._threads = min(8, os.cpu_count() or 1)
 
     def encode_pictures(self, pictures: Sequence[Picture]) -> Encoded:
-        """Return features [n, D] of the pictures, and the reason for each unreadable one, whose row is NaN."""
+        """Return features [n, D] of the pictures, and the reason for each unreadable picture; its row is NaN."""
         unreadable: dict[Picture, str] = {}
         rows = {picture: row for row, picture in enumerate(pictures)}
         features: Tensor | None = None

@@ -27,11 +27,11 @@ class Rivals:
     """
 
     image_to_text: Tensor
-    """int64 [N], for each image: captions of other images that rival the best of its own."""
+    """int64 [N]: for each image, the number of other images' captions that rival its best own caption."""
     text_to_image: Tensor
-    """int64 [M], for each caption: images that rival its own image."""
+    """int64 [M]: for each caption, the number of images that rival its own image."""
     ties: int
-    """Queries of both directions whose right candidate scores exactly as high as a wrong one."""
+    """Number of queries, in both directions, with a right and a wrong candidate of exactly equal score."""
 
     def recall(self) -> dict[str, float]:
         """Return R@1, R@5 and R@10 in both directions, the scores of COCO and Flickr30k retrieval."""

@@ -40,7 +40,7 @@ class Picture:
     sample: int | None = None
     """Index of the sample in the shard, from 0; None for a file."""
     data: DataConfig = _DEFAULTS
-    """For a sample: how the shard is read, which decides what counts as a sample."""
+    """Settings for reading a shard, which decide what counts as a sample. Unused for a file."""
 
     @property
     def image(self) -> str:

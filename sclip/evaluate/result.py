@@ -103,7 +103,7 @@ class Result:
     kind: str
     """Key of the benchmark's definition, for instance `vg-relation`."""
     definition: str
-    """One sentence for the reader of a report: what the benchmark asks, and whose it is."""
+    """One sentence for the reader of a report: what the benchmark asks, and who published it."""
     headline: str
     """Key in `scores` of the published figure."""
     scores: dict[str, Score]
@@ -116,8 +116,8 @@ class Result:
     """Caveats that a report shows before the figures: missing pictures, excluded cases."""
     examples: list[Example] = field(default_factory=list)
     digest: str = ""
-    """SHA-256 of the case names and all captions: equal if two models were asked the same. Empty if unknown, as in
-    files of older versions."""
+    """SHA-256 of the case names and all captions. It is equal if two models were asked the same, and empty in files of
+    older versions."""
 
     @property
     def is_partial(self) -> bool:

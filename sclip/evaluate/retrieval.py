@@ -100,7 +100,7 @@ class Retrieval:
         return scores
 
     def _examples(self, found: Rivals, features: Features) -> list[Example]:
-        """Return pictures whose top caption belongs to another picture, with their best own caption and its rivals."""
+        """Return pictures with a wrong top caption, each with its best own caption and the rivals of that caption."""
         lost = [
             (image.name, image)
             for image, count in zip(self.images, found.image_to_text.tolist(), strict=True) if count

@@ -187,7 +187,7 @@ def _name(benchmark: str) -> str:
 
 
 def _called(score: str) -> str:
-    """Return the short name of a score that fits a column: "I2T R@1" for image_to_text_r1."""
+    """Return a short name for a score, to fit a table column: "I2T R@1" for image_to_text_r1."""
     for long, short in _SHORT.items():
         score = score.replace(long, short)
     score = re.sub(r"_r(\d+)$", r" R@\1", score)

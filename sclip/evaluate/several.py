@@ -43,7 +43,7 @@ class SeveralTrue:
     places: tuple[str, ...]
     """Names of the scores of the first true caption, the second, and so on; one for each true caption of a case."""
     together: str = ""
-    """Name of a score for cases whose false caption does not score between two true ones. Empty: no such score."""
+    """Name of the score for cases in which the false caption is not between two true ones. Empty: no such score."""
     macro: bool = False
     """Whether the authors report the mean over groups; `macro` is then the headline."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)

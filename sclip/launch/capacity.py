@@ -36,7 +36,7 @@ class Capacity:
 
     @classmethod
     def of(cls, *nodes: NodeType) -> Capacity:
-        """Return the capacity of the maximum number of nodes of these types."""
+        """Return the capacity of these node types, each with its maximum number of nodes."""
         return cls(sum(n.most * n.cpus for n in nodes), sum(n.most * n.gpus for n in nodes), nodes)
 
 
@@ -101,7 +101,7 @@ def _total(bundles: Sequence[Bundle]) -> tuple[float, float]:
 
 
 def fits(config: Config, workers: int, capacity: Capacity) -> bool:
-    """Return whether the cluster can place this many workers of a sized run, with all other stages."""
+    """Return whether the cluster has room for this many workers and for all other stages of a sized run."""
     bundles = demands(config, workers, config.data.actors_min)
     cpus, gpus = _total(bundles)
     if cpus > capacity.cpus + _EPSILON or gpus > capacity.gpus + _EPSILON:

@@ -47,7 +47,7 @@ class NodeType:
 def node_types(
     nodes: Iterable[Mapping[str, Any]], added: Mapping[str, Mapping[str, Any]]
 ) -> tuple[NodeType, ...]:
-    """Return the types of a cluster: first those that can be added, then those that only have living nodes.
+    """Return the node types of a cluster: first those in `added`, then the types of all other living nodes.
 
     Args:
         nodes: `ray.nodes()`.

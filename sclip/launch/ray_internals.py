@@ -102,9 +102,9 @@ def leaves_signals_to_driver() -> Iterator[None]:
 
 
 def init_on_loopback(**options: Any) -> None:
-    """Start a local cluster with a node at 127.0.0.1: the argument `_node_ip_address` of `ray.init`.
+    """Start a local cluster with a node at 127.0.0.1, by the argument `_node_ip_address` of `ray.init`.
 
-    `options` are other arguments of `ray.init`.
+    `options` are further arguments of `ray.init`.
     """
     import ray
 

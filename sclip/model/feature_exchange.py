@@ -46,7 +46,7 @@ def ring_with_gradient(local: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather whose backward gives each rank the gradient of its rows, summed over all ranks."""
+    """All-gather. Its backward gives each rank the gradient of the rank's own rows, summed over all ranks."""
 
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def source(name: str, hub_folder: str) -> str:
 
 
 def below(folder: Path, name: str) -> Path:
-    """Return the path at which `folder` holds the files of a hub name. The name may be an absolute path."""
+    """Return the path in `folder` for the files of a hub name. The name may be an absolute path."""
     return folder / name.strip("/")
 
 

@@ -94,7 +94,7 @@ def has_updates(model: nn.Module) -> bool:
 
 
 def is_stored(name: str) -> bool:
-    """Return whether a checkpoint of a model with updates holds this tensor; all others keep their starting values."""
+    """Return whether a checkpoint of a model with updates holds this tensor. The starting weights hold the others."""
     return not name.startswith(CLIP_PREFIX) or f".{_UPDATE}." in name
 
 

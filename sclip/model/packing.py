@@ -26,7 +26,7 @@ FURTHER = ("negative", "unit", "positive")
 Columns = dict[str, NDArray[Any]]
 
 _ALIGNED = 8
-"""Row lengths are a multiple of this, because attention kernels first copy a mask whose rows are not aligned."""
+"""Row lengths are a multiple of this. Otherwise the rows of a mask are not aligned, and attention kernels copy it."""
 
 _TRIPLE_PLACES = 32
 """Minimum row length for triples: longer rows waste attention between captions, shorter rows leave places empty."""

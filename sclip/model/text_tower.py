@@ -69,7 +69,7 @@ def unpackable(text: Any) -> str:
 
 
 def never_empty(text: Tensor) -> Tensor:
-    """Return ids [N, L] in which an absent text (a row of zeros) gets one token.
+    """Return ids [N, L] with one token for each absent text (a row of zeros).
 
     Some Hugging Face towers pad with zero, and a mean over no tokens would be NaN, also in backward.
     """

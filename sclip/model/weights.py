@@ -55,7 +55,7 @@ _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Name parts that torch.compile, FSDP1 and activation checkpointing insert for a wrapped module, at any depth."""
 
 _DDP = "module."
-"""Prefix that DistributedDataParallel adds. It is removed only if all names have it: a submodule may have this name."""
+"""Prefix that DistributedDataParallel adds. It is removed only if all names have it; one submodule may be named so."""
 
 _SCALAR = np.float64().__reduce__()[0]
 _NUMBERS: list[Any] = [

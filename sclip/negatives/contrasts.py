@@ -1,4 +1,4 @@
-"""Tables of words that exclude each other: with one in place of another, a caption is surely false.
+"""Tables of words that exclude each other: if one replaces another, the caption becomes surely false.
 
 The tables are written by hand; each row goes from the most to the least frequent word in captions. No word of a row is
 a synonym, hypernym or hyponym of another, or likely true with it; exceptions are listed as pairs after the row.
@@ -257,7 +257,7 @@ PLACE_VERBS = frozenset(
     park parked parking perch perched perches kneel kneeling crouching seated standing placed located positioned pose
     poses posing walk walks walking run runs running""".split()
 )
-"""First words of predicates whose preposition may be replaced."""
+"""First words of predicates in which the preposition may be replaced."""
 NO_SUPPORT = frozenset(
     """ground floor grass snow sand dirt mud water sky air wall ceiling head hand back leg arm face neck mouth foot lap
     shoulder finger body eye nose ear chin knee waist chest side top bottom corner edge middle front end

@@ -38,7 +38,7 @@ MOST_CANDIDATES = 24
 """Maximum exchanges listed per caption, best first."""
 
 MOST_WEIGHED = 12
-"""Maximum exchanges per caption, best first, whose strangeness a draw computes; a long caption has many pairs."""
+"""Maximum exchanges per caption that a draw scores for strangeness, best first; a long caption has many pairs."""
 
 MOST_STRANGE = 4.0
 """Maximum strangeness of a drawn exchange, in log-odds; half of the exchanges above it are broken English."""
@@ -250,7 +250,7 @@ class _Text:
         self._own: dict[Span, float] = {}
 
     def strangeness(self, other: str, start: int, end: int) -> float:
-        """Return how much stranger `other` reads than the caption, from which it differs only in caption[start:end]."""
+        """Return how much stranger `other` reads than the caption; the two differ only in caption[start:end]."""
         start, end = part = _around(self.text, start, end)
         if part not in self._own:
             self._own[part] = strangeness(self.text[start:end])

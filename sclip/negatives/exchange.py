@@ -70,7 +70,7 @@ class Exchange:
         return (self._offset(span[0], last=False), self._offset(span[1], last=True))
 
     def slot(self, span: Span) -> Span:
-        """Return the new span of a text whose content may have been exchanged: a phrase with a new adjective."""
+        """Return the new span of a text in which words may have changed, such as a phrase with a new adjective."""
         start, end = span
         for piece, region in ((self._regions[3], 1), (self._regions[1], 3)):
             if piece[0] < piece[1]:

@@ -40,7 +40,7 @@ class PlannedExchange:
     owners: Mapping[int, int] = field(default_factory=dict)
     """Attribute -> its new object."""
     names: Mapping[int, tuple[str, Span]] = field(default_factory=dict)
-    """Object -> its new name, and the old span of the text with which this name now begins."""
+    """Object -> its new name, and the old span of the text that this name now begins with."""
     verbs: Mapping[int, str] = field(default_factory=dict)
     """Attribute that is a verb -> its new verb."""
     predicates: Mapping[int, str] = field(default_factory=dict)

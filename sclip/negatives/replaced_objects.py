@@ -1,4 +1,4 @@
-"""Select the objects of a caption whose replacement makes it false."""
+"""Select those objects of a caption that make the caption false if they are replaced."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _LOOSE = _NEAR | frozenset(
     """along around among amongst with without and of for from like at during about between against together past via
     per as be become outside toward towards to than have""".split()
 ) | {"side by side with"}  # fmt: skip
-"""Predicates that place or join two things so loosely that they nearly always stay true if the things change places."""
+"""Loose predicates, such as "near": they nearly always stay true if the two things change places."""
 
 _HAVE = frozenset(("with", "have"))
 _AT_NOT_ON = frozenset("table desk counter bar".split())
@@ -32,7 +32,7 @@ _FRAMES = frozenset(
     aerial panorama symbol reflection""".split()
 )
 _ROOMS = frozenset("room kitchen bathroom bedroom restroom office store shop restaurant".split())
-"""Scenes to which captions give the color of their walls or contents."""
+"""Scenes that captions describe by the color of their walls or contents."""
 _WEATHER = frozenset(
     """snow snowfall rain fog mist sunshine sunlight wind storm dark darkness winter lighting light sunset
     moonlight""".split()
@@ -67,7 +67,7 @@ _MOTIONS = frozenset(
 )
 _STAYS = POSTURES - frozenset("play talk speak grow".split())
 _IS_BY = frozenset("park stand sit lay lie rest perch locate position line".split())
-"""Predicates to which a graph shortens "is parked by" and the like."""
+"""Predicates that a graph holds in place of "is parked by" and the like."""
 _SHARED = frozenset(
     """eat drink play watch look see view pose enjoy share wait talk speak listen attend celebrate smile visit perform
     dance sing work train practice pass follow lead""".split()
@@ -283,14 +283,14 @@ _ABSTRACT = frozenset(
     touch kick shot swing pose posture gesture smile grin expression attention care help support rule order row
     jam palette take approach arrangement movement treatment environment development government excitement""".split()
 )
-"""Names of no concrete thing: the look of things, events, parts without bounds."""
+"""Abstract nouns: how things look, events, and parts without clear bounds."""
 _ABSTRACT_ENDING = re.compile(r"(?:[tlr]ness|[ltrv]ity|icity|[ae]nce|ism|[a-z]{3}[ts]ion|ship)$")
 _BODIES = frozenset(
     """station television mansion ambulance entrance fence appliance residence audience university celebrity vegetation
     construction decoration illustration intersection ship battleship spaceship cushion lion dandelion prince lance
     reception plantation kindergarten facility fountain security harness""".split()
 )
-"""Names of concrete things in spite of an abstract ending (`_ABSTRACT_ENDING`)."""
+"""Nouns for concrete things that have an abstract ending (`_ABSTRACT_ENDING`)."""
 _GROUNDS = frozenset(
     """water ocean wave snow ground floor wood woods tree bush branch plant greenery foliage vegetation leaf moss
     grass sky cloud cliff peak rock boulder stream waterfall creek pond track course ramp slope dune path trail
@@ -320,7 +320,7 @@ _GENERAL = {
 
 @lru_cache(maxsize=1 << 14)
 def excludes(one: str, other: str) -> bool:
-    """Return whether no thing has both attributes: "red" and "blue", "wooden" and "metal", "large" and "tiny"."""
+    """Return whether two attributes exclude each other: "red" and "blue", "wooden" and "metal", "large" and "tiny"."""
     if one.isdigit() and other.isdigit():
         return one != other
     for table in (_SHADES, _MATERIALS):
@@ -346,7 +346,7 @@ def tells_apart(attribute: str, name: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def is_vague(name: str) -> bool:
-    """Return whether a name denotes no concrete thing: a time, a general place, a picture, an abstract noun."""
+    """Return whether a name is abstract: a time, a general place, a picture, an abstract noun."""
     head = name.rsplit(" ", 1)[-1]
     return (
         name in _VAGUE

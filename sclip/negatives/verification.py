@@ -1,4 +1,4 @@
-"""Parse negatives again and reject those whose words depend on each other in another way than in the caption.
+"""Parse negatives again and reject those with other dependency labels than their caption.
 
 An exchange swaps words of one kind, so a correct negative has the same dependency labels as its caption. "A tunnel
 through the dog sprints" has lost a verb. The check finds 50 % of broken negatives and rejects 15 % of good ones;

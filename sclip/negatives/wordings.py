@@ -121,4 +121,4 @@ KINDS_OF = frozenset(
     """light carpet card board wine bear tea meat pepper onion bean cabbage bread rice house hole tape screen oak panda
     belt flag eye hat town city school""".split()
 )
-"""Nouns with which an adjective may name a kind: a red light is more than a light that is red."""
+"""Nouns that form the name of a kind with an adjective: "red light" means more than a light that is red."""

@@ -1,9 +1,9 @@
-"""Make a half-truth benchmark from shards of captioned images: a JSON Lines file and a folder of images.
+"""Write a half-truth benchmark, which is a JSON Lines file and a folder of images, from shards with captions.
 
     {"image": "0-3.tar-391895-5f1c09ab.jpg", "unit": "a man", "half_truth": "a man riding a horse", "kind": "relation"}
 
 Each caption gives at most one line. The draw depends on the seed and the sample's identity, so the same shards give the
-same lines. `sclip.evaluate.readers.half_truth` reads the benchmark; its kind is `half-truth`.
+same lines. `sclip.evaluate.readers.half_truth` reads the benchmark. `sclip evaluate` knows it as kind `half-truth`.
 """
 
 from __future__ import annotations

@@ -68,11 +68,11 @@ class Labelled:
 def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy_model: str = "") -> int:
     """Write a table of up to `size` rows to label; return the number of rows.
 
-    Distinct captions are drawn at random. With the same seed, a smaller table is the beginning of a larger one. A
-    caption gives one row: its graph, its positive, or the negative that training would draw (for "replacements", never
-    an exchange). For "triples" it gives one row per triple that the encoder sees. Captions that give none are skipped.
+    Distinct captions are drawn at random. With the same seed, a smaller table is the beginning of a larger one. Each
+    caption gives one row with its graph, its positive or the negative that training would draw. "replacements" draws
+    no exchanges; "triples" gives one row per triple that the encoder sees. Captions without a row are skipped.
 
-    Raises CaptionsError, ParserError, OSError, and LabelsError if there is no row to draw or if `out` exists.
+    Raises CaptionsError, ParserError or OSError; raises LabelsError if there is no row or if `out` exists.
     """
     if out.exists():  # labels are hours of work
         raise LabelsError(f"{out} exists and may hold labels; name another file")

@@ -105,7 +105,7 @@ def _key_column(schema: pa.Schema, image: str) -> str:
 
 
 def _rows(source: Path, files: Sequence[Path], columns: Collection[str]) -> Iterator[Row]:
-    """Yield the rows with these columns and with their split, from a column or else from the file's path."""
+    """Yield each row with these columns and its split. The split is read from a column, else from the file's path."""
     for file in files:
         with _errors(file):
             splits = [name for name in pq.read_schema(file).names if name.lower() in SPLIT_FIELDS]

@@ -39,7 +39,7 @@ TRAIN = {"train", "restval"}
 """Training splits. Karpathy's "restval" is the rest of COCO's val2014."""
 
 Row = tuple[str, Mapping[str, Any] | str]
-"""Place of a row ("pairs.csv line 3"), and its fields or the reason why it has none."""
+"""Place of a row ("pairs.csv line 3"), and its fields or the reason why it has no fields."""
 Root = tuple[Path, bool]
 """Base folder of relative image paths, and whether all images below it, at any depth, belong to the source."""
 

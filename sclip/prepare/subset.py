@@ -20,7 +20,7 @@ from sclip.storage.masking import mask
 
 @dataclass
 class Kept:
-    """Counts of samples and captions that pass the filter. The fields in `_of` count all that were checked."""
+    """Counts of samples and captions that pass the filter. Fields that end in `_of` count all that were checked."""
 
     samples: int = 0
     samples_of: int = 0

@@ -99,7 +99,7 @@ def _fields(names: list[str], cells: list[str]) -> Mapping[str, Any] | str:
 
 
 def _delimiter(header: str, choice: Choice) -> str:
-    """Return the delimiter that gives the header an image and a caption column, or else the most cells."""
+    """Return the delimiter that splits the header into an image and a caption column, else into the most cells."""
     images = {choice.image_field} if choice.image_field else set(IMAGE_FIELDS)
     captions = {choice.caption_field} if choice.caption_field else set(CAPTION_FIELDS)
 
@@ -117,11 +117,11 @@ def _cells(source: Path, delimiter: str) -> Iterator[_Cells]:
 
 
 def _is_quoted(text: str, delimiter: str) -> bool:
-    """Return whether a CSV writer quoted the table's cells; otherwise the quotes are characters of the captions.
+    """Return whether the quotes in a table mark CSV cells; if not, they are characters of the captions.
 
-    Every cell with a quote must follow the CSV rules. Also, either a whole column is quoted, or every quoted cell needs
-    it because it holds a doubled quote or a line break (as pandas writes). If a quoted cell holds both a line break and
-    a delimiter, stray quotes may have joined two rows; then every cell of the file must be quoted.
+    To count as marks, all quotes must follow the CSV rules. Also, a whole column must be quoted, or every quoted cell
+    must hold a doubled quote or a line break (as pandas writes). If a quoted cell holds both a line break and a
+    delimiter, stray quotes may have joined two rows. Then every cell of the file must be quoted.
     """
     if '"' not in text:
         return False

@@ -91,9 +91,9 @@ class Findings:
         self.unreachable += other.unreachable
 
     def compare(self, records: Mapping[str, Record], absent: Iterable[str] = ()) -> None:
-        """Compare the sample counts with the `records`; fill `wrong`, `absent` and `missing`.
+        """Compare the sample counts of shards with `records`; set the attributes `wrong`, `absent` and `missing`.
 
-        `absent` lists recorded shards that do not exist. Shards are named without credentials.
+        The argument `absent` names recorded shards that do not exist. Names of shards have no credentials.
         """
         self.absent = sorted(absent)
         rests = {entry["shard"] for entry in self.rests}

@@ -3,7 +3,7 @@
 store         the MLflow store: versions by number or alias, files, one-line errors
 requirements  the pinned libraries of a registered model
 versions      register a version (alias `candidate`), download and open it
-measured      the evaluation of a version, stored beside it
+measured      store and read the evaluation of a version
 judgement     judge a candidate against the champion, without MLflow
 promotion     make a version champion, refuse it or roll back, and record the decision
 """

@@ -51,8 +51,8 @@ def judge(gates: Sequence[Gate], candidate: Evaluation | None, champion: Evaluat
     Args:
         gates: at least one.
         candidate: evaluation of the new version; without it every gate fails.
-        champion: evaluation of the champion on the same cases. None if there is no champion yet: gates that compare
-            with it hold. Without results if the champion was never evaluated: gates that compare with it fail.
+        champion: evaluation of the champion on the same cases. If it is None, there is no champion yet, and gates that
+            compare with one hold. If it has no results, the champion was never evaluated, and these gates fail.
     """
     checks = [Check(gate.text, *_check(gate, candidate, champion)) for gate in gates]
     return Decision(bool(checks) and all(check.holds for check in checks), checks)

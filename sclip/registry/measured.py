@@ -1,6 +1,6 @@
-"""Store the evaluation of a version beside it, where the gates of later versions read it.
+"""Store the evaluation of a version in the registry, for people and for the gates of later versions.
 
-A file among the version's own files has the intervals and cases, for the gates. Tags have the scores, for people.
+Gates read the intervals and cases from a file among the version's files. People read the scores in the version's tags.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Register an exported model with its evaluation as a version, and download or open a version again.
 
 A version is complete: weights, parser, tokenizer and transform, a copy of this package, pinned libraries, a signature
-and an example. It is logged as code (`sclip.inference.pyfunc_model`); nothing is pickled. Its evaluation is stored
-beside it, with the intervals and cases that the gates of later versions need.
+and an example. It is logged as code (`sclip.inference.pyfunc_model`); nothing is pickled. Its evaluation is stored with
+it, including the intervals and cases that the gates of later versions need.
 """
 
 from __future__ import annotations

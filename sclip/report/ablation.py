@@ -34,7 +34,7 @@ class Forgetting:
     lines: Mapping[str, Sequence[tuple[float, Point]]]
     """For each row with a blend, every share `a` of the trained model with its point (the mean over the seeds)."""
     reached: float
-    """Share of the gain at which rows are compared."""
+    """Minimum gain of a row that is compared, as a share of plain tuning's gain."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class _Plane:
 
     axes: Curves
     reached: str
-    """Path of the vertical line at the gain at which rows are compared."""
+    """Path of the vertical line at the gain `Forgetting.reached`."""
     lines: list[tuple[int, str]]
     """Number of each row with a blend, and the path of its line."""
     dots: list[_Dot]

@@ -25,7 +25,7 @@ _LEAST, _MOST = 1e-30, 1e30
 """Larger values count as infinite, smaller ones as zero. An axis long enough for them would hide all other values."""
 
 _BEYOND = 4.0
-"""Percent of the axis by which an interval may be drawn beyond the axis; the page cuts it off there."""
+"""How far an interval may be drawn beyond the axis, in percent of the axis; the page cuts it off there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ class Edge:
     label: RowNode
     """Node of the predicate; the three relations of "eggs, bacon and toast on a table" share one."""
     passages: list[RowNode] = field(default_factory=list)
-    """Nodes through which the edge passes the rows above its label."""
+    """Empty nodes that lead the edge through the rows above its label, one in each row."""
 
     @property
     def down(self) -> bool:

@@ -15,7 +15,7 @@ _Value = TypeVar("_Value")
 
 
 class SeededSample(Generic[_Value]):
-    """Sample of the values whose keys have the `size` smallest digests. Equal keys have equal values and count once."""
+    """Sample of the `size` values with the smallest key digests. Equal keys have equal values and count once."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -184,7 +184,7 @@ def shared_config(ablation: Ablation, overrides: Sequence[str] = ()) -> Config:
 
 
 def with_configs(ablation: Ablation, overrides: Sequence[str] = ()) -> Ablation:
-    """Add to each row's `set` the values in which the row's own config differs from the shared config.
+    """Add the values that differ between a row's own config and the shared config to the row's `set`.
 
     Raises ConfigError that names the row whose config cannot be read.
     """

@@ -41,7 +41,7 @@ __all__ = ["add_blends", "add_shares", "forgetting", "shares", "suite", "write_s
 _KEPT = "first/image_to_text_r1+first/text_to_image_r1"
 _GAINED = "relation/accuracy+attribute/accuracy"
 _REACHED = 0.9
-"""Share of the plain row's gain at which rows are compared."""
+"""Minimum gain of a row that is compared, as a share of the plain row's gain."""
 _MARGIN = 0.03
 """Added to `_REACHED` on the development split, because a blend's share of the gain differs between the splits."""
 _ALPHAS = [n / 10 for n in range(11)]
@@ -187,7 +187,7 @@ def add_shares(ablation: Ablation, name: str, trials: Sequence[Trial]) -> list[T
 
 
 def forgetting(ablation: Ablation, name: str, config: Config, trials: Sequence[Trial]) -> Forgetting:
-    """Return the data of the page's plot: a point for each run with shares, and a line for each blend row."""
+    """Return the plot's data: a point for each run with a gain and a kept share, and a line for each blend row."""
     done = {trial.name: trial.scores for trial in trials}
     points: dict[str, list[tuple[float, float]]] = {}
     lines: dict[str, list[tuple[float, tuple[float, float]]]] = {}

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 SAME_S = 2.0
-"""Seconds within which further signals count as the same one, forwarded by several programs."""
+"""Further signals within this many seconds count as the same signal, forwarded by several programs."""
 
 Answer = Callable[[signal.Signals, "FrameType | None"], None]
 """Signal handler, called in the main thread with the signal and the interrupted frame."""

@@ -156,7 +156,7 @@ def storage_of(config: Config) -> str:
 
 
 def _bound(config: Config, cpus: float, at_once: int) -> dict[str, Any]:
-    """Limit the encoders of each run, so that concurrent runs share the CPUs that the workers leave."""
+    """Return overrides that limit each run's encoders, so that concurrent runs fit into the CPUs of the cluster."""
     if config.data.actors_max or at_once == 1:
         return {}
     return {"data.actors_max": most_encoders(config, cpus / at_once - _DRIVER_CPUS)}

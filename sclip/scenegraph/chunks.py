@@ -31,7 +31,7 @@ class Chunk:
     fixed: bool = False
     """Whether it is a proper name, a title or a quotation."""
     frame: bool = False
-    """Whether it frames what is shown and is not an object: "in the background"."""
+    """Whether the phrase frames what is shown, and so is not an object: "in the background"."""
     negated: bool = False
     """Whether the caption denies it."""
 

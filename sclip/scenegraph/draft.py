@@ -30,7 +30,7 @@ class Link(NamedTuple):
     """Whether the other chunk is the object; else it is the subject."""
     negated: bool = False
     fronted: bool = False
-    """Whether it is a preposition before the clause's subject; its predicate may later get the clause's verb."""
+    """Whether the predicate is a preposition before the clause's subject; it may later get the clause's verb."""
 
 
 class Draft:
@@ -203,5 +203,5 @@ class Draft:
 
 
 def has(link: Link) -> bool:
-    """Whether a link's other end is the subject, and its predicate is "have" or ends in "with"."""
+    """Whether the other chunk of a link is the subject, and the link's predicate is "have" or ends in "with"."""
     return not link.reverse and (link.predicate == "have" or link.predicate.rpartition(" ")[2] == "with")

@@ -74,7 +74,7 @@ COMPOUND_NAMES = frozenset(
     computer mouse,computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,
     apple tree,cherry tree,orange tree,electronic device,paper towel,paper bag,paper plate""".split(",")
 )
-"""Names whose first word is part of the name; before other nouns it is an attribute."""
+"""Compound names: their first word is part of the name, but an attribute before other nouns."""
 
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
@@ -172,7 +172,7 @@ OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
 
 COVERING = frozenset(("cover", "surround", "enclose"))
-"""Verbs whose passive has its agent after any preposition, not only "by": "a car covered in snow"."""
+"""Verbs with an agent after any preposition in the passive, not only after "by": "a car covered in snow"."""
 
 COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())

@@ -144,7 +144,7 @@ _NEW_PHRASE = _POINTING | frozenset(
     """by from to and or for near into through it they he she i you we is are was were but so which who what how as
     if not without there here when where while because do photo photos picture image stock review be may""".split()
 )
-"""Words that begin a new phrase after a hyphen between spaces; others may end a compound ("snow - covered")."""
+"""Words that begin a new phrase if they follow " - ". Other words may end a compound there ("snow - covered")."""
 _COMPOUND_STARTS = frozenset(
     """t x v e k b d s u self half high low long short full well semi multi non ex mid pre post anti co all two
     three four five six seven eight nine ten first second third one hand eye heart ice snow make still open free dry

@@ -77,7 +77,7 @@ class Word:
     head: int = -1
     """Index of the word that this word depends on; its own index at the root."""
     owner: bool = False
-    """Whether it is a place phrase with a possessive: "on its right"."""
+    """Whether the word is a place phrase with a possessive: "on its right"."""
     fixed: bool = False
     """Whether it is a proper name, a title or a quotation."""
 

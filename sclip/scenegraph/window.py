@@ -1,7 +1,8 @@
-"""Limit how much of a caption is read: by the parser, and by one model.
+"""Limit how much of a caption the parser reads, and how much of it one model reads.
 
-The parser cuts a caption where every text tower stops reading, before spaCy sees it: 1,000 words cost as much as 75.
-The graph depends on no model. A `Window` says how much of caption and graph one model reads.
+The parser cuts a caption where every text tower stops reading, before spaCy reads it. So spaCy spends no more time on
+1,000 words than on 75. The cut does not depend on the model, unless `model.context_length` is above 77. A `Window` says
+how much of a caption and of its graph one model reads.
 """
 
 from __future__ import annotations

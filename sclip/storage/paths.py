@@ -1,9 +1,9 @@
 """Use a run's folder in the same way on disk, in S3, in GCS and in any other storage that fsspec opens.
 
 A `StoragePath` is a `Path` or a `Remote`. A `Remote` has the pathlib methods that a run's folder needs; this module
-holds the operations that differ. Libraries that know only local files write to the folder that `staged` yields and
-`send` uploads. They read from the folder that `local_copy` yields. For a `Path`, both are the path itself, and nothing
-is copied.
+holds the operations that differ. Some libraries know only local files. They write to a folder from `staged`, which
+`send` then uploads, and they read from a folder from `local_copy`. For a `Path`, both folders are the path itself, and
+nothing is copied.
 
 pyarrow and fsspec are imported only for URIs, so a machine with only torch and open_clip can save and load.
 """
@@ -195,7 +195,8 @@ def staged(to: StoragePath) -> Iterator[Path]:
 def local_copy(path: StoragePath, shared: str = "", names: Iterable[str] | None = None) -> Iterator[Path]:
     """Yield a folder to read from: the path itself, or a copy of its files that is removed after the block.
 
-    Processes of one node that pass the same `shared` name use one copy; the first to leave the block removes it.
+    Processes of one node that pass the same `shared` name use one copy. The first process to leave the block removes
+    the copy, so none may still read it then.
     """
     if isinstance(path, Path):
         yield path

@@ -34,7 +34,7 @@ def own() -> Iterator[Path]:
 
 
 def common(name: str, fill: Callable[[Path], None]) -> Path:
-    """Return this node's folder with a name. The first process that asks for the folder fills it."""
+    """Return the folder `name` of this node. The first process that asks for the folder fills it."""
     root = _root()
     folder = root / name
     with FileLock(folder.with_suffix(".lock")):
@@ -46,7 +46,7 @@ def common(name: str, fill: Callable[[Path], None]) -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder of `own` or `common`, and its lock."""
+    """Remove a folder that `own` or `common` made, and the lock of this folder."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.with_suffix(".lock").unlink(missing_ok=True)
 

@@ -103,7 +103,7 @@ class Saver:
 
     @property
     def is_done(self) -> bool:
-        """Whether this rank's last started checkpoint is written or has failed, and `wait` was not called since."""
+        """Whether this rank's last checkpoint is written or has failed. False again after `wait`."""
         return self._written is not None and self._written.done()
 
     def wait(self) -> None:

@@ -25,7 +25,7 @@ class RunUse:
 
     path: StoragePath
     state: str
-    """training, finished, resumable (it has a complete checkpoint) or begun (it has no complete checkpoint)."""
+    """`training`, `finished`, `resumable` (with a complete checkpoint) or `begun` (without one)."""
     idle_s: float
     """Seconds since the run's last sign of life."""
     bytes: int

@@ -132,7 +132,7 @@ class StepFlops:
     def _towers(
         self, images: int, captions: NDArray[Any], triples: NDArray[Any] | None, passes: Mapping[Part, int]
     ) -> float:
-        """Return the operations of images, captions [N, L] and triples [N, K, 3, T], each times the part's passes."""
+        """Return operations for images, captions [N, L] and triples [N, K, 3, T]. `passes` holds a factor of each."""
         lengths = text_lengths(captions).astype(np.float64)
         if self._whole_context:
             lengths[:] = captions.shape[1]

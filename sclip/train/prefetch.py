@@ -177,7 +177,7 @@ def prefetch_batches(
 
 
 def trained_columns(columns: Columns, config: Config) -> Columns:
-    """Return the columns of a batch that a step reads."""
+    """Return a batch with only those columns that a training step reads."""
     unread: tuple[str, ...] = NEGATIVE_COLUMNS if config.loss.negatives == "none" else ()
     if not config.model.kee.enabled:
         unread += (col.TRIPLES, col.NEGATIVE_TRIPLES, col.UNIT_TRIPLES, col.POSITIVE_TRIPLES)

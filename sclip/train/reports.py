@@ -134,9 +134,9 @@ class StepMeter:
     def take(self) -> dict[str, float]:
         """Return the values since the last call. All ranks call it together.
 
-        They are: each metric's mean over the steps in which it was finite (NaN if none); each count as NAME_per_s;
-        data_wait, the share of time that this rank waited for data; and on a GPU peak_memory_bytes, the maximum memory
-        of tensors on any rank.
+        They are: each metric's mean over the steps in which it was finite (NaN if none); each count as `NAME_per_s`;
+        `data_wait`, the share of time that this rank waited for data; and on a GPU `peak_memory_bytes`, the maximum
+        memory of tensors on any rank.
         """
         sums, finite = self._sums.tolist()
         elapsed = time.perf_counter() - self._started  # after `tolist`, so the device has finished

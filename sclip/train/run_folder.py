@@ -126,8 +126,8 @@ class RunFolder:
     def roll_back(self) -> list[str]:
         """Clean up after a crash, while no worker is alive. Return one line for each damaged checkpoint.
 
-        Removes half-written checkpoints, renames damaged ones (by checksum), and removes quarantine lines of steps
-        after the newest good checkpoint, because these steps are trained again.
+        Removes half-written checkpoints, and renames those with wrong checksums to damaged-*. Removes the quarantine
+        lines of steps after the newest good checkpoint, because these steps are trained again.
         """
         notes = []
         for path in self.step_folders():

@@ -55,7 +55,7 @@ class RunCounters:
     cleaned: dict[str, int] = field(default_factory=dict)
     """Number of cleaned captions, by kind of change."""
     foreign: dict[str, int] = field(default_factory=dict)
-    """Number of unused texts and graphs that the data set supplies with captions, by reason."""
+    """Number of unused texts and graphs that came with the data, by the reason why they are unused."""
 
     def add_end(self, end: Mapping[str, Any]) -> None:
         """Add the counts that were reported at the end of a shard."""

@@ -21,11 +21,11 @@ __all__ = ["StageMeter", "limiting_stage"]
 _WORK = ("decode", "parse", "draw", "tokenise")
 """Stages inside an encoder, in order."""
 _KEEPS_UP = 0.02
-"""Share of the time that training may wait for data before the stream counts as too slow."""
+"""Maximum share of the time that training may wait for data. Above it, the stream counts as too slow."""
 _BUSY = 0.6
 """Utilization of encoders that always have rows. It is below 1 because they wait while Ray takes their blocks."""
 _STALLED = 0.2
-"""Utilization below which readers wait for room downstream. Only half of the readers read; others are a round ahead."""
+"""Readers with less utilization wait for room downstream. Only half of the readers read; others are a round ahead."""
 _REMEDIES = {
     "read": "readers are the limit: raise data.readers, or bring the shards nearer",
     "hand_on": "Ray Data's executors are the limit: raise data.block_samples or data.readers",

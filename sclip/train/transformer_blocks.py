@@ -64,7 +64,7 @@ def change_forward(
 def _forward(
     kind: type[nn.Module], name: str, config: TrainConfig, backend: str | Callable[..., Any]
 ) -> Callable[..., Any]:
-    """Return the forward for blocks of one class in the list of this name; its first argument is the block."""
+    """Return the forward function for blocks of class `kind` in the list `name`. Its first argument is the block."""
     forward: Callable[..., Any] = kind.forward
     if config.activation_checkpointing != "none":
         forward = _checkpointed(forward, config.activation_checkpointing == "selective")

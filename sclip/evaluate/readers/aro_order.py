@@ -122,7 +122,7 @@ def false_captions(name: str, caption: str, tagged: Tagged) -> tuple[str, ...]:
 
 
 def pre_caption(caption: str) -> str:
-    """Return a caption as the models of ARO and BLIP read it: lower case, less punctuation, at most 30 words."""
+    """Return a caption cleaned as ARO and BLIP do: in lower case, with less punctuation and at most 30 words."""
     caption = re.sub(r"[.!\"()*#:;~]", " ", caption.lower())
     caption = re.sub(r"\s{2,}", " ", caption).rstrip("\n").strip(" ")
     return " ".join(caption.split(" ")[:MAX_WORDS])

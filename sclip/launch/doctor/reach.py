@@ -22,7 +22,7 @@ _SAMPLE_S, _SAMPLES = 5.0, 2000
 _SHARDS = 3
 """Number of shards that each node reads, spread over the list: missing shards are rarely the first ones."""
 _SLOW = 0.25
-"""Share of the fastest node's rate below which a node counts as slow."""
+"""Minimum rate of a node that does not count as slow, as a share of the fastest node's rate."""
 _TELLING_S = 0.5
 """Minimum seconds of a measurement: a rate over less time says nothing about a node."""
 

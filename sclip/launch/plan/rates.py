@@ -42,8 +42,8 @@ SAMPLE_BYTES, PIXELS, TOKENS = 162e3, 640 * 480, 13
 """COCO's averages: bytes of a sample, pixels of an image, tokens of a caption."""
 
 BLOCKS_PER_S = 100
-"""Blocks that one executor passes on per second. A block takes 6 to 8 ms of its process, whatever its number of rows.
-On two cores that also ran everything else, an executor passed on 31 to 43."""
+"""Blocks that one executor passes on per second. A block of any size takes the executor 6 to 8 ms.
+On two cores that also ran all other processes, an executor passed on 31 to 43 blocks per second."""
 
 STAGES = ("worker", "encoder", "reader")
 _WORK = re.compile(

@@ -124,7 +124,7 @@ class Audit:
 
     @property
     def exact(self) -> bool:
-        """Whether no row was missed, repeated or of unknown fate, and every step had the rows of the run's order."""
+        """True if `missed`, `repeated` and `unknown` are 0 and every step had the rows of the run's order."""
         return not (self.missed or self.repeated or self.unknown or self.first_difference)
 
     @property
@@ -194,9 +194,9 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
 
 
 def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
-    """Yield the shards that break, or that hold fewer samples than were recorded beside them or by the run.
+    """Yield the shards that break, or that hold fewer samples than the run or a file beside them recorded.
 
-    `Tar.groups` includes the sample within which a tar breaks, although a reader cannot return this sample.
+    If a tar breaks within a sample, `Tar.groups` includes this sample, although a reader cannot return it.
     """
     records = recorded_samples(list(tars))
     for url, tar in tars.items():

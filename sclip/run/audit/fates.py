@@ -19,7 +19,7 @@ _SHIFTS = {kind: 2 * at for at, kind in enumerate(KINDS)}
 _REST = 1 << 2 * len(KINDS)
 """Bit that marks the row of a shard's unreadable rest if the row was neither missed nor quarantined once."""
 _WAITING = 4096
-"""Number of collected rows at which they are counted together."""
+"""Number of rows that are collected before they are counted together."""
 MISSED = 0
 TRAINED_ONCE, FILTERED_ONCE, QUARANTINED_ONCE = (1 << shift for shift in _SHIFTS.values())
 REPEATED = 2 * TRAINED_ONCE
