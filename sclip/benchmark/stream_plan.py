@@ -1,7 +1,7 @@
-"""Measure what a very long run costs each of its processes: time and memory of its order and of a stream.
+"""Measure the time and memory that the sample order and the stream of a very long run cost one process.
 
-A separate process, `python -m sclip.benchmark.stream_plan`, builds the real order, and a stream from the middle of the
-run, without reading a shard. It also counts the bytes that a checkpoint needs to resume from there.
+A separate process, `python -m sclip.benchmark.stream_plan`, builds the real order and then a stream that starts in the
+middle of the run. It reads no shard. It also counts the bytes of the stream position in a checkpoint.
 """
 
 from __future__ import annotations

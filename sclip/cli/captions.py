@@ -210,11 +210,11 @@ def naturalness(
         ),
     ] = None,
 ) -> None:
-    """Train the model that recognizes strange false captions, so that training does not draw them.
+    """Fit the model that recognizes strange false captions. Runs do not train on captions that it finds too strange.
 
-    The tables that come with sclip were trained on COCO captions, alt-text and long captions. If your captions are
-    about other things, train on your captions. At most 12,000 random captions of each source are used. The
-    command uses scikit-learn, which is installed with MLflow.
+    The model that comes with sclip was fitted to COCO captions, alt-text and long captions. If your captions are about
+    other things, fit the model to your captions. The command uses at most 12,000 random captions of each source. It
+    needs scikit-learn, which is installed with MLflow.
 
       sclip naturalness captions_train2017.json alt-text.txt 'shards/train/*.tar'
     """

@@ -86,16 +86,16 @@ def benchmark(
         ),
     ],
 ) -> int:
-    """Measure a part of sclip and comparable tools in one run on this machine, and print a table.
+    """Measure a part of sclip, and comparable tools where they exist, on this machine; print a table.
 
     Exit status 0: the table is printed; 2: the benchmark cannot be measured.
 
       sclip benchmark scenegraph   captions per second on one core; with --gold, Set Match and SPICE of the graphs
       sclip benchmark artefacts    how well a classifier without images detects false captions
-      sclip benchmark foils        how many of SugarCrepe's foils sclip's replacements reproduce
-      sclip benchmark step         time and memory of a training step beside open_clip's; pauses for checkpoints
-      sclip benchmark stream       speed, start and waiting of the data stream beside webdataset and Ray Data
-      sclip benchmark scale        CPU time of each process for moving a sample, and which process would limit many GPUs
+      sclip benchmark foils        how many foils of SugarCrepe the replacements of sclip reproduce
+      sclip benchmark step         time and memory of a training step in sclip and open_clip; pauses for checkpoints
+      sclip benchmark stream       speed, start and waiting of the data streams of sclip, webdataset and Ray Data
+      sclip benchmark scale        CPU time per sample in each process, and which process would limit many GPUs
       sclip benchmark towers       which of open_clip's architectures train, evaluate and export with sclip
       sclip benchmark stream --help
     """

@@ -414,12 +414,12 @@ def convert(
     """Convert a checkpoint or weights in any layout to an export, or to a folder that another tool loads.
 
     SOURCE is a run (its model, or its newest checkpoint), a checkpoint (step-*), an export, models:/NAME@ALIAS,
-    ARCHITECTURE:TAG, or what model.pretrained reads: open_clip's or OpenAI's state dict, a checkpoint of open_clip's
-    training or of Structure-CLIP's released code, a folder that open_clip pushed to a hub. --clip writes a folder for
-    open_clip.create_model_and_transforms("local-dir:FOLDER"), and --to transformers one for CLIPModel.from_pretrained;
-    neither holds the knowledge encoder. --to onnx writes the image tower, the text tower and the whole model with its
-    knowledge encoder. The folders of --to transformers and --to onnx are loaded, compared with the model and described
-    in a README.md. OUT appears only when everything is written. No code in SOURCE is executed.
+    ARCHITECTURE:TAG, or any weights that model.pretrained reads: a state dict of open_clip or OpenAI, a checkpoint of
+    open_clip's training or of Structure-CLIP's released code, or a folder that open_clip pushed to a hub. --clip writes
+    a folder for open_clip.create_model_and_transforms("local-dir:FOLDER"). --to transformers writes a folder for
+    CLIPModel.from_pretrained. Both leave out the knowledge encoder. --to onnx writes the image tower, the text tower
+    and the whole model with its knowledge encoder. A folder of --to transformers or --to onnx is compared with the model
+    and described in a README.md. OUT appears only when everything is written. No code in SOURCE is executed.
 
       sclip convert ~/sclip/runs/my-run/step-00000500 exported
       sclip convert clip_checkpoint.pt exported --model ViT-B-32 --quick-gelu on

@@ -309,12 +309,12 @@ def subset(
     samples_per_shard: SamplesPerShard = 1000,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write new shards from annotated shards, with only those captions whose graphs are large enough.
+    """Copy the captions with large enough graphs, and their images, from annotated shards into new shards.
 
     A caption is kept if its graph has at least --min-objects objects, --min-attributes attributes and --min-relations
-    relations; a sample without such a caption is left out. A run on the subset trains on the same samples and captions
-    as a run on SHARDS with data.min_objects, data.min_attributes and data.min_relations, and reads no other samples.
-    The order and the random draws differ.
+    relations. A sample without such a caption is left out. A run on the new shards trains on the same samples and
+    captions as a run on SHARDS that sets data.min_objects, data.min_attributes and data.min_relations. It reads less
+    data, and it has another order and other random draws.
 
       sclip subset 'shards/annotated/*.tar' shards/subset --min-objects 2 --min-relations 1
     """

@@ -190,13 +190,13 @@ def ablation(
     ] = None,
     at_once: AtOnce = 0,
 ) -> int:
-    """Train every row of an ablation with each of its seeds, and print one table of the rows and published figures.
+    """Train every row of an ablation with each of its seeds, and print their scores and published figures.
 
-    The overrides hold for every row. After a stop, the same command resumes the ablation. STORAGE/sweeps/NAME gets
-    ablation.html, which shows the table, the scores of every seed, and the share of the start's scores that training
-    kept. It also gets the table as ablation.md and ablation.json, and a page that compares the rows of the first seed.
-    Exit status 0: every run is done; 1: a run failed; 2: nothing was started because of a mistake in the command or the
-    config.
+    The overrides hold for every row. After a stop, the same command resumes the ablation. The command writes
+    ablation.html into STORAGE/sweeps/NAME, with the table, the scores of every seed, and the share of the initial
+    scores that training kept. It also writes the table as ablation.md and ablation.json, and a page that compares the
+    rows for the first seed. Exit status 0: every run is done; 1: a run failed; 2: the command or the config has a
+    mistake, and nothing was started.
 
       sclip ablation             generated scenes: the paper's five rows, replacements, hard positives, parts
       sclip ablation keeping     scores kept after tuning on other scenes: plain, distil, LoRA, blend, all three

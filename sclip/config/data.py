@@ -180,7 +180,7 @@ class DataConfig(Section, key="data"):
 
     @property
     def foreign_fields(self) -> dict[str, tuple[str, ...]]:
-        """Field names by key, for each of FOREIGN_KEYS that names any."""
+        """Field names for each key in FOREIGN_KEYS; keys without a field name are left out."""
         return {key: names for key in FOREIGN_KEYS if (names := _names(getattr(self, key)))}
 
     @property

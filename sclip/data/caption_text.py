@@ -32,7 +32,7 @@ _ENTITY = re.compile(
     r"&(?:(#[xX][0-9a-fA-F]{1,6}|#[0-9]{1,7}|[a-zA-Z][a-zA-Z0-9]{1,31});"
     r"|(#[0-9]{1,7}|(?:#[xX][0-9a-fA-F]{1,6}|amp|AMP|lt|LT|gt|GT|quot|QUOT|nbsp|copy|reg)(?![a-zA-Z0-9=])))"
 )
-"""HTML entities that end in a semicolon. A few that are never used by chance also match without it at a word's end."""
+"""HTML entities. At a word's end, numeric entities and a few names, such as `&amp`, also match without a semicolon."""
 _AMPERSAND = re.compile(r"&#?\w+", re.ASCII)
 _INLINE = """a abbr acronym b big cite code del dfn em font i ins kbd mark nobr q s samp small span strike strong sub
 sup tt u var wbr""".split()

@@ -295,7 +295,7 @@ class Order:
             yield number, [part for round_, start, stop in stretches for part in round_.parts(start, stop)]
 
     def rows_of_workers(self, world_size: int, step: int = 0) -> Iterator[list[int]]:
-        """Yield, for each step from `step` on, how many of its places each worker reads."""
+        """Yield the number of rows that each worker reads in a step, for each step from `step` on."""
         for _, stretches in self.in_steps(step):
             rows = [round_.rows_of_workers(world_size, start, stop) for round_, start, stop in stretches]
             yield list(map(sum, zip(*rows, strict=True)))

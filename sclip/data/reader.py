@@ -114,9 +114,9 @@ def _track(
     reading: ReadSettings, round_: Round, share: Share, visits: Mapping[int, OpenedVisit], place: int,
     on_wait: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yield the rows that the worker reads of one track (shards read one after another), from a place on.
+    """Yield this worker's rows of one track, a list of shards that are read one after another, from `place` on.
 
-    An END row, which reports on a shard, comes before the shard's last row: a worker with this row then has the report.
+    An END row reports on a shard. It comes before the shard's last row, so a worker with the last row has the report.
     """
     row_number = round_.row_at(share.track, place)
     for part in round_.track_parts(share.track, row_number):

@@ -77,8 +77,8 @@ class Note:
     def to_json(self) -> str:
         """Return the note as JSON.
 
-        Times have a fixed width: if Ray repeats a call because its actor was lost, the call must yield the same blocks,
-        and Ray splits blocks by size.
+        Times have a fixed width, so that a repeated call returns the same number of bytes. Ray repeats a call after the
+        loss of its actor, splits blocks by size, and expects the same blocks.
         """
         times = [*(self.seconds[name] for name in STAGES), self.read_queued, self.made_at]
         counts = [self.upto, self.samples, self.cut]

@@ -50,7 +50,7 @@ class Tally:
     cleaned: Counter[str] = field(default_factory=Counter)
     """Cleaned captions, by kind of change."""
     foreign: Counter[str] = field(default_factory=Counter)
-    """Unused foreign texts (of the data set), and samples with a missing or unreadable field for them, by reason."""
+    """Number of unused foreign texts, and of samples whose field for them is missing or unreadable, by reason."""
 
     def clear(self) -> None:
         """Reset all counters."""

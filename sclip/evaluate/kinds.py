@@ -222,5 +222,5 @@ def nearest(name: str, names: Mapping[str, object] | set[str]) -> str:
 
 
 def task(name: str, kind: str, options: Mapping[str, Any]) -> Task:
-    """Read the task of checked options. Raises BenchmarkDataError or ShardError if a file cannot be used."""
+    """Read a benchmark; `options` are already checked. Raises BenchmarkDataError or ShardError for an unusable file."""
     return KINDS[kind].read(About(name, kind, KINDS[kind].definition), **options)

@@ -89,11 +89,11 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
 def from_options(
     benchmarks: Sequence[tuple[str, str]], images: Sequence[str], defaults: Mapping[str, Any] | None = None
 ) -> list[Entry]:
-    """Return benchmarks that are named one by one as (kind, file), relative to the working folder.
+    """Return the entries of benchmarks given as (kind, file); paths start at the working folder.
 
-    The file of `shards` is a pattern of tars; that of `zero-shot` is the folder of the classes. `images` has a folder
-    for each benchmark, one for all, or none. A benchmark is named after its kind; if the kind occurs
-    twice, also after its file.
+    For `shards`, the file is a pattern of tars. For `zero-shot`, it is the folder of the classes. `images` is empty, or
+    has one folder for all benchmarks or one folder for each. A benchmark is named after its kind. If a kind occurs
+    twice, the name also contains the file's name.
     """
     if len(images) not in (0, 1, len(benchmarks)):
         raise BenchmarkDataError(

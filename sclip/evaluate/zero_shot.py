@@ -1,8 +1,8 @@
-"""Score zero-shot classification of a folder of pictures for each class: top-1, top-5 and the mean over classes.
+"""Score zero-shot classification: top-1 accuracy, top-5 accuracy and the mean accuracy over classes.
 
-Files are FOLDER/CLASS/*.jpg, as in ImageNet's validation set. The method is `open_clip.build_zero_shot_classifier`'s,
-after Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, 3.1.4: each
-class name fills every template, the unit features of a class are averaged, and the mean is made unit length again. A
+Pictures are FOLDER/CLASS/*.jpg, as in ImageNet's validation set. The method is that of `open_clip.build_zero_shot_classifier`
+and Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, 3.1.4. Each
+class name fills every template. The unit features of a class are averaged, and the mean is made unit length again. A
 picture gets the most similar class. The templates are open_clip's: `openai` (80) or `simple` (7).
 """
 

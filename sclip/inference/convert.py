@@ -60,10 +60,10 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
 
     Args:
         source: the model.
-        folder: new or empty folder. The files appear in it together, after the last check; after an error, none does.
-        form: "export" is read by `sclip.load`, "clip" by open_clip, "transformers" by its `CLIPModel`, "onnx" by
-            onnxruntime. Files for transformers and onnxruntime are first loaded there, and the outputs are compared
-            (`sclip.model.clip_model`, `onnx_files`).
+        folder: new or empty folder. All files appear together after the last check; after an error, no file appears.
+        form: "export" is for `sclip.load`, "clip" for open_clip, "transformers" for its `CLIPModel`, "onnx" for
+            onnxruntime. Before files for transformers or onnxruntime appear, that library loads them, and its outputs
+            are compared with the model's (`sclip.model.clip_model`, `onnx_files`).
         card: text of the folder's README.md; empty: none.
 
     Raises ModelError with one line that says what is wrong and what to do.

@@ -1,9 +1,9 @@
-"""Wrap every private name of Ray that this package uses in a function that says what it is for.
+"""Collect all uses of Ray's private names, one function for each purpose.
 
-Ray may change a private name in any release. `tests/launch/test_ray_internals.py` checks that each function does with
-the installed Ray what its docstring says. No other module of `sclip` may import a private name. The functions import
-Ray when they are called: `connect` first sets environment variables that Ray reads on import, and some of these
-modules take seconds to import.
+Ray may change a private name in any release. `tests/launch/test_ray_internals.py` tests each function with the
+installed Ray. No other module of `sclip` may import a private name. Each function imports Ray only when it is called,
+because `connect` must first set environment variables that Ray reads on import. Some private modules also take seconds
+to import.
 """
 
 from __future__ import annotations

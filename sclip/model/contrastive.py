@@ -53,7 +53,7 @@ class GlobalRows:
         return torch.arange(first, first + self.count, device=self.image_digest.device)
 
     def excluded(self, of: int | None = None) -> Tensor:
-        """Return a mask of the candidates that this rank's rows ignore, bool [B, N], or [B, B] for those of rank `of`.
+        """Return a bool mask [B, N] of the candidates that this rank's rows ignore; with `of`, [B, B] of that rank's.
 
         No row ignores itself, not even padding: a softmax over only -inf is NaN, also in backward.
         """

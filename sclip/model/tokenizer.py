@@ -82,7 +82,7 @@ class Tokenizer:
         return self._triples
 
     def read_end(self, caption: str) -> int:
-        """Return how many characters of a clean caption the text tower reads, counted to the end of a word."""
+        """Return how many characters of a cleaned caption the text tower reads. A partly read word does not count."""
         if self._hub:
             return self._hub.read_end(caption, self.context_length)
         room = self.context_length - 2

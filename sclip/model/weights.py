@@ -52,7 +52,7 @@ _OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 """Entries beside the weights in OpenAI's own state dicts; open_clip's state dicts do not have them."""
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""Name parts that torch.compile, FSDP1 and activation checkpointing insert for a wrapped module, at any depth."""
+"""Components that torch.compile, FSDP1 and activation checkpointing insert into tensor names, at any depth."""
 
 _DDP = "module."
 """Prefix that DistributedDataParallel adds. It is removed only if all names have it; one submodule may be named so."""

@@ -136,8 +136,8 @@ class Reading:
     def changes(self, new: dict[int, Label]) -> bool:
         """Return whether the meaning of the caption changes when objects get these new labels.
 
-        This is False for the exchanges that method section 2 forbids: equal words and synonyms, two attributes of one
-        object, symmetric predicates and "with" between equals, and members of a list, which have equal relations.
+        This is False for the exchanges that method section 2 forbids: exchanges of equal words, of synonyms, of two
+        attributes of one object, of the two sides of a symmetric predicate, or of two members of a list.
         """
         labels = self.labels
         if sorted(new.values()) != sorted([labels[k] for k in new]):
@@ -250,7 +250,7 @@ class Reading:
         return units
 
     def _compounds(self, index: int) -> list[Unit]:
-        """Return the units of leading words of a compound name: the first ("fire" of "fire hydrant") alone, and all."""
+        """Return up to two units of a compound name: its first word ("fire" of "fire hydrant"), and all but its last."""
         obj, head = self.graph.objects[index], self.heads[index]
         if " " not in obj.name:
             return []

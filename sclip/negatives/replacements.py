@@ -283,7 +283,7 @@ def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str
 
 
 def _is_elsewhere(reading: Reading, place: str, other: str, index: int, name: str) -> bool:
-    """Return whether `place` and `other` exclude each other for a thing and both fit it."""
+    """Return whether the prepositions `place` and `other` both fit the object at `index` but exclude each other."""
     head = name.rsplit(" ", 1)[-1]
     phrases = reading.phrases
     if is_vague(name) or head in contrasts.NO_SUPPORT:

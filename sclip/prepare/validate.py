@@ -40,7 +40,7 @@ from sclip.storage.paths import shown
 _NAMED = 10
 """Maximum number of shards that the notes list one by one; report.json has all of them."""
 _WORDS = re.compile(r"\+words-\d+")
-"""Pattern of the part that the stamps of longer contexts have. It is removed before stamps are compared."""
+"""Part of a stamp that records a raised limit of words. It is removed before stamps are compared."""
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from sclip.evaluate.compare import differing
 from sclip.evaluate.result import Evaluation, Result
 
 _ROUNDING = 1e-9
-"""Tolerance for rounding: in binary 0.43 - 0.01 is more than 0.42, yet a gate of one point must hold at 0.42."""
+"""Tolerance for rounding. Python computes 0.43 - 0.01 as slightly more than 0.42, so 0.42 would fail this bound."""
 _REMEASURE = (
     "evaluate the champion with the candidate's suite (sclip evaluate models:/NAME@champion) and record that "
     "(sclip promote NAME@champion --evaluation FILE)"
@@ -51,8 +51,8 @@ def judge(gates: Sequence[Gate], candidate: Evaluation | None, champion: Evaluat
     Args:
         gates: at least one.
         candidate: evaluation of the new version; without it every gate fails.
-        champion: evaluation of the champion on the same cases. If it is None, there is no champion yet, and gates that
-            compare with one hold. If it has no results, the champion was never evaluated, and these gates fail.
+        champion: evaluation of the champion on the same cases. None: there is no champion yet, so a gate that needs a
+            champion holds. Without results: the champion was never evaluated, so a gate that needs a champion fails.
     """
     checks = [Check(gate.text, *_check(gate, candidate, champion)) for gate in gates]
     return Decision(bool(checks) and all(check.holds for check in checks), checks)

@@ -160,7 +160,7 @@ def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS)
 
 @contextlib.contextmanager
 def _at_the_start(config: Config) -> Iterator[None]:
-    """Raise errors found before anything is scheduled as ConfigError, since the user can fix them."""
+    """Convert an error in the block into ConfigError: no work is scheduled yet, and the user can fix the error."""
     try:
         yield
     except _AT_THE_START as error:

@@ -74,7 +74,7 @@ COMPOUND_NAMES = frozenset(
     computer mouse,computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,
     apple tree,cherry tree,orange tree,electronic device,paper towel,paper bag,paper plate""".split(",")
 )
-"""Compound names: their first word is part of the name, but an attribute before other nouns."""
+"""Compound names. Their first word is part of the name; before any other noun, the same word is an attribute."""
 
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
@@ -302,7 +302,7 @@ def is_adjective(word: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def verb_lemma(word: str) -> str:
-    """Return the graph's form of one lower-case verb ("lying" -> "lay", as FACTUAL writes both)."""
+    """Return the graph's form of a lower-case verb: "lay" for both "lying" and "laying", as in FACTUAL's graphs."""
     from lemminflect import getAllLemmasOOV
 
     lemmas = parts_of_speech(word).get("VERB") or getAllLemmasOOV(word, "VERB").get("VERB")

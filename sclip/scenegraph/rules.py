@@ -217,7 +217,7 @@ def _settle(draft: Draft, end: int) -> None:
 
 
 def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
-    """Coordinate chunk k with an earlier chunk, and copy the links of that chunk to it."""
+    """Coordinate chunk k with an earlier chunk, and give k a copy of the earlier chunk's links."""
     chunk = draft.chunks[k]
     is_aside = not c.coordinator and draft.words[chunk.start].text in lexicon.OWNERS
     if is_aside or _begins_clause(draft, previous, k):  # an aside: "a stream, its water clear"

@@ -121,7 +121,7 @@ class Tok2Vec:
         return self._mix.finish(np.hstack(embeddings) @ self._mix.weights)
 
     def _convolve(self, words: np.ndarray, word: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-        """Return the words' vectors in context. The words take `rows` of `count` rows; the other rows are padding."""
+        """Return the words' vectors in context. Of all `count` rows, `rows` hold words; the rest is padding."""
         of_row = np.full(count, len(words))
         of_row[rows] = word
         words = np.vstack((words, np.zeros((1, self._width), np.float32)))

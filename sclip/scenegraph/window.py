@@ -19,7 +19,7 @@ MOST_WORDS = 75
 each word has at least one. The limit is higher for a model that reads more (`model.context_length`)."""
 
 MOST_CHARACTERS = 2000
-"""Maximum characters that are parsed with MOST_WORDS; a higher limit of words raises it in proportion."""
+"""Maximum characters of a caption that are parsed. If the limit of words is higher, this limit rises in proportion."""
 
 _WORD = r"'(?:[stmd]|re|ve|ll)|[^\W\d_]+|\d|(?:[^\w\s]|_)+"
 """One word as CLIP's tokenizer splits text: letters, one digit, or a run of marks."""

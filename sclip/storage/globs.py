@@ -48,11 +48,11 @@ def what_is_there(name: str) -> str:
 
 
 def files_below(folder: str, pattern: str = "**/*") -> list[str]:
-    """Return the local files that match a pattern below a folder; by default all files below it.
+    """Return the local files below a folder that match a pattern. By default, all files match.
 
     Symbolic links to folders are followed, as in a shell. If several paths lead to one folder, it is listed once, under
     a path without links if possible. Hidden files match only a pattern that spells the dot. A link to a missing file
-    counts as a file, so that reading it names the missing shard. Raises OSError if a folder cannot be listed.
+    is listed too, so that the reader's error names the missing shard. Raises OSError if a folder cannot be listed.
     """
     components = pattern.split("/") + ["*"] * pattern.endswith("**")
     files, seen, last = list[str](), set[tuple[int, int, int]](), len(components) - 1

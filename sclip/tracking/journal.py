@@ -27,7 +27,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sent:
-    """Record of how much of the journal a store has."""
+    """Record of the journal events that a store already has."""
 
     store: str = ""
     """The store's masked address."""

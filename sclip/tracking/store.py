@@ -122,8 +122,8 @@ class Store:
     def _experiment(self) -> str:
         """Return the experiment's id; create the experiment if it is missing.
 
-        A server chooses the place of its artifacts. Otherwise they go into `storage`, not into MLflow's default, the
-        working directory.
+        A server chooses where it keeps artifacts. Without a server, artifacts go into `storage`; MLflow's default would
+        be the working directory.
         """
         experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
