@@ -86,7 +86,7 @@ def benchmark(
         ),
     ],
 ) -> int:
-    """Measure a part of sclip, and comparable tools where they exist, on this machine; print a table.
+    """Measure a part of sclip, and tools comparable to it, in one run on this machine. Print a table.
 
     Exit status 0: the table is printed; 2: the benchmark cannot be measured.
 

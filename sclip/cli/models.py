@@ -418,8 +418,8 @@ def convert(
     open_clip's training or of Structure-CLIP's released code, or a folder that open_clip pushed to a hub. --clip writes
     a folder for open_clip.create_model_and_transforms("local-dir:FOLDER"). --to transformers writes a folder for
     CLIPModel.from_pretrained. Both leave out the knowledge encoder. --to onnx writes the image tower, the text tower
-    and the whole model with its knowledge encoder. A folder of --to transformers or --to onnx is compared with the model
-    and described in a README.md. OUT appears only when everything is written. No code in SOURCE is executed.
+    and the whole model with its knowledge encoder. A folder for transformers or onnxruntime is compared with the
+    model and described in a README.md. OUT appears only when everything is written. No code in SOURCE is executed.
 
       sclip convert ~/sclip/runs/my-run/step-00000500 exported
       sclip convert clip_checkpoint.pt exported --model ViT-B-32 --quick-gelu on

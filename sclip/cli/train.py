@@ -190,7 +190,7 @@ def ablation(
     ] = None,
     at_once: AtOnce = 0,
 ) -> int:
-    """Train every row of an ablation with each of its seeds, and print their scores and published figures.
+    """Train every row of an ablation with each of its seeds; print a table of the scores and published figures.
 
     The overrides hold for every row. After a stop, the same command resumes the ablation. The command writes
     ablation.html into STORAGE/sweeps/NAME, with the table, the scores of every seed, and the share of the initial

@@ -121,7 +121,7 @@ class LossConfig(Section, key="loss"):
     hinge_margin: Annotated[float, _MARGIN] = 0.2
     """Gamma: margin between s(I, w) and s(I, w-)."""
     units: Annotated[float, at_least(0)] = 0.0
-    """Weight of a second hinge: a part of the caption ("a brown dog") beats its foil by hinge_margin; 0: off."""
+    """Weight of a hinge (margin: hinge_margin) between a caption's part ("a brown dog") and its foil; 0: off."""
     positives: Annotated[float, at_least(0)] = 0.0
     """Weight of the hinges that keep another wording's score near the caption's and above the negatives'; 0: off."""
     positive_margin: Annotated[float, _MARGIN] = 0.02

@@ -93,7 +93,7 @@ def from_options(
 
     For `shards`, the file is a pattern of tars. For `zero-shot`, it is the folder of the classes. `images` is empty, or
     has one folder for all benchmarks or one folder for each. A benchmark is named after its kind. If a kind occurs
-    twice, the name also contains the file's name.
+    twice, the name also contains the stem of the file's name.
     """
     if len(images) not in (0, 1, len(benchmarks)):
         raise BenchmarkDataError(

@@ -103,7 +103,7 @@ class RequestPoller:
         return Requested(checkpoint, checkpoint and kind == "stop")
 
     def fulfil(self) -> None:
-        """Report to `control` that the checkpoint for the last request from `newest` is complete."""
+        """Record that the last request from `newest` is fulfilled. Called when its checkpoint is complete."""
         if self._control is not None and self._seen > self._fulfilled:
             self._control.fulfil(self._seen)
             self._fulfilled = self._seen

@@ -1,9 +1,8 @@
 """Collect all uses of Ray's private names, one function for each purpose.
 
 Ray may change a private name in any release. `tests/launch/test_ray_internals.py` tests each function with the
-installed Ray. No other module of `sclip` may import a private name. Each function imports Ray only when it is called,
-because `connect` must first set environment variables that Ray reads on import. Some private modules also take seconds
-to import.
+installed Ray. No other module of `sclip` may import a private name. Each function imports Ray only when called:
+`connect` must first set environment variables that Ray reads on import, and some modules take seconds to import.
 """
 
 from __future__ import annotations

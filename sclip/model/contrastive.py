@@ -53,7 +53,7 @@ class GlobalRows:
         return torch.arange(first, first + self.count, device=self.image_digest.device)
 
     def excluded(self, of: int | None = None) -> Tensor:
-        """Return a bool mask [B, N] of the candidates that this rank's rows ignore; with `of`, [B, B] of that rank's.
+        """Return the candidates that this rank's rows ignore, as a bool mask: all [B, N], or those of rank `of` [B, B].
 
         No row ignores itself, not even padding: a softmax over only -inf is NaN, also in backward.
         """

@@ -308,7 +308,7 @@ def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near
 
 
 def _has_other(reading: Reading, subject: int, object_: int) -> bool:
-    """Return whether a living being other than the subject owns the object: "bag" for "man" in "a man, a woman's bag"."""
+    """Return whether a living being other than the subject owns the object: "bag" for "man" in "a man, a dog's bag"."""
     graph = reading.graph
     owners = [
         graph.relations[k].subject

@@ -83,7 +83,7 @@ class Exchange:
         return (first, max(first, last))
 
     def _offset(self, offset: int, last: bool) -> int:
-        """Return the offset after the exchange of the start of a span or, with `last`, of the end of a span."""
+        """Return the new offset of a span that starts at `offset` or, with `last`, ends at `offset`."""
         for index, (low, high) in enumerate(self._regions):
             if low < offset <= high if last else low <= offset < high:
                 return self._starts[index] + len(self._region_text((low, offset)))

@@ -250,7 +250,7 @@ class Reading:
         return units
 
     def _compounds(self, index: int) -> list[Unit]:
-        """Return up to two units of a compound name: its first word ("fire" of "fire hydrant"), and all but its last."""
+        """Return units of a compound name: the first word ("fire" of "fire hydrant"), and all words but the last."""
         obj, head = self.graph.objects[index], self.heads[index]
         if " " not in obj.name:
             return []

@@ -143,7 +143,7 @@ class AnnotatedFolder:
         return self.path / _STATE / f"{name}.json"
 
     def _made(self, source: str) -> dict[str, str]:
-        """Return the values that decide a shard's content. The source is masked, because the signature in its URI may change."""
+        """Return the values that decide a shard's content. The source's URI is masked, as its signature may change."""
         reading = {
             name: value if isinstance(value, str) else " ".join(value)
             for name, value in self.data.reading().items()

@@ -99,7 +99,7 @@ def _fields(names: list[str], cells: list[str]) -> Mapping[str, Any] | str:
 
 
 def _delimiter(header: str, choice: Choice) -> str:
-    """Return the delimiter that gives an image and a caption column or, if none does, the most columns."""
+    """Return the delimiter that gives an image and a caption column. If none does, return the one with most columns."""
     images = {choice.image_field} if choice.image_field else set(IMAGE_FIELDS)
     captions = {choice.caption_field} if choice.caption_field else set(CAPTION_FIELDS)
 

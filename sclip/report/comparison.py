@@ -139,7 +139,7 @@ def _benchmark(comparison: Comparison, first: Result, adjusted: Mapping[tuple[st
 
 
 def verdict(difference: Difference, adjusted: float, cases: int) -> tuple[str, str]:
-    """Return a verdict on a difference, in words and as a CSS class; `adjusted` is Holm's adjusted p-value."""
+    """Return a verdict in words and as "good", "bad" or "even". `adjusted` is the p-value after Holm's method."""
     p_value = _p(difference.p_value)
     if difference.p_value < LEVEL <= adjusted:
         return f"no difference that holds among so many comparisons, {p_value}", "even"

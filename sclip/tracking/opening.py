@@ -31,9 +31,8 @@ _log = logging.getLogger("sclip.tracking")
 def open_run(config: Config, run_name: str, storage: str) -> Tracker:
     """Open the record of the training run `run_name`. If the run was started before, continue its record.
 
-    The record is kept in `storage/runs/run_name`. If `storage` is a URI, a local folder holds the record,
-    and the URI holds a copy. The params are the flattened config, the parent run is `tracking.parent`, and a tag holds
-    the git commit, if any.
+    The record is kept in `storage/runs/run_name`. If `storage` is a URI, a local folder holds it and the URI a copy.
+    The params are the flattened config, the parent run is `tracking.parent`, and a tag holds the git commit, if any.
 
     Args:
         config: the resolved config; `config.tracking` says where to record.
