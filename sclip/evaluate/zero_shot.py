@@ -1,6 +1,6 @@
 """Score zero-shot classification: top-1 accuracy, top-5 accuracy and the mean accuracy over classes.
 
-Pictures are FOLDER/CLASS/*.jpg, as in ImageNet's validation set. The method is open_clip's `build_zero_shot_classifier`,
+Files are FOLDER/CLASS/*.jpg, as in ImageNet's validation set. The method is open_clip's `build_zero_shot_classifier`,
 after Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, 3.1.4. Each
 class name fills every template. The unit features of a class are averaged, and the mean is made unit length again. A
 picture gets the most similar class. The templates are open_clip's: `openai` (80) or `simple` (7).

@@ -57,9 +57,9 @@ EVENLY: Shares = dict.fromkeys(KINDS, 0.25)
 MOST_DRAWN = 6
 """Maximum exchanges to draw from, least strange first; stranger ones would be drawn once in a hundred draws."""
 MOST_TRIED = 5
-"""Maximum replacements of one kind to examine. For a caption over LONG characters, it is multiplied by LONG_TIMES."""
+"""Maximum replacements to examine per kind and caption. For a long caption, it is multiplied by LONG_TIMES."""
 MOST_REPLACED = 3
-"""Maximum replacements of one kind to draw from. For a caption over LONG characters, it is multiplied by LONG_TIMES."""
+"""Maximum replacements to draw from, per kind and caption. For a long caption, it is multiplied by LONG_TIMES."""
 LONG, LONG_TIMES = 300, 6
 """A caption over LONG characters gets more replacements (factor LONG_TIMES), so that some change the triples in use."""
 TEMPERATURE = 1.0

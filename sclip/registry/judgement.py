@@ -15,7 +15,7 @@ from sclip.evaluate.compare import differing
 from sclip.evaluate.result import Evaluation, Result
 
 _ROUNDING = 1e-9
-"""Tolerance for rounding. Python computes 0.43 - 0.01 as slightly more than 0.42, so 0.42 would fail this bound."""
+"""Tolerance for rounding. Python computes 0.13 - 0.01 as 0.12000000000000001, so 0.12 would fail this bound."""
 _REMEASURE = (
     "evaluate the champion with the candidate's suite (sclip evaluate models:/NAME@champion) and record that "
     "(sclip promote NAME@champion --evaluation FILE)"
