@@ -83,6 +83,12 @@ def test_a_gate_holds_from_its_bound_on(gate: str, value: float, bound: float, h
     assert judged.reason.startswith(f"{value:.4f}, {'at least' if holds else 'below'} {bound:.4f}")
 
 
+def test_a_gate_tolerates_the_rounding_of_its_bound() -> None:
+    assert 0.13 - 0.01 > 0.12
+    gate = f"{RECALL} >= champion - 0.01"
+    assert check(gate, evaluation({RECALL: 0.12}), evaluation({RECALL: 0.13})).holds
+
+
 def test_all_gates_must_hold() -> None:
     gates = [parse_gate(f"{RELATION} >= champion"), parse_gate(f"{RECALL} >= champion - 0.01")]
     better = judge(gates, evaluation({RELATION: 0.75, RECALL: 0.425}), CHAMPION)
