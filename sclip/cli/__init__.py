@@ -37,10 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             program = typer.main.get_command(app)
             status = program.main(arguments, prog_name="sclip", standalone_mode=False)
     except (KeyboardInterrupt, stopping.Stopped, typer.Abort) as ended:
-        status = stopping.status_of(ended)
-        if isinstance(ended, stopping.Stopped) and ended.work_goes_on:
-            stopping.leave(status)
-        return status
+        return stopping.status_of(ended)
     except typer.TyperException as mistake:
         context = getattr(mistake, "ctx", None)
         message = mistake.format_message()

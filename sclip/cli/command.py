@@ -146,7 +146,7 @@ def command(
             except (KeyboardInterrupt, stopping.Stopped) as ended:
                 is_stopped = isinstance(ended, stopping.Stopped)
                 print(f"{name}: {ended if is_stopped else interrupted.format(**given)}", file=sys.stderr)
-                return stopping.status_of(ended)
+                return stopping.left(ended)
             finally:  # so that Ctrl-C during Python's shutdown ends it at once
                 atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 

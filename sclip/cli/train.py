@@ -102,7 +102,7 @@ def pretrain(
         if not as_json:
             raise
         logging.getLogger("sclip").error("%s", mask(str(error)) or "interrupted")
-        return error.status if isinstance(error, Refused) else stopping.status_of(error)
+        return error.status if isinstance(error, Refused) else stopping.left(error)
     summaries.show(summary, resolved, console)
     return 0
 

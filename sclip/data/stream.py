@@ -30,13 +30,13 @@ BLOCKS_AHEAD = 4
 
 _MOST_READ_TASKS = 4096
 """Maximum number of read tasks of a stream; each is a Ray object. In a longer run, a task reads several rounds."""
-_FEWEST_TASK_ROWS = 100_000
-"""Minimum rows of a read task, in one round or several. Between two tasks, the reader's process may end: Ray ends idle
-processes after a second, and submits no read task while its budget has no CPU left. (The budget is a node's free CPUs
-divided by the number of executions, rounded down.) Starting another process takes 25 s on two busy cores. A lost task
+_TASK_ROWS = 100_000
+"""Rows that a read task should have: it reads several rounds if they are small. Between two tasks the reader's process
+may have ended: Ray submits no read task while its budget has no CPU left (it divides the free CPUs of a node among the
+executions and rounds down), and ends idle processes soon. On two busy cores, starting a process takes 25 s. A lost task
 is read again from its start."""
 _READ_TASKS = 2
-"""Concurrent read tasks of a stream. The second opens the next round's shards in advance. They share data.read_cpus: a
+"""Concurrent read tasks of a stream. The second opens its first round's shards in advance. They share data.read_cpus: a
 larger reservation could take CPUs that another worker's first encoder needs, and block all workers."""
 _STORE_SHARE = 0.5
 """Maximum share of the object store for all streams of a run together."""
@@ -195,7 +195,7 @@ class _RoundSource(Datasource):  # type: ignore[misc]
         first = next((number for number, _ in order.rounds(step)), order.num_rounds)
         remaining = range(first, order.num_rounds)
         rows = order.recorded / max(1, order.num_rounds) / (reads.world_size * reads.streams)
-        size = max(-(-len(remaining) // _MOST_READ_TASKS), int(_FEWEST_TASK_ROWS / max(1, rows)), 1)
+        size = max(-(-len(remaining) // _MOST_READ_TASKS), round(_TASK_ROWS / max(1, rows)), 1)
         self.chunks: Sequence[range] = [remaining[at : at + size] for at in range(0, len(remaining), size)]
 
     def estimate_inmemory_data_size(self) -> int | None:

@@ -30,7 +30,7 @@ from sclip.inference.scorer import Scorer, read_parser
 from sclip.inference.signature import MODEL_CONFIG, SIGNATURE
 from sclip.model import ModelError, hub
 from sclip.model.weights import WEIGHTS_FILE
-from sclip.registry.measured import MODEL_TAG, tags_of, without_pictures
+from sclip.registry.measured import MODEL_TAG, evaluation_of, tags_of, without_pictures
 from sclip.registry.requirements import pip_requirements
 from sclip.registry.store import CANDIDATE, RegistryError, fetch, follow_moved, quiet, refusals
 from sclip.storage.masking import mask
@@ -91,14 +91,23 @@ def register_once(
     evaluation: Evaluation,
     gates: Sequence[str],
 ) -> str:
-    """Return the number of the run's version; if the run has none, register its model as `register` does.
+    """Register the model of a run as `register` does, unless a version of the run has these weights; return its number.
 
-    If a run is killed after `register` but before it notes the number, its next start registers no second version.
+    If a run is killed after it registered its model but before it recorded that, its restart finds the version.
     """
-    with refusals(f"versions of {model_name!r} cannot be listed in {mask(client.tracking_uri)}"):
-        versions = client.search_model_versions(f"name = '{model_name}' and run_id = '{run_id}'")
-    if versions:
-        return str(max(int(version.version) for version in versions))
+    with refusals(
+        f"{mask(client.tracking_uri)} cannot be searched for versions", f"the model is in {directory}"
+    ):
+        weights, numbers = evaluation.facts.get("weights"), []
+        for version in client.search_model_versions(f"run_id = '{run_id}'"):
+            measured = evaluation_of(client, version) if version.name == model_name else None
+            if weights and measured and measured.facts.get("weights") == weights:
+                numbers.append(int(version.version))
+        if numbers:
+            aliases = client.get_registered_model(model_name).aliases
+            if int(aliases.get(CANDIDATE, 0)) < max(numbers):
+                client.set_registered_model_alias(model_name, CANDIDATE, str(max(numbers)))
+            return str(max(numbers))
     return register(client, run_id, directory, model_name, evaluation, gates)
 
 

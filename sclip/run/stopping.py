@@ -27,8 +27,8 @@ __all__ = [
     "Stopped",
     "answered",
     "deferred",
-    "leave",
     "leave_imports",
+    "left",
     "run",
     "status_of",
     "stop",
@@ -62,16 +62,20 @@ def status_of(error: BaseException) -> int:
     return 128 + (error.number if isinstance(error, Stopped) else signal.SIGINT)
 
 
-def leave(status: int) -> NoReturn:
-    """End the process at once, even if a thread still works.
+def left(error: BaseException) -> int:
+    """Return `status_of(error)`, but end the process with it at once if a thread still works.
 
-    A normal exit of Python disconnects from Ray first. If the thread then calls Ray, Ray ends the process with
-    status 1. A Ray cluster that this process started ends too.
+    Python's own end would disconnect from Ray first, and Ray ends a process with status 1 when a thread calls it after
+    that. A cluster that this process started ends with it.
     """
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    status = status_of(error)
+    if isinstance(error, Stopped) and error.work_goes_on:
+        with contextlib.suppress(OSError, ValueError):  # nobody may read the output any more
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def stop(number: signal.Signals, frame: FrameType | None) -> NoReturn:

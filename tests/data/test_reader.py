@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sclip.config import Config, DataConfig, RunConfig
 from sclip.data import columns as col
-from sclip.data import reader
+from sclip.data import reader, stream
 from sclip.data.order import Part, Round
 from sclip.data.reader import READ_SCHEMA, OpenedVisit, ReadSettings, read_round, row_of
 from sclip.data.schedule import NamedShard
@@ -99,6 +99,20 @@ def test_any_workers_from_any_step_read_the_tail_of_what_one_worker_reads(
     assert sorted(end for _, of_rank in found for end in of_rank) == sorted(
         end for end in ends if end[0] >= first
     )
+
+
+@pytest.mark.parametrize(("task_rows", "tasks"), [(1, 3), (80, 2), (100_000, 1)])
+def test_read_tasks_of_any_size_have_all_rows_in_order(
+    run: StreamPlan, task_rows: int, tasks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's object store is left out: the tasks run here."""
+    for name in ("put", "get"):
+        monkeypatch.setattr(stream.ray, name, lambda value: value)
+    monkeypatch.setattr(stream, "_TASK_ROWS", task_rows)
+    source = stream._RoundSource(run, run.order, 0, stream._Reads(0, 1, 0, 1), print)
+    made = source.get_read_tasks(0)
+    assert len(made) == tasks
+    assert untimed(table for task in made for table in task.read_fn()) == untimed(tables(run))
 
 
 def test_the_order_of_a_shard_changes_with_pass_name_and_seed_but_not_with_its_folder(

@@ -29,7 +29,7 @@ def test_a_plan_uses_all_nodes_that_the_cluster_can_add_without_any_flag(
     storage = tmp_path / "storage"
     assert job("--plan", f"run.storage={storage}") == 0
     output = capsys.readouterr().out
-    for text in ("8 on GPUs, fsdp, fp32", "gpu: 2 asked for", "100,000 samples in 5 epochs: about "):
+    for text in ("8 on GPUs, ddp, fp32", "gpu: 2 asked for", "100,000 samples in 5 epochs: about "):
         assert text in output
     assert not storage.exists()
 

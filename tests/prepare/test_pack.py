@@ -58,7 +58,7 @@ def test_the_bytes_do_not_depend_on_time_or_workers_and_the_image_decides_its_su
     assert visible(tmp_path / "1") == visible(tmp_path / "2")
     with tarfile.open(tmp_path / "1" / "000000.tar") as tar:
         assert {(member.mtime, member.uname, member.uid) for member in tar} == {(0, "", 0)}
-    write_shards([RawSample("x", image_bytes(kind="PNG"), "jpg", ("a dog",))], tmp_path)
+    write_shards([RawSample("x", image_bytes(kind="PNG"), ("a dog",))], tmp_path)
     with tarfile.open(tmp_path / "000000.tar") as tar:
         assert sorted(tar.getnames()) == ["x.json", "x.png"]
 
@@ -66,7 +66,7 @@ def test_the_bytes_do_not_depend_on_time_or_workers_and_the_image_decides_its_su
 def test_a_shard_is_closed_before_its_byte_limit(tmp_path: Path) -> None:
     size = len(image_bytes())
     for limit, counts in ((2 * size, [2, 2, 1]), (3 * size - 1, [2, 2, 1]), (1, [1] * 5)):
-        samples = (RawSample(f"{n}", image_bytes(), "jpg", ("a dog",)) for n in range(5))
+        samples = (RawSample(f"{n}", image_bytes(), ("a dog",)) for n in range(5))
         index = write_shards(samples, tmp_path / str(limit), bytes_per_shard=limit)
         assert [shard.samples for shard in index.shards] == counts
 
@@ -84,7 +84,7 @@ SKIPPED = (
 def test_a_sample_that_no_reader_could_use_is_skipped_and_counted_with_its_place(
     tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
-    sample = dataclasses.replace(RawSample("x", image_bytes(), "jpg", ("a dog",)), **change)
+    sample = dataclasses.replace(RawSample("x", image_bytes(), ("a dog",)), **change)
     index = write_shards([raw(0), sample, raw(1)], tmp_path)
     assert [item.key for item in read_all(tmp_path)] == ["000000", "000001"]
     (line,) = index.skips.lines()

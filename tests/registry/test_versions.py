@@ -66,14 +66,20 @@ def test_a_failed_registration_says_where_the_model_is(registry: Registry, tmp_p
     assert not registry.client.search_registered_models("name = 'absent'")
 
 
-def test_a_run_that_was_killed_after_its_registration_has_one_version(
+def test_a_run_registers_the_same_weights_once_and_other_weights_again(
     registry: Registry, tmp_path: Path
 ) -> None:
     directory = small_scorer().save(tmp_path / "model")
     run = registry.client.create_run(registry.experiment).info.run_id
-    first = register_once(registry.client, run, directory, "once", evaluation({RELATION: 0.7}), ())
-    assert (
-        register_once(registry.client, run, tmp_path / "gone", "once", evaluation({RELATION: 0.7}), ())
-        == first
-    )
-    assert len(registry.client.search_model_versions("name = 'once'")) == 1
+
+    def registered(weights: str) -> str:
+        return register_once(
+            registry.client, run, directory, "once", evaluation({RELATION: 0.7}, weights=weights), ()
+        )
+
+    assert registered("a") == "1"
+    registry.client.delete_registered_model_alias("once", "candidate")
+    assert registered("a") == "1"
+    assert registry.aliases("once") == {"candidate": "1"}
+    assert registered("b") == "2"
+    assert [registered("a"), registry.aliases("once")] == ["1", {"candidate": "2"}]
