@@ -13,7 +13,7 @@ from sclip.config.loader import to_tree
 from sclip.data.schedule import NamedShard
 from sclip.evaluate.result import EVALUATION_FILE
 from sclip.storage.masking import mask
-from sclip.tracking import RUN_NAME_TAG, Tracker, TrackingError, history, open_recorded, open_run
+from sclip.tracking import RUN_NAME_TAG, Tracker, TrackingError, history, open_recorded, open_run, store
 from sclip.train.run_folder import RunFolder
 from sclip.train.run_inputs import record_inputs
 from support.commands import command
@@ -30,6 +30,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
     with mlflow_server(tmp_path_factory.mktemp("server")) as started:
         started.start()
         yield started
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that runs may answer late on a busy machine; one that is away refuses connections at once."""
+    monkeypatch.setattr(store, "_REACH_S", 30)
 
 
 def config(uri: str, **changes: object) -> Config:
