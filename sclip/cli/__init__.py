@@ -18,7 +18,7 @@ _interrupted = (
 
 import typer  # noqa: E402
 
-from sclip.cli import captions, cluster, models, shards, train  # noqa: E402, F401  (they add their commands)
+from sclip.cli import captions, cluster, evaluation, models, packing, shards, train  # noqa: E402, F401  (they add their commands)
 from sclip.cli.command import PANELS, app, printing  # noqa: E402
 from sclip.run import stopping  # noqa: E402
 
