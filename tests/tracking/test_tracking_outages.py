@@ -35,7 +35,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that runs may answer late on a busy machine; one that is away refuses connections at once."""
-    monkeypatch.setattr(store, "_REACH_S", 30)
+    monkeypatch.setattr(store, "_REACH_S", 60)
+    monkeypatch.setattr("sclip.tracking.tracker._FINISH_S", 120.0)
+    monkeypatch.setattr("sclip.tracking.tracker._OFFLINE_S", 60.0)
 
 
 def config(uri: str, **changes: object) -> Config:
