@@ -243,7 +243,7 @@ def test_the_command_promotes_by_hand_and_rolls_back_with_the_reason_in_the_reco
         (("{name}@gone",), "has the alias 'gone'"),
         (("{name}",), "registered without gates: give some"),
         (("{name}", "--rollback"), "has no champion"),
-        (("{name}", "--gate", "a >= b"), "--gate='a >= b': a gate is BENCHMARK/SCORE >= NUMBER"),
+        (("{name}", "--gate", "a >= b"), "--gate='a >= b': a gate is BENCHMARK/SCORE >= BOUND"),
         (("{name}", "--force"), "--force needs --why"),
         (("{name}", "--why", "x"), "--why is recorded with --force or --rollback only"),
         (("{name}", "--force", "--why", "x", "--gate", "a/b >= 1"), "ask no gates"),

@@ -150,7 +150,7 @@ _ROWS: dict[str, Row] = {
     "Parquet without images": Row(good(1) | {"0.parquet": parquet(url=["x"], caption=["a dog"])},
         says="a Parquet file without an image column among url, caption, .*data.image_field=COLUMN",
         shards="*.parquet"),
-    "`a.tar::b.tar`": Row(good(2), says="'::' joins no sources; list them", shards="0.tar::{folder}/1.tar"),
+    "`a.tar::b.tar`": Row(good(2), says="'::' does not join sources; list them", shards="0.tar::{folder}/1.tar"),
     "folders with `[brackets]`": Row({f"[2014]/{name}": content for name, content in good(2).items()}, 8,
         shards="[2014]//*.tar"),
     "a name with nothing behind it": Row({f"deep/{name}": content for name, content in good(2).items()},
