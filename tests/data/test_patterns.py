@@ -68,10 +68,10 @@ def test_a_pattern_matches_tars_and_not_the_files_that_describe_them(
 ABSENT = [
     ("x/9.tar", "x has 3 tars (0.tar, 1.tar.gz, 2.TGZ)"),
     ("none/*", "none has no tar, but 1 file (7.parquet)"),
-    ("empty", "empty is empty; name those below it as FOLDER/empty/**/*.tar"),
-    ("deep/", "deep has no tar, but 2 folders (also, er); name those below it as FOLDER/deep/**/*.tar"),
+    ("empty", "empty is empty; name tars in its subfolders as FOLDER/empty/**/*.tar"),
+    ("deep/", "deep has no tar, but 2 folders (also, er); name tars in its subfolders as FOLDER/deep/**/*.tar"),
     ("no/where/*.tar", "there is no FOLDER/no; FOLDER has no tar, but 7 folders (2, [2014], deep, empty, ..); "
-                       "name those below it as FOLDER/**/*.tar"),
+                       "name tars in its subfolders as FOLDER/**/*.tar"),
     ("x/{0..1}.tar", "FOLDER/x/1.tar (of FOLDER/x/{0..1}.tar): no such shard; FOLDER/x has 3 tars"),
 ]  # fmt: skip
 

@@ -154,7 +154,7 @@ _ROWS: dict[str, Row] = {
     "folders with `[brackets]`": Row({f"[2014]/{name}": content for name, content in good(2).items()}, 8,
         shards="[2014]//*.tar"),
     "a name with nothing behind it": Row({f"deep/{name}": content for name, content in good(2).items()},
-        says=r"name those below it as .*/\*\*/\*\.tar", shards=""),
+        says=r"name tars in its subfolders as .*/\*\*/\*\.tar", shards=""),
     "`clip7.00000.jpg`": Row(good(1, _9=CLIP), 4, r"not read +60 images or texts",
         "data.key_ends_at=last_dot would make 30 samples of it"),
     "the same with that key": Row({"9.tar": CLIP}, 30, overrides=("data.key_ends_at=last_dot",)),
