@@ -72,7 +72,7 @@ def test_records_of_another_stamp_or_other_captions_are_refused() -> None:
     for member, captions, reason in (
         (None, ("a dog", "a cat"), "not annotated"),
         (pack("old", RECORDS), ("a dog", "a cat"), "annotated under old, not new"),
-        (pack("new", RECORDS), ("a dog",), r"of 2 captions, not of 1.*caption_field"),
+        (pack("new", RECORDS), ("a dog",), r"has 2 captions, the sample 1 .*caption_field"),
         (b"", ("a dog", "a cat"), "not readable"),
     ):
         with pytest.raises(AnnotationError, match=reason):

@@ -95,7 +95,7 @@ def test_sources_joined_by_colons_are_refused_with_a_list_of_them_everywhere() -
             DataConfig(shards=("/0.tar", pattern))
         with pytest.raises(ConfigError, match=re.escape(f"evaluate.retrieval='{listed}'")):
             EvaluateConfig(retrieval=(pattern,))
-        with pytest.raises(ConfigError, match=re.escape(f"name each by itself, as in a list: {listed}")):
+        with pytest.raises(ConfigError, match=re.escape(f"name them in a list: {listed}")):
             expand([pattern])
         with pytest.raises(BenchmarkDataError, match=re.escape(f"data.shards='{listed}'")):
             checked("shards", {"shards": pattern}, "suite.yaml: held-out")
@@ -180,6 +180,6 @@ def test_shards_that_differ_only_in_credentials_are_refused(monkeypatch: pytest.
     urls = ["https://h/get.tar?file=1", "https://h/get.tar?file=2"]
     monkeypatch.setattr("sclip.data.patterns.expand", lambda _: urls)
     with pytest.raises(
-        ShardError, match=r"^https://h/get.tar\?file=.*: several shards are 0/get.tar without"
+        ShardError, match=r"^https://h/get.tar\?file=.*: several shards have the name 0/get.tar, because"
     ):
         find_shards(["https://h/get.tar?file={1..2}"])

@@ -160,7 +160,7 @@ def test_bad_usage_is_refused_in_one_line_with_status_2(
         ([tars, tmp_path / "alt"], "annotated with caption_field 'captions', not ''"),
         ([tars, out, "--data", "key_ends_at=last_dot"], "key_ends_at 'first_dot', not 'last_dot'"),
         ([tars, out, "--data", "shards=x.tar"], "with a key of caption_field, image_suffixes, text_su"),
-        ([f"{plain}/0.tar::{plain}/1.tar", out], f'as in a list: ["{plain}/0.tar", "{plain}/1.tar"]'),
+        ([f"{plain}/0.tar::{plain}/1.tar", out], f'name them in a list: ["{plain}/0.tar", "{plain}/1.tar"]'),
         ([tars, tmp_path / "file"], "file"),
         ([tars, out, "--spacy-model", "xx_none"], "is not installed"),
         ([tars, tmp_path / "old"], f"/old/000001.tar: annotated with stamp 'rules-0', not '{stamp(parser)}'; choose"),

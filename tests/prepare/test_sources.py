@@ -87,7 +87,7 @@ def test_each_form_of_file_gives_each_image_its_own_captions(folder: Path, name:
          {"a.jpg": ("[sic]",), "b.jpg": ("", "a cat")},
          {"without commas": "line 3", "row without caption": "line 4", "holds int, not text": "line 5"}),
         ("x.csv", "image,caption\n../a.jpg,up\nhttp://x/a.jpg,web\na\0.jpg,nul\n,none\nsub/../a.jpg,a\n./a.jpg,b\n",
-         {"a.jpg": ("a", "b")}, {"leads out": "line 2", "is a URL": "line 3", "no name": "line 4",
+         {"a.jpg": ("a", "b")}, {"leaves the": "line 2", "is a URL": "line 3", "not a valid": "line 4",
                                  "row without image": "line 5"}),
         ("x.jsonl", '{"image": "a.jpg", "text": "a dog"}\n[]\n{"image": 3, "text": "x"}\n'
          '{"image": "b.jpg", "text": 3}\n{"image": "b.jpg", "text": "\\ud800"}\n', {"a.jpg": ("a dog",)},
@@ -157,7 +157,7 @@ def test_a_missing_field_is_reported_with_the_option_that_names_it(folder: Path,
     (folder / "x.csv").write_text("image,caption\na.jpg,a dog\n")
     pq.write_table(pa.table({"image": ["a.jpg"], "caption": ["a dog"]}), folder / "x.parquet")
     (folder / "x.jsonl").write_text('{"image": "a.jpg", "caption": "a dog"}\n')
-    message = f"no field nowhere among image, caption; name it: --{option.replace('_', '-')}"
+    message = rf"no field nowhere \(fields: image, caption\); set --{option.replace('_', '-')}"
     for name in ("x.csv", "x.parquet", "x.jsonl"):
         with pytest.raises(PackError, match=message):
             read(folder / name, **{option: "nowhere"})

@@ -328,7 +328,7 @@ def test_lost_shards_and_samples_are_reported_even_if_every_existing_row_was_tra
     run.quarantine((0, 0, 0, 5), key="", reason="broken tar")
     short.with_name("index.json").write_text(json.dumps({"shards": [{"name": short.name, "samples": 6}]}))
     stats.with_name(f"{stats.stem}_stats.json").write_text('{"successes": 2}')
-    run.write("losses.json", {"unreadable": {"/gone.tar": "no tar: a Git LFS pointer"}})
+    run.write("losses.json", {"unreadable": {"/gone.tar": "not a tar: a Git LFS pointer"}})
     result = audit(run.folder)
     assert result.exact
     losses = [(Path(loss.shard).name, loss.samples) for loss in result.lost]

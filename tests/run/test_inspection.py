@@ -161,7 +161,7 @@ def test_the_first_sample_of_a_repeated_key_is_shown_and_the_second_is_mentioned
     assert "a run of this config, seed 7" in output
     assert "has_negative=false" in output
     assert RICH[2] in output
-    assert "sample 4 has the same key: its key stands earlier in the shard; members of a sample" in output
+    assert "sample 4 has the same key: its key occurs earlier in the shard; members of a sample" in output
 
 
 @pytest.mark.parametrize(

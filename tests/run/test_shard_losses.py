@@ -56,7 +56,8 @@ def test_one_good_tar_among_nine_pointers_is_refused_unless_a_key_allows_it(tmp_
     (tmp_path / "9.tar").write_bytes(tar_of(12))
     message = refused(tmp_path)
     assert (
-        f"9 of 10 shards cannot be read: 9 x a Git LFS pointer, as {tmp_path}/0.tar (git lfs pull)" in message
+        f"9 of 10 shards cannot be read: 9 x a Git LFS pointer, for example {tmp_path}/0.tar (git lfs pull)"
+        in message
     )
     assert refused(tmp_path, "data.max_unreadable_shards=8") == message
     enough = "data.max_unreadable_shards=9"
@@ -79,7 +80,7 @@ def test_a_broken_or_empty_tar_is_compared_with_its_recorded_count(tmp_path: Pat
     assert "40 of 120 samples that are recorded are missing, above data.max_quarantined=0.1, in 1" in message
     assert f"{tmp_path}/0.tar holds 20 of 60 in 0_stats.json (broken tar, last key '019': its last" in message
     (tmp_path / "0.tar").write_bytes(tar_of(0))
-    assert "a tar without a sample, of which samples are recorded" in refused(tmp_path)
+    assert "a tar without samples, although samples of it are recorded" in refused(tmp_path)
     (tmp_path / "0.tar").write_bytes(tar_of(70))  # more than recorded
     assert read(tmp_path).expected == ((70, 60),)
 
@@ -132,7 +133,7 @@ def test_the_closing_table_names_what_was_lost_and_counts_shards_as_shards(tmp_p
     bad = place | {"shard": "/s/4.tar", "key": "a", "reason": "no image"}
     RunFolder(tmp_path).set_aside([rest, short, short | {"pass": 1}, bad])
     losses = Losses(
-        {"/s/1.tar": "no tar"}, 12, "1 of 5 shards cannot be read", {"/s/5.tar": ("x_stats.json", 160, 60)}
+        {"/s/1.tar": "not a tar"}, 12, "1 of 5 shards cannot be read", {"/s/5.tar": ("x_stats.json", 160, 60)}
     )
     RunFolder(tmp_path).write("losses.json", vars(losses))
     trained = {
