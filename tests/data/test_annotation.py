@@ -120,7 +120,7 @@ def test_annotations_are_used_only_for_a_model_that_reads_as_many_words(
     assert usable_stamp(DataConfig(), long, 118) == stamp(longer)
     assert not caplog.messages
     assert usable_stamp(DataConfig(), long) == usable_stamp(DataConfig(), long, 246) == ""
-    assert "`sclip annotate SHARDS OUT --context-length 248` does it once" in caplog.messages[-1]
+    assert "annotate it again with `sclip annotate SHARDS OUT --context-length 248`" in caplog.messages[-1]
 
 
 def test_a_run_names_shards_of_another_stamp_and_parses_them_or_fails_if_it_filters(

@@ -145,9 +145,9 @@ NO_TEST_SPLIT = '{"images": [{"filename": "x.jpg", "split": "train"}]}'
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("nowhere", None, "no folder of images"),
-        ("broken.json", "{", "is no Karpathy file"),
-        ("coco.json", '{"images": [{"file_name": "x.jpg"}]}', "is no Karpathy file: KeyError 'split'"),
+        ("nowhere", None, "not a folder of images"),
+        ("broken.json", "{", "not a Karpathy file"),
+        ("coco.json", '{"images": [{"file_name": "x.jpg"}]}', "not a Karpathy file: KeyError 'split'"),
         ("train.json", NO_TEST_SPLIT, "no picture of the split 'test'"),
         ("empty.tar", None, "empty.tar"),
         ("junk.tar", "no tar", "no picture in any of them: 1 skipped: sample that cannot be read"),

@@ -93,7 +93,7 @@ def test_recorded_samples_that_are_absent_are_missing_and_a_bad_shard_counts_as_
     findings.compare({absent: Record("gone_stats.json", 7)}, [absent])
     assert (findings.is_clean, findings.missing, findings.unreachable) == (False, 7, [])
     notes = "\n".join(findings.notes(""))
-    assert f"1 shards are recorded and not there (first {absent})" in notes
+    assert f"1 recorded shards are missing (first {absent})" in notes
     assert f"{absent}: gone_stats.json records 7 samples, there are 0" in notes
 
 
@@ -165,7 +165,7 @@ def test_notes_say_how_many_samples_have_the_stamp_of_this_installation(
     assert "12 samples are annotated under this installation's stamp" in found_in(annotated).notes(own)
     other = found_in([*annotated, *plain]).notes("rules-0")
     assert other[-2:] == [
-        f"12 samples are annotated under another stamp ({own}): annotate anew",
+        f"12 samples are annotated under another stamp ({own}): annotate them again",
         "12 samples are not annotated: a run parses their captions",
     ]
 
