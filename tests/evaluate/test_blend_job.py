@@ -87,7 +87,7 @@ def test_a_blend_is_chosen_on_one_split_reported_on_the_other_recorded_and_regis
     version = sclip.load("models:/small@champion", tracking_uri=uri)
     assert version.facts()["weights"] == measured.facts["weights"]
     assert blend(*arguments, "--storage", tmp_path, "--name", "first") == 2
-    assert "is there already; take another --name" in capsys.readouterr().err
+    assert "already exists; choose another --name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
