@@ -344,7 +344,8 @@ def test_the_command_packs_each_image_with_its_caption_counts_rows_and_asks_for_
         ("a.jpg", ("a dog",)), ("sub/a.jpg", ("a bird",)),
     ]  # fmt: skip
     assert (
-        f"6 rows read = 2 packed + 4 skipped; each of them: {folder / 'out' / 'skipped.jsonl'}" in output.out
+        f"6 rows read = 2 packed + 4 skipped; all skipped rows: {folder / 'out' / 'skipped.jsonl'}"
+        in output.out
     )
     skipped = [json.loads(line) for line in (folder / "out" / "skipped.jsonl").read_text().splitlines()]
     assert sorted((row["place"].split(" line ")[1].split(":")[0], row["rows"]) for row in skipped) == [
