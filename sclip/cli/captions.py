@@ -159,7 +159,7 @@ def draw(
 
     with errors(labels.LabelsError, CaptionsError, ParserError, OSError):
         rows = labels.draw(file, out, of, count, seed, spacy_model)
-    fewer = f" (FILE gives no {count})" if rows < count else ""
+    fewer = f" (FILE gives fewer than {count})" if rows < count else ""
     print(f"{out}: {rows} {of} to label{fewer}; fill in {' and '.join(labels.LABELS[of])}")
 
 

@@ -228,7 +228,7 @@ def blend(
           --gained relation/macro --kept coco/text_to_image_r1 --register structure-clip
     """
     if gate and not register:
-        raise Refused("--gate judges a registered version: it goes with --register")
+        raise Refused("--gate needs --register: it judges a registered version")
     quiet_ray()
     from rich.console import Console
 

@@ -73,20 +73,18 @@ def promote(
       sclip promote structure-clip --rollback --why 'slow in production'
     """
     if force and rollback:
-        raise Refused("--force promotes and --rollback takes back: one of them")
+        raise Refused("--force promotes, --rollback takes back: choose one of them")
     if force and not why.strip():
-        raise Refused(
-            "--force needs --why: the reason is all that will say later why the gates did not count"
-        )
+        raise Refused("--force needs --why: only this reason will tell later why the gates did not count")
     if (force or rollback) and (gate or evaluation):
-        raise Refused("--force and --rollback ask no gates: leave --gate and --evaluation out")
+        raise Refused("--force and --rollback ignore gates: leave out --gate and --evaluation")
     if dry_run and evaluation:
-        raise Refused("--evaluation is recorded, --dry-run records nothing: first one, then the other")
+        raise Refused("--evaluation is recorded, but --dry-run records nothing: use them in two commands")
     if why and not (force or rollback):
-        raise Refused("--why is recorded with --force or --rollback only: the gates are the reason otherwise")
+        raise Refused("--why needs --force or --rollback: otherwise the gates are the reason")
     named = _NAMED.fullmatch(model)
     if not named or (rollback and named["version"]):
-        raise Refused(f"{model!r}: NAME, NAME/VERSION or NAME@ALIAS is meant, with --rollback NAME")
+        raise Refused(f"{model!r}: write NAME, NAME/VERSION or NAME@ALIAS; with --rollback, NAME alone")
     name, version = named["name"], named["version"] or "candidate"
     from sclip import registry, tracking
     from sclip.evaluate.result import Evaluation, EvaluationError
@@ -165,7 +163,7 @@ def convert(
     from sclip.train.manifest import CheckpointError
 
     if clip and to != "export":
-        raise Refused(f"--clip writes a folder for open_clip, --to {to} another one: one of them")
+        raise Refused(f"--clip writes a folder for open_clip, --to {to} another format: choose one of them")
     # Torch warns that a single process reads the checkpoint, as it does in this command.
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
     with errors(CheckpointError, ConfigError, ModelError, OSError, ParserError, RegistryError):

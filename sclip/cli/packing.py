@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PANEL = "Shards"
 _SCENES = ScenesConfig()
-_WHOLE = "interrupted; the finished shards in {out} are whole, without an index"
+_WHOLE = "interrupted; the finished shards in {out} are complete but have no index"
 
 Out = Annotated[Path, argument("OUT", "folder to write the tars and index.json into")]
 
@@ -148,7 +148,7 @@ def pack(
         raise Refused("\n".join([*skips.lines(), str(error)])) from error
     _print_skips("pack", skips, index.skips)
     with errors(OSError):
-        listed = f"; each of them: {shown(skips.write(out))}" if skips.counts else ""
+        listed = f"; all skipped rows: {shown(skips.write(out))}" if skips.counts else ""
     print(f"{skips.sum(index.rows)}{listed}")
     print(
         f"{index.samples} samples in {len(index.shards)} shards; train on them: data.shards={shown(f'{out}/*.tar')}"
@@ -242,13 +242,13 @@ def exclude(
             title = name or Path(source).stem
             entries += excluded(source, title, skips, split=split, images=images, data=data)
         if not entries:
-            raise ExclusionError("no picture in any of them: " + "; ".join(skips.lines()))
+            raise ExclusionError("no picture in any source: " + "; ".join(skips.lines()))
         out.parent.mkdir(parents=True, exist_ok=True)
         write_list(entries, out)
     for line in skips.lines():
         print(f"exclude: {line}", file=sys.stderr)
     hashed = sum(bool(entry.phash) for entry in entries)
-    print(f"{shown(out)}: {len(entries):,} pictures, {hashed:,} with their likeness")
+    print(f"{shown(out)}: {len(entries):,} pictures, {hashed:,} with a perceptual hash")
 
 
 def _print_shard(out: Path, shard: Shard) -> None:

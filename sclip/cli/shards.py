@@ -36,7 +36,7 @@ PROGRESS_S = 10.0
 """Seconds between two lines of progress."""
 
 
-@command(PANEL, "interrupted; the finished shards in {out} are kept, the same command goes on")
+@command(PANEL, "interrupted; the finished shards in {out} are kept: run the same command to continue")
 def annotate(
     shards: Shards,
     out: Annotated[

@@ -107,7 +107,7 @@ def pretrain(
     return 0
 
 
-@command(PANEL, "interrupted; the same command goes on")
+@command(PANEL, "interrupted; run the same command to continue")
 def sweep(
     name: Annotated[str, argument("NAME", "name of the sweep; its runs are NAME-00000, NAME-00001, ...")],
     overrides: Overrides,
@@ -163,7 +163,7 @@ def sweep(
     return 1 if any(trial.error for trial in trials) else 0
 
 
-@command(PANEL, "interrupted; the same command goes on")
+@command(PANEL, "interrupted; run the same command to continue")
 def ablation(
     ablation: Annotated[
         str,
@@ -375,7 +375,7 @@ def clean(
 
     folder = storage_path(storage)
     if not (folder / "runs").is_dir():
-        raise Refused(f"{folder}: no folder of runs (run.storage of the runs is meant)")
+        raise Refused(f"{folder}: not a folder of runs; name the run.storage of the runs")
     table, paths = job.listed(folder, finished, leftovers, older_than)
     Console().print(table)
     for path in paths:

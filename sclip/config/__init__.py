@@ -72,18 +72,18 @@ class Config(Section):
         self.require(
             not self.model.lora.rank or bool(self.model.pretrained or self.run.init_from),
             "model.lora.rank",
-            "updates are of trained weights; name them (model.pretrained, run.init_from) or set 0",
+            "LoRA needs trained weights; set model.pretrained or run.init_from, or model.lora.rank=0",
         )
         self.require(
             self.loss.negatives != "foreign" or bool(self.data.negatives_field),
             "loss.negatives",
-            "name the fields that hold them: data.negatives_field",
+            "foreign negatives come from fields; name these in data.negatives_field",
         )
         every = self.checkpoint.every
         self.require(
             self.evaluate.every % every == 0,
             "evaluate.every",
-            f"a multiple of checkpoint.every={every}, or 0",
+            f"must be 0 or a multiple of checkpoint.every={every}",
         )
         train = self.train
         kee = self.model.kee.enabled and train.lr_scale_kee > 0

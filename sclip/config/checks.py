@@ -94,7 +94,7 @@ class Section:
             if len(sources := joined_sources(pattern)) > 1:
                 listed = json.dumps(sources, ensure_ascii=False)
                 raise ConfigError(
-                    self._line(name, f"'::' joins no sources; list them: {self.key}.{name}='{listed}'")
+                    self._line(name, f"'::' does not join sources; list them: {self.key}.{name}='{listed}'")
                 )
 
     def _line(self, name: str, remedy: str) -> str:

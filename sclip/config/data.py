@@ -18,7 +18,7 @@ READING_KEYS = (
 
 _WEIGHTS = Limit("each above 0", lambda weights: all(0 < weight < inf for weight in weights))
 _DRAWN = Limit(
-    "each 0 or more, and one above 0",
+    "each 0 or more, at least one above 0",
     lambda weights: all(0 <= weight < inf for weight in weights) and (any(weights) or not weights),
 )
 _SUFFIX = re.compile(r"[^\s./A-Z]+(\.[^\s./A-Z]+)*")
@@ -66,7 +66,7 @@ class DataConfig(Section, key="data"):
     """Fields with other wordings of a caption (loss.positives), named as in data.negatives_field. Empty: none."""
     graphs_field: str = ""
     """Fields with scene graphs and their captions in the format of `sclip graph`, named as in data.negatives_field."""
-    foreign_share: Annotated[float, Limit("above 0, to 1", lambda share: 0 < share <= 1)] = 1.0
+    foreign_share: Annotated[float, Limit("above 0, at most 1", lambda share: 0 < share <= 1)] = 1.0
     """Share of draws in which texts of data.negatives_field and data.positives_field are preferred to generated ones.
     1: texts are generated only for captions without such texts. loss.negatives=foreign generates no negatives."""
     image_field: str = ""
@@ -128,23 +128,24 @@ class DataConfig(Section, key="data"):
         )  # fmt: skip
         self.require(
             len(self.weights) in (0, len(self.shards)),
-            "weights", f"one for each of the {len(self.shards)} patterns of data.shards",
+            "weights", f"needs one weight for each of the {len(self.shards)} patterns of data.shards",
         )  # fmt: skip
         self.require(
             len(self.caption_weights) in (0, len(self.caption_fields)),
-            "caption_weights", f"one for each of the {len(self.caption_fields)} fields of data.caption_field",
-        )  # fmt: skip
+            "caption_weights",
+            f"needs one weight for each of the {len(self.caption_fields)} fields of data.caption_field",
+        )
         self._check_suffixes()
         self.require(
             self.foreign_share == 1 or bool(self.negatives_field or self.positives_field),
             "foreign_share",
-            "nothing came that it could be a share of; name data.negatives_field or positives_field, or set 1",
+            "no foreign texts are read; set data.negatives_field or data.positives_field, or this share to 1",
         )
         self.require_separate("shards")
         self.require(
             self.annotations or not any(self.least),
             "annotations",
-            "the filter (data.min_objects, min_attributes, min_relations) reads the annotations; set them to 0",
+            "data.min_objects, min_attributes and min_relations need the annotations; set all three to 0",
         )
 
     def _check_suffixes(self) -> None:
@@ -153,20 +154,20 @@ class DataConfig(Section, key="data"):
             self.require(
                 not {"json", "graph.json.gz"} & set(suffixes),
                 name,
-                "json and graph.json.gz are read for what they are",
+                "json and graph.json.gz have a fixed meaning; leave them out",
             )
             self.require(
                 self.key_ends_at == "first_dot" or not any("." in suffix for suffix in suffixes),
-                name, "with data.key_ends_at=last_dot no suffix has a dot in it",
+                name, "with data.key_ends_at=last_dot, no suffix may contain a dot",
             )  # fmt: skip
         both = sorted(set(self.image_suffixes) & set(self.text_suffixes))
-        self.require(not both, "text_suffixes", f"{', '.join(both)} stands in data.image_suffixes too")
+        self.require(not both, "text_suffixes", f"also in data.image_suffixes: {', '.join(both)}")
         for name in FOREIGN_KEYS:
             members = [field[1:] for field in _names(getattr(self, name)) if field.startswith(".")]
             taken = {*self.image_suffixes, *self.text_suffixes, "json"}
             self.require(
                 all(_SUFFIX.fullmatch(member) and member not in taken for member in members),
-                name, "after a dot stands a suffix in lower case that is no image's and no caption's",
+                name, "the suffix after a dot must be lower case, and none of images or captions",
             )  # fmt: skip
 
     def reading(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ _GATE = re.compile(
     rf"|champion(?:\s*-\s*(?:(?P<margin>{_NUMBER})|(?P<interval>interval)))?)"
 )
 _ALLOWED = (
-    "a gate is BENCHMARK/SCORE >= NUMBER, or >= champion, champion - NUMBER, champion - interval "
+    "a gate is BENCHMARK/SCORE >= BOUND; BOUND is NUMBER, champion, champion - NUMBER or champion - interval "
     "(vg_relation/macro >= champion - interval)"
 )
 

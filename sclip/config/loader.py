@@ -222,7 +222,9 @@ def load(overrides: Sequence[str] = (), config: str = "scenes", folder: Path = C
         loaded = from_tree(tree)
         for key, value in flatten(to_tree(loaded)).items():
             if is_masked(str(value)):
-                raise ConfigError(f"{key}={value!r}: *** stands for what is not recorded; give the whole URI")
+                raise ConfigError(
+                    f"{key}={value!r}: *** stands for unrecorded credentials; give the whole URI"
+                )
     except ConfigError as error:
         raise ConfigError(mask(str(error))) from None
     return loaded

@@ -8,11 +8,9 @@ from typing import Annotated, Literal
 
 from sclip.config.checks import POSITIVE, SHARE, Limit, Section, at_least, between
 
-_BIAS = Limit("0 (none) or below: most pairs differ", lambda bias: bias <= 0)
-_MARGIN = between(0, 2, "0 to 2, a cosine")
-_CONTEXT = Limit(
-    "0 (the architecture's own), or 3 and more: a start, an end and a word", lambda n: n == 0 or n >= 3
-)
+_BIAS = Limit("0 (no bias) or below, as most pairs do not match", lambda bias: bias <= 0)
+_MARGIN = between(0, 2, "0 to 2, a difference of cosines")
+_CONTEXT = Limit("0 (the architecture's own) or at least 3 (start, word, end)", lambda n: n == 0 or n >= 3)
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class MixtureConfig(Section, key="loss.mixture"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require(any(vars(self).values()), "exchange", "one of loss.mixture must be above 0")
+        self.require(any(vars(self).values()), "exchange", "one share of loss.mixture must be above 0")
 
     @property
     def shares(self) -> Mapping[str, float]:
@@ -135,10 +133,10 @@ class LossConfig(Section, key="loss"):
             self.require(
                 self.contrastive == "infonce",
                 "negatives_as_texts",
-                f"only loss.contrastive=infonce takes further texts, not {self.contrastive}",
+                f"needs loss.contrastive=infonce, not {self.contrastive}",
             )
             self.require(
                 self.negatives != "none",
                 "negatives_as_texts",
-                "there are no negatives with loss.negatives=none; set it to semantic or shuffle",
+                "needs negatives; set loss.negatives to semantic or shuffle, not none",
             )

@@ -19,7 +19,7 @@ class TrainConfig(Section, key="train"):
     """Exact number of times that every sample is trained on."""
     batch_size: Annotated[int, at_least(1)] = 256
     """Samples per step over all workers, whatever their number; the contrastive loss compares all of them."""
-    num_workers: Annotated[int, at_least(0, "0 (by the cluster) or more")] = 0
+    num_workers: Annotated[int, at_least(0, "0 (the cluster decides) or more")] = 0
     """Ray Train workers (one GPU each with `use_gpu`). 0: one per GPU of the cluster; without GPUs, one on CPUs."""
     min_workers: Annotated[int, at_least(0)] = 0
     """Minimum workers to train with while the cluster has no room for num_workers; 0: train only with num_workers."""
@@ -33,7 +33,7 @@ class TrainConfig(Section, key="train"):
     """torch threads of one worker on CPUs."""
     sharding: Literal["fsdp", "hsdp", "ddp"] = "fsdp"
     """fsdp: FSDP2 fully_shard per block; hsdp: FSDP2 within each node, one replica per node; ddp: DDP."""
-    shard_ranks: Annotated[int, at_least(0, "0 (those of one node) or more")] = 0
+    shard_ranks: Annotated[int, at_least(0, "0 (the workers of one node) or more")] = 0
     """For sharding=hsdp: workers that one replica is sharded over; 0: those of one node."""
     reshard_after_forward: bool = True
     """Free a block's gathered weights after forward, regather them for backward; false: less traffic, more memory."""
@@ -59,7 +59,7 @@ class TrainConfig(Section, key="train"):
     """Factor on the learning rate for the knowledge encoder, which often starts untrained beside pretrained towers."""
     weight_decay: Annotated[float, at_least(0)] = 0.1
     """AdamW's weight decay of matrices; vectors, gains and the logit scale are not decayed."""
-    beta2: Annotated[float, Limit("0 to below 1", lambda value: 0 <= value < 1)] = 0.98
+    beta2: Annotated[float, Limit("at least 0, below 1", lambda value: 0 <= value < 1)] = 0.98
     """AdamW's second-moment decay."""
     warmup: Annotated[float, SHARE] = 0.05
     """Length of the warm-up, in which the learning rate rises from 0, as a share of all samples."""
@@ -69,14 +69,14 @@ class TrainConfig(Section, key="train"):
     """Maximum global norm that gradients are scaled down to; 0: no clipping."""
     log_every: Annotated[int, at_least(1)] = 10
     """Steps between metric reports."""
-    ema_decay: Annotated[float, Limit("0 (none) to below 1", lambda value: 0 <= value < 1)] = 0.0
+    ema_decay: Annotated[float, Limit("0 (off) or more, below 1", lambda value: 0 <= value < 1)] = 0.0
     """Decay per step, such as 0.9999, of an average of the weights. The average is evaluated and exported. 0: off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(
             self.batch_size >= self.num_workers,
-            "batch_size", f"at least one for each of train.num_workers={self.num_workers}",
+            "batch_size", f"at least one sample for each of train.num_workers={self.num_workers}",
         )  # fmt: skip
         self.require(
             self.min_workers <= (self.num_workers or self.min_workers),
@@ -85,7 +85,7 @@ class TrainConfig(Section, key="train"):
         self.require(
             self.sharding != "hsdp" or self.min_workers in (0, self.num_workers),
             "min_workers",
-            "train.sharding=hsdp divides a fixed number of workers into groups; fsdp and ddp take any number",
+            "train.sharding=hsdp needs a fixed number of workers; fsdp and ddp take any number",
         )
         fewest = self.min_workers or self.num_workers
         for workers in range(fewest, self.num_workers + 1) if self.num_workers else ():
@@ -93,21 +93,21 @@ class TrainConfig(Section, key="train"):
             self.require(
                 self.micro_batch == 0 or share % self.micro_batch == 0,
                 "micro_batch",
-                f"0, or a divisor of a worker's share of train.batch_size, {share} with {workers} workers",
+                f"must be 0 or divide a worker's share of train.batch_size ({share} with {workers} workers)",
             )
         if self.shard_ranks:
             self.require(
                 self.sharding == "hsdp",
-                "shard_ranks", f"only train.sharding=hsdp has groups, not {self.sharding}",
+                "shard_ranks", f"needs train.sharding=hsdp, not {self.sharding}",
             )  # fmt: skip
             self.require(
                 self.num_workers % self.shard_ranks == 0,
-                "shard_ranks", f"0 (those of a node), or a divisor of train.num_workers={self.num_workers}",
+                "shard_ranks", f"0 (the workers of one node), or a divisor of train.num_workers={self.num_workers}",
             )  # fmt: skip
 
 
 _PROFILED = Limit(
-    "a first step and a number of steps, 1 or more; 0 0: none",
+    "a first step and a number of steps, both 1 or more; 0 0: no profile",
     lambda steps: min(steps) >= 1 or steps == (0, 0),
 )
 

@@ -52,13 +52,13 @@ def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]
         words = [word for g in graphs for triple in g.triples() for word in triple]
         words += [text for negative in negatives for text in (negative.caption, negative.kind)]
         if len({(len(g.attributes), len(g.relations)) for g in graphs}) > 1:
-            raise ValueError("a negative has other triples than its caption")
+            raise ValueError("a negative has more or fewer triples than its caption")
         "".join(words).encode()  # raises for a value that is not text or not valid Unicode
         draw(negatives, seed=0, epoch=0, identity="")  # raises for an invalid strangeness
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise AnnotationError(f"annotation is not readable: {error}") from error
     if graph.caption != caption:
-        raise AnnotationError("annotation is of another caption (data.caption_field)")
+        raise AnnotationError("annotation belongs to another caption (data.caption_field)")
     return graph, negatives
 
 
@@ -85,9 +85,9 @@ def unpack(member: bytes) -> tuple[str, list[bytes]]:
     except (zlib.error, ValueError, KeyError, TypeError, RecursionError) as error:
         raise AnnotationError(f"annotation is not readable: {error}") from error
     if format_ != _FORMAT or not isinstance(stamp, str):
-        raise AnnotationError(f"annotation is of format {format_!r}, not {_FORMAT}")
+        raise AnnotationError(f"annotation has format {format_!r}, not {_FORMAT}")
     if not stream.eof or len(content) > MAX_BYTES:
-        raise AnnotationError(f"annotation is cut, or has more than {MAX_BYTES} bytes")
+        raise AnnotationError(f"annotation is cut off, or has more than {MAX_BYTES} bytes")
     return stamp, records
 
 
@@ -101,7 +101,7 @@ def read(sample: Sample) -> tuple[str, list[bytes]]:
     stamp, records = unpack(sample.members[ANNOTATION_SUFFIX])
     if len(records) != len(sample.captions):
         raise AnnotationError(
-            f"annotation is of {len(records)} captions, not of {len(sample.captions)} (data.caption_field)"
+            f"annotation has {len(records)} captions, the sample {len(sample.captions)} (data.caption_field)"
         )
     return stamp, records
 
@@ -130,7 +130,7 @@ def passing(sample: Sample, records: Sequence[bytes], least: tuple[int, int, int
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise AnnotationError(f"annotation is not readable: {error}") from error
         if not is_same_caption:
-            raise AnnotationError("annotation is of another caption (data.caption_field)")
+            raise AnnotationError("annotation belongs to another caption (data.caption_field)")
         if all(size >= minimum for size, minimum in zip(sizes, least, strict=True)):
             indices.append(index)
     return indices

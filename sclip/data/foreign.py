@@ -133,7 +133,9 @@ def _spread(value: Any, captions: Sequence[Place], count: int) -> list[list[Fore
         entries = value
     else:
         held = f"{len(value)} entries" if isinstance(value, list) else "one text"
-        raise ValueError(f"{held} for {count} captions: it needs a list with an entry for each, or a mapping")
+        raise ValueError(
+            f"{held} for {count} captions; write a list with one entry per caption, or a mapping"
+        )
     return [list(_texts(entries[number], caption)) for caption, number in captions]
 
 
@@ -144,7 +146,7 @@ def _texts(entry: Any, caption: str) -> Iterator[ForeignText]:
     elif isinstance(entry, list):
         for part in entry:
             if isinstance(part, list):
-                raise ValueError("a list in the list of a caption")
+                raise ValueError("a list inside a caption's list")
             yield from _texts(part, caption)
     elif isinstance(entry, dict) and _is_text(entry):
         text = next(entry[key] for key in _TEXT_KEYS if isinstance(entry.get(key), str))
@@ -159,7 +161,7 @@ def _texts(entry: Any, caption: str) -> Iterator[ForeignText]:
 def _with(caption: str, part: str, others: Any) -> Iterator[ForeignText]:
     """Yield the caption with one part, or all of it, replaced by each of the other texts."""
     if isinstance(others, dict) and not _is_text(others):
-        raise ValueError("a mapping in a mapping")
+        raise ValueError("a mapping inside a mapping")
     match = re.search(rf"(?<!\w){re.escape(part.strip())}(?!\w)", caption) if part.strip() else None
     for other in _texts(others, caption):
         if match and match.span() == (0, len(caption)):
@@ -232,12 +234,10 @@ def _graph(value: Any, caption: Any) -> dict[str, Any]:
             and _stands_apart(graph)
         )
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"a graph of another form than `sclip graph` writes ({type(error).__name__} {error})"
-        ) from None
+        raise ValueError(f"not a graph as `sclip graph` writes it ({type(error).__name__} {error})") from None
     if not is_sound:
         raise ValueError(
-            "a graph whose words do not stand in its caption each in its own place, or of other objects than it has"
+            "a graph of another caption, with an unknown object, or with spans that are wrong or overlap"
         )
     return graph.to_json()
 

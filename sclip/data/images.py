@@ -64,9 +64,11 @@ def open_image(image: bytes) -> Image.Image:
         # Phones write JPEGs of several images (MPO): the first is the photograph, others hold its depth or light.
         frames = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
         if frames > 1:
-            raise ImageError(f"{frames} frames: which one the caption means is not known")
+            raise ImageError(f"{frames} frames: it is unknown which one the caption describes")
         if picture.format == "TIFF" and picture.mode in ("I", "F"):
-            raise ImageError(f"TIFF of measurements (mode {picture.mode}): which value is white is not known")
+            raise ImageError(
+                f"TIFF of measurements (mode {picture.mode}): it is unknown which value is white"
+            )
     return picture
 
 

@@ -75,7 +75,7 @@ class Columns(NamedTuple):
         if not (image and captions and set(captions) <= set(schema.names)):
             noun, key = ("a caption", "caption_field") if image else ("an image", "image_field")
             kind = f"a Parquet file without {noun} column {getattr(data, key)}".rstrip()
-            raise ParquetError(f"{kind} among {', '.join(schema.names)}", f"data.{key}=COLUMN names one", "")
+            raise ParquetError(f"{kind} (columns: {', '.join(schema.names)})", f"set data.{key}=COLUMN", "")
         return cls(image, captions)
 
 
@@ -187,11 +187,11 @@ def path_below(column: str, name: Any, folder: str = "") -> str:
         raise Fault(f"{column} holds {type(name).__name__}, not a path")
     name = name.strip()
     if name.startswith(("http://", "https://")):
-        raise Fault("image is a URL, which is not downloaded here (img2dataset does that)")
+        raise Fault("image is a URL; download it first, with img2dataset")
     longest = max(len(part.encode(errors="replace")) for part in name.split("/"))
     if "\0" in name or longest > 255 or name != name.encode(errors="replace").decode():
-        raise Fault("image path is no name that a file can have")
+        raise Fault("image path is not a valid file name")
     below = os.path.normpath(os.path.join(folder, name) if folder else name)
     if below.split(os.sep)[0] == "..":
-        raise Fault("image path leads out of the image folder (sclip pack --images names another)")
+        raise Fault("image path leaves the image folder (sclip pack --images sets another)")
     return below

@@ -33,9 +33,7 @@ def expand(patterns: Sequence[str]) -> list[str]:
     for pattern in patterns:
         if len(sources := joined_sources(pattern)) > 1:
             listed = json.dumps([mask(source) for source in sources], ensure_ascii=False)
-            raise ConfigError(
-                f"{mask(pattern)}: '::' joins no sources; name each by itself, as in a list: {listed}"
-            )
+            raise ConfigError(f"{mask(pattern)}: '::' does not join sources; name them in a list: {listed}")
         try:
             names = list(braceexpand.braceexpand(pattern))
         except ValueError as error:
@@ -68,8 +66,8 @@ def find_shards(patterns: Sequence[str], first: int = 0) -> list[NamedShard]:
     name, count = max(Counter(names.values()).items(), key=lambda pair: pair[1], default=("", 0))
     if count > 1:
         raise ShardError(
-            f"{mask(patterns[int(name.partition('/')[0]) - first])}: several shards are {name} without credentials and "
-            "query, by which samples are known; name each by a path of its own"
+            f"{mask(patterns[int(name.partition('/')[0]) - first])}: several shards have the name {name}, because "
+            "names leave out credentials and query; give each shard a path of its own"
         )
     return sorted(NamedShard(name, url) for url, name in names.items())
 

@@ -173,7 +173,7 @@ def _judge(
     if key != group.key:
         return Rejected(index, key, "its name is not UTF-8")
     if ".." in PurePosixPath(group.key).parts:
-        return Rejected(index, key, "its name leads out of the shard by ..; pack its files under other names")
+        return Rejected(index, key, "its name contains ..; pack its files under other names")
     if group.key in seen:
         return Rejected(index, key, _apart(seen[group.key]))
     if group.fault:
@@ -186,7 +186,7 @@ def _judge(
     except ValueError as error:
         reason = str(error)
         if group.unread_texts and not data.caption_fields and _lacks(Rejected(index, key, reason)):
-            reason += f"; it has {_suffixes(group)}: data.text_suffixes names the texts that are read"
+            reason += f"; it has {_suffixes(group)}; data.text_suffixes names the suffixes that are read"
         return Rejected(index, key, reason)
 
 
@@ -200,9 +200,9 @@ def _lacks(judged: Sample | Rejected) -> str:
 def _apart(lacked: str) -> str:
     """Return why a group with a repeated key is rejected. `lacked` is the defect of the key's first group."""
     if not lacked:
-        return "its key stands earlier in the shard; members of a sample must be neighbours"
+        return "its key occurs earlier in the shard; members of a sample must be neighbours"
     remedy = "make the tar with `tar --sort=name -cf`, or sclip pack"
-    return f"its key stands earlier in the shard, {lacked}; members of a sample must be neighbours: {remedy}"
+    return f"its key occurs earlier in the shard, {lacked}; members of a sample must be neighbours: {remedy}"
 
 
 def _without_image(group: Group, data: DataConfig) -> str:
@@ -218,7 +218,7 @@ def _without_image(group: Group, data: DataConfig) -> str:
         samples = f"{group.unread_images} sample{'s' * (group.unread_images > 1)}"
         return f"{reason}; data.key_ends_at=last_dot would make {samples} of it"
     if group.suffixes.keys() - {f".{suffix}" for suffix in group.parts}:
-        return f"{reason}; data.image_suffixes names those that are read"
+        return f"{reason}; data.image_suffixes names the suffixes that are read"
     return reason
 
 
@@ -305,7 +305,7 @@ def _other_fields(record: Mapping[str, Any]) -> str:
         ascii(name[:40])[1:-1] for name, value in record.items() if isinstance(value, str) and value.strip()
     ]
     more = " .." * (len(texts) > _MOST_SUFFIXES)
-    hint = f" (its .json has text in {', '.join(texts[:_MOST_SUFFIXES])}{more}; data.caption_field names what is read)"
+    hint = f" (its .json has text in {', '.join(texts[:_MOST_SUFFIXES])}{more}; data.caption_field names what to read)"
     return hint if texts else ""
 
 

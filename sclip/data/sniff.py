@@ -40,14 +40,12 @@ class NotATar:
 
     def __str__(self) -> str:
         """Return a one-line message."""
-        return f"no {self.wanted}: {self.kind}{f' {self.detail!r}' if self.detail else ''}; {self.remedy}"
+        return f"not a {self.wanted}: {self.kind}{f' {self.detail!r}' if self.detail else ''}; {self.remedy}"
 
 
-EMPTY_TAR = NotATar("a tar without a sample, of which samples are recorded", _AGAIN)
-_PARQUET = NotATar(
-    "a Parquet file", "end its name in .parquet if it holds images, or name the tars beside it"
-)
-_TAR = NotATar("a tar", "end its name in .tar")
+EMPTY_TAR = NotATar("a tar without samples, although samples of it are recorded", _AGAIN)
+_PARQUET = NotATar("a Parquet file", "rename it to .parquet if it holds images, or name only the tars")
+_TAR = NotATar("a tar", "rename it to .tar")
 
 _MAGIC = (
     (b"version https://git-lfs", NotATar("a Git LFS pointer", "git lfs pull")),
@@ -57,7 +55,7 @@ _MAGIC = (
     (b"PAR1", _PARQUET),
     (b"7z\xbc\xaf\x27\x1c", NotATar("a 7z archive", "unpack it and pack its files as a tar")),
     (b"Rar!", NotATar("a RAR archive", "unpack it and pack its files as a tar")),
-    (b"\x04\x22\x4d\x18", NotATar("a tar in lz4, which is not read", "compress it with zstd or not at all")),
+    (b"\x04\x22\x4d\x18", NotATar("a tar in lz4, which sclip does not read", "compress it with zstd or not at all")),
     (b"\xff\xd8\xff", NotATar("a JPEG image", "pack images with sclip pack")),
     (b"\x89PNG", NotATar("a PNG image", "pack images with sclip pack")),
 )  # fmt: skip
@@ -70,7 +68,7 @@ def not_a_tar(head: bytes) -> NotATar | None:
         return NotATar("an empty file", _AGAIN)
     if not head.strip(b"\0"):
         is_end = tarfile.BLOCKSIZE <= len(head) <= MAX_ZEROS  # an archive without members
-        return None if is_end else NotATar("zeros where a tar begins", f"{_AGAIN}: it was never filled")
+        return None if is_end else NotATar("zeros instead of a tar", f"{_AGAIN}: it was never filled")
     try:
         tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
     except (tarfile.TarError, ValueError):
@@ -91,14 +89,13 @@ def _other(head: bytes) -> NotATar:
         title = next((part for match in _TITLE.findall(begin) for part in match if part), "")
         is_page = re.match("<!doctype html|<html|<head|<title|<body", begin, re.I)
         page = "an HTML page" if is_page else "an XML document"
-        return NotATar(f"{page} in its place", _AGAIN, " ".join(unescape(title).split())[:80])
+        return NotATar(page, _AGAIN, " ".join(unescape(title).split())[:80])
     if begin.startswith(("{", "[")):
         return NotATar("a JSON text", _AGAIN, " ".join(begin.split())[:80])
     first = " ".join(begin[:80].split())
     if first and first.isprintable():
-        return NotATar("a text", f"{_AGAIN}, or name the tars alone: *.tar", first[:40])
-    remedy = "no compression or archive that is read: make it a plain tar"
-    return NotATar("bytes of no known kind", remedy, head[:8].hex(" "))
+        return NotATar("a text", f"{_AGAIN}, or name only the tars: *.tar", first[:40])
+    return NotATar("a file of an unknown format", "make it a plain tar", head[:8].hex(" "))
 
 
 def look(url: str, data: DataConfig = _DEFAULTS) -> NotATar | None:
@@ -129,7 +126,7 @@ def _look(url: str) -> NotATar | None:
             path = Path(url)
             if path.is_symlink() and not path.exists():
                 target = str(path.readlink())
-                remedy = "git annex get" if "annex/objects" in target else "bring the file that it points to"
+                remedy = "git annex get" if "annex/objects" in target else "copy the file that it points to"
                 return NotATar("a symbolic link to a file that is missing", remedy)
     return first_bytes(url, _begin)
 
@@ -141,9 +138,9 @@ def _begin(stream: Peeked) -> NotATar | None:
     try:
         return not_a_tar(Peeked(content).head)
     except BrokenCompression as error:
-        window = "it needs a larger window than is read: compress it without --long"
+        window = "its compression window is too large: compress it without --long"
         remedy = window if "too much memory" in str(error) else _AGAIN
-        return NotATar("a compressed file that breaks at its start", remedy, str(error))
+        return NotATar("a compressed file that is broken at its start", remedy, str(error))
 
 
 def unreadable(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, NotATar]:
@@ -168,5 +165,5 @@ def described(faults: dict[str, NotATar]) -> str:
     for kind, urls in sorted(kinds.items(), key=lambda kind_urls: -len(kind_urls[1])):
         fault = faults[urls[0]]
         detail = f" {fault.detail!r}" if fault.detail else ""
-        parts.append(f"{len(urls):,} x {kind}, as {mask(urls[0])}{detail} ({fault.remedy})")
+        parts.append(f"{len(urls):,} x {kind}, for example {mask(urls[0])}{detail} ({fault.remedy})")
     return "; ".join(parts)

@@ -35,7 +35,7 @@ MAX_HEADER_BYTES = 1024 * 1024
 _END_BYTES = 64 * 1024
 _MOST_SUFFIXES = 100
 """Maximum number of suffixes counted separately. Names with dots inside can have a different suffix each."""
-_JOINED = "as after `cat a.tar b.tar`: unpack and pack them as one, or join them with `tar --concatenate`"
+_JOINED = "as after `cat a.tar b.tar`: repack them as one tar, or join them with `tar --concatenate`"
 _MOST_CHARS = 80
 """Maximum characters of a link's target that a message shows."""
 _BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
@@ -62,13 +62,13 @@ class Tally:
         lines = []
         if self.unread:
             lines.append(
-                f"not read    {self.unread.total():,} images or texts whose suffix is not read: "
-                f"{_counted(self.unread)}; data.image_suffixes"
+                f"not read    {self.unread.total():,} images or texts with other suffixes: "
+                f"{_counted(self.unread)}; see data.image_suffixes, data.text_suffixes"
             )
         if self.cleaned:
             lines.append(f"cleaned     {self.cleaned.total():,} captions: {_counted(self.cleaned)}")
         if self.foreign:
-            lines.append(f"foreign     {_counted(self.foreign)}: the run has ours there, or none")
+            lines.append(f"foreign     {_counted(self.foreign)}: there the run uses generated texts, or none")
         return lines
 
 
@@ -162,7 +162,7 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
                     _take(group, suffix, tar, member, data, counted)
             _check_end(tar)
     except _BROKEN_TAR as error:
-        where = f"broken tar, last key {group.key!r}" if group.key else "no tar, or broken at its start"
+        where = f"broken tar, last key {group.key!r}" if group.key else "not a tar, or broken at its start"
         not_tar = not_a_tar(plain.head) if plain and not group.key else None
         group.cut = str(not_tar or f"{where}: {error}")
     if group.key or group.cut:
@@ -178,12 +178,12 @@ def _check_end(tar: tarfile.TarFile) -> None:
         file.seek(tar.offset + zeros)
     while rest := file.read(_END_BYTES):
         if rest != bytes(len(rest)):
-            raise tarfile.ReadError(f"more follows its end-of-archive marker, {_JOINED}")
+            raise tarfile.ReadError(f"data follows its end-of-archive marker, {_JOINED}")
         zeros += len(rest)
     if zeros > MAX_ZEROS:
         raise tarfile.ReadError(
-            f"its last {zeros} bytes are zeros, as of a file that was made long and filled in part, "
-            f"or of tar -b above {tarfile.RECORDSIZE // tarfile.BLOCKSIZE}"
+            f"its last {zeros} bytes are zeros: its writer allocated it and filled only a part, "
+            f"or it was made by tar -b above {tarfile.RECORDSIZE // tarfile.BLOCKSIZE}"
         )
 
 
@@ -210,7 +210,7 @@ def _take(
     elif member.size > limit:
         fault = f"of {member.size} bytes, more than {limit}"
     if suffix in group.parts:
-        group.fault = f"two members .{suffix}"
+        group.fault = f"two .{suffix} members"
     elif fault and (suffix == "json" or suffix in data.foreign_suffixes):
         group.unread[suffix] = fault
     elif fault:

@@ -69,8 +69,8 @@ def usable_stamp(data: DataConfig, shards: Sequence[str], most_words: int = MOST
             made_under, _ = annotation.read(first)
             if made_under != own and not any(data.least):
                 _log.warning(
-                    "data.shards: %s was annotated under %s, not %s: its captions are parsed anew in the run; "
-                    "`%s` does it once", mask(shard), made_under, own, command,
+                    "data.shards: %s was annotated under %s, not %s: the run parses its captions again; "
+                    "annotate it again with `%s`", mask(shard), made_under, own, command,
                 )  # fmt: skip
             else:
                 annotation.passing(first, annotation.read_stamped(first, own), data.least)
@@ -126,7 +126,7 @@ def annotate(
         if failures:
             raise PackError(
                 f"{failures[0]}; {len(failures)} of {len(names)} shards are not annotated, the others are kept: "
-                "the same command goes on"
+                "run the same command again"
             )
         return folder.publish(names)
     except OSError as error:
@@ -154,7 +154,7 @@ class Annotator:
         try:
             if (own := stamp(self._parser)) != folder.stamp:
                 raise PackError(
-                    f"{mask(source)}: a node would annotate it with {own}, the job's is {folder.stamp}"
+                    f"{mask(source)}: a node annotates with {own}, the job with {folder.stamp}; install equal versions"
                 )
             shard = write_tar(folder.path / name, self._samples(source, name, quarantined, statistics))
             folder.finish(name, source, shard, quarantined, statistics)

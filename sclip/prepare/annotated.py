@@ -35,12 +35,14 @@ def shard_names(sources: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for source in sources:
         if is_parquet(source):
-            raise PackError(f"{mask(source)}: Parquet is not annotated; make tars of it first: sclip pack")
+            raise PackError(
+                f"{mask(source)}: Parquet cannot be annotated; pack it into tars first: sclip pack"
+            )
         name = parts(source)[0].rpartition("/")[2]
         name = name if name.endswith(".tar") else f"{name.partition('.tar')[0]}.tar"  # x.tar.gz becomes x.tar
         if name in names:
             raise PackError(
-                f"{mask(names[name])} and {mask(source)}: both are {name}; annotate them into two folders"
+                f"{mask(names[name])} and {mask(source)}: both would become {name}; annotate them into two folders"
             )
         names[name] = source
     return names
@@ -68,13 +70,13 @@ class AnnotatedFolder:
         held = {path.name for path in self.path.glob("*.tar")}
         if held and not state.is_dir():
             raise PackError(
-                f"{self.path}: holds {min(held)}, which no annotation wrote; choose another folder"
+                f"{self.path}: holds {min(held)}, which sclip annotate did not write; choose another folder"
             )
         state.mkdir(parents=True, exist_ok=True)
         foreign = (held | {path.name.removesuffix(".json") for path in state.glob("*.json")}) - names.keys()
         if foreign and not overwrite:
             raise PackError(
-                f"{self.path}: holds {min(foreign)}, of none of these sources; choose another folder, or pass "
+                f"{self.path}: holds {min(foreign)}, from none of these sources; choose another folder, or pass "
                 "--overwrite to remove it"
             )
         todo = {}
@@ -121,7 +123,7 @@ class AnnotatedFolder:
         for name in sorted(names):
             sidecar = self._sidecar(name)
             if sidecar is None:
-                raise PackError(f"{self.path / name}: written by a node, but not to be seen from here; choose a "
+                raise PackError(f"{self.path / name}: a node wrote it, but this machine cannot see it; choose a "
                                 "folder that every node reaches")  # fmt: skip
             if sidecar["shard"]:
                 shards.append(Shard(**sidecar["shard"]))

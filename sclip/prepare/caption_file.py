@@ -38,7 +38,9 @@ def numbered(path: Path | str) -> list[tuple[int, str]]:
     lines = enumerate(map(clean_caption, _raw(path, text)), start=1)
     if captions := [(number, caption) for number, caption in lines if caption]:
         return captions
-    raise CaptionsError(f"{path}: no captions; a caption a line, COCO's .json, or .csv with a column caption")
+    raise CaptionsError(
+        f"{path}: no captions; it needs one per line, COCO's .json, or .csv with a column caption"
+    )
 
 
 def read_source(name: str) -> list[str]:

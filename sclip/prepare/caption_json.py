@@ -28,7 +28,7 @@ def json_rows(source: Path) -> Iterator[Row]:
         return iter(_coco(source, content))
     except (LookupError, TypeError) as error:
         raise PackError(
-            f"{source}: no COCO caption file ({type(error).__name__} {error}); {_KNOWN}"
+            f"{source}: not a COCO caption file ({type(error).__name__} {error}); {_KNOWN}"
         ) from error
 
 
@@ -68,7 +68,7 @@ def _coco(source: Path, content: Any) -> list[Row]:
         if key not in names:
             rows.append((place, "annotation of an image that the file does not list"))
         elif key in duplicates:
-            rows.append((place, "annotation of an id that two images have"))
+            rows.append((place, "annotation of an image id that two images share"))
         else:
             rows.append((place, {"file_name": names[key], "caption": annotation["caption"], "image_id": key}))
     for key, name in names.items():

@@ -62,7 +62,7 @@ def excluded(
                         name, name_of(sample.key), _hash(sample.image, f"{url} {sample.key}", skips)
                     )
     else:
-        raise ExclusionError(f"{source}: no folder of images, no Karpathy .json and no .tar")
+        raise ExclusionError(f"{source}: not a folder of images, a Karpathy .json or a .tar")
 
 
 def write_list(entries: Iterable[Exclusion], path: Path) -> int:
@@ -78,14 +78,14 @@ def _karpathy(path: Path, name: str, skips: Skips, split: str, images: Path | No
         chosen = [entry for entry in entries if entry["split"] == split]
         files = [(str(entry.get("filepath", "")), str(entry["filename"])) for entry in chosen]
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise ExclusionError(f"{path}: is no Karpathy file: {type(error).__name__} {error}") from error
+        raise ExclusionError(f"{path}: not a Karpathy file: {type(error).__name__} {error}") from error
     if not files:
-        raise ExclusionError(f"{path}: has no picture of the split {split!r}")
+        raise ExclusionError(f"{path}: no picture of the split {split!r}")
     for folder, file in files:
         places = [images / folder / file, images / file] if images else []
         picture = next((place for place in places if place.is_file()), None)
         if images and not picture:
-            skips.add("likeness of a picture that is missing, its name is listed", str(places[0]))
+            skips.add("hash of a missing picture, only its name is listed", str(places[0]))
         yield _of_file(picture, name, skips) if picture else Exclusion(name, name_of(file))
 
 
@@ -97,8 +97,8 @@ def _hash(image: bytes, place: str, skips: Skips) -> str:
     try:
         digest = phash(image)
     except ImageError as error:
-        skips.add(f"likeness of a picture that cannot be read, its name is listed: {error}", place)
+        skips.add(f"hash of an unreadable picture, only its name is listed: {error}", place)
         return ""
     if not digest:
-        skips.add("likeness of a plain surface, its name is listed", place)
+        skips.add("hash of a plain surface, only its name is listed", place)
     return digest

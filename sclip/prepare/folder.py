@@ -47,7 +47,7 @@ def _captions(image: Path, fields: tuple[str, ...]) -> list[str]:
         if record.is_file():
             content: Any = json.loads(record.read_text(encoding="utf-8-sig"))
             if not isinstance(content, dict):
-                raise Fault(".json beside the image is no object")
+                raise Fault(".json beside the image is not an object")
             name, value = next(((name, content[name]) for name in fields if content.get(name)), (name, None))
         if value is None and text.is_file():
             name, value = ".txt", [line for line in caption_lines(text.read_bytes()) if clean_caption(line)]

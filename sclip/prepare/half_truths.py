@@ -45,7 +45,7 @@ class Counts:
     def line(self) -> str:
         """Return the counts as one line of text."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.kinds.items()))
-        left_out = f"; {self.rejected:,} samples left out that cannot be used" if self.rejected else ""
+        left_out = f"; {self.rejected:,} unusable samples left out" if self.rejected else ""
         return (
             f"{self.kinds.total():,} half-truths ({kinds or 'none'}) of {self.captions:,} captions, "
             f"{self.images:,} images{left_out}"

@@ -110,13 +110,13 @@ def read(path: Path) -> Labelled:
             lines = [line for line, _ in pairs]
             rows = [{k: _digest(v) if k in _TEXTS else v for k, v in row.items() if k} for _, row in pairs]
     except (ValueError, csv.Error) as error:
-        raise LabelsError(f"{path}: no table of labels: {error}") from error
+        raise LabelsError(f"{path}: not a table of labels: {error}") from error
     column = next((name for name in _TEXTS[1:] if rows and name in rows[0]), "")
     subject: Subject | None = {
         "negative": "negatives", "positive": "positives", "triples": "graphs", "triple": "triples",
     }.get(column)  # type: ignore[assignment]  # fmt: skip
     if subject is None or not {"caption", *LABELS[subject]} <= rows[0].keys():
-        raise LabelsError(f"{path}: no table of labels; sclip label draw makes one")
+        raise LabelsError(f"{path}: not a table of labels; sclip label draw writes one")
     for name, words in LABELS[subject].items():
         bad: dict[str, list[int]] = {}
         for line, row in zip(lines, rows, strict=True):
@@ -141,7 +141,7 @@ def count(table: Labelled, second: Labelled | None = None) -> Iterator[str]:
     rows, others = _by_draw(table), _by_draw(second) if second else {}
     shared = [key for key in rows if key in others]
     if second and not shared:
-        raise LabelsError(f"{second.path}: none of its rows is a draw of {table.path}")
+        raise LabelsError(f"{second.path}: has no row in common with {table.path}")
     for name, (_, fault) in LABELS[table.subject].items():
         yield f"{table.path.name}: {_share(table, name, fault)}"
         if second:

@@ -305,11 +305,11 @@ def _suffix(image: bytes) -> str:
             frames = 1 if format_ == "MPO" else getattr(opened, "n_frames", 1)
             opened.verify()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise _Skipped("image file is no image, or a broken one") from None
+        raise _Skipped("image file is not an image, or broken") from None
     if format_ not in _SUFFIX_OF_FORMAT:
         raise _Skipped(f"image is {format_}; convert it to JPEG or PNG")
     if frames > 1:
-        raise _Skipped(f"image has {frames} frames: which one the caption means is not known")
+        raise _Skipped(f"image has {frames} frames: it is unknown which one the caption describes")
     return _SUFFIX_OF_FORMAT[format_]
 
 

@@ -82,12 +82,12 @@ def parquet_samples(
     for file, other in zip(files, schemas, strict=True):
         if missing := {columns.image, columns.caption} - set(other.names):
             raise PackError(
-                f"{file}: has no column {missing.pop()}, as {files[0].name} has; pack them one by one"
+                f"{file}: has no column {missing.pop()}, unlike {files[0].name}; pack the files one by one"
             )
         kinds = [one.field(columns.image).type for one in (schema, other)]
         if image_kind(kinds[0]) != image_kind(kinds[1]):
-            types = f"{kinds[1]} in {columns.image}, and {files[0].name} {kinds[0]}"
-            raise PackError(f"{file}: has {types}; pack them one by one")
+            types = f"{kinds[1]}, in {files[0].name} {kinds[0]}"
+            raise PackError(f"{file}: {columns.image} holds {types}; pack the files one by one")
     key = _key_column(schema, columns.image) if image else ""
     skips.notes += columns.unread((name for name in schema.names if name != key), choice)
     kept = [name for name in choice.kept_fields if name in schema.names]

@@ -76,7 +76,7 @@ class Columns:
         others = [name for name in CAPTION_FIELDS if name in row and name not in (caption, image)]
         if not choice.caption_field and others not in ([], ["caption"]):
             names = " and ".join((caption, *others))
-            raise PackError(f"{source}: {names} may all be the caption; choose with --caption-field")
+            raise PackError(f"{source}: {names} could each be the caption; choose with --caption-field")
         in_folder = not choice.image_field and image == "filename" and FOLDER_FIELD in row
         folder = FOLDER_FIELD if in_folder and not is_image(str(row[FOLDER_FIELD])) else ""
         return cls(image, caption, folder)
@@ -94,7 +94,7 @@ def _field(source: Path, row: Mapping[str, Any], chosen: str, usual: Sequence[st
         if name in row or "{" in name:
             return name
     names = _listed(map(str, row))
-    raise PackError(f"{source}: no field {' or '.join(wanted)} among {names}; name it: {option}")
+    raise PackError(f"{source}: no field {' or '.join(wanted)} (fields: {names}); set {option}")
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -124,7 +124,7 @@ class Splits:
         self.counts[name] += 1
         wanted = {*self.wanted, *(TRAIN if "train" in self.wanted else ())}
         if wanted and name not in wanted:
-            raise Fault(f"of the split {name!r}, which --split leaves out")
+            raise Fault(f"its split {name!r} is not in --split")
 
     def judge(self, source: Path) -> None:
         """Raise PackError if a wanted split is missing, or if the user chose no split but has to choose one.
@@ -135,7 +135,7 @@ class Splits:
         if self.wanted and set(self.counts) <= {""}:
             raise PackError(f"{source}: has no splits; leave out --split")
         if unknown := [name for name in self.wanted if name not in self.counts]:
-            raise PackError(f"{source}: has no split {unknown[0]!r} but {listed}; choose with --split")
+            raise PackError(f"{source}: has no split {unknown[0]!r}, only {listed}; choose with --split")
         if not self.wanted and not (set(self.counts) <= {""} or set(self.counts) <= TRAIN):
             hint = "choose with --split NAME, once for each (train takes restval too)"
             raise PackError(f"{source}: has the splits {listed}; {hint}")
@@ -205,7 +205,7 @@ def group(
         image.kept += kept_values(row, len(captions), choice, place, blank)
         image.rows += 1
         if is_flat and image.folder != folder:
-            image.fault = "images of this name are of several folders, which are not below the image folder"
+            image.fault = "image name occurs in several folders that are not in the image folder"
         if blanks := sum(not caption.strip() for caption in captions):
             blank.add("blank captions beside others", place, blanks)
     splits.judge(source)
@@ -220,7 +220,7 @@ def _image_name(column: str, row: Mapping[str, Any]) -> Any:
     try:
         return column.format_map(row) if "{" in column else row.get(column)
     except (LookupError, TypeError, ValueError, AttributeError):
-        raise Fault(f"row of which no name {column} can be made") from None
+        raise Fault(f"row that cannot fill the template {column}") from None
 
 
 def kept_values(
@@ -241,7 +241,9 @@ def kept_values(
             ):
                 raise Fault(f"no entry for each of {count} captions")
         except Fault:
-            left_out.add(f"{name} that are no list with an entry for each caption, and are not packed", place)
+            left_out.add(
+                f"values of {name} that are not a list with one entry per caption, not packed", place
+            )
             continue
         for number, fields in enumerate(kept):
             fields[name] = value[number] if count > 1 and isinstance(value, list) else value
@@ -283,8 +285,4 @@ def _unnamed(root: Path, named: set[str], deep: bool) -> list[str]:
         for file in files_below(folder, "**/*" if deep else "*")
     ]
     unnamed = [file for file in files if is_image(file) and file not in named]
-    return (
-        [f"{len(unnamed)} images of the image folder are named in no row (first: {unnamed[0]})"]
-        if unnamed
-        else []
-    )
+    return [f"{len(unnamed)} images in the image folder have no row (first: {unnamed[0]})"] if unnamed else []

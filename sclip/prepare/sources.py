@@ -93,7 +93,7 @@ def _read(source: Path, images: Path | None, choice: Choice, skips: Skips) -> It
             raise PackError(f"{source}: no file fits the pattern")
         if other := next((file for file in files if not _is_parquet(file)), None):
             raise PackError(
-                f"{source}: a pattern is for Parquet, which {other} is not; pack other files one by one"
+                f"{source}: {other} is not Parquet; a pattern is for Parquet only, pack other files one by one"
             )
     parent = source.parent if len(files) == 1 else files[0].parent
     images_folder = parent / "images"

@@ -68,8 +68,8 @@ class CorpusCounts:
         """Return lines of notes for the report."""
         counts = (
             (self.annotated, "graphs read from the annotation of their shard, not parsed"),
-            (self.rejected, "samples left out that cannot be used"),
-            (self.filtered, "captions left out as the run does, for the size of their graph (data.min_*)"),
+            (self.rejected, "unusable samples left out"),
+            (self.filtered, "captions left out, as in a run, because their graph is too small (data.min_*)"),
         )
         first = f"{len(corpus.shards):,} shards, the first is {mask(corpus.shards[0].url)}"
         return [first, *(f"{count:,} {label}" for count, label in counts if count)]
@@ -86,7 +86,7 @@ def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
         shards = tuple(shard for source in run_sources for shard in source)
         if masked := next((shard.url for shard in shards if is_masked(shard.url)), ""):
             raise ConfigError(
-                f"{folder}: it records {masked} without its credentials or signature; name the shards in its place"
+                f"{folder}: the run records {masked} without credentials or signature; name the shards instead"
             )
         return Corpus(folder.resolve().name, shards, config.data, most_words(config.model))
     shards = tuple(find_shards(sources))

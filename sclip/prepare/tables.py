@@ -167,7 +167,7 @@ def _csv_cells(source: Path, delimiter: str) -> Iterator[_Cells]:
         try:
             for cells in reader:
                 if len(row_lines) > 1 and any("\n" in cell and swallowed.search(cell) for cell in cells):
-                    span = f"{source} line {first}: a quote opens a cell that takes in another row"
+                    span = f"{source} line {first}: a quote opens a cell that runs into another row"
                     raise PackError(f"{span}, up to line {reader.line_num}; close the quote, or double it")
                 if any(cell.strip() for cell in cells) or len(cells) > 1:
                     yield first, cells, "".join(row_lines)
@@ -185,6 +185,6 @@ def _csv_fault(text: str, first: int, last: int, delimiter: str, error: csv.Erro
         position = match.end()
     line = first + text.count("\n", 0, position)
     if text[position : position + 1] == '"':
-        hint = "close the quote, or double it where it belongs to the text"
-        return f"line {line}: a quote opens a cell that does not end well by line {last}; {hint}"
+        hint = "close the quote, or double it if it is part of the text"
+        return f"line {line}: a quote opens a cell that is not closed correctly by line {last}; {hint}"
     return f"line {line}: not readable: {error}"

@@ -160,7 +160,7 @@ class Findings:
         if self.empty:
             lines.append(f"{len(self.empty):,} shards hold no sample (first {self.empty[0]})")
         if self.absent:
-            lines.append(f"{len(self.absent):,} shards are recorded and not there (first {self.absent[0]})")
+            lines.append(f"{len(self.absent):,} recorded shards are missing (first {self.absent[0]})")
         if self.missing:
             lines.append(
                 f"{self.missing:,} recorded samples are missing, in {len(self.wrong):,} shards with wrong counts"
@@ -175,7 +175,9 @@ class Findings:
             lines.append(f"{own:,} samples are annotated under this installation's stamp")
         if other := self.samples - own - none:
             stamps = ", ".join(sorted(set(self.stamps) - ours - {""}))
-            lines.append(f"{other:,} samples are annotated under another stamp ({stamps}): annotate anew")
+            lines.append(
+                f"{other:,} samples are annotated under another stamp ({stamps}): annotate them again"
+            )
         if none:
             lines.append(f"{none:,} samples are not annotated: a run parses their captions")
         return lines
@@ -250,7 +252,9 @@ def examine(
         seconds = time.monotonic() - started
     findings.unreachable[:0] = failures
     notes = findings.notes(stamp(Parser(data.spacy_model)) if any(findings.stamps) else "")
-    notes.append(f"{rate(findings):,.0f} samples a second at {size} pixels, with the start of the actors")
+    notes.append(
+        f"{rate(findings):,.0f} samples a second at {size} pixels, including the start of the actors"
+    )
     if out:
         notes.append(f"look at it: {shown(write(findings, out, 'Validation of shards', notes, seconds))}")
     return findings, notes

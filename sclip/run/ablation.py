@@ -117,26 +117,28 @@ def read(path: Path) -> Ablation:
         ablation = _with_published(path, Ablation(rows=rows, **tree))
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path}: not an ablation: {error}; it has config, seeds, scores and rows"
+            f"{path}: not an ablation: {error}; it needs config, seeds, scores and rows"
         ) from error
     if not ablation.rows or not ablation.seeds or not ablation.scores:
-        raise ConfigError(f"{path}: needs a row, a seed and a score at least")
+        raise ConfigError(f"{path}: needs at least one row, one seed and one score")
     trained = [row for row, spec in ablation.rows.items() if not spec.blend]
     if ablation.reference not in ("", *ablation.rows):
         raise ConfigError(
-            f"{path}: reference: {ablation.reference}: no row; they are {', '.join(ablation.rows)}"
+            f"{path}: reference: {ablation.reference}: no such row; the rows are {', '.join(ablation.rows)}"
         )
     for key, row in [
         ("start", ablation.start),
         *((f"{row}: blend", spec.blend) for row, spec in ablation.rows.items()),
     ]:
         if row and (row not in trained or (key != "start" and row == ablation.start)):
-            raise ConfigError(f"{path}: {key}: {row}: no row that is trained; those are {', '.join(trained)}")
+            raise ConfigError(
+                f"{path}: {key}: {row}: not a trained row; trained rows are {', '.join(trained)}"
+            )
     for row, spec in ablation.rows.items():
         if spec.blend and spec.set:
-            raise ConfigError(f"{path}: {row}: a blend is of runs as they are; leave out its set")
+            raise ConfigError(f"{path}: {row}: a blend takes runs as they are; leave out its set")
     if (ablation.start and len(trained) < 2) or (not ablation.start and len(trained) < len(ablation.rows)):
-        raise ConfigError(f"{path}: start and a row that is tuned from it go together, and blends with them")
+        raise ConfigError(f"{path}: start needs a row that is tuned from it, and blends need start")
     return ablation
 
 
@@ -152,7 +154,7 @@ def _with_published(path: Path, ablation: Ablation) -> Ablation:
         for name in [names] if isinstance(names, str) else names:
             if name not in known:
                 raise ConfigError(
-                    f"{path}: {row}: published: {name}: no such row; they are {', '.join(known)}"
+                    f"{path}: {row}: published: {name}: no such row; the rows are {', '.join(known)}"
                 )
             used.append(known[name])
             for score, published_name in published_names.items():
@@ -168,7 +170,7 @@ def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> A
     """Keep only these rows, the rows that they build on, and these seeds; empty keeps all. Raises ConfigError."""
     for row in rows:
         if row not in ablation.rows:
-            raise ConfigError(f"row {row!r}: there is none; the rows are {', '.join(ablation.rows)}")
+            raise ConfigError(f"row {row!r}: no such row; the rows are {', '.join(ablation.rows)}")
     wanted = {*rows, *(ablation.rows[row].blend for row in rows)}
     if ablation.start and rows:
         wanted |= {ablation.start, ablation.plain}

@@ -95,7 +95,7 @@ def alphas(texts: Sequence[str]) -> list[float]:
         except ValueError:
             a = -1.0
         if not 0 <= a <= 1 or round(a, 3) != a:
-            raise ConfigError(f"--alpha {text}: a number from 0 to 1, of three decimals at most")
+            raise ConfigError(f"--alpha {text}: a number from 0 to 1 with at most three decimals")
         shares.add(a)
     return sorted(shares) if texts else [n / 10 for n in range(11)]
 
@@ -113,7 +113,7 @@ def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, 
     folder = Path(storage) / "sweeps" / name
     config = changed(Config(), {"run.name": name, "run.storage": storage, "tracking.uri": tracking_uri})
     if folder.exists():
-        raise ConfigError(f"{folder}: is there already; take another --name")
+        raise ConfigError(f"{folder}: already exists; choose another --name")
     suites = (blend.suite, blend.report)
     development, reported = (
         evaluate.read_tasks(evaluate.read_entries(suite, root, (), (), config.data), exclude, False)
@@ -135,7 +135,7 @@ def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[
             if _asks(one, other) or _asks(other, one):
                 raise BenchmarkDataError(
                     f"{one.about.name} of --suite {blend.suite} and {other.about.name} of --report {blend.report} are "
-                    "the same cases: what chose a cannot report on it; name another file or split"
+                    "the same cases, which must not both choose a and report on it; name another file or split"
                 )
     names = [task.about.name for task in development]
     for score in f"{blend.gained}+{blend.kept}".split("+"):
@@ -145,7 +145,7 @@ def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[
             )
     images = [{p.image for task in split for p in task.pictures()} for split in (development, reported)]
     common = len(images[0] & images[1])
-    shared = f"{common:,} of the {len(images[1]):,} pictures of the reported split are of the development split too."
+    shared = f"{common:,} of the {len(images[1]):,} pictures of the reported split are also in the development split."
     return [shared] if common else []
 
 
@@ -214,7 +214,7 @@ def _registered(blend: Blend, ready: Ready, chosen: Evaluation) -> list[str]:
     tracker, model = ready.tracker, ready.folder / "model"
     if not tracker.flush():
         raise registry.RegistryError(
-            f"{mask(tracker.uri)} is away, the model was not registered; it is in {model}"
+            f"{mask(tracker.uri)} cannot be reached: the model in {model} was not registered"
         )
     client, name = tracker.client, blend.register
     version = registry.register(client, tracker.run_id, model, name, chosen, blend.gates)

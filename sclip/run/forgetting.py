@@ -58,7 +58,7 @@ def write_suites(ablation: Ablation, name: str, config: Config) -> None:
     Raises ConfigError if data.shards is set, or the storage cannot be written to.
     """
     if config.data.shards:
-        raise ConfigError("data.shards: this ablation is one of generated scenes; leave it out")
+        raise ConfigError("data.shards: this ablation trains on generated scenes; leave the key out")
     start = changed(config, ablation.rows[ablation.start].set)
     folder = _storage(config) / "scenes"
     try:

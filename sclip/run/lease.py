@@ -84,7 +84,7 @@ def _take(folder: StoragePath, owner: dict[str, Any], say: Callable[[str], None]
     place = folder / LEASE
     if isinstance(place, Path) and os.path.lexists(place) and not place.is_dir():
         raise ConfigError(
-            f"run {folder.name}: {place} is a file, where the lease's folder belongs; move it away"
+            f"run {folder.name}: {place} is a file, but must be the lease's folder; move the file away"
         )
     while True:
         number, text = _newest(folder)
@@ -110,7 +110,7 @@ def _is_over(folder: StoragePath, number: int, text: str, say: Callable[[str], N
             raise _refusal(folder, owner)
         if is_alive is False:
             return True
-    say(f"run {folder.name}: waiting {EXPIRY_S:g} s for a sign of life of what ran it last: {_who(owner)}")
+    say(f"run {folder.name}: waiting {EXPIRY_S:g} s for a sign of life from its last process: {_who(owner)}")
     until, pause = time.monotonic() + EXPIRY_S, threading.Event()
     while time.monotonic() < until:
         pause.wait(EXPIRY_S / _BEATS / 2)
@@ -120,7 +120,7 @@ def _is_over(folder: StoragePath, number: int, text: str, say: Callable[[str], N
         if new_text != text and owner:
             raise _refusal(folder, _read(new_text))
         text, owner = new_text, _read(new_text)  # the first text may have been half-written
-    say(f"run {folder.name}: no sign of life in {EXPIRY_S:g} s, so this process goes on with it")
+    say(f"run {folder.name}: no sign of life in {EXPIRY_S:g} s, so this process takes it over")
     return True
 
 
@@ -151,7 +151,7 @@ def _beat(
             newest, text = _newest(folder)
             entry = _read(text)
             if newest > number or (newest == number and entry.get("token", owner["token"]) != owner["token"]):
-                lost(f"run {folder.name}: another process took it over: {_who(entry)}; this one ends")
+                lost(f"run {folder.name}: another process took it over: {_who(entry)}; this process ends")
                 return
             write(_file(folder, number), _text(owner | {"beats": beats}))
 

@@ -154,7 +154,7 @@ def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS)
                 _train(run, console)
             return finish(run.stream, run.folder, run.tracker, console)
         except BaseException:
-            console.print(f"go on where it stopped: the same command with run.name={name}", soft_wrap=True)
+            console.print(f"to continue this run, use the same command with run.name={name}", soft_wrap=True)
             raise
 
 
@@ -230,7 +230,7 @@ def _start(run: _Checked, console: Console, stack: contextlib.ExitStack) -> _Sta
     record_inputs(folder, to_tree(config), data.sources)
     if not config.tracking.uri and not isinstance(folder.path, Path):
         _say(
-            f"MLflow's store is {tracker.uri}, on this machine alone; name one that stays as tracking.uri",
+            f"MLflow's store {tracker.uri} is only on this machine; set tracking.uri to a permanent one",
             console,
         )
     tracker.log_dataset(dataset.name, dataset.digest, config.data.shards, dataset.profile, "training")
@@ -259,10 +259,10 @@ def _train(run: _Started, console: Console) -> None:
     def ask() -> bool:
         if not has_trained.is_set():
             progress.say(
-                "asked to stop: the workers have reported no step since they started: nothing to save"
+                "asked to stop: the workers have reported no step since they started, so there is nothing to save"
             )
             return False
-        progress.say("asked to stop: writing a checkpoint first (a second signal ends it at once)")
+        progress.say("asked to stop: writing a checkpoint first (a second signal ends the run at once)")
         control.request("stop")
         return True
 

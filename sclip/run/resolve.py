@@ -96,13 +96,13 @@ def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tu
     for shards in by_source:
         if repeated := [place for place, n in Counter(mask(shard.url) for shard in shards).items() if n > 1]:
             raise ConfigError(
-                f"data.shards: several shards are {repeated[0]} without credentials and query values, by which a run "
-                "records its shards; name each by a path of its own, and once"
+                f"data.shards: several shards are recorded as {repeated[0]}, because a run records no credentials and "
+                "query values; give each shard a path of its own, and name it once"
             )
     urls = [shard.url for shards in by_source for shard in shards]
     if len(urls) > len(set(urls)):
         raise ConfigError(
-            f"data.shards={mask(str(list(data.shards)))}: with data.weights, a shard is of one source only"
+            f"data.shards={mask(str(list(data.shards)))}: with data.weights, a shard may belong to only one source"
         )
     with shard_errors():
         not_tars = unreadable(urls, data)
@@ -134,7 +134,7 @@ def _check_foreign_fields(data: DataConfig, shards: Sequence[str]) -> None:
     for key, names in data.foreign_fields.items():
         if samples and counts[f"samples without {', '.join(names)}"] >= samples:
             raise ConfigError(
-                f"data.{key}={getattr(data, key)!r}: none of the first {samples} samples has it "
+                f"data.{key}={getattr(data, key)!r}: none of the first {samples} samples has this field "
                 f"({mask(shards[0])}); name a field of their .json, a column or .SUFFIX, or leave it empty"
             )
 
@@ -153,7 +153,7 @@ def resolve_config(config: Config, console: Console) -> Config:
     if config.data.shards:
         return config
     console.print(
-        "no data.shards given: training on generated scenes (yours: data.shards='/data/*.tar')",
+        "no data.shards given: training on generated scenes (your own data: data.shards='/data/*.tar')",
         soft_wrap=True,
     )
     paths = scenes.generate(storage / "scenes", config.scenes, config.run.seed)
@@ -177,7 +177,9 @@ def _check_storage(storage: str) -> None:
         except (ValueError, ImportError) as error:
             raise ConfigError(f"run.storage={mask(storage)!r}: {mask(str(error), storage)}") from None
         if storage.startswith("http"):
-            raise ConfigError(f"run.storage={mask(storage)!r}: nothing can be written there; s3:// or gs://")
+            raise ConfigError(
+                f"run.storage={mask(storage)!r}: HTTP storage cannot be written to; use s3:// or gs://"
+            )
 
 
 def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -> Config:
@@ -224,7 +226,7 @@ def _weights(config: Config, fetched: Path) -> Path:
     weights = next((model for model in models if (model / WEIGHTS_FILE).is_file()), path)
     if not weights.exists():
         raise ConfigError(
-            f"run.init_from={mask(source)!r}: no file or folder of weights, no finished run, and no models:/NAME@alias"
+            f"run.init_from={mask(source)!r}: not a file or folder of weights, a finished run or models:/NAME@alias"
         )
     if isinstance(weights, Path):
         return weights

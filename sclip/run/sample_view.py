@@ -37,7 +37,7 @@ def encoded_row(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen |
         return None, row[col.REASON]
     if row[col.STATUS] == col.FILTERED:
         least = [f"data.min_{name}={getattr(config.data, f'min_{name}')}" for name in SIZES]
-        return None, f"no caption of it passes the filter: {', '.join(least)}"
+        return None, f"none of its captions passes the filter: {', '.join(least)}"
     row = row | {col.ENTRY: 0, col.PLACE: 0, col.PASS: epoch}
     encoder = Encoder(config, image_size(config.model.name))
     columns = encoder(pa.Table.from_pylist([row], schema=READ_SCHEMA))
@@ -73,7 +73,7 @@ def encoded_row(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen |
             text = encoded(col.POSITIVE_TEXT, col.POSITIVE_TRIPLES, len(positive.graph.triples()), 0)
             positives.append((f"positive ({positive.kind}): {positive.caption}", text))
     caption = encoded(col.TEXT, col.TRIPLES, len(known.graph.triples()))
-    origin = "parsed" if known.negatives is None else "of the annotation of the shard"
+    origin = "parsed" if known.negatives is None else "from the annotation of the shard"
     origin = "that came with the caption" if known.foreign.graph else origin
     return Seen(known.graph, origin, caption, slots, _crop(columns[col.IMAGE][0]), units, positives), ""
 

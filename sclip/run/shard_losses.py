@@ -49,14 +49,14 @@ class Losses:
         """Return the lines for the user at the start and at the end of the run."""
         lines = [f"left out    {self.unreadable_line}"] if self.unreadable else []
         if self.absent:
-            lines.append(f"absent      recorded and not there: {_named(self.absent)}")
+            lines.append(f"absent      recorded but missing: {_named(self.absent)}")
         if self.empty:
             lines.append(f"empty       {len(self.empty):,} shards hold no sample (first {self.empty[0]})")
         if self.wrong:
             (shard, (file, says, holds)), *others = self.wrong.items()
-            more = f" and {len(others):,} more are wrong" if others else ""
+            more = f" and {len(others):,} more counts are wrong" if others else ""
             lines.append(
-                f"counted     {file} says {says:,}, there are {holds:,} samples in {shard}{more}; every shard was "
+                f"counted     {file} records {says:,} samples, {shard} holds {holds:,}{more}; every shard was "
                 "counted, and the schedule follows the counts"
             )
         if self.broken:
@@ -89,7 +89,7 @@ def judged(
         raise ConfigError(f"data.shards: {line}")
     if len(lost) > data.max_unreadable_shards:
         raise ConfigError(
-            f"data.shards: {line}; bring them, name the others, or leave so many out with "
+            f"data.shards: {line}; replace them, name only the others, or leave them out with "
             f"data.max_unreadable_shards={len(lost)}"
         )
     rest = {url: count for url, count in counts.samples.items() if url not in lost}
@@ -101,10 +101,10 @@ def judged(
     counted = sum(rest.values())
     if missing > data.max_quarantined * (missing + counted):
         first, *_ = missing_by_shard
-        why = counts.broken.get(first) or str(lost.get(first, "")) or "it is a whole tar"
-        why = "it is not there" if first in absent else why
+        why = counts.broken.get(first) or str(lost.get(first, "")) or "the tar is complete"
+        why = "the shard is missing" if first in absent else why
         raise ConfigError(
-            f"data.shards: {missing:,} of {missing + counted:,} samples that are recorded are missing, above "
+            f"data.shards: {missing:,} of {missing + counted:,} recorded samples are missing, above "
             f"data.max_quarantined={data.max_quarantined}, in {len(missing_by_shard):,} shards: {mask(first)} "
             f"holds {rest.get(first, 0):,} of {records[first].samples:,} in {records[first].file} ({why}); download "
             f"them again, correct {records[first].file}, or raise data.max_quarantined"
@@ -138,16 +138,14 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
         lines.append(f"set aside   {samples:,} samples could not be trained on: {shown(set_aside)}")
     lines += Losses(**asdict(losses) | {"broken": rests}).lines()
     if losses.unreadable_samples:
-        lines.append(
-            f"missing     {losses.unreadable_samples:,} samples that are recorded of the shards left out"
-        )
+        lines.append(f"missing     {losses.unreadable_samples:,} recorded samples of the shards left out")
     if short:
         total = sum(missing for missing, _ in short.values())
         shard_list = _named({shard: reason for shard, (_, reason) in short.items()})
         lines.append(f"missing     {total:,} recorded samples are not in {shard_list}: {shown(set_aside)}")
     if beyond := trained.get("beyond"):
         lines.append(
-            f"more        {sum(beyond.values()):,} samples more than recorded were trained on, at the end"
+            f"more        {sum(beyond.values()):,} samples beyond the recorded counts were trained on, at the end"
         )
     tally = Tally(*(Counter(trained.get(name)) for name in ("unread", "cleaned", "foreign")))
     return [*lines, *tally.lines()]

@@ -75,7 +75,7 @@ def show(summary: Summary, config: Config, console: Console) -> None:
         lines.append(f"left out    {trained['filtered']:,} samples without a caption that passes data.min_*")
     lines += closing_lines(summary.folder, trained)
     if trained.get("skipped"):
-        lines.append(f"skipped     {trained['skipped']:,} steps, their loss or gradient being not finite")
+        lines.append(f"skipped     {trained['skipped']:,} steps whose loss or gradient was not finite")
     lines += [f"gate        {line}" for line in summary.decision]
     mlflow = Path(sys.executable).with_name("mlflow")
     champion = bool(summary.decision) and "is champion" in summary.decision[-1]

@@ -144,8 +144,8 @@ def storage_of(config: Config) -> str:
     """Return the absolute folder of a sweep's runs. Raises ConfigError for a URI or a folder that is not writable."""
     if "://" in config.run.storage:
         raise ConfigError(
-            f"run.storage={mask(config.run.storage)!r}: a sweep keeps logs and state beside its runs, in a folder that "
-            "every node reaches; a URI is for single runs (sclip pretrain)"
+            f"run.storage={mask(config.run.storage)!r}: a sweep needs a folder that every node reaches, for logs and "
+            "state; a URI is for single runs (sclip pretrain)"
         )
     folder = Path(config.run.storage).expanduser().absolute()
     try:

@@ -50,7 +50,7 @@ def _sync(folder: StoragePath, tracking_uri: str) -> Iterator[str]:
     try:
         registered = bool(json.loads(result.read_text())["version"])
     except (ValueError, LookupError, TypeError) as error:
-        raise tracking.TrackingError(f"{result}: not what a run leaves behind: {error}") from error
+        raise tracking.TrackingError(f"{result}: not the result of a run: {error}") from error
     if not registered:
         yield from _register(folder, tracker)
 

@@ -123,7 +123,7 @@ def s3_place(uri: str) -> S3Place:
     url = urlsplit("//" + location.partition("://")[2].partition("/")[0])
     options = dict(parse_qsl(query[1:]))
     if unknown := options.keys() - _S3_OPTIONS:
-        raise ValueError(f"unknown option {min(unknown)}; there are {', '.join(sorted(_S3_OPTIONS))}")
+        raise ValueError(f"unknown option {min(unknown)}; the options are {', '.join(sorted(_S3_OPTIONS))}")
     bucket = url.netloc.rpartition("@")[2]
     if url.username:
         keys = (unquote(url.username), unquote(url.password or ""), "")

@@ -190,7 +190,7 @@ def _what_is_there(name: str) -> str:
     root, pattern = _split(fs, path)
     if not isinstance(fs, LocalFileSystem):
         is_folder = not pattern and _exists(fs, root) and fs.info(root)["type"] == "directory"
-        return f"a folder without tars; name those below it as {_below(name)}" if is_folder else ""
+        return f"a folder without tars; name tars in its subfolders as {_below(name)}" if is_folder else ""
     folder = root
     while not os.path.isdir(folder):
         folder, missing = os.path.dirname(folder), folder
@@ -218,7 +218,7 @@ def _contents(folder: str, is_named: bool) -> str:
     text = f"{folder} has no tar, but {' and '.join(counts)}" if counts else f"{folder} is empty"
     if any(file.endswith(".parquet") for file in files):
         text += f"; name Parquet files with images as {folder}/*.parquet"
-    return f"{text}; name those below it as {_below(folder)}" if folders or is_named else text
+    return f"{text}; name tars in its subfolders as {_below(folder)}" if folders or is_named else text
 
 
 def _counted(names: list[str], noun: str) -> str:

@@ -147,7 +147,7 @@ def _retrying(url: str) -> Iterator[tenacity.Retrying]:
     except _StorageFailure as failure:
         text = _message(failure.__cause__, url)
         if may_pass := _may_pass(failure):
-            text = f"storage failed {1 + len(RETRY_DELAYS_S)} times, lastly: {text}"
+            text = f"storage failed {1 + len(RETRY_DELAYS_S)} times; last error: {text}"
         else:
             text += (
                 f"; check the {'address and the credentials' if '://' in url else 'path and its permissions'}"

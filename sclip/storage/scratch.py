@@ -56,5 +56,5 @@ def _root() -> Path:
     root = Path(tempfile.gettempdir()) / f"sclip-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     if root.stat().st_uid != os.getuid():
-        raise PermissionError(f"{root}: of another user; set TMPDIR to a folder of your own")
+        raise PermissionError(f"{root}: belongs to another user; set TMPDIR to a folder of your own")
     return root

@@ -72,7 +72,7 @@ def test_records_of_another_stamp_or_other_captions_are_refused() -> None:
     for member, captions, reason in (
         (None, ("a dog", "a cat"), "not annotated"),
         (pack("old", RECORDS), ("a dog", "a cat"), "annotated under old, not new"),
-        (pack("new", RECORDS), ("a dog",), r"of 2 captions, not of 1.*caption_field"),
+        (pack("new", RECORDS), ("a dog",), r"has 2 captions, the sample 1 .*caption_field"),
         (b"", ("a dog", "a cat"), "not readable"),
     ):
         with pytest.raises(AnnotationError, match=reason):
@@ -120,7 +120,7 @@ def test_annotations_are_used_only_for_a_model_that_reads_as_many_words(
     assert usable_stamp(DataConfig(), long, 118) == stamp(longer)
     assert not caplog.messages
     assert usable_stamp(DataConfig(), long) == usable_stamp(DataConfig(), long, 246) == ""
-    assert "`sclip annotate SHARDS OUT --context-length 248` does it once" in caplog.messages[-1]
+    assert "annotate it again with `sclip annotate SHARDS OUT --context-length 248`" in caplog.messages[-1]
 
 
 def test_a_run_names_shards_of_another_stamp_and_parses_them_or_fails_if_it_filters(

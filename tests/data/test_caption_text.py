@@ -138,4 +138,4 @@ def test_a_json_without_a_caption_is_rejected_with_the_names_of_its_text_fields(
     record = json.dumps({"id": 7, "text": "a dog", "alt": " ", "tit\nle": "x", "captions": []})
     reason = "no caption in .json captions, .json caption or .txt (its .json has text in "
     item, _ = read(tmp_path / "a.tar", f"\ufeff{record}".encode(), "a.json")
-    assert item == Rejected(0, "a", f"{reason}text, tit\\nle; data.caption_field names what is read)")
+    assert item == Rejected(0, "a", f"{reason}text, tit\\nle; data.caption_field names what to read)")

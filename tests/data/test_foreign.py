@@ -108,15 +108,15 @@ def test_several_fields_members_and_columns_are_read(tmp_path: Path) -> None:
         (
             [CAPTION, OTHER],
             FALSE[0],
-            "one text for 2 captions: it needs a list with an entry for each, or a mapping",
+            "one text for 2 captions; write a list with one entry per caption, or a mapping",
         ),
-        ([CAPTION, OTHER], ["x", "y", "z"], "3 entries for 2 captions: it needs a list"),
+        ([CAPTION, OTHER], ["x", "y", "z"], "3 entries for 2 captions; write a list"),
         (CAPTION, [3], "int, not text"),
-        (CAPTION, ["x", ["y"]], "a list in the list of a caption"),
+        (CAPTION, ["x", ["y"]], "a list inside a caption's list"),
         (
             CAPTION,
             [{"negative": "x", "graph": {"objects": 3}}],
-            "a graph of another form than `sclip graph` writes",
+            "not a graph as `sclip graph` writes it",
         ),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_graph_with_overlapping_spans_is_refused(tmp_path: Path, parser: Parse
         {"attributes": [red, red | {"attribute": "large"}]},
     ):
         (fault,) = {read(tmp_path / "a.tar", {"caption": CAPTION, "g": graph | wrong}, **keys)[0].fault}
-        assert "each in its own place" in fault, wrong
+        assert "a graph of another caption, with an unknown object, or with spans that" in fault, wrong
     shared = graph | {"attributes": [red | {"span": [9, 11]}, red | {"span": [9, 11], "object": 1}]}
     assert not read(tmp_path / "a.tar", {"caption": CAPTION, "g": shared}, **keys)[0].fault
 

@@ -84,9 +84,11 @@ def test_columns_of_other_names_are_read_if_the_config_names_them(shard: Path) -
     samples = read(shard, table, image_field="left", caption_field="alt, long")
     assert samples == [Sample(at, f"{at:08d}", IMAGES[at], (TEXTS[at], "one", "two")) for at in range(3)]
     url = str(shard)
-    assert "without an image column img among image, left, " in str(look(url, DataConfig(image_field="img")))
+    assert "without an image column img (columns: image, left, " in str(
+        look(url, DataConfig(image_field="img"))
+    )
     message = str(look(url, DataConfig(caption_field="caption,text")))
-    assert "without a caption column caption,text among image, left, " in message
+    assert "without a caption column caption,text (columns: image, left, " in message
 
 
 NOT_UTF8 = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
@@ -96,9 +98,9 @@ BAD: list[tuple[Table, str]] = [
     ({"jpg": pa.array([None], pa.binary()), "status": ["gone"]}, "row without jpg; its status is gone"),
     ({"path": ["gone.jpg"]}, "there is no file 'gone.jpg'"),
     ({"path": ["."]}, "there is no file '.'"),
-    ({"path": ["../x.jpg"]}, "leads out"),
+    ({"path": ["../x.jpg"]}, "leaves the image folder"),
     ({"path": ["https://x/y.jpg"]}, "is a URL"),
-    ({"path": ["x" * 999]}, "no name that a file can have"),
+    ({"path": ["x" * 999]}, "not a valid file name"),
     ({"image": [b"i"], "caption": pa.array([None], pa.string())}, "no caption in caption"),
     ({"image": [b"i"], "captions": [[" ", None]], "text": ["\u200b"], "caption": [""]}, "no caption in"),
     ({"image": [b"i"], "caption": [5]}, "caption holds int, not text"),
@@ -184,12 +186,12 @@ def test_whatever_is_wrong_in_a_file_is_rejected_and_never_raised(shard: Path, d
 
 NO_SHARDS = [
     (WHOLE[:-20], "a broken Parquet file"),
-    (b"<!DOCTYPE html><title>401</title>", "an HTML page in its place '401'"),
+    (b"<!DOCTYPE html><title>401</title>", "an HTML page '401'"),
     (b"", "an empty file; download it again"),
-    (tar_bytes(pair("a")), "a tar; end its name in .tar"),
+    (tar_bytes(pair("a")), "a tar; rename it to .tar"),
     (
         content_of({"image": IMAGES, "label": TEXTS}),
-        "a Parquet file without a caption column among image, label; data.caption_field=COLUMN names one",
+        "a Parquet file without a caption column (columns: image, label); set data.caption_field=COLUMN",
     ),
 ]
 
@@ -198,7 +200,7 @@ def test_run_start_and_reader_give_the_same_remedy_for_a_file_that_is_no_shard(s
     for content, words in NO_SHARDS:
         shard.write_bytes(content)
         problem = look(str(shard))
-        assert str(problem).startswith(f"no Parquet shard: {words}")
+        assert str(problem).startswith(f"not a Parquet shard: {words}")
         assert list(read_shard(str(shard))) == [Rejected(0, "", str(problem))]
         assert unreadable([str(shard)]) == {str(shard): problem}
 

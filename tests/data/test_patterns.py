@@ -68,10 +68,10 @@ def test_a_pattern_matches_tars_and_not_the_files_that_describe_them(
 ABSENT = [
     ("x/9.tar", "x has 3 tars (0.tar, 1.tar.gz, 2.TGZ)"),
     ("none/*", "none has no tar, but 1 file (7.parquet)"),
-    ("empty", "empty is empty; name those below it as FOLDER/empty/**/*.tar"),
-    ("deep/", "deep has no tar, but 2 folders (also, er); name those below it as FOLDER/deep/**/*.tar"),
+    ("empty", "empty is empty; name tars in its subfolders as FOLDER/empty/**/*.tar"),
+    ("deep/", "deep has no tar, but 2 folders (also, er); name tars in its subfolders as FOLDER/deep/**/*.tar"),
     ("no/where/*.tar", "there is no FOLDER/no; FOLDER has no tar, but 7 folders (2, [2014], deep, empty, ..); "
-                       "name those below it as FOLDER/**/*.tar"),
+                       "name tars in its subfolders as FOLDER/**/*.tar"),
     ("x/{0..1}.tar", "FOLDER/x/1.tar (of FOLDER/x/{0..1}.tar): no such shard; FOLDER/x has 3 tars"),
 ]  # fmt: skip
 
@@ -95,7 +95,7 @@ def test_sources_joined_by_colons_are_refused_with_a_list_of_them_everywhere() -
             DataConfig(shards=("/0.tar", pattern))
         with pytest.raises(ConfigError, match=re.escape(f"evaluate.retrieval='{listed}'")):
             EvaluateConfig(retrieval=(pattern,))
-        with pytest.raises(ConfigError, match=re.escape(f"name each by itself, as in a list: {listed}")):
+        with pytest.raises(ConfigError, match=re.escape(f"name them in a list: {listed}")):
             expand([pattern])
         with pytest.raises(BenchmarkDataError, match=re.escape(f"data.shards='{listed}'")):
             checked("shards", {"shards": pattern}, "suite.yaml: held-out")
@@ -180,6 +180,6 @@ def test_shards_that_differ_only_in_credentials_are_refused(monkeypatch: pytest.
     urls = ["https://h/get.tar?file=1", "https://h/get.tar?file=2"]
     monkeypatch.setattr("sclip.data.patterns.expand", lambda _: urls)
     with pytest.raises(
-        ShardError, match=r"^https://h/get.tar\?file=.*: several shards are 0/get.tar without"
+        ShardError, match=r"^https://h/get.tar\?file=.*: several shards have the name 0/get.tar, because"
     ):
         find_shards(["https://h/get.tar?file={1..2}"])

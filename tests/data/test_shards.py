@@ -96,11 +96,11 @@ HOST = [
         ([("a.b/X.IMG", b"i"), ("a.b/X.alt", b"a cat"), ("a.b/X.txt", b"a dog")],
          {"image_suffixes": ("png", "img"), "text_suffixes": ("txt", "alt")}, ["a.b/X: a dog"], {}),
         ([("x.txt", b"a dog"), ("x.npy", b"n")], {},
-         ["x: no image: it has .txt .npy; data.image_suffixes names those that are read"], {}),
+         ["x: no image: it has .txt .npy; data.image_suffixes names the suffixes that are read"], {}),
         ([("x.graph.json.gz", b"g")], {}, ["x: no image: it has .graph.json.gz"], {}),
         ([("x.\udcff\n.jpg", b"i"), ("x." + "a" * 300, b"n"), ("x." + "b" * 300 + ".txt", b"t")], {},
          ["x: no image: it has .\\udcff?.jpg ." + "a" * 39 + "* .*" + "b" * 36 + ".txt; data.image_suffixes names "
-          "those that are read"], {".\\udcff?.jpg": 1, ".*" + "b" * 36 + ".txt": 1}),
+          "the suffixes that are read"], {".\\udcff?.jpg": 1, ".*" + "b" * 36 + ".txt": 1}),
         ([*pair("/etc/x"), *pair(".//y"), *pair("d\\z"), ("\\\\h\\w.jpg", b"i"), ("./h/w.txt", b"a cat")], {},
          ["etc/x: a dog", "y: a dog", "d/z: a dog", "h/w: a cat"], {}),
         ([("a.b.jpg", b"i"), ("a.b.txt", b"a dog"), ("a.b.graph.json.gz", b"g"), ("c.jpg", b"i"), ("c.txt", b"c")],
@@ -154,7 +154,7 @@ def test_a_cut_shard_gives_its_whole_samples_and_one_rejection_for_the_rest(shar
     if isinstance(found[-1], Rejected):
         last = found.pop()
         assert last.key == ""
-        assert ("broken" if cut >= tarfile.BLOCKSIZE else "no tar") in last.reason
+        assert ("broken" if cut >= tarfile.BLOCKSIZE else "not a tar") in last.reason
         assert len(found) >= cut // (len(WHOLE) // 6) - 1
     else:
         assert len(found) == 6

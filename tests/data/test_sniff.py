@@ -41,21 +41,21 @@ S3_ERROR = (
 
 NO_TARS = [
     (b"/annex/objects/SHA256E-s30--2754b7.tar\n", "a git-annex pointer; git annex get"),
-    (b"\n<!DOCTYPE html><title>404 \x1b[31mNot\nFound</title>", "an HTML page in its place '404 "),
-    (S3_ERROR, "an XML document in its place 'AccessDenied'"),
+    (b"\n<!DOCTYPE html><title>404 \x1b[31mNot\nFound</title>", "an HTML page '404 "),
+    (S3_ERROR, "an XML document 'AccessDenied'"),
     (table(), "a Parquet file"),
     ("404: é\n".encode() * 9, "a text '404: é"),
-    (b"MIT License", "a text 'MIT License'; download it again, or name the tars alone: *.tar"),
+    (b"MIT License", "a text 'MIT License'; download it again, or name only the tars: *.tar"),
     (b'{"error": "quota"}', "a JSON text"),
-    (random.Random(0).randbytes(5_000), "bytes of no known kind"),
+    (random.Random(0).randbytes(5_000), "a file of an unknown format"),
 ]
 COMPRESSED = [
-    (gzip.compress(b"<html><title>503</title>"), "an HTML page in its place '503'"),
-    (zstd(WHOLE)[:20], "a compressed file that breaks at its start"),
-    (gzip.compress(gzip.compress(WHOLE)), "no compression or archive that is read: make it a plain"),
+    (gzip.compress(b"<html><title>503</title>"), "an HTML page '503'"),
+    (zstd(WHOLE)[:20], "a compressed file that is broken at its start"),
+    (gzip.compress(gzip.compress(WHOLE)), "a file of an unknown format '1f 8b"),
     (
         bytes.fromhex("28b52ffd00a801000000"),
-        "it needs a larger window than is read",
+        "its compression window is too large",
     ),  # as `zstd --long=31` writes it
 ]
 
@@ -87,7 +87,7 @@ def test_symlinks_are_shards_and_a_broken_symlink_is_reported(tmp_path: Path) ->
     shards = expand([f"{tmp_path}/*.tar"])
     assert [Path(shard).name for shard in shards] == ["0.tar", "1.tar"]
     assert look(shards[0]) is None
-    assert str(look(shards[1])) == "no tar: a symbolic link to a file that is missing; git annex get"
+    assert str(look(shards[1])) == "not a tar: a symbolic link to a file that is missing; git annex get"
 
 
 def test_unreadable_shards_are_grouped_by_kind_with_one_path_each(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_unreadable_shards_are_grouped_by_kind_with_one_path_each(tmp_path: Path
     problems = unreadable([*expand([f"{tmp_path}/*.tar"]), "memory://sniff/0.tar"])
     secret = {url.replace("//", "//user:secret@"): problem for url, problem in problems.items()}
     assert described(secret) == (
-        f"9 x a Git LFS pointer, as {tmp_path}/0.tar (git lfs pull); 1 x an HTML page in its place, "
-        "as memory://***@sniff/0.tar (download it again)"
+        f"9 x a Git LFS pointer, for example {tmp_path}/0.tar (git lfs pull); 1 x an HTML page, "
+        "for example memory://***@sniff/0.tar (download it again)"
     )
 
 

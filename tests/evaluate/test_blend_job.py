@@ -87,7 +87,7 @@ def test_a_blend_is_chosen_on_one_split_reported_on_the_other_recorded_and_regis
     version = sclip.load("models:/small@champion", tracking_uri=uri)
     assert version.facts()["weights"] == measured.facts["weights"]
     assert blend(*arguments, "--storage", tmp_path, "--name", "first") == 2
-    assert "is there already; take another --name" in capsys.readouterr().err
+    assert "already exists; choose another --name" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_blend_is_chosen_on_one_split_reported_on_the_other_recorded_and_regis
         (["--kept", "fnd/r1"], "fnd/r1: --suite chooses.yaml has no such benchmark; it has crepe, find"),
         (["--alpha", "0.5,1.2"], "--alpha 1.2: a number from 0 to 1"),
         (["--keep", "98"], "--keep 98: a share from 0 to 1"),
-        (["--gate", "crepe/accuracy >= 0"], "it goes with --register"),
+        (["--gate", "crepe/accuracy >= 0"], "--gate needs --register"),
         (["--storage", "s3://user:secret@bucket"], "--storage s3://***@bucket: a blend is written to a folder"),
     ],
 )  # fmt: skip

@@ -113,8 +113,8 @@ def test_folders_and_shards_are_listed_with_names_and_hashes_and_unreadable_pict
     (folder / ".thumbs" / "hidden.jpg").write_bytes(b"no picture")
     assert exclude(folder, "--out", tmp_path / "new" / "list.jsonl", "--name", "aro") == 0
     output = capsys.readouterr()
-    assert "3 pictures, 2 with their likeness" in output.out
-    assert "1 skipped: likeness of a picture that cannot be read, its name is listed" in output.err
+    assert "3 pictures, 2 with a perceptual hash" in output.out
+    assert "1 skipped: hash of an unreadable picture, only its name is listed" in output.err
     write_shards([RawSample("photo-0", encoded(photograph(0)), ("a caption",))], tmp_path)
     assert list(excluded(f"{tmp_path}/*.tar", "mine", Skips())) == [
         Exclusion("mine", "photo-0", phash(photograph(0)))
@@ -145,12 +145,12 @@ NO_TEST_SPLIT = '{"images": [{"filename": "x.jpg", "split": "train"}]}'
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("nowhere", None, "no folder of images"),
-        ("broken.json", "{", "is no Karpathy file"),
-        ("coco.json", '{"images": [{"file_name": "x.jpg"}]}', "is no Karpathy file: KeyError 'split'"),
+        ("nowhere", None, "not a folder of images"),
+        ("broken.json", "{", "not a Karpathy file"),
+        ("coco.json", '{"images": [{"file_name": "x.jpg"}]}', "not a Karpathy file: KeyError 'split'"),
         ("train.json", NO_TEST_SPLIT, "no picture of the split 'test'"),
         ("empty.tar", None, "empty.tar"),
-        ("junk.tar", "no tar", "no picture in any of them: 1 skipped: sample that cannot be read"),
+        ("junk.tar", "not a tar", "no picture in any source: 1 skipped: sample that cannot be read"),
     ],
 )
 def test_an_unusable_source_is_refused_in_one_line_with_status_2(

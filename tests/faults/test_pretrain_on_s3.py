@@ -136,7 +136,7 @@ def test_a_run_on_object_storage_survives_the_loss_of_worker_and_driver_and_fail
     assert second.process.wait(PATIENCE_S) == 0, second.log.read_text()
     assert store.failed > 0
     output = second.log.read_text()
-    assert "name one that stays as tracking.uri" in output
+    assert "set tracking.uri to a permanent one" in output
     assert run.result
     assert run.result["version"] == "1"
 

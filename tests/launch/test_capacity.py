@@ -126,7 +126,7 @@ def test_every_stream_of_every_worker_has_an_encoder(
         (LAPTOP, {"use_gpu": True, "num_workers": 1, "worker_cpus": 0.1}, {},
          "a GPU each with train.use_gpu=true, the cluster has 0"),
         (DGX, {"num_workers": 0, "use_gpu": None, "micro_batch": 64}, {},
-         "train.micro_batch=64: 0, or a divisor of a worker's share"),
+         "train.micro_batch=64: must be 0 or divide a worker's share"),
         (CPUS_16, {"num_workers": 2}, {"readers": 6},
          "train.num_workers=2: the run needs 17 CPUs (2 workers x 1 + 12 readers x 0.25 + 12 encoders x 1), the "
          "cluster has 16; lower train.num_workers, train.worker_cpus, data.readers or data.actor_cpus, or add nodes"),

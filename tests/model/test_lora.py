@@ -86,6 +86,6 @@ def test_a_tower_without_transformer_blocks_is_refused(name: str) -> None:
 
 def test_updates_of_random_weights_are_refused() -> None:
     tree = {"model": {"lora": {"rank": 4}}}
-    with pytest.raises(ConfigError, match=r"model\.lora\.rank=4: updates are of trained weights; name them"):
+    with pytest.raises(ConfigError, match=r"model\.lora\.rank=4: LoRA needs trained weights; set"):
         from_tree(tree)
     assert from_tree(tree | {"run": {"init_from": "first"}}).model.lora.alpha == 16.0

@@ -88,7 +88,7 @@ def test_a_benchmark_of_half_truths_is_made_from_shards_and_read_back(
     assert job(tmp_path / "0.tar", out, "--seed", "3") == 0
     output = capsys.readouterr().out
     assert "1 half-truths (1 " in output
-    assert "of 3 captions, 1 images; 1 samples left out that cannot be used" in output
+    assert "of 3 captions, 1 images; 1 unusable samples left out" in output
     first = out.read_text()
     assert job(tmp_path / "0.tar", out, "--seed", "3") == 0
     assert out.read_text() == first

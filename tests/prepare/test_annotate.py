@@ -151,16 +151,16 @@ def test_bad_usage_is_refused_in_one_line_with_status_2(
         ([tars], "Missing argument 'SHARDS'"),
         ([tars, "s3://bucket/out"], "a folder that every node reaches, not a URI"),
         ([tars, out, "--actor-cpus", "0"], "a number above 0"),
-        ([tars, tmp_path / "same" / "*.tar", out], "both are 000000.tar"),
-        ([tmp_path / "x.parquet", out], "Parquet is not annotated; make tars of it first: sclip pack"),
+        ([tars, tmp_path / "same" / "*.tar", out], "both would become 000000.tar"),
+        ([tmp_path / "x.parquet", out], "Parquet cannot be annotated; pack it into tars first: sclip pack"),
         ([tars, plain, "--overwrite"], "holds the source"),
-        ([tars, tmp_path / "same", "--overwrite"], "which no annotation wrote"),
-        ([plain / "000000.tar", out], "holds 000001.tar, of none of these sources"),
+        ([tars, tmp_path / "same", "--overwrite"], "which sclip annotate did not write"),
+        ([plain / "000000.tar", out], "holds 000001.tar, from none of these sources"),
         ([tmp_path / "same" / "*.tar", out], "annotated with source"),
         ([tars, tmp_path / "alt"], "annotated with caption_field 'captions', not ''"),
         ([tars, out, "--data", "key_ends_at=last_dot"], "key_ends_at 'first_dot', not 'last_dot'"),
         ([tars, out, "--data", "shards=x.tar"], "with a key of caption_field, image_suffixes, text_su"),
-        ([f"{plain}/0.tar::{plain}/1.tar", out], f'as in a list: ["{plain}/0.tar", "{plain}/1.tar"]'),
+        ([f"{plain}/0.tar::{plain}/1.tar", out], f'name them in a list: ["{plain}/0.tar", "{plain}/1.tar"]'),
         ([tars, tmp_path / "file"], "file"),
         ([tars, out, "--spacy-model", "xx_none"], "is not installed"),
         ([tars, tmp_path / "old"], f"/old/000001.tar: annotated with stamp 'rules-0', not '{stamp(parser)}'; choose"),
@@ -238,7 +238,9 @@ def test_only_an_unreadable_shard_is_left_out_and_overwrite_redoes_shards_of_ano
         return sorted(reports, key=lambda shard: shard.name)
 
     try:
-        with pytest.raises(PackError, match=r"000001\.tar.*1 of 3 shards are not annotated.*goes on"):
+        with pytest.raises(
+            PackError, match=r"000001\.tar.*1 of 3 shards are not annotated.*run the same command again"
+        ):
             run()
         assert sorted(shard.name for shard in reports if not shard.failure) == ["000000.tar", "000002.tar"]
         assert not (out / "index.json").exists()

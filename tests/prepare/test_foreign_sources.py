@@ -68,5 +68,5 @@ def test_malformed_false_captions_are_reported_and_the_row_is_packed(folder: Pat
     pairs, skips = read(folder / "x.json")
     assert pairs == {"a.jpg": DOG}
     assert skips.notes[0].startswith(
-        "1 negatives that are no list with an entry for each caption, and are not packed"
+        "1 values of negatives that are not a list with one entry per caption, not packed"
     )

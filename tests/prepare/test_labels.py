@@ -130,7 +130,7 @@ def test_an_impossible_draw_or_count_is_refused_in_one_line(
     for arguments, message in (
         (("draw", captions, captions), "exists and may hold labels; name another file"),
         (("draw", tmp_path / "absent", tmp_path / "out"), "No such file or directory"),
-        (("count", captions), "no table of labels; sclip label draw makes one"),
+        (("count", captions), "not a table of labels; sclip label draw writes one"),
     ):
         assert label(*arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -61,9 +61,7 @@ def test_parquet_files_of_a_pattern_or_folder_are_one_source_with_splits_from_fi
         pairs, skips = read(source, splits=["train"])
         assert pairs == {"a.jpg": ("train",)}
         place = tmp_path / "test-00000-of-00001.parquet"
-        assert skips.lines() == [
-            f"1 skipped: of the split 'test', which --split leaves out (first: {place} row 1)"
-        ]
+        assert skips.lines() == [f"1 skipped: its split 'test' is not in --split (first: {place} row 1)"]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +79,7 @@ def test_rows_with_one_image_name_are_one_image_for_any_type_of_names(
 
 
 def test_parquet_files_whose_images_are_of_different_types_are_refused(folder: Path) -> None:
-    message = r"1\.parquet: has \S.* in image, and 0\.parquet \S.*; pack them one by one"
+    message = r"1\.parquet: image holds \S.*, in 0\.parquet \S.*; pack the files one by one"
     for columns in permutations([["a.jpg"], [{"path": "a.jpg", "bytes": b"x"}], [b"x"]], 2):
         for name, images in zip("01", columns, strict=True):
             pq.write_table(pa.table({"image": images, "caption": ["a dog"]}), folder / f"{name}.parquet")

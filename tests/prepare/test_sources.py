@@ -87,7 +87,7 @@ def test_each_form_of_file_gives_each_image_its_own_captions(folder: Path, name:
          {"a.jpg": ("[sic]",), "b.jpg": ("", "a cat")},
          {"without commas": "line 3", "row without caption": "line 4", "holds int, not text": "line 5"}),
         ("x.csv", "image,caption\n../a.jpg,up\nhttp://x/a.jpg,web\na\0.jpg,nul\n,none\nsub/../a.jpg,a\n./a.jpg,b\n",
-         {"a.jpg": ("a", "b")}, {"leads out": "line 2", "is a URL": "line 3", "no name": "line 4",
+         {"a.jpg": ("a", "b")}, {"leaves the": "line 2", "is a URL": "line 3", "not a valid": "line 4",
                                  "row without image": "line 5"}),
         ("x.jsonl", '{"image": "a.jpg", "text": "a dog"}\n[]\n{"image": 3, "text": "x"}\n'
          '{"image": "b.jpg", "text": 3}\n{"image": "b.jpg", "text": "\\ud800"}\n', {"a.jpg": ("a dog",)},
@@ -117,12 +117,12 @@ def test_an_invalid_row_is_counted_with_its_line_and_shifts_no_caption(
     [
         ("x.csv", 'image,caption\na.jpg,"a dog\nb.jpg,a cat\nb.jpg,a bird\n', "line 2: a quote .* by line 4"),
         ("x.csv", 'image,caption\nb.jpg,x\na.jpg,"a dog\nb.jpg,a cat"\n', "line 3: .* another row, up to line 4"),
-        ("x.csv", 'caption,image\n"a dog,a.jpg\na cat",b.jpg\n', "line 2: .* takes in another row"),
+        ("x.csv", 'caption,image\n"a dog,a.jpg\na cat",b.jpg\n', "line 2: .* runs into another row"),
         ("x.csv", 'image,caption\na.jpg,"' + 40_000 * "a dog\n", "line 2: a quote opens a cell"),
         ("x.csv", "image,caption\nb.jpg,x\na.jpg,a\rb\n", "line 3: not readable"),
         ("x.csv", "image,caption,caption\n", "two columns are named 'caption'"),
-        ("x.csv", "image,caption,text\na.jpg,a,b\n", "caption and text may all be the caption.*--caption-field"),
-        ("x.tsv", "a dog\thttp://x/a\na\tb\n", "no field image .* among a dog, http://x/a; .*--image-field"),
+        ("x.csv", "image,caption,text\na.jpg,a,b\n", "caption and text could each be the caption.*--caption-field"),
+        ("x.tsv", "a dog\thttp://x/a\na\tb\n", "no field image .*fields: a dog, http://x/a.*--image-field"),
         ("x.csv", "0.jpg,a dog\n", "no header line, but 0.jpg in its first line; add a header .* 'image,caption'"),
         ("x.csv", "image,caption\ra.jpg,a dog\r", "carriage return alone; save it with line feeds"),
         ("x.csv", "image,caption," + 140_000 * "a" + "\na.jpg,a dog,b\n", "not readable as a header: field"),
@@ -135,7 +135,7 @@ def test_an_invalid_row_is_counted_with_its_line_and_shifts_no_caption(
         ("x.csv", "image,text,subset\na,b,train\na,b,dev\n", r"the splits train \(1\), dev \(1\); choose with --split"),
         ("x.csv", "image,text,fold,split\na,b,1,test\n", r"the splits test \(1\); choose with --split"),
         ("x.json", "{", r"x\.json: not readable"),
-        ("x.json", '{"images": []}', r"x\.json: no COCO caption file.*annotations"),
+        ("x.json", '{"images": []}', r"x\.json: not a COCO caption file.*annotations"),
         ("x.csv", "file,label\na.jpg,3\n", r"x\.csv: no field captions or caption.*--caption-field"),
         ("x.csv", b"image,caption\n\xff\xfe,a\n", r"x\.csv: not UTF-8 at byte 14 \(line 2\)"),
         ("x.parquet", "PAR1", r"x\.parquet: not readable as Parquet"),
@@ -157,7 +157,7 @@ def test_a_missing_field_is_reported_with_the_option_that_names_it(folder: Path,
     (folder / "x.csv").write_text("image,caption\na.jpg,a dog\n")
     pq.write_table(pa.table({"image": ["a.jpg"], "caption": ["a dog"]}), folder / "x.parquet")
     (folder / "x.jsonl").write_text('{"image": "a.jpg", "caption": "a dog"}\n')
-    message = f"no field nowhere among image, caption; name it: --{option.replace('_', '-')}"
+    message = rf"no field nowhere \(fields: image, caption\); set --{option.replace('_', '-')}"
     for name in ("x.csv", "x.parquet", "x.jsonl"):
         with pytest.raises(PackError, match=message):
             read(folder / name, **{option: "nowhere"})
@@ -175,7 +175,7 @@ SPLIT = [
         (["test"], ["b.jpg"]),
         (["restval", "test"], ["b.jpg", "sub/a.jpg"]),
         ([], r"x\.json: has the splits train \(1\), test \(1\), restval \(1\); choose with --split"),
-        (["val"], r"x\.json: has no split 'val' but train \(1\), test \(1\), restval \(1\)"),
+        (["val"], r"x\.json: has no split 'val', only train \(1\), test \(1\), restval \(1\)"),
     ],
 )
 def test_splits_are_chosen_and_a_test_split_is_never_packed_unasked(
@@ -223,7 +223,7 @@ def test_images_without_a_row_and_fields_that_are_not_packed_are_reported(folder
     (folder / "sub" / "other.gif").write_bytes(b"")
     (folder / "x.csv").write_text("image,caption,url\nsub/a.jpg,a dog,a god\n")
     unpacked = "fields that are not packed: url"
-    unnamed = "images of the image folder are named in no row (first:"
+    unnamed = "images in the image folder have no row (first:"
     assert read(folder / "x.csv")[1].notes == [unpacked, f"1 {unnamed} {folder / 'sub' / 'other.gif'})"]
     assert read(folder / "x.csv", images=folder)[1].notes == [unpacked, f"3 {unnamed} {folder / 'a.jpg'})"]
 
@@ -235,7 +235,7 @@ def test_coco_images_without_an_annotation_or_with_a_shared_id_are_counted(folde
     packed, skips = read(folder / "x.json")
     assert not packed
     assert [line.split(" (first")[0] for line in skips.lines()] == [
-        "1 skipped: annotation of an id that two images have",
+        "1 skipped: annotation of an image id that two images share",
         "1 skipped: annotation of an image that the file does not list",
         "1 skipped: row without caption",
     ]  # fmt: skip
@@ -344,7 +344,8 @@ def test_the_command_packs_each_image_with_its_caption_counts_rows_and_asks_for_
         ("a.jpg", ("a dog",)), ("sub/a.jpg", ("a bird",)),
     ]  # fmt: skip
     assert (
-        f"6 rows read = 2 packed + 4 skipped; each of them: {folder / 'out' / 'skipped.jsonl'}" in output.out
+        f"6 rows read = 2 packed + 4 skipped; all skipped rows: {folder / 'out' / 'skipped.jsonl'}"
+        in output.out
     )
     skipped = [json.loads(line) for line in (folder / "out" / "skipped.jsonl").read_text().splitlines()]
     assert sorted((row["place"].split(" line ")[1].split(":")[0], row["rows"]) for row in skipped) == [

@@ -100,7 +100,7 @@ def test_the_folder_of_a_run_stands_for_its_shards_and_its_data_config(
     assert (corpus.title, corpus.shards, corpus.data) == ("my-run", shards, data)
     run = RunFolder(tmp_path / "away")
     record_inputs(run, to_tree(Config()), [{NamedShard("0/a.tar", "s3://key:planted@bucket/a.tar"): 5}])
-    message = r"s3://\*\*\*@bucket/a.tar without its credentials.*name the shards"
+    message = r"s3://\*\*\*@bucket/a.tar without credentials.*name the shards"
     with pytest.raises(ConfigError, match=message):
         corpus_of([str(run.path)], DataConfig())
     (run.path / "shards.json").write_text("{")

@@ -82,7 +82,7 @@ def test_recorded_samples_that_are_absent_are_missing_and_a_bad_shard_counts_as_
     assert findings.share == (1 + 9) / (findings.samples + 1 + 9)
     notes = "\n".join(findings.notes(""))
     assert "0 samples are set aside and 1 shards cannot be read to their end" in notes
-    assert f"{pointer}: no tar: a Git LFS pointer; git lfs pull" in notes
+    assert f"{pointer}: not a tar: a Git LFS pointer; git lfs pull" in notes
     assert f"{pointer}: index.json records 9 samples, there are 0" in notes
     (tmp_path / "empty.tar").write_bytes(tar_bytes([("LICENSE", b"MIT")]))
     findings = found_in([*names, f"{tmp_path}/empty.tar"])
@@ -93,7 +93,7 @@ def test_recorded_samples_that_are_absent_are_missing_and_a_bad_shard_counts_as_
     findings.compare({absent: Record("gone_stats.json", 7)}, [absent])
     assert (findings.is_clean, findings.missing, findings.unreachable) == (False, 7, [])
     notes = "\n".join(findings.notes(""))
-    assert f"1 shards are recorded and not there (first {absent})" in notes
+    assert f"1 recorded shards are missing (first {absent})" in notes
     assert f"{absent}: gone_stats.json records 7 samples, there are 0" in notes
 
 
@@ -165,7 +165,7 @@ def test_notes_say_how_many_samples_have_the_stamp_of_this_installation(
     assert "12 samples are annotated under this installation's stamp" in found_in(annotated).notes(own)
     other = found_in([*annotated, *plain]).notes("rules-0")
     assert other[-2:] == [
-        f"12 samples are annotated under another stamp ({own}): annotate anew",
+        f"12 samples are annotated under another stamp ({own}): annotate them again",
         "12 samples are not annotated: a run parses their captions",
     ]
 
@@ -212,7 +212,7 @@ def test_the_job_reports_every_defect_and_sets_its_exit_status(
     assert report["samples"] == sum(map(len, planted.good.values()))
     assert report["quarantined"] == sum(reason["count"] for reason in report["reasons"]) == len(lines)
     assert f"look at it: {out / 'report.html'}" in output
-    assert "N frames: which one" in output
+    assert "N frames: it is unknown which one" in output
     assert "N frames" in (out / "report.html").read_text()
     assert not planted.marker.exists()
     assert "nowhere.tar: no such shard" in missing.err

@@ -55,7 +55,7 @@ def test_a_gate_is_a_score_and_its_lower_bound(text: str, gate: Gate) -> None:
     ],
 )  # fmt: skip
 def test_a_malformed_gate_is_an_error_of_the_config_that_shows_the_syntax(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"tracking\.gates=.*BENCHMARK/SCORE >= NUMBER.*champion") as raised:
+    with pytest.raises(ConfigError, match=r"tracking\.gates=.*BENCHMARK/SCORE >= BOUND.*champion") as raised:
         TrackingConfig(gates=(text,))
     assert "\n" not in str(raised.value)
     for percentage in ("vg_relation/macro >= 70", "coco/text_to_image_r1 >= champion - 1.5"):

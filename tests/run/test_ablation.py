@@ -88,7 +88,7 @@ def test_a_cell_of_several_seeds_has_an_interval_and_is_tested_against_the_refer
     # "low" has seeds 1 and 2 left, "high" has 0 and 1.
     assert (low.values, low.p_value) == ([0.95, 0.97], None)
     small.write_text(f"{SMALL}reference: other\n")
-    with pytest.raises(ConfigError, match="reference: other: no row; they are low, high, broken"):
+    with pytest.raises(ConfigError, match="reference: other: no such row; the rows are low, high, broken"):
         ablation.read(small)
 
 
@@ -142,7 +142,7 @@ def test_figures_of_named_published_rows_appear_under_the_scores_of_the_file(sma
     sources = "Structure-CLIP (AAAI 2024): Structure-CLIP; ytaek-oh/vl_compo: CLIP"
     assert study.published == f"Somebody et al.; {sources}"
     small.write_text(small.read_text().replace(named, "published: nobody"))
-    with pytest.raises(ConfigError, match="low: published: nobody: no such row; they are clip, negclip"):
+    with pytest.raises(ConfigError, match="low: published: nobody: no such row; the rows are clip, negclip"):
         ablation.read(small)
 
 
@@ -155,7 +155,7 @@ def test_the_field_ablation_has_a_column_for_each_benchmark_of_its_suite(tmp_pat
 @pytest.mark.parametrize(
     ("old", "new", "arguments", "found"),
     [
-        ("", "", ["--row", "lwo"], "row 'lwo': there is none; the rows are low, high, broken"),
+        ("", "", ["--row", "lwo"], "row 'lwo': no such row; the rows are low, high, broken"),
         ("weight: 0.1", "wait: 0.1", [], "row 'low': config: model.kee.wait: no such key"),
         ("weight: 0.1", "weight: -1", [], "row 'low': "),
         ("label: too much", "label: x, config: scene", [], "row 'broken': --config scene: no such file"),
@@ -164,16 +164,16 @@ def test_the_field_ablation_has_a_column_for_each_benchmark_of_its_suite(tmp_pat
             "seeds: [0, 1]",
             "seeds: [0]\nstart: lwo",
             [],
-            "start: lwo: no row that is trained; those are low, high, broken",
+            "start: lwo: not a trained row; trained rows are low, high, broken",
         ),
-        ("label: too much", "blend: high, label: x", [], "broken: a blend is of runs as they are"),
+        ("label: too much", "blend: high, label: x", [], "broken: a blend takes runs as they are"),
         (
             "label: too much, set: {model.kee.weight: 0.95}",
             "blend: high, label: x",
             [],
-            "start and a row that is tuned from it go together",
+            "start needs a row that is tuned from it",
         ),
-        ("seeds: [0, 1]", "seeds: []", [], "needs a row, a seed and a score at least"),
+        ("seeds: [0, 1]", "seeds: []", [], "needs at least one row, one seed and one score"),
         ("config: scenes", "config: scene", [], "nearest is scenes"),
         ("[0, 1]", "[0, 1", [], "small.yaml"),
     ],

@@ -103,7 +103,7 @@ def test_data_that_was_moved_is_found_by_the_names_of_its_shards(tmp_path: Path)
     assert (result.expected, result.trained_once) == (12, 11)
     assert [row.shard for row in result.quarantined_rows] == [f"{moved}/source-1-0.tar"]
     for wrong in ([first], [second, first], [f"{tmp_path}/moved/*.tar"]):
-        with pytest.raises(AuditError, match=r"--shards: .*tar is no shard of the run; where its data was"):
+        with pytest.raises(AuditError, match=r"--shards: .*tar is no shard of the run; if its data was"):
             audit(run.folder, wrong)
 
 
@@ -188,7 +188,7 @@ def test_a_cut_ledger_counts_the_steps_that_it_holds_and_a_lost_ledger_is_noted(
     run.ledger(1, 1).unlink()
     run.ledger(1, 0).write_text('{"attempt": 1, "ra')
     assert summary(run) == EXACT
-    assert audit(run.folder).notes == ("0001-00000.jsonl was cut before its first line was whole",)
+    assert audit(run.folder).notes == ("0001-00000.jsonl was cut off within its first line",)
     run.ledger(1, 0).unlink()
     run.ledger(0, 1).unlink()
     assert audit(run.folder).notes == ("attempt 0: no ledger of rank 1",)
@@ -237,10 +237,10 @@ def test_rows_that_contradict_each_other_or_the_tars_are_unknown(run: Run) -> No
     assert summary(run) == {"expected": 40, "trained_once": 39, "unknown": 6, "differs": 7}
     assert unknown(run) == {
         ("source-0-0.tar", 1, ((6, 6),), "trained once and quarantined once"),
-        ("source-0-0.tar", 2, ((0, 0),), "the run was not to visit it"),
+        ("source-0-0.tar", 2, ((0, 0),), "the schedule has no such visit"),
         ("source-0-1.tar", 0, ((4, 5),), "its tar has 4 rows"),
-        ("shard 3 of source 0", 0, ((0, 0),), "the run was not to visit it"),
-        ("shard 0 of source 5", 0, ((0, 0),), "the run was not to visit it"),
+        ("shard 3 of source 0", 0, ((0, 0),), "the schedule has no such visit"),
+        ("shard 0 of source 5", 0, ((0, 0),), "the schedule has no such visit"),
     }
 
 
@@ -272,7 +272,7 @@ def test_an_unreadable_rest_that_was_trained_on_or_is_readable_is_unknown(run: R
     steps[7][0].append((0, 0, 2, 5))
     run.attempt(0, steps)
     run.quarantine((0, 1, 2, 3), (0, 1, 0, 6), key="", reason="broken tar")
-    readable = "set aside as the unreadable rest: it is readable"
+    readable = "set aside as the unreadable rest, but it is readable"
     assert unknown(run) == {
         ("source-0-2.tar", 0, ((5, 5),), "trained once, but it is the unreadable rest of its tar"),
         ("source-0-2.tar", 1, ((3, 3),), readable),
@@ -328,12 +328,12 @@ def test_lost_shards_and_samples_are_reported_even_if_every_existing_row_was_tra
     run.quarantine((0, 0, 0, 5), key="", reason="broken tar")
     short.with_name("index.json").write_text(json.dumps({"shards": [{"name": short.name, "samples": 6}]}))
     stats.with_name(f"{stats.stem}_stats.json").write_text('{"successes": 2}')
-    run.write("losses.json", {"unreadable": {"/gone.tar": "no tar: a Git LFS pointer"}})
+    run.write("losses.json", {"unreadable": {"/gone.tar": "not a tar: a Git LFS pointer"}})
     result = audit(run.folder)
     assert result.exact
     losses = [(Path(loss.shard).name, loss.samples) for loss in result.lost]
     assert losses == [("gone.tar", 0), (zeros.name, 0), (short.name, 2)]
     text = "\n".join(lines(result, 20))
     assert " quarantined=1 lost_shards=3 order=exact\n" in text
-    assert f"lost        {short}: 4 of 6 samples that index.json has recorded" in text
+    assert f"lost        {short}: 4 of the 6 samples that index.json records" in text
     assert f"lost        {zeros}: broken, 1" in text

@@ -54,7 +54,7 @@ def test_missed_and_repeated_rows_are_listed_in_parts_unless_all_are_asked_for(
         "epochs=2 expected=128 trained_once=97 missed=30 repeated=1 quarantined=0 order=differs",
         f"missed      {first} pass 0: rows {some}, ... and 10 more ranges",
         f"repeated    {second} pass 1: rows 0",
-        f"differs     step {last} is the first whose rows are not those of the order",
+        f"differs     step {last} is the first whose rows differ from the order",
         f"extra       {second} pass 1: rows 0",
     ]
     ones = Run.of(tmp_path / "ones", [1, 1], epochs=15)

@@ -143,7 +143,7 @@ def test_a_filtered_sample_tells_what_its_captions_lack(annotated: list[str]) ->
     visit = inspect_sample(run, annotated[0], "s0003", 0)
     assert visit.seen is None
     assert visit.left_out == (
-        "no caption of it passes the filter: data.min_objects=2, data.min_attributes=1, data.min_relations=1"
+        "none of its captions passes the filter: data.min_objects=2, data.min_attributes=1, data.min_relations=1"
     )
     assert [(choice.caption, choice.note) for choice in visit.choices if choice.caption == "a dog"] == [
         ("a dog", "1 objects, 0 attributes, 0 relations: left out")
@@ -161,7 +161,7 @@ def test_the_first_sample_of_a_repeated_key_is_shown_and_the_second_is_mentioned
     assert "a run of this config, seed 7" in output
     assert "has_negative=false" in output
     assert RICH[2] in output
-    assert "sample 4 has the same key: its key stands earlier in the shard; members of a sample" in output
+    assert "sample 4 has the same key: its key occurs earlier in the shard; members of a sample" in output
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_the_job_shows_a_sample_of_a_run_and_writes_its_page(
     for line in (
         "drawn by  run mine, seed 0",
         "epoch     2, from 0",
-        "graph     of the annotation of the shard",
+        "graph     from the annotation of the shard",
     ):
         assert line in output
     assert re.search(r"caption: \d+ of 24 tokens, \d+ padding\n  49406 <start_of_text>  320 a", output)

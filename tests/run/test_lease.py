@@ -148,7 +148,7 @@ def test_a_remote_or_unknown_owner_without_heartbeats_is_waited_for_and_replaced
     waiting, gone_on = messages
     assert "waiting 0.6 s for a sign of life" in waiting
     assert ("node-7" in waiting) != isinstance(left, bytes)
-    assert "no sign of life in 0.6 s, so this process goes on" in gone_on
+    assert "no sign of life in 0.6 s, so this process takes it over" in gone_on
 
 
 def test_an_owner_that_ends_while_watched_is_replaced_and_a_file_in_place_of_the_lease_is_an_error(

@@ -221,9 +221,9 @@ def test_a_resubmitted_job_resumes_at_the_checkpoint_and_trains_every_sample_onc
     assert command("audit")(submitted.folder.path) == 1  # because of the shard that is not a tar
     output = capsys.readouterr().out
     assert " missed=0 repeated=0 " in output
-    assert "/001.tar: no tar: a text 'this is no tar'" in output
+    assert "/001.tar: not a tar: a text 'this is no tar'" in output
     assert "/002.tar: broken, " in output
-    assert "1 of 3 samples that 002_stats.json has recorded" in output
+    assert "1 of the 3 samples that 002_stats.json records" in output
 
 
 def test_bad_samples_are_quarantined_and_lost_or_partly_lost_shards_are_reported(

@@ -32,7 +32,7 @@ BESIDE = ("evaluate.every=4", "checkpoint.every=4")
         (("run.init_from=nothing",), "no finished run"),
         (("run.init_from=models:/nothing@candidate",), "models:/nothing@candidate"),
         (("run.compare_with=nothing",), "no finished run of this name"),
-        (("run.storage=http://host/runs",), "nothing can be written there"),
+        (("run.storage=http://host/runs",), "HTTP storage cannot be written to"),
         (("tracking.uri=" + port_without_server(),), "tracking.offline=true"),
     ],
 )

@@ -133,7 +133,7 @@ def test_a_wrong_option_a_sweep_and_a_missing_model_in_an_object_store_are_refus
     ) as raised:
         _check_storage("s3://key:secret@bucket/runs?regoin=x")
     assert "secret" not in str(raised.value)
-    with pytest.raises(ConfigError, match="a sweep keeps logs and state beside its runs"):
+    with pytest.raises(ConfigError, match="a sweep needs a folder that every node reaches"):
         storage_of(Config(run=RunConfig(storage=storage)))
     message = r"^'s3://\*\*\*@bucket/\S+: no such model; name a run \(name, folder or URI"
     with pytest.raises(ModelError, match=message):

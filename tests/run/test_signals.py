@@ -111,7 +111,7 @@ def test_a_run_whose_group_gets_sigterm_saves_or_ends_at_once_and_the_same_comma
 
         status, output = ended("training with 2 workers at step", "train.log_every=9999")
         assert status == 143, output
-        assert "no step since they started: nothing to save" in output
+        assert "no step since they started, so there is nothing to save" in output
         assert (run.latest() or ("", 0))[1] == step
 
         status, output = ended("alias candidate", "train.log_every=50")
@@ -121,7 +121,7 @@ def test_a_run_whose_group_gets_sigterm_saves_or_ends_at_once_and_the_same_comma
     assert "Traceback" not in output
     assert f"training with 2 workers at step {step} " in output
     for text in (
-        "training on generated scenes (yours: data.shards=", "relation/accuracy",
+        "training on generated scenes (your own data: data.shards=", "relation/accuracy",
         "models:/structure-clip/1, alias candidate", f"ui --backend-store-uri {database}",
     ):  # fmt: skip
         assert text in output

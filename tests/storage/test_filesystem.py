@@ -50,7 +50,7 @@ def test_s3_takes_credentials_and_endpoint_from_the_environment(
     for pattern in ("shards", "shards/", "shards/*", "shards//*.tar"):  # index and statistics are left out
         assert expand([f"s3://bucket/{pattern}"]) == shards
     assert expand(["s3://bucket/[2014]/*.tar"]) == ["s3://bucket/[2014]/a.tar"]
-    with pytest.raises(ShardError, match=re.escape("name those below it as s3://bucket/**/*.tar")):
+    with pytest.raises(ShardError, match=re.escape("name tars in its subfolders as s3://bucket/**/*.tar")):
         expand(["s3://bucket/"])
     assert expand(["s3://bucket/shards/**/0*.tar"]) == shards
     assert keys(shards[0]) == WHOLE

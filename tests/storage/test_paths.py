@@ -196,7 +196,7 @@ def test_neither_credentials_nor_query_of_a_uri_are_shown(store: ObjectStore) ->
 
 @pytest.mark.parametrize(
     ("status", "told"),
-    [(503, "storage failed 3 times, lastly: "), (403, ".*check the address and the credentials")],
+    [(503, "storage failed 3 times; last error: "), (403, ".*check the address and the credentials")],
 )
 def test_storage_that_stays_away_or_refuses_is_reported_in_one_line_and_not_as_a_missing_file(
     store: ObjectStore, status: int, told: str
@@ -237,5 +237,5 @@ def test_a_folder_for_copies_that_another_user_made_is_not_trusted(
     other = os.getuid() + 1
     (tmp_path / "tmp" / f"sclip-{other}").mkdir()
     monkeypatch.setattr(os, "getuid", lambda: other)
-    with pytest.raises(PermissionError, match="of another user; set TMPDIR"):
+    with pytest.raises(PermissionError, match="belongs to another user; set TMPDIR"):
         paths.cached_copy(store.path("mine/file"))

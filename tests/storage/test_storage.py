@@ -43,7 +43,9 @@ def test_lookups_and_files_beside_a_shard_are_retried_too(server: Storage) -> No
 @pytest.mark.parametrize("kind", ["http", "s3"])
 def test_a_server_that_does_not_recover_is_reported_with_its_last_error(server: Storage, kind: str) -> None:
     server.faults["/bucket/train/000.tar"] = [500] * 100
-    with pytest.raises(ShardError, match=r"000\.tar.*: storage failed 3 times, lastly: .*HTTP (status )?500"):
+    with pytest.raises(
+        ShardError, match=r"000\.tar.*: storage failed 3 times; last error: .*HTTP (status )?500"
+    ):
         keys(url_of(kind, server))
     with pytest.raises(
         ShardError, match=r"http://127\.0\.0\.1:9/a\.tar: storage failed 3 times.*Cannot connect"

@@ -226,7 +226,7 @@ def test_a_result_of_something_else_is_refused(
     assert open_run(config(server.uri), "odd", str(tmp_path)).finish() == ""
     (tmp_path / "runs" / "odd" / "result.json").write_text(result)
     assert sync(tmp_path / "runs" / "odd") == 2
-    assert "result.json: not what a run leaves behind" in capsys.readouterr().err
+    assert "result.json: not the result of a run" in capsys.readouterr().err
 
 
 def test_a_run_that_cannot_be_sent_is_reported_with_the_remedy(

@@ -106,7 +106,7 @@ def test_a_folder_without_runs_and_an_age_of_zero_are_refused(
 ) -> None:
     nowhere = tmp_path / "nowhere"
     assert clean(nowhere) == 2
-    error = f"clean: {nowhere}: no folder of runs (run.storage of the runs is meant)\n"
+    error = f"clean: {nowhere}: not a folder of runs; name the run.storage of the runs\n"
     assert capsys.readouterr().err == error
     assert clean(tmp_path, "--older-than", "0") == 2
     assert "a number above 0" in capsys.readouterr().err

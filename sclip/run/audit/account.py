@@ -183,7 +183,9 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
         else:
             at = (rejection.row, rejection.row)
             false_rests.append(
-                _found(expected, rejection.visit, [at], "set aside as the unreadable rest: it is readable")
+                _found(
+                    expected, rejection.visit, [at], "set aside as the unreadable rest, but it is readable"
+                )
             )
     found = _sum(expected, tars, rows, fates, rejections, false_rests, notes)
     return dataclasses.replace(
@@ -204,7 +206,7 @@ def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
         missing = max(0, samples - tar.groups)
         reasons = [f"broken, {tar.why}"] if tar.broken else []
         if missing:
-            reasons.append(f"{tar.groups:,} of {samples:,} samples that {file} has recorded")
+            reasons.append(f"{tar.groups:,} of the {samples:,} samples that {file} records")
         if reasons:
             yield Lost(mask(url), "; ".join(reasons), missing)
 
@@ -268,7 +270,7 @@ def _sum(
             of_code.append(_found(expected, visit, ranges(np.flatnonzero(codes == code)), reason))
         if len(indices := fate.beyond()):
             beyond += len(indices)
-            reason = f"its tar has {rows[url]} rows" if planned else "the run was not to visit it"
+            reason = f"its tar has {rows[url]} rows" if planned else "the schedule has no such visit"
             unknown.append(_found(expected, visit, ranges(indices), reason))
     known = {code: int(counts[code]) for code in (MISSED, *_REGULAR, REPEATED)}
     return Audit(

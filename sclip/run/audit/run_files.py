@@ -174,8 +174,8 @@ def _where_they_lie(
     used = {shard.url for source in shards for shard in source}
     if foreign := [shard.url for shard in given if shard.url not in used]:
         raise AuditError(
-            f"--shards: {mask(foreign[0])} is no shard of the run; where its data was moved, give a pattern in "
-            "place of each of data.shards, in their order"
+            f"--shards: {mask(foreign[0])} is no shard of the run; if its data was moved, give one pattern "
+            "for each pattern of data.shards, in the same order"
         )
     return shards
 
@@ -202,7 +202,7 @@ def _read_ledger(run: StoragePath, folder: Path, notes: list[str]) -> Iterator[L
     attempts: dict[int, list[_LedgerFile]] = {}
     for path in sorted(folder.glob("*-*.jsonl")):
         if (file := _head(path)) is None:
-            notes.append(f"{path.name} was cut before its first line was whole")
+            notes.append(f"{path.name} was cut off within its first line")
         else:
             attempts.setdefault(file.attempt, []).append(file)
     if not attempts:
@@ -267,7 +267,7 @@ def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Reje
             visit = Visit(source, int(line["pass"]), numbers[source][line["name"]])
             rejection = Rejection(visit, int(line["index"]), str(line["key"]), str(line["reason"]))
         except _MALFORMED as error:
-            raise AuditError(f"{place}: not a line of a quarantined sample of this run: {error!r}") from error
+            raise AuditError(f"{place}: not a quarantined sample of this run: {error!r}") from error
         yield rejection
 
 
@@ -277,7 +277,7 @@ def _lines(path: StoragePath) -> Iterator[tuple[str, Any]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if cut:
-                raise AuditError(f"{cut}: not JSON, and not the last line of the file, which a kill may cut")
+                raise AuditError(f"{cut}: not JSON; a kill can only cut the last line of the file")
             place = f"{path} line {number}"
             try:
                 value = json.loads(line)

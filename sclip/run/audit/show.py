@@ -37,7 +37,7 @@ def lines(audit: Audit, most: int) -> Iterator[str]:
     yield from _kind("repeated", [_line(rows, most) for rows in audit.repeated_rows], most)
     yield from _kind("unknown", [_line(rows, most) for rows in audit.unknown_rows], most)
     if difference := audit.first_difference:
-        yield f"{'differs':12}step {difference.step} is the first whose rows are not those of the order"
+        yield f"{'differs':12}step {difference.step} is the first whose rows differ from the order"
         yield from _kind("lacks", [_line(rows, most) for rows in difference.lacks], most)
         yield from _kind("extra", [_line(rows, most) for rows in difference.extra], most)
 

@@ -153,10 +153,10 @@ def _after(tar: tarfile.TarFile, mode: str) -> str:
         zeros = tarfile.BLOCKSIZE
     while rest := file.read(_TAIL_BYTES):
         if rest.strip(b"\0"):
-            return "something follows the end of its archive"
+            return "data follows its end-of-archive marker"
         zeros += len(rest)
     return (
-        f"{zeros:,} zeros end it: made long and filled in part, or tar -b above 20"
+        f"{zeros:,} zeros at its end: allocated and filled only in part, or made by tar -b above 20"
         if zeros > _MOST_ZEROS
         else ""
     )
