@@ -77,7 +77,7 @@ def _check(gate: Gate, candidate: Evaluation | None, champion: Evaluation | None
     if not (math.isfinite(score.value) and math.isfinite(score.low)):
         return False, f"the champion's score is {score.value} from {score.low}: {_REMEASURE}"
     if difference := differing(result, champion_result):
-        return False, f"candidate and champion were asked {difference}: {_REMEASURE}"
+        return False, f"candidate and champion were tested on {difference}: {_REMEASURE}"
     suites = [evaluation.facts.get("suite", "unknown") for evaluation in (candidate, champion)]
     if suites[0] != suites[1]:
         names = " and ".join(suites)

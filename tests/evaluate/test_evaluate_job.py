@@ -84,7 +84,10 @@ def test_a_table_shows_earlier_evaluations_beside_new_ones(
     tables = ["--table", "tables/all.md", "--table", "tables/all.tex", "--table", "tables/all.html"]
     assert evaluate(earlier, f"{NAME}:", "--suite", "suite.yaml", "--out", "out", *tables) == 0
     output = capsys.readouterr().out
-    assert f"no comparison.html: {NAME}: was not evaluated on crepe, model was" in output
+    assert (
+        f"no comparison.html: model was evaluated on crepe, but {NAME}: was not; evaluate both on it"
+        in output
+    )
     assert [
         path for path in ("all.md", "all.tex", "all.html") if f"look at it: tables/{path}" not in output
     ] == []
@@ -103,7 +106,9 @@ def test_a_table_shows_earlier_evaluations_beside_new_ones(
     captions = (files / "captions.json").read_text()
     (files / "captions.json").write_text(captions.replace("caption 7", "caption seven"))
     assert evaluate(earlier, f"{NAME}:", "--suite", "suite.yaml", "--table", "other.md") == 1
-    assert f"find: model and {NAME}: were asked other captions; evaluate both" in capsys.readouterr().err
+    assert (
+        f"find: model and {NAME}: were tested on different captions; evaluate both" in capsys.readouterr().err
+    )
     assert not (files / "other.md").exists()
 
 
@@ -190,9 +195,11 @@ def test_fetch_says_where_each_benchmark_comes_from_and_counts_its_files(
     assert "winoground (winoground): complete: 400 cases" in capsys.readouterr().out
     (folder / "images" / "ex_7_img_1.png").unlink()
     assert fetch("winoground", "--root", tmp_path) == 1
-    assert "1 of 800 pictures are not there, the first is" in capsys.readouterr().out
+    assert "1 of 800 pictures are missing, the first is" in capsys.readouterr().out
     (folder / "examples.jsonl").write_text("\n".join(lines[:-1]))
     assert fetch("winoground", "--root", tmp_path) == 1
-    assert "400 cases were published" in capsys.readouterr().out
+    assert "400 cases are in the published benchmark" in capsys.readouterr().out
     assert fetch("winoground2") == 2
-    assert "fetch: suite 'winoground2': no such file, and nearest is winoground" in capsys.readouterr().err
+    assert (
+        "fetch: suite 'winoground2': no such file or suite; nearest is winoground" in capsys.readouterr().err
+    )

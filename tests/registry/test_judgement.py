@@ -121,9 +121,9 @@ def test_a_score_that_the_candidate_lacks_fails_its_gate_and_suggests_a_similar_
     [
         (evaluation({RECALL: 0.4}), "nothing is recorded of the champion's vg_relation/macro"),
         (Evaluation("", {}, []), "nothing is recorded of the champion's vg_relation/macro"),
-        (evaluation({RELATION: 0.1}, cases=6), r"different cases \(2 of them\)"),
-        (altered(counts={"cases": 4, "images": 9}), "the same among 4 and 9 images"),
-        (altered(kind="choice"), r"different benchmarks \(vg-relation and choice\)"),
+        (evaluation({RELATION: 0.1}, cases=6), r"different cases \(2 differ\)"),
+        (altered(counts={"cases": 4, "images": 9}), "the same cases, but among 4 and 9 images"),
+        (altered(kind="choice"), r"different kinds of benchmark \(vg-relation and choice\)"),
         (evaluation({RELATION: 0.1}, suite="large"), r"different suites \(small and large\)"),
         (evaluation({RELATION: math.nan}), "score is nan"),
     ],
