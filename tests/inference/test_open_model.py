@@ -118,7 +118,7 @@ def test_each_kind_of_wrong_name_is_refused_with_its_own_message(tmp_path: Path)
     (started / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="a run without a checkpoint yet"):
         open_model("started", storage=tmp_path)
-    with pytest.raises(RegistryError, match="cannot be had"):
+    with pytest.raises(RegistryError, match="cannot be downloaded"):
         sclip.load("models:/nothing@champion", storage=tmp_path)
 
 

