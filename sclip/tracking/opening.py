@@ -75,10 +75,10 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
         isinstance(head.get(name), str) for name in ("uri", "experiment", "name", "storage")
     )
     if journal is None or head is None or not is_complete:
-        raise TrackingError(f"{home}: not the folder of a run, which holds a {JOURNAL}")
+        raise TrackingError(f"{home}: not the folder of a run: {JOURNAL} is missing or broken")
     if "***" in (uri or head["uri"]):
         raise TrackingError(
-            f"{head['uri']}: what is masked there is not kept; give the store with --tracking-uri"
+            f"{head['uri']}: sclip records no passwords; give the store's address with --tracking-uri"
         )
     storage = head["storage"] if isinstance(home, Path) else str(database_folder(address(home)))
     recorded = head["uri"]
@@ -126,7 +126,7 @@ def _begin(
     except TrackingError as error:
         if not config.tracking.offline:
             raise
-        _log.warning("%s; recorded in %s until it can be", error, folder / JOURNAL)
+        _log.warning("%s; until then, the run is recorded in %s", error, folder / JOURNAL)
         tracker, known = Tracker(_journal(folder, store), store, home), None
     else:
         journal = _journal(folder, store)
