@@ -120,7 +120,7 @@ def test_threads_get_the_same_results_as_serial_calls_and_no_rows_give_no_rows(m
         (ROWS.assign(image=[*IMAGES[:3], "/nowhere/a.jpg"]), "score", "image in row 3: .*No such file.*/nowhere/a.jpg"),
         (ROWS.assign(caption=[CAPTIONS[0], None, *CAPTIONS[2:]]), "score", "caption in row 1: "),
         (ROWS[["image"]], "score", "needs the column 'caption', which is missing"),
-        (ROWS, "embedding", "output='embedding': one of score, image_embedding, text_embedding, scene_graph"),
+        (ROWS, "embedding", "output='embedding': must be one of score, image_embedding, text_embedding, scene_graph"),
     ],
 )  # fmt: skip
 def test_an_input_that_cannot_be_answered_is_reported_with_its_row(
