@@ -99,12 +99,20 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
 
 def _take_over(home: StoragePath, folder: Path) -> None:
-    """Fetch the journal from a run's remote folder, unless the local journal already contains all of it."""
+    """Fetch the journal from a run's remote folder, unless the local journal already contains all of it.
+
+    If the remote folder has no journal, the local one was never copied, or is of a deleted run of the same name. It is
+    kept under another name.
+    """
     if isinstance(home, Path):
         return
+    local_journal = folder / JOURNAL
     remote = (home / JOURNAL).read_bytes() if (home / JOURNAL).exists() else b""
-    if remote and (folder / JOURNAL).exists() and (folder / JOURNAL).read_bytes().startswith(remote):
+    if remote and local_journal.exists() and local_journal.read_bytes().startswith(remote):
         return
+    if not remote and local_journal.exists():
+        kept = local_journal.replace(local_journal.with_suffix(f".{time.time_ns()}.jsonl"))
+        _log.warning("%s has no %s; the earlier events of this machine are kept in %s", home, JOURNAL, kept)
     for name in (JOURNAL, SENT):
         (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
