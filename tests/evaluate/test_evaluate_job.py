@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from sclip.config import ConfigError
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import Evaluation
 from sclip.inference.scorer import Scorer
+from sclip.run.evaluate import open_scorers
 from support.commands import command
 from support.pictures import speckled
 from support.small_model import NAME, small_model
@@ -157,6 +160,12 @@ def test_a_mistake_is_refused_before_anything_is_encoded(
     output = capsys.readouterr()
     assert found in output.err
     assert not (files / "out").exists()
+
+
+def test_too_many_actors_are_refused_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sclip.launch.cluster.connect", lambda: SimpleNamespace(cpus=2.0, gpus=0.0))
+    with pytest.raises(ConfigError, match="--actors=3: the cluster has 2 CPUs and 0 GPUs"):
+        open_scorers(["no-model"], "cpu", 3, "", "nowhere")
 
 
 @pytest.mark.cluster
