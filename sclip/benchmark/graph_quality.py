@@ -78,9 +78,7 @@ def read_gold(path: Path) -> list[tuple[str, str]]:
     Both name the fields `caption` and `scene_graph`. Raises OSError, and BenchmarkError if fields are missing.
     """
     if path.suffix not in HEADS:
-        raise BenchmarkError(
-            f"--gold {path}: neither .csv, as FACTUAL's files are, nor .json, as DiscoSG-DS's are"
-        )
+        raise BenchmarkError(f"--gold {path}: must be a .csv of FACTUAL or a .json of DiscoSG-DS")
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = json.load(file) if path.suffix == ".json" else list(csv.DictReader(file))

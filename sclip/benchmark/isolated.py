@@ -140,7 +140,7 @@ def _first_line(error: Exception) -> str:
 
 def _ending(exit_code: int | None) -> str:
     if exit_code == -signal.SIGKILL:
-        return "its process was killed, as one is that takes too much memory"
+        return "its process was killed, probably for taking too much memory"
     return f"its process ended with exit code {exit_code}"
 
 

@@ -79,7 +79,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     )
     arguments.add_argument(
         "--image-size", type=int, default=_GPU_IMAGE,
-        help="pixels of a row, where 224 need too much memory; a block keeps its rows (default: 224)",
+        help="side of an image in pixels, less if 224 need too much memory; a block keeps its rows (default: 224)",
     )  # fmt: skip
     arguments.add_argument(
         "--workers", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="(default: 1 2 4)"
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         raise BenchmarkError("--share, --workers: 1 or more; --image-size: 32 or more")
     if len(set(options.workers)) < 2:
         raise BenchmarkError(
-            "--workers: two different numbers, to tell what a worker costs from what a sample costs"
+            "--workers: must be two different numbers, to separate the cost of a worker from that of a sample"
         )
     min_samples = max(_SHARDS, _FEWEST_STEPS * options.share * max(options.workers))
     if options.samples < min_samples:

@@ -115,7 +115,7 @@ def _planned(options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     if options.only:
         rows = [row for row in rows if any(text in row.what for text in options.only)]
         if not rows:
-            raise BenchmarkError(f"--only: no row is named so: {', '.join(options.only)}")
+            raise BenchmarkError(f"--only: no row has this in its name: {', '.join(options.only)}")
     shown = outcome_of(replace(rows[0], measure=device, case=case), 60)
     of_device = json.loads(shown.details) if not shown.error else {"device": f"not known: {shown.error}"}
     return rows, of_device | machine(["torch", "open_clip_torch"])

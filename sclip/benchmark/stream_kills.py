@@ -64,7 +64,7 @@ def killed(folder: Path, shards: tuple[str, ...], epochs: int, number: int) -> l
         run = folder / "runs" / f"kills-{len(audits)}"
         made = _train(run, shards, epochs, number - done, random)
         if not made:
-            raise BenchmarkError(f"{run.name} ended before it could be killed; --samples: more")
+            raise BenchmarkError(f"{run.name} ended before it could be killed; raise --samples")
         done += made
         audits.append(audit(run))
     return audits
@@ -85,7 +85,7 @@ def _train(run: Path, shards: tuple[str, ...], epochs: int, most: int, random: R
             starts += 1
             process = _start(run, shards, epochs, _WORKERS[starts % len(_WORKERS)])
     if process.wait():
-        raise BenchmarkError(f"the run that is killed ended with {process.returncode}: {_tail(run)}")
+        raise BenchmarkError(f"the killed run ended with status {process.returncode}: {_tail(run)}")
     return done
 
 
@@ -112,7 +112,7 @@ def _reached(run: Path, step: float, process: subprocess.Popen[bytes]) -> bool:
             return False
         if time.monotonic() > deadline:
             process.kill()
-            raise BenchmarkError(f"the run that is killed does not go on: {_tail(run)}")
+            raise BenchmarkError(f"the killed run makes no progress: {_tail(run)}")
         time.sleep(0.1)
     return process.poll() is None
 
@@ -181,7 +181,7 @@ def peer_killed(peer: PeerTraining, samples: int, number: int) -> tuple[int, int
         process = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
         if process.returncode != (-signal.SIGKILL if after else 0):
             raise BenchmarkError(
-                f"the peer that is killed ended with {process.returncode}: {process.stderr[-1000:]}"
+                f"the killed peer ended with status {process.returncode}: {process.stderr[-1000:]}"
             )
     return count(Path(peer.folder), peer.epochs * samples)
 

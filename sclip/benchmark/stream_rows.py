@@ -48,7 +48,7 @@ def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -
     for one, other in zip(ours, peer, strict=True):
         if one.images != other.images:
             raise BenchmarkError(
-                f"{len(one.images)} samples came, {len(other.images)} to the peer: not the same ones"
+                f"sclip read {len(one.images)} samples and the peer {len(other.images)}, but not the same ones"
             )
     per_core = [times.rate / case.processes for times in ours]
     ratios = [one.rate / other.rate for one, other in zip(ours, peer, strict=True)]

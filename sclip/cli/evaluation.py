@@ -46,6 +46,11 @@ Actors = Annotated[
 BatchSize = Annotated[int, option("N", "images or captions that are encoded at a time", min=1)]
 
 
+def _check_device(device: str) -> None:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise Refused(f"--device {device}: cpu, cuda or cuda:1")
+
+
 @command(PANEL)
 def evaluate(
     models: Annotated[
@@ -108,8 +113,7 @@ def evaluate(
       sclip evaluate before/evaluation.json my-run --suite field --table field.tex --table field.html
       sclip evaluate my-run --benchmark sugarcrepe=swap_obj.json --images val2017
     """
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise Refused(f"--device {device}: cpu, cuda or cuda:1")
+    _check_device(device)
     measured = [model for model in models if not model.endswith(".json")]
     if (suite and benchmark) or (measured and not suite and not benchmark):
         raise Refused("name the benchmarks: --suite NAME_OR_FILE, or --benchmark KIND=FILE (repeatable)")
@@ -227,6 +231,7 @@ def blend(
       sclip blend ViT-B-32:openai my-run --suite development.yaml --report all \\
           --gained relation/macro --kept coco/text_to_image_r1 --register structure-clip
     """
+    _check_device(device)
     if gate and not register:
         raise Refused("--gate needs --register: it judges a registered version")
     quiet_ray()

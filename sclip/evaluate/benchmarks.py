@@ -91,7 +91,7 @@ def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str 
     """Return `about`, with a note if only some cases are kept. Raises BenchmarkDataError if none is kept."""
     if not kept:
         raise BenchmarkDataError(
-            f"{about.name}: no readable image; set its images to the folder that holds them"
+            f"{about.name}: none of its pictures can be read; set its images to the folder that holds them"
         )
     if len(kept) == len(cases):
         return about
@@ -113,7 +113,7 @@ def read_json(path: Path) -> Any:
 
 def no_such_file(path: Path) -> BenchmarkDataError:
     """Return the error for a missing benchmark file."""
-    return BenchmarkDataError(f"{path}: no such file; sclip fetch says where benchmarks are had")
+    return BenchmarkDataError(f"{path}: no such file; sclip fetch says where to get each benchmark")
 
 
 def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:
@@ -139,7 +139,9 @@ def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, An
     ]
     for name, entry in named:
         if not isinstance(entry, dict):
-            raise BenchmarkDataError(f"{path}: {what} {name}: {ascii(entry)[:50]} is no object with fields")
+            raise BenchmarkDataError(
+                f"{path}: {what} {name}: {ascii(entry)[:50]} must be an object with fields"
+            )
     return named
 
 
@@ -147,7 +149,7 @@ def named_once(path: Path, names: Iterable[str]) -> None:
     """Raise BenchmarkDataError if two cases share a name, because results are stored by case name."""
     duplicates = [name for name, count in Counter(names).items() if count > 1]
     if duplicates:
-        raise BenchmarkDataError(f"{path}: two cases of one id, {duplicates[0]}")
+        raise BenchmarkDataError(f"{path}: two cases have the id {duplicates[0]}")
 
 
 class at_case:
@@ -174,7 +176,7 @@ def text_of(entry: Mapping[str, Any], field: str) -> str:
     """Return a text field. Raises ValueError if it is empty or not text, KeyError if it is missing."""
     value = entry[field]
     if not is_text(value):
-        raise ValueError(f"{field}={ascii(value)[:50]} is no text")
+        raise ValueError(f"{field}={ascii(value)[:50]} must be text that is not blank")
     return str(value)
 
 
@@ -207,7 +209,7 @@ def located(folder: Path, name: str) -> Path:
     """
     path = Path(name)
     if not path.name:
-        raise ValueError(f"{name!a} is no path of a picture")
+        raise ValueError(f"{name!a} must be the path of a picture")
     places = [folder / Path(*path.parts[start:]) for start in range(len(path.parts))]
     return next((place for place in places if place.is_file()), places[-1 if path.is_absolute() else 0])
 
@@ -216,5 +218,5 @@ def texts_of(entry: Mapping[str, Any], field: str, least: int = 1) -> tuple[str,
     """Return a field that holds a list of at least `least` texts. Raises ValueError if it does not."""
     texts = entry[field]
     if not isinstance(texts, list) or len(texts) < least or not all(map(is_text, texts)):
-        raise ValueError(f"{field}={ascii(texts)[:50]} is no list of {least} or more texts")
+        raise ValueError(f"{field}={ascii(texts)[:50]} must be a list of {least} or more texts")
     return tuple(texts)

@@ -56,7 +56,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not any(case.counted for case in self.cases):
-            raise BenchmarkDataError(f"{self.about.name}: no case of it counts")
+            raise BenchmarkDataError(f"{self.about.name}: none of its cases counts in a score")
 
     def sizes(self) -> dict[str, int]:
         """Return the number of cases."""

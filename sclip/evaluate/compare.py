@@ -76,7 +76,9 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
         by_name = {result.name: result for result in other.results}
         for result in first.results:
             if result.name not in by_name:
-                raise EvaluationError(f"{other.model} was not evaluated on {result.name}, {first.model} was")
+                raise EvaluationError(
+                    f"{first.model} was evaluated on {result.name}, but {other.model} was not; evaluate both on it"
+                )
             differences.append(_difference(model, result, by_name[result.name], (first.model, other.model)))
     return Comparison([first, *others], differences)
 
@@ -84,7 +86,7 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
 def _difference(at: int, first: Result, other: Result, models: tuple[str, str]) -> Difference:
     if why := differing(first, other):
         raise EvaluationError(
-            f"{first.name}: {models[0]} and {models[1]} were asked {why}; evaluate both on the same files"
+            f"{first.name}: {models[0]} and {models[1]} were tested on {why}; evaluate both on the same files"
         )
     only_first = sum(won and not other.won[case] for case, won in first.won.items())
     only_other = sum(won and not first.won[case] for case, won in other.won.items())
@@ -98,14 +100,14 @@ def _difference(at: int, first: Result, other: Result, models: tuple[str, str]) 
 def differing(first: Result, other: Result) -> str:
     """Describe how the cases of two results differ; empty if they do not."""
     if first.kind != other.kind:
-        return f"different benchmarks ({first.kind} and {other.kind})"
+        return f"different kinds of benchmark ({first.kind} and {other.kind})"
     if cases := first.won.keys() ^ other.won.keys():
-        return f"different cases ({len(cases)} of them)"
+        return f"different cases ({len(cases)} differ)"
     for name in ("images", "captions"):  # a case is harder with more candidates
         counts = [result.counts.get(name, 0) for result in (first, other)]
         if counts[0] != counts[1]:
-            return f"the same among {counts[0]:,} and {counts[1]:,} {name}"
-    return "other captions" if first.digest and other.digest not in ("", first.digest) else ""
+            return f"the same cases, but among {counts[0]:,} and {counts[1]:,} {name}"
+    return "different captions" if first.digest and other.digest not in ("", first.digest) else ""
 
 
 def paired_interval(first: Result, other: Result) -> tuple[float, float]:

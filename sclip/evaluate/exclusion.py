@@ -113,7 +113,7 @@ class Exclusions:
         """
         index = self._names.get(name_of(key))
         if index is not None:
-            return f"excluded: named as a picture of {self._sources[index]}"
+            return f"excluded: named like a picture of {self._sources[index]}"
         if image is None or not len(self._hashes):
             return None
         try:
@@ -143,7 +143,7 @@ def _entry(place: str, line: str) -> Exclusion:
         tree: Any = json.loads(line)
         entry = Exclusion(**{name: str(value) for name, value in tree.items()})
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise ExclusionError(f'{place}: is no {{"source": .., "key": .., "phash": ..}}: {error}') from error
+        raise ExclusionError(f'{place}: must be {{"source": .., "key": .., "phash": ..}}: {error}') from error
     if entry.phash and not re.fullmatch("[0-9a-f]{16}", entry.phash):
         raise ExclusionError(f"{place}: phash {entry.phash!r} is not 16 hexadecimal digits")
     if not entry.key and not entry.phash:

@@ -61,21 +61,23 @@ KINDS = {
         aro.attributes,
     ),
     "coco-order": Kind(
-        "Which of five captions has its words in order (ARO's COCO-Order, Yuksekgonul et al. 2023); a tie is won.",
+        "Which of five captions has its words in order (ARO's COCO-Order, Yuksekgonul et al. 2023); a tie counts as "
+        "won.",
         aro_order.read, may=("images", "split"),
     ),
     "flickr-order": Kind(
-        "Which of five captions has its words in order (ARO's Flickr30k-Order, Yuksekgonul et al. 2023); a tie is won.",
+        "Which of five captions has its words in order (ARO's Flickr30k-Order, Yuksekgonul et al. 2023); a tie counts "
+        "as won.",
         aro_order.read, may=("images", "split"),
     ),
     "sugarcrepe": Kind(
-        "Which of two captions is true of a COCO photograph, the other one being fluent and made by replacing, "
-        "swapping or adding (SugarCrepe, Hsieh et al. 2023).",
+        "Which of two captions is true of a COCO photograph; the false one is fluent, made by replacing, swapping or "
+        "adding words (SugarCrepe, Hsieh et al. 2023).",
         sugarcrepe.read,
     ),
     "sugarcrepe-pp": Kind(
-        "Whether both of two true captions of a COCO photograph score higher than a false one (SugarCrepe++, Dumpala "
-        "et al. 2024, the image-to-text task).",
+        "Whether two true captions of a COCO photograph both score higher than a false one (SugarCrepe++, Dumpala et "
+        "al. 2024, the image-to-text task).",
         sugarcrepe_pp.read,
     ),
     "sugarcrepe-pp-text": Kind(
@@ -89,17 +91,18 @@ KINDS = {
     ),
     "whatsup-controlled": Kind(
         "Which of four captions names the relation of two objects in a photograph (What'sUp, Kamath et al. 2023); "
-        "pairs of opposite relations and sets of all four are won where each of their photographs is; a tie is won.",
+        "a pair of opposite relations, or a set of all four, is won if each of its photographs is; a tie counts as "
+        "won.",
         whatsup.controlled,
     ),
     "whatsup-coco": Kind(
         "Which of two captions says where the objects of a COCO photograph are (What'sUp, Kamath et al. 2023); a tie "
-        "is won.",
+        "counts as won.",
         whatsup.coco,
     ),
     "whatsup-vg": Kind(
         "Which of two captions says where the objects of a photograph of Visual Genome are (What'sUp, Kamath et al. "
-        "2023); a tie is won.",
+        "2023); a tie counts as won.",
         whatsup.visual_genome,
     ),
     "bivlc": Kind(
@@ -118,18 +121,18 @@ KINDS = {
         negbench.choices,
     ),
     "negbench-retrieval": Kind(
-        "Finding the picture of a caption, which may say what is not in it, among all pictures, and a caption of a "
-        "picture among all captions (NegBench, Alhamoud et al. 2025).",
+        "Finding the picture of a caption among all pictures, and a caption of a picture among all captions; a caption "
+        "may name what the picture lacks (NegBench, Alhamoud et al. 2025).",
         negbench.retrieval,
     ),
     "mmvp-vlm": Kind(
-        "Whether each of two statements finds its picture among two that CLIP takes for alike (MMVP-VLM, Tong et al. "
-        "2024).",
+        "Whether each of two statements finds its picture among two pictures that look alike to CLIP (MMVP-VLM, Tong "
+        "et al. 2024).",
         mmvp.read,
     ),
     "hard-positives": Kind(
-        "Whether a caption and another one of the same meaning both score higher than a false one (Kamath et al. 2024, "
-        "augmented test accuracy).",
+        "Whether two captions of the same meaning both score higher than a false one (Kamath et al. 2024, augmented "
+        "test accuracy).",
         hard_positives.read,
     ),
     "urban1k": Kind(
@@ -147,7 +150,7 @@ KINDS = {
         valse.read,
     ),
     "half-truth": Kind(
-        "Whether a true part of a caption scores higher than the same with a wrong detail added (Kargi et al. 2026).",
+        "Whether a true part of a caption scores higher than that part with a wrong detail added (Kargi et al. 2026).",
         half_truth.read,
     ),
     "captions": Kind(
@@ -170,7 +173,7 @@ KINDS = {
     ),
 }  # fmt: skip
 
-_LISTS = {"shards": "a path", "image_suffixes": "a suffix", "text_suffixes": "a suffix"}
+_LISTS = {"shards": "path", "image_suffixes": "suffix", "text_suffixes": "suffix"}
 _NUMBERS = ("captions", "limit")
 
 
@@ -186,7 +189,7 @@ def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]
     for option in options:
         if option not in (*known.needs, *known.may):
             raise BenchmarkDataError(
-                f"{place}: {kind} has no {option!r}; {nearest(option, {*known.needs, *known.may})}"
+                f"{place}: {kind} takes no option {option!r}; {nearest(option, {*known.needs, *known.may})}"
             )
     lacking = [option for option in known.needs if not options.get(option)]
     if lacking:
@@ -196,14 +199,16 @@ def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]
         if option in _LISTS:
             texts = [value] if isinstance(value, str) else value
             if not isinstance(texts, list | tuple) or not all(isinstance(p, str) and p for p in texts):
-                raise BenchmarkDataError(f"{place}: {option}={value!r}: {_LISTS[option]} or a list of them")
+                raise BenchmarkDataError(
+                    f"{place}: {option}={value!r}: must be a {_LISTS[option]} or a list, each a {_LISTS[option]}"
+                )
             parsed[option] = tuple(texts)
         elif option in _NUMBERS:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise BenchmarkDataError(f"{place}: {option}={value!r}: a whole number, 0 for all")
+                raise BenchmarkDataError(f"{place}: {option}={value!r}: must be a whole number; 0 means all")
             parsed[option] = value
         elif not isinstance(value, str) or not value:
-            raise BenchmarkDataError(f"{place}: {option}={value!r}: text")
+            raise BenchmarkDataError(f"{place}: {option}={value!r}: must be text")
         else:
             parsed[option] = Path(value).expanduser() if option in PATHS else value
     try:
@@ -218,7 +223,7 @@ def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]
 def nearest(name: str, names: Mapping[str, object] | set[str]) -> str:
     """Return "nearest is NAME" if a name is similar, else all names, as part of a message."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    return f"nearest is {near[0]}" if near else f"there is {', '.join(sorted(names))}"
+    return f"nearest is {near[0]}" if near else f"choose from {', '.join(sorted(names))}"
 
 
 def task(name: str, kind: str, options: Mapping[str, Any]) -> Task:

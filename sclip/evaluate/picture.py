@@ -88,7 +88,7 @@ def contents(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes | Ima
                 yield wanted.pop(sample.index), image
                 if not wanted:
                     break
-        yield from ((p, ImageError("the shard no longer has it")) for p in wanted.values())
+        yield from ((p, ImageError("the shard no longer holds this sample")) for p in wanted.values())
 
 
 def _file(picture: Picture) -> bytes | Image.Image | ImageError:

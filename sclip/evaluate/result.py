@@ -167,7 +167,7 @@ class Evaluation:
             tree = json.loads(path.read_text(encoding="utf-8"))
             if tree["version"] != VERSION:
                 raise EvaluationError(
-                    f"{path}: of version {tree['version']}, this is {VERSION}; evaluate again"
+                    f"{path}: file version {tree['version']}, but sclip reads {VERSION}; evaluate again"
                 )
             facts = {name: str(value) for name, value in tree["facts"].items()}
             return cls(str(tree["model"]), facts, [_result(entry) for entry in tree["results"]])
@@ -185,7 +185,7 @@ def _result(tree: Mapping[str, Any]) -> Result:
         for name, score in tree["scores"].items()
     }
     if tree["headline"] not in scores or "cases" not in tree["counts"] or not isinstance(tree["won"], dict):
-        raise ValueError(f"{tree['name']} is without its headline, its number of cases, or which were won")
+        raise ValueError(f"{tree['name']} lacks its headline score, its number of cases, or the won cases")
     groups = [Group(**group) for group in tree["groups"]]
     examples = [_example(example) for example in tree["examples"]]
     return Result(**{**tree, "scores": scores, "groups": groups, "examples": examples})

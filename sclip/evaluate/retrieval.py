@@ -47,7 +47,7 @@ class Retrieval:
         names = [image.name for image in self.images]
         if len(set(names)) < len(names):
             key = next(name for name in names if names.count(name) > 1)
-            raise BenchmarkDataError(f"{self.about.name}: {key} is there twice, and would be its own rival")
+            raise BenchmarkDataError(f"{self.about.name}: {key} occurs twice; each picture must occur once")
 
     def sizes(self) -> dict[str, int]:
         """Return the numbers of images and captions."""

@@ -120,7 +120,7 @@ def _excluding(task: Task, reasons: Mapping[str, str]) -> Task:
     counted = sorted(images.items(), key=lambda found: (-found[1], found[0]))
     notes = tuple(f"{count:,} picture{'s' * (count > 1)} {reason}" for reason, count in counted)
     if len(lost) == len(set(task.pictures())):
-        raise BenchmarkDataError(f"{task.about.name}: all its pictures are {'; '.join(notes)}; leave it out")
+        raise BenchmarkDataError(f"{task.about.name}: no picture is left ({'; '.join(notes)}); leave it out")
     kept: Any = task.without(lost)  # a frozen dataclass, like every task
     about = replace(kept.about, notes=(*notes, *kept.about.notes))  # the note on how many are left stays last
     return cast(Task, replace(kept, about=about))

@@ -200,16 +200,16 @@ def _caption(rows: Sequence[Sequence[Cell]], scores: Sequence[str], sources: Map
     if "macro" in scores:
         sentences.append("macro: mean over the benchmark's groups, each counting alike.")
     if any(score.startswith(tuple(_SHORT)) for score in scores):
-        sentences.append("I2T: the caption of an image is looked for; T2I: the image of a caption.")
+        sentences.append("I2T: finding the caption of an image; T2I: finding the image of a caption.")
     sentences.append(
-        "Bold: the best score of a column, and those that are not told from it. Two scores are told apart where the "
-        "95 % interval of their difference, paired over the cases, leaves out 0; without the answers to the cases, "
-        "where the 95 % interval of the measured one (of two, the lower one) leaves out the other."
+        "Bold: the best score of a column, and those that are not clearly lower. A score is clearly lower if the 95 % "
+        "interval of its difference from the best, paired over the cases, excludes 0. Without the answers to the "
+        "cases, the 95 % interval of the lower score (or else of the best) must exclude the other score."
     )
     if any(cell.text == MISSING for cell in cells):
         sentences.append(f"{MISSING}: not measured, or not published.")
     if any(cell.is_partial for cell in cells):
-        sentences.append(f"{PARTIAL_MARK}: on a part of the benchmark, and therefore not compared.")
+        sentences.append(f"{PARTIAL_MARK}: measured on a part of the benchmark, so not compared.")
     if sources:
         sentences.append("Published, for ViT-B/32 unless the row says otherwise:")
         sentences[-1] += " " + "; ".join(f"({letter}) {labels}" for letter, labels in sources.items()) + "."

@@ -55,7 +55,7 @@ _SCPP_FILES = ("sugarcrepe_pp", "the five files of data/ in github.com/Sri-Harsh
 _FLICKR_LICENCE = "Flickr30k: for research, by the form at shannon.cs.illinois.edu/DenotationGraph"
 _FLICKR_IMAGES = (
     "flickr30k/flickr30k-images",
-    "the archive that is had by the form at shannon.cs.illinois.edu/DenotationGraph",
+    "the archive from the form at shannon.cs.illinois.edu/DenotationGraph",
 )
 _KARPATHY = (
     "Karpathy and Fei-Fei, Deep visual-semantic alignments for generating image descriptions, CVPR 2015"
@@ -100,7 +100,7 @@ SOURCES = {
     "winoground": BenchmarkSource(
         "Thrush et al., Winoground: Probing vision and language models for visio-linguistic compositionality, "
         "CVPR 2022",
-        "Meta's research licence, to be accepted at the dataset's page",
+        "Meta's research licence, which you accept on the dataset's page",
         (
             ("winoground/examples.jsonl", "the dataset facebook/winoground, data/examples.jsonl"),
             ("winoground/images", "the same, data/images.zip"),
@@ -227,7 +227,7 @@ def examined(entry: Entry) -> Completeness:
     lines = [", ".join(f"{count:,} {unit}" for unit, count in task.sizes().items())]
     lines += _unlike(entry.name, task)
     if absent:
-        lines.append(f"{len(absent):,} of {pictures:,} pictures are not there, the first is {absent[0].path}")
+        lines.append(f"{len(absent):,} of {pictures:,} pictures are missing, the first is {absent[0].path}")
     return Completeness(len(lines) == 1, "; ".join(lines))
 
 
@@ -236,7 +236,7 @@ def _unlike(name: str, task: Task) -> list[str]:
     if name not in SOURCES:
         return []
     return [
-        f"{' or '.join(f'{n:,}' for n in expected)} {unit} were published"
+        f"{' or '.join(f'{n:,}' for n in expected)} {unit} are in the published benchmark"
         for unit, expected in SOURCES[name].sizes.items()
         if task.sizes().get(unit) not in expected
     ]

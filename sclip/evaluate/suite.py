@@ -67,7 +67,7 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
         path, base = storage_path(suite), storage_path(suite).parent
         if not path.is_file():
             raise BenchmarkDataError(
-                f"suite {suite!r}: no such file, and {kinds.nearest(suite, set(names()))}"
+                f"suite {suite!r}: no such file or suite; {kinds.nearest(suite, set(names()))}"
             )
     try:
         tree = read_yaml(cached_copy(path))
@@ -81,7 +81,7 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
             entries.append(_entry(f"{path}: {name}", name, options, base, defaults or {}))
     if not entries:
         raise BenchmarkDataError(
-            f"{path}: no benchmark in it; one is NAME: {{kind: .., file: .., images: ..}}"
+            f"{path}: no benchmarks; write one as NAME: {{kind: .., file: .., images: ..}}"
         )
     return _each_once(entries, str(path))
 
@@ -153,5 +153,5 @@ def _included(
 def _each_once(entries: Sequence[Entry], place: str) -> list[Entry]:
     for entry in entries:
         if sum(other.name == entry.name for other in entries) > 1:
-            raise BenchmarkDataError(f"{place}: {entry.name} is there twice")
+            raise BenchmarkDataError(f"{place}: two benchmarks have the name {entry.name}")
     return list(entries)

@@ -64,7 +64,7 @@ def choose(points: Sequence[Point], gained: str, kept: str, keep: float) -> Trad
     start = points[0]
     if not (start.kept.value > 0 and math.isfinite(start.gained.value)):
         values = f"{kept} {start.kept.value:g} and {gained} {start.gained.value:g}"
-        raise EvaluationError(f"the start has {values}: nothing to keep, or nothing to compare a gain with")
+        raise EvaluationError(f"the start has {values}: the first must be above 0, the second finite")
     least = keep * start.kept.value - _ROUNDING
     candidates = [p for p in points if math.isfinite(p.gained.value) and p.kept.value >= least]
     best = max(candidates, key=lambda p: (p.gained.value, p.kept.value, -p.a))

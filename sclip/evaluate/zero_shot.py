@@ -45,7 +45,7 @@ def read(about: About, images: Path, class_names: Path | None = None, templates:
     Raises BenchmarkDataError for a folder without classes, or for names that do not fit.
     """
     if templates not in TEMPLATES:
-        raise BenchmarkDataError(f"{about.name}: templates={templates!r}: {' or '.join(TEMPLATES)}")
+        raise BenchmarkDataError(f"{about.name}: templates={templates!r}: must be {' or '.join(TEMPLATES)}")
     try:
         folders = sorted(path for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
         labelled = [
@@ -56,7 +56,9 @@ def read(about: About, images: Path, class_names: Path | None = None, templates:
     except OSError as error:
         raise BenchmarkDataError(f"{images}: cannot be read: {error}") from error
     if len(folders) < 2 or not labelled:
-        raise BenchmarkDataError(f"{images}: must hold a folder of pictures for each class, two or more")
+        raise BenchmarkDataError(
+            f"{images}: must hold two or more folders, one for each class, with pictures"
+        )
     names = _names([folder.name for folder in folders], class_names)
     return ZeroShot(about, labelled, tuple(names), templates)
 
@@ -74,9 +76,11 @@ def _names(folders: Sequence[str], file: Path | None) -> list[str]:
             raise BenchmarkDataError(f"{file}: no name for {len(unnamed)} folders, the first is {unnamed[0]}")
         names = [names[folder] for folder in folders]
     if not isinstance(names, list) or len(names) != len(folders):
-        raise BenchmarkDataError(f"{file}: must name {len(folders)} classes: a list, or an object by folder")
+        raise BenchmarkDataError(
+            f"{file}: must name {len(folders)} classes: a list, or an object with folders as keys"
+        )
     if not all(isinstance(name, str) and name for name in names):
-        raise BenchmarkDataError(f"{file}: a class name that is no text")
+        raise BenchmarkDataError(f"{file}: each class name must be text")
     return names
 
 

@@ -33,7 +33,7 @@ def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
     Raises ModelError for an `a` outside 0..1, and if `check` raises it.
     """
     if not 0 <= a <= 1:
-        raise ModelError(f"a={a:g}: from 0, the start, to 1, the trained model")
+        raise ModelError(f"a={a:g}: must be from 0 (the start) to 1 (the trained model)")
     if a in (0, 1):
         return trained if a else start
     check(start, trained)

@@ -149,11 +149,9 @@ def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on"
     weights = read(folder, str(source))
     architecture = name or weights.architecture
     if not architecture:
-        raise ModelError(f"{source}: does not say of which architecture it is; name it with --model")
+        raise ModelError(f"{source}: records no architecture; name it with --model")
     if any(tensor.startswith("kee.") for tensor in weights.tensors):
-        raise ModelError(
-            f"{source}: an export without its {CONFIG_FILE}, which says how its encoder is built"
-        )
+        raise ModelError(f"{source}: the export lacks {CONFIG_FILE}, which describes its knowledge encoder")
     bias = _SOME_BIAS if CLIP_PREFIX + "logit_bias" in weights.tensors else 0.0
     without = KEEConfig(enabled=False)
     config = ModelConfig(
@@ -174,7 +172,9 @@ def _of_run(step: StoragePath, run: RunFolder) -> Source:
     try:
         config: Config = from_tree(json.loads((run.path / "config.json").read_text()))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{step}: the config of its run, {run.path / 'config.json'}: {error}") from error
+        raise ModelError(
+            f"{step}: cannot read its run's config {run.path / 'config.json'}: {error}"
+        ) from error
     with run.starting(config.model) as model_config:
         model = checkpoint.consolidate(step, resolved(model_config))
     return Source(model, spacy_model=config.data.spacy_model)

@@ -49,9 +49,9 @@ def open_model(name: str | Path, device: str = "cpu", storage: str | Path = "~/s
     what to do.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
-        raise ModelError(f"device {device!r}: cpu, cuda or cuda:1")
+        raise ModelError(f"device {device!r}: must be cpu, cuda or cuda:1")
     if device != "cpu" and not torch.cuda.is_available():
-        raise ModelError(f"device {device!r}: no GPU that torch can use; take cpu")
+        raise ModelError(f"device {device!r}: torch finds no such GPU; use cpu")
     text = str(name)
     path = located(text, storage)
     if path is not None:
@@ -94,9 +94,9 @@ def _of_path(path: StoragePath, device: str) -> Scorer:
     if (path / "config.json").is_file() and not (path / WEIGHTS_FILE).is_file():
         finished = (path / "model" / WEIGHTS_FILE).is_file()
         if not finished and not any(path.glob("step-*")):
-            raise ModelError(f"{path}: a run without a checkpoint yet")
+            raise ModelError(f"{path}: the run has no checkpoint yet")
         if not finished and RunFolder(path).latest() is None:
-            raise ModelError(f"{path}: a run without a complete checkpoint yet")
+            raise ModelError(f"{path}: the run has no complete checkpoint yet")
     parents = [path.parent] if path.name == WEIGHTS_FILE else []
     for export in (path / "model", path, *parents):
         if (export / WEIGHTS_FILE).is_file() and (export / CONFIG_FILE).is_file():
@@ -107,7 +107,7 @@ def _of_path(path: StoragePath, device: str) -> Scorer:
     except ModelError as error:
         if "--model" in str(error):
             raise ModelError(
-                f"{path}: does not say of which architecture it is; name it ARCHITECTURE:{shown(path)}"
+                f"{path}: records no architecture; name it ARCHITECTURE:{shown(path)}"
             ) from error
         raise
     return Scorer(source.model, source.spacy_model or "", device)
@@ -131,6 +131,6 @@ def _of_architecture(text: str) -> StructureCLIP:
         if "model.quick_gelu=" in str(error):
             raise ModelError(
                 f"{error}; sclip convert {shown(source)} FOLDER --model {architecture} --quick-gelu on|off makes an "
-                "export that says it"
+                "export that records it"
             ) from error
         raise

@@ -50,7 +50,7 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
         """
         output = (params or {}).get("output", "score")
         if output not in OUTPUTS:
-            raise _invalid(f"output={output!r}: one of {', '.join(OUTPUTS)}")
+            raise _invalid(f"output={output!r}: must be one of {', '.join(OUTPUTS)}")
         if missing := [name for name in OUTPUTS[output] if name not in model_input]:
             raise _invalid(f"output={output!r} needs the column {missing[0]!r}, which is missing")
         captions = _captions(model_input[CAPTION]) if CAPTION in OUTPUTS[output] else []
@@ -84,7 +84,7 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
 def _captions(values: pd.Series) -> list[str]:
     for row, caption in enumerate(values):
         if not isinstance(caption, str):
-            raise _invalid(f"caption in row {row}: {type(caption).__name__}, no text")
+            raise _invalid(f"caption in row {row}: must be text, not {type(caption).__name__}")
     return list(values)
 
 
@@ -114,7 +114,7 @@ def _from_base64(value: Any) -> Any:
         try:
             return base64.b64decode("".join(value.split()), validate=True)
         except (binascii.Error, ValueError) as error:
-            raise ValueError("text that is no base64; a scoring server reads no files by path") from error
+            raise ValueError("the text must be base64; a scoring server reads no files by path") from error
     if isinstance(value, bytes):
         with contextlib.suppress(binascii.Error):
             return base64.b64decode(b"".join(value.split()), validate=True)

@@ -65,7 +65,7 @@ class Scorer:
         scorer = cls(load_exported(directory), parser["spacy_model"], device)
         if parser["version"] not in ("", scorer._parser.version):
             _log.warning(
-                "%s was trained on graphs of parser %s, this is %s: scores can differ",
+                "%s was trained with parser %s, but this is parser %s: scores can differ",
                 directory, parser["version"], scorer._parser.version,
             )  # fmt: skip
         return scorer
@@ -126,10 +126,10 @@ class Scorer:
         Raises ValueError for a single string instead of a list, and for a caption that is not a string, naming its row.
         """
         if isinstance(captions, str):
-            raise ValueError("captions: one text; pass a list of them")
+            raise ValueError("captions: must be a list of texts, not one text")
         for row, caption in enumerate(captions):
             if not isinstance(caption, str):
-                raise ValueError(f"caption in row {row}: {type(caption).__name__}, no text")
+                raise ValueError(f"caption in row {row}: must be text, not {type(caption).__name__}")
         return _joined(self._encode_captions(batch) for batch in _batches(captions, batch_size))
 
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -185,7 +185,7 @@ def to_uint8(image: bytes | Image.Image, size: int) -> Tensor:
 
 def _batches(values: Iterable[_T], size: int) -> Iterator[list[_T]]:
     if size < 1:
-        raise ValueError(f"batch_size={size}: 1 or more")
+        raise ValueError(f"batch_size={size}: must be 1 or more")
     remaining = iter(values)
     while batch := list(itertools.islice(remaining, size)):
         yield batch

@@ -93,7 +93,7 @@ def fit(sources: Sequence[Sequence[str]], parser: Parser, seed: int = 0) -> dict
             pairs.append((graph.caption, [false for false in in_turns if false]))
     if len(pairs) < 2:
         raise ValueError(
-            f"{len(captions)} captions, of which {len(pairs)} have an exchange, are too few to learn from"
+            f"{len(captions)} captions are too few to learn from: {len(pairs)} of them have an exchange"
         )
     return {"weights": _weights(pairs, classes.tobytes(), seed), "classes": classes, "fitted": fitted}
 

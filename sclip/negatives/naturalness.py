@@ -164,5 +164,7 @@ def _table() -> dict[str, NDArray[np.generic]]:
     shapes = {"weights": (BUCKETS,), "classes": (CLASS_BUCKETS,), "fitted": (FITTED_BITS // 8,)}
     actual = {name: value.shape for name, value in table.items()}
     if actual != shapes:
-        raise ValueError(f"{_path}: arrays of shapes {actual}, not {shapes}; make it anew: sclip naturalness")
+        raise ValueError(
+            f"{_path}: has arrays of shapes {actual}, not {shapes}; write it again: sclip naturalness"
+        )
     return table

@@ -17,8 +17,8 @@ from sclip.evaluate.result import Evaluation, Result
 _ROUNDING = 1e-9
 """Tolerance for rounding. Python computes 0.13 - 0.01 as 0.12000000000000001, so 0.12 would fail this bound."""
 _REMEASURE = (
-    "evaluate the champion with the candidate's suite (sclip evaluate models:/NAME@champion) and record that "
-    "(sclip promote NAME@champion --evaluation FILE)"
+    "evaluate the champion with the candidate's suite (sclip evaluate models:/NAME@champion) and record the "
+    "result (sclip promote NAME@champion --evaluation FILE)"
 )
 
 
@@ -72,18 +72,18 @@ def _check(gate: Gate, candidate: Evaluation | None, champion: Evaluation | None
         return True, f"{value:.4f}; there is no champion to compare with"
     champion_result = _result(champion, gate.score)
     if champion_result is None:
-        return False, f"nothing is recorded of the champion's {gate.score}: {_REMEASURE}"
+        return False, f"the champion has no recorded {gate.score}: {_REMEASURE}"
     score = champion_result.scores[key]
     if not (math.isfinite(score.value) and math.isfinite(score.low)):
-        return False, f"the champion's score is {score.value} from {score.low}: {_REMEASURE}"
+        return False, f"the champion's score is {score.value}, its lower end {score.low}: {_REMEASURE}"
     if difference := differing(result, champion_result):
-        return False, f"candidate and champion were asked {difference}: {_REMEASURE}"
+        return False, f"candidate and champion were tested on {difference}: {_REMEASURE}"
     suites = [evaluation.facts.get("suite", "unknown") for evaluation in (candidate, champion)]
     if suites[0] != suites[1]:
         names = " and ".join(suites)
         return False, f"candidate and champion were measured on different suites ({names}): {_REMEASURE}"
     holds, reason = _compare(value, gate.bound(score.value, score.low))
-    return holds, f"{reason}; champion {score.value:.4f}" + f" from {score.low:.4f}" * gate.interval
+    return holds, f"{reason}; champion {score.value:.4f}" + f" (lower end {score.low:.4f})" * gate.interval
 
 
 def _compare(value: float, bound: float) -> tuple[bool, str]:
@@ -100,7 +100,9 @@ def _result(evaluation: Evaluation | None, score: str) -> Result | None:
 
 def _nearest(candidate: Evaluation | None, score: str) -> str:
     if candidate is None:
-        return ": nothing is recorded of it; evaluate it and record that (sclip promote --evaluation FILE)"
+        return (
+            ": no evaluation is recorded; evaluate it and record the result (sclip promote --evaluation FILE)"
+        )
     names = [f"{result.name}/{key}" for result in candidate.results for key in result.scores]
     near = difflib.get_close_matches(score, names, n=1)
     return f"; do you mean {near[0]}?" if near else f"; it has {', '.join(names) or 'none'}"

@@ -29,7 +29,7 @@ def evaluation_of(client: MlflowClient, version: ModelVersion) -> Evaluation | N
     model_id = version.tags.get(MODEL_TAG)
     if not model_id:
         return None
-    refused = refusals(f"the evaluation of {name} cannot be had from {mask(client.tracking_uri)}")
+    refused = refusals(f"the evaluation of {name} cannot be downloaded from {mask(client.tracking_uri)}")
     with refused, tempfile.TemporaryDirectory() as folder:
         if EVALUATION_FILE not in [entry.path for entry in client.list_logged_model_artifacts(model_id)]:
             return None
@@ -49,11 +49,11 @@ def record(client: MlflowClient, version: ModelVersion, evaluation: Evaluation) 
     name = f"models:/{version.name}/{version.version}"
     model_id = version.tags.get(MODEL_TAG)
     if not model_id:
-        raise RegistryError(f"{name} was registered by something else: it has no place for an evaluation")
+        raise RegistryError(f"sclip did not register {name}, so no evaluation can be recorded with it")
     before = evaluation_of(client, version)
     weights = {e.facts["weights"] for e in (before, evaluation) if e and "weights" in e.facts}
     if len(weights) > 1:
-        raise RegistryError(f"the evaluation of {evaluation.model} is of other weights than {name} has")
+        raise RegistryError(f"the evaluation of {evaluation.model} measured other weights than {name} has")
     refused = refusals(f"the evaluation of {name} was not recorded")
     with refused, quiet(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / EVALUATION_FILE

@@ -64,8 +64,8 @@ class Promotion:
         if self.promoted:
             after = f"after version {self.before}" if self.before else "the first"
             return [*lines, f"version {self.version} is champion, {after}"]
-        stays = f"version {self.champion} stays" if self.champion else "there is none"
-        return [*lines, f"version {self.version} was refused as champion: {stays}"]
+        stays = f"version {self.champion} stays champion" if self.champion else "there is no champion"
+        return [*lines, f"version {self.version} was not promoted: {stays}"]
 
 
 def decide(
@@ -86,8 +86,8 @@ def decide(
     texts = list(gates) or json.loads(candidate.tags.get(GATES_TAG, "[]"))
     if not texts:
         raise RegistryError(
-            f"models:/{model_name}/{candidate.version} was registered without gates: give some "
-            "(tracking.gates of the run, --gate here), or promote it by hand"
+            f"models:/{model_name}/{candidate.version} was registered without gates: name some "
+            "(tracking.gates in the run's config, --gate here), or promote it by hand"
         )
     scores = (evaluation_of(client, champion) or Evaluation("", {}, [])) if champion else None
     decision = judge([parse_gate(text) for text in texts], evaluation_of(client, candidate), scores)
@@ -160,7 +160,7 @@ def _apply(
     with _refused(client, name):
         for tag in [tag for tag in version.tags if tag.startswith(_JUDGED)]:
             client.delete_model_version_tag(name, version.version, tag)
-        against = f"beside version {outcome.before}" if outcome.before else "without a champion before"
+        against = f"against version {outcome.before}" if outcome.before else "without an earlier champion"
         checks = [check.line() for check in outcome.decision.checks] if outcome.decision else []
         line = "; ".join([f"{decision} {against}", *checks, *filter(None, [tags.get("sclip.why")])])
         if not outcome.promoted:

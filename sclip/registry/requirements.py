@@ -25,8 +25,8 @@ def pip_requirements(spacy_model: str, from_hub: bool = False) -> list[str]:
     pipeline = next((name for name in names if _installed(name)), None)
     if pipeline is None:
         raise RegistryError(
-            f"data.spacy_model={spacy_model!r} is no installed package, which a registered model must name: "
-            "make it one with `python -m spacy package` and install that"
+            f"data.spacy_model={spacy_model!r} is not an installed package, but a registered model needs one: "
+            "make it with `python -m spacy package` and install it"
         )
     # Versions drop the suffix of a local build ("+cpu"), which no package registry has.
     libraries = (*_LIBRARIES, *(("transformers", "tokenizers") if from_hub else ()))

@@ -39,7 +39,7 @@ def connect(uri: str) -> MlflowClient:
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
         raise RegistryError(
-            f"no MLflow store {mask(uri)}: give its address (--tracking-uri, MLFLOW_TRACKING_URI)"
+            f"MLflow store {mask(uri)} does not exist: give its address (--tracking-uri, MLFLOW_TRACKING_URI)"
         )
     follow_moved(uri)
     with refusals(f"MLflow store {mask(uri)} cannot be used"):
@@ -68,11 +68,11 @@ def find(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
 def find_alias(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
     """Return a version as `find` does, but None if an alias is not set."""
     store = mask(client.tracking_uri)
-    with refusals(f"{model_name} is no registered model of {store}"):
+    with refusals(f"registered model {model_name} cannot be read from {store}"):
         aliases = client.get_registered_model(model_name).aliases
     if not version.isdecimal() and version not in aliases:
         return None
-    with refusals(f"models:/{model_name}/{version} is not in {store}"):
+    with refusals(f"models:/{model_name}/{version} cannot be read from {store}"):
         return client.get_model_version(model_name, aliases.get(version, version))
 
 

@@ -61,7 +61,7 @@ def register(
     if gates:
         tags[GATES_TAG] = json.dumps(list(gates))
     failure = f"model {model_name!r} was not registered in {mask(client.tracking_uri)}"
-    with refusals(failure, f"it stands in {directory}"), quiet(), tempfile.TemporaryDirectory() as folder:
+    with refusals(failure, f"the model is in {directory}"), quiet(), tempfile.TemporaryDirectory() as folder:
         experiment = client.get_run(run_id).info.experiment_id
         logged = client.create_logged_model(experiment, model_name, source_run_id=run_id, model_type="sclip")
         status = LoggedModelStatus.FAILED
@@ -117,11 +117,13 @@ def download(source: str, uri: str, folder: str | Path) -> Path:
     Raises RegistryError if the version does not exist, or if this project did not register it.
     """
     follow_moved(uri)
-    with refusals(f"{source} cannot be had from {mask(uri)}"):
+    with refusals(f"{source} cannot be downloaded from {mask(uri)}"):
         model = fetch(source, uri, folder)
     weights = next(model.glob(f"artifacts/*/{WEIGHTS_FILE}"), None)
     if weights is None:
-        raise RegistryError(f"{source} is no Structure-CLIP model: no artifact of it holds {WEIGHTS_FILE}")
+        raise RegistryError(
+            f"{source} is not a Structure-CLIP model: none of its artifacts is {WEIGHTS_FILE}"
+        )
     return weights.parent
 
 

@@ -27,10 +27,10 @@ def told(found: Tradeoff) -> str:
     """Describe the chosen blend in a sentence."""
     start, taken = found.points[0], found.chosen
     if taken.a == start.a:
-        return f"a = 0, the start itself: no blend gains on {found.gained} and keeps {percent(found.keep)} %"
+        return f"a = 0, the start itself: no blend raises {found.gained} and keeps {percent(found.keep)} %"
     return (
-        f"a = {taken.a:g}: on the development split {found.gained} {percent(taken.gained.value)}, of the start "
-        f"{percent(start.gained.value)}; {found.kept} {percent(taken.kept.value)}, {_share(taken, start)}"
+        f"a = {taken.a:g}: on the development split {found.gained} {percent(taken.gained.value)} (start "
+        f"{percent(start.gained.value)}); {found.kept} {percent(taken.kept.value)}, {_share(taken, start)}"
     )
 
 
@@ -43,7 +43,9 @@ def line(found: Tradeoff, of: Point) -> str:
 def _share(of: Point, start: Point) -> str:
     whole = f"the start's {percent(start.kept.value)}"
     return (
-        f"{percent(of.kept.value / start.kept.value)} % of {whole}" if start.kept.value else f"beside {whole}"
+        f"{percent(of.kept.value / start.kept.value)} % of {whole}"
+        if start.kept.value
+        else f"against {whole}"
     )
 
 

@@ -142,13 +142,13 @@ def verdict(difference: Difference, adjusted: float, cases: int) -> tuple[str, s
     """Return a verdict in words and as "good", "bad" or "even". `adjusted` is the p-value after Holm's method."""
     p_value = _p(difference.p_value)
     if difference.p_value < LEVEL <= adjusted:
-        return f"no difference that holds among so many comparisons, {p_value}", "even"
+        return f"no clear difference among so many comparisons, {p_value}", "even"
     if adjusted >= LEVEL:
-        return f"no difference that {cases:,} cases can show, {p_value}", "even"
+        return f"no clear difference on {cases:,} cases, {p_value}", "even"
     wins = difference.only_other > difference.only_first
     if difference.change and (difference.change > 0) is not wins:
         cases_won, score = ("more", "lower") if wins else ("fewer", "higher")
-        return f"wins {cases_won} cases, {score} all the same, {p_value}", "even"
+        return f"wins {cases_won} cases, but its score is {score}, {p_value}", "even"
     return ("better, " if wins else "worse, ") + p_value, "good" if wins else "bad"
 
 
@@ -189,7 +189,7 @@ def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
     known = {result.name for result in evaluations[0].results}
     more = dict.fromkeys(r.name for e in evaluations[1:] for r in e.results if r.name not in known)
     return (
-        [f"Not compared, as {shortened(evaluations[0].model, 80)} lacks it: {listed(list(more))}."]
+        [f"Not compared, because {shortened(evaluations[0].model, 80)} lacks it: {listed(list(more))}."]
         if more
         else []
     )

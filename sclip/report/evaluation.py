@@ -146,9 +146,9 @@ def _glance(results: Sequence[Result], overview: Sequence[FigureRow]) -> list[st
         f"Above chance on {len(above)} of {len(results)} {'benchmark' if len(results) == 1 else 'benchmarks'}."
     ]
     words = {
-        "not told from chance": "Not to be told from chance",
+        "no clear difference from chance": "No clear difference from chance",
         "below chance": "Below chance",
-        DIVERGED: "No number, as the model has diverged",
+        DIVERGED: "No number, because the model has diverged",
     }
     lines += [f"{words[verdict]}: {listed(names)}." for verdict, names in by_verdict.items()]
     return lines

@@ -207,7 +207,7 @@ def _scores(form: str, config: ModelConfig, evaluation: Evaluation | None) -> st
         for name, score in result.scores.items()
     ]
     caveat = (
-        "Measured with the knowledge encoder, which this folder lacks: expect other scores of it.\n\n"
+        "Measured with the knowledge encoder, which this folder lacks: expect other scores from this folder.\n\n"
         if form == "transformers" and config.kee.enabled
         else ""
     )

@@ -75,7 +75,7 @@ def against_chance(score: Score) -> tuple[str, str]:
         return "above chance", "good"
     if score.high < score.chance:
         return "below chance", "bad"
-    return "not told from chance", "even"
+    return "no clear difference from chance", "even"
 
 
 def score_row(label: str, score: Score, link: str = "") -> FigureRow:

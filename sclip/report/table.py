@@ -57,7 +57,7 @@ def show_findings(reasons: Sequence[tuple[str, int, Mapping[str, Any]]], console
     table.add_column("for example", overflow="fold")
     for name, count, example in reasons:
         shard = str(example["shard"]).rpartition("/")[2]
-        where = shortened(f"{shard}: {example['key'] or 'the rest of it'}", 60)
+        where = shortened(f"{shard}: {example['key'] or 'the rest of the shard'}", 60)
         table.add_row(Text(shortened(name, 120)), f"{count:,}", Text(where))
     console.print(table)
 

@@ -188,7 +188,7 @@ def show_visit(visit: SampleVisit, out: Console | None = None) -> None:
 
 
 def _tokens(name: str, encoded: Encoded, is_there: bool, out: Console) -> None:
-    mask = "" if is_there else ", has_negative=false: nothing is computed of it"
+    mask = "" if is_there else ", has_negative=false: not computed"
     count = f"{len(encoded.words)} of {len(encoded.tokens)} tokens, {encoded.padding} padding"
     out.print(Text(f"{name}: {count}{mask}", "dim"), soft_wrap=True)
     if encoded.words:

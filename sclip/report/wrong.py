@@ -127,7 +127,7 @@ def _told(true: Candidate | None, false: Candidate | None) -> str:
         return ""
     margin = false.score - true.score
     if not math.isfinite(margin):
-        return "a score is no number: counts as wrong"
+        return "a score is not a number: counts as wrong"
     if margin > 0:
         return f"the false one scores {margin:.4f} higher"
     return "a tie: counts as wrong" if margin == 0 else ""

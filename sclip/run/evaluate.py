@@ -86,8 +86,7 @@ def read_evaluations(files: Sequence[str]) -> dict[str, Evaluation]:
 def open_scorers(
     models: Sequence[str], device: str, actors: int, tracking_uri: str, storage: str
 ) -> list[Scorer]:
-    """Load the models on `device`; with actors, load them on this process's CPU and connect to the cluster."""
-    scorers = [sclip.load(name, "cpu" if actors else device, tracking_uri, storage) for name in models]
+    """Load the models on `device`; with actors, connect to the cluster and load them on this process's CPU."""
     if actors:
         capacity = cluster.connect()
         gpu = device != "cpu"
@@ -96,7 +95,7 @@ def open_scorers(
                 f"--actors={actors}: the cluster has {capacity.cpus:g} CPUs and {capacity.gpus:g} GPUs, "
                 f"and each takes {'a GPU' if gpu else 'a CPU'}; lower it"
             )
-    return scorers
+    return [sclip.load(name, "cpu" if actors else device, tracking_uri, storage) for name in models]
 
 
 def evaluate(

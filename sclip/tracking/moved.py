@@ -57,7 +57,7 @@ def follow(uri: str, root: str = "") -> None:
                     continue
                 rows = _change(store, old, new, mask(uri))
                 _log.warning(
-                    "MLflow's store %s was moved: %d recorded places are in %s now, no longer in %s",
+                    "MLflow's store %s was moved: %d recorded paths now lead to %s instead of %s",
                     shown(file), rows, shown(new), shown(old),
                 )  # fmt: skip
     except sqlalchemy.exc.SQLAlchemyError as error:
@@ -95,8 +95,8 @@ def _is_beside(store: Connection, old: Path, new: Path) -> bool:
     for file in (file for place in places for file in (old / place).rglob("*") if file.is_file()):
         if not (new / file.relative_to(old)).exists():
             raise TrackingError(
-                f"MLflow's store in {shown(new.parent)} has artifacts in two places, and {shown(file)} only in the "
-                f"old one; bring them together: cp -rn {shown(f'{old}/.')} {shown(new)}"
+                f"MLflow's store in {shown(new.parent)} has artifacts in two folders, and only the old one has "
+                f"{shown(file)}; copy them: cp -rn {shown(f'{old}/.')} {shown(new)}"
             )
     return True
 
@@ -111,7 +111,7 @@ def _change(store: Connection, old: Path, new: Path, uri: str) -> int:
             rows += store.execute(sqlalchemy.text(change), values).rowcount
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise TrackingError(
-            f"MLflow store {uri} was moved with its artifacts: recorded in {shown(old)}, they lie in {shown(new)}, and "
-            f"it cannot be changed ({getattr(error, 'orig', None) or error}); make it writable once, or a copy of it"
+            f"MLflow store {uri} was moved with its artifacts from {shown(old)} to {shown(new)}, but its recorded "
+            f"paths cannot be changed ({getattr(error, 'orig', None) or error}); make it writable once, or copy it"
         ) from error
     return rows

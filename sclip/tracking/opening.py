@@ -75,10 +75,10 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
         isinstance(head.get(name), str) for name in ("uri", "experiment", "name", "storage")
     )
     if journal is None or head is None or not is_complete:
-        raise TrackingError(f"{home}: not the folder of a run, which holds a {JOURNAL}")
+        raise TrackingError(f"{home}: not the folder of a run: {JOURNAL} is missing or broken")
     if "***" in (uri or head["uri"]):
         raise TrackingError(
-            f"{head['uri']}: what is masked there is not kept; give the store with --tracking-uri"
+            f"{head['uri']}: sclip records no passwords; give the store's address with --tracking-uri"
         )
     storage = head["storage"] if isinstance(home, Path) else str(database_folder(address(home)))
     recorded = head["uri"]
@@ -99,12 +99,20 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
 
 def _take_over(home: StoragePath, folder: Path) -> None:
-    """Fetch the journal from a run's remote folder, unless the local journal already contains all of it."""
+    """Fetch the journal from a run's remote folder, unless the local journal already contains all of it.
+
+    If the remote folder has no journal, the local one was never copied, or is of a deleted run of the same name. It is
+    kept under another name.
+    """
     if isinstance(home, Path):
         return
+    local_journal = folder / JOURNAL
     remote = (home / JOURNAL).read_bytes() if (home / JOURNAL).exists() else b""
-    if remote and (folder / JOURNAL).exists() and (folder / JOURNAL).read_bytes().startswith(remote):
+    if remote and local_journal.exists() and local_journal.read_bytes().startswith(remote):
         return
+    if not remote and local_journal.exists():
+        kept = local_journal.replace(local_journal.with_suffix(f".{time.time_ns()}.jsonl"))
+        _log.warning("%s has no %s; the earlier events of this machine are kept in %s", home, JOURNAL, kept)
     for name in (JOURNAL, SENT):
         (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +134,7 @@ def _begin(
     except TrackingError as error:
         if not config.tracking.offline:
             raise
-        _log.warning("%s; recorded in %s until it can be", error, folder / JOURNAL)
+        _log.warning("%s; until then, the run is recorded in %s", error, folder / JOURNAL)
         tracker, known = Tracker(_journal(folder, store), store, home), None
     else:
         journal = _journal(folder, store)

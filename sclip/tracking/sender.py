@@ -96,14 +96,14 @@ class Sender:
             except Exception as error:  # any library may raise: this thread must survive all errors
                 cause = first_cause(error)
                 if cause != self.trouble:
-                    _log.warning("metrics wait on disk for %s: %s", self.name, cause)
+                    _log.warning("metrics wait on disk until %s accepts them: %s", self.name, cause)
                 self.trouble = cause
                 pause, delay = delay, min(2 * delay, _RETRY_S[1])
                 with self._state:
                     self._has_news = True
             else:
                 if self.trouble:
-                    _log.warning("%s takes metrics again", self.name)
+                    _log.warning("%s accepts metrics again", self.name)
                 self.trouble, pause, delay = "", _GATHER_S, _RETRY_S[0]
                 with self._state:
                     self._flushed = flushes

@@ -131,7 +131,7 @@ class Store:
             return str(self.client.create_experiment(self.experiment, root))
         if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
             raise TrackingError(
-                f"{mask(self.uri)}: experiment {self.experiment!r} is deleted there; restore it (mlflow "
+                f"{mask(self.uri)}: experiment {self.experiment!r} is deleted; restore it (mlflow "
                 f"experiments restore -x {experiment.experiment_id}) or set another tracking.experiment"
             )
         if not self.server:
@@ -202,7 +202,7 @@ def _check_database(uri: str) -> None:
         engine.dispose()
     except (OSError, ValueError, ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
         raise TrackingError(
-            f"MLflow store {mask(uri)} cannot be used: {first_cause(error)}; tracking.uri is a server "
+            f"MLflow store {mask(uri)} cannot be used: {first_cause(error)}; tracking.uri must be a server "
             "(http://HOST:PORT) or a database (sqlite:///FILE)"
         ) from error
 

@@ -86,7 +86,7 @@ class MLflow:
             log = self._store.client.log_artifacts if path.is_dir() else self._store.client.log_artifact
             log(sent.run_id, str(path), event["to"] or None)
         else:
-            _log.warning("%s was to be recorded, but no longer exists", path)
+            _log.warning("%s no longer exists, so it was not recorded", path)
         self._journal.sent = replace(sent, artifacts=tuple(others))
 
     def _deliver(self, run_id: str, events: list[Event]) -> None:

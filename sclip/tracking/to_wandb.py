@@ -100,7 +100,7 @@ class WandB:
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        answer = json.loads(line or '{"error": "its process ended"}')
+        answer = json.loads(line or '{"error": "the process of wandb ended"}')
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return dict(answer)

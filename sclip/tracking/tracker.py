@@ -134,9 +134,7 @@ class Tracker:
             for name in (SENT, JOURNAL, EVENT_FILE):
                 send(self.folder, self._home, [name] if (self.folder / name).exists() else [])
         except OSError as error:
-            _log.warning(
-                "%s; the record of the run stays in %s until it can be kept there", error, self.folder
-            )
+            _log.warning("%s; the record of the run stays in %s until it can be copied", error, self.folder)
 
     def flush(self) -> bool:
         """Wait until MLflow's store has all recorded events; return False after 30 s without progress.
@@ -180,7 +178,7 @@ class Tracker:
         names = " and ".join(sender.name for sender in unfinished)
         troubles = "; ".join(sender.trouble for sender in unfinished if sender.trouble)
         return (
-            f"{names} does not take what the run told{troubles and f' ({troubles})'}; it is kept in "
+            f"not all events of the run were sent to {names}{troubles and f' ({troubles})'}; they are kept in "
             f"{self._home / JOURNAL}: sclip sync {shown(self._home)}"
         )
 
@@ -231,7 +229,7 @@ class Tracker:
                 self._journal.append(event | {"time_ms": int(time.time() * 1000)})
         except OSError as error:
             _log.warning(
-                "%s: %s; not recorded: %d events", self._journal.folder / JOURNAL, error, len(events)
+                "%s: %s; %d events were not recorded", self._journal.folder / JOURNAL, error, len(events)
             )
         if events:
             for sender in (self._sender, *self._others):

@@ -111,7 +111,7 @@ def test_the_job_prints_a_row_for_each_peer_and_writes_the_rows_as_json(tmp_path
         ("scenegraph --spacy-model no_such_pipeline", "spaCy pipeline 'no_such_pipeline' is not installed"),
         ("scenegraph --captions absent.txt", "[Errno 2] No such file or directory: 'absent.txt'\n"),
         ("scale --samples 1000", "--samples: 32,768 or more, 16 batches for each worker"),
-        ("scale --workers 2", "--workers: two different numbers, to tell"),
+        ("scale --workers 2", "--workers: must be two different numbers"),
         ("scale --workers 0 1", "--share, --workers: 1 or more; --image-size: 32 or more"),
         ("stream --samples 512 --processes 2", "--samples: 6,400 or more, as 2 processes"),
         ("stream --processes 0", "--batch, --rounds, --processes: 1 or more; --image-size: 32 or more"),

@@ -82,7 +82,7 @@ def test_a_failed_row_says_how_it_ended_and_the_next_row_is_still_measured() -> 
     assert {title: line.found for title, line in lines.items()} == {
         "failing": "not measured: ValueError: first line",
         "exiting": "not measured: its process ended with exit code 3",
-        "killed": "not measured: its process was killed, as one is that takes too much memory",
+        "killed": "not measured: its process was killed, probably for taking too much memory",
         "silent": "not measured: it reported no figures",
         "good": "2 rounds",
         "compared": "2 rounds, compared with {'s': [1.0, 1.0]}",

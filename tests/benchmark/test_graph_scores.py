@@ -127,7 +127,7 @@ def test_long_captions_of_discosg_are_also_read_sentence_by_sentence(wordnet: Pa
         ("a.csv", "caption,graph\na dog,x\n", "no captions with scene graphs (KeyError: 'scene_graph')"),
         ("a.csv", "caption,scene_graph\n", "no rows"),
         ("a.json", "{", "no captions with scene graphs (JSONDecodeError"),
-        ("a.txt", "a dog\n", "neither .csv"),
+        ("a.txt", "a dog\n", "must be a .csv"),
     ],
 )
 def test_a_file_without_gold_graphs_is_refused(

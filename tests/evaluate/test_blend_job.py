@@ -99,6 +99,7 @@ def test_a_blend_is_chosen_on_one_split_reported_on_the_other_recorded_and_regis
         (["--alpha", "0.5,1.2"], "--alpha 1.2: a number from 0 to 1"),
         (["--keep", "98"], "--keep 98: a share from 0 to 1"),
         (["--gate", "crepe/accuracy >= 0"], "--gate needs --register"),
+        (["--device", "gpu"], "--device gpu: cpu, cuda or cuda:1"),
         (["--storage", "s3://user:secret@bucket"], "--storage s3://***@bucket: a blend is written to a folder"),
     ],
 )  # fmt: skip

@@ -58,7 +58,7 @@ def test_accuracy_averages_cases_and_macro_averages_groups_and_both_skip_uncount
     assert result.won == {"0": True, "1": False, "2": True, "3": True}
     assert (result.counts["cases"], result.counts["left_out"]) == (4, 1)
     assert grouped(result) == [("near", 1, 0, False), ("on", 3, 2, True), ("under", 1, 1, True)]
-    with pytest.raises(BenchmarkDataError, match="made: no case of it counts"):
+    with pytest.raises(BenchmarkDataError, match="made: none of its cases counts"):
         Choice(ABOUT, cases[4:])
 
 

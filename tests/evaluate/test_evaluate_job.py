@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from sclip.config import ConfigError
 from sclip.evaluate.compare import compare
 from sclip.evaluate.result import Evaluation
 from sclip.inference.scorer import Scorer
+from sclip.run.evaluate import open_scorers
 from support.commands import command
 from support.pictures import speckled
 from support.small_model import NAME, small_model
@@ -84,7 +87,10 @@ def test_a_table_shows_earlier_evaluations_beside_new_ones(
     tables = ["--table", "tables/all.md", "--table", "tables/all.tex", "--table", "tables/all.html"]
     assert evaluate(earlier, f"{NAME}:", "--suite", "suite.yaml", "--out", "out", *tables) == 0
     output = capsys.readouterr().out
-    assert f"no comparison.html: {NAME}: was not evaluated on crepe, model was" in output
+    assert (
+        f"no comparison.html: model was evaluated on crepe, but {NAME}: was not; evaluate both on it"
+        in output
+    )
     assert [
         path for path in ("all.md", "all.tex", "all.html") if f"look at it: tables/{path}" not in output
     ] == []
@@ -103,7 +109,9 @@ def test_a_table_shows_earlier_evaluations_beside_new_ones(
     captions = (files / "captions.json").read_text()
     (files / "captions.json").write_text(captions.replace("caption 7", "caption seven"))
     assert evaluate(earlier, f"{NAME}:", "--suite", "suite.yaml", "--table", "other.md") == 1
-    assert f"find: model and {NAME}: were asked other captions; evaluate both" in capsys.readouterr().err
+    assert (
+        f"find: model and {NAME}: were tested on different captions; evaluate both" in capsys.readouterr().err
+    )
     assert not (files / "other.md").exists()
 
 
@@ -154,6 +162,12 @@ def test_a_mistake_is_refused_before_anything_is_encoded(
     assert not (files / "out").exists()
 
 
+def test_too_many_actors_are_refused_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sclip.launch.cluster.connect", lambda: SimpleNamespace(cpus=2.0, gpus=0.0))
+    with pytest.raises(ConfigError, match="--actors=3: the cluster has 2 CPUs and 0 GPUs"):
+        open_scorers(["no-model"], "cpu", 3, "", "nowhere")
+
+
 @pytest.mark.cluster
 def test_a_pool_of_actors_gives_the_same_scores_as_one_process(
     files: Path, attached: None, capsys: pytest.CaptureFixture[str]
@@ -190,9 +204,11 @@ def test_fetch_says_where_each_benchmark_comes_from_and_counts_its_files(
     assert "winoground (winoground): complete: 400 cases" in capsys.readouterr().out
     (folder / "images" / "ex_7_img_1.png").unlink()
     assert fetch("winoground", "--root", tmp_path) == 1
-    assert "1 of 800 pictures are not there, the first is" in capsys.readouterr().out
+    assert "1 of 800 pictures are missing, the first is" in capsys.readouterr().out
     (folder / "examples.jsonl").write_text("\n".join(lines[:-1]))
     assert fetch("winoground", "--root", tmp_path) == 1
-    assert "400 cases were published" in capsys.readouterr().out
+    assert "400 cases are in the published benchmark" in capsys.readouterr().out
     assert fetch("winoground2") == 2
-    assert "fetch: suite 'winoground2': no such file, and nearest is winoground" in capsys.readouterr().err
+    assert (
+        "fetch: suite 'winoground2': no such file or suite; nearest is winoground" in capsys.readouterr().err
+    )

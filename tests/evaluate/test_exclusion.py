@@ -35,7 +35,7 @@ def photograph(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
 def test_a_picture_has_one_name_in_any_folder(key: str, name: str) -> None:
     assert name_of(key) == name
     match = Exclusions([Exclusion("coco-test", name or "other", phash(photograph(0)))]).match(key)
-    assert match == ("excluded: named as a picture of coco-test" if name else None)
+    assert match == ("excluded: named like a picture of coco-test" if name else None)
 
 
 CHANGES: dict[str, Callable[[Image.Image], bytes | Image.Image]] = {
@@ -73,9 +73,9 @@ def test_a_plain_surface_and_a_broken_picture_match_nothing() -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("[]", "line 2: is no"),
-        ('{"source": "x", "file": "y"}', "line 2: is no .*file"),
-        ('{"key": "x"}', "line 2: is no .*source"),
+        ("[]", "line 2: must be"),
+        ('{"source": "x", "file": "y"}', "line 2: must be .*file"),
+        ('{"key": "x"}', "line 2: must be .*source"),
         ('{"source": "x"}', "line 2: names no picture"),
         ('{"source": "x", "phash": "xyz"}', "line 2: phash 'xyz' is not 16 hexadecimal digits"),
     ],
@@ -178,12 +178,12 @@ def test_excluded_pictures_are_not_packed_but_counted_and_a_broken_list_stops_pa
     arguments = [folder, tmp_path / "out", "--processes", workers, "--samples-per-shard", "2"]
     arguments += ["--exclude", named, "--exclude", alike]
     assert pack(*arguments) == 2
-    assert "aro.jsonl line 1: is no" in capsys.readouterr().err
+    assert "aro.jsonl line 1: must be" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     write_list([Exclusion("aro", "", phash(photograph(7)))], alike)
     assert pack(*arguments) == 0
     packed = [item for tar in sorted((tmp_path / "out").glob("*.tar")) for item in read_shard(str(tar))]
     assert [item.key for item in packed if isinstance(item, Sample)] == ["a-cat", "a-dog"]
     errors = capsys.readouterr().err
-    assert "1 skipped: excluded: named as a picture of coco-test (first: " in errors
+    assert "1 skipped: excluded: named like a picture of coco-test (first: " in errors
     assert "1 skipped: excluded: looks like a picture of aro (first: " in errors

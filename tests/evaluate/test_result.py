@@ -33,12 +33,12 @@ def changed(tmp_path: Path, **fields: Any) -> str:
     [
         ("[1]", "holds no evaluation"),
         ("{}", "no field 'version'"),
-        ('{"version": 0}', "of version 0, this is 1; evaluate again"),
+        ('{"version": 0}', "file version 0, but sclip reads 1; evaluate again"),
         ('{"version": 1, "model": "m", "facts": 3, "results": []}', "holds no evaluation"),
         ("[" * 100_000, "maximum recursion depth"),
-        ({"headline": "other"}, "vg_relation is without its headline"),
+        ({"headline": "other"}, "vg_relation lacks its headline"),
         ({"counts": {}}, "its number of cases"),
-        ({"won": []}, "which were won"),
+        ({"won": []}, "the won cases"),
         (
             {"scores": {"macro": dict.fromkeys(("value", "low", "high", "chance"), "much")}},
             "could not convert",

@@ -110,15 +110,15 @@ def test_class_names_folders_and_templates_that_do_not_fit_are_refused(tmp_path:
     with pytest.raises(BenchmarkDataError, match="classes: cannot be read"):
         zero_shot.read(ABOUT, folder)
     folder.mkdir()
-    with pytest.raises(BenchmarkDataError, match="a folder of pictures for each class"):
+    with pytest.raises(BenchmarkDataError, match="two or more folders, one for each class"):
         zero_shot.read(ABOUT, folder)
     classes_of(folder, "a", "b")
-    with pytest.raises(BenchmarkDataError, match="templates='best': openai or simple"):
+    with pytest.raises(BenchmarkDataError, match="templates='best': must be openai or simple"):
         zero_shot.read(ABOUT, folder, templates="best")
     for names, message in (
         (["one"], "must name 2 classes"),
         ({"a": "x"}, "no name for 1 folders, the first is b"),
-        (["x", 3], "no text"),
+        (["x", 3], "must be text"),
     ):
         file.write_text(json.dumps(names))
         with pytest.raises(BenchmarkDataError, match=message):

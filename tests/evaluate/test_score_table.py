@@ -122,12 +122,12 @@ def test_a_partial_benchmark_is_marked_and_not_compared_and_a_diverged_model_has
 
 def test_models_evaluated_on_different_cases_are_refused_in_one_line() -> None:
     for other, why in (
-        (result("mine", cases=100), r"different cases \(100 of them\)"),
-        (result("mine", digest="b"), "other captions"),
-        (result("mine", kind="sugarcrepe"), "different benchmarks"),
+        (result("mine", cases=100), r"different cases \(100 differ\)"),
+        (result("mine", digest="b"), "different captions"),
+        (result("mine", kind="sugarcrepe"), "different kinds of benchmark"),
     ):
         with pytest.raises(
-            EvaluationError, match=f"^mine: one and two were asked {why}.*; evaluate both on the same"
+            EvaluationError, match=f"^mine: one and two were tested on {why}.*; evaluate both on the same"
         ):
             score_table([model("one", result("mine", digest="a")), model("two", other)])
     old = model("two", result("mine"))  # written by a version without digests

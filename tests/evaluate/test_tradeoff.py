@@ -47,7 +47,7 @@ def test_the_point_that_keeps_most_of_those_that_gain_enough_is_taken_else_the_l
 
 @pytest.mark.parametrize("start", [(0.6, 0.0), (0.6, math.nan), (math.nan, 0.5)])
 def test_a_start_without_a_score_is_refused(start: tuple[float, float]) -> None:
-    with pytest.raises(EvaluationError, match=f"the start has {RECALL} .* nothing to keep"):
+    with pytest.raises(EvaluationError, match=f"the start has {RECALL} .* the first must be above 0"):
         choose(points(start, (0.7, 0.5)), RELATION, RECALL, 0.98)
 
 

@@ -75,5 +75,5 @@ def test_models_that_differ_are_refused_with_their_first_differences(
 @pytest.mark.parametrize("a", [-0.1, 1.001, float("nan")])
 def test_a_share_outside_of_0_to_1_is_refused(a: float) -> None:
     model = scorer(0)
-    with pytest.raises(ModelError, match="from 0, the start, to 1"):
+    with pytest.raises(ModelError, match=r"must be from 0 \(the start\) to 1"):
         blended(model, model, a)

@@ -246,6 +246,8 @@ def test_unreadable_sources_and_occupied_folders_are_refused_and_nothing_changes
     (model / "config.json").write_text(json.dumps({"name": "nobody's", "kee": {}}))
     assert "no such architecture" in refused(capsys, model, tmp_path / "export")
     (model / "config.json").unlink()
-    assert "without its config.json" in refused(capsys, model, tmp_path / "export", "--model", NAME)
+    assert "lacks config.json, which describes" in refused(
+        capsys, model, tmp_path / "export", "--model", NAME
+    )
     missing = tmp_path / "clip.safetensors"
     assert str(missing) in refused(capsys, missing, tmp_path / "export", "--model", PLAIN)

@@ -57,11 +57,11 @@ def test_a_broken_image_is_named_by_its_row(scorer: Scorer, broken: Any) -> None
 
 
 def test_an_argument_that_is_no_list_of_captions_is_refused(scorer: Scorer) -> None:
-    with pytest.raises(ValueError, match="captions: one text; pass a list"):
+    with pytest.raises(ValueError, match="captions: must be a list of texts"):
         scorer.encode_text("a dog")
-    with pytest.raises(ValueError, match="caption in row 1: NoneType, no text"):
+    with pytest.raises(ValueError, match="caption in row 1: must be text, not NoneType"):
         scorer.encode_text(["a dog", None])  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="batch_size=0: 1 or more"):
+    with pytest.raises(ValueError, match="batch_size=0: must be 1 or more"):
         scorer.encode_text(["a dog"], 0)
     with pytest.raises(ValueError, match="1 images and 2 captions"):
         scorer.score([picture()], ["a", "b"])

@@ -60,7 +60,7 @@ def test_a_file_with_other_tensors_is_refused(tmp_path: Path, capsys: pytest.Cap
         assert command("benchmark")("artefacts", "--captions", captions, "--naturalness", path) == 2
     finally:
         naturalness.use(naturalness.PATH)
-    assert "make it anew: sclip naturalness" in capsys.readouterr().err
+    assert "write it again: sclip naturalness" in capsys.readouterr().err
 
 
 def test_the_benchmark_separates_new_captions_from_those_that_the_model_was_fitted_to(

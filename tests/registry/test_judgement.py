@@ -110,7 +110,7 @@ def test_a_score_that_the_candidate_lacks_fails_its_gate_and_suggests_a_similar_
     misspelt = check("vg_relation/makro >= champion", CHAMPION)
     assert not misspelt.holds
     assert misspelt.reason == "the candidate has no score vg_relation/makro; do you mean vg_relation/macro?"
-    assert "nothing is recorded of it" in check(f"{RELATION} >= 0.5", None).reason
+    assert "no evaluation is recorded" in check(f"{RELATION} >= 0.5", None).reason
     assert not check(f"{RELATION} >= 0.5", None).holds
     for gate in (f"{RELATION} >= 0", f"{RELATION} >= champion"):
         assert not check(gate, evaluation({RELATION: math.nan})).holds
@@ -119,11 +119,11 @@ def test_a_score_that_the_candidate_lacks_fails_its_gate_and_suggests_a_similar_
 @pytest.mark.parametrize(
     ("champion", "message"),
     [
-        (evaluation({RECALL: 0.4}), "nothing is recorded of the champion's vg_relation/macro"),
-        (Evaluation("", {}, []), "nothing is recorded of the champion's vg_relation/macro"),
-        (evaluation({RELATION: 0.1}, cases=6), r"different cases \(2 of them\)"),
-        (altered(counts={"cases": 4, "images": 9}), "the same among 4 and 9 images"),
-        (altered(kind="choice"), r"different benchmarks \(vg-relation and choice\)"),
+        (evaluation({RECALL: 0.4}), "the champion has no recorded vg_relation/macro"),
+        (Evaluation("", {}, []), "the champion has no recorded vg_relation/macro"),
+        (evaluation({RELATION: 0.1}, cases=6), r"different cases \(2 differ\)"),
+        (altered(counts={"cases": 4, "images": 9}), "the same cases, but among 4 and 9 images"),
+        (altered(kind="choice"), r"different kinds of benchmark \(vg-relation and choice\)"),
         (evaluation({RELATION: 0.1}, suite="large"), r"different suites \(small and large\)"),
         (evaluation({RELATION: math.nan}), "score is nan"),
     ],

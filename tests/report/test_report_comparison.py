@@ -42,11 +42,11 @@ def test_every_model_has_a_letter_a_bar_and_a_verdict(tmp_path: Path) -> None:
     [
         (0.05, 10, 60, 1e-9, 1e-8, "better, p < 0.001", "good"),
         (-0.05, 60, 10, 0.0034, 0.02, "worse, p = 0.0034", "bad"),
-        (0.01, 10, 12, 0.413, 0.8, "no difference that 1,000 cases can show, p = 0.41", "even"),
-        (0.0, 0, 0, 1.0, 1.0, "no difference that 1,000 cases can show, p = 1.00", "even"),
-        (0.02, 10, 25, 0.02, 0.3, "no difference that holds among so many comparisons, p = 0.02", "even"),
-        (-0.02, 10, 60, 0.001, 0.01, "wins more cases, lower all the same, p = 0.001", "even"),
-        (0.02, 60, 10, 0.001, 0.01, "wins fewer cases, higher all the same, p = 0.001", "even"),
+        (0.01, 10, 12, 0.413, 0.8, "no clear difference on 1,000 cases, p = 0.41", "even"),
+        (0.0, 0, 0, 1.0, 1.0, "no clear difference on 1,000 cases, p = 1.00", "even"),
+        (0.02, 10, 25, 0.02, 0.3, "no clear difference among so many comparisons, p = 0.02", "even"),
+        (-0.02, 10, 60, 0.001, 0.01, "wins more cases, but its score is lower, p = 0.001", "even"),
+        (0.02, 60, 10, 0.001, 0.01, "wins fewer cases, but its score is higher, p = 0.001", "even"),
     ],
 )
 def test_a_difference_is_described_in_words(
@@ -69,15 +69,15 @@ def test_other_scores_differing_facts_and_the_number_of_differences_are_listed(t
     assert text.startswith("Ablation")
     assert "accuracy A 41.0 B 46.0" in text
     assert "What differs between the runs seed A 0 B 1" in text
-    assert "3 that are the same suite standard" in text
+    assert "3 facts that are the same suite standard" in text
     results = [result(name) for name in ("one", "two")]
     text = text_of(page_of([evaluation(*results, model=f"m{n}") for n in range(3)], tmp_path))
-    assert "As 4 differences are told here" in text
+    assert "adjustment for the 4 differences on this page" in text
     assert "no clear difference on any of 2 benchmarks" in text
     more = evaluation(result(), result("more"), lambda_="0.2")
     text = text_of(page_of([evaluation(result()), more], tmp_path))
     assert "lambda_ A – B 0.2" in text
-    assert "Not compared, as run my-first-run lacks it: more." in text
+    assert "Not compared, because run my-first-run lacks it: more." in text
 
 
 def test_groups_of_all_models_stand_side_by_side_with_the_largest_differences_first(
@@ -117,7 +117,7 @@ def test_values_that_are_not_finite_are_left_out_of_a_curve_and_counted(tmp_path
     curves = {"loss": {"model 1": [(0, 5.0), (1, math.nan), (2, math.inf), (3, 1.5)]}, "nothing": {}}
     page = page_of(models(2), tmp_path, curves)
     text = text_of(page)
-    assert "at the end B 1.5 2 values that are no finite number are left out." in text
+    assert "at the end B 1.5 2 values are left out because they are not finite." in text
     assert "nothing no values" in text
     assert "nan" not in re.sub("<style>.*?</style>", "", page, flags=re.DOTALL)
 

@@ -44,7 +44,7 @@ def test_the_page_shows_model_suite_notes_and_gates_and_links_to_each_benchmark(
     assert path == tmp_path / "new" / "report.html"
     for expected in (
         "Evaluation of models:/m@champion", "1,500 cases in 2 benchmarks of the suite standard", "a note",
-        "2026-01-01", "computed of 300 cases, 300 images, 0 ties", measured.results[0].definition,
+        "2026-01-01", "computed from 300 cases, 300 images, 0 ties", measured.results[0].definition,
         "refused ✗ VG-Relation 0.70 is at least 0.79 ✓ R@1 0.41 is at least 0.40",
     ):  # fmt: skip
         assert expected in text_of(page)
@@ -82,9 +82,9 @@ def test_a_headline_is_shown_with_interval_chance_and_verdict_and_recalls_by_the
     ("score", "told"),
     [
         (Score(0.6, 0.55, 0.65, 0.5), "Above chance on 1 of 1 benchmark."),
-        (Score(0.52, 0.48, 0.56, 0.5), "Not to be told from chance: vg-relation."),
+        (Score(0.52, 0.48, 0.56, 0.5), "No clear difference from chance: vg-relation."),
         (Score(0.4, 0.35, 0.45, 0.5), "Below chance: vg-relation."),
-        (Score(math.nan, math.nan, math.nan, 0.5), "No number, as the model has diverged: vg-relation."),
+        (Score(math.nan, math.nan, math.nan, 0.5), "No number, because the model has diverged: vg-relation."),
     ],
 )
 def test_a_summary_of_the_results_stands_on_top(score: Score, told: str, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_wrong_case_shows_both_captions_with_changes_marked_and_the_margin(tmp
     for expected in (
         "the <mark>dog</mark> is chasing the <mark>cat</mark>",
         "the <mark>cat</mark> is chasing the <mark>dog</mark>",
-        "0.2713", "0.2841", "the false one scores 0.0128 higher", "1 of the 80 cases that it got wrong",
+        "0.2713", "0.2841", "the false one scores 0.0128 higher", "1 of the 80 cases that the model got wrong",
     ):  # fmt: skip
         assert expected in page
     assert page.count("data:image/webp;base64,") == 1
@@ -177,7 +177,7 @@ def test_the_best_true_and_false_candidates_stand_side_by_side_and_all_are_ranke
     [
         (0.2, 0.25, "the false one scores 0.0500 higher"),
         (0.2, 0.2, "a tie: counts as wrong"),
-        (math.nan, 0.2, "a score is no number: counts as wrong"),
+        (math.nan, 0.2, "a score is not a number: counts as wrong"),
         (0.3, 0.2, ""),
     ],
 )

@@ -256,7 +256,7 @@ def test_a_run_without_its_mlflow_server_continues_offline_if_configured(submitt
     version = MlflowClient(local).get_model_version_by_alias("structure-clip", "candidate")
     gate, outcome = (run.result or {})["decision"]
     assert gate.startswith("fails: retrieval/image_to_text_r1 >= 1: ")
-    assert outcome == f"version {version.version} was refused as champion: there is none"
+    assert outcome == f"version {version.version} was not promoted: there is no champion"
     assert run.result == before | {"version": str(version.version), "decision": [gate, outcome]}
 
 

@@ -152,7 +152,7 @@ def test_a_copy_that_lacks_a_file_is_refused_with_the_command_that_brings_it(
     with pytest.raises(RegistryError) as again:
         sclip.load(f"models:/{NAME}/1", storage=new)
     assert str(raised.value) == str(again.value)
-    message, _, remedy = str(raised.value).partition("bring them together: ")
+    message, _, remedy = str(raised.value).partition("copy them: ")
     assert "\n" not in message
     assert str(new) in message
     assert f"{old}/mlartifacts" in message

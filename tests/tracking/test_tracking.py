@@ -214,7 +214,7 @@ def test_files_and_folders_become_artifacts_and_a_missing_file_is_reported(
     assert [f.path for f in tracker.client.list_artifacts(tracker.run_id, "report/pictures")] == [
         "report/pictures/1.svg"
     ]
-    assert "missing.txt was to be recorded" in caplog.text
+    assert "missing.txt no longer exists" in caplog.text
 
 
 def test_system_metrics_are_recorded_and_continue_after_a_restart(
@@ -245,7 +245,7 @@ def test_a_deleted_experiment_is_an_error_that_says_how_to_restore_it(opened: Op
     first.finish()
     experiment = first.client.get_experiment_by_name("gone").experiment_id
     first.client.delete_experiment(experiment)
-    with pytest.raises(TrackingError, match=rf"'gone' is deleted there; .* -x {experiment}"):
+    with pytest.raises(TrackingError, match=rf"'gone' is deleted; .* -x {experiment}"):
         open_run(config, "other", storage)
 
 

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 
 from sclip.tracking import history
 from sclip.tracking.journal import JOURNAL, SENT, Journal, Sent
+from sclip.tracking.opening import _take_over
 from support.paths import ROOT
 
 
@@ -74,6 +76,21 @@ def test_everything_is_sent_again_if_the_record_of_what_was_sent_is_unreadable(
 ) -> None:
     (journal.folder / SENT).write_text(content)
     assert journal.sent == Sent()
+
+
+def test_a_journal_that_the_remote_folder_lacks_is_kept_under_another_name(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal.append({"metrics": {"loss": 1.0}, "step": 1})
+    remote = MagicMock()
+    remote.__truediv__.return_value.configure_mock(
+        **{"exists.return_value": False, "is_file.return_value": False}
+    )
+    _take_over(remote, journal.folder)
+    (kept,) = journal.folder.glob("tracking.*.jsonl")
+    assert '"loss":1.0' in kept.read_text()
+    assert str(kept) in caplog.text
+    assert history(journal.folder) == {}
 
 
 def test_a_killed_process_loses_nothing_that_it_logged(tmp_path: Path) -> None:

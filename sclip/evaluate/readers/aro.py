@@ -73,7 +73,7 @@ def attributes(about: About, file: Path, images: Path | None = None) -> Choice:
     def pair(entry: dict[str, Any]) -> str:
         pair_texts = entry["attributes"]
         if not isinstance(pair_texts, list) or len(pair_texts) != 2 or not all(map(is_text, pair_texts)):
-            raise ValueError(f"attributes={pair_texts!a} is no list of two texts")
+            raise ValueError(f"attributes={pair_texts!a} must be a list of two texts")
         return "_".join(pair_texts)
 
     cases = _cases(file, images, pair)

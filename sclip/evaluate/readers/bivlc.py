@@ -23,6 +23,6 @@ def read(about: About, file: Path) -> Pairs:
     columns = ("image", "negative_image"), ("caption", "negative_caption")
     cases = list(paired_rows(file, *columns, group=("type",)))
     if not cases:
-        raise BenchmarkDataError(f"{file}: must hold a row for each case")
+        raise BenchmarkDataError(f"{file}: no rows; it must hold a row for each case")
     means = {kind: (kind,) for kind in sorted({case.group for case in cases})}
     return Pairs(about, cases, titles={"text": "image_to_text", "image": "text_to_image"}, means=means)

@@ -41,7 +41,7 @@ def read(about: About, file: Path, images: Path | None = None) -> Choice:
 def _false(entry: Mapping[str, Any]) -> tuple[str, ...]:
     texts = entry["false_captions"]
     if not isinstance(texts, list) or not texts or not all(map(is_text, texts)):
-        raise ValueError(f"false_captions={texts!r} is no list of texts")
+        raise ValueError(f"false_captions={texts!r} must be a list of texts")
     return tuple(texts)
 
 

@@ -48,19 +48,19 @@ def read(about: About, file: Path, images: Path | None = None) -> SeveralTrue:
     description = "cases, the hard positives' format"
     originals, positives = each(file, description, list), each(swapped, description, list)
     if len(originals) != len(positives):
-        raise BenchmarkDataError(f"{swapped}: {len(positives)} cases, and {file} has {len(originals)}")
+        raise BenchmarkDataError(f"{swapped}: has {len(positives)} cases, but {file} has {len(originals)}")
     cases, differ = [], 0
     for (name, original), (_, positive) in zip(originals, positives, strict=True):
         with at_case(swapped, name):
             if original.get("image_path") != positive["image_path"]:
-                raise ValueError(f"image_path={positive['image_path']!a}: {file} has another")
+                raise ValueError(f"image_path={positive['image_path']!a}: differs from this case in {file}")
             true, false = text_of(positive, "true_caption"), text_of(positive, "false_caption")
         with at_case(file, name):
             differ += text_of(original, "false_caption") != false
             picture = Picture(str(located(folder, text_of(original, "image_path"))), _box(original))
             cases.append(SeveralCase(name, picture, (text_of(original, "true_caption"), true), false))
     if differ:
-        note = f"{differ:,} of {len(cases):,} cases have another false caption in {_SWAPPED}, taken for every score"
+        note = f"{differ:,} of {len(cases):,} cases have another false caption in {_SWAPPED}; all scores use that one"
         about = replace(about, notes=(*about.notes, note))
     return SeveralTrue(about, cases, "augmented", ("original", "positive"), together="not_brittle")
 

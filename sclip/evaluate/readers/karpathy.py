@@ -98,7 +98,7 @@ def _blip(file: Path, found: list[Any]) -> Iterator[tuple[str, tuple[str, ...]]]
             if isinstance(texts, str):  # as in BLIP's training files
                 texts = [texts]
             if not isinstance(texts, list) or not all(map(is_text, texts)):
-                raise ValueError(f"caption={texts!a} is no list of texts")
+                raise ValueError(f"caption={texts!a} must be text or a list of texts")
             yield text_of(entry, "image"), tuple(texts)
 
 

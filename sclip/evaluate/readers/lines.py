@@ -31,20 +31,20 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     lines = text(path).split("\n")  # unlike splitlines, which also splits at U+2028 in a text
     if not any(map(str.strip, lines)):
-        raise BenchmarkDataError(f"{path}: must hold a line for each case")
+        raise BenchmarkDataError(f"{path}: no lines; it must hold a line for each case")
     for number, line in enumerate(lines):
         if line.strip():
             with at_case(path, number):
                 entry = json.loads(line)
                 if not isinstance(entry, dict):
-                    raise ValueError(f"{line[:50]!a} is no object with fields")
+                    raise ValueError(f"{line[:50]!a} must be an object with fields")
             yield number, entry
 
 
 def other_version(path: Path, lacking: Sequence[str], names: Sequence[str]) -> str:
     """Return the error message for a table that lacks some columns."""
     present = ", ".join(names) or "none"
-    return f"{path}: no column {', '.join(lacking)} among {present}: the file is of another version"
+    return f"{path}: lacks the columns {', '.join(lacking)}, has {present}: the file is another version"
 
 
 def csv_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -64,8 +64,8 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     for number, row in enumerate(rows):
         if None in row or None in row.values():  # csv marks extra and missing fields with None
             raise BenchmarkDataError(
-                f"{path}: case {number}: {len(names)} columns, and the row has another number"
+                f"{path}: case {number}: the header has {len(names)} columns, but the row has more or fewer"
             )
     if not rows:
-        raise BenchmarkDataError(f"{path}: must hold a row for each case")
+        raise BenchmarkDataError(f"{path}: no rows; it must hold a row for each case")
     return rows

@@ -25,12 +25,12 @@ def urban1k(about: About, file: Path) -> Retrieval:
     """Return the task of Urban1k's folder. Raises BenchmarkDataError naming the folder or the caption file."""
     paths = sorted((file / "caption").glob("*.txt"))
     if not paths:
-        raise BenchmarkDataError(f"{file}: must hold image/NNN.jpg and caption/NNN.txt, and has no caption")
+        raise BenchmarkDataError(f"{file}: no captions; it must hold image/NNN.jpg and caption/NNN.txt")
     records = []
     for path in paths:
         caption = text(path).split("\n")[0].strip()
         if not is_text(caption):
-            raise BenchmarkDataError(f"{path}: its first line is no text")
+            raise BenchmarkDataError(f"{path}: the first line must be a caption, but is blank")
         records.append(Captioned(path.stem, Picture(str(file / "image" / f"{path.stem}.jpg")), (caption,)))
     return Retrieval(about, records)
 

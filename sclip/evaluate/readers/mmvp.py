@@ -35,16 +35,18 @@ def read(about: About, file: Path, images: Path | None = None) -> Pairs:
         raise BenchmarkDataError(f"{file}: {error}") from error
     if not rows or len(rows) % 2:
         raise BenchmarkDataError(
-            f"{file}: must hold two rows for each pair after a row of names, and has {len(rows)}"
+            f"{file}: must hold a header and two rows for each pair, but has {len(rows)} rows after the header"
         )
     cases = []
     for number in range(0, len(rows), 2):
         with at_case(file, number, "row"):
             if any(len(row) != 3 or not row[2].strip() for row in rows[number : number + 2]):
-                raise ValueError("must be id, pattern and statement")
+                raise ValueError("a row must hold id, pattern and statement")
             (first, pattern, one), (second, _, other) = rows[number : number + 2]
             if int(first) % 2 == 0 or int(second) != int(first) + 1:
-                raise ValueError(f"ids {first} and {second}: a pair has an odd id and the next one")
+                raise ValueError(
+                    f"ids {first} and {second}: the first id of a pair must be odd, the second one higher"
+                )
             pictures = tuple(
                 Picture(str(folder / pattern / f"{int(image)}.jpg")) for image in (first, second)
             )

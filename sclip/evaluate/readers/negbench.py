@@ -39,9 +39,11 @@ def choices(about: About, file: Path, images: Path | None = None) -> Choice:
             captions = [text_of(row, f"caption_{n}") for n in range(len(row)) if f"caption_{n}" in row]
             answer, template = int(row["correct_answer"]), row.get("correct_answer_template", "")
             if not 0 <= answer < len(captions):
-                raise ValueError(f"correct_answer={answer}: there are {len(captions)} captions, from 0")
+                raise ValueError(f"correct_answer={answer}: must be from 0 to {len(captions) - 1}")
             if template and template not in TEMPLATES:
-                raise ValueError(f"correct_answer_template={template!a}: is none of {', '.join(TEMPLATES)}")
+                raise ValueError(
+                    f"correct_answer_template={template!a}: must be one of {', '.join(TEMPLATES)}"
+                )
             true = captions.pop(answer)
             picture = Picture(str(located(folder, text_of(row, "image_path"))))
             cases.append(ChoiceCase(str(number), picture, true, tuple(captions), template))
@@ -68,4 +70,4 @@ def _list(written: str) -> object:
     try:
         return ast.literal_eval(written.strip())
     except SyntaxError as error:
-        raise ValueError(f"captions={written[:50]!a} is no list as Python writes it") from error
+        raise ValueError(f"captions={written[:50]!a} must be a Python list of texts") from error

@@ -61,6 +61,6 @@ def _rows(path: Path, images: tuple[str, ...], texts: tuple[str, ...]) -> list[M
     for column in images:
         if not bytes_column(schema, column):
             raise BenchmarkDataError(
-                f"{path}: column {column} holds {schema.field(column).type}, no pictures; {_NEEDS}"
+                f"{path}: column {column} must hold pictures, not {schema.field(column).type}; {_NEEDS}"
             )
     return rows

@@ -49,6 +49,6 @@ def read(about: About, shards: Sequence[str], limit: int = 0, **reading: Any) ->
                 break
     if not images:
         raise BenchmarkDataError(
-            f"{about.name}: no readable image in {len(matches)} shards, first {mask(matches[0].url)}"
+            f"{about.name}: no usable sample in {len(matches)} shards, the first is {mask(matches[0].url)}"
         )
     return Retrieval(about, list(images.values()), skips_unreadable=True)

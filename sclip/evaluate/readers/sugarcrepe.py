@@ -34,7 +34,9 @@ def read(about: About, file: Path, images: Path | None = None) -> Choice:
     present = [kind for kind in KINDS if (file / f"{kind}.json").is_file()]
     if len(present) < len(KINDS):
         lacking = ", ".join(f"{kind}.json" for kind in KINDS if kind not in present)
-        raise BenchmarkDataError(f"{file}: a folder without {lacking}; for some kinds alone name their files")
+        raise BenchmarkDataError(
+            f"{file}: the folder lacks {lacking}; to measure some kinds only, name their files"
+        )
     folder = images_of(file / "replace_obj.json", images)
     cases = [case for kind in KINDS for case in _cases(file / f"{kind}.json", folder, kind)]
     means: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in KINDS}

@@ -78,7 +78,9 @@ def _kinds(file: Path) -> tuple[str, ...]:
         return ()
     lacking = ", ".join(f"{kind}.json" for kind in KINDS if not (file / f"{kind}.json").is_file())
     if lacking:
-        raise BenchmarkDataError(f"{file}: a folder without {lacking}; for some kinds alone name their files")
+        raise BenchmarkDataError(
+            f"{file}: the folder lacks {lacking}; to measure some kinds only, name their files"
+        )
     return KINDS
 
 

@@ -83,7 +83,7 @@ def _answers(about: About, file: Path, images: Path | None, named: Callable[[str
     for number, entry in enumerate(tree):
         with at_case(file, number):
             if not isinstance(entry, list) or len(entry) != 3 or not all(map(is_text, entry[1:])):
-                raise ValueError(f"{ascii(entry)[:50]} is no [image id, true caption, false caption]")
+                raise ValueError(f"{ascii(entry)[:50]} must be [image id, true caption, false caption]")
             image, true, false = entry
             picture = Picture(str(folder / named(str(image))))
             cases.append(ChoiceCase(str(number), picture, true, (false,), _relation(true)))
