@@ -196,7 +196,7 @@ class StructureCLIP(nn.Module):
         text = self.text_tower
         dtype = text.transformer.get_cast_dtype()
         tokens = text.token_embedding(batch["packed_text"]).to(dtype)
-        hidden = tokens + text.positional_embedding.to(dtype)[batch["packed_position"]]
+        hidden = tokens + F.embedding(batch["packed_position"], text.positional_embedding.to(dtype))
         heads = mask_heads(text.transformer.resblocks[0].attn)
         mask = attention_mask(batch["packed_caption"], heads, hidden.dtype, causal=True)
         hidden = text.transformer(hidden, attn_mask=mask)
