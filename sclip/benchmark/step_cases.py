@@ -67,6 +67,7 @@ class Case:
     full: bool = False
     """Whether captions fill the context."""
     compile: bool = False
+    attention: Literal["plain", "lean"] = "plain"
     checkpointing: Literal["none", "block", "selective"] = "none"
     """Activation checkpointing."""
     sharding: Literal["none", "ddp", "fsdp"] = "none"
@@ -137,7 +138,9 @@ class Ours:
             sharding=sharding,
         )  # fmt: skip
         self._config = Config(
-            model=ModelConfig(name=case.model, kee=KEEConfig(enabled=case.kee, heads=width // 64)),
+            model=ModelConfig(
+                name=case.model, attention=case.attention, kee=KEEConfig(enabled=case.kee, heads=width // 64)
+            ),
             loss=LossConfig(negatives="semantic" if case.kee else "none"),
             train=train,
         )
@@ -156,9 +159,10 @@ class Ours:
         micro_batch = rows // self.case.parts if self.case.parts > 1 else 0
         train = replace(self._config.train, batch_size=rows, micro_batch=micro_batch)
         self._step = TrainStep(self.model, self.optimizer, replace(self._config, train=train))
+        round_rows = self._device.type == "cuda" or self.case.compile  # as `sclip.train.prefetch` does
         self._batch = {
             name: torch.from_numpy(np.ascontiguousarray(column)).to(self._device)
-            for name, column in pack(columns, self.case.parts).items()
+            for name, column in pack(columns, self.case.parts, round_rows=round_rows).items()
         }
 
     def __call__(self) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sclip.benchmark import step_rows
+from sclip.benchmark import step_rows, step_traffic
 from sclip.benchmark.isolated import Figures, Row
 from sclip.benchmark.step_cases import Case
 from sclip.benchmark.step_profile import profiled, profiled_words
@@ -20,6 +20,7 @@ LIMIT_S, LIMIT_COMPILE_S = {"cpu": 900.0, "cuda": 75.0}, {"cpu": 900.0, "cuda": 
 PARTS = 8
 SWITCHES: list[dict[str, Any]] = [
     {"compile": True},
+    {"attention": "lean"},
     {"parts": PARTS},
     {"sharding": "fsdp"},
     {"checkpointing": "selective"},
@@ -65,6 +66,10 @@ def rows_of(
             "checkpoint, training stands still", "synchronous DCP", "a tenth, a fiftieth", step_rows.stall,
             step_rows.stall_words, with_kee, limit_s=2 * limit_s,
         ),
+        row(
+            "traffic of a block, lean attention", "plain attention", "80 units", step_traffic.traffic,
+            step_traffic.traffic_words, case,
+        ),
     ]  # fmt: skip
     if trace_folder is not None:
         measure = partial(profiled, folder=trace_folder)
@@ -96,6 +101,7 @@ def _as_large(case: Case, plain: Figures) -> Case:
 def _name(case: Case) -> str:
     words = [case.model, case.precision]
     words += ["compile"] if case.compile else []
+    words += [f"attention={case.attention}"] if case.attention != "plain" else []
     words += [f"checkpointing={case.checkpointing}"] if case.checkpointing != "none" else []
     words += [f"sharding={case.sharding}"] if case.sharding != "none" else []
     words += [f"in {case.parts} parts"] if case.parts > 1 else []

@@ -65,6 +65,8 @@ class ModelConfig(Section, key="model"):
     context_length: Annotated[int, _CONTEXT] = 0
     """Tokens of a caption that the text tower reads. If the weights have fewer positions, these are stretched, as in
     Long-CLIP to 248; if they have more, the first ones are kept. 0: the architecture's own number, mostly 77."""
+    attention: Literal["plain", "lean"] = "plain"
+    """lean: attention of open_clip's blocks and of the KEE makes fewer copies; equal to plain up to rounding."""
     kee: KEEConfig = field(default_factory=KEEConfig)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
 

@@ -29,6 +29,7 @@ from sclip.model.architecture import (
     pretrained_normalisation,
     pretrained_source,
 )
+from sclip.model.attention import make_lean
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
 from sclip.model.tokenizer import Tokenizer
 from sclip.model.weights import Weights
@@ -163,7 +164,10 @@ def _random(config: ModelConfig, tag: str) -> StructureCLIP:
         raise ModelError(f"{key}: {' '.join(str(error).split())}") from error
     if isinstance(clip, open_clip.CoCa):
         clip.text_decoder = None  # no loss trains it
-    return StructureCLIP(clip, config)
+    model = StructureCLIP(clip, config)
+    if config.attention == "lean":
+        make_lean(model)
+    return model
 
 
 def _architecture(config: ModelConfig, weights: Weights | None) -> str:

@@ -28,11 +28,20 @@ Columns = dict[str, NDArray[Any]]
 _ALIGNED = 8
 """Row lengths are a multiple of this. Otherwise the rows of a mask are not aligned, and attention kernels copy it."""
 
+_ROW_BITS = 6
+"""Significant binary digits of a rounded number of rows: under 1 row in 32 is empty."""
+
 _TRIPLE_PLACES = 32
 """Minimum row length for triples: longer rows waste attention between captions, shorter rows leave places empty."""
 
 
-def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: bool = True) -> Columns:
+def pack(
+    columns: Mapping[str, NDArray[Any]],
+    parts: int = 1,
+    *,
+    on_negatives: bool = True,
+    round_rows: bool = False,
+) -> Columns:
     """Return the columns with text [B, L] and any `FURTHER` texts [B, M, L] replaced by packed rows.
 
     Captions: packed_text int32 [parts * R, C] holds the tokens side by side. packed_caption holds the number of each
@@ -46,6 +55,9 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
     (-1: none). Triples of negatives are packed only if `on_negatives`. Other texts get such columns too: unit_end,
     unit_slot.
 
+    With `round_rows`, R and S are rounded up, so that batches repeat a few shapes: the added rows are empty. Empty rows
+    change the rounding of sums over rows.
+
     If captions are so long that packing saves nothing, the columns are returned unchanged. The batch is split into
     `parts` equal parts, and each is packed separately. Then every column can be split into `parts`.
     """
@@ -54,7 +66,7 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
     packed = {name: values for name, values in columns.items() if name not in texts}
     text = _of_parts([columns[name] for name in texts], parts)
     lengths = text_lengths(text)  # the model never reads what follows the end token
-    start, rows, capacity = _starts(lengths, text.shape[2])
+    start, rows, capacity = _starts(lengths, text.shape[2], round_rows)
     if rows * capacity >= text.shape[1] * text.shape[2]:
         return dict(columns)
     within = np.broadcast_to(np.arange(text.shape[2]), text.shape)
@@ -71,7 +83,7 @@ def pack(columns: Mapping[str, NDArray[Any]], parts: int = 1, *, on_negatives: b
             further_triples["negative"] = np.full_like(further_triples["negative"], -1)
         triples = _of_parts([columns["triples"], *further_triples.values()], parts)
         kept = np.any(triples >= 0, axis=(3, 4))
-        start, rows, capacity = _starts(kept.sum(2), max(triples.shape[2], _TRIPLE_PLACES))
+        start, rows, capacity = _starts(kept.sum(2), max(triples.shape[2], _TRIPLE_PLACES), round_rows)
         fill = _Filling(start, kept, rows, capacity)
         packed["packed_triples"], packed["packed_owner"] = fill(triples), fill(_numbers(kept))
         slots = np.where(kept, start[:, :, None] + kept.cumsum(2) - 1, -1)
@@ -139,14 +151,18 @@ class _Filling:
         return places[self.kept]
 
 
-def _starts(lengths: NDArray[np.int64], longest: int) -> tuple[NDArray[np.int64], int, int]:
+def _starts(lengths: NDArray[np.int64], longest: int, round_rows: bool) -> tuple[NDArray[np.int64], int, int]:
     """Return the starts of the captions [parts, N], the number of rows per part, and the row length.
 
     A start is an index into the rows of the caption's part, laid end to end.
     """
     capacity = -(-longest // _ALIGNED) * _ALIGNED
     starts, counts = zip(*(_best_fit(of_part, capacity) for of_part in lengths.tolist()), strict=True)
-    return np.stack(starts), max(1, *counts), capacity
+    rows = max(1, *counts)
+    if round_rows:
+        multiple = 1 << max(0, rows.bit_length() - _ROW_BITS)
+        rows = -(-rows // multiple) * multiple
+    return np.stack(starts), rows, capacity
 
 
 def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int]:

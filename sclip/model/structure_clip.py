@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sclip.config import ModelConfig
 from sclip.model.architecture import open_clip_config
+from sclip.model.attention import mask_heads
 from sclip.model.kee import KnowledgeEncoder
 from sclip.model.packing import FURTHER, attention_mask
 from sclip.model.text_tower import is_hub_tower, never_empty, text_tower, unpackable, word_table
@@ -82,7 +83,6 @@ class StructureCLIP(nn.Module):
         self.register_buffer("image_inverse_std", (1 / (255 * std)).reshape(3, 1, 1))
         self.unpackable = unpackable(self.text_tower)
         """Reason why `forward` takes no packed captions; "" if it takes them."""
-        self._text_heads = self.text_tower.transformer.resblocks[0].attn.num_heads if self.packs_text else 0
         self.kee: KnowledgeEncoder | None = None
         if config.kee.enabled:
             features = open_clip_config(config.name)["embed_dim"]
@@ -196,8 +196,9 @@ class StructureCLIP(nn.Module):
         text = self.text_tower
         dtype = text.transformer.get_cast_dtype()
         tokens = text.token_embedding(batch["packed_text"]).to(dtype)
-        hidden = tokens + text.positional_embedding.to(dtype)[batch["packed_position"]]
-        mask = attention_mask(batch["packed_caption"], self._text_heads, hidden.dtype, causal=True)
+        hidden = tokens + F.embedding(batch["packed_position"], text.positional_embedding.to(dtype))
+        heads = mask_heads(text.transformer.resblocks[0].attn)
+        mask = attention_mask(batch["packed_caption"], heads, hidden.dtype, causal=True)
         hidden = text.transformer(hidden, attn_mask=mask)
         last = text.ln_final(hidden.flatten(0, 1)[end.clamp(min=0)])
         projection = text.text_projection

@@ -147,6 +147,8 @@ def prefetch_batches(
     tensors of a batch are valid until the next batch is requested.
     """
     copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    # Repeated shapes spare a GPU's caching allocator and the compiler work; on a plain CPU nothing depends on shapes.
+    round_rows = copy_stream is not None or config.train.compile
     buffer_sets = itertools.cycle([_Buffers(is_pinned=copy_stream is not None) for _ in range(2)])
 
     def make() -> ReadyBatch:
@@ -160,7 +162,7 @@ def prefetch_batches(
             if name in batch.columns and (name != col.NEGATIVE_TEXT or config.loss.negatives != "none")
         )
         gflops = round(flops(trained_columns(batch.columns, config)) / 1e9)
-        columns = prepared(batch.columns, config, packs_text)
+        columns = prepared(batch.columns, config, packs_text, round_rows)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in columns.items()}
         if copy_stream is not None:
             # The context also selects the stream's device in this thread. Packed columns are pinned here; the host
@@ -184,10 +186,13 @@ def trained_columns(columns: Columns, config: Config) -> Columns:
     return {name: values for name, values in columns.items() if name not in unread}
 
 
-def prepared(columns: Columns, config: Config, packs_text: bool) -> Columns:
-    """Return the columns that the step reads, with captions and triples packed if config and model allow it."""
+def prepared(columns: Columns, config: Config, packs_text: bool, round_rows: bool = False) -> Columns:
+    """Return the columns that the step reads, with captions and triples packed if config and model allow it.
+
+    `round_rows` is that of `pack`.
+    """
     columns = trained_columns(columns, config)
     if not (config.train.pack_text and packs_text):
         return columns
     parts = passes_of(len(columns[col.IMAGE_DIGEST]), config.train.micro_batch)
-    return pack(columns, parts, on_negatives=config.model.kee.on_negatives)
+    return pack(columns, parts, on_negatives=config.model.kee.on_negatives, round_rows=round_rows)

@@ -20,7 +20,8 @@ from sclip.train.run_folder import RunFolder
 __all__ = ["RESUMABLE", "compare_inputs", "read_run_inputs", "record_inputs"]
 
 RESUMABLE = {
-    "model.hub_folder", "run.compare_with", "run.max_failures", "run.progress_every_s", "run.log_format",
+    "model.hub_folder", "model.attention",
+    "run.compare_with", "run.max_failures", "run.progress_every_s", "run.log_format",
     "data.actors_min", "data.actors_max", "data.actor_cpus", "data.read_cpus", "data.readers", "data.annotations",
     "data.block_samples",
     "train.num_workers", "train.min_workers", "train.resize_every_s", "train.use_gpu", "train.worker_cpus",

@@ -22,6 +22,7 @@ from sclip.benchmark.step_plan import rows_of
 from sclip.benchmark.step_profile import gaps, kernels
 from sclip.benchmark.step_rows import speed_words
 from sclip.benchmark.step_sizes import fit, round_number
+from sclip.benchmark.step_traffic import block_traffic
 from sclip.benchmark.table import Line, Plain, Table
 from support.benchmark_rows import exiting, failing, good, hanging, killed, row, silent
 from support.paths import ROOT
@@ -192,7 +193,7 @@ def test_batches_are_round_numbers_that_can_be_cut_into_eight_parts() -> None:
 
 def test_every_switch_has_one_row_that_is_compared_with_the_plain_step() -> None:
     bf16, ddp = Case("ViT-B-32", 64, "cuda", "bf16"), Case("ViT-B-32", 64, "cpu", "fp32", sharding="ddp")
-    for base, count in ((bf16, 14), (ddp, 12)):
+    for base, count in ((bf16, 16), (ddp, 14)):
         rows = rows_of(base, {"ViT-B-32": (128, ""), "ViT-L-14": (16, "")}, 1, None)
         names = [row.what for row in rows]
         assert len(set(names)) == len(names)
@@ -200,6 +201,13 @@ def test_every_switch_has_one_row_that_is_compared_with_the_plain_step() -> None
         assert {row.compared_with for row in switched} <= set(names)
         assert len({row.case for row in switched}) == len(switched) == count
         assert names.index(switched[0].compared_with) < names.index(switched[0].what)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_block_with_lean_attention_moves_at_most_seven_tenths_of_the_memory(autocast: bool) -> None:
+    plain, lean = (block_traffic(lean=lean, autocast=autocast) for lean in (False, True))
+    assert 120 < plain < 180
+    assert 60 < lean <= 0.7 * plain
 
 
 def test_a_switched_step_is_compared_by_rows_per_second_and_memory() -> None:

@@ -108,6 +108,28 @@ def test_packed_rows_are_nearly_full() -> None:
     assert (columns["packed_caption"] > 0).mean() > 0.95
 
 
+def test_rounded_row_counts_repeat_and_add_few_rows_all_of_them_empty() -> None:
+    shapes: dict[bool, set[int]] = {False: set(), True: set()}
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        text = ids(random.normal(13, 4, 2048).clip(5, 40).astype(int).tolist(), 77)
+        triples = np.full((2048, 6, 3, 2), -1, np.int32)
+        triples[random.random((2048, 6)) < 0.5] = 7
+        exact, rounded = (
+            pack({"text": text, "triples": triples}, round_rows=round_rows) for round_rows in (False, True)
+        )
+        for name in ("packed_text", "packed_triples"):
+            rows = len(exact[name])
+            assert rows <= len(rounded[name]) <= rows * 33 / 32
+            np.testing.assert_array_equal(rounded[name][:rows], exact[name])
+            shapes[False].add(rows)
+            shapes[True].add(len(rounded[name]))
+        assert not rounded["packed_caption"][len(exact["packed_caption"]) :].any()
+        for name in ("text_end", "triple_slot"):
+            np.testing.assert_array_equal(rounded[name], exact[name])
+    assert len(shapes[True]) <= 5 < len(shapes[False])
+
+
 Gradients = dict[str, Tensor]
 
 
