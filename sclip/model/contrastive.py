@@ -1,19 +1,21 @@
 """Compute each row's contrastive loss against the global batch, in three forms (method, section 4).
 
 This rank's unit features and the `GlobalRows` of all ranks go in; one loss value for each of this rank's rows
-comes out. All three forms use the same candidates: the row itself, and valid rows of other images.
+comes out. All three forms use the same candidates: the row itself, and valid rows of other images. They score this
+rank's B rows against the gathered N = world size * B (open_clip's local loss), so work grows with B * N, not N * N.
 
-- InfoNCE (CLIP) scores this rank's rows against gathered ones (open_clip's local loss): memory and work grow with
-  B * N instead of N * N, for N = world size * B.
-- The margin loss of Structure-CLIP's released code scores the same rows, but counts only the hardest candidate.
-- SigLIP's sigmoid loss (Zhai et al. 2023) needs no softmax over all candidates. Texts travel around a ring of ranks, so
-  forward and backward hold only one block [B, B] of logits at a time.
+- InfoNCE (CLIP) is the cross entropy among all candidates.
+- The margin loss of Structure-CLIP's released code counts only the hardest candidate.
+- SigLIP's sigmoid loss (Zhai et al. 2023) decides for each pair alone whether it belongs together.
+
+Above TILE logits, each form is a combination of sums over tiles of candidates (`in_tiles`), so memory stays bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,9 +23,20 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sclip.config import LossConfig
-from sclip.model.feature_exchange import gather, gather_with_gradient, ring_with_gradient, world
+from sclip.model.feature_exchange import gather, gather_with_gradient, world
 
-__all__ = ["GlobalRows", "contrastive_rows"]
+__all__ = ["GlobalRows", "contrastive_rows", "in_tiles", "logits_of"]
+
+TILE = 1 << 24
+"""Maximum logits of a tile: 64 MiB in fp32, of which backward holds about five copies.
+
+Peaks in GiB of loss, features and their gradients for 65,536 rows of width 768 on eight ranks, and with all logits at
+once, counted on fake tensors: InfoNCE 1.0 (9.2), with a negative as text 1.4 (15.0), max_margin 0.8 (7.4).
+"""
+WHOLE = slice(None)
+"""All candidates."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,16 +65,45 @@ class GlobalRows:
         first = self.rank * self.count
         return torch.arange(first, first + self.count, device=self.image_digest.device)
 
-    def excluded(self, of: int | None = None) -> Tensor:
-        """Return the candidates that this rank's rows ignore, as a bool mask: all [B, N], or those of rank `of` [B, B].
+    def itself(self, columns: slice) -> Tensor:
+        """Return whether a candidate is the row itself, bool [B, C], for C candidates: `columns` of the N."""
+        candidates = torch.arange(len(self.image_digest), device=self.image_digest.device)[columns]
+        return candidates == self.target[:, None]
+
+    def excluded(self, columns: slice) -> Tensor:
+        """Return which of the candidates `columns` this rank's rows ignore, bool [B, C].
 
         No row ignores itself, not even padding: a softmax over only -inf is NaN, also in backward.
         """
-        first, last = (0, len(self.image_digest)) if of is None else (of * self.count, (of + 1) * self.count)
-        own = self.target[:, None]
-        candidates = torch.arange(first, last, device=self.image_digest.device)[None, :]
-        same_image = self.image_digest[candidates] == self.image_digest[own]
-        return (~self.valid[candidates] | same_image) & (candidates != own)
+        same_image = self.image_digest[columns] == self.image_digest[self.target][:, None]
+        return (~self.valid[columns] | same_image) & ~self.itself(columns)
+
+
+def tile_width(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> int:
+    """Return how many of the N rows are candidates in one tile, at least 1 (see `in_tiles`)."""
+    logits = rows.count * sum(tensor.numel() for tensor in candidates) // own.shape[1]
+    return max(1, len(rows.valid) * TILE // logits)
+
+
+def in_tiles(
+    of_tile: Callable[..., T], own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, *more: Any
+) -> list[T]:
+    """Return `of_tile(own, candidates of a tile, rows, columns, *more)` for each tile, in the order of columns.
+
+    `own` is [B, D]. `candidates` are [N, D], or [N, M, D] with M candidates for each of the N rows. A tile has at most
+    TILE logits, or those of one column. If there are several tiles, backward computes each one again, so that no
+    logits are kept.
+    """
+    width = tile_width(own, candidates, rows)
+    if width >= len(rows.valid):
+        return [of_tile(own, candidates, rows, WHOLE, *more)]
+    # A split, not a slice for each tile: the gradient of a slice is as large as the whole.
+    tiles = zip(*(tensor.split(width) for tensor in candidates), strict=True)
+    columns = (slice(first, first + width) for first in range(0, len(rows.valid), width))
+    return [
+        checkpoint(of_tile, own, tile, rows, place, *more, use_reentrant=False, preserve_rng_state=False)
+        for tile, place in zip(tiles, columns, strict=True)
+    ]
 
 
 def contrastive_rows(
@@ -73,7 +115,7 @@ def contrastive_rows(
     """
     image, text, scale = (features[name] for name in ("image_features", "text_features", "logit_scale"))
     if config.contrastive == "sigmoid":
-        return _sigmoid(image, text, scale, features["logit_bias"], rows)
+        return _sigmoid(scale * image, text, features["logit_bias"], rows)
     if config.contrastive == "max_margin":
         averaged = progress < config.contrastive_warmup
         return _max_margin(image, text, rows, config.contrastive_margin, averaged)
@@ -89,19 +131,34 @@ def _info_nce(
     With negatives, as in NegCLIP (Yuksekgonul et al. 2023), an image chooses among the captions and negatives of all
     ranks, including its own negatives.
     """
-    features = [image[:, None], text[:, None]] + ([] if negative is None else [negative])
-    gathered = gather_with_gradient(torch.cat(features, dim=1))  # [N, 2 + M, D]
-    all_image, texts = gathered[:, 0], [gathered[:, 1], gathered[:, 2:].flatten(0, 1)]
-    excluded = of_texts = rows.excluded()
-    if negative is not None:
-        of_negatives = (excluded[:, :, None] | ~rows.has_negative).flatten(1)
-        of_texts = torch.cat([excluded, of_negatives], dim=1)
-    of_image = _cross_entropy(scale * image @ torch.cat(texts).T, rows.target, of_texts)
-    return 0.5 * (of_image + _cross_entropy(scale * text @ all_image.T, rows.target, excluded))
+    all_image, *all_texts = (
+        gather_with_gradient(tensor) for tensor in (image, text, negative) if tensor is not None
+    )
+    of_image = _cross_entropy(scale * image, text, all_texts, rows)
+    return 0.5 * (of_image + _cross_entropy(scale * text, image, [all_image], rows))
 
 
-def _cross_entropy(logits: Tensor, target: Tensor, excluded: Tensor) -> Tensor:
-    return F.cross_entropy(logits.masked_fill(excluded, -torch.inf), target, reduction="none")
+def _cross_entropy(own: Tensor, pair: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> Tensor:
+    """Return -log softmax [B] of each row's pair among its candidates. Of `own` and `pair`, [B, D], `own` is scaled."""
+    if tile_width(own, candidates, rows) >= len(rows.valid):
+        return F.cross_entropy(logits_of(own, candidates, rows, WHOLE), rows.target, reduction="none")
+    return torch.stack(in_tiles(_log_sum_exp, own, candidates, rows)).logsumexp(0) - (own * pair).sum(1)
+
+
+def _log_sum_exp(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice) -> Tensor:
+    """Return log sum exp of a tile's logits [B], -inf where the row ignores them all (their gradients are then 0)."""
+    return logits_of(own, candidates, rows, columns).logsumexp(1)
+
+
+def logits_of(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice) -> Tensor:
+    """Return the products of rows and candidates, [B, C] or [B, C + C * M] with negatives; -inf where ignored."""
+    texts, *negatives = candidates
+    excluded = rows.excluded(columns)
+    if negatives:
+        texts = torch.cat([texts, negatives[0].flatten(0, 1)])
+        of_negatives = (excluded[:, :, None] | ~rows.has_negative[columns]).flatten(1)
+        excluded = torch.cat([excluded, of_negatives], dim=1)
+    return (own @ texts.T).masked_fill(excluded, -torch.inf)
 
 
 def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, averaged: bool) -> Tensor:
@@ -111,36 +168,63 @@ def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, av
     are still compared with the hardest caption. The released code starts its training this way. A row without
     candidates gets 0.
     """
-    all_image, all_text = gather_with_gradient(torch.cat([image, text], dim=1)).chunk(2, dim=1)
-    own, excluded = (image * text).sum(1), rows.excluded()
-    masked = excluded.scatter(1, rows.target[:, None], True)
-    of_text = text @ all_image.T
-    # amax, not max: candidates with equal scores share the gradient, so the order of ranks does not matter.
-    hardest_text = (image @ all_text.T).masked_fill(masked, -torch.inf).amax(1)
-    if averaged:
-        image_score = of_text.masked_fill(excluded, 0.0).sum(1) / (~excluded).sum(1)
-    else:
-        image_score = of_text.masked_fill(masked, -torch.inf).amax(1)
+    all_image, all_text = gather_with_gradient(image), gather_with_gradient(text)
+    own, hardest_text = (image * text).sum(1), _hardest(image, all_text, rows)
+    image_score = (_average if averaged else _hardest)(text, all_image, rows)
     both = (margin - own + hardest_text).clamp(min=0.0) + (margin - own + image_score).clamp(min=0.0)
-    return torch.where(masked.all(1), 0.0, both)
+    return torch.where(hardest_text.isneginf(), 0.0, both)
 
 
-def _sigmoid(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: GlobalRows) -> Tensor:
-    """Return each image's sum over all texts of -log sigmoid(±(scale * s + bias)), [B]; the own text's sign is +."""
-    total = torch.zeros_like(image[:, 0])
-    for rank, texts in ring_with_gradient(text):
-        block = (image, texts, scale, bias, rows, rank)
-        if world()[1] == 1:
-            total = total + _sigmoid_block(*block)
-        else:  # recompute blocks in backward: kept together, they would take [B, N] memory
-            total = total + checkpoint(_sigmoid_block, *block, use_reentrant=False, preserve_rng_state=False)
-    return total
+def _hardest(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
+    """Return each row's highest product with another row's candidate [B]; -inf if it has none.
+
+    Candidates with equal products share the gradient, also across tiles, so the order of ranks does not matter.
+    """
+    hardest, ties = (
+        torch.stack(of) for of in zip(*in_tiles(_hardest_of, own, [candidates], rows), strict=True)
+    )
+    lower = hardest < hardest.amax(0)
+    ties = ties.masked_fill(lower, 0)
+    return (ties / ties.sum(0) * hardest).masked_fill(lower, 0.0).sum(0)
 
 
-def _sigmoid_block(
-    image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, rows: GlobalRows, rank: int
+def _hardest_of(
+    own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice
+) -> tuple[Tensor, Tensor]:
+    """Return the highest product in a tile and how many candidates have it, both [B]."""
+    ignored = rows.excluded(columns) | rows.itself(columns)
+    products = (own @ candidates[0].T).masked_fill(ignored, -torch.inf)
+    hardest = products.amax(1)
+    return hardest, (products.detach() == hardest.detach()[:, None]).sum(1)
+
+
+def _average(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
+    """Return the mean of each row's products with its candidates, itself included [B]."""
+    total, count = (
+        torch.stack(of).sum(0) for of in zip(*in_tiles(_sum_of, own, [candidates], rows), strict=True)
+    )
+    return total / count
+
+
+def _sum_of(
+    own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice
+) -> tuple[Tensor, Tensor]:
+    excluded = rows.excluded(columns)
+    return (own @ candidates[0].T).masked_fill(excluded, 0.0).sum(1), (~excluded).sum(1)
+
+
+def _sigmoid(own: Tensor, text: Tensor, bias: Tensor, rows: GlobalRows) -> Tensor:
+    """Return each image's sum over all texts of -log sigmoid(±(scale * s + bias)), [B]; the own text's sign is +.
+
+    `own` is the scaled image features. All texts are gathered at once: SigLIP's exchange between neighbors would
+    need world size - 1 steps, one after the other, to save the memory of N rows (0.19 GiB for 65,536 of width 768).
+    """
+    return torch.stack(in_tiles(_sigmoid_of, own, [gather_with_gradient(text)], rows, bias)).sum(0)
+
+
+def _sigmoid_of(
+    own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice, bias: Tensor
 ) -> Tensor:
-    """Return the same sums [B] as `_sigmoid`, over the texts of one rank."""
-    logits = scale * image @ text.T + bias
-    sign = 2.0 * torch.eye(len(image), device=image.device) - 1.0 if rank == rows.rank else -1.0
-    return -F.logsigmoid(sign * logits).masked_fill(rows.excluded(rank), 0.0).sum(1)
+    logits = own @ candidates[0].T + bias
+    signed = torch.where(rows.itself(columns), logits, -logits)
+    return -F.logsigmoid(signed).masked_fill(rows.excluded(columns), 0.0).sum(1)

@@ -6,13 +6,12 @@ candidates are the same as in the contrastive loss. A logit bias is ignored: it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from sclip.model.contrastive import GlobalRows
+from sclip.model.contrastive import GlobalRows, in_tiles, logits_of
 from sclip.model.feature_exchange import gather, gather_with_gradient
 
 __all__ = ["distil_rows"]
@@ -23,26 +22,34 @@ def distil_rows(features: Mapping[str, Tensor], teacher: Mapping[str, Tensor], r
 
     Each mapping holds image_features and text_features [B, D] and its own logit_scale, in fp32.
     """
-    excluded = rows.excluded()
-    of_texts, of_images = _log_shares(features, gather_with_gradient, excluded)
-    kept_of_texts, kept_of_images = _log_shares(teacher, gather, excluded)
-    return 0.5 * (_divergence(kept_of_texts, of_texts) + _divergence(kept_of_images, of_images))
+    ways = (("image_features", "text_features"), ("text_features", "image_features"))
+    of_texts, of_images = (_divergence(features, teacher, *way, rows) for way in ways)
+    return 0.5 * (of_texts + of_images)
 
 
-def _log_shares(
-    features: Mapping[str, Tensor], gathered: Callable[[Tensor], Tensor], excluded: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return log softmax [B, N] of each image over all texts and of each text over all images; 0 where excluded."""
-    image, text, scale = (features[name] for name in ("image_features", "text_features", "logit_scale"))
-    all_image, all_text = gathered(torch.cat([image, text], dim=1)).chunk(2, dim=1)
-    of_texts, of_images = (
-        F.log_softmax((scale * own @ candidates.T).masked_fill(excluded, -torch.inf), dim=1)
-        # -inf minus -inf is NaN, also in backward; zeros in teacher and model add nothing to the divergence.
-        .masked_fill(excluded, 0.0)
-        for own, candidates in ((image, all_text), (text, all_image))
-    )
-    return of_texts, of_images
+def _divergence(
+    features: Mapping[str, Tensor], teacher: Mapping[str, Tensor], own: str, other: str, rows: GlobalRows
+) -> Tensor:
+    """Return KL(teacher || model) [B] of one direction, by the chain rule: within the tiles, and among the tiles."""
+    scaled, taught = (of["logit_scale"] * of[own] for of in (features, teacher))
+    candidates = [gather_with_gradient(features[other]), gather(teacher[other])]
+    tiles = in_tiles(_of_tile, scaled, candidates, rows, taught)
+    within, of_teacher, of_model = (torch.stack(of) for of in zip(*tiles, strict=True))
+    return (of_teacher.softmax(0) * within).sum(0) + _kl(of_teacher, of_model, dim=0)
 
 
-def _divergence(teacher: Tensor, model: Tensor) -> Tensor:
-    return (teacher.exp() * (teacher - model)).sum(1)
+def _of_tile(
+    own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice, taught: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return KL(teacher || model) within a tile, and log sum exp of the teacher's and the model's logits, each [B]."""
+    of_model = logits_of(own, candidates[:1], rows, columns)
+    of_teacher = logits_of(taught, candidates[1:], rows, columns)
+    return _kl(of_teacher, of_model, dim=1), of_teacher.logsumexp(1), of_model.logsumexp(1)
+
+
+def _kl(teacher: Tensor, model: Tensor, dim: int) -> Tensor:
+    """Return KL(teacher || model) of the softmax of logits. Both are -inf in the same places, which count nothing."""
+    excluded = teacher.isinf()
+    # -inf minus -inf is NaN, also in backward; zeros in teacher and model add nothing to the divergence.
+    of_teacher, of_model = (of.log_softmax(dim).masked_fill(excluded, 0.0) for of in (teacher, model))
+    return (of_teacher.exp() * (of_teacher - of_model)).sum(dim)

@@ -1,4 +1,4 @@
-"""Exchange features between ranks differentiably: in one all-gather, or rank by rank in the sigmoid loss's ring.
+"""Gather features of all ranks differentiably.
 
 This rank's rows go in; other ranks' rows come out. In backward, gradients travel the opposite way, and each rank gets
 the gradient of its rows summed over all ranks. Every rank must call these functions the same number of times.
@@ -6,14 +6,13 @@ the gradient of its rows summed over all ranks. Every rank must call these funct
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["gather", "gather_with_gradient", "ring_with_gradient", "world"]
+__all__ = ["gather", "gather_with_gradient", "world"]
 
 
 def world() -> tuple[int, int]:
@@ -32,17 +31,11 @@ def gather(local: Tensor) -> Tensor:
 
 
 def gather_with_gradient(local: Tensor) -> Tensor:
-    """Return the rows [N, ...] of all ranks in rank order, given this rank's rows [B, ...]. Passes gradients."""
-    return _Gather.apply(local) if world()[1] > 1 else local
+    """Return the rows [N, ...] of all ranks in rank order, given this rank's rows [B, ...]. Passes gradients.
 
-
-def ring_with_gradient(local: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Yield (rank, its rows [B, ...]) for every rank, this rank first. Passes gradients (SigLIP, section 3.3)."""
-    rank, world_size = world()
-    yield rank, local
-    for step in range(1, world_size):
-        local = _PassOn.apply(local)
-        yield (rank - step) % world_size, local
+    With one rank the result is a view, so that autograd adds its gradient last, as after an exchange.
+    """
+    return _Gather.apply(local) if world()[1] > 1 else local.view_as(local)
 
 
 class _Gather(torch.autograd.Function):
@@ -58,27 +51,3 @@ class _Gather(torch.autograd.Function):
         local = gradient.new_empty(gradient.shape[0] // dist.get_world_size(), *gradient.shape[1:])
         dist.reduce_scatter_tensor(local, gradient)
         return local
-
-
-class _PassOn(torch.autograd.Function):
-    """Send rows to the next rank and receive the previous rank's; gradients travel the opposite way."""
-
-    @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
-        return _shift(local, 1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _shift(gradient, -1)
-
-
-def _shift(local: Tensor, by: int) -> Tensor:
-    rank, world_size = world()
-    received = torch.empty_like(local, memory_format=torch.contiguous_format)
-    operations = [
-        dist.P2POp(dist.isend, local.contiguous(), (rank + by) % world_size),
-        dist.P2POp(dist.irecv, received, (rank - by) % world_size),
-    ]
-    for request in dist.batch_isend_irecv(operations):
-        request.wait()
-    return received

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sclip.config import LossConfig
-from sclip.model import structure_loss
+from sclip.model import contrastive, structure_loss
 from support import ranks
 from support.loss_cases import CASES, DIM, FEATURES, Tensors, batch_of, features_of, gradients, with_gradients
 
@@ -29,6 +30,8 @@ FORMS = {
     "sigmoid and distil": LossConfig(contrastive="sigmoid", distil=0.5),
     "units": LossConfig(hinge_weight=2.0, units=3.0),
 }
+TILES = (contrastive.TILE, 6)
+"""Logits that a rank computes at once: all of them, or those of three of the eight rows."""
 PROGRESS = 0.5
 """The share of training after which the warm-up of "max_margin" ends."""
 
@@ -252,24 +255,28 @@ def trained_on(batch: Tensors, rows: slice, config: LossConfig) -> Tensors:
 def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
     count = 8 // world_size
     rows = slice(rank * count, (rank + 1) * count)
-    return {
-        form: {case: trained_on(batch, rows, config) for case, batch in CASES.items()}
-        for form, config in FORMS.items()
-    }
+    results = {}
+    for tile in TILES:
+        contrastive.TILE = tile
+        results[tile] = {
+            form: {case: trained_on(batch, rows, config) for case, batch in CASES.items()}
+            for form, config in FORMS.items()
+        }
+    return results
 
 
 @pytest.fixture(scope="module")
-def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, Any]]:
     """Results of four ranks with two rows each. With two ranks, a wrong order of exchange would not show."""
     return ranks.run(on_a_rank, 4, tmp_path_factory.mktemp("contrastive"))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_ranks_with_parts_of_a_batch_have_the_loss_and_gradients_of_one_rank_with_all_of_it(
-    of_ranks: list[dict[str, Any]], form: str
+    of_ranks: list[dict[int, Any]], form: str
 ) -> None:
     for case, batch in CASES.items():
         whole = trained_on(batch, slice(0, 8), FORMS[form])
         assert bool(whole["gradient of image_features.weight"].any()) == (case != "none valid")
-        for of_rank in of_ranks:
-            torch.testing.assert_close(of_rank[form][case], whole, rtol=1e-4, atol=1e-5)
+        for of_rank, tile in itertools.product(of_ranks, TILES):
+            torch.testing.assert_close(of_rank[tile][form][case], whole, rtol=1e-4, atol=1e-5)
