@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -30,7 +30,16 @@ from sclip.train.collectives import gather_json
 from sclip.train.optimizer import lr_scale
 from sclip.train.transformer_blocks import change_forward
 
-__all__ = ["apply", "apply_frozen"]
+__all__ = ["apply", "apply_frozen", "fits_whole"]
+
+WHOLE = 1_000_000_000
+"""Maximum parameters of a model that each worker can hold whole: in fp32, weights and gradient take 8 GB, and AdamW's
+moments as much again."""
+
+
+def fits_whole(model: nn.Module) -> bool:
+    """Return whether each worker can hold the whole model, sharded or not, during a step."""
+    return _parameters(model) <= WHOLE
 
 
 def apply(
@@ -83,11 +92,13 @@ def apply_frozen(
         _take_from_rank_0(teacher)
     sharded = next((p for p in model.parameters() if isinstance(p, DTensor)), None)
     if sharded is not None:
-        root = _shard(teacher, config, sharded.device_mesh)
-        # The root's own parameters may be resharded, because no backward needs them. encode_image is not registered:
-        # called within forward, it would reshard them too early.
-        root.set_reshard_after_forward(config.reshard_after_forward, recurse=False)
+        _shard(teacher, config, sharded.device_mesh)
     return teacher
+
+
+def _parameters(model: nn.Module) -> int:
+    """Return the number of the model's parameters on all ranks together, each counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _take_from_rank_0(model: StructureCLIP) -> None:
@@ -108,24 +119,24 @@ def _replicate(model: StructureCLIP, config: TrainConfig, device: torch.device) 
     return replica
 
 
-def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> FSDPModule:
+def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> None:
     # bf16 would round low-rank updates away. With them, weights are gathered in fp32 and autocast computes in bf16.
     half = torch.bfloat16 if config.precision == "bf16" and not model.config.lora.rank else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
-    shard = functools.partial(fully_shard, mesh=mesh, reshard_after_forward=config.reshard_after_forward)
-    for blocks in block_lists(model).values():
+    # Micro-batches of such a model use the same gathered parameters for a whole step (`TrainStep`).
+    reshard = config.reshard_after_forward and not (config.micro_batch and fits_whole(model))
+    shard = functools.partial(fully_shard, mesh=mesh, reshard_after_forward=reshard)
+    for blocks in block_lists(model.clip).values():
         for block in blocks:
             shard(block, mp_policy=policy)
     # Each of these groups casts its fp32 inputs. The image tower's group holds its stem and head. The rest of the text
     # tower (word table, projection) stays in the root group, because the KEE looks words up in that table too.
     shard(model.clip.visual, mp_policy=policy)
-    if model.kee is not None:
+    if model.kee is not None:  # one group: all its layers together are as large as a few blocks of a tower
         shard(model.kee, mp_policy=policy)
-    shard(model.logit_scale)
-    if model.logit_bias is not None:
-        shard(model.logit_bias)
+    shard([scalar for scalar in (model.logit_scale, model.logit_bias) if scalar is not None])
     # Backward needs the root's own parameters first, so they always stay gathered.
-    return fully_shard(model, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def _mesh(config: TrainConfig, device: torch.device) -> DeviceMesh:
