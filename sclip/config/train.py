@@ -31,8 +31,8 @@ class TrainConfig(Section, key="train"):
     """CPUs that one training worker reserves."""
     worker_threads: Annotated[int, at_least(1)] = 1
     """torch threads of one worker on CPUs."""
-    sharding: Literal["fsdp", "hsdp", "ddp"] = "fsdp"
-    """fsdp: FSDP2 fully_shard per block; hsdp: FSDP2 within each node, one replica per node; ddp: DDP."""
+    sharding: Literal["auto", "ddp", "hsdp", "fsdp"] = "auto"
+    """ddp: DDP; hsdp: FSDP2 in each node; fsdp: FSDP2 over all; auto: ddp up to 10^9 parameters, else in each node."""
     shard_ranks: Annotated[int, at_least(0, "0 (the workers of one node) or more")] = 0
     """For sharding=hsdp: workers that one replica is sharded over; 0: those of one node."""
     reshard_after_forward: bool = True

@@ -100,6 +100,13 @@ def unpackable_reason(config: ModelConfig) -> str:
         return build_model(config, load_weights=False).unpackable
 
 
+@functools.lru_cache(maxsize=8)
+def parameter_count(config: ModelConfig) -> int:
+    """Return the number of the model's parameters. The model is built on the meta device."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_model(config, load_weights=False).parameters())
+
+
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
     """Return the model on the CPU in fp32. If `weights` is None and `tag` is set, load the config's open_clip tag.
 

@@ -131,7 +131,7 @@ class StructureCLIP(nn.Module):
         + ... rows, or packed (`sclip.model.packing.pack`). If `model.kee.on_negatives` is off, training gives negatives
         CLIP's feature alone.
         """
-        image_features = self.encode_image(batch["image"])
+        image_features = self._images(batch["image"])
         ending = "end" if "packed_text" in batch else "text"
         further = [name for name in FURTHER if f"{name}_{ending}" in batch]
 
@@ -170,6 +170,10 @@ class StructureCLIP(nn.Module):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Return unit features, fp32 [B, D], of uint8 images [B, 3, H, W] in RGB."""
+        return self._images(image)
+
+    def _images(self, image: Tensor) -> Tensor:
+        # `forward` calls this method: FSDP2 takes the end of encode_image for the end of the model's forward pass.
         if image.dtype != torch.uint8:
             raise TypeError(f"image is {image.dtype}: pass uint8 0..255, the model normalises by itself")
         normalised = (image.float() - self.image_mean.float()) * self.image_inverse_std.float()

@@ -1,8 +1,8 @@
 """Spread the plain model over the workers.
 
 `apply` takes a CPU model and wraps it for this rank: with FSDP2 (sharded parameters, gradients and optimizer state),
-with FSDP2 inside groups of ranks (HSDP), or with DDP (a replica on each rank). The model's own code does not
-depend on this.
+with FSDP2 inside groups of ranks (HSDP), or with DDP (a replica on each rank). `resolve` says which of them
+`train.sharding=auto` is. The model's own code does not depend on this.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import functools
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -30,7 +30,38 @@ from sclip.train.collectives import gather_json
 from sclip.train.optimizer import lr_scale
 from sclip.train.transformer_blocks import change_forward
 
-__all__ = ["apply", "apply_frozen"]
+__all__ = ["apply", "apply_frozen", "fits_whole", "resolve"]
+
+WHOLE = 1_000_000_000
+"""Maximum parameters of a model that each worker can hold whole: in fp32, weights and gradient take 8 GB, and AdamW's
+moments as much again."""
+
+Sharding = Literal["ddp", "hsdp", "fsdp"]
+
+
+def resolve(
+    sharding: Literal["auto", "ddp", "hsdp", "fsdp"], parameters: int, world_size: int, ranks_of_node: int
+) -> Sharding:
+    """Return the sharding that `train.sharding` means for a model with so many parameters.
+
+    "auto" sends no weights over a network: ddp replicates a model that each worker can hold whole. A larger one is
+    sharded within each node, by fsdp if there is only one node, else by hsdp. With one rank on each node, it is
+    replicated too; sharding it over nodes must be requested.
+
+    With bf16, ddp computes by autocast, as open_clip's amp_bf16 does: matrix products in bf16, norms in fp32. hsdp with
+    `train.shard_ranks=1` replicates too, but computes norms and sums in bf16 as well, from bf16 copies of the weights.
+    Both cast each weight in every forward pass. Their speeds were not compared, so "auto" chooses the more exact one.
+    """
+    if sharding != "auto":
+        return sharding
+    if parameters <= WHOLE or ranks_of_node == 1:
+        return "ddp"
+    return "hsdp" if world_size > ranks_of_node else "fsdp"
+
+
+def fits_whole(model: nn.Module) -> bool:
+    """Return whether each worker can hold the whole model, sharded or not, during a step."""
+    return _parameters(model) <= WHOLE
 
 
 def apply(
@@ -39,7 +70,7 @@ def apply(
     device: torch.device,
     compile_backend: str | Callable[..., Any] = "inductor",
 ) -> nn.Module:
-    """Return the model on `device`, wrapped as `config.sharding` says; unwrapped if there is no process group.
+    """Return the model on `device`, wrapped as `resolve` says; unwrapped if there is no process group.
 
     All ranks get rank 0's weights. FSDP2 wraps in place: it returns `model` itself. Parts with a zero learning rate are
     frozen. With `model.lora`, the towers are frozen and get low-rank updates here. `compile_backend` is used
@@ -57,10 +88,13 @@ def apply(
     change_forward(model, config, compile_backend)
     if not dist.is_initialized():
         return model
-    if config.sharding == "ddp":
+    needs_node = config.sharding == "auto" and not fits_whole(model)
+    ranks_of_node = _ranks_of_a_node() if needs_node else 1
+    sharding = resolve(config.sharding, _parameters(model), dist.get_world_size(), ranks_of_node)
+    if sharding == "ddp":
         return _replicate(model, config, device)
     _take_from_rank_0(model)
-    _shard(model, config, _mesh(config, device))
+    _shard(model, config, _mesh(sharding, config.shard_ranks, device))
     for method in ("encode_image", "encode_text"):
         register_fsdp_forward_method(model, method)
     return model
@@ -83,11 +117,13 @@ def apply_frozen(
         _take_from_rank_0(teacher)
     sharded = next((p for p in model.parameters() if isinstance(p, DTensor)), None)
     if sharded is not None:
-        root = _shard(teacher, config, sharded.device_mesh)
-        # The root's own parameters may be resharded, because no backward needs them. encode_image is not registered:
-        # called within forward, it would reshard them too early.
-        root.set_reshard_after_forward(config.reshard_after_forward, recurse=False)
+        _shard(teacher, config, sharded.device_mesh)
     return teacher
+
+
+def _parameters(model: nn.Module) -> int:
+    """Return the number of the model's parameters on all ranks together, each counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _take_from_rank_0(model: StructureCLIP) -> None:
@@ -108,32 +144,32 @@ def _replicate(model: StructureCLIP, config: TrainConfig, device: torch.device) 
     return replica
 
 
-def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> FSDPModule:
+def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> None:
     # bf16 would round low-rank updates away. With them, weights are gathered in fp32 and autocast computes in bf16.
     half = torch.bfloat16 if config.precision == "bf16" and not model.config.lora.rank else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
-    shard = functools.partial(fully_shard, mesh=mesh, reshard_after_forward=config.reshard_after_forward)
-    for blocks in block_lists(model).values():
+    # If each worker can hold the whole model, all micro-batches of a step use the same gathered weights (`TrainStep`).
+    reshard = config.reshard_after_forward and not (config.micro_batch and fits_whole(model))
+    shard = functools.partial(fully_shard, mesh=mesh, reshard_after_forward=reshard)
+    for blocks in block_lists(model.clip).values():
         for block in blocks:
             shard(block, mp_policy=policy)
     # Each of these groups casts its fp32 inputs. The image tower's group holds its stem and head. The rest of the text
     # tower (word table, projection) stays in the root group, because the KEE looks words up in that table too.
     shard(model.clip.visual, mp_policy=policy)
-    if model.kee is not None:
+    if model.kee is not None:  # one group: all its layers together are as large as a few blocks of a tower
         shard(model.kee, mp_policy=policy)
-    shard(model.logit_scale)
-    if model.logit_bias is not None:
-        shard(model.logit_bias)
+    shard([scalar for scalar in (model.logit_scale, model.logit_bias) if scalar is not None])
     # Backward needs the root's own parameters first, so they always stay gathered.
-    return fully_shard(model, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
-def _mesh(config: TrainConfig, device: torch.device) -> DeviceMesh:
+def _mesh(sharding: Sharding, shard_ranks: int, device: torch.device) -> DeviceMesh:
     """Return the mesh [ranks] for FSDP, or [groups, ranks of a group] for HSDP, which shards within a group."""
     world_size = dist.get_world_size()
-    if config.sharding == "fsdp":
+    if sharding == "fsdp":
         return init_device_mesh(device.type, (world_size,))
-    group_size = config.shard_ranks or _ranks_of_a_node()
+    group_size = shard_ranks or _ranks_of_a_node()
     if world_size % group_size:
         raise ConfigError(
             f"train.shard_ranks={group_size}: must divide the number of ranks, {world_size}; change it or "

@@ -20,6 +20,7 @@ from sclip.config import Config
 from sclip.model.losses import structure_loss
 from sclip.model.structure_clip import StructureCLIP
 from sclip.train.optimizer import learning_rate
+from sclip.train.sharding import fits_whole
 
 __all__ = ["MAX_LOGIT_SCALE", "NEGATIVE_COLUMNS", "TrainStep", "passes_of", "unwrapped"]
 
@@ -52,6 +53,7 @@ class TrainStep:
         """
         self.model, self.optimizer, self.config, self.teacher = model, optimizer, config, teacher
         self._plain = unwrapped(model)
+        self._fits_whole = fits_whole(model)
         # FSDP casts by its own policy, per group. Without FSDP, or with low-rank updates, autocast computes in bf16.
         self._autocast = config.train.precision == "bf16" and (
             config.model.lora.rank > 0 or not isinstance(self._plain.logit_scale.log, DTensor)
@@ -125,6 +127,12 @@ class TrainStep:
 
         First compute the features of all parts without keeping activations. Then the loss of the whole batch gives the
         features' gradients. Last, compute each part again and propagate its features' gradients to the parameters.
+
+        DDP exchanges gradients once, with the last part. So does FSDP2 if a worker can hold the whole model
+        (`sharding.WHOLE`), and it gathers each parameter only once: until the last backward pass, each rank keeps all
+        parameters (bf16 or fp32) and their whole gradient (fp32), 6 or 8 bytes per parameter, at most 8 GB. A larger
+        model would lose the memory that parts save, so it gathers and reduces in each part. With HSDP, this traffic
+        stays within a group of ranks, and the groups exchange gradients once.
         """
         parts = _parts(batch, passes)
         device = batch["image"].device
@@ -139,9 +147,7 @@ class TrainStep:
         for k, part in enumerate(parts):
             last = k == passes - 1
             _set_random_state(states[k], device)  # so that both passes drop the same units
-            # DDP averages once, with the last part. FSDP2 reduces every part into its shards: keeping unsharded
-            # gradients between parts would cost the memory that is saved here.
-            with contextlib.nullcontext() if last else self._unaveraged():
+            with self._exchanging_gradients(last):
                 features = self._features(self.model, part)
                 surrogate = torch.zeros((), device=device)
                 for name, feature in features.items():
@@ -155,9 +161,15 @@ class TrainStep:
                 surrogate.backward()  # type: ignore[no-untyped-call]
         return leaves, metrics
 
-    def _unaveraged(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context in which DDP adds up gradients without averaging them over the ranks."""
-        if isinstance(self.model, DistributedDataParallel):
+    def _exchanging_gradients(self, last: bool) -> contextlib.AbstractContextManager[None]:
+        """Return the context of a part's forward and backward pass. Gradients are exchanged with the last part."""
+        if isinstance(self.model, FSDPModule):
+            if self._fits_whole:
+                self.model.set_requires_gradient_sync(last)
+                self.model.set_reshard_after_backward(last)
+            else:
+                self.model.set_requires_all_reduce(last)
+        if isinstance(self.model, DistributedDataParallel) and not last:
             return self.model.no_sync()
         return contextlib.nullcontext()
 

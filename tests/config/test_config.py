@@ -73,7 +73,7 @@ VALUES = {
     "train.epochs=true": "train.epochs=True: should be a valid integer",
     "train.use_gpu=1": "train.use_gpu=1: should be a valid boolean",
     "run.seed=2026-01-31": "run.seed='2026-01-31': should be a valid integer",
-    "train.sharding=zero": "train.sharding='zero': should be 'fsdp', 'hsdp' or 'ddp'",
+    "train.sharding=zero": "train.sharding='zero': should be 'auto', 'ddp', 'hsdp' or 'fsdp'",
     "tracking.also=[tensorbord]": "tracking.also.0='tensorbord': should be 'tensorboard' or 'wandb'",
     "data.shards=[a.tar, 3]": "data.shards.1=3: should be a valid string",
     # Limits of one field.
@@ -90,7 +90,7 @@ VALUES = {
         "train.micro_batch=2: must be 0 or divide a worker's share of train.batch_size (3 with 5",
     "train={num_workers: 2, min_workers: 3}": "train.min_workers=3: 0, or 1 to train.num_workers=2",
     "train={num_workers: 4, min_workers: 2, sharding: hsdp}": "train.min_workers=2: train.sharding=hsdp needs",
-    "train={num_workers: 4, shard_ranks: 2}": "train.shard_ranks=2: needs train.sharding=hsdp, not fsdp",
+    "train={num_workers: 4, shard_ranks: 2}": "train.shard_ranks=2: needs train.sharding=hsdp, not auto",
     "train={num_workers: 4, shard_ranks: 3, sharding: hsdp}": "train.shard_ranks=3: 0 (the workers of one node), or",
     "train={lr_scale_image: 0, lr_scale_text: 0, lr_scale_kee: 0}": "train.lr_scale_image=0.0: towers and encoder are",
     "data.weights=[3, 1]": "data.weights=(3.0, 1.0): needs one weight for each of the 0 patterns of data.shards",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import re
@@ -16,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sclip.config import Config, ConfigError, LoRAConfig, LossConfig, ModelConfig
 from sclip.model import structure_clip, structure_loss
+from sclip.train import sharding
 from support import ranks
 from support.train_cases import (
     VIT,
@@ -47,7 +49,7 @@ LEARNED: dict[str, tuple[LossConfig, dict[str, Any], dict[str, float]]] = {
 }
 """The loss, settings of model.kee, and settings of train that decide what is learned."""
 
-DDP, FSDP = {"sharding": "ddp"}, {"sharding": "fsdp"}
+DDP, FSDP, HSDP = {"sharding": "ddp"}, {"sharding": "fsdp"}, {"sharding": "hsdp", "shard_ranks": 2}
 PARTS = {"micro_batch": 2, "activation_checkpointing": "block"}
 COMPILED = {"compile": True, "activation_checkpointing": "selective"}
 WAYS: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
@@ -59,7 +61,8 @@ WAYS: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
         "fsdp not resharded": ("hinge", FSDP | {"reshard_after_forward": False}),
         "fsdp in parts": ("hinge", FSDP | PARTS),
         "fsdp compiled in parts": ("hinge", FSDP | PARTS | {"compile": True}),
-        "ddp all": ("all", DDP),
+        "auto, all": ("all", {}),
+        "hsdp 2x1 in parts": ("hinge", {"sharding": "hsdp", "shard_ranks": 1} | PARTS),
         "fsdp all in parts": ("all", FSDP | {"micro_batch": 2}),
         **{f"fsdp {learned}": (learned, FSDP) for learned in ("infonce", "text frozen", "encoder frozen")},
         **{f"fsdp {learned}": (learned, FSDP) for learned in ("own words", "updates")},
@@ -68,7 +71,9 @@ WAYS: dict[int, dict[str, tuple[str, dict[str, Any]]]] = {
         "ddp max_margin": ("max_margin", DDP),
         "fsdp sigmoid": ("sigmoid", FSDP),
         "fsdp all": ("all", FSDP),
-        "hsdp 2x2 updates": ("updates", {"sharding": "hsdp", "shard_ranks": 2}),
+        "hsdp 2x2 updates": ("updates", HSDP),
+        "hsdp 2x2 in parts": ("hinge", HSDP | {"micro_batch": 1}),
+        "large hsdp 2x2 in parts": ("hinge", HSDP | {"micro_batch": 1}),
     },
 }
 """By world size and name: a key of LEARNED, and the settings of train that must give the same result.
@@ -83,9 +88,13 @@ HALF: dict[str, tuple[str, dict[str, Any]]] = {
     "fsdp hinge": ("hinge", FSDP | BF16),
     "fsdp own words alone": ("own words alone", FSDP | BF16),
     "fsdp updates": ("updates", FSDP | BF16),
+    "fsdp in parts": ("hinge", FSDP | BF16 | {"micro_batch": 2}),
     "fsdp compiled": ("hinge", FSDP | BF16 | COMPILED),
 }
 """Cases that two ranks also train in bfloat16."""
+
+CALLS = ("FSDP::root_pre_forward", "FSDP::all_gather", "FSDP::post_backward_reduce", "c10d::allreduce_")
+"""Names in a profile of forward passes, gathers and reductions of FSDP2, and of all-reduces by any caller."""
 
 VALID = [
     [True] * 8,
@@ -110,14 +119,17 @@ def config_of(learned: str, world_size: int = 1, **train: Any) -> Config:
 
 
 def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Any]:
-    """Train from rank 0's weights; return the metrics of each step and the final weights as one vector."""
+    """Train from rank 0's weights; return the metrics of each step and the final weights as one vector.
+
+    On four ranks, train one more step and count its CALLS.
+    """
     step = start(config, seed=rank)
     before = whole_weights(step.model)
     metrics = [
         step(batch_of(number, rank, world_size, config.loss), number / len(VALID))
         for number in range(len(VALID))
     ]
-    return {
+    result = {
         "metrics": {name: torch.stack([of_step[name] for of_step in metrics]) for name in metrics[0]},
         "weights": flat(after := whole_weights(step.model)),
         "moved": sorted(
@@ -126,6 +138,12 @@ def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Any
         "sharded": sorted({str(p.placements) for p in step.model.parameters() if isinstance(p, DTensor)}),
         "replicated": isinstance(step.model, DistributedDataParallel),
     }
+    if world_size == 4:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            step(batch_of(0, rank, world_size, config.loss), 1.0)
+        counts = collections.Counter(event.name.partition(" ")[0] for event in profile.events())
+        result["calls"] = [counts[name] for name in CALLS]
+    return result
 
 
 def flat(weights: Mapping[str, Tensor]) -> Tensor:
@@ -139,7 +157,9 @@ def groups_of(local_world_size: str | None, rank: int, **train: Any) -> str:
     if local_world_size:
         os.environ["LOCAL_WORLD_SIZE"] = local_world_size
     try:
-        step = start(config_of("hinge", 4, **{"sharding": "hsdp"} | train))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sharding, "WHOLE", 0)
+            step = start(config_of("hinge", 4, **{"sharding": "hsdp"} | train))
     except ConfigError as error:
         return str(error)
     groups, group_size = next(step.model.parameters()).device_mesh.shape
@@ -162,10 +182,11 @@ def half_way(config: Config, rank: int) -> tuple[bool, float]:
 
 def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
     half = {f"{way} bf16": of_way for way, of_way in HALF.items()} if world_size == 2 else {}
-    results: dict[str, Any] = {
-        way: trained(config_of(learned, world_size, **train), rank, world_size)
-        for way, (learned, train) in (WAYS[world_size] | half).items()
-    }
+    results: dict[str, Any] = {}
+    for way, (learned, train) in (WAYS[world_size] | half).items():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sharding, "WHOLE", 0 if way.startswith("large") else sharding.WHOLE)
+            results[way] = trained(config_of(learned, world_size, **train), rank, world_size)
     if world_size == 2:
         return results
     resharded = config_of("hinge", 4, sharding="hsdp", shard_ranks=2, **BF16)
@@ -176,6 +197,7 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
         "uneven": groups_of("1" if rank < 1 else "3", rank),
         "of two": groups_of("2", rank),
         "set": groups_of("4", rank, shard_ranks=2),
+        "auto": groups_of("2", rank, sharding="auto"),
     }
     return results | groups | {"resharded": half_way(resharded, rank), "whole": half_way(whole, rank)}
 
@@ -216,8 +238,9 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
         assert (moved(result["weights"], learned) - far).norm() < 0.01 * far.norm()
         assert torch.equal(result["weights"], of_ranks[size][0][way]["weights"])
         assert result["moved"] == expected["moved"]
-        assert result["sharded"] == shards[train["sharding"]]
-        assert result["replicated"] == (train["sharding"] == "ddp")
+        kind = train.get("sharding", "ddp")
+        assert result["sharded"] == shards[kind]
+        assert result["replicated"] == (kind == "ddp")
 
 
 @pytest.mark.parametrize("way", HALF)
@@ -258,6 +281,29 @@ def test_a_block_frees_gathered_parameters_by_default_and_averages_in_single_pre
             assert 0 < held_by_bf16 < 0.9
 
 
+def test_auto_replicates_what_a_worker_can_hold_and_shards_the_rest_within_nodes() -> None:
+    small, large = sharding.WHOLE, sharding.WHOLE + 1
+    for parameters, world_size, ranks_of_node, expected in (
+        (small, 16, 8, "ddp"), (large, 8, 8, "fsdp"), (large, 16, 8, "hsdp"), (large, 16, 1, "ddp"),
+    ):  # fmt: skip
+        assert sharding.resolve("auto", parameters, world_size, ranks_of_node) == expected
+    assert sharding.resolve("fsdp", small, 16, 8) == "fsdp"
+
+
+def test_a_step_has_one_root_and_parts_gather_and_exchange_gradients_once(of_ranks: dict[int, Any]) -> None:
+    """The eight groups: two blocks of each tower, the rest of the image tower, the encoder, the scalars and the root.
+
+    Two parts take two passes without and two with gradients. The scalars are the logit scale and bias.
+    """
+    for of_rank in of_ranks[4]:
+        assert of_rank["fsdp sigmoid"]["calls"][:3] == [1, 2 * 8 - 1, 8]
+        *calls, all_reduces = of_rank["hsdp 2x2 in parts"]["calls"]
+        assert calls == [2 + 2, 8, 8]
+        roots, gathers, reductions, in_large = of_rank["large hsdp 2x2 in parts"]["calls"]
+        assert (roots, reductions, in_large) == (2 + 2, 2 * 8, all_reduces)
+        assert gathers > 2 * (2 * 8 - 1)
+
+
 def test_a_group_is_the_ranks_of_a_node_by_default_and_impossible_groups_are_refused_on_all_ranks(
     of_ranks: dict[int, Any],
 ) -> None:
@@ -267,6 +313,7 @@ def test_a_group_is_the_ranks_of_a_node_by_default_and_impossible_groups_are_ref
         "uneven": "train.shard_ranks=0: .*by rank: 1, 3, 3, 3.*; set train.shard_ranks",
         "of two": "2 x 2",
         "set": "2 x 2",
+        "auto": "2 x 2",
     }.items():
         (result,) = {of_rank[case] for of_rank in of_ranks[4]}
         assert re.match(message, result)

@@ -19,7 +19,8 @@ from sclip.launch.placement import Bundle, Placement, place_bundles
 from sclip.launch.plan.price_table import Prices
 from sclip.launch.plan.rates import BLOCKS_PER_S, Rates, block_samples, find
 from sclip.launch.plan.streams import with_streams
-from sclip.model.build import unpackable_reason
+from sclip.model.build import parameter_count, unpackable_reason
+from sclip.train.sharding import resolve
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def make(
     )
     used = [kind for kind in capacity.nodes if most.nodes.get(kind.name)]
     nodes = tuple(NodeCount(kind, fewest.nodes.get(kind.name, 0), most.nodes[kind.name]) for kind in used)
-    stages = _stages(config, encoders, most, rates)
+    stages = _stages(config, encoders, most, rates, capacity)
     notes = [*_remedies(config, stages), *_notes(config, capacity, nodes, prices)]
     return Plan(config, encoders, stages, nodes, samples, prices, tuple(notes))
 
@@ -136,7 +137,7 @@ def _slowest(stages: Iterable[Stage]) -> Stage | None:
 
 
 def _stages(
-    config: Config, encoders: tuple[int, int], placement: Placement, rates: Rates
+    config: Config, encoders: tuple[int, int], placement: Placement, rates: Rates, capacity: Capacity
 ) -> tuple[Stage, ...]:
     train = config.train
     planned = {b.stage: b for b in demands(config, train.num_workers, encoders[1])}
@@ -148,11 +149,14 @@ def _stages(
     count["encoders"] = max(1, count["encoders"] // streams) * streams  # the same number for each stream
     actors = f"{_range(encoders[0], count['encoders'])} actor{'s' if count['encoders'] > 1 else ''}"
     workers = f"{_range(fewest_workers(config), count['workers'])} on {'GPU' if train.use_gpu else 'CPU'}s"
+    on_nodes = [kind for kind in capacity.nodes if placement.by_stage["workers"].get(kind.name)]
+    ranks_of_node = int(max((kind.gpus for kind in on_nodes), default=0)) or 1
+    sharding = resolve(train.sharding, parameter_count(config.model), count["workers"], ranks_of_node)
     descriptions = {
         "readers": f"{streams}, {streams_of_worker(config)} a worker",
         "encoders": actors,
         "executors": f"{streams}, {streams * BLOCKS_PER_S:,} blocks/s of {block_samples(config):,} samples",
-        "workers": f"{workers}, {train.sharding}, {train.precision}",
+        "workers": f"{workers}, {sharding}, {train.precision}",
         "evaluation": f"every {config.evaluate.every:,} steps",
     }
 
