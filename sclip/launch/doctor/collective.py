@@ -51,15 +51,15 @@ class _Rank:
         square = torch.ones(256, 256, device=device)
         if (product := float((square @ square)[0, 0])) != 256:
             raise RuntimeError(f"the device multiplies wrongly: {product}, not 256")
-        dist.init_process_group(
-            "nccl" if cuda else "gloo", init_method=f"tcp://{master[0]}:{master[1]}", rank=rank, world_size=world_size,
-            timeout=timedelta(seconds=timeout_s),
-        )  # fmt: skip
         numbers = torch.full((_ELEMENTS,), float(rank + 1), device=device)
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder, "nccl.log")
-            # NCCL says only in its log which network it chose; it reads these variables when it connects.
+            # NCCL says only in its log which network it chose; it reads these variables when it starts.
             os.environ.update(NCCL_DEBUG="INFO", NCCL_DEBUG_SUBSYS="INIT,NET", NCCL_DEBUG_FILE=str(log))
+            dist.init_process_group(
+                "nccl" if cuda else "gloo", init_method=f"tcp://{master[0]}:{master[1]}",
+                rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_s),
+            )  # fmt: skip
             dist.all_reduce(numbers.clone())  # the first all-reduce connects the ranks
             self._network = nccl_network(log.read_text(errors="replace")) if log.is_file() else ""
         started = time.perf_counter()
