@@ -15,7 +15,7 @@ from support.cluster_files import CLUSTER, COMPOSE, DOCKERFILE, LAUNCHERS, image
 from support.paths import ROOT
 
 ALL = instructions()
-TARGETS = ["cpu", "gpu"]
+TARGETS = ["cpu", "gpu", "gpu-efa"]
 
 
 def texts(name: str) -> list[str]:
@@ -60,6 +60,14 @@ def test_a_target_runs_as_an_unprivileged_user_and_its_health_check_needs_no_tok
     assert "HOME=/tmp" in " ".join(texts("ENV")).split()
     assert "VOLUME" not in last
     assert "--chown" not in DOCKERFILE.read_text()
+
+
+def test_the_efa_installer_runs_only_after_its_signature_is_verified() -> None:
+    (run,) = [text for stage, name, text in ALL if (stage, name) == ("gpu-efa", "RUN")]
+    steps = [step.strip().split()[0] for step in run.split("&&")]
+    assert steps.index("gpg") < steps.index("grep") < steps.index("tar") < steps.index("./efa_installer.sh")
+    (signer,) = [text for stage, _, text in ALL if stage == "gpu-efa" and text.startswith("EFA_SIGNER=")]
+    assert re.fullmatch(r"EFA_SIGNER=[0-9A-F]{40}", signer)
 
 
 def test_copied_files_exist_and_nothing_else_is_sent_to_the_build() -> None:

@@ -26,10 +26,10 @@ from support.launcher_schemas import mistakes
 every_cloud = pytest.mark.parametrize("cloud", LAUNCHERS)
 
 
-def filled(cloud: str, group: str = "sg-1") -> Any:
+def filled(cloud: str, group: str = "sg-1", subnet: str = "subnet-1") -> Any:
     """Return the launcher's file with its placeholders replaced, as a user does."""
     text = LAUNCHERS[cloud].read_text().replace("SECURITY_GROUP", group).replace("ACCOUNT", "123456789012")
-    return yaml.safe_load(text.replace("PROJECT", "my-project"))
+    return yaml.safe_load(text.replace("SUBNET", subnet).replace("PROJECT", "my-project"))
 
 
 @every_cloud
@@ -82,8 +82,8 @@ def test_workers_scale_from_zero_beside_an_idle_head_parsers_are_spot_and_traine
     (own,) = {image.rpartition("sclip:")[0] for image in images(json.dumps(config))}
     image = f"{own}sclip:{project()['version']}"
     assert config["docker"]["image"] == f"{image}-cpu"
-    docker_settings = [node.get("docker") for node in types.values()]
-    assert docker_settings == [None, None, {"worker_image": f"{image}-gpu"}]
+    docker_settings = [node.get("docker", {}).get("worker_image") for node in types.values()]
+    assert docker_settings == [None, None, {"aws": f"{image}-gpu-efa", "gcp": f"{image}-gpu"}[cloud]]
 
 
 @every_cloud
@@ -136,23 +136,49 @@ def test_ray_opens_no_port_on_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     network = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
     group = ec2.create_security_group(GroupName="sclip", Description="-", VpcId=network)["GroupId"]
     before = ec2.describe_security_groups()["SecurityGroups"]
-    bootstrapped = bootstrap_aws(prepare_config(filled("aws", group)))
+    subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    bootstrapped = bootstrap_aws(prepare_config(filled("aws", group, subnet)))
     assert ec2.describe_security_groups()["SecurityGroups"] == before
     for node in bootstrapped["available_node_types"].values():
         assert node["node_config"]["SecurityGroupIds"] == [group]
         assert node["node_config"]["SubnetIds"]
+    trainer = bootstrapped["available_node_types"]["trainer"]
+    assert trainer["node_config"]["SubnetIds"] == [subnet]
 
 
-def test_the_stack_creates_what_the_launcher_names_and_admits_nobody_else() -> None:
+@mock_aws
+def test_trainers_on_aws_have_all_efa_interfaces_of_their_type_and_may_use_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    trainer = filled("aws")["available_node_types"]["trainer"]
+    machine = trainer["node_config"]
+    ec2 = boto3.client("ec2", region_name=filled("aws")["provider"]["region"])
+    (kind,) = ec2.describe_instance_types(InstanceTypes=[machine["InstanceType"]])["InstanceTypes"]
+    interfaces = [one["InterfaceType"] for one in machine["NetworkInterfaces"]]
+    assert interfaces == kind["NetworkInfo"]["EfaInfo"]["MaximumEfaInterfaces"] * ["efa"]
+    assert {"--device /dev/infiniband", "--ulimit memlock=-1:-1"} == set(
+        trainer["docker"]["worker_run_options"]
+    )
+
+
+def stack() -> dict[str, list[Any]]:
+    """Return the properties of the stack's resources, and the default of each parameter, by kind."""
+
     class Loader(yaml.SafeLoader):
         """Reads CloudFormation's tags (!Ref, !Sub, !GetAtt) as text."""
 
-    Loader.add_multi_constructor("!", lambda loader, tag, node: f"{tag} {node.value}")
+    Loader.add_multi_constructor("!", lambda loader, tag, node: f"!{tag} {node.value}")
     template = yaml.load((CLUSTER / "launcher" / "aws-account.yaml").read_text(), Loader)  # noqa: S506
-    by_kind: dict[str, list[Any]] = {}
+    by_kind: dict[str, list[Any]] = {"Parameter": [one["Default"] for one in template["Parameters"].values()]}
     for resource in template["Resources"].values():
         by_kind.setdefault(resource["Type"].rpartition("::")[2], []).append(resource["Properties"])
-    config = filled("aws")
+    return by_kind
+
+
+def test_the_stack_creates_what_the_launcher_names_and_admits_nobody_else() -> None:
+    by_kind, config = stack(), filled("aws")
     machines = [node["node_config"] for node in config["available_node_types"].values()]
     profiles = {profile["InstanceProfileName"] for profile in by_kind["InstanceProfile"]}
     assert profiles == {machine["IamInstanceProfile"]["Name"] for machine in machines}
@@ -161,6 +187,38 @@ def test_the_stack_creates_what_the_launcher_names_and_admits_nobody_else() -> N
     assert not any("SecurityGroupIngress" in group for group in by_kind["SecurityGroup"])
     assert f"/{by_kind['Repository'][0]['RepositoryName']}:" in config["docker"]["image"]
     assert all(by_kind["Bucket"][0]["PublicAccessBlockConfiguration"].values())
-    (autoscaler,) = [policy for role in by_kind["Role"] for policy in role.get("Policies", ())]
-    condition = autoscaler["PolicyDocument"]["Statement"][1]["Condition"]["StringEquals"]
-    assert condition == {"aws:ResourceTag/ray-cluster-name": config["cluster_name"]}
+    (out,) = [rule for rule in by_kind["SecurityGroupEgress"] if "DestinationSecurityGroupId" in rule]
+    assert out["DestinationSecurityGroupId"] == out["GroupId"] == rule["GroupId"], "EFA needs such a rule"
+    assert {rule["CidrIp"] for rule in by_kind["SecurityGroupEgress"] if rule is not out} == {
+        "0.0.0.0/1", "128.0.0.0/1",
+    }  # fmt: skip
+    workers = [config["available_node_types"][name]["node_config"] for name in ("parser", "trainer")]
+    assert by_kind["Parameter"] == [",".join(machine["InstanceType"] for machine in workers)]
+
+
+def test_the_head_changes_only_machines_of_its_cluster() -> None:
+    config, changed = filled("aws"), {}
+    (autoscaler,) = [policy for role in stack()["Role"] for policy in role.get("Policies", ())]
+    for statement in autoscaler["PolicyDocument"]["Statement"]:
+        actions, resources = (
+            value if isinstance(value, list) else [value]
+            for value in (statement["Action"], statement["Resource"])
+        )
+        conditions = {
+            key: value for kind in statement.get("Condition", {}).values() for key, value in kind.items()
+        }
+        for action in actions:
+            assert resources != ["*"] or conditions or action.startswith("ec2:Describe"), action
+            if any(":instance/" in resource for resource in resources):
+                changed.setdefault(action.partition(":")[2], []).append(conditions)
+    cluster, tag = config["cluster_name"], "ray-cluster-name"
+    assert changed == {
+        "RunInstances": [
+            {
+                f"aws:RequestTag/{tag}": cluster, "ec2:InstanceType": "!Ref InstanceTypes",
+                "ec2:MetadataHttpTokens": "required",
+            }
+        ],
+        "CreateTags": [{"ec2:CreateAction": "RunInstances"}, {f"aws:ResourceTag/{tag}": cluster}],
+        "TerminateInstances": [{f"aws:ResourceTag/{tag}": cluster}],
+    }  # fmt: skip

@@ -66,6 +66,7 @@ def test_kubernetes_schemas_refuse_a_planted_fault(where: str, value: Any) -> No
     (f"{SCRIPT} kind", "Secret", "a Secret; the README makes them"),
     (f"{BOX}.envFrom.+", {"secretRef": {"name": "absent"}}, "nothing makes the Secret absent"),
     (f"{BOX}.resources.limits.memory", GONE, "ray-worker is not bounded"),
+    (f"{BOX}.resources.requests.hugepages-2Mi", "64Mi", "ray-worker is not bounded"),
     (f"{POD}.securityContext.runAsNonRoot", GONE, "parser: may run as root"),
     (f"{REDIS_POD}.securityContext.seccompProfile", GONE, "sclip-redis: has no seccomp profile"),
     (f"{BOX}.securityContext.capabilities", {"add": ["SYS_PTRACE"]}, "ray-worker may gain rights"),

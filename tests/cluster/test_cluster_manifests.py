@@ -10,8 +10,17 @@ import pytest
 
 from support.cluster_files import pins, project
 from support.command_lines import understand
-from support.kustomized import JOBS, OVERLAYS, TARGETS, find, installed, pods, ray_cluster, rendered
-from support.manifest_rules import GPU, documented_secrets, problems, project_images, references
+from support.kustomized import JOBS, SIZES, TARGETS, find, installed, pods, ray_cluster, rendered
+from support.manifest_rules import (
+    EFA,
+    GPU,
+    PAGES,
+    RDMA,
+    documented_secrets,
+    problems,
+    project_images,
+    references,
+)
 from support.manifest_schemas import CRDS, kuberay_problems, pod_schema_problems
 
 every_target = pytest.mark.parametrize("target", TARGETS)
@@ -41,7 +50,7 @@ def test_the_readme_makes_no_secret_that_nothing_reads() -> None:
 
 
 def test_the_images_version_is_the_projects_and_rays_is_the_pinned_one() -> None:
-    assert {re.split("[:-]", image)[-2] for image in project_images()} == {project()["version"]}
+    assert {re.split("[:-]", image)[1] for image in project_images()} == {project()["version"]}
     assert {ray_cluster(rendered(target))["rayVersion"] for target in TARGETS} == {pins()["ray"]}
 
 
@@ -70,7 +79,7 @@ def test_a_job_brings_the_cluster_of_its_overlay_and_ends_with_it(name: str) -> 
     assert job["shutdownAfterJobFinishes"]
     assert "run.name=" in job["entrypoint"], "started again, it must find its checkpoints"
     understand(shlex.split(job["entrypoint"].replace("/opt/sclip/", "")))
-    if name in OVERLAYS:
+    if name in SIZES:
         assert job["rayClusterSpec"] == find(rendered(f"kuberay/overlays/{name}"), "RayCluster")["spec"]
 
 
@@ -84,7 +93,7 @@ def test_kueue_admits_a_gang_whole_or_not_at_all() -> None:
         assert group["minReplicas"] == group["replicas"] == group["maxReplicas"]
 
 
-@pytest.mark.parametrize(("name", "gpus"), zip(OVERLAYS, (0, 1, 64), strict=True))
+@pytest.mark.parametrize(("name", "gpus"), zip(SIZES, (0, 1, 64), strict=True))
 def test_the_three_sizes_differ_in_what_their_names_say(name: str, gpus: int) -> None:
     most = 0
     for group in ray_cluster(rendered(f"kuberay/overlays/{name}"))["workerGroupSpecs"]:
@@ -92,3 +101,19 @@ def test_the_three_sizes_differ_in_what_their_names_say(name: str, gpus: int) ->
         most += group["maxReplicas"] * int(container["resources"]["limits"].get(GPU, 0))
         assert group["minReplicas"] == 0, "a cluster without a run costs a head"
     assert most == gpus
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "image"),
+    [("efa", {EFA: "4", PAGES: "5120Mi"}, "-gpu-efa"), ("rdma", {RDMA: "1"}, "-gpu")],
+)
+def test_a_fast_network_changes_only_the_trainers(name: str, devices: dict[str, str], image: str) -> None:
+    plain, fast = (ray_cluster(rendered(f"kuberay/overlays/gpu-multi-node{end}")) for end in ("", f"-{name}"))
+    pod, before = (cluster["workerGroupSpecs"][1]["template"]["spec"] for cluster in (fast, plain))
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert container["image"].endswith(image)
+    for kind in ("requests", "limits"):
+        had = before["containers"][0]["resources"][kind]
+        assert pod["containers"][0]["resources"][kind] == had | devices
+    fast["workerGroupSpecs"][1]["template"]["spec"] = before
+    assert fast == plain

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch.distributed as dist
 from mlflow import MlflowClient
 from rich.console import Console
 
 from sclip.config import Config, DataConfig, RunConfig, TrackingConfig
 from sclip.launch.doctor import collective, machine, reach
 from sclip.launch.doctor.finding import CheckFinding, show, to_json, worst
+from sclip.launch.doctor.network import MESSAGE_ELEMENTS, Link, judge_network, nccl_network
 from sclip.launch.doctor.nodes import Answer, ClusterNode
 from support.mlflow_stores import empty_store
 from support.processes import free_port
@@ -229,6 +233,71 @@ def test_an_all_reduce_reports_the_slowest_rate_and_names_each_node_with_a_faile
     (finding,) = collective.judge_collective([A, B, B], rates | failed, gpus)
     assert (finding.check, finding.where, finding.status) == (check, "node b", "fail")
     assert finding.found == "no answer in 30 s"
+
+
+def link(gb_s: float, gpu: str = "NVIDIA L40S", **facts: Any) -> Link:
+    """Return the facts of a rank of eight that measures a bus bandwidth."""
+    return Link(2 * 7 / 8 * 4 * MESSAGE_ELEMENTS / 1e9 / gb_s, gpu, **facts)
+
+
+@pytest.mark.parametrize(
+    ("measured", "status", "found", "remedy"),
+    [
+        (link(0.4, gpu=""), "ok", "0.40 GB/s between 2 nodes, gloo over TCP", ""),
+        (link(9.0, network="AWS Libfabric"), "ok", "9.00 GB/s between 2 nodes, NCCL over AWS Libfabric", ""),
+        (link(7.0, network="Socket"), "ok", "NCCL over TCP", ""),  # as fast as this machine's network allows
+        (link(0.1, gpu="A GPU of tomorrow"), "ok", "NCCL over a network that it does not name", ""),
+        (link(2.0, network="Socket"), "warn", "; usual for 4 NVIDIA L40S a node: 6.0 or more", "no RDMA device"),
+        (link(2.0, network="Socket", rdma=True, locked_bytes=2**23), "warn", "NCCL over TCP", "only 8 MB"),
+        (link(2.0, network="Socket", rdma=True), "warn", "NCCL over TCP", "no plugin"),
+        (link(2.0, network="IB", rdma=True), "warn", "NCCL over IB", "placement group"),
+        (link(20.0, gpu="NVIDIA H100 80GB HBM3", network="IB"), "warn", "24.0 or more", "placement group"),
+    ],
+)  # fmt: skip
+def test_a_slow_network_of_gpus_is_a_warning_that_names_the_cause(
+    measured: Link, status: str, found: str, remedy: str
+) -> None:
+    faster = dataclasses.replace(measured, seconds=measured.seconds / 2)  # the slowest rank counts
+    answers = {rank: Answer(measured if rank == 5 else faster) for rank in range(8)}
+    finding = judge_network([*4 * [A], *4 * [B]], answers)
+    assert finding.status == status
+    assert found in finding.found
+    assert remedy in finding.remedy
+    assert bool(finding.remedy) == (status != "ok")
+
+
+def test_one_node_has_no_network_to_measure_and_a_lost_measurement_is_no_failure() -> None:
+    assert judge_network([A, A], {}).found == "all ranks are on one node: nothing to measure"
+    lost = judge_network([A, B], {0: Answer(link(1.0)), 1: GONE})
+    assert (lost.status, lost.where, lost.found) == ("warn", "node b", f"not measured: {GONE.failure}")
+
+
+def test_the_network_is_the_one_that_nccl_names_last() -> None:
+    log = """gpu-1:7:9 [0] NCCL INFO NET/IB : No device found.
+gpu-1:7:9 [0] NCCL INFO NET/Socket : Using [0]ens5:10.0.0.1<0>
+gpu-1:7:9 [0] NCCL INFO Using network {}
+gpu-1:7:9 [0] NCCL INFO DMA-BUF is available on GPU device 0"""
+    assert [nccl_network(log.format(name)) for name in ("Socket", "AWS Libfabric")] == [
+        "Socket",
+        "AWS Libfabric",
+    ]
+    assert nccl_network("gpu-1:7:9 [0] NCCL INFO Bootstrap: Using ens5:10.0.0.1<0>") == ""
+
+
+def test_a_rank_checks_the_sum_and_then_times_a_larger_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NCCL_DEBUG", "NCCL_DEBUG_SUBSYS", "NCCL_DEBUG_FILE"):  # restored after the test
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(collective.ray, "get_gpu_ids", list)
+    monkeypatch.setattr(collective, "_ELEMENTS", 8)
+    monkeypatch.setattr(collective, "MESSAGE_ELEMENTS", 64)
+    rank = collective._Rank()
+    try:
+        assert rank.reduce(("127.0.0.1", free_port()), 0, 1, 30) > 0
+        measured = rank.measure()
+    finally:
+        dist.destroy_process_group()
+    assert measured.seconds > 0
+    assert (measured.gpu, measured.network) == ("", "")
 
 
 def test_the_worst_finding_is_the_overall_status_and_many_healthy_nodes_take_one_line() -> None:

@@ -80,5 +80,6 @@ def test_nodes_that_differ_hang_or_are_gone_are_named_and_the_others_are_checked
         statuses = {where: status for where, (status, _) in of_check(check).items()}
         assert statuses == {"head": "ok", "other": "ok"}, check
     assert of_check("gloo")["cluster"][1].startswith("all-reduce over 2 nodes, ")
+    assert "GB/s between 2 nodes, gloo over TCP" in of_check("network")["cluster"][1]
     assert of_check("authentication")["cluster"][0] == "ok"
     assert {path.name for path in (tmp_path / "storage").iterdir()} <= {"mlflow.db", "mlflow.db.lock"}

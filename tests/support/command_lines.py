@@ -113,7 +113,7 @@ def _sed(command: Sequence[str]) -> None:
         assert old in text, f"{command[-1]} has no {old}"
         text = text.replace(old, new)
     settings = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-    placeholder = re.search(r"\b(ACCOUNT|SECURITY_GROUP|PROJECT)\b", settings)
+    placeholder = re.search(r"\b(ACCOUNT|SECURITY_GROUP|SUBNET|PROJECT)\b", settings)
     assert not placeholder, f"leaves a {placeholder[0]}"
 
 

@@ -17,8 +17,9 @@ from support.paths import ROOT
 from support.processes import require
 
 CLUSTER = ROOT / "cluster"
-OVERLAYS = ("cpu-small", "gpu-single-node", "gpu-multi-node")
-JOBS = (*OVERLAYS, "gpu-multi-node-gang")
+SIZES = ("cpu-small", "gpu-single-node", "gpu-multi-node")
+OVERLAYS = (*SIZES, "gpu-multi-node-efa", "gpu-multi-node-rdma")
+JOBS = (*SIZES, "gpu-multi-node-gang")
 TARGETS = (*(f"kuberay/overlays/{name}" for name in OVERLAYS), *(f"kuberay/jobs/{name}" for name in JOBS))
 KUBECTL = shutil.which("kubectl")
 

@@ -15,6 +15,7 @@ from support.kustomized import CLUSTER, Manifest, pods, ray_cluster
 from support.manifest_network import network_problems, selects
 
 GPU = "nvidia.com/gpu"
+EFA, RDMA, PAGES = "vpc.amazonaws.com/efa", "rdma/rdma_shared_device_a", "hugepages-2Mi"
 RESOURCES = {"cpu", "memory", "ephemeral-storage"}
 SECURE: dict[str, Any] = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True}
 SECURE["capabilities"] = {"drop": ["ALL"]}
@@ -63,8 +64,14 @@ def pod_problems(manifests: list[Manifest]) -> Iterator[str]:
 
 def _is_bounded(resources: Manifest) -> bool:
     requests, limits = resources.get("requests", {}), resources.get("limits", {})
-    named = requests.keys() - {GPU} == limits.keys() - {GPU} == RESOURCES
-    return named and all(quantity(requests[name]) <= quantity(limits.get(name, "0")) for name in requests)
+    whole = (GPU, EFA, RDMA, PAGES)  # Kubernetes wants equal requests and limits of these
+    named = requests.keys() - {*whole} == limits.keys() - {*whole} == RESOURCES
+    equal = all(requests.get(name) == limits.get(name) for name in whole)
+    return (
+        named
+        and equal
+        and all(quantity(requests[name]) <= quantity(limits.get(name, "0")) for name in requests)
+    )
 
 
 def _is_probed(container: Manifest) -> bool:

@@ -1,25 +1,33 @@
 """Check that workers can reach each other: an all-reduce over every GPU, or over the nodes if there is no GPU.
 
 With nccl, each GPU gets a process that reserves it, as a worker does, and also multiplies two matrices. This finds GPUs
-that Ray counts but torch cannot use. The check does not wait for GPUs that another job uses, but reports them.
+that Ray counts but torch cannot use. The check does not wait for GPUs that another job uses, but reports them. The same
+processes then measure the network, if there are several nodes.
 """
 
 from __future__ import annotations
 
+import os
 import socket
+import statistics
+import tempfile
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 
 import ray
 import torch
 import torch.distributed as dist
 
 from sclip.launch.doctor.finding import CheckFinding
+from sclip.launch.doctor.network import MESSAGE_ELEMENTS, Link, judge_network, look_rdma, nccl_network
 from sclip.launch.doctor.nodes import Answer, ClusterNode, on, within
 
 _ELEMENTS = 2**22
-"""Number of fp32 values in the all-reduce: 16 MB."""
+"""Number of fp32 values in the checked all-reduce: 16 MB."""
+_REPEATS = 3
+"""Number of measured all-reduces. The median counts."""
 
 
 class _Rank:
@@ -39,30 +47,44 @@ class _Rank:
             raise RuntimeError(
                 "Ray counts a GPU here, torch sees none: driver, CUDA build of torch, or runtime class"
             )
-        device = torch.device("cuda" if cuda else "cpu")
+        self._device = device = torch.device("cuda" if cuda else "cpu")
         square = torch.ones(256, 256, device=device)
         if (product := float((square @ square)[0, 0])) != 256:
             raise RuntimeError(f"the device multiplies wrongly: {product}, not 256")
-        dist.init_process_group(
-            "nccl" if cuda else "gloo", init_method=f"tcp://{master[0]}:{master[1]}", rank=rank, world_size=world_size,
-            timeout=timedelta(seconds=timeout_s),
-        )  # fmt: skip
-        try:
-            numbers = torch.full((_ELEMENTS,), float(rank + 1), device=device)
+        numbers = torch.full((_ELEMENTS,), float(rank + 1), device=device)
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "nccl.log")
+            # NCCL says only in its log which network it chose; it reads these variables when it starts.
+            os.environ.update(NCCL_DEBUG="INFO", NCCL_DEBUG_SUBSYS="INIT,NET", NCCL_DEBUG_FILE=str(log))
+            dist.init_process_group(
+                "nccl" if cuda else "gloo", init_method=f"tcp://{master[0]}:{master[1]}",
+                rank=rank, world_size=world_size, timeout=timedelta(seconds=timeout_s),
+            )  # fmt: skip
             dist.all_reduce(numbers.clone())  # the first all-reduce connects the ranks
-            started = time.perf_counter()
-            dist.all_reduce(numbers)
-            total = float(numbers[-1])
-            seconds = time.perf_counter() - started
-        finally:
-            dist.destroy_process_group()
+            self._network = nccl_network(log.read_text(errors="replace")) if log.is_file() else ""
+        started = time.perf_counter()
+        dist.all_reduce(numbers)
+        total = float(numbers[-1])
+        seconds = time.perf_counter() - started
         if total != world_size * (world_size + 1) / 2:
             raise RuntimeError(f"the sum of {world_size} ranks is {total}")
         return 4 * _ELEMENTS / seconds / 1e9
 
+    def measure(self) -> Link:
+        """Time an all-reduce of the large message. The group of `reduce` still stands."""
+        numbers = torch.ones(MESSAGE_ELEMENTS, device=self._device)
+        seconds = []
+        for _ in range(1 + _REPEATS):  # the first one allocates buffers for this size
+            started = time.perf_counter()
+            dist.all_reduce(numbers)
+            float(numbers[0])  # waits for the GPU
+            seconds.append(time.perf_counter() - started)
+        gpu = torch.cuda.get_device_name() if self._device.type == "cuda" else ""
+        return Link(statistics.median(seconds[1:]), gpu, self._network, *look_rdma())
+
 
 def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFinding]:
-    """Run an all-reduce over one process for each GPU, or for each node if there is no GPU."""
+    """Run an all-reduce over one process for each GPU, or for each node if there is no GPU; measure the network."""
     gpus = any(node.gpus for node in nodes)
     places = [node for node in nodes for _ in range(node.gpus if gpus else 1)]
     if not places:
@@ -77,7 +99,13 @@ def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFi
             return judge_collective(places, started, gpus)
         master = started[0].value
         refs = {i: rank.reduce.remote(master, i, len(ranks), timeout_s) for i, rank in enumerate(ranks)}
-        return judge_collective(places, within(refs, 2 * timeout_s), gpus)
+        reduced = within(refs, 2 * timeout_s)
+        findings = judge_collective(places, reduced, gpus)
+        if any(answer.failure for answer in reduced.values()):
+            return findings
+        several = len(set(places)) > 1
+        measured = {i: rank.measure.remote() for i, rank in enumerate(ranks)} if several else {}
+        return [*findings, judge_network(places, within(measured, 2 * timeout_s))]
     finally:
         for rank in ranks:
             ray.kill(rank)

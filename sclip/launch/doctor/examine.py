@@ -17,7 +17,7 @@ from sclip.launch.doctor.nodes import Answer, ClusterNode, NodeProbes, alive
 
 CHECKS = (
     "nodes", "versions", "clock", "shared memory", "disk", "open files", "authentication", "storage", "shards",
-    "mlflow", "gloo", "nccl",
+    "mlflow", "gloo", "nccl", "network",
 )  # fmt: skip
 """Names of all checks, as in their findings."""
 _ROUNDS = 5

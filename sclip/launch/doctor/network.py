@@ -1,0 +1,98 @@
+"""Judge the network between nodes: the rate of an all-reduce, and whether NCCL uses RDMA or fell back to TCP.
+
+NCCL falls back silently if it finds no RDMA device, may lock too little memory or has no plugin for the device (EFA
+needs aws-ofi-nccl). Training then works, but waits for gradients. Rates are bus bandwidths: 2 (n - 1) / n times the
+bytes of the message, by the seconds of one all-reduce over n ranks. The slowest link carries this rate, whatever n is.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sclip.launch.doctor.finding import CheckFinding
+from sclip.launch.doctor.nodes import Answer, ClusterNode
+
+MESSAGE_ELEMENTS = 2**24
+"""Number of fp32 values in a measured all-reduce: 64 MB, so that latency hardly counts."""
+_TCP = "Socket"
+"""NCCL's name for TCP."""
+_EXPECTED_GB_S = {"B200": 6.0, "H200": 6.0, "H100": 6.0, "A100": 0.8, "L40S": 1.5, "A10G": 0.6, "L4": 0.6}
+"""Lowest bus bandwidth that counts as usual, for each GPU of a node: about half of a GPU's share in the network of
+common machine types (a3-highgpu-8g, a2-highgpu-8g, g6e.12xlarge, g5.12xlarge, g6.12xlarge)."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Facts of one rank about the network."""
+
+    seconds: float
+    """Time of one all-reduce of the message."""
+    gpu: str = ""
+    """Name of the GPU in torch; "" on a CPU."""
+    network: str = ""
+    """Name of the network in NCCL, such as Socket, IB or AWS Libfabric; "" with gloo, or if NCCL named none."""
+    rdma: bool = False
+    """Whether this process sees an RDMA device; EFA is one."""
+    locked_bytes: int = -1
+    """Memory that this process may lock, which RDMA does with its buffers; -1 if unlimited."""
+
+
+def nccl_network(log: str) -> str:
+    """Return the network that NCCL names in its log (NCCL_DEBUG=INFO); "" if it names none."""
+    names = re.findall(r"Using network (\S.*?)\s*$", log, re.MULTILINE)
+    return names[-1] if names else ""
+
+
+def look_rdma() -> tuple[bool, int]:
+    """Return whether this process sees an RDMA device, and the memory that it may lock (-1 if unlimited)."""
+    return any(Path("/dev/infiniband").glob("uverbs*")), resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+
+
+def judge_network(places: Sequence[ClusterNode], answers: Mapping[int, Answer]) -> CheckFinding:
+    """Return the finding about the network between the nodes. It is never "fail": a run trains over a slow network too.
+
+    Args:
+        places: the node of each rank.
+        answers: the `Link` of each rank; empty if there is one node.
+    """
+    nodes = len(set(places))
+    if nodes == 1:
+        return CheckFinding("network", "cluster", "ok", "all ranks are on one node: nothing to measure")
+    for index, answer in answers.items():
+        if answer.failure:
+            remedy = "look at this node's load and network, or raise --timeout"
+            return CheckFinding(
+                "network", places[index].name, "warn", f"not measured: {answer.failure}", remedy
+            )
+    links: list[Link] = [answers[index].value for index in sorted(answers)]
+    ranks, seconds = len(places), max(link.seconds for link in links)
+    gb_s = 2 * (ranks - 1) / ranks * 4 * MESSAGE_ELEMENTS / seconds / 1e9
+    gpu, network = links[0].gpu, links[0].network
+    used = "TCP" if network == _TCP else network or "a network that it does not name"
+    text = f"{gb_s:,.2f} GB/s between {nodes} nodes, {f'NCCL over {used}' if gpu else 'gloo over TCP'}"
+    per_gpu = next((rate for name, rate in _EXPECTED_GB_S.items() if re.search(rf"\b{name}\b", gpu)), 0.0)
+    if gb_s >= (expected := per_gpu * ranks / nodes):
+        return CheckFinding("network", "cluster", "ok", text)
+    text += f"; usual for {ranks / nodes:g} {gpu} a node: {expected:.1f} or more"
+    return CheckFinding("network", "cluster", "warn", text, _remedy(links))
+
+
+def _remedy(links: Sequence[Link]) -> str:
+    """Return what to do about a slow network: the first cause that holds on any rank."""
+    if all(link.network != _TCP for link in links):
+        return "give each pod or machine all of its RDMA devices, and place the nodes in one zone and placement group"
+    if not all(link.rdma for link in links):
+        return (
+            "no RDMA device in the container: request it (cluster/README.md, The network of GPU nodes); some machine"
+            " types have none"
+        )
+    if limits := [link.locked_bytes for link in links if link.locked_bytes >= 0]:
+        return (
+            f"only {min(limits) / 1e6:,.0f} MB of memory may be locked: set LimitMEMLOCK=infinity for the nodes'"
+            " containerd, or docker run --ulimit memlock=-1:-1"
+        )
+    return "NCCL has no plugin for the RDMA device: EFA needs the image's target gpu-efa; NCCL_DEBUG=INFO says more"
