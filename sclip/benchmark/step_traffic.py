@@ -31,7 +31,7 @@ _NOT_COUNTED = {"mm", "addmm", "_unsafe_view", "empty", "empty_like", "new_empty
 _ONLY_WRITE = {"new_zeros", "zeros_like", "ones_like", "fill_"}
 
 
-class _Traffic(TorchDispatchMode):
+class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the bytes that operators read and write; views and matrix products have none."""
 
     bytes = 0
@@ -69,7 +69,8 @@ def block_traffic(*, lean: bool, autocast: bool) -> float:
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 output = functional_call(block, parameters, (hidden,), {"attn_mask": mask})
             output.backward(gradient)
-    return counted.bytes / (2 * hidden.numel())
+    units: float = counted.bytes / (2 * hidden.numel())
+    return units
 
 
 def traffic(case: Case, rounds: int, report: Report) -> str:

@@ -98,7 +98,7 @@ def in_tiles(
     if width >= len(rows.valid):
         return [of_tile(own, candidates, rows, WHOLE, *more)]
     # A split, not a slice for each tile: the gradient of a slice is as large as the whole.
-    tiles = zip(*(tensor.split(width) for tensor in candidates), strict=True)
+    tiles = zip(*(torch.split(tensor, width) for tensor in candidates), strict=True)
     columns = (slice(first, first + width) for first in range(0, len(rows.valid), width))
     return [
         checkpoint(of_tile, own, tile, rows, place, *more, use_reentrant=False, preserve_rng_state=False)
