@@ -184,7 +184,7 @@ def _hardest(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
         torch.stack(of) for of in zip(*in_tiles(_hardest_of, own, [candidates], rows), strict=True)
     )
     lower = hardest < hardest.amax(0)
-    ties = ties.masked_fill(lower, 0)
+    ties = ties.to(hardest.dtype).masked_fill(lower, 0.0)
     return (ties / ties.sum(0) * hardest).masked_fill(lower, 0.0).sum(0)
 
 
