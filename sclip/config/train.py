@@ -25,6 +25,8 @@ class TrainConfig(Section, key="train"):
     """Minimum workers to train with while the cluster has no room for num_workers; 0: train only with num_workers."""
     resize_every_s: Annotated[float, POSITIVE] = 60.0
     """Seconds between checks for room for more workers; adding some writes a checkpoint and restarts all workers."""
+    collective_timeout_s: Annotated[float, POSITIVE] = 1800.0
+    """Seconds that a worker waits in a collective for the slowest one, whose data may be late; then all restart."""
     use_gpu: bool | None = None
     """true: train on GPUs with nccl; false: on CPUs with gloo; null: on GPUs if the cluster has one for each worker."""
     worker_cpus: Annotated[float, POSITIVE] = 1.0

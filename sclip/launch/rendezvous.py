@@ -1,13 +1,20 @@
-"""Make rank 0 listen for the other ranks at its own address only, instead of on every interface.
+"""Set up a worker's process for its process group, before Ray's torch backend starts the group.
+
+Rank 0 listens for the other ranks at its own address only, instead of on every interface.
 
 The ranks of a process group find each other through torch's TCPStore, which listens on all interfaces without
-authentication. The store can take a listening socket, but `ray.train` has no setting for this. So before Ray's
-torch backend starts, each worker replaces the class of the store by a function that passes such a socket.
+authentication. The store can take a listening socket, but `ray.train` has no setting for this. So each worker replaces
+the class of the store by a function that passes such a socket. The store itself sets the socket's backlog, to the
+system's maximum (net.core.somaxconn, 4096 on Linux), so a thousand ranks can connect at once.
+
+NCCL's flight recorder keeps the last collectives of each rank, and writes them to files if one times out: torch's
+`torchfrtrace` then names the collective that hung.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +34,8 @@ class BoundTorchConfig(TorchConfig):  # type: ignore[misc]
 
     deterministic: bool = False
     """`train.deterministic`. It is needed here, because NCCL reads its settings once, when the process group begins."""
+    records: str = ""
+    """Start of the paths of the flight recorder's files; a rank's number follows. "": torch's, in ~/.cache/torch."""
 
     @property
     def backend_cls(self) -> type:
@@ -36,13 +45,16 @@ class BoundTorchConfig(TorchConfig):  # type: ignore[misc]
 
 class _Bound(_TorchBackend):  # type: ignore[misc]
     def on_start(self, worker_group: Any, backend_config: BoundTorchConfig) -> None:
-        worker_group.execute(_set_up, backend_config.deterministic)
+        worker_group.execute(_set_up, backend_config.deterministic, backend_config.records)
         super().on_start(worker_group, backend_config)
 
 
-def _set_up(deterministic: bool) -> None:
+def _set_up(deterministic: bool, records: str) -> None:
     if deterministic:
         use_deterministic_algorithms()
+    recorder = {"TORCH_FR_BUFFER_SIZE": "2000", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
+    for name, value in (recorder | ({"TORCH_FR_DUMP_TEMP_FILE": records} if records else {})).items():
+        os.environ.setdefault(name, value)
     # Import by name: the attribute `torch.distributed.rendezvous` is a function, not this module.
     importlib.import_module("torch.distributed.rendezvous").TCPStore = _store  # type: ignore[attr-defined]
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -79,7 +80,10 @@ def fit(
             train_loop_config={"arguments": WorkerArguments(job_of(plan, folder.path), plan, queue, control)},
             # gloo in addition to nccl: row counts are added up on the CPU, without waiting for the GPU
             torch_config=BoundTorchConfig(
-                backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo", deterministic=train.deterministic
+                backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo",
+                timeout_s=train.collective_timeout_s,
+                deterministic=train.deterministic,
+                records=str(folder.path / "collectives-") if isinstance(folder.path, Path) else "",
             ),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=(train.min_workers, train.num_workers)

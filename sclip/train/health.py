@@ -1,13 +1,13 @@
 """Watch the health of a run: steps that are not finite, norms of the weights, traces of chosen steps.
 
-A step's values stay on the device as tensors. The values of many steps are read together, at a report or before a
-checkpoint. The delay is safe: a step whose loss or gradient is not finite makes no update.
+A step's values stay on the device as tensors. The values of many steps are read together, one step after a report or
+before a checkpoint. The delay is safe: a step whose loss or gradient is not finite makes no update.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from sclip.storage.paths import StoragePath, send, staged
 from sclip.train.collectives import gather_json
 from sclip.train.step import unwrapped
 
-__all__ = ["HealthMonitor", "ProfilerTrace", "TrainingDiverged", "parameter_norms"]
+__all__ = ["HealthMonitor", "ProfilerTrace", "StepValues", "TrainingDiverged", "parameter_norms"]
 
 _READ = ("skipped", "loss", "grad_norm", "logit_scale", "learning_rate")
 _MAX_SHARDS_NAMED = 8
@@ -34,7 +34,9 @@ class TrainingDiverged(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class _StepValues:
+class StepValues:
+    """Values of one step, for the check of its health."""
+
     number: int
     values: Tensor
     """[5], the values named in _READ, on the device."""
@@ -43,7 +45,7 @@ class _StepValues:
 
 
 class HealthMonitor:
-    """Count the steps without an update, reading the values of many steps at once.
+    """Count the steps without an update, given the values of many steps at once.
 
     Args:
         config: whether the first step without an update ends the run, or how many are allowed.
@@ -52,23 +54,29 @@ class HealthMonitor:
 
     def __init__(self, config: HealthConfig, shard: Callable[[int], str]) -> None:
         self._config, self._shard = config, shard
-        self._steps: list[_StepValues] = []
+        self._steps: list[StepValues] = []
 
     def add(self, number: int, metrics: Mapping[str, Tensor], entries: NDArray[np.int64]) -> None:
         """Store a step's number, the metrics from `TrainStep` and the schedule entries of this rank's samples."""
         values = torch.stack([metrics[name] for name in _READ])
-        self._steps.append(_StepValues(number, values, np.unique(entries)))
+        self._steps.append(StepValues(number, values, np.unique(entries)))
 
-    def count_skipped(self, skipped: int, last_good: Callable[[], str]) -> int:
-        """Return how many steps were skipped since the last call. All ranks call it together.
+    def take(self) -> tuple[list[StepValues], Tensor]:
+        """Return the steps since the last call, and their values [steps, 5] on the device."""
+        steps, self._steps = self._steps, []
+        return steps, torch.stack([s.values for s in steps]) if steps else torch.zeros(0, len(_READ))
+
+    def count_skipped(
+        self, steps: Sequence[StepValues], values: Sequence[Sequence[float]], skipped: int,
+        last_good: Callable[[], str],
+    ) -> int:  # fmt: skip
+        """Return how many of the steps made no update, from what `take` returned. All ranks call it together.
 
         `skipped` is the number of steps that were skipped before. If the total exceeds the limit, every rank raises the
         same TrainingDiverged. It names the first step above the limit and the last good checkpoint. Only for this
         error, every rank calls `last_good` to get that checkpoint.
         """
-        steps, self._steps = self._steps, []
         # The values are global, so every rank finds the same steps without communication.
-        values = torch.stack([step.values for step in steps]).tolist() if steps else []
         bad = [index for index, (was_skipped, *_) in enumerate(values) if was_skipped]
         skips = self._config.on_nonfinite == "skip"
         allowed = self._config.max_skipped - skipped if skips else 0

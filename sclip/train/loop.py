@@ -1,7 +1,7 @@
 """The training loop: takes a rank's share of the order, and produces trained weights and checkpoints.
 
 `train` runs on every rank, and all ranks step together. A step's number determines its rows in the run's order
-(`sclip.data.order`), and the newest checkpoint's step says where to continue. Before each step the ranks sum their
+(`sclip.data.order`), and the newest checkpoint's step says where to continue. During each step the ranks sum their
 numbers of samples. Trained samples are recorded after `optimizer.step` and counted in the next checkpoint.
 """
 
@@ -11,14 +11,14 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from sclip.config import ConfigError
+from sclip.config import Config, ConfigError
 from sclip.data import columns as col
 from sclip.data.batches import Batches, Columns
 from sclip.data.order import Order
@@ -50,7 +50,8 @@ _log = logging.getLogger("sclip.train")
 def train(job: TrainJob, launcher: Launcher) -> None:
     """Train until every sample of the order is trained on. Runs on every rank.
 
-    If a request stops it earlier, a checkpoint holds the progress, and `RunFolder.complete` is None.
+    If a request stops it earlier, a checkpoint holds the progress, and `RunFolder.complete` is None. Raises ConfigError
+    if a step does not fit into the GPU's memory, besides the errors of what it calls.
     """
     folder = RunFolder(job.folder)
     step, beyond = _position(folder, launcher)
@@ -60,9 +61,21 @@ def train(job: TrainJob, launcher: Launcher) -> None:
     with contextlib.ExitStack() as stack:
         # Request the first blocks now, so that readers and encoders start up while the model is built.
         feeds = _started(launcher.feeds(order, step), stack)
-        run = _Run(job, launcher)
-        stack.enter_context(contextlib.closing(run.accounts))
-        run.train(order, feeds)
+        try:
+            run = _Run(job, launcher)
+            stack.enter_context(contextlib.closing(run.accounts))
+            run.train(order, feeds)
+        except torch.OutOfMemoryError as error:  # a restart would only meet it again
+            raise _too_large(job.config, launcher.world_size, error) from error
+
+
+def _too_large(config: Config, world_size: int, error: torch.OutOfMemoryError) -> ConfigError:
+    share, needed = -(-config.train.batch_size // world_size), ". ".join(str(error).split(". ")[:2])
+    return ConfigError(
+        f"train.micro_batch={config.train.micro_batch}: a step does not fit into the GPU's memory ({needed}); set a "
+        f"smaller divisor of a worker's share of train.batch_size, {share}, or train.activation_checkpointing=block "
+        f"(now {config.train.activation_checkpointing})"
+    )
 
 
 def _position(folder: RunFolder, launcher: Launcher) -> tuple[int, dict[int, int]]:
@@ -109,7 +122,7 @@ def _started(feeds: Iterable[Iterable[Columns]], stack: contextlib.ExitStack) ->
 
 
 class _Sums(NamedTuple):
-    """Values that the ranks add up before each step."""
+    """Values that the ranks add up in each step."""
 
     rows: int
     tokens: int
@@ -124,11 +137,19 @@ class _Sums(NamedTuple):
     filtered: int
     missing: int
 
-    def over_ranks(self) -> _Sums:
-        """Return the sums over all ranks. They are reduced on the CPU, so as not to wait for the GPU."""
+    def start_adding(self) -> Callable[[], _Sums]:
+        """Start to add up the values of all ranks; return a function that waits for the sums.
+
+        They are added on the CPU, so as not to wait for the GPU, and while the caller queues the step.
+        """
         total = torch.tensor(self)
-        dist.all_reduce(total)
-        return _Sums(*total.tolist())
+        work = dist.all_reduce(total, async_op=True)
+
+        def sums() -> _Sums:
+            work.wait()
+            return _Sums(*total.tolist())
+
+        return sums
 
 
 class _Run:
@@ -190,13 +211,13 @@ class _Run:
     def _loop(self, order: Order, feeds: Sequence[Iterator[Columns]], trace: ProfilerTrace) -> bool:
         """Step to the end of the order and return True; return False if a request stops the training earlier."""
         progress, reports = self.accounts.progress, self.reports
+        stopped = False
         with self._batches(order, feeds) as batches:
-            while progress.step < order.steps:
-                if self._step(order, batches, trace):
-                    reports.send()
-                    return False
-        reports.send()
-        return True
+            while progress.step < order.steps and not stopped:
+                stopped = self._step(order, batches, trace)
+        reports.begin()
+        reports.finish()
+        return not stopped
 
     def _step(self, order: Order, batches: Prefetcher[ReadyBatch], trace: ProfilerTrace) -> bool:
         """Do one step, and the reports and checkpoints due after it; return whether a request stops the training."""
@@ -206,27 +227,31 @@ class _Run:
         with reports.waiting():
             ready = batches.next(self._tell_wait)
             reports.receive(ready)
-            sums = _Sums(
+            added = _Sums(
                 ready.batch.rows, ready.tokens, ready.gflops, checkpoints.is_written, *launcher.requested(),
                 *accounts.receive(ready.batch),
-            ).over_ranks()  # fmt: skip
-            if sums.written == launcher.world_size:
-                checkpoints.finish()  # called at the same step on all ranks, so all of them raise its errors
-        accounts.count(sums.quarantined, sums.filtered, sums.missing, sums.rows)
+            ).start_adding()  # fmt: skip
         trace.before(progress.step + 1)
-        if sums.rows:  # 0 if the step has no sample that can be trained on
+        # A rank without rows needs the sum: without a row on any rank, no rank makes the step.
+        if ready.batch.rows or added().rows:
             # Seed by step, so that dropout is the same after a resume.
             torch.manual_seed(digest64("step", config.run.seed, progress.step, launcher.rank))
             metrics = self.step(ready.on_device(), progress.step / order.steps)
+        with reports.waiting():  # for ranks that still wait for their rows
+            sums = added()
+        if sums.written == launcher.world_size:
+            checkpoints.finish()  # called at the same step on all ranks, so all of them raise its errors
+        accounts.count(sums.quarantined, sums.filtered, sums.missing, sums.rows)
         accounts.trained(ready.batch, sums.rows)
         if sums.rows:
             if self.ema is not None:
                 self.ema.update(progress.step, metrics["skipped"])
             reports.add(metrics, ready, sums.rows, sums.tokens, sums.gflops)
+        reports.finish()
         if progress.step % config.train.log_every == 0:
-            reports.send()
+            reports.begin()
         if sums.checkpoint or progress.step % config.checkpoint.every == 0:
-            reports.count_skipped()
+            reports.settle()
             checkpoints.start(accounts, reports.metrics)
         if sums.checkpoint:
             checkpoints.finish()

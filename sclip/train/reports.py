@@ -1,4 +1,8 @@
-"""Report on the steps: turn step results, stream rates and the model's health into metrics for the driver."""
+"""Report on the steps: turn step results, stream rates and the model's health into metrics for the driver.
+
+A report is begun after its last step and sent after the next one: its values reach the host in one copy meanwhile, so
+the device never waits for the host to read them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ import contextlib
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,7 +20,7 @@ from torch import Tensor
 
 from sclip.config import ConfigError
 from sclip.train.flops import peak_flops
-from sclip.train.health import HealthMonitor, parameter_norms
+from sclip.train.health import HealthMonitor, StepValues, parameter_norms
 from sclip.train.launcher import Launcher, TrainJob, report
 from sclip.train.prefetch import ReadyBatch
 from sclip.train.run_folder import RunFolder
@@ -43,8 +49,10 @@ class StepReports:
         self._peak_flops = peak_flops(name, job.config.train.precision)
         self._meter, self._stages = StepMeter(device), StageMeter()
         self._monitor = HealthMonitor(job.config.health, job.shard)
+        self._begun: Callable[[], None] | None = None
+        """Sends the report that was begun."""
         self.metrics: dict[str, float] = {}
-        """Metrics of the last report."""
+        """Metrics of the last report that was sent."""
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
@@ -62,30 +70,59 @@ class StepReports:
         self._meter.add(metrics, samples=rows, tokens=tokens, gflops=gflops)
         self._monitor.add(self._accounts.progress.step, metrics, ready.batch.entries)
 
-    def count_skipped(self) -> None:
-        """Count the steps without an update. Called before each report and checkpoint, so that both have the new count.
+    def settle(self) -> None:
+        """Send the report that was begun, and count the steps without an update since then; called before a checkpoint.
 
         Raises TrainingDiverged on every rank if there are too many.
         """
-        progress = self._accounts.progress
-        progress.skipped += self._monitor.count_skipped(progress.skipped, self._last_good)
+        self.finish()
+        steps, values = self._monitor.take()
+        self._count_skipped(steps, values.tolist())
 
-    def send(self) -> None:
-        """Report the steps since the last report, if any. Raises ConfigError for an unknown checkpoint.best_metric."""
+    def begin(self) -> None:
+        """Begin a report of the steps since the last one, if any, and send the one before it."""
+        self.finish()
         if not self._meter.steps:
             return
-        self.count_skipped()
-        config, progress, accounts = self._job.config, self._accounts.progress, self._accounts
-        metrics = self._meter.take()
-        if self._peak_flops:
-            metrics["mfu"] = metrics["gflops_per_s"] * 1e9 / (self._launcher.world_size * self._peak_flops)
-        metrics |= {name: float(norm) for name, norm in parameter_norms(self._step.model).items()}
-        metrics["epoch"] = min(1.0, progress.step / self._job.order.recorded_steps) * config.train.epochs
-        metrics |= {
+        progress, accounts, order = self._accounts.progress, self._accounts, self._job.order
+        norms = parameter_norms(self._step.model)
+        interval, stream = self._meter.take(), self._stages.take()
+        steps, values = self._monitor.take()
+        copy = HostCopy([interval.sums, values, *norms.values()])
+        counts = {
+            "epoch": min(1.0, progress.step / order.recorded_steps) * self._job.config.train.epochs,
             "quarantined": accounts.quarantined, "filtered": accounts.filtered, "missing": accounts.missing,
-            "skipped": progress.skipped,
         }  # fmt: skip
-        keep = config.checkpoint
+        at = {"step": progress.step, "samples": progress.samples}
+
+        def send() -> None:
+            sums, of_steps, *of_parts = copy.read()
+            self._count_skipped(steps, of_steps)
+            metrics = interval.metrics(sums)
+            if self._peak_flops:
+                flops = self._launcher.world_size * self._peak_flops
+                metrics["mfu"] = metrics["gflops_per_s"] * 1e9 / flops
+            metrics |= dict(zip(norms, of_parts, strict=True)) | counts | {"skipped": progress.skipped}
+            self._send(metrics, stream, at)
+
+        self._begun = send
+
+    def finish(self) -> None:
+        """Send the report that was begun, if any. All ranks call it together.
+
+        Raises TrainingDiverged on every rank if too many steps made no update, and ConfigError for an unknown
+        checkpoint.best_metric.
+        """
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun()
+
+    def _count_skipped(self, steps: Sequence[StepValues], values: Sequence[Sequence[float]]) -> None:
+        progress = self._accounts.progress
+        progress.skipped += self._monitor.count_skipped(steps, values, progress.skipped, self._last_good)
+
+    def _send(self, metrics: dict[str, float], stream: dict[str, float], at: Mapping[str, int]) -> None:
+        keep = self._job.config.checkpoint
         if keep.keep_best and keep.best_metric not in metrics:
             raise ConfigError(
                 f"checkpoint.best_metric={keep.best_metric!r}: no such metric; one of {', '.join(sorted(metrics))}"
@@ -93,11 +130,25 @@ class StepReports:
         self.metrics = metrics
         if self._launcher.rank == 0:
             self._folder.touch()
-        stream = self._stages.take()
-        report(
-            self._launcher, "metrics", step=progress.step, samples=progress.samples, metrics=metrics, stream=stream,
-            limit=limiting_stage(stream, metrics["data_wait"]),
-        )  # fmt: skip
+        limit = limiting_stage(stream, metrics["data_wait"])
+        report(self._launcher, "metrics", **at, metrics=metrics, stream=stream, limit=limit)
+
+
+class HostCopy:
+    """Values of tensors, copied from the device to the host together and without waiting for the device."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._shapes = [tensor.shape for tensor in tensors]
+        values = torch.cat([tensor.float().flatten().to(tensors[0].device) for tensor in tensors])
+        self._values = values.to("cpu", non_blocking=True)  # into pinned memory
+        self._copied = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
+
+    def read(self) -> list[Any]:
+        """Wait for the copy; return the values of each tensor as `Tensor.tolist` does."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        parts = self._values.split([shape.numel() for shape in self._shapes])
+        return [part.view(shape).tolist() for part, shape in zip(parts, self._shapes, strict=True)]
 
 
 class StepMeter:
@@ -120,7 +171,14 @@ class StepMeter:
         self._counts: Counter[str] = Counter()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
-        self._started = time.perf_counter()
+        self._started = self._now()
+
+    def _now(self) -> float | torch.cuda.Event:
+        if self._device.type == "cpu":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
     def add(self, metrics: Mapping[str, Tensor], **counts: float) -> None:
         """Add a step's scalar metrics, named alike in every step, and its counts over all ranks, by name."""
@@ -131,24 +189,57 @@ class StepMeter:
         self._counts.update(counts)
         self.steps += 1
 
-    def take(self) -> dict[str, float]:
-        """Return the values since the last call. All ranks call it together.
+    def take(self) -> Interval:
+        """Return the steps since the last call. All ranks call it together."""
+        peak = reduced = None
+        if self._device.type == "cuda":
+            peak = torch.tensor(torch.cuda.max_memory_allocated(self._device))
+            reduced = dist.all_reduce(peak, dist.ReduceOp.MAX, async_op=True)
+        started = self._started
+        interval = (self._names, self._sums, self._counts, self.wait_s, started)
+        self._start()
+        return Interval(*interval, self._started, peak, reduced)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The steps between two reports."""
+
+    names: tuple[str, ...]
+    sums: Tensor
+    """[2, metrics] on the device: the sum of each metric's finite values, and their number."""
+    counts: Counter[str]
+    wait_s: float
+    started: float | torch.cuda.Event
+    ended: float | torch.cuda.Event
+    peak_bytes: Tensor | None
+    reduced: dist.Work | None
+    """Pending maximum of `peak_bytes` over the ranks; None on a CPU."""
+
+    def metrics(self, sums: Sequence[Sequence[float]]) -> dict[str, float]:
+        """Return the metrics, given the values of `sums`. The device must have finished the steps.
 
         They are: each metric's mean over the steps in which it was finite (NaN if none); each count as `NAME_per_s`;
         `data_wait`, the share of time that this rank waited for data; and on a GPU `peak_memory_bytes`, the maximum
         memory of tensors on any rank.
         """
-        sums, finite = self._sums.tolist()
-        elapsed = time.perf_counter() - self._started  # after `tolist`, so the device has finished
+        elapsed = _seconds(self.started, self.ended)
         means = {
             name: total / steps if steps else math.nan
-            for name, total, steps in zip(self._names, sums, finite, strict=True)
+            for name, total, steps in zip(self.names, *sums, strict=True)
         }
-        means |= {f"{name}_per_s": count / elapsed for name, count in self._counts.items()}
+        means |= {f"{name}_per_s": count / elapsed for name, count in self.counts.items()}
         means["data_wait"] = self.wait_s / elapsed
-        if self._device.type == "cuda":
-            peak = torch.tensor(torch.cuda.max_memory_allocated(self._device))
-            dist.all_reduce(peak, dist.ReduceOp.MAX)
-            means["peak_memory_bytes"] = float(peak)
-        self._start()
+        if self.peak_bytes is not None and self.reduced is not None:
+            self.reduced.wait()
+            means["peak_memory_bytes"] = float(self.peak_bytes)
         return means
+
+
+def _seconds(started: float | torch.cuda.Event, ended: float | torch.cuda.Event) -> float:
+    """Return the seconds between two points in time, of the host on a CPU and of the device on a GPU."""
+    if isinstance(started, torch.cuda.Event):
+        assert isinstance(ended, torch.cuda.Event)
+        return float(started.elapsed_time(ended)) / 1000
+    assert isinstance(ended, float)
+    return ended - started

@@ -13,6 +13,7 @@
                       shards that lack recorded samples, with their number in "missing"
     ledger/           what each rank trained on in each step (`sclip.train.ledger`)
     trace-*.json.gz   profiler traces of chosen steps, one file per rank (`health.profile_steps`)
+    collectives-*     the last collectives of each rank on GPUs, written if one exceeded `train.collective_timeout_s`
     complete.json     written when every sample was trained on
     model/            the exported model
     evaluation.json   evaluation of the exported model; evaluation-before.json is that of the starting weights

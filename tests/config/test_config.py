@@ -143,7 +143,8 @@ REFUSED = {
         "run.progress_every_s data.{actors_min,actor_cpus,read_cpus,open_shards} loss.negatives_per_caption "
         "scenes.{train_samples,heldout_samples} model.kee.{layers,heads,triples,phrase_tokens} "
         "train.{epochs,batch_size} "
-        "train.{worker_threads,log_every,resize_every_s,worker_cpus,learning_rate} checkpoint.{every,keep_last} "
+        "train.{worker_threads,log_every,resize_every_s,collective_timeout_s,worker_cpus,learning_rate} "
+        "checkpoint.{every,keep_last} "
         "health.max_skipped evaluate.{retrieval_images,batch_size,cpus} data.foreign_share"
     ),
     -1: (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import socket
 from datetime import timedelta
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -40,8 +42,18 @@ def test_workers_of_a_run_create_such_a_store_but_torch_alone_would_not(
     assert addresses(port) in ({"::"}, {"0.0.0.0"})
     module = importlib.import_module("torch.distributed.rendezvous")
     monkeypatch.setattr(module, "TCPStore", module.TCPStore)  # so that the change below is undone
-    rendezvous._set_up(deterministic=False)
+    rendezvous._set_up(deterministic=False, records="")
     port = free_port()
     store = module._create_c10d_store("127.0.0.1", port, 0, 1, timedelta(seconds=20))
     assert addresses(port) == {"127.0.0.1"}
     del store
+
+
+def test_workers_record_their_collectives_in_the_run_s_folder_unless_the_node_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "environ", {"TORCH_FR_BUFFER_SIZE": "9"})
+    monkeypatch.setattr(importlib, "import_module", lambda _: SimpleNamespace())
+    rendezvous._set_up(deterministic=False, records="/runs/first/collectives-")
+    expected = {"TORCH_FR_DUMP_TEMP_FILE": "/runs/first/collectives-", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
+    assert os.environ == expected | {"TORCH_FR_BUFFER_SIZE": "9"}

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sclip.config import HealthConfig
 from sclip.train.health import HealthMonitor, TrainingDiverged, parameter_norms
-from sclip.train.reports import StepMeter
+from sclip.train.reports import HostCopy, StepMeter
 from sclip.train.step import TrainStep, unwrapped
 from support import ranks
 from support.train_cases import (
@@ -164,7 +164,7 @@ def test_the_host_reads_no_result_of_a_step_before_a_report(
         monitor.add(1, metrics, np.arange(ROWS))
     assert reads.found == []
     with Reads() as reads:
-        monitor.count_skipped(0, lambda: "none yet")
+        HostCopy([meter.take().sums, monitor.take()[1]]).read()
         assert float(metrics["loss"]) > 0
     assert reads.found == ["_local_scalar_dense"]  # from float() above; tolist() causes no such operation
 
@@ -178,7 +178,8 @@ def metrics(skipped: bool) -> Tensors:
 def looked(monitor: HealthMonitor, skipped: list[bool], before: int, first: int = 1) -> int:
     for number, bad in enumerate(skipped, start=first):
         monitor.add(number, metrics(bad), np.array([number]))
-    return monitor.count_skipped(before, lambda: "none yet")
+    steps, values = monitor.take()
+    return monitor.count_skipped(steps, values.tolist(), before, lambda: "none yet")
 
 
 def test_each_check_counts_skipped_steps_since_the_last_check_and_too_many_stop_the_run() -> None:
@@ -186,7 +187,7 @@ def test_each_check_counts_skipped_steps_since_the_last_check_and_too_many_stop_
     assert looked(monitor, [False, True, False, True], before=0) == 2
     assert looked(monitor, [False], before=2, first=5) == 0
     assert looked(monitor, [True], before=2, first=6) == 1
-    assert monitor.count_skipped(3, lambda: "none yet") == 0
+    assert looked(monitor, [], before=3) == 0
     monitor = HealthMonitor(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
     with pytest.raises(TrainingDiverged, match=r"^step 4: loss is inf at .* are of 4; .*max_skipped=3"):
         looked(monitor, [True, False, True, True, True], before=1)

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from sclip.train.loop import train
 from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import EMA
 from sclip.train.run_folder import RunFolder
-from sclip.train.step import unwrapped
+from sclip.train.step import TrainStep, unwrapped
 from support.launchers import ListLauncher
 from support.small_model import assert_same_weights
 from support.stream_blocks import placed, samples
@@ -184,6 +185,47 @@ def test_a_requested_checkpoint_is_written_after_the_step_and_training_goes_on_u
     written = [report["step"] for report in launcher.reports if report["kind"] == "checkpoint"]
     assert written == expected[::-1]
     assert (RunFolder(tmp_path / "run").complete is None) == stop
+
+
+def test_the_sums_of_the_ranks_and_the_last_report_are_read_after_the_next_step_is_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    add, step, tell = dist.all_reduce, TrainStep.__call__, ListLauncher.report
+
+    def all_reduce(total: torch.Tensor, *args: Any, **options: Any) -> Any:
+        work = add(total, *args, **options)
+        if total.dtype != torch.int64:
+            return work
+        events.append("sums started")
+        return SimpleNamespace(wait=lambda: (events.append("sums read"), work.wait()))
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    monkeypatch.setattr(TrainStep, "__call__", lambda *args: (events.append("step"), step(*args))[1])
+    monkeypatch.setattr(
+        ListLauncher, "report", lambda self, report: (events.append(report["kind"]), tell(self, report))
+    )
+    launched(tmp_path / "run", every=100)
+    of_step = ["sums started", "step", "sums read"]
+    assert events[1:-2] == [*of_step, *of_step, "metrics", *of_step, "metrics"]
+    assert (events[0], events[-2:]) == ("start", ["metrics", "checkpoint"])
+
+
+def test_a_step_that_does_not_fit_into_the_gpu_s_memory_is_a_config_error_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: Any) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of ..."
+        )
+
+    monkeypatch.setattr(TrainStep, "__call__", too_large)
+    expected = (
+        r"^train\.micro_batch=0: a step .* \(CUDA out of memory\. Tried to allocate 2\.00 GiB\); set a smaller "
+        r"divisor of .* train\.batch_size, 6, or train\.activation_checkpointing=block \(now none\)$"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        launched(tmp_path / "run")
 
 
 def test_a_run_with_another_context_length_resumes_and_its_checkpoints_load_with_it(tmp_path: Path) -> None:
