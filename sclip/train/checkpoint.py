@@ -2,8 +2,9 @@
 
 `sclip.train.manifest` defines the layout; torch.distributed.checkpoint (DCP) writes the safetensors files. Nothing is
 pickled (DCP's default storage pickles its metadata), so a checkpoint from elsewhere can be opened without trust.
-Training pauses only while the tensors are copied to the host. A thread with its own process group then writes and
-hashes the files, and marks the checkpoint as complete. If the path is a URI, each node stages files on its disk.
+Training pauses only while each rank copies the tensors that it will write to the host. A thread with its own process
+group then writes and hashes the files, and marks the checkpoint as complete. If the path is a URI, each node stages
+files on its disk.
 
 The optimizer's hyperparameters are not stored: they come from the config of the run that loads. Random generator
 states are not stored either: the loop seeds torch again in every step, from (seed, step, rank).
@@ -24,10 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint import state_dict as dsd
-from torch.distributed.checkpoint import state_dict_saver
 from torch.distributed.checkpoint._state_dict_stager import StateDictStager
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from sclip.config import ModelConfig
 from sclip.model import lora
@@ -42,9 +40,10 @@ from sclip.train.checkpoint_tensors import (
     compare,
     of_prefix,
     read_tensors,
-    reasons,
+    share_of_rank,
     stored_tensors,
     tensors_of,
+    write_tensors,
 )
 from sclip.train.collectives import gather_json, in_unison
 from sclip.train.manifest import (
@@ -86,19 +85,19 @@ class Saver:
         ema: EMA | None = None,
         afterwards: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copy everything to the host, then write it as `save` does while the caller continues.
+        """Copy this rank's share to the host, then write it as `save` does while the caller continues.
 
         Waits for the previous checkpoint first, and raises its error as `wait` does. The writer thread of rank 0
         calls `afterwards` once the checkpoint is complete.
         """
         self.wait()
         # The copies into pinned memory are queued on the step's own stream, so they run after the step.
-        tensors = tensors_of(model, optimizer, ema)[0]
-        copied: dict[str, Any] = self._stager.stage(tensors, non_blocking=self._cuda)
+        share, elements = share_of_rank(tensors_of(model, optimizer, ema)[0])
+        copied: dict[str, Any] = self._stager.stage(share, non_blocking=self._cuda)
         if self._cuda:
             torch.cuda.synchronize()
         self._written = self._thread.submit(
-            _write, storage_path(path), copied, dict(state), self._group, afterwards
+            _write, storage_path(path), copied, elements, dict(state), self._group, afterwards
         )
 
     @property
@@ -131,7 +130,8 @@ def save(
     manifest is removed first; a complete checkpoint is never overwritten (CheckpointError). Raises NotWritten on every
     rank if any rank cannot write.
     """
-    _write(storage_path(path), tensors_of(model, optimizer, ema)[0], state, None)
+    share, elements = share_of_rank(tensors_of(model, optimizer, ema)[0])
+    _write(storage_path(path), share, elements, state, None)
 
 
 def load(
@@ -214,11 +214,13 @@ def size_bytes(model: nn.Module, has_ema: bool) -> int:
 
 def _write(
     path: StoragePath,
-    tensors: dict[str, Any],
+    share: dict[str, Any],
+    elements: int,
     state: Mapping[str, Any],
     group: dist.ProcessGroup | None,
     afterwards: Callable[[], None] = lambda: None,
 ) -> None:
+    """Write this rank's share, then check that all ranks have written all elements, and write the manifest."""
     rank = dist.get_rank() if dist.is_initialized() else 0
 
     def unused() -> dict[str, Any]:
@@ -236,21 +238,20 @@ def _write(
     in_unison(prepare, NotWritten, group)
     with staged(path) as folder:
 
-        def fingerprints() -> dict[str, Any]:
-            # All ranks hash and upload their own files in parallel; DCP numbers the ranks' files from 1.
+        def written() -> dict[str, Any]:
+            # All ranks write, hash and upload their own files in parallel; DCP numbers the ranks' files from 1.
+            try:
+                count = write_tensors(folder, share, rank)
+            except OSError as error:
+                raise NotWritten(f"{path}: cannot be written by rank {rank} ({error})") from error
             files = {f.name: fingerprint(f) for f in folder.glob(f"shard-{rank + 1:05d}-*.safetensors")}
             send(folder, path)
-            return files
+            return {"elements": count, "files": files}
 
-        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-        try:
-            state_dict_saver.save(
-                tensors, storage_writer=writer, process_group=group, no_dist=not dist.is_initialized()
-            )
-        except CheckpointException as error:  # raised on every rank if one fails
-            raise NotWritten(f"{path}: cannot be written ({reasons(error)})") from error
-        files_of_ranks = in_unison(fingerprints, NotWritten, group)
-    files = {name: entry for rank_files in files_of_ranks for name, entry in rank_files.items()}
+        of_ranks = in_unison(written, NotWritten, group)
+    if (count := sum(of_rank["elements"] for of_rank in of_ranks)) != elements:
+        raise NotWritten(f"{path}: the ranks have written {count} of {elements} elements")
+    files = {name: entry for of_rank in of_ranks for name, entry in of_rank["files"].items()}
 
     def declare() -> dict[str, Any]:
         if rank == 0:

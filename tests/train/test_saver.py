@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 from torch.distributed.tensor import DTensor
 
 from sclip.config import KEEConfig, ModelConfig
 from sclip.model import build_model
 from sclip.train import checkpoint, manifest
 from sclip.train.checkpoint import Saver
+from sclip.train.checkpoint_tensors import stored_tensors
 from sclip.train.collectives import in_unison
 from sclip.train.manifest import MANIFEST, CheckpointError
 from sclip.train.optimizer import EMA
@@ -63,7 +66,18 @@ def trained(step: TrainStep, ema: EMA, numbers: tuple[int, ...], rank: int, worl
     return [*values, *(weight.double().norm().item() for weight in whole)]
 
 
-def write(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float], Tensors]]:
+class CountingStager(StateDictStager):
+    """Counts the bytes that this rank copies to the host."""
+
+    staged = 0
+
+    def stage(self, state_dict: Tensors, non_blocking: bool = False) -> Any:
+        local = [t.to_local() if isinstance(t, DTensor) else t for t in state_dict.values()]
+        self.staged += sum(tensor.nbytes for tensor in local)
+        return super().stage(state_dict, non_blocking)
+
+
+def write(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float], Tensors, int]]:
     """For each sharding: train, begin a checkpoint, continue training at once, then wait for the checkpoint."""
     results: dict[str, Any] = {}
     for name in (name for name in RESUMED if name.endswith(f"of {world_size}")):
@@ -75,11 +89,19 @@ def write(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float
             key: (weight.full_tensor() if isinstance(weight, DTensor) else weight).clone()
             for key, weight in ema.weights.items()
         }
-        results[name] = trained(step, ema, AFTER, rank, world_size), weights
+        staged = getattr(saver._stager, "staged", 0)
+        results[name] = trained(step, ema, AFTER, rank, world_size), weights, staged
         saver.wait()
         assert manifest.is_complete(f"{folder}/{name}")
         saver.close()
     return results
+
+
+def write_and_count(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float], Tensors, int]]:
+    """Do the same as `write`, count the bytes copied to the host, and refuse DCP's exchange of plans."""
+    checkpoint.StateDictStager = CountingStager  # type: ignore[attr-defined]
+    dist.gather_object = dist.scatter_object_list = None  # type: ignore[assignment]
+    return write(rank, world_size, folder)
 
 
 def resume(rank: int, world_size: int, folder: str) -> dict[str, list[float]]:
@@ -153,7 +175,9 @@ class Written:
         self.folder = folder
         (folder / "fsdp of 4").mkdir()
         (folder / "fsdp of 4" / STALE).write_bytes(b"of a larger group that crashed")
-        self.known = ranks.run(write, 4, folder, str(folder))[3] | write(0, 1, str(folder))
+        of_four = ranks.run(write_and_count, 4, folder, str(folder))
+        self.known = of_four[3] | write(0, 1, str(folder))
+        self.staged = {name: [of_rank[name][2] for of_rank in of_four] for name in of_four[0]}
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +196,7 @@ def test_a_checkpoint_of_four_ranks_or_one_resumes_with_another_number_and_shard
     """Losses, gradient norms and norms of the averaged weights are compared."""
     for of_rank in (resume(0, 1, str(written.folder)), *(of_rank["resumed"] for of_rank in of_two)):
         for case, values in of_rank.items():
-            uninterrupted, _ = written.known[case]
+            uninterrupted, *_ = written.known[case]
             assert values == pytest.approx(uninterrupted, rel=1e-4), case
     without = trained(*started("fsdp", 1, seed=0), AFTER, 0, 1)
     assert without != pytest.approx(written.known["fsdp of 1"][0], rel=1e-2)
@@ -194,6 +218,16 @@ def test_a_checkpoint_is_whole_and_holds_the_weights_of_the_moment_it_was_begun(
     expected = written.known[name][1]
     assert model.state_dict().keys() == expected.keys()
     assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["fsdp of 4", "hsdp of 4", "ddp of 4"])
+def test_each_rank_copies_only_what_it_writes_to_the_host_and_copies_are_divided_by_bytes(
+    written: Written, name: str
+) -> None:
+    entries = stored_tensors(written.folder / name).values()
+    whole = sum(entry.size.numel() * entry.properties.dtype.itemsize for entry in entries)
+    assert sum(written.staged[name]) == whole
+    assert max(written.staged[name]) < 0.3 * whole
 
 
 def test_a_checkpoint_of_another_encoder_or_with_other_frozen_parts_is_refused(written: Written) -> None:
