@@ -46,7 +46,8 @@ def pretrain(
     plan: Annotated[
         bool,
         flag(
-            "--plan", "print the resources, time and cost of the run on this cluster without starting the run"
+            "--plan",
+            "print the resources, memory, time and cost of the run on this cluster without starting the run",
         ),
     ] = False,
     prices: Annotated[
@@ -54,6 +55,14 @@ def pretrain(
         option(
             "FILE",
             "YAML file with the hourly price of each node type; sclip/launch/plan/price_table.py has the format",
+        ),
+    ] = None,
+    cluster: Annotated[
+        Path | None,
+        option(
+            "FILE",
+            "with --plan: plan for the node types in this file of Ray's cluster launcher, without any cluster; "
+            "sclip/launch/README.md has the format",
         ),
     ] = None,
     rates: Annotated[
@@ -78,11 +87,15 @@ def pretrain(
       sclip pretrain data.shards='/data/{000..127}.tar'  train on your own shards
       sclip pretrain --config paper train.num_workers=8
       sclip pretrain --plan --rates worker=900,encoder=120
+      sclip pretrain --plan --cluster nodes.yaml train.micro_batch=128
       ray job submit --working-dir . -- python jobs/pretrain.py --config paper
     """
     resolved = read_config(overrides, config, print_config)
+    if cluster and not plan:
+        raise Refused(f"--cluster {cluster}: only with --plan; a run uses the cluster that it is started on")
     from rich.console import Console
 
+    from sclip.launch import node_types
     from sclip.launch import plan as planning
     from sclip.run import logs, stopping
     from sclip.run import pretrain as job
@@ -93,7 +106,8 @@ def pretrain(
     try:
         with errors(*job.ERRORS, status=1), errors(ConfigError):
             priced = planning.price_table.read(prices) if prices else None
-            options = job.PlanOptions(planning.rates.given(rates), priced)
+            nodes = node_types.of_file(cluster) if cluster else ()
+            options = job.PlanOptions(planning.rates.given(rates), priced, nodes)
             if plan:
                 planning.show(job.plan(resolved, options), console)
                 return 0

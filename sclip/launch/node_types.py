@@ -44,6 +44,19 @@ class NodeType:
     """Ray's name for the GPUs, such as H100 or A10G."""
 
 
+_MEMORY_GIB: dict[str, float] = {
+    "T4": 15, "V100": 32, "L4": 22.5, "A10G": 22.5, "L40S": 45, "A100-40G": 40, "A100": 80,
+    "A100-80G": 80, "H100": 80, "H20": 96, "RTX-PRO-6000": 96, "H200": 140, "B200": 179, "GB200": 185, "B300": 268,
+}  # fmt: skip
+"""Memory of a GPU in GiB, as nvidia-smi shows it, rounded, by Ray's name. Of kinds with one name, the largest."""
+
+
+def memory_bytes(accelerator: str) -> float | None:
+    """Return the memory of a GPU with Ray's name for it; None if it is unknown."""
+    memory_gib = _MEMORY_GIB.get(accelerator)
+    return memory_gib * 2**30 if memory_gib else None
+
+
 def node_types(
     nodes: Iterable[Mapping[str, Any]], added: Mapping[str, Mapping[str, Any]]
 ) -> tuple[NodeType, ...]:
@@ -71,6 +84,41 @@ def node_types(
             known, alive=alive, most=max(known.most, alive), accelerator=known.accelerator or seen.accelerator,
         )  # fmt: skip
     return tuple(kind for kind in types.values() if kind.most)
+
+
+def of_file(path: Path) -> tuple[NodeType, ...]:
+    """Return the node types in a file of Ray's cluster launcher; no node is alive. Raises ConfigError for a bad file.
+
+    Only `available_node_types`, `head_node_type` and `max_workers` are read. Each type needs its CPU in `resources`,
+    because only the launcher can ask a cloud for the sizes of its machines.
+    """
+    config = read_yaml(path)
+    types = config.get("available_node_types")
+    if not isinstance(types, dict) or not types:
+        raise ConfigError(f"{path}: available_node_types={types!r}: write the node types by name")
+    for name, kind in types.items():
+        resources = kind.get("resources") if isinstance(kind, dict) else None
+        if not isinstance(resources, dict) or "CPU" not in resources:
+            raise ConfigError(
+                f"{path}: available_node_types.{name}.resources={resources!r}: write what a node has, such as "
+                "{CPU: 32} or {CPU: 192, GPU: 8, accelerator_type:H100: 1}"
+            )
+        counts = {f"resources.{key}": value for key, value in resources.items()}
+        counts["max_workers"] = kind.get("max_workers", config.get("max_workers"))
+        for key, value in counts.items():
+            if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+                raise ConfigError(
+                    f"{path}: available_node_types.{name}.{key}={value!r}: write a number, 0 or more"
+                )
+    head = config.get("head_node_type", "")
+    added = _addable(config)
+    if head in types:
+        added[head] = {"resources": types[head]["resources"], "max_workers": 1}
+    if not (found := node_types([], added)):
+        raise ConfigError(
+            f"{path}: max_workers=0: no node can be added; write the number of nodes of each type"
+        )
+    return found
 
 
 def _type(name: str, resources: Mapping[str, float], alive: int, most: int) -> NodeType:

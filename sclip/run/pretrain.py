@@ -32,6 +32,7 @@ from sclip.launch import plan as planning
 from sclip.launch.capacity import Capacity, encoder_bounds, sized
 from sclip.launch.control import RunControl
 from sclip.launch.exporter import RunMetrics
+from sclip.launch.node_types import NodeType
 from sclip.model import ModelError, check_trainable, image_size, most_words
 from sclip.prepare.writing import PackError
 from sclip.run import evaluation_tasks, lease, stopping
@@ -69,10 +70,12 @@ _AT_THE_START = (
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Rates and prices that the user gives for the plan."""
+    """Rates, prices and node types that the user gives for the plan."""
 
     rates: planning.rates.Rates = field(default_factory=dict)
     prices: planning.price_table.Prices | None = None
+    nodes: tuple[NodeType, ...] = ()
+    """Node types to plan for; if there are none, those of this machine's cluster."""
 
 
 _DEFAULTS = PlanOptions()
@@ -108,18 +111,22 @@ class _Started:
 
 
 def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
-    """Return the plan of a run without starting it; nothing is written anywhere. Raises ConfigError."""
+    """Return the plan of a run without starting it; nothing is written anywhere. Raises ConfigError.
+
+    A dry run of a step shows whether the GPUs' memory suffices.
+    """
     try:
-        config, capacity = _fit_to_cluster(config)
-        return _plan(config, capacity, read_data(config), options)
+        config, capacity = _fit_to_cluster(config, options.nodes)
+        run_plan = _plan(config, capacity, read_data(config), options)
+        return dataclasses.replace(run_plan, memory=planning.check_memory(run_plan.config, capacity))
     except _AT_THE_START as error:
         raise ConfigError(str(error)) from error
 
 
-def _fit_to_cluster(config: Config) -> tuple[Config, Capacity]:
-    """Return the config, sized for this cluster, and the cluster's capacity."""
+def _fit_to_cluster(config: Config, nodes: tuple[NodeType, ...] = ()) -> tuple[Config, Capacity]:
+    """Return the config, sized for these nodes or else for this machine's cluster, and their capacity."""
     check_trainable(config.model, has_start=bool(config.run.init_from))
-    capacity = cluster.connect()
+    capacity = Capacity.of(*nodes) if nodes else cluster.connect()
     config = sized(config, capacity)
     encoder_bounds(config, capacity)  # refuse what does not fit before counting shards
     return config, capacity

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from ray.autoscaler._private.kuberay import node_provider
 
+from sclip.config import ConfigError
 from sclip.launch import node_types as module
 from sclip.launch.node_types import NodeType, declared, node_types
 
@@ -118,3 +119,49 @@ def test_the_groups_of_kuberay_are_read_from_the_raycluster_where_it_scales(
     assert requests == [("training", "rayclusters/sclip")]
     spec["enableInTreeAutoscaling"] = False
     assert declared("none") == {}
+
+
+def write(folder: Path, types: Any, **more: Any) -> Path:
+    (folder / "nodes.yaml").write_text(json.dumps({"available_node_types": types} | more))
+    return folder / "nodes.yaml"
+
+
+def test_node_types_are_read_from_a_file_of_the_cluster_launcher_without_a_cluster(tmp_path: Path) -> None:
+    types = {"head": {"resources": {"CPU": 4}, "max_workers": 0}, **ADDED}
+    expected = [
+        NodeType("cpu", 8, 0, 0, 10),
+        NodeType("gpu", 32, 4, 0, 2, "A10G"),
+        NodeType("head", 4, 0, 0, 1),
+    ]
+    assert list(module.of_file(write(tmp_path, types, head_node_type="head"))) == expected
+    plain = tmp_path / "plain.yaml"
+    plain.write_text(
+        "max_workers: 8\navailable_node_types:\n  h: {resources: {CPU: 192, GPU: 8, accelerator_type:H100: 1}}\n"
+    )
+    assert list(module.of_file(plain)) == [NodeType("h", 192, 8, 0, 8, "H100")]
+
+
+@pytest.mark.parametrize(
+    ("types", "message"),
+    [
+        (None, "available_node_types=None: write the node types by name"),
+        ({"cpu": 3}, "available_node_types.cpu.resources=None: write what a node has, such as {CPU: 32}"),
+        ({"cpu": {"resources": {}, "max_workers": 1}}, "available_node_types.cpu.resources={}: write what a node has"),
+        ({"cpu": {"resources": {"CPU": "8"}, "max_workers": 1}}, "cpu.resources.CPU='8': write a number, 0 or more"),
+        ({"cpu": {"resources": {"CPU": 8}}}, "available_node_types.cpu.max_workers=None: write a number, 0 or more"),
+        ({"cpu": {"resources": {"CPU": 8}, "max_workers": -1}}, "cpu.max_workers=-1: write a number, 0 or more"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_of_node_types_is_refused_in_a_line_that_names_the_key(
+    tmp_path: Path, types: Any, message: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        module.of_file(write(tmp_path, types))
+    assert message in str(raised.value)
+    assert str(raised.value).startswith(f"{tmp_path / 'nodes.yaml'}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_memory_is_known_of_the_gpus_that_ray_names_and_of_no_others() -> None:
+    assert module.memory_bytes("A100-40G") == 40 * 2**30
+    assert module.memory_bytes("") is module.memory_bytes("K80") is None

@@ -9,6 +9,8 @@ import pytest
 from sclip.launch import cluster
 from sclip.launch.capacity import Capacity
 from sclip.launch.node_types import NodeType
+from sclip.launch.plan import memory
+from sclip.train.dry_run import DryRun
 from support.commands import command
 from support.tars import pair, tar_bytes
 
@@ -53,6 +55,29 @@ def test_a_plan_counts_the_samples_of_all_epochs_and_uses_the_given_prices_and_r
     output = capsys.readouterr().out
     assert "80 samples in 10 epochs: about 8 a second, 1 min; workers are the limit (as given)" in output
     assert "cost: 24.00 USD an hour with all of these nodes" in output
+
+
+def test_a_plan_for_the_nodes_in_a_file_needs_no_cluster(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "connect", lambda: pytest.fail("a cluster was asked for"))
+    nodes = tmp_path / "nodes.yaml"
+    nodes.write_text(
+        "available_node_types: {gpus: {max_workers: 2, resources: {CPU: 64, GPU: 8, accelerator_type:H100: 1}}}"
+    )
+    assert job("--plan", "--cluster", nodes, f"run.storage={tmp_path}/storage") == 0
+    output = capsys.readouterr().out
+    for text in (
+        "16 on GPUs, ddp, fp32",
+        "gpus: 2 asked for",
+        " of 80 GiB of each H100 at the peak of a step",
+    ):
+        assert text in output
+    monkeypatch.setattr(memory, "_step", lambda *_: DryRun(0, 0, 0, 2**40, ()))
+    assert job("--plan", "--cluster", nodes, f"run.storage={tmp_path}/storage") == 2
+    assert "train.batch_size=128: a step needs 1024 GiB on each of 16 GPUs" in capsys.readouterr().err
+    assert job("--cluster", nodes) == 2
+    assert "only with --plan" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from sclip.data.stream import streams_of_worker
 from sclip.launch.capacity import Capacity, demands, encoder_bounds, fewest_workers, gpus_for_workers
 from sclip.launch.node_types import NodeType
 from sclip.launch.placement import Bundle, Placement, place_bundles
+from sclip.launch.plan.memory import Memory
 from sclip.launch.plan.price_table import Prices
 from sclip.launch.plan.rates import BLOCKS_PER_S, Rates, block_samples, find
 from sclip.launch.plan.streams import with_streams
@@ -68,6 +69,8 @@ class Plan:
     prices: Prices | None
     notes: tuple[str, ...]
     """Further remarks, one line each."""
+    memory: Memory | None = None
+    """What a step needs on each GPU, if a dry run found it."""
 
     @property
     def limit(self) -> Stage | None:
@@ -83,6 +86,12 @@ class Plan:
     def per_s(self) -> float | None:
         """Expected samples per second."""
         return self.limit.per_s if self.limit else None
+
+    @property
+    def step_s(self) -> float | None:
+        """Expected seconds of a step at the rate of the workers alone; None if it is unknown."""
+        per_s = next((stage.per_s for stage in self.stages if stage.name == "workers"), None)
+        return self.config.train.batch_size / per_s if per_s else None
 
     @property
     def hours(self) -> float | None:

@@ -15,18 +15,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from sclip.config import Config, ConfigError, ModelConfig
+from sclip.config import Config, ConfigError
 from sclip.config.loader import flatten, to_tree
 from sclip.data.stream import rows_of_block
 from sclip.launch.capacity import Capacity, demands
+from sclip.launch.node_types import NodeType
 from sclip.launch.placement import place_bundles
-from sclip.model import build_model, context_length, image_size
+from sclip.model import build_model, image_size
 from sclip.storage.paths import StoragePath, storage_path
 from sclip.tracking.journal import history
 from sclip.train.flops import StepFlops, peak_flops
+from sclip.train.typical_batch import TOKENS, caption_tokens, typical_columns
 
 UTILISATION = 0.2
 """Assumed share of a GPU's dense peak. Published for towers of this size: 0.18 to 0.21 (LAION's CLAP on GH200, plain
@@ -38,8 +39,8 @@ READ_S = 0.40e-3
 """Core seconds that a reader takes to read a sample (three tar members) from a local disk; half of it for headers."""
 REMOTE_BYTES_PER_S = 85e6
 """Bytes per second of one stream from an object store, as AWS documents for S3."""
-SAMPLE_BYTES, PIXELS, TOKENS = 162e3, 640 * 480, 13
-"""COCO's averages: bytes of a sample, pixels of an image, tokens of a caption."""
+SAMPLE_BYTES, PIXELS = 162e3, 640 * 480
+"""COCO's averages: bytes of a sample, pixels of an image."""
 
 BLOCKS_PER_S = 100
 """Blocks that one executor passes on per second. A block of any size takes the executor 6 to 8 ms.
@@ -101,7 +102,7 @@ def find(config: Config, capacity: Capacity, known: Rates, annotated: bool) -> d
 
 def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
     pixels = PIXELS if config.data.shards else config.scenes.image_size**2
-    longer = _caption_tokens(config) / TOKENS
+    longer = caption_tokens(config) / TOKENS
     seconds = {stage: s * longer for stage, s in SECONDS.items()} | {
         "decode": SECONDS["decode"] * pixels / PIXELS
     }
@@ -122,9 +123,14 @@ def block_samples(config: Config) -> int:
     return config.data.block_samples or rows_of_block(share, image_size(config.model.name))
 
 
-def _gpu(config: Config, capacity: Capacity) -> Rate | None:
+def worker_nodes(config: Config, capacity: Capacity) -> list[NodeType]:
+    """Return the node types that the workers of a sized run are placed on."""
     types = place_bundles(demands(config, config.train.num_workers, 0), capacity.nodes).by_stage["workers"]
-    accelerators = {node.accelerator for node in capacity.nodes if node.name in types and node.accelerator}
+    return [node for node in capacity.nodes if node.name in types]
+
+
+def _gpu(config: Config, capacity: Capacity) -> Rate | None:
+    accelerators = {node.accelerator for node in worker_nodes(config, capacity) if node.accelerator}
     peaks = {name: peak_flops(name, config.train.precision) for name in accelerators}
     slowest = min(peaks, key=lambda name: peaks[name] or 0.0, default="")
     peak = peaks.get(slowest)
@@ -133,42 +139,13 @@ def _gpu(config: Config, capacity: Capacity) -> Rate | None:
     return Rate(UTILISATION * peak / _flops(config), f"{UTILISATION:.0%} of {slowest}'s peak")
 
 
-def _caption_tokens(config: Config) -> int:
-    """Return the tokens of a caption: COCO's average, or the whole context if `model.context_length` was raised."""
-    length, own = context_length(config.model), context_length(ModelConfig(name=config.model.name))
-    return length if length > own else min(TOKENS, length)
-
-
 def _flops(config: Config) -> float:
-    """Return a step's operations per sample, for captions of `_caption_tokens` with two triples and a negative.
-
-    It assumes that a unit is half as long and has one triple, and that one caption in three has a positive.
-    """
+    """Return a step's operations per sample of a typical batch."""
     with torch.device("meta"):  # only sizes are needed
         model = build_model(config.model, load_weights=False)
-    rows = max(1, config.train.batch_size // max(1, config.train.num_workers))
-    length, tokens = context_length(config.model), _caption_tokens(config)
-    text = np.zeros((rows, length), np.int64)
-    text[:, tokens - 1] = 1
-    columns: dict[str, Any] = {"valid": np.ones(rows, bool), "text": text}
-    if config.model.kee.enabled:
-        columns["triples"] = np.zeros((rows, 2, 3, 1), np.int64)
-    if config.loss.negatives != "none":
-        columns |= {"negative_text": text[:, None], "has_negative": np.ones((rows, 1), bool)}
-        if config.model.kee.enabled:
-            columns["negative_triples"] = columns["triples"][:, None]
-    if config.loss.units:
-        units = np.zeros((rows, 2, length), np.int64)
-        units[:, :, (tokens - 1) // 2] = 1
-        columns |= {"unit_text": units, "has_unit": np.ones(rows, bool)}
-        if config.model.kee.enabled:
-            columns["unit_triples"] = np.zeros((rows, 2, 2, 3, 1), np.int64)
-            columns["unit_triples"][:, :, 1] = -1
-    if config.loss.positives:
-        columns |= {"positive_text": text[:, None], "has_positive": np.arange(rows) % 3 == 0}
-        if config.model.kee.enabled:
-            columns["positive_triples"] = columns["triples"][:, None]
-    return StepFlops(model, config)(columns, max(1, config.train.num_workers)) / rows
+    workers = max(1, config.train.num_workers)
+    rows = max(1, config.train.batch_size // workers)
+    return StepFlops(model, config)(typical_columns(config, rows), workers) / rows
 
 
 def _measured(config: Config) -> dict[str, Rate]:

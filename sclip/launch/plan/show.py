@@ -6,6 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sclip.launch.plan.memory import GIB, Memory
 from sclip.launch.plan.planning import NodeCount, Plan
 
 
@@ -36,6 +37,8 @@ def lines(plan: Plan) -> list[str]:
     texts = []
     if plan.nodes:
         texts.append("nodes: " + ", ".join(map(_nodes, plan.nodes)))
+    if plan.memory:
+        texts += _of_step(plan.memory, plan.step_s)
     texts.append(_time(plan))
     if plan.hourly is not None and plan.prices:
         unit = f" {plan.prices.currency}".rstrip()
@@ -48,6 +51,24 @@ def lines(plan: Plan) -> list[str]:
             + (", spot prices as in the table" if spot else "")
         )
     return texts + list(plan.notes)
+
+
+def _of_step(memory: Memory, step_s: float | None) -> list[str]:
+    """Return a line for the memory of a step and one for its collectives, if there are any."""
+    step = memory.step
+    of = f" of {memory.gpu_bytes / GIB:g}" if memory.gpu_bytes else ""
+    uses = {
+        "parameters": step.parameters, "gradients": step.gradients, "moments": step.moments,
+        "activations and loss": step.activations,
+    }  # fmt: skip
+    each = ", ".join(f"{use} {size / GIB:.1f}" for use, size in uses.items())
+    on = f"each {memory.accelerator or 'GPU'}"
+    lines = [f"memory: {step.peak / GIB:.1f}{of} GiB of {on} at the peak of a step ({each})"]
+    if step.collectives:
+        kinds = ", ".join(f"{c.count:,} {c.kind} of {c.size_bytes / GIB:.2f} GiB" for c in step.collectives)
+        hidden = f"; compute hides them from {step.sent_bytes / step_s / 1e9:,.1f} GB/s on" if step_s else ""
+        lines.append(f"collectives of a step, for each GPU: {kinds}{hidden}")
+    return lines
 
 
 def _nodes(nodes: NodeCount) -> str:

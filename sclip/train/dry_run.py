@@ -1,0 +1,271 @@
+"""Run a training step on fake tensors: a sized config goes in, the peak memory of a GPU and its collectives come out.
+
+Fake tensors have shapes and no values, so one CPU core computes a step of any number of GPUs in seconds. Model,
+sharding, loss and step are the run's own. torch's fake process group stands for the other ranks. To save time, the step
+runs twice with some of the blocks of each tower, and its figures are extrapolated. Of the equal parts that
+`train.micro_batch` makes, two run, and the loss of all rows runs by itself.
+
+Counted by hand: AdamW's moments, the average of `train.ema_decay`, the next batch on the device, and DDP, which the
+fake process group does not support: all gradients live all the time, in buckets that are reduced once. Not counted:
+CUDA's context, NCCL's buffers, the allocator's fragmentation, and the memory that `train.compile` saves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from sclip.config import Config, KEEConfig
+from sclip.model.architecture import image_size
+from sclip.model.blocks import block_lists
+from sclip.model.build import build_model
+from sclip.model.losses import structure_loss
+from sclip.model.packing import pack
+from sclip.model.structure_clip import StructureCLIP
+from sclip.train import sharding
+from sclip.train.optimizer import make_optimizer
+from sclip.train.step import TrainStep, passes_of
+from sclip.train.step_memory import StepTracker, bytes_of, held_bytes
+from sclip.train.typical_batch import typical_columns
+
+__all__ = ["Collectives", "DryRun", "dry_run"]
+
+_CPU = torch.device("cpu")
+"""Device of fake tensors: on fake CUDA devices, backward fails without a driver."""
+_STRIDES = 5
+"""The full depth is the least depth and this number of strides; a step runs at the least depth and one stride more."""
+_RUN_PASSES = 2
+"""Maximum parts of a batch that run: the first part differs from the last one, and all others equal the first."""
+_BUCKET_BYTES = 25 * 2**20
+"""DDP's bytes of gradients in one all-reduce."""
+
+
+@dataclass(frozen=True)
+class Collectives:
+    """All collectives of one kind in a step."""
+
+    kind: str
+    count: int
+    size_bytes: int
+    """Sum of their sizes; the size is the larger one of a rank's input and output."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that a rank sends, at most: in a ring each byte once, and twice if all ranks get the sum."""
+        return self.size_bytes * (2 if self.kind == "all-reduce" else 1)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """Bytes on one GPU at the peak of a step, by their use, and the collectives of a step."""
+
+    parameters: int
+    """This rank's parameters and buffers, also the teacher's (`loss.distil`), and the averages of `train.ema_decay`."""
+    gradients: int
+    """Gradients that exist at the peak: with DDP all of them, with FSDP2 those that are reduced by then."""
+    moments: int
+    activations: int
+    """The rest: batches, activations, gathered weights, temporary tensors, features of all ranks, logits."""
+    collectives: tuple[Collectives, ...]
+
+    @property
+    def peak(self) -> int:
+        """Bytes of all uses together."""
+        return self.parameters + self.gradients + self.moments + self.activations
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that a GPU sends in a step, at most."""
+        return sum(collectives.sent_bytes for collectives in self.collectives)
+
+
+def dry_run(config: Config, ranks_per_node: int, *, all_blocks: bool = False) -> DryRun:
+    """Return the figures of a step of a sized config.
+
+    Args:
+        config: sized config of the run.
+        ranks_per_node: number of GPUs of a node.
+        all_blocks: run the step once with all blocks, rather than twice with some of them.
+    """
+    train = dataclasses.replace(config.train, compile=False)
+    if train.sharding == "hsdp" and not train.shard_ranks:
+        train = dataclasses.replace(train, shard_ranks=min(ranks_per_node, train.num_workers))
+    config = dataclasses.replace(config, train=train)
+    if all_blocks:
+        return _summary(_figures(config, _STRIDES), config)
+    least, more = (_figures(config, strides) for strides in (0, 1))
+    return _summary({n: least[n] + _STRIDES * (more[n] - least[n]) for n in least}, config)
+
+
+_Figures = Mapping[tuple[str, ...], int]
+"""Figures by name: ("parameters",), ("trained",) in bytes, ("count", kind), ("size", kind), ("peak", phase, use)."""
+
+
+def _summary(figures: _Figures, config: Config) -> DryRun:
+    """Return the figures of the whole model as a `DryRun`, with what is counted by hand."""
+    train = config.train
+    parameters, trained = figures["parameters",], figures["trained",]
+    phase = max((n[1] for n in figures if n[0] == "peak"), key=lambda phase: figures["peak", phase, "Total"])
+    gradients = figures["peak", phase, "Gradient"]
+    activations = figures["peak", phase, "Total"] - parameters - gradients
+    counts = Counter({name[1]: count for name, count in figures.items() if name[0] == "count"})
+    sizes = Counter({name[1]: size for name, size in figures.items() if name[0] == "size"})
+    if train.sharding == "ddp" and train.num_workers > 1:
+        counts["all-reduce"] += -(-trained // _BUCKET_BYTES)
+        sizes["all-reduce"] += trained
+    collectives = [Collectives(kind, counts[kind], sizes[kind]) for kind in sorted(counts)]
+    averages = trained if train.ema_decay else 0
+    return DryRun(parameters + averages, gradients, 2 * trained, activations, tuple(collectives))
+
+
+def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
+    """Run a step of the model at the least depth and `strides` strides more; return its figures."""
+    train = config.train
+    rows = -(-train.batch_size // train.num_workers)
+    passes = passes_of(rows, train.micro_batch)
+    run_passes = min(passes, _RUN_PASSES)
+    model, teacher = _models(config, strides)
+    packs = train.pack_text and model.packs_text
+    tracker, shapes = StepTracker(), dict[str, torch.Size]()
+
+    def keep_shapes(_: nn.Module, __: object, features: dict[str, Tensor]) -> None:
+        shapes.update({name: feature.shape for name, feature in features.items()})
+
+    with _fake_tensors(), contextlib.ExitStack() as group:
+        for module in filter(None, (model, teacher)):
+            module.to_empty(device=_CPU)
+        if train.sharding != "ddp":
+            group.enter_context(_process_group(train.num_workers))
+        wrapped = sharding.apply(model, train, _CPU)
+        frozen = sharding.apply_frozen(teacher, wrapped, train, _CPU) if teacher else None
+        if train.sharding == "ddp":  # only now, so that `apply` makes no replica
+            group.enter_context(_process_group(train.num_workers))
+            for parameter in _trained(wrapped):
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer = make_optimizer(wrapped, train)
+        group.enter_context(
+            mock.patch.object(optimizer, "step")
+        )  # one fused kernel, on parameters and moments alone
+        batch, whole_batch = (_batch(config, rows // passes, n, packs) for n in (run_passes, passes))
+        wrapped.register_forward_hook(keep_shapes)
+        tracker.track_external(wrapped, *filter(None, [frozen]), *batch.values())
+        tracker.track_gradients(wrapped)
+        with tracker:
+            TrainStep(wrapped, optimizer, config, frozen)(batch, 0.5)
+        trained = bytes_of(list(_trained(wrapped)))
+        parameters = held_bytes(wrapped) + (held_bytes(frozen) if frozen else 0)
+        batch_bytes, whole_bytes = (bytes_of(list(columns.values())) for columns in (batch, whole_batch))
+        counts, sizes, peaks = tracker.counts, tracker.sizes, tracker.peaks
+        for uses in peaks.values():
+            uses["Total"] += 2 * whole_bytes - batch_bytes  # the next batch is on the device too
+        if passes > run_passes:
+            loss = _loss_alone(config, rows, shapes, whole_batch)
+            times = passes / run_passes
+            for kind in counts:
+                counts[kind] = loss.counts[kind] + round(times * (counts[kind] - loss.counts[kind]))
+                sizes[kind] = round(times * sizes[kind])
+            features = sum(4 * shape.numel() for shape in shapes.values())
+            for uses in peaks.values():  # features of each part, joined, and their gradients
+                uses["Total"] += 3 * (passes - run_passes) * features
+            gradients = trained if train.sharding == "ddp" else 0
+            for phase, uses in loss.peaks.items():
+                total = uses["Total"] + whole_bytes + parameters + gradients
+                peaks[f"{phase}, loss of all rows"] = uses | {"Total": total, "Gradient": gradients}
+    return {
+        ("parameters",): parameters, ("trained",): trained,
+        **{("count", kind): count for kind, count in counts.items()},
+        **{("size", kind): size for kind, size in sizes.items()},
+        **{("peak", phase, use): size for phase, uses in peaks.items() for use, size in uses.items()},
+    }  # fmt: skip
+
+
+def _models(config: Config, strides: int) -> tuple[StructureCLIP, StructureCLIP | None]:
+    """Return the model and the teacher of `loss.distil`, if any, on meta tensors and with fewer blocks."""
+    with torch.device("meta"):
+        model, teacher = build_model(config.model, load_weights=False), None
+        if config.loss.distil:
+            plain = dataclasses.replace(config.model, kee=KEEConfig(enabled=False))
+            teacher = build_model(plain, load_weights=False)
+    for module in filter(None, (model, teacher)):
+        for name, blocks in block_lists(module).items():
+            container: Any = module.get_submodule(name)
+            are_equal = len({tuple(p.shape for p in block.parameters()) for block in blocks}) == 1
+            if are_equal and len(container) == len(blocks) and not any(map(block_lists, blocks)):
+                stride = (len(blocks) - 1) // _STRIDES
+                del container[len(blocks) - (_STRIDES - strides) * stride :]
+    return model, teacher
+
+
+def _batch(config: Config, rows: int, passes: int, packs: bool) -> dict[str, Tensor]:
+    """Return the tensors of a typical batch of `passes` parts of `rows` samples each."""
+    columns = typical_columns(config, passes * rows)
+    if packs:
+        columns = pack(columns, passes, on_negatives=config.model.kee.on_negatives)
+    side = image_size(config.model.name)
+    columns["image"] = np.broadcast_to(np.uint8(0), (passes * rows, 3, side, side))
+    return {
+        name: torch.empty(values.shape, dtype=torch.from_numpy(np.empty(0, values.dtype)).dtype)
+        for name, values in columns.items()
+    }
+
+
+def _loss_alone(
+    config: Config, rows: int, shapes: Mapping[str, torch.Size], batch: dict[str, Tensor]
+) -> StepTracker:
+    """Return what forward and backward of the loss need, given the shapes of the features of fewer rows."""
+    features = {
+        name: torch.empty((rows, *shape[1:]) if shape else shape, requires_grad=True)
+        for name, shape in shapes.items()
+    }
+    taught = {name: feature.detach() for name, feature in features.items()} if config.loss.distil else None
+    tracker = StepTracker()
+    tracker.track_external(*features.values(), *batch.values())
+    with tracker:
+        loss, _ = structure_loss(features, batch, config.loss, 0.5, taught)
+        loss.backward()  # type: ignore[no-untyped-call]
+    return tracker
+
+
+def _trained(model: nn.Module) -> Iterator[nn.Parameter]:
+    return (parameter for parameter in model.parameters() if parameter.requires_grad)
+
+
+@contextlib.contextmanager
+def _fake_tensors() -> Iterator[None]:
+    """Make all new tensors in the block fake ones."""
+
+    def mesh(*args: object, **kwargs: object) -> DeviceMesh:
+        with unset_fake_temporarily():  # a mesh reads the values of its tensor of ranks
+            return init_device_mesh(*args, **kwargs)  # type: ignore[arg-type]
+
+    with (
+        FakeTensorMode(allow_non_fake_inputs=True),
+        mock.patch.object(sharding, "init_device_mesh", mesh),
+        mock.patch.object(nn.Module, "to", lambda module, *_: module),  # fake parameters cannot be swapped
+        warnings.catch_warnings(action="ignore"),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _process_group(world_size: int) -> Iterator[None]:
+    """Make this process rank 0 of a group whose other ranks do not exist."""
+    dist.init_process_group("fake", rank=0, world_size=world_size, store=FakeStore())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()

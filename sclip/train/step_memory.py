@@ -1,0 +1,82 @@
+"""Track the memory and the collectives of a training step on fake tensors, by phase of the step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed._tools.mem_tracker import MemTracker, _MemRefType
+from torch.distributed.tensor import DTensor
+
+__all__ = ["StepTracker", "bytes_of", "held_bytes"]
+
+_KINDS = {
+    "all_gather": "all-gather", "allgather": "all-gather", "reduce_scatter": "reduce-scatter",
+    "all_reduce": "all-reduce", "allreduce": "all-reduce", "isend": "send", "send": "send",
+}  # fmt: skip
+"""Kinds of collectives by a part of the name of torch's operator."""
+
+
+class StepTracker(MemTracker):
+    """MemTracker that keeps the peak of each phase of a step, and counts collectives.
+
+    A phase is forward or backward, inside or outside of the model. Its busiest moment is the same at any depth of the
+    model, so that its bytes are linear in the depth. MemTracker itself keeps figures of each module, which takes most
+    of the time of a step, and allows one call of the model, while a step with micro-batches calls it for each part.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peaks: dict[str, dict[str, int]] = {}
+        """Bytes by use, for each phase. The uses are MemTracker's, "Total" among them."""
+        self.counts: Counter[str] = Counter()
+        """Number of collectives by kind."""
+        self.sizes: Counter[str] = Counter()
+        """Bytes of collectives by kind: of each, the larger of input and output."""
+
+    def _ignore(self, *_: Any) -> None:
+        """Keep no figures of a module."""
+
+    _pre_fw_hook = _post_fw_hook = _pre_bw_hook = _post_bw_hook = _ignore
+
+    def track_gradients(self, model: nn.Module) -> None:
+        """Count gradients as such from the moment when autograd or FSDP2 stores them."""
+
+        def stored(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            self._update_and_maybe_create_winfos(parameter.grad, _MemRefType.GRAD)
+
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(stored)  # type: ignore[no-untyped-call]
+
+    def _update_peak_stats(self, peak_state: Any) -> None:
+        place = "in" if len(self._mod_tracker.parents) > 1 else "outside of"
+        phase = f"{peak_state.value} {place} the model"
+        for now in self._curr_mem_snap.values():
+            if now["Total"] > self.peaks.get(phase, {}).get("Total", 0):
+                self.peaks[phase] = {str(getattr(use, "value", use)): size for use, size in now.items()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+        if func.namespace in ("c10d", "_c10d_functional") and result is not NotImplemented:
+            kind = next((kind for part, kind in _KINDS.items() if part in func.__name__), None)
+            if kind:
+                self.counts[kind] += 1
+                self.sizes[kind] += max(map(bytes_of, (*args, result)))
+        return result
+
+
+def bytes_of(value: Any) -> int:
+    """Return the bytes that this rank holds of a tensor or of nested lists of tensors; 0 for anything else."""
+    if isinstance(value, DTensor):
+        value = value.to_local()
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(bytes_of, value)) if isinstance(value, list | tuple) else 0
+
+
+def held_bytes(model: nn.Module) -> int:
+    """Return the bytes that this rank holds of parameters and buffers."""
+    return bytes_of([*model.parameters(), *model.buffers()])
