@@ -32,7 +32,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from sclip.config import Config, KEEConfig
 from sclip.model.architecture import image_size
 from sclip.model.blocks import block_lists
-from sclip.model.build import build_model
+from sclip.model.build import build_model, parameter_count
 from sclip.model.losses import structure_loss
 from sclip.model.packing import pack
 from sclip.model.structure_clip import StructureCLIP
@@ -101,7 +101,9 @@ def dry_run(config: Config, ranks_per_node: int, *, all_blocks: bool = False) ->
         ranks_per_node: number of GPUs of a node.
         all_blocks: run the step once with all blocks, rather than twice with some of them.
     """
-    train = dataclasses.replace(config.train, compile=False)
+    parameters, world_size = parameter_count(config.model), config.train.num_workers
+    kind = sharding.resolve(config.train.sharding, parameters, world_size, ranks_per_node)
+    train = dataclasses.replace(config.train, compile=False, sharding=kind)
     if train.sharding == "hsdp" and not train.shard_ranks:
         train = dataclasses.replace(train, shard_ranks=min(ranks_per_node, train.num_workers))
     config = dataclasses.replace(config, train=train)
@@ -145,7 +147,7 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
     def keep_shapes(_: nn.Module, __: object, features: dict[str, Tensor]) -> None:
         shapes.update({name: feature.shape for name, feature in features.items()})
 
-    with _fake_tensors(), contextlib.ExitStack() as group:
+    with _fake_tensors(config), contextlib.ExitStack() as group:
         for module in filter(None, (model, teacher)):
             module.to_empty(device=_CPU)
         if train.sharding != "ddp":
@@ -245,8 +247,8 @@ def _trained(model: nn.Module) -> Iterator[nn.Parameter]:
 
 
 @contextlib.contextmanager
-def _fake_tensors() -> Iterator[None]:
-    """Make all new tensors in the block fake ones."""
+def _fake_tensors(config: Config) -> Iterator[None]:
+    """Make all new tensors in the block fake ones. What depends on the model's size depends on that of all blocks."""
 
     def mesh(*args: object, **kwargs: object) -> DeviceMesh:
         with unset_fake_temporarily():  # a mesh reads the values of its tensor of ranks
@@ -255,6 +257,7 @@ def _fake_tensors() -> Iterator[None]:
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         mock.patch.object(sharding, "init_device_mesh", mesh),
+        mock.patch.object(sharding, "_parameters", return_value=parameter_count(config.model)),
         mock.patch.object(nn.Module, "to", lambda module, *_: module),  # fake parameters cannot be swapped
         warnings.catch_warnings(action="ignore"),
     ):

@@ -21,9 +21,8 @@ NODES = Capacity.of(NodeType("trainer", 64, 8, 0, 2, "H100"))
 
 def config_of(capacity: Capacity = NODES, **train: Any) -> Config:
     model = ModelConfig(name="scenes-attention", kee=KEEConfig(heads=4))
-    return sized(
-        Config(model=model, train=TrainConfig(**{"batch_size": 8192, "use_gpu": True} | train)), capacity
-    )
+    settings = {"batch_size": 8192, "use_gpu": True, "sharding": "fsdp"} | train
+    return sized(Config(model=model, train=TrainConfig(**settings)), capacity)
 
 
 @pytest.fixture(autouse=True)
