@@ -147,7 +147,7 @@ class HostCopy:
         """Wait for the copy; return the values of each tensor as `Tensor.tolist` does."""
         if self._copied is not None:
             self._copied.synchronize()
-        parts = self._values.split([shape.numel() for shape in self._shapes])
+        parts = torch.split(self._values, [shape.numel() for shape in self._shapes])
         return [part.view(shape).tolist() for part, shape in zip(parts, self._shapes, strict=True)]
 
 
