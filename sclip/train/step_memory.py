@@ -38,7 +38,7 @@ class StepTracker(MemTracker):
     def _ignore(self, *_: Any) -> None:
         """Keep no figures of a module."""
 
-    _pre_fw_hook = _post_fw_hook = _pre_bw_hook = _post_bw_hook = _ignore
+    _pre_fw_hook = _post_fw_hook = _pre_bw_hook = _post_bw_hook = _ignore  # type: ignore[assignment]
 
     def track_gradients(self, model: nn.Module) -> None:
         """Count gradients as such from the moment when autograd or FSDP2 stores them."""
