@@ -45,10 +45,7 @@ def pretrain(
     print_config: PrintConfig = False,
     plan: Annotated[
         bool,
-        flag(
-            "--plan",
-            "print the resources, memory, time and cost of the run on this cluster without starting the run",
-        ),
+        flag("--plan", "print the run's resources, memory, time and cost on this cluster; start nothing"),
     ] = False,
     prices: Annotated[
         Path | None,
