@@ -38,7 +38,7 @@ class TrainConfig(Section, key="train"):
     shard_ranks: Annotated[int, at_least(0, "0 (the workers of one node) or more")] = 0
     """For sharding=hsdp: workers that one replica is sharded over; 0: those of one node."""
     reshard_after_forward: bool = True
-    """Free a block's gathered weights after forward, regather them for backward; false: less traffic, more memory."""
+    """Free a block's gathered weights between forward and backward; with micro_batch only above 10^9 parameters."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
     """block: keep only block inputs for backward; selective: also the outputs of matrix products and attention."""
     compile: bool = False

@@ -237,7 +237,7 @@ def _graph(value: Any, caption: Any) -> dict[str, Any]:
         raise ValueError(f"not a graph as `sclip graph` writes it ({type(error).__name__} {error})") from None
     if not is_sound:
         raise ValueError(
-            "a graph of another caption, with an unknown object, or with spans that are wrong or overlap"
+            "a graph of another caption, with an unknown object, a blank word, or spans that are wrong or overlap"
         )
     return graph.to_json()
 

@@ -122,7 +122,7 @@ def _require_same_cases(
     for model, result in asked[1:]:
         if why := differing(asked[0][1], result):
             raise EvaluationError(
-                f"{name}: {asked[0][0]} and {model} were asked {why}; evaluate both on the same files"
+                f"{name}: {asked[0][0]} and {model} were tested on {why}; evaluate both on the same files"
             )
 
 

@@ -96,6 +96,10 @@ def of_file(path: Path) -> tuple[NodeType, ...]:
     types = config.get("available_node_types")
     if not isinstance(types, dict) or not types:
         raise ConfigError(f"{path}: available_node_types={types!r}: write the node types by name")
+    head = config.get("head_node_type", "")
+    most = config.get("max_workers", UNBOUNDED)
+    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+        raise ConfigError(f"{path}: max_workers={most!r}: write a whole number, 0 or more")
     for name, kind in types.items():
         resources = kind.get("resources") if isinstance(kind, dict) else None
         if not isinstance(resources, dict) or "CPU" not in resources:
@@ -104,13 +108,13 @@ def of_file(path: Path) -> tuple[NodeType, ...]:
                 "{CPU: 32} or {CPU: 192, GPU: 8, accelerator_type:H100: 1}"
             )
         counts = {f"resources.{key}": value for key, value in resources.items()}
-        counts["max_workers"] = kind.get("max_workers", config.get("max_workers"))
+        if name != head:
+            counts["max_workers"] = kind.get("max_workers", config.get("max_workers"))
         for key, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
                 raise ConfigError(
                     f"{path}: available_node_types.{name}.{key}={value!r}: write a number, 0 or more"
                 )
-    head = config.get("head_node_type", "")
     added = _addable(config)
     if head in types:
         added[head] = {"resources": types[head]["resources"], "max_workers": 1}

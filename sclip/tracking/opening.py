@@ -67,7 +67,8 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
     """
     folder = home if isinstance(home, Path) else local(address(home.parent.parent)) / "runs" / home.name
     if not isinstance(home, Path):
-        _take_over(home, folder)
+        if (home / JOURNAL).exists():  # else the journal could never be copied there: the local one is sent
+            _take_over(home, folder)
         fetch(home, folder, [file.name for kind in ("eval*.json", "*.html") for file in home.glob(kind)])
     journal = Journal(folder) if (folder / JOURNAL).is_file() else None
     head = next((event["run"] for _, event in journal.read() if "run" in event), None) if journal else None

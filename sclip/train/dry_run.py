@@ -176,16 +176,23 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
             uses["Total"] += 2 * whole_bytes - batch_bytes  # the next batch is on the device too
         if passes > run_passes:
             loss = _loss_alone(config, rows, shapes, whole_batch)
-            times = passes / run_passes
+            times, stays_whole = passes / run_passes, sharding.fits_whole(wrapped)
             for kind in counts:
-                counts[kind] = loss.counts[kind] + round(times * (counts[kind] - loss.counts[kind]))
-                sizes[kind] = round(times * sizes[kind])
+                # A model that stays whole gathers and reduces once; groups of ranks always sum their gradients once.
+                again = 1 if stays_whole or kind == "all-reduce" else times
+                counts[kind] = loss.counts[kind] + round(again * (counts[kind] - loss.counts[kind]))
+                of_model = sizes[kind] - round(loss.sizes[kind] / times)
+                sizes[kind] = loss.sizes[kind] + round(again * of_model)
             features = sum(4 * shape.numel() for shape in shapes.values())
             for uses in peaks.values():  # features of each part, joined, and their gradients
                 uses["Total"] += 3 * (passes - run_passes) * features
             gradients = trained if train.sharding == "ddp" else 0
+            in_bf16 = train.precision == "bf16" and not config.model.lora.rank
+            gathered = parameter_count(config.model) * (2 if in_bf16 else 4)
+            if train.sharding == "ddp" or not stays_whole:
+                gathered = 0
             for phase, uses in loss.peaks.items():
-                total = uses["Total"] + whole_bytes + parameters + gradients
+                total = uses["Total"] + whole_bytes + parameters + gradients + gathered
                 peaks[f"{phase}, loss of all rows"] = uses | {"Total": total, "Gradient": gradients}
     return {
         ("parameters",): parameters, ("trained",): trained,

@@ -61,12 +61,21 @@ def train(job: TrainJob, launcher: Launcher) -> None:
     with contextlib.ExitStack() as stack:
         # Request the first blocks now, so that readers and encoders start up while the model is built.
         feeds = _started(launcher.feeds(order, step), stack)
+        run = _Run(job, launcher)
+        stack.enter_context(contextlib.closing(run.accounts))
         try:
-            run = _Run(job, launcher)
-            stack.enter_context(contextlib.closing(run.accounts))
             run.train(order, feeds)
-        except torch.OutOfMemoryError as error:  # a restart would only meet it again
+        except torch.OutOfMemoryError as error:
+            if (
+                run.accounts.progress.step > step
+            ):  # a restart may go on: other batches and another process took more
+                raise
             raise _too_large(job.config, launcher.world_size, error) from error
+
+
+def _queues(device: torch.device) -> bool:
+    """Return whether a step on this device is only queued, so that the host can wait for other ranks meanwhile."""
+    return device.type == "cuda"
 
 
 def _too_large(config: Config, world_size: int, error: torch.OutOfMemoryError) -> ConfigError:
@@ -74,7 +83,7 @@ def _too_large(config: Config, world_size: int, error: torch.OutOfMemoryError) -
     return ConfigError(
         f"train.micro_batch={config.train.micro_batch}: a step does not fit into the GPU's memory ({needed}); set a "
         f"smaller divisor of a worker's share of train.batch_size, {share}, or train.activation_checkpointing=block "
-        f"(now {config.train.activation_checkpointing})"
+        f"(now {config.train.activation_checkpointing}), or train.sharding=fsdp (now {config.train.sharding})"
     )
 
 
@@ -231,9 +240,11 @@ class _Run:
                 ready.batch.rows, ready.tokens, ready.gflops, checkpoints.is_written, *launcher.requested(),
                 *accounts.receive(ready.batch),
             ).start_adding()  # fmt: skip
+            # A rank with rows queues the step meanwhile. Another one needs the sum: without a row on any rank, no rank
+            # makes the step.
+            has_rows = bool(_queues(launcher.device) and ready.batch.rows) or added().rows > 0
         trace.before(progress.step + 1)
-        # A rank without rows needs the sum: without a row on any rank, no rank makes the step.
-        if ready.batch.rows or added().rows:
+        if has_rows:
             # Seed by step, so that dropout is the same after a resume.
             torch.manual_seed(digest64("step", config.run.seed, progress.step, launcher.rank))
             metrics = self.step(ready.on_device(), progress.step / order.steps)

@@ -46,7 +46,8 @@ def resolve(
 
     "auto" sends no weights over a network: ddp replicates a model that each worker can hold whole. A larger one is
     sharded within each node, by fsdp if there is only one node, else by hsdp. With one rank on each node, it is
-    replicated too; sharding it over nodes must be requested.
+    replicated too; sharding it over nodes must be requested. Only if nodes have unequal numbers of ranks
+    (`ranks_of_node` is 0), as after the loss of a GPU, it is sharded over all of them.
 
     With bf16, ddp computes by autocast, as open_clip's amp_bf16 does: matrix products in bf16, norms in fp32. hsdp with
     `train.shard_ranks=1` replicates too, but computes norms and sums in bf16 as well, from bf16 copies of the weights.
@@ -54,9 +55,10 @@ def resolve(
     """
     if sharding != "auto":
         return sharding
-    if parameters <= WHOLE or ranks_of_node == 1:
+    group = min(ranks_of_node, world_size)
+    if parameters <= WHOLE or group == 1:
         return "ddp"
-    return "hsdp" if world_size > ranks_of_node else "fsdp"
+    return "hsdp" if 0 < group < world_size and world_size % group == 0 else "fsdp"
 
 
 def fits_whole(model: nn.Module) -> bool:
@@ -88,8 +90,7 @@ def apply(
     change_forward(model, config, compile_backend)
     if not dist.is_initialized():
         return model
-    needs_node = config.sharding == "auto" and not fits_whole(model)
-    ranks_of_node = _ranks_of_a_node() if needs_node else 1
+    ranks_of_node = 1 if fits_whole(model) or config.sharding != "auto" else _ranks_of_equal_nodes()
     sharding = resolve(config.sharding, _parameters(model), dist.get_world_size(), ranks_of_node)
     if sharding == "ddp":
         return _replicate(model, config, device)
@@ -179,6 +180,14 @@ def _mesh(sharding: Sharding, shard_ranks: int, device: torch.device) -> DeviceM
     return init_device_mesh(device.type, (world_size // group_size, group_size), mesh_dim_names=names)
 
 
+def _ranks_of_equal_nodes() -> int:
+    """Return the number of ranks per node; 0 if nodes differ. All ranks call it together."""
+    try:
+        return _ranks_of_a_node()
+    except ConfigError:
+        return 0
+
+
 def _ranks_of_a_node() -> int:
     """Return the number of ranks per node, as Ray Train or torchrun set it. Raises ConfigError if nodes differ.
 
@@ -197,7 +206,7 @@ def _ranks_of_a_node() -> int:
     if local_ranks != expected:
         counts = ", ".join(str(variables["LOCAL_WORLD_SIZE"]) for variables in local_ranks)
         raise ConfigError(
-            f"train.shard_ranks=0: a group is a node's ranks, of which not every node of these {world_size} ranks is "
-            f"told to have as many (LOCAL_WORLD_SIZE by rank: {counts}); set train.shard_ranks, or train.sharding=fsdp"
+            f"train.shard_ranks=0: the nodes of these {world_size} ranks have different numbers of ranks "
+            f"(LOCAL_WORLD_SIZE by rank: {counts}); set train.shard_ranks, or train.sharding=fsdp"
         )
     return ranks_per_node

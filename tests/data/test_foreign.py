@@ -189,7 +189,9 @@ def test_a_graph_with_overlapping_spans_is_refused(tmp_path: Path, parser: Parse
         {"attributes": [red, red | {"attribute": "large"}]},
     ):
         (fault,) = {read(tmp_path / "a.tar", {"caption": CAPTION, "g": graph | wrong}, **keys)[0].fault}
-        assert "a graph of another caption, with an unknown object, or with spans that" in fault, wrong
+        assert "a graph of another caption, with an unknown object, a blank word, or spans that" in fault, (
+            wrong
+        )
     shared = graph | {"attributes": [red | {"span": [9, 11]}, red | {"span": [9, 11], "object": 1}]}
     assert not read(tmp_path / "a.tar", {"caption": CAPTION, "g": shared}, **keys)[0].fault
 

@@ -79,7 +79,7 @@ def test_a_sugarcrepe_file_is_one_kind_and_its_folder_has_the_papers_means_over_
         "add": ("add_obj", "add_att"),
     }
     (tmp_path / "swap_att.json").unlink()
-    with pytest.raises(BenchmarkDataError, match=r"without swap_att\.json"):
+    with pytest.raises(BenchmarkDataError, match=r"lacks swap_att\.json"):
         sugarcrepe.read(ABOUT, tmp_path, tmp_path)
 
 

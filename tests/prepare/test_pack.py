@@ -74,7 +74,7 @@ def test_a_shard_is_closed_before_its_byte_limit(tmp_path: Path) -> None:
 SKIPPED = (
     ({"captions": ()}, "no caption"), ({"captions": ("  ", "")}, "no caption"),
     ({"captions": ("\ud800",)}, "not UTF-8"), ({"captions": ("a" * 70_000,)}, "more than 65536"),
-    ({"image": b"no image"}, "no image"), ({"image": image_bytes(kind="PPM")}, "PPM; convert"),
+    ({"image": b"no image"}, "not an image"), ({"image": image_bytes(kind="PPM")}, "PPM; convert"),
     ({"image": animated("GIF")}, "3 frames"), ({"image": Path("/nowhere/x.jpg")}, "missing"), ({"key": "x.y"}, "dot"),
     ({"key": "/x"}, "empty part"), ({"key": "000000"}, "earlier sample"),
 )  # fmt: skip

@@ -25,7 +25,7 @@ from sclip.model import ModelError, build_model, image_size, lora, weights
 from sclip.model.export import export, export_state
 from sclip.model.weights import save
 from sclip.run.resolve import bring_initial_weights
-from sclip.train import checkpoint, manifest
+from sclip.train import checkpoint, loop, manifest
 from sclip.train.checkpoint_tensors import MODEL, of_prefix, stored_tensors
 from sclip.train.launcher import Requested, TrainJob
 from sclip.train.loop import train
@@ -205,6 +205,7 @@ def test_the_sums_of_the_ranks_and_the_last_report_are_read_after_the_next_step_
     monkeypatch.setattr(
         ListLauncher, "report", lambda self, report: (events.append(report["kind"]), tell(self, report))
     )
+    monkeypatch.setattr(loop, "_queues", lambda device: True)  # as a GPU does
     launched(tmp_path / "run", every=100)
     of_step = ["sums started", "step", "sums read"]
     assert events[1:-2] == [*of_step, *of_step, "metrics", *of_step, "metrics"]
@@ -222,7 +223,8 @@ def test_a_step_that_does_not_fit_into_the_gpu_s_memory_is_a_config_error_with_a
     monkeypatch.setattr(TrainStep, "__call__", too_large)
     expected = (
         r"^train\.micro_batch=0: a step .* \(CUDA out of memory\. Tried to allocate 2\.00 GiB\); set a smaller "
-        r"divisor of .* train\.batch_size, 6, or train\.activation_checkpointing=block \(now none\)$"
+        r"divisor of .* train\.batch_size, 6, or train\.activation_checkpointing=block \(now none\), or "
+        r"train\.sharding=fsdp \(now auto\)$"
     )
     with pytest.raises(ConfigError, match=expected):
         launched(tmp_path / "run")

@@ -285,6 +285,7 @@ def test_auto_replicates_what_a_worker_can_hold_and_shards_the_rest_within_nodes
     small, large = sharding.WHOLE, sharding.WHOLE + 1
     for parameters, world_size, ranks_of_node, expected in (
         (small, 16, 8, "ddp"), (large, 8, 8, "fsdp"), (large, 16, 8, "hsdp"), (large, 16, 1, "ddp"),
+        (large, 12, 8, "fsdp"), (large, 15, 0, "fsdp"), (large, 1, 8, "ddp"),
     ):  # fmt: skip
         assert sharding.resolve("auto", parameters, world_size, ranks_of_node) == expected
     assert sharding.resolve("fsdp", small, 16, 8) == "fsdp"

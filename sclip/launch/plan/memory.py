@@ -9,6 +9,7 @@ change nothing else; then activation checkpointing, then sharding.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from sclip.launch.plan.rates import worker_nodes
 
 if TYPE_CHECKING:
     from sclip.train.dry_run import DryRun
+
+_log = logging.getLogger("sclip.launch")
 
 GIB = 2**30
 
@@ -51,7 +54,7 @@ class Memory:
 
 
 def check_memory(config: Config, capacity: Capacity) -> Memory | None:
-    """Return the memory that a step of a sized config needs; None without GPUs.
+    """Return the memory that a step of a sized config needs; None without GPUs, or if its dry run fails.
 
     Raises ConfigError if the step does not fit on the GPUs. The message names the smallest change that fits.
     """
@@ -61,7 +64,17 @@ def check_memory(config: Config, capacity: Capacity) -> Memory | None:
     ranks_per_node = int(min(node.gpus for node in nodes))
     memories = {node.accelerator: memory_bytes(node.accelerator) for node in nodes}
     accelerator = min(memories, key=lambda name: memories[name] or 0)
-    memory = Memory(_step(config, ranks_per_node), accelerator, memories[accelerator])
+    try:
+        step = _step(config, ranks_per_node)
+    except ConfigError:
+        raise
+    except Exception as error:  # an operator of a tower may need values, which fake tensors lack
+        line = (str(error) or "no message").splitlines()[0]
+        _log.warning(
+            "the memory of a step is unknown: its dry run failed (%s: %s)", type(error).__name__, line
+        )
+        return None
+    memory = Memory(step, accelerator, memories[accelerator])
     if memory.gpu_bytes is None or memory.step.peak <= USABLE * memory.gpu_bytes:
         return memory
     has = f"{memory.gpu_bytes / GIB:g} GiB"

@@ -159,7 +159,7 @@ def _stages(
     actors = f"{_range(encoders[0], count['encoders'])} actor{'s' if count['encoders'] > 1 else ''}"
     workers = f"{_range(fewest_workers(config), count['workers'])} on {'GPU' if train.use_gpu else 'CPU'}s"
     on_nodes = [kind for kind in capacity.nodes if placement.by_stage["workers"].get(kind.name)]
-    ranks_of_node = int(max((kind.gpus for kind in on_nodes), default=0)) or 1
+    ranks_of_node = int(min((kind.gpus for kind in on_nodes), default=0)) or 1
     sharding = resolve(train.sharding, parameter_count(config.model), count["workers"], ranks_of_node)
     descriptions = {
         "readers": f"{streams}, {streams_of_worker(config)} a worker",
