@@ -79,6 +79,7 @@ def survived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Summary
             summary = start(
                 "run.name=survivor", "run.max_failures=4", f"train.epochs={EPOCHS}", f"checkpoint.every={EVERY}",
                 "train.num_workers=2", "train.min_workers=1", "train.resize_every_s=3", "train.worker_cpus=3",
+                "train.collective_timeout_s=300",  # a lost rank ends a collective long before
                 "data.actor_cpus=0.8", "data.actors_max=2", "data.read_cpus=0.2",
             )  # fmt: skip
             yield summary, faults

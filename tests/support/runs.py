@@ -27,7 +27,6 @@ TINY = (
     "scenes.train_samples=96", "scenes.heldout_samples=8", "model.kee.layers=1", "evaluate.retrieval_images=8",
     "train.epochs=2", "train.batch_size=16", "train.num_workers=2", "train.worker_cpus=0.4", "train.log_every=1",
     "train.sharding=fsdp",
-    "train.collective_timeout_s=600",  # below the time limit of a test
     "data.read_cpus=0.1", "data.actor_cpus=0.4", "data.actors_max=2", "data.shuffle_buffer=32",
 )  # fmt: skip
 """96 scenes for two epochs of six steps."""
