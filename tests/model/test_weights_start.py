@@ -96,7 +96,7 @@ def test_without_a_file_only_the_model_name_is_resolved(tmp_path: Path, folder: 
 def test_unusable_initial_weights_are_refused_before_the_run_has_a_folder(
     tmp_path: Path, folder: RunFolder
 ) -> None:
-    assert refusal(config_of(tmp_path, "nothing"), folder).startswith("run.init_from='nothing': no file")
+    assert refusal(config_of(tmp_path, "nothing"), folder).startswith("run.init_from='nothing': not a file")
     source = str(as_state_dict(clip_of(PLAIN), tmp_path))
     assert "model.quick_gelu=on" in refusal(config_of(tmp_path, source), folder)
     other = config_of(tmp_path, str(as_hub_folder(clip_of(PLAIN), tmp_path)), name=NAME, kee=SMALL.kee)

@@ -238,7 +238,7 @@ def test_bad_samples_are_quarantined_and_lost_or_partly_lost_shards_are_reported
     once = [("000.tar", key) for key in ("cut-image", "no-caption", "no-image", "no-picture")]
     assert quarantined == sorted(SUBMITTED_EPOCHS * once)
     for line_start in (
-        "left out    1 of 3 shards cannot be read: 1 x a text, as", "cut short   1 shards (",
+        "left out    1 of 3 shards cannot be read: 1 x a text, for example", "cut short   1 shards (",
         "missing     2 recorded samples are not in 1 shards (", f"set aside   {SUBMITTED_EPOCHS * 4} samples could",
     ):  # fmt: skip
         assert line_start in submitted.said_again

@@ -29,7 +29,7 @@ BESIDE = ("evaluate.every=4", "checkpoint.every=4")
         (("evaluate.exclude=nowhere.jsonl",), "nowhere.jsonl: cannot be read"),
         (("model.name=ViT-B-23",), "ViT-B-32"),
         (("model.pretrained=none.safetensors",), "no such file"),
-        (("run.init_from=nothing",), "no finished run"),
+        (("run.init_from=nothing",), "not a file or folder of weights, a finished run"),
         (("run.init_from=models:/nothing@candidate",), "models:/nothing@candidate"),
         (("run.compare_with=nothing",), "no finished run of this name"),
         (("run.storage=http://host/runs",), "HTTP storage cannot be written to"),

@@ -76,7 +76,9 @@ def test_a_missing_bucket_or_key_and_an_unknown_option_are_reported_in_one_line(
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto)
     with pytest.raises(ShardError, match=r"s3://nowhere/\*\.tar: .*'nowhere'.*bucket does not exist"):
         expand(["s3://nowhere/*.tar"])
-    with pytest.raises(ShardError, match="unknown option regoin; there are anonymous, endpoint_override"):
+    with pytest.raises(
+        ShardError, match="unknown option regoin; the options are anonymous, endpoint_override"
+    ):
         expand(["s3://bucket/a.tar?regoin=eu-north-1"])
     for place in ("s3://nowhere/a.tar", "s3://bucket/shards/a.tar"):
         with pytest.raises(ShardError) as caught:

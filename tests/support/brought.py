@@ -148,7 +148,7 @@ _ROWS: dict[str, Row] = {
     "Parquet as img2dataset writes it": Row({"0.parquet": DOWNLOADED, "0_stats.json": '{"count": 3, "successes": 2}'},
         2, set_aside="row without jpg; its status is failed_to_download", shards="*.parquet"),
     "Parquet without images": Row(good(1) | {"0.parquet": parquet(url=["x"], caption=["a dog"])},
-        says="a Parquet file without an image column .columns: url, caption, .*data.image_field=COLUMN",
+        says="a Parquet file without an image column .columns: url, caption.*data.image_field=COLUMN",
         shards="*.parquet"),
     "`a.tar::b.tar`": Row(good(2), says="'::' does not join sources; list them", shards="0.tar::{folder}/1.tar"),
     "folders with `[brackets]`": Row({f"[2014]/{name}": content for name, content in good(2).items()}, 8,

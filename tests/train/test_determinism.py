@@ -48,7 +48,7 @@ def trained_on_a_rank(rank: int, world_size: int, place: str) -> list[dict[str, 
 
 
 def set_up_on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
-    rendezvous._set_up(deterministic=True)
+    rendezvous._set_up(deterministic=True, records="")
     return settings()
 
 
