@@ -90,12 +90,13 @@ pictures: .venv/installed
 # What --plan prints on the cluster of cluster/launcher/aws.yaml, at prices like those in cluster/README.md; no cluster runs.
 define PLAN
 import os, re, sys
+from dataclasses import replace
 from pathlib import Path
 from rich.console import Console
 from sclip.config.loader import load
 from sclip.launch.capacity import Capacity, sized
 from sclip.launch.node_types import NodeType
-from sclip.launch.plan import make, show
+from sclip.launch.plan import check_memory, make, show
 from sclip.launch.plan.price_table import Price, Prices
 
 head, parser = NodeType("head", 0, 0, 1, 1), NodeType("parser", 32, 0, 0, 16)
@@ -105,7 +106,8 @@ config = load(["data.shards=s3://bucket/train/*.tar", f"run.storage={os.devnull}
 console = Console(record=True, width=104, file=sys.stderr)
 command = "$$ sclip pretrain --config paper data.shards='s3://bucket/train/*.tar' --plan --prices prices.yaml"
 console.print(command, highlight=False)
-show(make(sized(config, capacity), capacity, 1000, 10 * 10_000_000, {}, prices), console)
+plan = make(sized(config, capacity), capacity, 1000, 10 * 10_000_000, {}, prices)
+show(replace(plan, memory=check_memory(plan.config, capacity)), console)
 console.print()
 svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=""), flags=re.DOTALL)  # GitHub loads no fonts
 Path(sys.argv[1]).write_text(svg)

@@ -36,7 +36,9 @@ def _steps(monkeypatch: pytest.MonkeyPatch) -> None:
         of_row = {"none": GIB // 4, "selective": GIB // 20, "block": GIB // 20}[
             train.activation_checkpointing
         ]
-        traffic = (Collectives("all-gather", 12, GIB), Collectives("all-reduce", 1, GIB))
+        traffic = (
+            Collectives("all-gather", 12, GIB), Collectives("all-reduce", 1, GIB), Collectives("send", 9, 9)
+        )  # fmt: skip
         parameters, moments = 25 * GIB // ranks, 75 * GIB // ranks
         return DryRun(parameters, 0, moments, rows * of_row, traffic)
 
@@ -91,9 +93,9 @@ def test_the_plan_shows_the_memory_and_the_bandwidth_that_hides_the_collectives(
     plan = dataclasses.replace(plan, memory=check_memory(plan.config, NODES))
     show(plan, Console(file=(out := io.StringIO()), width=100))
     assert (
-        "memory: 38.2 of 80 GiB of each H100 at the peak of a step (parameters 1.6, gradients 0.0, moments 4.7, "
+        "memory: 38.2 of 80 GiB of each H100 (parameters 1.6, gradients 0.0, moments 4.7, "
         "activations and loss 32.0)\n"
         # A step takes 0.5 s. An all-reduce sends its bytes twice.
-        "collectives of a step, for each GPU: 12 all-gather of 1.00 GiB, 1 all-reduce of 1.00 GiB; compute hides them "
+        "collectives of a step: 12 all-gather of 1.00 GiB, 1 all-reduce of 1.00 GiB; compute hides them "
         "from 6.4 GB/s on\n"
     ) in out.getvalue()

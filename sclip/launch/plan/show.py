@@ -54,7 +54,7 @@ def lines(plan: Plan) -> list[str]:
 
 
 def _of_step(memory: Memory, step_s: float | None) -> list[str]:
-    """Return a line for the memory of a step and one for its collectives, if there are any."""
+    """Return a line for the memory of a GPU at the peak of a step, and one for its collectives of 0.01 GiB or more."""
     step = memory.step
     of = f" of {memory.gpu_bytes / GIB:g}" if memory.gpu_bytes else ""
     uses = {
@@ -63,11 +63,12 @@ def _of_step(memory: Memory, step_s: float | None) -> list[str]:
     }  # fmt: skip
     each = ", ".join(f"{use} {size / GIB:.1f}" for use, size in uses.items())
     on = f"each {memory.accelerator or 'GPU'}"
-    lines = [f"memory: {step.peak / GIB:.1f}{of} GiB of {on} at the peak of a step ({each})"]
-    if step.collectives:
-        kinds = ", ".join(f"{c.count:,} {c.kind} of {c.size_bytes / GIB:.2f} GiB" for c in step.collectives)
+    lines = [f"memory: {step.peak / GIB:.1f}{of} GiB of {on} ({each})"]
+    large = [collectives for collectives in step.collectives if collectives.size_bytes >= 0.01 * GIB]
+    if large:
+        kinds = ", ".join(f"{c.count:,} {c.kind} of {c.size_bytes / GIB:.2f} GiB" for c in large)
         hidden = f"; compute hides them from {step.sent_bytes / step_s / 1e9:,.1f} GB/s on" if step_s else ""
-        lines.append(f"collectives of a step, for each GPU: {kinds}{hidden}")
+        lines.append(f"collectives of a step: {kinds}{hidden}")
     return lines
 
 
