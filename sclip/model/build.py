@@ -40,6 +40,8 @@ __all__ = [
     "build_model",
     "check_fit",
     "check_trainable",
+    "meta_model",
+    "parameter_count",
     "pretrained_weights",
     "resolved",
     "unpackable_reason",
@@ -94,17 +96,20 @@ def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCL
 
 
 @functools.lru_cache(maxsize=8)
+def meta_model(config: ModelConfig) -> StructureCLIP:
+    """Return the model on the meta device, for its sizes alone: callers share it and must not change it."""
+    with torch.device("meta"):
+        return build_model(config, load_weights=False)
+
+
 def unpackable_reason(config: ModelConfig) -> str:
-    """Return why this model cannot take packed captions; "" if it can. The model is built on the meta device."""
-    with torch.device("meta"):
-        return build_model(config, load_weights=False).unpackable
+    """Return why this model cannot take packed captions; "" if it can."""
+    return meta_model(config).unpackable
 
 
-@functools.lru_cache(maxsize=8)
 def parameter_count(config: ModelConfig) -> int:
-    """Return the number of the model's parameters. The model is built on the meta device."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_model(config, load_weights=False).parameters())
+    """Return the number of the model's parameters."""
+    return sum(parameter.numel() for parameter in meta_model(config).parameters())
 
 
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:

@@ -159,9 +159,8 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
             for parameter in _trained(wrapped):
                 parameter.grad = torch.zeros_like(parameter)
         optimizer = make_optimizer(wrapped, train)
-        group.enter_context(
-            mock.patch.object(optimizer, "step")
-        )  # one fused kernel, on parameters and moments alone
+        # The optimizer's step is one fused kernel, on parameters and moments alone.
+        group.enter_context(mock.patch.object(optimizer, "step"))
         batch, whole_batch = (_batch(config, rows // passes, n, packs) for n in (run_passes, passes))
         wrapped.register_forward_hook(keep_shapes)
         tracker.track_external(wrapped, *filter(None, [frozen]), *batch.values())
@@ -171,18 +170,13 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
         trained = bytes_of(list(_trained(wrapped)))
         parameters = held_bytes(wrapped) + (held_bytes(frozen) if frozen else 0)
         batch_bytes, whole_bytes = (bytes_of(list(columns.values())) for columns in (batch, whole_batch))
-        counts, sizes, peaks = tracker.counts, tracker.sizes, tracker.peaks
+        peaks = tracker.peaks
         for uses in peaks.values():
             uses["Total"] += 2 * whole_bytes - batch_bytes  # the next batch is on the device too
         if passes > run_passes:
             loss = _loss_alone(config, rows, shapes, whole_batch)
-            times, stays_whole = passes / run_passes, sharding.fits_whole(wrapped)
-            for kind in counts:
-                # A model that stays whole gathers and reduces once; groups of ranks always sum their gradients once.
-                again = 1 if stays_whole or kind == "all-reduce" else times
-                counts[kind] = loss.counts[kind] + round(again * (counts[kind] - loss.counts[kind]))
-                of_model = sizes[kind] - round(loss.sizes[kind] / times)
-                sizes[kind] = loss.sizes[kind] + round(again * of_model)
+            stays_whole = sharding.fits_whole(wrapped)
+            _add_parts(tracker, loss, passes / run_passes, stays_whole)
             features = sum(4 * shape.numel() for shape in shapes.values())
             for uses in peaks.values():  # features of each part, joined, and their gradients
                 uses["Total"] += 3 * (passes - run_passes) * features
@@ -196,10 +190,23 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
                 peaks[f"{phase}, loss of all rows"] = uses | {"Total": total, "Gradient": gradients}
     return {
         ("parameters",): parameters, ("trained",): trained,
-        **{("count", kind): count for kind, count in counts.items()},
-        **{("size", kind): size for kind, size in sizes.items()},
+        **{("count", kind): count for kind, count in tracker.counts.items()},
+        **{("size", kind): size for kind, size in tracker.sizes.items()},
         **{("peak", phase, use): size for phase, uses in peaks.items() for use, size in uses.items()},
     }  # fmt: skip
+
+
+def _add_parts(tracker: StepTracker, loss: StepTracker, times: float, stays_whole: bool) -> None:
+    """Add the collectives of the parts that did not run: `times` as many parts, and `loss` once for all rows.
+
+    A model that stays whole gathers and reduces once. Groups of ranks always sum their gradients once.
+    """
+    for kind in tracker.counts:
+        again = 1 if stays_whole or kind == "all-reduce" else times
+        count_of_model = tracker.counts[kind] - loss.counts[kind]
+        size_of_model = tracker.sizes[kind] - round(loss.sizes[kind] / times)
+        tracker.counts[kind] = loss.counts[kind] + round(again * count_of_model)
+        tracker.sizes[kind] = loss.sizes[kind] + round(again * size_of_model)
 
 
 def _models(config: Config, strides: int) -> tuple[StructureCLIP, StructureCLIP | None]:
@@ -223,7 +230,7 @@ def _batch(config: Config, rows: int, passes: int, packs: bool) -> dict[str, Ten
     """Return the tensors of a typical batch of `passes` parts of `rows` samples each."""
     columns = typical_columns(config, passes * rows)
     if packs:
-        columns = pack(columns, passes, on_negatives=config.model.kee.on_negatives)
+        columns = pack(columns, passes, on_negatives=config.model.kee.on_negatives, round_rows=True)
     side = image_size(config.model.name)
     columns["image"] = np.broadcast_to(np.uint8(0), (passes * rows, 3, side, side))
     return {

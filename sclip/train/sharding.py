@@ -90,7 +90,7 @@ def apply(
     change_forward(model, config, compile_backend)
     if not dist.is_initialized():
         return model
-    ranks_of_node = 1 if fits_whole(model) or config.sharding != "auto" else _ranks_of_equal_nodes()
+    ranks_of_node = 1 if fits_whole(model) or config.sharding != "auto" else _ranks_of_a_node()[0]
     sharding = resolve(config.sharding, _parameters(model), dist.get_world_size(), ranks_of_node)
     if sharding == "ddp":
         return _replicate(model, config, device)
@@ -170,7 +170,12 @@ def _mesh(sharding: Sharding, shard_ranks: int, device: torch.device) -> DeviceM
     world_size = dist.get_world_size()
     if sharding == "fsdp":
         return init_device_mesh(device.type, (world_size,))
-    group_size = shard_ranks or _ranks_of_a_node()
+    group_size, counts = (shard_ranks, "") if shard_ranks else _ranks_of_a_node()
+    if not group_size:
+        raise ConfigError(
+            f"train.shard_ranks=0: needs the same number of ranks on each node (LOCAL_WORLD_SIZE by rank: {counts}); "
+            "set train.shard_ranks, or train.sharding=fsdp"
+        )
     if world_size % group_size:
         raise ConfigError(
             f"train.shard_ranks={group_size}: must divide the number of ranks, {world_size}; change it or "
@@ -180,22 +185,14 @@ def _mesh(sharding: Sharding, shard_ranks: int, device: torch.device) -> DeviceM
     return init_device_mesh(device.type, (world_size // group_size, group_size), mesh_dim_names=names)
 
 
-def _ranks_of_equal_nodes() -> int:
-    """Return the number of ranks per node; 0 if nodes differ. All ranks call it together."""
-    try:
-        return _ranks_of_a_node()
-    except ConfigError:
-        return 0
-
-
-def _ranks_of_a_node() -> int:
-    """Return the number of ranks per node, as Ray Train or torchrun set it. Raises ConfigError if nodes differ.
+def _ranks_of_a_node() -> tuple[int, str]:
+    """Return the number of ranks per node, as Ray Train or torchrun set it (0 if nodes differ), and that of each rank.
 
     The ranks compare their values first: with different meshes they would wait for each other forever.
     """
     world_size = dist.get_world_size()
     if world_size == 1:
-        return 1
+        return 1, "1"
     local_ranks = gather_json({name: os.environ.get(name) for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK")})
     ranks_per_node = int(local_ranks[0]["LOCAL_WORLD_SIZE"] or 1)
     # Ranks must be numbered node by node, else a group of neighboring ranks could span two nodes.
@@ -203,10 +200,5 @@ def _ranks_of_a_node() -> int:
         {"LOCAL_WORLD_SIZE": str(ranks_per_node), "LOCAL_RANK": str(rank % ranks_per_node)}
         for rank in range(world_size)
     ]
-    if local_ranks != expected:
-        counts = ", ".join(str(variables["LOCAL_WORLD_SIZE"]) for variables in local_ranks)
-        raise ConfigError(
-            f"train.shard_ranks=0: the nodes of these {world_size} ranks have different numbers of ranks "
-            f"(LOCAL_WORLD_SIZE by rank: {counts}); set train.shard_ranks, or train.sharding=fsdp"
-        )
-    return ranks_per_node
+    counts = ", ".join(str(variables["LOCAL_WORLD_SIZE"]) for variables in local_ranks)
+    return (ranks_per_node if local_ranks == expected else 0), counts

@@ -15,15 +15,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from sclip.config import Config, ConfigError
 from sclip.config.loader import flatten, to_tree
 from sclip.data.stream import rows_of_block
 from sclip.launch.capacity import Capacity, demands
 from sclip.launch.node_types import NodeType
 from sclip.launch.placement import place_bundles
-from sclip.model import build_model, image_size
+from sclip.model import image_size
+from sclip.model.build import meta_model
 from sclip.storage.paths import StoragePath, storage_path
 from sclip.tracking.journal import history
 from sclip.train.flops import StepFlops, peak_flops
@@ -141,11 +140,9 @@ def _gpu(config: Config, capacity: Capacity) -> Rate | None:
 
 def _flops(config: Config) -> float:
     """Return a step's operations per sample of a typical batch."""
-    with torch.device("meta"):  # only sizes are needed
-        model = build_model(config.model, load_weights=False)
     workers = max(1, config.train.num_workers)
     rows = max(1, config.train.batch_size // workers)
-    return StepFlops(model, config)(typical_columns(config, rows), workers) / rows
+    return StepFlops(meta_model(config.model), config)(typical_columns(config, rows), workers) / rows
 
 
 def _measured(config: Config) -> dict[str, Rate]:
