@@ -33,7 +33,7 @@ TILE = 1 << 24
 Peaks in GiB of loss, features and their gradients for 65,536 rows of width 768 on eight ranks, and with all logits at
 once, counted on fake tensors: InfoNCE 1.0 (9.2), with a negative as text 1.4 (15.0), max_margin 0.8 (7.4).
 """
-WHOLE = slice(None)
+_ALL = slice(None)
 """All candidates."""
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def in_tiles(
     """
     width = tile_width(own, candidates, rows)
     if width >= len(rows.valid):
-        return [of_tile(own, candidates, rows, WHOLE, *more)]
+        return [of_tile(own, candidates, rows, _ALL, *more)]
     # A split, not a slice for each tile: the gradient of a slice is as large as the whole.
     tiles = zip(*(torch.split(tensor, width) for tensor in candidates), strict=True)
     columns = (slice(first, first + width) for first in range(0, len(rows.valid), width))
@@ -141,7 +141,7 @@ def _info_nce(
 def _cross_entropy(own: Tensor, pair: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> Tensor:
     """Return -log softmax [B] of each row's pair among its candidates. Of `own` and `pair`, [B, D], `own` is scaled."""
     if tile_width(own, candidates, rows) >= len(rows.valid):
-        return F.cross_entropy(logits_of(own, candidates, rows, WHOLE), rows.target, reduction="none")
+        return F.cross_entropy(logits_of(own, candidates, rows, _ALL), rows.target, reduction="none")
     return torch.stack(in_tiles(_log_sum_exp, own, candidates, rows)).logsumexp(0) - (own * pair).sum(1)
 
 
