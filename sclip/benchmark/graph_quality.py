@@ -1,4 +1,4 @@
-"""Score parsers' graphs against human-written graphs: Set Match and SPICE of sclip and SceneGraphParser in one run.
+"""Score parsers' graphs against human-written graphs: sclip's and SceneGraphParser's in one run, by FACTUAL's measures.
 
 Captions with gold graphs come from the files of FACTUAL (.csv, short captions; its random and its length split have
 the same columns) or of DiscoSG-DS (.json, long captions; Lin et al., EMNLP 2025). Published scores have their own
@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import bootstrap
 
-from sclip.benchmark.graph_scores import WordNet, facts, set_match, spice
+from sclip.benchmark.graph_scores import Fact, WordNet, facts, phrases, set_match, soft_spice, spice
 from sclip.benchmark.machine import machine
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.benchmark.table import Line, Table
@@ -38,8 +39,15 @@ PUBLISHED = {
 """Set Match and SPICE on the test half of the random split, from the README of FactualSceneGraph 0.7.3."""
 
 
-def table(gold_file: Path, wordnet_folder: Path, parser: Parser) -> Table:
-    """Return the scores of each parser on a file. Raises BenchmarkError for errors that the user can fix."""
+Encode = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Return unit features [N, D] of texts."""
+
+
+def table(gold_file: Path, wordnet_folder: Path, parser: Parser, encode: Encode | None = None) -> Table:
+    """Return the scores of each parser on a file; Soft-SPICE only with a text encoder.
+
+    Raises BenchmarkError for errors that the user can fix.
+    """
     gold = read_gold(gold_file)
     wordnet = WordNet.read(wordnet_folder)
     captions = [clean_caption(caption) for caption, _ in gold]
@@ -51,6 +59,8 @@ def table(gold_file: Path, wordnet_folder: Path, parser: Parser) -> Table:
             "Set Match": [100 * set_match(ours, theirs) for ours, theirs in zip(graphs, golds, strict=True)],
             "SPICE": [100 * spice(ours, theirs, wordnet) for ours, theirs in zip(graphs, golds, strict=True)],
         }
+        if encode:
+            scores["Soft-SPICE"] = _soft_spice(graphs, golds, encode)
         words = ", ".join(f"{score} {_mean(values)}" for score, values in scores.items())
         lines.append(Line(name, "", "", words, scores))
     if importlib.util.find_spec("sng_parser") is None:
@@ -70,6 +80,18 @@ def table(gold_file: Path, wordnet_folder: Path, parser: Parser) -> Table:
         },
         HEADS[gold_file.suffix],
     )
+
+
+def _soft_spice(
+    graphs: Sequence[frozenset[Fact]], golds: Sequence[frozenset[Fact]], encode: Encode
+) -> list[float]:
+    """Return Soft-SPICE of each graph in percent; each phrase is encoded once."""
+    distinct = dict.fromkeys(phrase for graph in (*graphs, *golds) for phrase in phrases(graph))
+    features, rows = encode(list(distinct)), {phrase: row for row, phrase in enumerate(distinct)}
+    sides = (
+        [features[[rows[phrase] for phrase in phrases(graph)]] for graph in of] for of in (graphs, golds)
+    )
+    return [100 * soft_spice(ours, theirs) for ours, theirs in zip(*sides, strict=True)]
 
 
 def read_gold(path: Path) -> list[tuple[str, str]]:

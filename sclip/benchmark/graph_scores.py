@@ -1,4 +1,4 @@
-"""Score scene graphs as FACTUAL's evaluator does: Set Match and SPICE.
+"""Score scene graphs as FACTUAL's evaluator does: Set Match, SPICE and Soft-SPICE.
 
 A score compares two graphs in the field's text form, such as "( boats , tie to , dock ) , ( boats , is , 5 )", and is a
 number from 0 to 1. The definitions are those of FACTUAL (Li et al., ACL Findings 2023) in its package
@@ -14,9 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sclip.benchmark.rounds import BenchmarkError
 
-__all__ = ["Fact", "WordNet", "facts", "set_match", "spice"]
+__all__ = ["Fact", "WordNet", "facts", "phrases", "set_match", "soft_spice", "spice"]
 
 Fact = tuple[str, ...]
 """(subject, predicate, object), (object, "is", attribute), or (object,) alone."""
@@ -143,6 +146,19 @@ def spice(candidate: frozenset[Fact], gold: frozenset[Fact], wordnet: WordNet) -
                 matched += 1
                 break
     return 2 * matched / max(len(ours) + len(theirs), 1)
+
+
+def phrases(graph: frozenset[Fact]) -> list[str]:
+    """Return the phrases that Soft-SPICE compares: objects, each attribute before its object, and relations."""
+    return sorted({" ".join(fact[::-1] if len(fact) == 2 else fact) for fact in _tuples(graph)})
+
+
+def soft_spice(candidate: NDArray[np.float32], gold: NDArray[np.float32]) -> float:
+    """Return the mean over the candidate's phrases of the largest cosine with a phrase of the gold graph.
+
+    Both are unit features [phrases, D]. Without a phrase the score is 0.
+    """
+    return float((candidate @ gold.T).max(axis=1).mean()) if len(candidate) and len(gold) else 0.0
 
 
 def _tuples(graph: frozenset[Fact]) -> set[Fact]:

@@ -11,12 +11,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import spacy
 
+import sclip
 from sclip.benchmark import graph_quality
 from sclip.benchmark.captions import CaptionsError, generated, joined, read
 from sclip.benchmark.machine import machine
@@ -24,19 +27,23 @@ from sclip.benchmark.rounds import BenchmarkError, rates_of
 from sclip.benchmark.table import Line, Table, spread
 from sclip.config import ModelConfig
 from sclip.data.window import window_of
-from sclip.model import Tokenizer
-from sclip.negatives import draw_of, drawn_in_training
+from sclip.model import ModelError, Tokenizer
+from sclip.negatives import draw_of, draw_positives, drawn_in_training
+from sclip.negatives.drawing import KINDS
+from sclip.registry import RegistryError
 from sclip.scenegraph import Parser, ParserError
 from sclip.scenegraph.window import parsed_part
+from sclip.train.manifest import CheckpointError
 
 OURS, GRAPHS = "sclip, with negatives", "sclip, graphs alone"
-VERIFIED = "sclip, negatives parsed again"
+EXCHANGES, VERIFIED = "sclip, exchanges alone, parsed again", "sclip, negatives parsed again"
+POSITIVES = "sclip, the same and positives"
 PIPELINE = "sclip's spaCy alone"
 SAME, MORE = "spaCy, same components", "spaCy, with lemmatizer"
 SCENE_GRAPH_PARSER = "SceneGraphParser (SGP)"
 LONG = (150, 1000)
 """Numbers of words of the long captions; only a window of a long caption is parsed."""
-PEERS = {"its spaCy alone": PIPELINE, "SGP": SCENE_GRAPH_PARSER, "spaCy": SAME}
+PEERS = {"its spaCy alone": PIPELINE, "SGP": SCENE_GRAPH_PARSER, "spaCy": SAME, "exchanges": EXCHANGES}
 """Peers by short name; the table also gives rates as multiples of the peers' rates."""
 MISSING = "not installed: pip install '.[benchmark]'"
 
@@ -66,6 +73,12 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder of WordNet 3.0's index.noun, noun.exc and so on, for --gold",
     )
+    arguments.add_argument(
+        "--encoder",
+        default="",
+        metavar="MODEL",
+        help="score Soft-SPICE too, with the text features of this model, as in sclip evaluate MODEL; for --gold",
+    )
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 
 
@@ -75,13 +88,22 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         raise BenchmarkError("--count and --rounds: 1 or more")
     if (options.gold is None) != (options.wordnet is None) or (options.gold and options.captions):
         raise BenchmarkError("--gold FILE and --wordnet FOLDER go together, without --captions")
+    if options.encoder and not options.gold:
+        raise BenchmarkError("--encoder goes with --gold: it scores graphs")
     needed = options.count * (options.rounds + 1)
     try:
         if options.gold:
-            return graph_quality.table(options.gold, options.wordnet, Parser(options.spacy_model))
+            scorer = sclip.load(options.encoder) if options.encoder else None
+            if scorer and scorer.model.kee is not None:
+                raise BenchmarkError(
+                    f"--encoder {options.encoder}: has a knowledge encoder, which would read the phrases with the "
+                    "parser that is scored; name a model without one"
+                )
+            encode = (lambda texts: scorer.encode_text(texts).numpy()) if scorer else None
+            return graph_quality.table(options.gold, options.wordnet, Parser(options.spacy_model), encode)
         pool = read(options.captions) if options.captions else generated(needed + _JOINED * needed // _FEWER)
         parser = Parser(options.spacy_model)
-    except (CaptionsError, ParserError, OSError) as error:
+    except (CaptionsError, CheckpointError, ModelError, ParserError, RegistryError, OSError) as error:
         raise BenchmarkError(str(error)) from error
     captions = list(dict.fromkeys(pool))  # no caption twice, because a parser caches words
     rounds = _rounds(captions, options.count, options.rounds)
@@ -91,7 +113,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         )
     peers = _peers(parser)
     rates = rates_of(peers, rounds, on_round)
-    lines = [line_of(name, rates) for name in (OURS, VERIFIED, GRAPHS, PIPELINE, SAME, MORE)]
+    lines = [line_of(name, rates) for name in peers if name != SCENE_GRAPH_PARSER]
     bare = _on_window(peers[PIPELINE])
     for number, words in enumerate(LONG):
         texts = joined(captions[needed + number :: len(LONG)], words)
@@ -152,15 +174,21 @@ def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
         for _ in parser.stream(captions):
             pass
 
-    def verified(captions: Sequence[str]) -> None:
+    def verified(
+        captions: Sequence[str], kinds: Sequence[str] = tuple(KINDS), positives: bool = False
+    ) -> None:
         windows = [window_of(graph, tokenizer) for graph in parser.stream(captions)]
-        drawn = drawn_in_training(windows, captions, parser.shapes, seed=0)
-        for window, negative in zip(windows, drawn, strict=True):
-            if negative is not None:
-                window.triples_of(negative.graph)
+        shares = dict.fromkeys(KINDS, 0.0) | dict.fromkeys(kinds, 1 / len(kinds))
+        drawn: list[Any] = list(drawn_in_training(windows, captions, parser.shapes, seed=0, shares=shares))
+        if positives:
+            drawn += draw_positives(windows, captions, parser.parse, seed=0, epochs=[0] * len(captions))
+        for window, text in zip(cycle(windows), drawn):
+            if text is not None:
+                window.triples_of(text.graph)
 
     peers: dict[str, Callable[[Sequence[str]], None]] = {
-        OURS: ours, VERIFIED: verified, GRAPHS: graphs,
+        OURS: ours, EXCHANGES: partial(verified, kinds=["exchange"]), VERIFIED: verified,
+        POSITIVES: partial(verified, positives=True), GRAPHS: graphs,
         PIPELINE: _piped(pipeline), SAME: _piped(same), MORE: _piped(more),
     }  # fmt: skip
     if importlib.util.find_spec("sng_parser"):

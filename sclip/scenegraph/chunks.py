@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from sclip.scenegraph import lexicon
-from sclip.scenegraph.reference import is_living
+from sclip.scenegraph.reference import is_animal, is_living
 from sclip.scenegraph.tagged_words import Word
 
 # Determiners, then modifiers (with "and" or a comma between adjectives), then nouns; or a pronoun, or a quotation.
@@ -56,11 +56,15 @@ def _receiver(words: Sequence[Word], start: int, end: int) -> int:
     """Return one past the receiver ("the ducks" in "feeds the ducks bread"), or 0."""
     if words[end - 2].code != "N":
         return 0
-    if lexicon.verb_lemma(words[start - 1].text) not in lexicon.GIVING:
+    verb = lexicon.verb_lemma(words[start - 1].text)
+    if verb not in lexicon.GIVING:
         return 0
     for i in range(start, end - 1):
-        text = words[i].text
-        if words[i].code == "N" and (words[i].dep == "dative" or lexicon.noun_lemma(text) != text):
+        text, given = words[i].text, words[i + 1].text
+        owns = words[start].code == "D" and is_living(text) and lexicon.noun_lemma(given) != given
+        if is_animal(text) and verb not in ("feed", "give", "throw", "bring"):
+            owns = False  # "passes the horse stables"
+        if words[i].code == "N" and (owns or words[i].dep == "dative" or lexicon.noun_lemma(text) != text):
             return i + 1
     return 0
 
@@ -83,7 +87,7 @@ def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str,
             flush()
         elif word.code == "A":
             flush()
-            if word.text.endswith("ly"):
+            if word.text.endswith("ly") and word.text not in lexicon.SILENT_MODIFIERS:
                 pending.append(i)
         elif word.text in lexicon.SILENT_MODIFIERS:
             flush()

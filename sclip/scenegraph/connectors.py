@@ -47,6 +47,9 @@ class Connector:
     denied: bool = False
     """Whether the words just before the next noun phrase are negated: "is not on", "without", "but not"."""
 
+    compared: Sequence[int] = ()
+    """Comparatives that share the "than" of the preposition."""
+
     def __init__(self) -> None:
         """Start with the defaults of the class, and with empty lists."""
         self.verbs: list[int] = []
@@ -56,6 +59,12 @@ class Connector:
         self.adjectives: list[int] = []
         self.denied_words: set[int] = set()
         """Verbs and adjectives after "not", "never"."""
+
+    def compares(self, words: Sequence[Word], adjective: int) -> bool:
+        """Whether an adjective shares the "than" of the connector's preposition: "is smaller but faster than"."""
+        text = words[adjective].text
+        shares = self.preposition > adjective and words[self.preposition].text.endswith("er than")
+        return shares and text.endswith("er") and lexicon.is_adjective(text)
 
     def close(self) -> None:
         """Close the open verb: no noun phrase follows it."""
@@ -109,6 +118,7 @@ def read_connector(words: Sequence[Word], start: int, end: int) -> Connector:
                 continue
             if c.verb >= 0 and code == "V" and words[i - 1].code != "T":
                 c.close()
+                c.denied = False  # "that has never been ridden stands in a stable"
             c.verb, c.preposition = i, -1
             c.verbs.append(i)
             if c.denied:

@@ -181,7 +181,8 @@ class Draft:
             for link in links:
                 subject, object_ = (k, link.other) if link.reverse else (link.other, k)
                 if subject in index and object_ in index and self._differ(index, subject, object_):
-                    negated = link.negated or (subject in denied and link.span[0] < link.span[1])
+                    neither = subject in denied or link.other in denied
+                    negated = link.negated or (neither and link.span[0] < link.span[1])
                     negated = negated or self.chunks[subject].negated or self.chunks[object_].negated
                     relations.append(
                         Relation(index[subject], link.predicate, index[object_], link.span, negated)

@@ -19,6 +19,11 @@ _CLOTHES = frozenset(
 _BODY_PARTS = frozenset("hand hands face faces foot feet nose mouth ear ears".split())
 """Parts of the body: "a clock with hands" becomes (clock, have, hand)."""
 
+_LIMBS = frozenset(
+    """arm arms elbow elbows finger fingers fist fists knee knees leg legs shoulder shoulders teeth tooth tongue toe
+    toes paw paws claw claws beak trunk snout tail tusk tusks horn horns head lips chin""".split()
+)
+
 _PARTICLES = frozenset("down up on off out back away apart left right forward upward downward".split())
 
 
@@ -31,6 +36,11 @@ def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
     ):
         return f"{word.text} {following.text}", (word.span[0], following.span[1])
     return word.text, word.span
+
+
+def is_body_part(noun: str) -> bool:
+    """Whether people or animals do things with it: "opens a door with his elbow"."""
+    return noun in _BODY_PARTS or noun in _LIMBS
 
 
 @lru_cache(maxsize=1 << 14)

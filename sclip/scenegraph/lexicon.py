@@ -39,7 +39,8 @@ MEASURES = {
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
     "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
     "swarm": "swarm of", "scattering": "", "sample": "", "samples": "", "chain": "", "pat": "",
-    "sprinkling": "", "trio": "", "display": "", "combination": "", "multitude": "", "abundance": "",
+    "sprinkling": "", "trio": "", "silhouette": "silhouette",
+    "silhouettes": "silhouette", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
 """Nouns that measure the noun after "of" and are not objects -> the attribute that the measured noun gets."""
 
@@ -131,7 +132,8 @@ MULTIWORD_PREPOSITIONS = {
         "outside of": "outside", "in between": "between", "away from": "away from", "across from": "across from",
         "far from": "away from", "near to": "near", "off of": "off", "along side of": "alongside",
         "along side": "alongside", "up against": "against", "adjacent to": "next to", "in front of": "in front of",
-        "side by side with": "side by side with", "on top of": "on top of", "ontop of": "on top of",
+        "side by side with": "side by side with", "side by side": "side by side",
+        "thumbs up": "thumbs-up", "thumb up": "thumbs-up", "on top of": "on top of", "ontop of": "on top of",
         "opposite of": "opposite of", "full of": "have", "left of": "at the left of", "up to": "to",
         "right of": "on the right side of", "beside of": "beside", "on to": "on", "in to": "into",
         "underneath of": "under", "topped with": "top with", "prior to": "before", "ahead of": "before",
@@ -184,7 +186,7 @@ NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack m
 FRAMES = frozenset(
     """image picture photo photograph photography scene shot view closeup close-up close snapshot frame pic footage
     panorama portrait longshot illustration drawing painting sketch cartoon rendering render vector clipart
-    background foreground distance midground""".split()
+    background foreground distance midground aerial exposure""".split()
 )
 """Nouns that frame what is shown, or are objects themselves; `sclip.scenegraph.frames` decides which."""
 
@@ -195,6 +197,11 @@ ALWAYS_FRAMES = frozenset("image scene composition foreground view shot".split()
 """Nouns that are frames after "the" or "this": "dominates the foreground", "adds to the scene"."""
 
 SHOOTING = frozenset("capture photograph picture depict shoot".split())
+
+UNSEEN = frozenset(
+    "say know think want need learn decide begin start continue happen exist do get let mean".split()
+)
+"""Verbs that tell nothing of the picture if they have no object: "professor says"."""
 
 DIRECTION_NOUNS = frozenset("left right front center centre middle distance".split())
 
@@ -244,7 +251,8 @@ DIRECTIONS = frozenset("down out along across over around past through".split())
 MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
 
 GIVING = frozenset(
-    "give hand offer show feed throw pass bring send serve read teach toss lend tell sell".split()
+    """give hand offer show feed throw pass bring send serve read teach toss lend tell sell pour buy award pay
+    grant""".split()
 )
 """Verbs with two objects: "gives a boy a ball" is (X, give, ball) and (X, give to, boy)."""
 

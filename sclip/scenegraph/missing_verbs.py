@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
+from sclip.scenegraph.reference import is_living
 from sclip.scenegraph.retagging import ACTIONS, NOUNS_FIRST
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ _VERBAL = ACTIONS | frozenset(
     rise wag crow pour circle lap cling""".split()
 )
 """Words that captions use far more often as verbs than as nouns."""
+_AIMS = frozenset("at into onto towards".split())
 _SINGULAR = frozenset("a an the one his her its their this that every each another".split())
 
 
@@ -48,7 +50,7 @@ def _find(words: Sequence[Word], start: int, end: int) -> None:
         after = words[i + 1].code if i + 1 < end else ""
         clauses = sum(j < i for j in opened)
         lacks = len(finite) <= len(opened) and sum(j < i for j in finite) <= clauses
-        if _is_in_row(words, i, after) or _is_sure(words, i, after) or (
+        if _is_in_row(words, i, after) or _is_second(words, i, after) or _is_sure(words, i, after) or (
             lacks and _is_needed(words, start, i, after, clauses)
         ):  # fmt: skip
             word.code = "V"
@@ -65,7 +67,7 @@ def _is_sure(words: Sequence[Word], i: int, after: str) -> bool:
     text = words[i].text
     if lexicon.is_noun(text) or lexicon.is_noun(lexicon.verb_lemma(text)) or lexicon.is_adjective(text):
         return False
-    return words[i - 1].code in "N," and after in ("D", "P", "N", "J", "M", "R", "A", "H", "C", "", ",")
+    return words[i - 1].code in "N," and (not after or after in "DPNJMRAHCBV,")
 
 
 def _is_in_row(words: Sequence[Word], i: int, after: str) -> bool:
@@ -73,10 +75,33 @@ def _is_in_row(words: Sequence[Word], i: int, after: str) -> bool:
     text = words[i].text
     if words[i - 1].code not in ",C" or not _is_third_person(text) or i < 2:
         return False
-    if words[i - 2].code == "V" and words[i - 2].text.endswith("s"):
+    verb = words[i - 3 if words[i - 2].code == "R" else i - 2]  # "stands up, bows"
+    if verb.code == "V" and verb.text.endswith("s"):
         return after in ("C", ",", "D", "P", "H", "")
     acts = any(word.code == "V" and word.text.endswith("s") for word in words[: i - 1])
-    return words[i - 1].code == "C" and acts and after in ("D", "H") and text not in lexicon.SILENT_MODIFIERS
+    then = words[i + 2] if after == "C" and i + 2 < len(words) else words[i]
+    if acts and words[i - 1].code == "," and then.code == "V" and then.text.endswith("s"):
+        return True  # "lifts a beam, turns and lowers it"
+    if words[i - 1].code != "C" or not acts or text in lexicon.SILENT_MODIFIERS:
+        return False
+    base, noun = lexicon.noun_lemma(text), words[i - 2].text
+    if after in ("P", "", "R") and lexicon.noun_lemma(noun) == noun and base not in NOUNS_FIRST:
+        aims = after == "P" and words[i + 1].text in _AIMS  # "lands on a roof and pecks at"
+        return base in _VERBAL or aims
+    return after in ("D", "H")
+
+
+def _is_second(words: Sequence[Word], i: int, after: str) -> bool:
+    """Whether a noun is the verb of a second clause: "and a cook peels potatoes", "where the sheep graze is"."""
+    text, noun = words[i].text, words[i - 1].text
+    if words[i - 1].code != "N" or i < 3 or words[i - 2].code != "D":
+        return False
+    if words[i - 3].code in "CK" and after in ("N", "D", "J", "M", "H"):
+        acts = any(word.code == "V" for word in words[: i - 3])
+        return acts and is_living(noun) and _is_third_person(text) and words[i - 2].text in _SINGULAR
+    is_plural = lexicon.noun_lemma(noun) != noun or noun == "sheep"
+    relative = words[i - 3].code in "WK" or words[i - 3].text == "where"
+    return relative and is_plural and after in ("B", "V") and lexicon.noun_lemma(text) == text
 
 
 def _is_third_person(text: str) -> bool:
@@ -87,7 +112,7 @@ def _is_third_person(text: str) -> bool:
 def _is_needed(words: Sequence[Word], start: int, i: int, after: str, clauses: int) -> bool:
     """Whether a word agrees with the subject and may be the missing main verb of its sentence."""
     before, base = words[i - 1].code, lexicon.noun_lemma(words[i].text)
-    if words[start].code == "P" and not clauses and before == "N" and after in ("D", "M"):
+    if words[start].code == "P" and not clauses and before in "NH" and after in ("D", "M"):
         return base in _VERBAL  # "down the hill roll three pumpkins"
     head = next((j for j in range(start, i) if words[j].code == "N"), -1)
     while 0 <= head < i - 1 and words[head + 1].code == "N":
@@ -104,8 +129,10 @@ def _is_needed(words: Sequence[Word], start: int, i: int, after: str, clauses: i
         return apart and third and (object_ or after in ("P", "", "N", "J"))
     if clauses:
         predicate = before == "J" and words[i - 2].code == "B"
-        free = before in "NVER" or predicate
+        free = (before in "NVER" and not (before == "V" and after == "N")) or predicate
         return free and (object_ or after in ("P", "", "N", "J", "M") or base in _VERBAL)
     if before != "N" or not third:
         return False
+    if is_living(words[i - 1].text) and words[start].text in ("a", "an") and after in ("J", "N", "M"):
+        return True  # "a hardy fisherman braves heavy snow"
     return (object_ and head < i - 1) or (base in _VERBAL and after in ("P", "", "R", "A"))

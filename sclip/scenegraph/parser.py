@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
-RULES_VERSION = "5"
+RULES_VERSION = "6"
 """Version of the rules, stored in annotated shards. Increase it with every change of the rules, or of how captions are
 cleaned, that changes a graph."""
 

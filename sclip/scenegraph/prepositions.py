@@ -5,6 +5,7 @@ from __future__ import annotations
 from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.connectors import Connector
 from sclip.scenegraph.draft import Draft, Link, has
+from sclip.scenegraph.forms import is_body_part
 from sclip.scenegraph.tagged_words import Word
 
 
@@ -17,12 +18,37 @@ def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
         return
     if word.text == "with" and c.comma and draft.subjects_of:
         return  # "towels hang from a rack, with more towels below": no relation
+    if word.text == "by" and not c.conjunction and _agent(draft, previous, k, word):
+        return
     subjects, predicate, negated = _bound(draft, previous, k, c)
     if words[draft.chunks[k].head].text in lexicon.PERSONAL and any(map(has, draft.links.get(previous, []))):
         subjects, predicate = draft.row(previous), ""  # "a bowl with a spoon in it"
     draft.prepositions[c.preposition] = (subjects, predicate)
     predicate = f"{predicate} {word.text}" if predicate else word.text
     draft.relate(subjects, k, predicate, word.span, negated=c.denied or negated)
+    for i in c.compared:
+        draft.relate(subjects, k, f"{words[i].text} than", words[i].span, negated=i in c.denied_words)
+
+
+def _agent(draft: Draft, previous: int, k: int, by: Word) -> bool:
+    """Relate chunk k as agent of a passive verb: "is handed to the duke by a page", "is given wine by a page"."""
+    at = next((v for v, object_ in draft.transitive.items() if object_ == previous), by.head)
+    if at not in draft.subjects_of or draft.words[at].code != "E":
+        return False
+    verb, given = draft.words[at], draft.transitive.get(at, -1)
+    lemma, receivers = lexicon.verb_lemma(verb.text), draft.subjects_of[at]
+    living = reference.is_living(draft.chunks[k].name)
+    # spaCy takes places for agents too ("made by hand by the window"), and a messenger may hand things over.
+    gives = lemma in lexicon.GIVING
+    if not (living or gives) or not (by.dep == "agent" or (living and given >= 0 and gives)):
+        return False
+    negated = at in draft.denied_verbs
+    if given >= 0 and gives:
+        draft.links[given] = [link for link in draft.links.get(given, []) if link.span[0] != verb.span[0]]
+        draft.relate([k], given, lemma, verb.span, negated=negated)
+        lemma = f"{lemma} to"
+    draft.relate(receivers, k, lemma, verb.span, reverse=True, negated=negated)
+    return True
 
 
 def possess(draft: Draft, previous: int, k: int) -> None:
@@ -70,7 +96,9 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
         agent = words[head].code == "E" and lemma not in lexicon.COVERING and previous == object_
         if agent and reference.is_living(draft.chunks[object_].name):
             return draft.row(object_), "", False  # "painted by a woman on a ladder"
-        moved = (lemma in lexicon.MOVING or not subjects) and word.text in lexicon.PLACING_PREPOSITIONS
+        moved = lemma in lexicon.MOVING and word.text in lexicon.PLACING_PREPOSITIONS
+        if not subjects and word.text not in ("with", "to", "for"):
+            moved = True  # "take the pot off the stove"
         moved = moved or (
             word.text in ("into", "out of") and lemma not in lexicon.MOTION | {"follow", "chase"}
         )
@@ -99,6 +127,10 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     if owner and word.text == "with" and not reference.fits(words, draft.chunks, subject, owner):
         for holder in draft.partners(subject):  # "rides down a hill with his feet off the pedals"
             if reference.fits(words, draft.chunks, holder, owner):
+                held = next((v for v, object_ in draft.transitive.items() if object_ == subject), -1)
+                lemma = lexicon.verb_lemma(words[held].text) if held >= 0 else ""
+                if is_body_part(words[chunk.head].text) and lemma not in ("", "have", "wear", "hold"):
+                    return [holder], lemma, held in draft.denied_verbs  # "opens a door with his elbow"
                 subject = holder
     return [subject] if subject in draft.parallel else draft.row(subject), "", False
 
@@ -123,7 +155,8 @@ def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
     elif (
         part.frame
         or head.endswith("est")
-        or (not {head, lemma}.isdisjoint(lexicon.MEASURES) and " " not in part.name)
+        or reference.is_rank(head)
+        or (not {head, lemma}.isdisjoint(lexicon.MEASURES) and (lemma == "group" or " " not in part.name))
     ):
         _measure(draft, previous, k)
     elif head in lexicon.CONTAINERS or lemma in lexicon.CONTAINERS:
@@ -140,7 +173,7 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
     part, owner = draft.chunks[previous], draft.chunks[k]
     head = draft.words[part.head].text
     attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head), "")
-    if head.endswith("est") and draft.words[part.head].code == "N" and not lexicon.is_noun(head):
+    if draft.words[part.head].code == "N" and reference.is_rank(head):
         attribute = head  # "the oldest of the sisters"
     if attribute.isdigit() and lexicon.noun_lemma(head) != head:  # "dozens", "two pairs"
         attribute = ""

@@ -5,7 +5,9 @@ A pronoun is resolved only if exactly one of the objects named before it can be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 _MEMBERS = frozenset("one other others another each both all".split())
 """Words that pick members of a group named before."""
+_RANKED = frozenset("first second third fourth last".split())
 _MALE = frozenset("man boy father son husband king grandfather gentleman brother male groom uncle".split())
 _FEMALE = frozenset("woman girl lady mother daughter wife queen bride grandmother sister female aunt".split())
 _PERSONS = frozenset(
@@ -47,10 +50,14 @@ _ROLES = tuple(
     protester mechanic builder bricklayer welder miner engineer veterinarian dentist surgeon paramedic firefighter
     celebrity comedian rapper footballer cricketer striker midfielder quarterback defender manager designer""".split()
 )
+_ONLY_PERSONS = _PERSONS | set(_ROLES) - {"pitcher", "coach", "cleaner", "keeper", "runner"}
+"""Names of persons that name no thing: "it" never means them."""
 _ANIMALS = frozenset(
     """dog cat horse bear elephant giraffe zebra cow sheep bird puppy kitten monkey wolf fox mouse cub lion tiger lamb
     goat pig duck goose swan squirrel rabbit deer owl penguin calf foal""".split()
 )
+
+_SAME_IN_PLURAL = frozenset("sheep deer fish cattle poultry moose bison police crew".split())
 
 
 def is_living(name: str) -> bool:
@@ -65,16 +72,31 @@ def is_living(name: str) -> bool:
     )
 
 
-def _is_animal(name: str) -> bool:
+def is_young(name: str) -> bool:
+    """Whether a name means a person who may be called "it"."""
+    return name.rpartition(" ")[2] in ("baby", "child", "infant", "toddler")
+
+
+def is_animal(name: str) -> bool:
+    """Whether a name surely means a common animal."""
     return name.rpartition(" ")[2] in _ANIMALS
+
+
+@lru_cache(maxsize=1 << 12)
+def is_rank(word: str) -> bool:
+    """Whether a word is a comparative or superlative: "the bigger of the boats"."""
+    return word.endswith(("est", "er")) and lexicon.is_adjective(word) and not lexicon.is_noun(word)
 
 
 def mark_members(words: Sequence[Word]) -> None:
     """Give "one", "the other" and the like the code of a pronoun if no noun follows, in place."""
     for i, word in enumerate(words):
+        ranked = word.text in _RANKED and 0 < i < len(words) - 1
+        if ranked and words[i + 1].code in "BV" and words[i - 1].text in ("the", "a"):
+            word.code = "H"  # "the third is asleep"
         of = i + 2 < len(words) and words[i + 1].text == "of"
-        if of and word.code == "J" and word.text.endswith("est") and i and words[i - 1].code == "D":
-            word.code = "N"  # "the oldest of the sisters"
+        if of and word.code == "J" and is_rank(word.text) and i and words[i - 1].code == "D":
+            word.code = "N"  # "the oldest of the sisters", "the bigger of the boats"
         if word.text not in _MEANING_OTHERS and word.text not in ("neither", "none"):
             continue
         if word.text == "dozen" and word.code == "N" and i + 1 < len(words) and words[i + 1].code in "JN":
@@ -93,9 +115,14 @@ def mark_members(words: Sequence[Word]) -> None:
             end += 1
         following = words[end].code if end < len(words) else ""
         is_alone = following not in ("N", "G") or (following == "G" and end == i + 1)
+        gapped = following == "D" and word.text in ("other", "another") and word.code == "J"
         if is_alone and not (
-            end == i + 1 and (following == "D" or words[end].text == "of" if following else False)
+            end == i + 1
+            and not gapped
+            and (following == "D" or words[end].text == "of" if following else False)
         ):
+            if word.text == "one" and i and words[i - 1].text == "other":
+                word.text = "other"  # "the other one holds it"
             described = i and words[i - 1].code == "J" and word.text == "one"
             word.code = "N" if described else "H"
 
@@ -106,14 +133,16 @@ def resolve(
     sentence_of: Sequence[int],
     subjects: Sequence[int],
     links_of: Callable[[int], Sequence[int]],
+    acted_on: Collection[int],
 ) -> tuple[dict[int, int], dict[int, int]]:
     """Return pronoun chunk -> the chunk that it refers to, and chunk -> its owner ("his hat").
 
     Chunks like "the smaller one" get a name in place. `subjects` holds the subject's chunk of each sentence, or -1.
-    `links_of` returns the chunks that a chunk is related to.
+    `links_of` returns the chunks that a chunk is related to. `acted_on` are the objects of verbs.
     """
     referents: dict[int, int] = {}
     owners: dict[int, int] = {}
+    last: dict[str, tuple[int, int]] = {}  # pronoun -> its last sentence and referent
     group = -1
     for k, chunk in enumerate(chunks):
         text = words[chunk.head].text
@@ -146,7 +175,7 @@ def resolve(
                 )
             continue
         earlier = [j for j in range(k) if chunks[j].name and not chunks[j].frame and not chunks[j].negated]
-        if text in _MEMBERS:
+        if text in _MEMBERS or text in _RANKED:
             plural = [j for j in earlier if _is_plural(words, chunks[j])]
             nearby = [j for j in plural if sentence_of[j] == sentence_of[k]]
             if text == "one" or group < 0:
@@ -161,8 +190,14 @@ def resolve(
             if group >= 0:
                 referents[k] = group
             continue
+        codes = "".join(word.code for word in words[chunk.end : chunk.end + 4])
+        if text == "it" and re.match("BA?J[WTK]", codes):
+            continue  # "it is obvious that"
         number = sentence_of[k]
         first = k == 0 or sentence_of[k - 1] != number
+        if first and subjects[number] != k and last.get(text, (-2, -1))[0] == number - 1:
+            referents[k] = last[text][1]  # "On it lies a saw; under it lies a hammer."
+            continue
         if number and text in ("it", "they") and (subjects[number] == k or first):
             before = subjects[number - 1]
             # "Its head is tilted. It is on a rock."
@@ -176,23 +211,29 @@ def resolve(
         others = {referents.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
         possible = [j for j in earlier if j not in others and _fits(words, chunks[j], text)]
         at = chunk.start
-        if at > 1 and words[at - 1].code in "VG" and words[at - 2].code == "C" and possible[-1:] == [k - 1]:
-            possible = possible[-1:]  # "plants a tree and waters it"
+        if at > 1 and words[at - 1].code in "VG" and text in ("it", "them"):
+            parallel = [j for j in possible if j in acted_on and sentence_of[j] == number]
+            possible = parallel[-1:] or possible  # "one stirs a sauce while the other tastes it"
+        if len(possible) > 1 and number and subjects[number - 1] in possible:
+            start = next(j for j, s in enumerate(sentence_of) if s == number)
+            if words[chunks[start].start - 2].code == "X":
+                possible = [subjects[number - 1]]  # "A vase stands on a table. There are roses in it."
         if len(possible) == 1:
             referents[k] = possible[0]
+        if k in referents:
+            last[text] = number, referents[k]
     return referents, owners
 
 
 def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequence[Sequence[int]]) -> int:
     pronoun = POSSESSIVES[words[chunks[k].start].text]
-    for of_animal in (False, True) if pronoun in ("he", "she") else (False,):  # "a cow and her calf"
+    for loosely in (False, True) if pronoun in ("he", "she", "it") else (False,):
         for candidates in rows:
             named = [j for j in candidates if j >= 0 and j != k and chunks[j].name and not chunks[j].frame]
             fitting = [j for j in named if _fits(words, chunks[j], pronoun)]
-            if of_animal:
-                fitting = [
-                    j for j in named if _is_animal(chunks[j].name) and not _is_plural(words, chunks[j])
-                ]
+            if loosely:  # "a cow and her calf", "a baby and its toy"
+                is_owner = is_young if pronoun == "it" else is_animal
+                fitting = [j for j in named if is_owner(chunks[j].name) and not _is_plural(words, chunks[j])]
             living = [j for j in fitting if is_living(chunks[j].name)]
             if len({chunks[j].name for j in living}) == 1:
                 return living[0]
@@ -230,5 +271,5 @@ def _fits(words: Sequence[Word], chunk: Chunk, pronoun: str) -> bool:
     if pronoun in _SHE:
         return not plural and (person or female)
     if pronoun in _THEY:
-        return plural
-    return pronoun in ("it", "itself") and not plural and not (male or female or head in _PERSONS)
+        return plural or (head in _SAME_IN_PLURAL and words[chunk.start].text not in ("a", "an", "one"))
+    return pronoun in ("it", "itself") and not plural and not (male or female or head in _ONLY_PERSONS)

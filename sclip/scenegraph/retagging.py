@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 ING_NOUNS = frozenset(
     """building ceiling clothing railing awning wing ring string king evening morning frosting icing bedding fencing
     scaffolding netting lettering carpeting thing earring sibling siding flooring tubing shelving housing wedding
-    pudding rigging seating molding moulding wiring""".split()
+    pudding rigging seating molding moulding wiring stocking
+    inning""".split()
 )
 """Nouns in -ing that are hardly ever verbs in a caption."""
 ING_BOTH = frozenset(
     """painting writing drawing topping dressing opening marking covering landing crossing serving filling carving
-    engraving trimming stuffing lighting swing sling meeting offering outing setting clearing""".split()
+    engraving trimming stuffing lighting swing sling meeting offering outing setting clearing rendering""".split()
 )
 NOUNS_FIRST = frozenset(
     """train fire sign bear head fork towel bench rug sink post mirror gravel shadow stove spoon shower clock monitor
@@ -41,6 +42,20 @@ are objects at least six times as often as predicates."""
 _CAN = frozenset(
     "trash garbage soda beer tin watering paint spray aluminum aluminium metal recycling rubbish waste coke".split()
 )
+_SOMEWHERE = frozenset(
+    """backstage onstage outdoor outdoors indoor indoors upstairs downstairs offshore ashore underwater overhead
+    mid-air midair""".split()
+)
+"""Adverbs of places, which the tagger takes for nouns: "poses with a skateboard backstage"."""
+_PURPOSES = frozenset(
+    """dining greeting parking sewing swimming rocking cutting chopping frying washing steering shopping ironing
+    sleeping sailing fishing training wedding""".split()
+)
+_TOOLS = frozenset(
+    """chair chairs table tables room card cards machine machines board boards pan pans pool pools bag bags cart carts
+    wheel lot lots hall area boat boats ship ships vessel vessels session set""".split()
+)
+"""Words of `_PURPOSES` describe these things, and are no verbs before them: "a dining chair"."""
 _KINDS = frozenset("multi cream orange tan rust long short dark light double different heart".split())
 _NOT_THINGS = frozenset(
     """young old elderly dark open wild rich poor sick injured opposite other same right left past present cold
@@ -52,10 +67,15 @@ def retag(words: Sequence[Word]) -> None:
     """Correct the codes of wrongly tagged words in place."""
     for i, word in enumerate(words):
         code, text = word.code, word.text
-        if text in ("mid-air", "midair"):
+        describes = i + 1 < len(words) and words[i + 1].code == "N"  # "hotel outdoor pool"
+        if (
+            text in _SOMEWHERE
+            and not describes
+            and ((i and words[i - 1].code == "N") or text.startswith("mid"))
+        ):
             word.code = "A"
-        if text == "both" and i and words[i - 1].code == "N" and words[i + 1 : i + 2]:
-            word.code = "A" if words[i + 1].code == "V" else code  # "a robot both sweeps and dusts"
+        if text == "both" and i and words[i + 1 : i + 2]:
+            word.code = "A" if _is_adverb(words, i) else code
         if code in "DPC,.ST" or not text.isalpha():
             continue
         if code == "N":
@@ -67,6 +87,13 @@ def retag(words: Sequence[Word]) -> None:
                 and lexicon.is_word(words[i + 1].text)  # "new york"
             ):
                 word.code = "J"  # "a tattooed woman"
+            elif (
+                following == "J"
+                and not word.fixed
+                and lexicon.is_adjective(text)
+                and ((i and words[i - 1].code in "VP") or text in lexicon.COLOURS)
+            ):
+                word.code = "J"  # "cross wet snowy streets", "a turquoise strapless dress"
             elif i and (
                 (words[i - 1].code == "N" and _is_verb(words, i)) or _follows_one(words, i, following)
             ):
@@ -87,8 +114,18 @@ def retag(words: Sequence[Word]) -> None:
             word.code = "J"  # "Empty parked train"
         elif code == "V" and text.endswith("ed") and before == "J" and after == "N":
             word.code = "J"
+        elif text == "drops" and i and words[i - 1].text in ("rain", "water", "dew"):
+            word.code = "N"
         elif code in "VG" and _links(words, i):
             word.code = "B"
+        elif (
+            code == "G"
+            and text in _PURPOSES
+            and before in "DJMPC"
+            and after == "N"
+            and words[i + 1].text in _TOOLS
+        ):
+            word.code = "J"  # "a modern dining chair", but "a woman washing pans"
         elif code in "VGE":
             if _is_noun(words, i, before, after):
                 word.code = "N"
@@ -101,6 +138,14 @@ def retag(words: Sequence[Word]) -> None:
             word.code = "J"  # "a snowy hill"
         elif code in "JAOR" and _ends_phrase(text, code, before, after):
             word.code = "V" if before == "N" and _is_verb(words, i) else "N"
+
+
+def _is_adverb(words: Sequence[Word], i: int) -> bool:
+    """Whether "both" only announces "and": "both sweeps and dusts", "is both old and rusty", "both on and under"."""
+    before, after = words[i - 1].code, words[i + 1].code
+    if before == "N" and after == "N" and "".join(word.code for word in words[i + 2 : i + 4]) == "CV":
+        words[i + 1].code = after = "V"
+    return (before == "N" and after == "V") or (before == "B" and after == "J") or after == "P"
 
 
 def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
@@ -123,6 +168,8 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return words[i - 1].text not in _SUBJECTS
     if before in ("H", "B", "W", "R", "A"):
         return False
+    if before == "V" and words[0].code == "P" and after in (",", ".", "", "P"):
+        return words[i - 1].text.endswith("s")  # "out of the chimney rises smoke"
     if i and words[i - 1].text in ("one", "other", "others", "another"):
         return False  # "the other stirs a pot"
     if words[i - 1].text == "nor" and text.endswith("s"):
@@ -161,6 +208,8 @@ def _links(words: Sequence[Word], i: int) -> bool:
     if lemma not in _LINKING:
         return False
     codes = "".join(word.code for word in words[i + 1 : i + 5])
+    if words[i].code == "V" and codes[:1] == "P" and words[i + 1].text.endswith(" than"):
+        return True  # "looks higher than"
     return re.match("A?E|A*J+(?!N)" + ("|T" if lemma in ("seem", "appear") else ""), codes) is not None
 
 
@@ -180,6 +229,11 @@ def _is_verb(words: Sequence[Word], i: int) -> bool:
     living = is_living(one)
     if one != noun:  # "two mice nibble at a loaf"
         farmers = one.endswith("er")  # "farmers market"
+        living = living or words[min(i + 1, len(words) - 1)].text in (
+            "at",
+            "into",
+            "onto",
+        )  # "the hounds sniff at"
         return living and not farmers and base == text and text not in NOUNS_FIRST and lexicon.is_verb(text)
     if base == text or not lexicon.is_verb(base):
         return False

@@ -17,6 +17,7 @@ from sclip.scenegraph import lexicon, reference
 from sclip.scenegraph.chunks import adjectives
 from sclip.scenegraph.connectors import Connector, read_connector
 from sclip.scenegraph.draft import PENDING, Draft, Link
+from sclip.scenegraph.forms import wearing
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.prepositions import bind_preposition, place_phrase, possess
 from sclip.scenegraph.tagged_words import Word
@@ -49,7 +50,10 @@ def _walk(draft: Draft) -> None:
         _finish(draft, previous, read_connector(draft.words, start, end))
         _settle(draft, at)
         subjects.append(draft.main)
-    stands_for, owners = reference.resolve(draft.words, draft.chunks, sentence_of, subjects, draft.partners)
+    held = set(draft.transitive.values())
+    stands_for, owners = reference.resolve(
+        draft.words, draft.chunks, sentence_of, subjects, draft.partners, held
+    )
     draft.aliases |= stands_for
     for k, owner in owners.items():
         if not any(
@@ -87,7 +91,8 @@ def _open(draft: Draft, k: int, c: Connector) -> None:
     """Begin a sentence."""
     words = draft.words
     imperative = c.verb >= 0 and words[c.verb].code == "V" and not c.existential
-    if c.existential or c.copula >= 0:
+    is_pushed = c.copula >= 0 and words[c.copula].text == "being" and c.verb > c.copula
+    if c.existential or (c.copula >= 0 and not is_pushed):  # but "Being pushed by a boy, a girl swings"
         _begin(draft, k, c)
         return
     for verb in c.verbs:
@@ -169,6 +174,7 @@ def _continue(draft: Draft, previous: int, k: int, c: Connector) -> None:
         adjoin(draft, previous, k)
     if words[draft.chunks[k].start].text == "whose":
         draft.gaps.pop(k, None)
+        draft.adjacent.pop(k, None)
         draft.relate(draft.row(previous), k, "have", (words[draft.chunks[k].head].span[0],) * 2)
 
 
@@ -211,7 +217,7 @@ def _settle(draft: Draft, end: int) -> None:
             for link in links:
                 if link.other == PENDING:
                     joined = link.fronted and (not acts or link.predicate == "with")
-                    predicate = verb + link.predicate if joined else link.predicate
+                    predicate = wearing(verb + link.predicate, "") if joined else link.predicate
                     settled += [link._replace(other=s, predicate=predicate) for s in subjects if s != k]
             draft.links[k] = settled
 
@@ -232,14 +238,16 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
     if following.code == "P" and draft.words[draft.chunks[other].end].text == following.text:
         draft.parallel.add(k)
     denied = draft.chunks[other].negated
-    if denied and (c.exclusive or draft.words[chunk.start].code != "D"):
+    if denied and (c.exclusive or draft.words[chunk.start].code not in "DMA"):
         chunk.negated = True
     row = draft.row(other)
     draft.groups[k] = [*row, k]
     for member in row:
         draft.groups[member] = draft.groups[k]
     links = draft.links.get(other, [])
-    if denied and not chunk.negated:  # "no hat but a coat"
+    if draft.words[chunk.start - 1].text == "but":  # "does not hold a pen but a phone"
+        links = [link._replace(negated=False) for link in links]
+    elif denied and not chunk.negated:  # "no hat but a coat"
         links = [link for link in links if not link.negated]
     draft.links.setdefault(k, []).extend(links)
 
@@ -259,14 +267,20 @@ def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
     """Whether chunk k is the subject of a later verb, and chunk `previous` does not depend on this verb."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
+    start = draft.chunks[previous].start
+    between = start > 0 and draft.words[start - 1].text == "between"
+    if between and len(draft.row(previous)) == 1 and lexicon.noun_lemma(before.text) == before.text:
+        return False  # "grows between the garden and the road is"
     if draft.words[draft.chunks[k].head].text in ("other", "others") and draft.words[draft.chunks[k].end :]:
-        return draft.words[draft.chunks[k].end].code in "VB"  # "pours tea and the other slices a lemon"
+        return draft.words[draft.chunks[k].end].code in "VBD"  # "pours tea and the other slices a lemon"
     held = [
         v for v, object_ in draft.transitive.items() if object_ == previous and draft.words[v].code == "V"
     ]
     following = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
-    if held and following.code == "B" and all(w.code != "W" for w in draft.words[: held[0]]):
-        return True  # "she has long hair and her dress is red"
+    acts = following.code == "V" and following.text.endswith("s")
+    acts = acts and draft.words[draft.chunks[k].start].code == "D"
+    if held and (following.code == "B" or acts) and all(w.code != "W" for w in draft.words[: held[0]]):
+        return True  # "she has long hair and her dress is red", "sweeps the steps and a cook peels potatoes"
     heads = [before.head] + [
         draft.words[draft.chunks[m].head].head for m, of in draft.measured.items() if of == previous
     ]
@@ -274,6 +288,9 @@ def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
 
 
 def _predicate_adjectives(draft: Draft, previous: int, c: Connector) -> None:
+    if c.adjectives and c.preposition >= 0:
+        c.compared = [i for i in c.adjectives if c.compares(draft.words, i)]
+        c.adjectives = [i for i in c.adjectives if i not in c.compared]
     if not c.adjectives:
         return
     head = draft.words[c.adjectives[0]].head
@@ -292,12 +309,18 @@ def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
         return
     determiners = [w.text for w in draft.words[chunk.start : chunk.end] if w.code == "D"]
     definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
-    if determiners[:1] == ["no"] or ("neither" in determiners and c.verb >= 0):
+    bound = c.verb >= 0 or (c.preposition >= 0 and previous >= 0)
+    bound = (
+        bound or draft.words[min(chunk.end, len(draft.words) - 1)].text == "nor"
+    )  # "neither man nor beast"
+    if determiners[:1] == ["no"] or ("neither" in determiners and bound):
         chunk.negated = True
     elif "neither" in determiners:
         draft.denied_subjects.add(k)
     elif c.verb >= 0:  # after a negated verb, or "has neither cars nor ..."
         chunk.negated = c.denied and (not definite or c.verb not in c.denied_words)
+    elif c.exclusive and c.denied and previous >= 0 and draft.chunks[previous].negated:
+        chunk.negated = True  # "tied neither to the post nor to the cart"
     elif c.denied and definite and c.preposition < 0 and c.copula < 0:
         draft.denied_subjects.add(k)
     elif c.denied:

@@ -183,7 +183,9 @@ _PASSIVE = re.compile(
 _CAMERA = re.compile(
     rf""",\s?(?:(?:in\s)?(?:super\s)?slow(?:\s?-?\s?)motion|zoom(?:ing)?\s(?:in|out)|(?:stabilized|handheld)\scamera[^,.]{{0,30}}
     |time\s?-?\s?lapse|(?:an?\s)?close\s?-?\s?up(?:\s(?:view|shot))?|(?:top|front|side|rear|dolly|aerial|drone)\s(?:view|shot)|{_KIND}(?:\s(?:{_KIND}|cartoon|icon|concept)){{0,2}})\s?(?=[,.]|$)
-    |\sin\s(?:super\s)?slow\smotion\b""",
+    |\sin\s(?:super\s)?slow\smotion\b|\s(?:super\s)?slow\smotion(?=\s?(?:[,.]|$))
+    |,\s?(?:(?:far|second)\s)?(?:left|right|center|centre)(?:\sand\s(?:left|right|center|centre))?\s?(?:,|$)
+    |\s(?:(?:with|and|includes?)\s)?clipping\spath(?:\sincluded)?\b""",
     re.I | re.X,
 )
 _LEAD = re.compile(
@@ -223,7 +225,7 @@ _ADDRESS = re.compile(
 )
 _SENTENCE = re.compile(r"[^.!?]+(?:[.!?]+(?=\s|$))?|[.!?]")
 _TIDY = re.compile(r"^[\s,.!?:;&/'-]+|[\s,:;&/-]+$|\s+(?=\s)")
-_HEADLINE = re.compile(r"\s?(?!(?:an?|the|this|two|three)\b)\S+(?:\s\S+){0,3}\s?", re.I)
+_HEADLINE = re.compile(r"\s?(?!(?:an?|the|this|two|three|there)\b)\S+(?:\s\S+){0,3}\s?", re.I)
 _NO_WORDS = frozenset(
     """photo photos photography photograph image images picture pictures pic pics illustration vector art artwork
     clipart graphic footage video videos wallpaper wallpapers print prints poster stock free download hd news
@@ -239,7 +241,10 @@ _PHRASES = (
     ("by", _BY),
     ("background", _SHOWN_BEHIND),
     ("one", _SEEN),
-    *((word, _CAMERA) for word in ("zoom", "zooming", "lapse", "close", "view", "shot")),
+    *(
+        (word, _CAMERA)
+        for word in "zoom zooming lapse close view shot left right center centre clipping".split()
+    ),
 )
 """(word, pattern): a caption with the word may need a cut only if the pattern matches."""
 

@@ -35,11 +35,8 @@ pronoun, K subordinator ("while"), L a place without its object ("on the left"),
 that no picture shows, O anything else.
 """
 
-_ING_NOUNS = (
-    ING_NOUNS
-    | ING_BOTH
-    | frozenset("parking something anything nothing everything spring sting sterling hearing".split())
-)
+_NO_VERBS = "parking something anything nothing everything spring sting sterling hearing".split()
+_ING_NOUNS = ING_NOUNS | ING_BOTH | frozenset(_NO_VERBS)
 _POSTURES = frozenset(
     """waits sits stands lies lays rests hangs sleeps grazes floats poses leans swims eats looks flies perches hovers
     walks runs jumps lands rolls climbs marches strolls wanders crouches kneels talks reads watches holds
@@ -55,6 +52,8 @@ _STARTS = (
 )
 """Words that may be merged with the words after them; `_JOINS` holds words that may be merged with the word before."""
 _JOINS = ("-", "than")
+_CODES = {"side by side": "A", "thumbs-up": "N"}
+"""Phrases of MULTIWORD_PREPOSITIONS that are no prepositions."""
 _SUBORDINATORS = ("while", "as", "because", "if", "than")
 _PLURAL = re.compile("[a-z]s$")
 _PRONOUNS = frozenset(
@@ -161,7 +160,7 @@ def _merge(tokens: list[Token], lower: list[str], i: int) -> tuple[int, str, str
     for length in (4, 3, 2):
         form = lexicon.MULTIWORD_PREPOSITIONS.get(tuple(lower[i : i + length]))
         if form and i + length <= len(lower):
-            return i + length, form, "P", False
+            return i + length, form, _CODES.get(form, "P"), False
     place = _place_phrase(lower, i)
     if place:
         return place
@@ -342,7 +341,7 @@ def _correct_verb(words: list[Word], i: int) -> None:
     elif word.code == "V" and described and words[i - 1].text != "other" and lexicon.is_noun(text):
         word.code = "N"  # "the purple cross on a wall"
     elif text in lexicon.COLOURS:
-        word.code = "J"
+        word.code = word.code if before == "T" and after in ("D", "H") else "J"  # "to color a book"
     elif word.code == "V" and text.endswith(("ed", "wn", "en")) and after in ("P", "", "."):
         word.code = "E"
     elif word.code in "GE" and after and before != "N" and _modifies(words, i):
@@ -357,8 +356,10 @@ def _describes(words: list[Word], i: int) -> bool:
     """Whether the noun at i is one of several coordinated modifiers of a noun: "grey and red furniture"."""
     j = i + 1
     while j + 1 < len(words) and words[j].code in "C," and words[j + 1].code in "JN":
-        if words[j + 1].text not in lexicon.ATTRIBUTE_NOUNS and words[j + 1].code != "J":
-            return False
+        other = words[j + 1].text
+        mixed = words[i - 1].code == "J" and (other in lexicon.COLOURS) != (words[i].text in lexicon.COLOURS)
+        if mixed or (other not in lexicon.ATTRIBUTE_NOUNS and words[j + 1].code != "J"):
+            return False  # "white foam and blue sky"
         j += 2
     in_row = j > i + 1 or (i > 1 and words[i - 1].code in "C," and words[i - 2].code == "J")
     return in_row and j < len(words) and words[j].code in "JN"
@@ -391,8 +392,9 @@ def _modifies(words: list[Word], i: int) -> bool:
         j += 1
     if j >= len(words) or words[j].code != "N":
         return False
-    if (i and words[i - 1].code in "DJM") or (not i and words[i].code == "E"):
-        return True
+    before = words[i - 1].code if i else "P"
+    if before in "DJM" or (before in "CP" and words[i].code == "E") or (i and words[i - 1].text == "with"):
+        return True  # also "a bonfire and decorated drums", "with blowing hair"
     if i and words[i - 1].code == "B":
         return False
     return words[i].dep in ("amod", "compound") and words[i].head > i

@@ -43,6 +43,8 @@ def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
             continue
         if draft.main >= 0 and draft.main in draft.subjects_of[use.verb] and use.preposition < 0:
             draft.main_verb = use.verb
+            if any(link.fronted for j in range(draft.first, draft.main) for link in draft.links.get(j, [])):
+                continue  # "between the trees a hammock is tied"
         intransitive(draft, use)
     return filler
 
@@ -68,6 +70,8 @@ def bind_object(draft: Draft, k: int, c: Connector) -> None:
     if not preposition or particle:
         draft.transitive[c.verb] = k
         draft.relate(subjects, k, f"{lemma} {preposition}".strip(), span, negated=negated)
+        if any(draft.gaps.get(subject, (-1, -1))[1] >= 0 for subject in subjects):
+            _fill_gap(draft, c.verb)  # "to whom a waiter hands the bill"
         for use in c.closed:
             if _shares_object(draft, use, c):
                 text, at = words[use.verb].text, words[use.verb].span
@@ -92,6 +96,10 @@ def adjoin(draft: Draft, previous: int, k: int) -> None:
     verb = words[draft.chunks[k].head].head
     if words[verb].dep == "relcl" and draft.chunk_of.get(words[verb].head) == previous:
         draft.gaps[k] = (previous, -1)
+        return
+    if words[draft.chunks[previous].head].text in ("other", "another") and draft.transitive:
+        verb = max(draft.transitive)  # "one holds a parasol, the other a fan"
+        draft.relate([previous], k, lexicon.verb_lemma(words[verb].text), words[verb].span)
         return
     draft.adjacent[k] = previous
     gives = next((v for v, object_ in draft.transitive.items() if object_ == previous), -1)
@@ -146,6 +154,10 @@ def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]
         subjects = [_whose(draft, k) for k in subjects]
     if draft.words[verb].code != "G" or lemma not in lexicon.BODILY | lexicon.GIVING or c.comma:
         return subjects
+    near = draft.chunks[previous]
+    to = near.start and near.end == verb and draft.words[near.start - 1].text == "to"
+    if to and reference.is_living(near.name):
+        return draft.row(previous)  # "waves to the lady sitting on a bench"
     for k in subjects:  # "a man in a red shirt holding a ball": a shirt holds nothing
         if k == PENDING or reference.is_living(draft.chunks[k].name):
             continue
@@ -172,11 +184,24 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
     if c.relative or (adjacent and words[verb].code == "V"):
         return draft.row(previous)
     k = draft.parsed.get(verb, -1)
+    if 0 <= c.copula == verb - 1 and draft.parsed.get(c.copula) == previous:
+        k = previous  # "whose net is torn"
+    near = draft.chunks[previous]
+    clause = near.end == verb and near.start > 0 and words[near.start - 1].code == "C"
+    if clause and k == previous - 1 and words[verb].code == "V" and draft.row(previous) == [previous]:
+        return [previous]  # "shapes a bowl and a pupil paints it"
+    start = draft.chunks[k].start if k >= 0 else 0
+    bound = start > 0 and words[start - 1].code == "P" and words[verb].code == "V"
+    if bound and _is_main(draft, verb, previous, c):
+        k = -1  # "a bicycle without a saddle leans": the object of a preposition is no subject
     if k >= 0 and draft.chunks[k].start < verb:
         compared = [
             link.other for link in draft.links.get(k, []) if link.predicate.endswith((" than", " as"))
         ]
         return compared or draft.row(k)
+    ends = draft.chunks[previous].end == verb and previous == draft.main and not draft.has_verb
+    if ends and words[verb].code == "V" and k < 0:
+        return draft.row(previous)  # "Pushed by a man, a girl swings"
     if words[verb].code == "V" and k < 0 and _is_main(draft, verb, previous, c):
         return draft.row(draft.main)  # "a kitten smaller than a cup sleeps"
     if c.conjunction and words[verb].code == "V":  # "jumps over a bench and lands on the road"
@@ -216,6 +241,14 @@ def _is_main(draft: Draft, verb: int, previous: int, c: Connector) -> bool:
 
 def intransitive(draft: Draft, use: VerbUse) -> None:
     """Make a verb without an object an attribute of its subjects."""
+    verb = draft.words[use.verb]
+    if use.verb and draft.words[use.verb - 1].code == "T":
+        return  # "the actress had to race": the picture does not show it
+    after = draft.words[use.verb + 1] if use.verb + 1 < len(draft.words) else verb
+    if (verb.code != "E" and lexicon.verb_lemma(verb.text) in lexicon.UNSEEN) or (
+        verb.code == "E" and after.code == "J" and after.text in lexicon.COLOURS  # "is painted red"
+    ):
+        return
     text, span = with_particle(draft.words, use.verb)
     for k in draft.subjects_of[use.verb]:
         if k != PENDING:
@@ -233,6 +266,8 @@ def _fill_gap(draft: Draft, verb: int, preposition: int = -1) -> bool:
             if preposition >= 0:
                 text = draft.words[preposition].text
                 predicate += " in" if text == "where" else f" {text}"
+            elif (after := draft.words[verb + 1 : verb + 2]) and after[0].code == "R":
+                predicate += f" {after[0].text}"  # "the hat that the wind blew off"
             negated = verb in draft.denied_verbs
             draft.relate(draft.row(subject), filler, predicate, draft.words[verb].span, negated=negated)
             is_filled = True

@@ -6,10 +6,11 @@ import importlib.util
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sclip.benchmark import graph_quality
-from sclip.benchmark.graph_scores import WordNet, facts, set_match, spice
+from sclip.benchmark.graph_scores import WordNet, facts, phrases, set_match, soft_spice, spice
 from support.commands import command
 
 # WordNet 3.0 on the words below: offsets of synsets that two words share, and words that share no synset.
@@ -81,6 +82,17 @@ def test_scores_equal_those_of_factuals_evaluator(wordnet: Path) -> None:
     assert spice(facts("", words), graphs[0][1], words) == set_match(facts("", words), graphs[0][1]) == 0
 
 
+def test_soft_spice_takes_the_nearest_gold_phrase_of_each_phrase(wordnet: Path) -> None:
+    words = WordNet.read(wordnet)
+    assert phrases(facts("( dogs , is , red ) , ( dog , tie to , dock )", words)) == [
+        "dock", "dog", "dog tie to dock", "red dog",
+    ]  # fmt: skip
+    candidate, gold = np.float32([[1, 0], [0.6, 0.8]]), np.float32([[0.6, 0.8], [0.8, 0.6], [-1, 0]])
+    assert soft_spice(candidate, gold) == pytest.approx((0.8 + 1) / 2)
+    assert soft_spice(gold, candidate) == pytest.approx((1 + 0.96 - 0.6) / 3)
+    assert soft_spice(candidate[:0], gold) == soft_spice(candidate, gold[:0]) == 0
+
+
 # Rows in the formats of FACTUAL (random/dev.csv) and DiscoSG-DS (human_anno_train_300.json, shortened).
 FACTUAL = """image_id,region_id,caption,scene_graph
 1,2,five boats tied to a dock,"( boats , tie to , dock ) , ( boats , is , 5 )"
@@ -98,11 +110,17 @@ def test_the_command_scores_parsers_on_factual_and_keeps_published_figures_apart
     gold, out = wordnet / "dev.csv", wordnet / "out.json"
     gold.write_text(FACTUAL)
     arguments = ["scenegraph", "--gold", str(gold), "--wordnet", str(wordnet), "--json", str(out)]
-    assert command("benchmark")(*arguments) == 0
+    assert command("benchmark")(*arguments, "--encoder", "scenes-conv:") == 0
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert rows.keys() == {graph_quality.OURS, graph_quality.PEER, *graph_quality.PUBLISHED}
-    assert rows[graph_quality.OURS]["figures"] == {"Set Match": [100, 0], "SPICE": [100, 100]}
-    assert rows[graph_quality.OURS]["found"] == "Set Match 50.0 (0.0 to 100.0), SPICE 100.0"
+    figures = rows[graph_quality.OURS]["figures"]
+    same, other = figures.pop("Soft-SPICE")
+    assert same == pytest.approx(100, abs=1e-3)
+    assert 0 < other < 99
+    assert figures == {"Set Match": [100, 0], "SPICE": [100, 100]}
+    assert rows[graph_quality.OURS]["found"].startswith(
+        "Set Match 50.0 (0.0 to 100.0), SPICE 100.0, Soft-SPICE "
+    )
     assert bool(rows[graph_quality.PEER]["figures"]) == (importlib.util.find_spec("sng_parser") is not None)
     published = rows["FACTUAL-T5 base"]
     assert (published["peer"], published["found"]) == ("Set Match 81.37, SPICE 93.27", "")

@@ -276,6 +276,55 @@ A man holds an umbrella in one hand and a cane in the other. ->
     man hold umbrella; man hold cane; umbrella in hand; cane in hand
 railway bridge on the background of mountains -> railway bridge against mountain
 view of a storm from space ->
+# verbs and their subjects
+A bicycle without a saddle leans against a wall. -> bicycle lean against wall |  | saddle
+A horse that has never been ridden stands in a stable. -> horse stand in stable
+He passes the salt to the lady sitting opposite the mayor. -> lady sit opposite mayor
+Being pushed by her father, a girl swings over the brook. ->
+    father push girl; girl have father; girl swing over brook
+Between the trees a hammock is tied. -> hammock tie between tree
+A maid sweeps the steps and a cook peels potatoes. -> maid sweep step; cook peel potato
+A potter shapes a bowl and a pupil paints it. -> potter shape bowl; pupil paint bowl
+A crane lifts a beam, turns and lowers it. -> crane lift beam; crane lower beam | crane: turns
+The meadow where the sheep graze is steep. -> sheep graze in meadow | meadow: steep
+a hardy fisherman braves heavy snow -> fisherman brave snow | fisherman: hardy; snow: heavy
+the actress had to race ->
+# agents and receivers
+The letter was handed to the duke by a messenger. -> letter hand to duke; messenger hand letter
+A toddler is being given a bottle by his mother. -> mother give bottle; mother give to toddler; toddler have mother
+The children bring their teacher flowers. -> child bring to teacher; child bring flower; child have teacher
+A woman to whom a waiter hands the bill frowns. -> waiter hand bill; waiter hand to woman | woman: frowns
+Neither the piano nor the violin is played by the girl. ->
+# both, neither, but, gaps and pronouns
+The juggler both throws and catches the rings. -> juggler throw ring; juggler catch ring
+A clown stands both on a ball and under a hoop. -> clown stand on ball; clown stand under hoop
+The clerk does not hold a pen but a phone. -> clerk hold phone |  | pen
+A knight with neither shield nor sword stands on a bridge. -> knight stand on bridge |  | shield; sword
+The hedge that grows between our garden and the road is trimmed. ->
+    hedge grow between garden; hedge grow between road | hedge: trimmed
+Two acrobats balance on a rope. One holds a parasol, the other a fan. ->
+    acrobat balance on rope; acrobat hold parasol; acrobat hold fan | acrobat: 2
+The pony is smaller but faster than the mare. -> pony smaller than mare; pony faster than mare
+The bigger of the boats has a red sail. -> boat have sail | boat: bigger; sail: red
+One chef stirs a sauce while the other tastes it. -> chef stir sauce; chef taste sauce
+A farmer pulls a donkey. It carries two sacks. -> farmer pull donkey; donkey carry sack | sack: 2
+The shepherd's dog sees the sheep. They eat grass. -> shepherd have dog; dog see sheep; sheep eat grass
+The tower looks higher than the hill. -> tower higher than hill
+A vase stands on a table. There are roses in it. -> vase stand on table; rose in vase
+# web captions
+person , left , edges out a rival -> person edge out rival
+a bonfire and decorated drums on a stage -> bonfire on stage; drum on stage | drum: decorated
+silhouette of a woman on a beach -> woman on beach | woman: silhouette
+water drops on a modern dining chair -> water drop on dining chair | dining chair: modern
+actor poses with a skateboard backstage -> actor pose with skateboard
+houses isolated on white with clipping path included ->  | house: isolated
+two boats side by side on a lake -> boat on lake | boat: 2
+a woman washing pans in a sink -> woman wash pan; woman in sink
+two men sailing boats -> man sail boat | man: 2
+A cake is made by hand by the window. -> hand make cake; cake by window
+A large aerial on a roof next to a chimney. -> aerial on roof; aerial next to chimney | aerial: large
+a boy passes the horse stables -> boy pass horse stable
+a hotel outdoor pool ->  | pool: outdoor
 """
 )
 
