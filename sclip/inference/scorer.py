@@ -16,7 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -25,6 +27,7 @@ from sclip.data.images import ImageError, centre_crop
 from sclip.data.window import window_of
 from sclip.model import ModelError, StructureCLIP, Tokenizer, image_size, most_words
 from sclip.model.export import export, export_state, load_exported
+from sclip.model.packing import text_lengths
 from sclip.scenegraph import Parser, SceneGraph
 
 __all__ = ["PARSER_FILE", "Scorer", "read_parser", "to_uint8"]
@@ -33,6 +36,9 @@ PARSER_FILE = "parser.json"
 """File beside model.safetensors and config.json that names the parser of the captions."""
 BATCH_SIZE = 128
 """Default number of images or captions in one forward pass."""
+
+_SORTED = 1024
+"""Minimum number of captions that are sorted by their length together."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -130,19 +136,36 @@ class Scorer:
         for row, caption in enumerate(captions):
             if not isinstance(caption, str):
                 raise ValueError(f"caption in row {row}: must be text, not {type(caption).__name__}")
-        return _joined(self._encode_captions(batch) for batch in _batches(captions, batch_size))
+        return _joined(
+            self._encode_captions(part, batch_size) for part in _batches(captions, max(_SORTED, batch_size))
+        )
 
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the int64 token ids of captions [N, L] and of their triples [N, K, 3, T], as the model takes them."""
-        graphs = self.scene_graph(captions)
-        text = self._tokenizer.text([graph.caption for graph in graphs])
-        triples = self._tokenizer.triples([window_of(graph, self._tokenizer).triples for graph in graphs])
+        text = self._tokenizer.text([clean_caption(caption) for caption in captions])
+        triples = self._triples(captions)
         return torch.from_numpy(text).long(), torch.from_numpy(triples).long()
 
-    def _encode_captions(self, captions: Sequence[str]) -> Tensor:
-        text, triples = self.tokens(captions)
-        with torch.no_grad():
-            return self._model.encode_text(text.to(self._device), triples.to(self._device)).cpu()
+    def _triples(self, captions: Sequence[str]) -> NDArray[np.int32]:
+        graphs = self.scene_graph(captions)
+        return self._tokenizer.triples([window_of(graph, self._tokenizer).triples for graph in graphs])
+
+    def _encode_captions(self, captions: Sequence[str], batch_size: int) -> Tensor:
+        """Encode captions of similar length together, without their padding; a CLIP alone needs no triples."""
+        text = self._tokenizer.text([clean_caption(caption) for caption in captions])
+        triples = None if self._model.kee is None else self._triples(captions)
+        lengths = text_lengths(text)
+        order = np.argsort(lengths, kind="stable").tolist()
+        features = []
+        for rows in _batches(order, batch_size):
+            width = -(-lengths[rows[-1]] // 8) * 8  # attention kernels want rows of a mask aligned
+            ids = text[rows, :width] if self._model.packs_text else text[rows]
+            knowledge = None if triples is None else torch.from_numpy(triples[rows]).long().to(self._device)
+            with torch.no_grad():
+                features.append(
+                    self._model.encode_text(torch.from_numpy(ids).long().to(self._device), knowledge).cpu()
+                )
+        return torch.cat(features)[torch.tensor(order).argsort()]
 
     def reads_whole(self, caption: str) -> bool:
         """Return whether the text tower reads the whole caption; longer captions are cut."""

@@ -15,7 +15,7 @@ from sclip.config import KEEConfig, ModelConfig
 from sclip.inference.scorer import Scorer, to_uint8
 from sclip.model import build_model
 from support.pictures import picture, speckled
-from support.small_model import small_scorer
+from support.small_model import CAPTIONS, small_scorer
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,13 @@ def test_the_batch_size_changes_no_feature(scorer: Scorer) -> None:
     torch.testing.assert_close(scorer.encode_image(images, 2), scorer.encode_image(images))
     torch.testing.assert_close(scorer.encode_text(captions, 3), scorer.encode_text(captions))
     assert len(scorer.encode_image([])) == len(scorer.encode_text([])) == len(scorer.score([], [])) == 0
+
+
+def test_captions_without_their_padding_have_the_same_features(scorer: Scorer) -> None:
+    captions = ["a cat", *CAPTIONS, "a man in a red hat walks a dog " * 9, ""]
+    with torch.no_grad():
+        features = scorer.model.encode_text(*scorer.tokens(captions))
+    torch.testing.assert_close(scorer.encode_text(captions, 2), features, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("broken", [b"", picture()[:60], None, "path.jpg"])
