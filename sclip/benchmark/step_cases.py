@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import json
 import logging
 import os
@@ -24,12 +25,12 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, TrainConfig
+from sclip.config import Config, KEEConfig, LossConfig, ModelConfig, RunConfig, TrainConfig
 from sclip.model import build_model, image_size
 from sclip.model.packing import pack
 from sclip.train.flops import StepFlops
 from sclip.train.optimizer import make_optimizer
-from sclip.train.sharding import apply
+from sclip.train.sharding import apply, apply_frozen
 from sclip.train.step import TrainStep
 
 __all__ = ["SMALL_NAME", "Case", "Ours", "Peer", "add_small_model", "columns_of", "process_group"]
@@ -64,10 +65,12 @@ class Case:
     """Number of equal parts in which the batch is computed (GradCache)."""
     kee: bool = False
     """Whether the step has the knowledge encoder, and one negative for most captions."""
+    distil: bool = False
+    """Whether a frozen copy of the starting weights sees each batch too (`loss.distil`)."""
     full: bool = False
     """Whether captions fill the context."""
     compile: bool = False
-    attention: Literal["plain", "lean"] = "plain"
+    attention: Literal["lean", "plain"] = "lean"
     checkpointing: Literal["none", "block", "selective"] = "none"
     """Activation checkpointing."""
     sharding: Literal["none", "ddp", "fsdp"] = "none"
@@ -141,14 +144,17 @@ class Ours:
             model=ModelConfig(
                 name=case.model, attention=case.attention, kee=KEEConfig(enabled=case.kee, heads=width // 64)
             ),
-            loss=LossConfig(negatives="semantic" if case.kee else "none"),
+            loss=LossConfig(negatives="semantic" if case.kee else "none", distil=float(case.distil)),
+            run=RunConfig(init_from="random weights" if case.distil else ""),
             train=train,
         )
         torch.manual_seed(0)
         with self._device:  # random weights of hundreds of millions of parameters take seconds on a CPU
             model = build_model(self._config.model)
-        self._count = StepFlops(model, self._config)
+        teacher = copy.deepcopy(model) if case.distil else None
+        self._count = StepFlops(model, self._config, teacher)
         self.model = apply(model, train, self._device)
+        self._teacher = teacher and apply_frozen(teacher, self.model, train, self._device)
         self.optimizer = make_optimizer(self.model, train)
 
     def load(self, rows: int) -> None:
@@ -158,7 +164,8 @@ class Ours:
         """Operations of a step."""
         micro_batch = rows // self.case.parts if self.case.parts > 1 else 0
         train = replace(self._config.train, batch_size=rows, micro_batch=micro_batch)
-        self._step = TrainStep(self.model, self.optimizer, replace(self._config, train=train))
+        config = replace(self._config, train=train)
+        self.step = TrainStep(self.model, self.optimizer, config, self._teacher)
         round_rows = self._device.type == "cuda" or self.case.compile  # as `sclip.train.prefetch` does
         self._batch = {
             name: torch.from_numpy(np.ascontiguousarray(column)).to(self._device)
@@ -167,7 +174,7 @@ class Ours:
 
     def __call__(self) -> None:
         """Train one step."""
-        self._step(self._batch, 0.5)
+        self.step(self._batch, 0.5)
 
 
 class Peer:

@@ -20,7 +20,7 @@ LIMIT_S, LIMIT_COMPILE_S = {"cpu": 900.0, "cuda": 75.0}, {"cpu": 900.0, "cuda": 
 PARTS = 8
 SWITCHES: list[dict[str, Any]] = [
     {"compile": True},
-    {"attention": "lean"},
+    {"attention": "plain"},
     {"parts": PARTS},
     {"sharding": "fsdp"},
     {"checkpointing": "selective"},
@@ -60,11 +60,19 @@ def rows_of(
         row("step, COCO's lengths", TRAIN_ONE_EPOCH, "", step_rows.faster, step_rows.faster_words, case),
         row(
             "one negative and KEE", "arithmetic of the operations", "within 1.08, 1.03", step_rows.arithmetic,
-            step_rows.arithmetic_words, case,
+            step_rows.arithmetic_words, with_kee,
+        ),
+        row(
+            "distillation", "arithmetic of the operations", "within 1.05", step_rows.arithmetic,
+            step_rows.arithmetic_words, replace(case, distil=True),
         ),
         row(
             "checkpoint, training stands still", "synchronous DCP", "a tenth, a fiftieth", step_rows.stall,
             step_rows.stall_words, with_kee, limit_s=2 * limit_s,
+        ),
+        row(
+            f"checkpoint of ViT-B-32 planned by each of {step_rows.RANKS} ranks", "", "2 s", step_rows.planning,
+            step_rows.planning_words, replace(with_kee, model="ViT-B-32", device="cpu", sharding="fsdp"),
         ),
         row(
             "traffic of a block, lean attention", "plain attention", "80 units", step_traffic.traffic,
@@ -101,7 +109,7 @@ def _as_large(case: Case, plain: Figures) -> Case:
 def _name(case: Case) -> str:
     words = [case.model, case.precision]
     words += ["compile"] if case.compile else []
-    words += [f"attention={case.attention}"] if case.attention != "plain" else []
+    words += [f"attention={case.attention}"] if case.attention != "lean" else []
     words += [f"checkpointing={case.checkpointing}"] if case.checkpointing != "none" else []
     words += [f"sharding={case.sharding}"] if case.sharding != "none" else []
     words += [f"in {case.parts} parts"] if case.parts > 1 else []

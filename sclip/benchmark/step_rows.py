@@ -18,8 +18,11 @@ from itertools import islice
 from statistics import median
 
 import torch
+import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_saver
+from torch.distributed.checkpoint.default_planner import DefaultSavePlanner
 from torch.distributed.checkpoint.state_dict import get_state_dict
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from sclip.benchmark.isolated import Figures, Report
 from sclip.benchmark.rounds import in_turns
@@ -27,15 +30,18 @@ from sclip.benchmark.step_cases import Case, Ours, Peer, add_small_model, proces
 from sclip.benchmark.step_sizes import fit, peak_bytes
 from sclip.benchmark.table import spread
 from sclip.train.checkpoint import Saver
+from sclip.train.checkpoint_tensors import share_of_rank, tensors_of
 from sclip.train.flops import peak_flops
 
 __all__ = [
-    "arithmetic", "arithmetic_words", "device", "faster", "faster_words", "matmul", "matmul_words", "prepare", "speed",
-    "speed_words", "stall", "stall_words", "wait",
+    "RANKS", "arithmetic", "arithmetic_words", "device", "faster", "faster_words", "matmul", "matmul_words", "planning",
+    "planning_words", "prepare", "speed", "speed_words", "stall", "stall_words", "wait",
 ]  # fmt: skip
 
 STEPS_BESIDE_PEER, STEPS_ALONE = 10, 4
 """Steps of a round on a GPU. The peer reads and logs its loss once a round, so more steps spread this cost."""
+RANKS = 512
+"""Ranks of the checkpoint that is planned; only one of them exists."""
 SIDE_ON_GPU, SIDE_ON_CPU = 8192, 1024
 """Side of the square matrices whose product is measured."""
 
@@ -134,10 +140,10 @@ def faster_words(figures: Figures, _: Figures) -> str:
 
 
 def arithmetic(case: Case, rounds: int, report: Report) -> str:
-    """Measure the step with and without a negative and the knowledge encoder, in turns."""
+    """Measure the plain step and the case's step, in turns."""
     prepare(case)
     with process_group(case):
-        sides = [Ours(replace(case, kee=kee)) for kee in (False, True)]
+        sides = [Ours(replace(case, kee=False, distil=False)), Ours(case)]
         rows, steps = fit(sides, case), _steps(case, STEPS_ALONE)
         operations = sides[1].flops / sides[0].flops
         timed = {
@@ -150,7 +156,7 @@ def arithmetic(case: Case, rounds: int, report: Report) -> str:
 
 
 def arithmetic_words(figures: Figures, _: Figures) -> str:
-    """Return the factors by which a negative and the encoder raise time and operations, and their ratio."""
+    """Return the time and the operations as multiples of the plain step's, and their ratio."""
     (operations,) = figures["operations"]
     ratios = [more / plain for plain, more in zip(figures["plain_s"], figures["more_s"], strict=True)]
     over = spread([ratio / operations for ratio in ratios])
@@ -158,17 +164,20 @@ def arithmetic_words(figures: Figures, _: Figures) -> str:
 
 
 def stall(case: Case, rounds: int, report: Report) -> str:
-    """Measure how long a checkpoint stops training, and how long a step takes while the checkpoint is written."""
+    """Measure how long a checkpoint stops training, and how long a step takes while the checkpoint is written.
+
+    Training stops while the checkpoint is started, and in the next step, if its update has to wait for copies.
+    """
     prepare(case)
     names = ("step_s", "synchronous_s", "stall_s", "step_meanwhile_s")
     seconds: dict[str, list[float]] = {name: [] for name in names}
 
-    def timed(name: str, call: Callable[[], object]) -> None:
-        wait(case)
+    def elapsed(call: Callable[[], object]) -> float:
         started = time.perf_counter()
         call()
-        wait(case)
-        seconds[name].append(time.perf_counter() - started)
+        if case.device == "cuda":
+            torch.cuda.current_stream().synchronize()  # the copies have a stream of their own
+        return time.perf_counter() - started
 
     with process_group(case), tempfile.TemporaryDirectory() as folder:
         ours, saver = Ours(case), Saver()
@@ -179,12 +188,19 @@ def stall(case: Case, rounds: int, report: Report) -> str:
             alone = case.sharding == "none"
             state_dict_saver.save({"model": model, "optimizer": optimizer}, checkpoint_id=path, no_dist=alone)
 
+        def before_update() -> None:
+            elapsed(lambda: None)
+            seconds["stall_s"][-1] += elapsed(saver.until_copied)
+
         for number in range(rounds + 1):
             paths = [f"{folder}/{name}-{number}" for name in ("synchronous", "meanwhile")]
-            timed("step_s", ours)
-            timed("synchronous_s", partial(synchronous, paths[0]))
-            timed("stall_s", partial(saver.start, paths[1], ours.model, ours.optimizer, {}))
-            timed("step_meanwhile_s", ours)
+            seconds["step_s"].append(elapsed(ours))
+            seconds["synchronous_s"].append(elapsed(partial(synchronous, paths[0])))
+            start = partial(saver.start, paths[1], ours.model, ours.optimizer, {})
+            seconds["stall_s"].append(elapsed(start))
+            ours.step.before_update = before_update
+            seconds["step_meanwhile_s"].append(elapsed(ours))
+            ours.step.before_update = lambda: None
             saver.wait()
             for path in paths:
                 shutil.rmtree(path)
@@ -199,6 +215,29 @@ def stall_words(figures: Figures, _: Figures) -> str:
     synchronous, stalled = median(figures["synchronous_s"]), median(figures["stall_s"])
     slower = median(figures["step_meanwhile_s"]) / median(figures["step_s"])
     return f"1/{synchronous / stalled:.0f} of {synchronous:.2f} s ({stalled:.3f} s); the step meanwhile {slower:.2f} x"
+
+
+def planning(case: Case, rounds: int, report: Report) -> str:
+    """Measure how long a rank takes to find its share of a checkpoint of `RANKS` ranks, and to plan its file."""
+    prepare(case)
+    dist.init_process_group("fake", rank=0, world_size=RANKS, store=FakeStore())
+    ours, seconds = Ours(case), list[float]()
+    for number in range(rounds + 1):  # the first makes the optimizer's moments
+        started = time.perf_counter()
+        share, _ = share_of_rank(tensors_of(ours.model, ours.optimizer, None)[0])
+        planner = DefaultSavePlanner(flatten_state_dict=False)
+        planner.set_up_planner(share)
+        planner.create_local_plan()
+        seconds.append(time.perf_counter() - started)
+        if number:
+            report({"planning_s": seconds[1:]})
+    dist.destroy_process_group()
+    return ""
+
+
+def planning_words(figures: Figures, _: Figures) -> str:
+    """Return the seconds of planning."""
+    return f"{spread(figures['planning_s'])} s"
 
 
 def seconds_in_turns(

@@ -88,9 +88,9 @@ def traffic(case: Case, rounds: int, report: Report) -> str:
 
 
 def traffic_words(figures: Figures, _: Figures) -> str:
-    """Return the units of plain and lean attention."""
+    """Return the units of lean and plain attention, first as `train.sharding=auto` trains in bf16."""
     units = {name: f"{values[0]:.0f}" for name, values in figures.items()}
     return (
-        f"FSDP {units['fsdp_plain']} to {units['fsdp_lean']}, DDP {units['ddp_plain']} to {units['ddp_lean']} "
-        "reads and writes of [B, L, W] in bf16"
+        f"auto and FSDP {units['fsdp_lean']} (plain {units['fsdp_plain']}), DDP {units['ddp_lean']} "
+        f"(plain {units['ddp_plain']}) reads and writes of [B, L, W] in bf16"
     )

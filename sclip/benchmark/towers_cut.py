@@ -10,7 +10,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import open_clip
@@ -18,6 +18,7 @@ import timm
 import torch
 from timm.models import model_entrypoint, register_model
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from sclip.benchmark.towers_hub import CAPTIONS, WORDS
 from sclip.config import Config, KEEConfig, ModelConfig, TrainConfig
@@ -53,7 +54,7 @@ def check(name: str, hub_folder: Path, folder: Path) -> None:
     cut = cut_config(name, folder)
     torch.manual_seed(0)
     model = build_model(ModelConfig(name=cut, hub_folder=str(hub_folder), kee=KEEConfig(layers=1)))
-    _train(model)
+    train(model)
     images, texts, recall = _evaluated(model)
     if not (images.isfinite().all() and texts.isfinite().all()):
         raise Failed("features are not finite")
@@ -102,11 +103,12 @@ def _cut_timm(name: str) -> str:
     return made.__name__
 
 
-def _train(model: StructureCLIP) -> None:
+def train(model: StructureCLIP, precision: Literal["fp32", "bf16"] = "fp32") -> None:
     """Train two steps. Raises `Failed` if a loss is not finite or a part of the model does not change."""
-    config = Config(
-        model=model.config, train=TrainConfig(batch_size=_ROWS, learning_rate=1e-3, warmup=0.0, micro_batch=2)
+    settings = TrainConfig(
+        batch_size=_ROWS, learning_rate=1e-3, warmup=0.0, micro_batch=2, precision=precision
     )
+    config = Config(model=model.config, train=settings)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     step = TrainStep(
         apply(model, config.train, torch.device("cpu")), make_optimizer(model, config.train), config
@@ -120,7 +122,9 @@ def _train(model: StructureCLIP) -> None:
     moved = {
         part_of(name)
         for name, parameter in model.named_parameters()
-        if not torch.equal(parameter, before[name])
+        if not torch.equal(
+            parameter.full_tensor() if isinstance(parameter, DTensor) else parameter, before[name]
+        )
     }
     if missing := {"image", "text", "kee"} - moved:
         raise Failed(f"two steps do not change {', '.join(sorted(missing))}")

@@ -73,8 +73,11 @@ def doctor(
 @command(PANEL, ignore_unknown_options=True, allow_interspersed_args=False)
 def benchmark(
     name: Annotated[
-        Literal["scenegraph", "artefacts", "foils", "step", "stream", "scale", "towers"],
-        argument("BENCHMARK", "part to measure: scenegraph, artefacts, foils, step, stream, scale or towers"),
+        Literal["scenegraph", "artefacts", "foils", "step", "stream", "scale", "towers", "evaluate"],
+        argument(
+            "BENCHMARK",
+            "part to measure: scenegraph, artefacts, foils, step, stream, scale, towers or evaluate",
+        ),
     ],
     arguments: Annotated[
         list[str],
@@ -97,6 +100,7 @@ def benchmark(
       sclip benchmark stream       speed, start and waiting of the data streams of sclip, webdataset and Ray Data
       sclip benchmark scale        CPU time per sample in each process, and which process would limit many GPUs
       sclip benchmark towers       which of open_clip's architectures train, evaluate and export with sclip
+      sclip benchmark evaluate     samples a second of an evaluation, beside a loop of open_clip's parts
       sclip benchmark stream --help
     """
     # Set before any library that reads them is imported.

@@ -52,7 +52,8 @@ class ModelConfig(Section, key="model"):
     """The CLIP towers and the knowledge encoder."""
 
     name: str = "ViT-B-32"
-    """Name of an open_clip architecture, or of one in sclip/model/configs (`scenes-conv`, `scenes-attention`)."""
+    """Name of an open_clip architecture, or of one in sclip/model/configs (`scenes-conv`, `scenes-attention`,
+    `scenes-vit`)."""
     pretrained: str = ""
     """open_clip tag (`openai`), or a file or folder of weights (open_clip's, ours). Empty: random weights."""
     quick_gelu: Literal["auto", "on", "off"] = "auto"
@@ -65,8 +66,9 @@ class ModelConfig(Section, key="model"):
     context_length: Annotated[int, _CONTEXT] = 0
     """Tokens of a caption that the text tower reads. If the weights have fewer positions, these are stretched, as in
     Long-CLIP to 248; if they have more, the first ones are kept. 0: the architecture's own number, mostly 77."""
-    attention: Literal["plain", "lean"] = "plain"
-    """lean: attention of open_clip's blocks and of the KEE makes fewer copies; equal to plain up to rounding."""
+    attention: Literal["lean", "plain"] = "lean"
+    """lean: attention of open_clip's blocks and of the KEE makes fewer copies; plain: torch's own module computes it.
+    Equal up to rounding."""
     kee: KEEConfig = field(default_factory=KEEConfig)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
 

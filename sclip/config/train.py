@@ -34,7 +34,8 @@ class TrainConfig(Section, key="train"):
     worker_threads: Annotated[int, at_least(1)] = 1
     """torch threads of one worker on CPUs."""
     sharding: Literal["auto", "ddp", "hsdp", "fsdp"] = "auto"
-    """ddp: DDP; hsdp: FSDP2 in each node; fsdp: FSDP2 over all; auto: ddp up to 10^9 parameters, else in each node."""
+    """ddp: DDP; hsdp: FSDP2 in each node; fsdp: FSDP2 over all. auto: up to 10^9 parameters a replica on each worker
+    (fp32: ddp; bf16: hsdp with shard_ranks=1), above that FSDP2 in each node."""
     shard_ranks: Annotated[int, at_least(0, "0 (the workers of one node) or more")] = 0
     """For sharding=hsdp: workers that one replica is sharded over; 0: those of one node."""
     reshard_after_forward: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import logging
@@ -31,6 +32,7 @@ from sclip.model.architecture import (
 )
 from sclip.model.attention import make_lean
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
+from sclip.model.text_tower import skip_unread_tokens, text_tower
 from sclip.model.tokenizer import Tokenizer
 from sclip.model.weights import Weights
 
@@ -107,9 +109,13 @@ def unpackable_reason(config: ModelConfig) -> str:
     return meta_model(config).unpackable
 
 
+@functools.lru_cache(maxsize=8)
 def parameter_count(config: ModelConfig) -> int:
-    """Return the number of the model's parameters."""
-    return sum(parameter.numel() for parameter in meta_model(config).parameters())
+    """Return the number of the model's parameters in training, low-rank updates (`model.lora`) included."""
+    model = meta_model(config)
+    if config.lora.rank:
+        lora.add(model := copy.deepcopy(model))
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
@@ -176,6 +182,7 @@ def _random(config: ModelConfig, tag: str) -> StructureCLIP:
         raise ModelError(f"{key}: {' '.join(str(error).split())}") from error
     if isinstance(clip, open_clip.CoCa):
         clip.text_decoder = None  # no loss trains it
+    skip_unread_tokens(text_tower(clip))
     model = StructureCLIP(clip, config)
     if config.attention == "lean":
         make_lean(model)

@@ -7,9 +7,10 @@ come out. The model converts to floats on the device, so that the batch copied t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -163,7 +164,7 @@ class StructureCLIP(nn.Module):
             counts = [batch[f"{name}_{ending}"].shape[:2].numel() for name in further]
             text_features, *of_further = torch.split(text_features, [rows, *counts])
             for name, rows_of_name in zip(further, of_further, strict=True):
-                features[f"{name}_features"] = rows_of_name.clone().view(rows, -1, width)
+                features[f"{name}_features"] = rows_of_name.view(rows, -1, width).clone()
             text_features = text_features.clone()
         features["text_features"] = text_features
         return features
@@ -182,7 +183,8 @@ class StructureCLIP(nn.Module):
     def encode_text(self, text: Tensor, triples: Tensor | None = None) -> Tensor:
         """Return unit features, fp32 [B, D], of token ids [B, L] and triple ids [B, K, 3, T] (-1: padding).
 
-        If `triples` is None, or a row has no triple, the feature is exactly CLIP's.
+        If `triples` is None, or a row has no triple, the feature is exactly CLIP's. If the model packs text, columns
+        that hold only padding may be left out.
         """
         knowledge = None if self.kee is None or triples is None else self.kee(triples, self._kee_table)
         return self._fused(self._captions(text), knowledge)
@@ -190,7 +192,26 @@ class StructureCLIP(nn.Module):
     def _captions(self, text: Tensor) -> Tensor:
         if is_hub_tower(self.text_tower):
             text = never_empty(text)
+        elif self.text_tower is self.clip and text.shape[1] < len(self.clip.positional_embedding):
+            return F.normalize(self._shorter(text).float(), dim=-1)
         return F.normalize(self.clip.encode_text(text, normalize=False).float(), dim=-1)
+
+    def _shorter(self, text: Tensor) -> Tensor:
+        """Return what open_clip's `CLIP.encode_text` returns; only that takes no fewer than L tokens."""
+        tower, places = self.clip, text.shape[1]
+        dtype = tower.transformer.get_cast_dtype()
+        hidden = tower.token_embedding(text).to(dtype) + tower.positional_embedding[:places].to(dtype)
+        hidden = tower.ln_final(tower.transformer(hidden, attn_mask=tower.attn_mask[:places, :places]))
+        end = text_global_pool(
+            hidden, text, tower.text_pool_type, eos_token_id=getattr(tower, "text_eos_id", None)
+        )
+        return self._projected(end)
+
+    def _projected(self, end: Tensor) -> Tensor:
+        projection = self.text_tower.text_projection
+        if projection is None:
+            return end
+        return cast(Tensor, projection(end) if isinstance(projection, nn.Linear) else end @ projection)
 
     def _packed_captions(self, batch: Mapping[str, Tensor], end: Tensor) -> Tensor:
         """Return E_CLIP [N, D] of packed captions that end at `end` [N]; zeros where `end` is -1.
@@ -204,10 +225,7 @@ class StructureCLIP(nn.Module):
         heads = mask_heads(text.transformer.resblocks[0].attn)
         mask = attention_mask(batch["packed_caption"], heads, hidden.dtype, causal=True)
         hidden = text.transformer(hidden, attn_mask=mask)
-        last = text.ln_final(hidden.flatten(0, 1)[end.clamp(min=0)])
-        projection = text.text_projection
-        if projection is not None:
-            last = projection(last) if isinstance(projection, nn.Linear) else last @ projection
+        last = self._projected(text.ln_final(hidden.flatten(0, 1)[end.clamp(min=0)]))
         return F.normalize(torch.where(end[:, None] >= 0, last.float(), 0.0), dim=-1)
 
     @property

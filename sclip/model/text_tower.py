@@ -8,12 +8,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from open_clip.hf_model import HFTextEncoder
+from open_clip.hf_model import ClsPooler, HFTextEncoder
 from torch import Tensor, nn
 
 from sclip.model.blocks import block_lists
 
-__all__ = ["is_hub_tower", "never_empty", "sizes", "text_tower", "unpackable", "word_table"]
+__all__ = [
+    "is_hub_tower",
+    "never_empty",
+    "sizes",
+    "skip_unread_tokens",
+    "text_tower",
+    "unpackable",
+    "word_table",
+]
 
 
 def text_tower(clip: Any) -> Any:
@@ -24,6 +32,20 @@ def text_tower(clip: Any) -> Any:
 def is_hub_tower(text: nn.Module) -> bool:
     """Return whether the tower is a model from Hugging Face's transformers."""
     return isinstance(text, HFTextEncoder)
+
+
+class _FirstToken(ClsPooler):  # type: ignore[misc]
+    """ClsPooler under another name.
+
+    For ClsPooler itself, HFTextEncoder also selects all other tokens, which only a caption decoder reads. It does so by
+    a mask, and no dry run knows how many tokens that leaves.
+    """
+
+
+def skip_unread_tokens(text: nn.Module) -> None:
+    """Keep a Hugging Face tower from copying the tokens that are not its feature; other towers stay as they are."""
+    if is_hub_tower(text) and type(text.pooler) is ClsPooler:
+        text.pooler.__class__ = _FirstToken
 
 
 def word_table(text: Any) -> nn.Embedding:

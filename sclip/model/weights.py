@@ -112,7 +112,8 @@ def read(path: str | Path, source: str) -> Weights:
 
 def save(tensors: Mapping[str, Tensor], path: Path, quick_gelu: bool) -> None:
     """Write tensors under our names; the header records whether they were trained with QuickGELU."""
-    header = {"format": "pt", _QUICK_GELU: json.dumps(quick_gelu)}
+    # safetensors writes several entries of a header in random order, and equal weights must give equal files.
+    header = {_QUICK_GELU: json.dumps(quick_gelu)}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=header)
 
 

@@ -2,9 +2,9 @@
 
 `sclip.train.manifest` defines the layout; torch.distributed.checkpoint (DCP) writes the safetensors files. Nothing is
 pickled (DCP's default storage pickles its metadata), so a checkpoint from elsewhere can be opened without trust.
-Training pauses only while each rank copies the tensors that it will write to the host. A thread with its own process
-group then writes and hashes the files, and marks the checkpoint as complete. If the path is a URI, each node stages
-files on its disk.
+A thread with its own process group copies what its rank will write to the host, writes and hashes the files, and marks
+the checkpoint as complete. Training pauses only if the copies are not done when the next step has its gradients and is
+about to change the weights. If the path is a URI, each node stages files on its disk.
 
 The optimizer's hyperparameters are not stored: they come from the config of the run that loads. Random generator
 states are not stored either: the loop seeds torch again in every step, from (seed, step, rank).
@@ -13,10 +13,13 @@ states are not stored either: the loop seeds torch again in every step, from (se
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +30,7 @@ from torch import nn
 from torch.distributed.checkpoint import state_dict as dsd
 from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 
-from sclip.config import ModelConfig
+from sclip.config import ModelConfig, TrainConfig
 from sclip.model import lora
 from sclip.model.build import build_model
 from sclip.model.structure_clip import StructureCLIP
@@ -63,17 +66,24 @@ __all__ = ["Saver", "consolidate", "load", "save", "size_bytes"]
 class Saver:
     """Write checkpoints while training continues, one at a time. All ranks call every method together."""
 
-    def __init__(self) -> None:
-        """Create the writer thread with its own process group, because ranks are at different steps while it writes."""
+    def __init__(self, timeout_s: float = TrainConfig.collective_timeout_s) -> None:
+        """Create the writer thread with its own process group, because ranks are at different steps while it writes.
+
+        In this group, a rank waits at most `timeout_s` seconds for the slowest one.
+        """
         self._cuda = torch.cuda.is_available()
-        # DefaultStager wraps this class, but in torch 2.11 closes it after each copy, so that a second copy fails.
-        self._stager = StateDictStager(pin_memory=self._cuda)
+        self._stager = _Stager(pin_memory=self._cuda)
+        self._stream = torch.cuda.Stream() if self._cuda else None  # type: ignore[no-untyped-call]
         self._group: dist.ProcessGroup | None = None
         if dist.is_initialized():
-            self._group = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))
+            self._group = cast(
+                dist.ProcessGroup, dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+            )
         # A new thread uses the machine's first GPU by default; every rank would create a CUDA context there.
         own_device = partial(torch.cuda.set_device, torch.cuda.current_device()) if self._cuda else None
         self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=own_device)
+        self._copied: Future[tuple[dict[str, Any], dict[str, Any]]] | None = None
+        self._waited_s, self._waiting = 0.0, list[torch.cuda.Event]()
         self._written: Future[None] | None = None
 
     def start(
@@ -85,20 +95,48 @@ class Saver:
         ema: EMA | None = None,
         afterwards: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copy this rank's share to the host, then write it as `save` does while the caller continues.
+        """Copy this rank's share to the host, then write it as `save` does; the caller continues meanwhile.
 
-        Waits for the previous checkpoint first, and raises its error as `wait` does. The writer thread of rank 0
-        calls `afterwards` once the checkpoint is complete.
+        The caller must call `until_copied` before it changes weights, moments or averages. Waits for the previous
+        checkpoint first, and raises its error as `wait` does. The writer thread of rank 0 calls `afterwards` once the
+        checkpoint is complete.
         """
         self.wait()
-        # The copies into pinned memory are queued on the step's own stream, so they run after the step.
         share, elements = share_of_rank(tensors_of(model, optimizer, ema)[0])
-        copied: dict[str, Any] = self._stager.stage(share, non_blocking=self._cuda)
-        if self._cuda:
-            torch.cuda.synchronize()
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream())  # the step that was queued last comes first
+        self._waited_s, self._waiting = 0.0, []
+        self._copied = self._thread.submit(self._copy, share)
+        on_host = partial(self._on_host, self._copied)
         self._written = self._thread.submit(
-            _write, storage_path(path), copied, elements, dict(state), self._group, afterwards
+            _write, storage_path(path), on_host, elements, dict(state), self._group, afterwards
         )
+
+    def until_copied(self) -> None:
+        """Wait until the checkpoint in progress no longer needs the weights.
+
+        On a GPU, the host waits until the copies are queued, and the current stream until they are done.
+        """
+        copied, self._copied = self._copied, None
+        if copied is None:
+            return
+        called = time.perf_counter()
+        futures.wait([copied])  # if it failed, so does writing, on all ranks: `wait` raises it
+        self._waited_s = time.perf_counter() - called
+        if self._stream is not None:
+            stream = torch.cuda.current_stream()
+            self._waiting = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+            stream.record_event(self._waiting[0])
+            stream.wait_stream(self._stream)
+            stream.record_event(self._waiting[1])
+
+    def waited_s(self) -> float:
+        """Return the seconds for which the last call of `until_copied` held back an update."""
+        if not self._waiting:
+            return self._waited_s
+        before, after = self._waiting
+        after.synchronize()
+        return float(before.elapsed_time(after)) / 1000
 
     @property
     def is_done(self) -> bool:
@@ -116,6 +154,36 @@ class Saver:
         self._thread.shutdown()
         self._stager.close()  # type: ignore[no-untyped-call]
 
+    def _copy(self, share: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Copy on the thread; on a GPU only queue that. Also return `share`, to keep it in memory until then."""
+        with torch.cuda.stream(self._stream):
+            return self._stager.stage(share, non_blocking=self._cuda), share
+
+    def _on_host(self, copied: Future[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+        copies, _ = copied.result()
+        if self._stream is not None:
+            self._stream.synchronize()
+        return copies
+
+
+class _Stager(StateDictStager):
+    """Copies into host memory that it allocates once, and lets other threads run meanwhile.
+
+    The class of torch would hold Python's lock during its copies, and does not pin tensors below 5 bytes: copies of
+    AdamW's step counts would wait for the GPU. DefaultStager wraps that class too, but in torch 2.11 closes it after
+    each copy, so a second copy fails.
+    """
+
+    def _stage_untyped_storage(self, storage: torch.UntypedStorage, non_blocking: bool = False) -> Any:
+        copied = self._cached_storage_mapping.get(storage)  # type: ignore[no-untyped-call]
+        if copied is None:
+            host = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=self.pin_memory)
+            copied = self._cached_storage_mapping[storage] = host.untyped_storage()
+        # UntypedStorage.copy_ would hold Python's lock; Tensor.copy_ releases it.
+        to, of = (torch.empty(0, dtype=torch.uint8, device=s.device).set_(s) for s in (copied, storage))
+        to.copy_(of, non_blocking=non_blocking)
+        return copied
+
 
 def save(
     path: str | StoragePath,
@@ -131,7 +199,7 @@ def save(
     rank if any rank cannot write.
     """
     share, elements = share_of_rank(tensors_of(model, optimizer, ema)[0])
-    _write(storage_path(path), share, elements, state, None)
+    _write(storage_path(path), lambda: share, elements, state, None)
 
 
 def load(
@@ -214,7 +282,7 @@ def size_bytes(model: nn.Module, has_ema: bool) -> int:
 
 def _write(
     path: StoragePath,
-    share: dict[str, Any],
+    share: Callable[[], dict[str, Any]],
     elements: int,
     state: Mapping[str, Any],
     group: dist.ProcessGroup | None,
@@ -241,7 +309,7 @@ def _write(
         def written() -> dict[str, Any]:
             # All ranks write, hash and upload their own files in parallel; DCP numbers the ranks' files from 1.
             try:
-                count = write_tensors(folder, share, rank)
+                count = write_tensors(folder, share(), rank)
             except OSError as error:
                 raise NotWritten(f"{path}: cannot be written by rank {rank} ({error})") from error
             files = {f.name: fingerprint(f) for f in folder.glob(f"shard-{rank + 1:05d}-*.safetensors")}

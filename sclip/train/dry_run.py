@@ -26,13 +26,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from sclip.config import Config, KEEConfig
 from sclip.model.architecture import image_size
 from sclip.model.blocks import block_lists
-from sclip.model.build import build_model, parameter_count
+from sclip.model.build import build_model, meta_model, parameter_count
 from sclip.model.losses import structure_loss
 from sclip.model.packing import pack
 from sclip.model.structure_clip import StructureCLIP
@@ -102,10 +102,11 @@ def dry_run(config: Config, ranks_per_node: int, *, all_blocks: bool = False) ->
         all_blocks: run the step once with all blocks, rather than twice with some of them.
     """
     parameters, world_size = parameter_count(config.model), config.train.num_workers
-    kind = sharding.resolve(config.train.sharding, parameters, world_size, ranks_per_node)
-    train = dataclasses.replace(config.train, compile=False, sharding=kind)
-    if train.sharding == "hsdp" and not train.shard_ranks:
-        train = dataclasses.replace(train, shard_ranks=min(ranks_per_node, train.num_workers))
+    autocast = sharding.needs_autocast(meta_model(config.model))
+    kind, group = sharding.resolve(config.train, parameters, world_size, ranks_per_node, autocast=autocast)
+    if kind == "hsdp":
+        group = group or min(ranks_per_node, world_size)
+    train = dataclasses.replace(config.train, compile=False, sharding=kind, shard_ranks=group, min_workers=0)
     config = dataclasses.replace(config, train=train)
     if all_blocks:
         return _summary(_figures(config, _STRIDES), config)
@@ -181,7 +182,7 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
             for uses in peaks.values():  # features of each part, joined, and their gradients
                 uses["Total"] += 3 * (passes - run_passes) * features
             gradients = trained if train.sharding == "ddp" else 0
-            in_bf16 = train.precision == "bf16" and not config.model.lora.rank
+            in_bf16 = train.precision == "bf16" and not sharding.needs_autocast(model)
             gathered = parameter_count(config.model) * (2 if in_bf16 else 4)
             if train.sharding == "ddp" or not stays_whole:
                 gathered = 0
@@ -263,14 +264,15 @@ def _trained(model: nn.Module) -> Iterator[nn.Parameter]:
 @contextlib.contextmanager
 def _fake_tensors(config: Config) -> Iterator[None]:
     """Make all new tensors in the block fake ones. What depends on the model's size depends on that of all blocks."""
+    real_mesh = sharding._mesh
 
-    def mesh(*args: object, **kwargs: object) -> DeviceMesh:
+    def mesh(*args: Any) -> DeviceMesh:
         with unset_fake_temporarily():  # a mesh reads the values of its tensor of ranks
-            return init_device_mesh(*args, **kwargs)  # type: ignore[arg-type]
+            return real_mesh(*args)
 
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
-        mock.patch.object(sharding, "init_device_mesh", mesh),
+        mock.patch.object(sharding, "_mesh", mesh),
         mock.patch.object(sharding, "_parameters", return_value=parameter_count(config.model)),
         mock.patch.object(nn.Module, "to", lambda module, *_: module),  # fake parameters cannot be swapped
         warnings.catch_warnings(action="ignore"),

@@ -20,6 +20,7 @@ from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import EMA
 from sclip.train.run_folder import RunFolder
 from sclip.train.sample_accounts import SampleAccounts
+from sclip.train.sharding import kind_of
 from sclip.train.step import TrainStep
 from sclip.train.teacher import check_start
 
@@ -43,7 +44,8 @@ class RunCheckpoints:
         """On rank 0, `start` holds digests of starting weights that the run needs to its end (`train.teacher`)."""
         self._folder, self._config, self._launcher = folder, config, launcher
         self._step, self._ema, self._start = step, ema, dict(start or {})
-        self._saver = checkpoint.Saver()
+        self._saver = checkpoint.Saver(step.config.train.collective_timeout_s)
+        step.before_update = self._saver.until_copied
         self._bytes = checkpoint.size_bytes(step.model, ema is not None)
         self._start_called = self._stall_s = 0.0
         self.saved_step = self.started_step = 0
@@ -55,13 +57,17 @@ class RunCheckpoints:
         return self._saver.is_done
 
     def resume(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint and return its state, or None if there is none; make room for the next one."""
+        """Load the newest checkpoint and return its state, or None if there is none; make room for the next one.
+
+        If the checkpoint was written with another sharding, report it.
+        """
         state, latest = None, self._folder.latest()
         if latest is not None:
             path, self.saved_step = latest
             self.started_step = self.saved_step
             state = checkpoint.load(path, self._step.model, self._step.optimizer, self._ema)
             in_unison(functools.partial(self._check_start, state), CheckpointError)
+            self._tell_sharding(path.name, state)
         self._make_room()
         return state
 
@@ -82,6 +88,7 @@ class RunCheckpoints:
             "progress": dict(vars(accounts.progress)),
             "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
             "start": self._start,
+            "sharding": kind_of(self._step.model),
         }
         self.started_step = step
         self._saver.start(
@@ -97,7 +104,9 @@ class RunCheckpoints:
         if self.started_step == self.saved_step:
             return
         self._saver.wait()
-        if not self._config.asynchronous:
+        if self._config.asynchronous:
+            self._stall_s += self._saver.waited_s()
+        else:
             self._stall_s = time.perf_counter() - self._start_called
         self.saved_step = self.started_step
         _log.info("the checkpoint is whole", extra={"step": self.saved_step})
@@ -113,6 +122,12 @@ class RunCheckpoints:
         for name, present in self._start.items():
             check_start(state.get("start", {}).get(name, ""), present, self._folder.path)
         return {}
+
+    def _tell_sharding(self, name: str, state: Mapping[str, Any]) -> None:
+        now = kind_of(self._step.model)
+        if (before := state.get("sharding", now)) != now:
+            means = f"train.sharding={self._step.config.train.sharding} now means {now}"
+            report(self._launcher, "note", line=f"{name} was trained with {before}; {means}")
 
     def _make_room(self) -> None:
         def on_rank_0() -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Spread the plain model over the workers.
 
 `apply` takes a CPU model and wraps it for this rank: with FSDP2 (sharded parameters, gradients and optimizer state),
-with FSDP2 inside groups of ranks (HSDP), or with DDP (a replica on each rank). `resolve` says which of them
-`train.sharding=auto` is. The model's own code does not depend on this.
+with FSDP2 inside groups of ranks (HSDP; in groups of one rank each rank has a replica), or with DDP (a replica on each
+rank). `resolve` says which of them `train.sharding=auto` is. The model's own code does not depend on this.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import functools
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any, Literal, cast
 
 import torch
 import torch.distributed as dist
@@ -30,7 +31,7 @@ from sclip.train.collectives import gather_json
 from sclip.train.optimizer import lr_scale
 from sclip.train.transformer_blocks import change_forward
 
-__all__ = ["apply", "apply_frozen", "fits_whole", "resolve"]
+__all__ = ["apply", "apply_frozen", "fits_whole", "kind_of", "needs_autocast", "resolve"]
 
 WHOLE = 1_000_000_000
 """Maximum parameters of a model that each worker can hold whole: in fp32, weights and gradient take 8 GB, and AdamW's
@@ -40,25 +41,39 @@ Sharding = Literal["ddp", "hsdp", "fsdp"]
 
 
 def resolve(
-    sharding: Literal["auto", "ddp", "hsdp", "fsdp"], parameters: int, world_size: int, ranks_of_node: int
-) -> Sharding:
-    """Return the sharding that `train.sharding` means for a model with so many parameters.
+    config: TrainConfig, parameters: int, world_size: int, ranks_of_node: int, *, autocast: bool = False
+) -> tuple[Sharding, int]:
+    """Return what `train.sharding` and `train.shard_ranks` mean for a model with so many parameters.
 
-    "auto" sends no weights over a network: ddp replicates a model that each worker can hold whole. A larger one is
+    "auto" sends no weights over a network: a model that each worker can hold whole is replicated. A larger one is
     sharded within each node, by fsdp if there is only one node, else by hsdp. With one rank on each node, it is
     replicated too; sharding it over nodes must be requested. Only if nodes have unequal numbers of ranks
     (`ranks_of_node` is 0), as after the loss of a GPU, it is sharded over all of them.
 
-    With bf16, ddp computes by autocast, as open_clip's amp_bf16 does: matrix products in bf16, norms in fp32. hsdp with
-    `train.shard_ranks=1` replicates too, but computes norms and sums in bf16 as well, from bf16 copies of the weights.
-    Both cast each weight in every forward pass. Their speeds were not compared, so "auto" chooses the more exact one.
+    Replicas in fp32 are ddp's. Those in bf16 are hsdp's, in groups of one rank. FSDP2 casts weights and inputs to bf16
+    before each block, so that norms and sums move bf16 through memory too: 69 units in a text block, where ddp's
+    autocast, which computes norms and sums in fp32, moves 108 (`sclip.benchmark.step_traffic`). A model that needs
+    autocast anyway (`autocast`, see `needs_autocast`) stays with ddp.
     """
-    if sharding != "auto":
-        return sharding
+    if config.sharding != "auto":
+        return config.sharding, config.shard_ranks
     group = min(ranks_of_node, world_size)
     if parameters <= WHOLE or group == 1:
-        return "ddp"
-    return "hsdp" if 0 < group < world_size and world_size % group == 0 else "fsdp"
+        return ("hsdp", 1) if config.precision == "bf16" and not autocast else ("ddp", 0)
+    return ("hsdp", 0) if 0 < group < world_size and world_size % group == 0 else ("fsdp", 0)
+
+
+def needs_autocast(model: StructureCLIP) -> bool:
+    """Return whether FSDP2 must gather fp32 weights, with which autocast then computes in bf16.
+
+    As bf16 copies, weights would round their low-rank updates away. FSDP2 casts no buffers: BatchNorm's statistics,
+    EVA's key bias and timm's relative positions stay fp32, and torch refuses products of both dtypes. The only floating
+    buffers that are known to be harmless are masks: attention casts them, or `_shard` does.
+    """
+    buffers = (
+        name.rpartition(".")[2] for name, buffer in model.clip.named_buffers() if buffer.is_floating_point()
+    )
+    return model.config.lora.rank > 0 or any(name != "attn_mask" for name in buffers)
 
 
 def fits_whole(model: nn.Module) -> bool:
@@ -91,11 +106,13 @@ def apply(
     if not dist.is_initialized():
         return model
     ranks_of_node = 1 if fits_whole(model) or config.sharding != "auto" else _ranks_of_a_node()[0]
-    sharding = resolve(config.sharding, _parameters(model), dist.get_world_size(), ranks_of_node)
+    sharding, shard_ranks = resolve(
+        config, _parameters(model), dist.get_world_size(), ranks_of_node, autocast=needs_autocast(model)
+    )
     if sharding == "ddp":
         return _replicate(model, config, device)
     _take_from_rank_0(model)
-    _shard(model, config, _mesh(sharding, config.shard_ranks, device))
+    _shard(model, config, _mesh(sharding, shard_ranks, config.collective_timeout_s, device))
     for method in ("encode_image", "encode_text"):
         register_fsdp_forward_method(model, method)
     return model
@@ -116,10 +133,19 @@ def apply_frozen(
     change_forward(teacher, dataclasses.replace(config, activation_checkpointing="none"), compile_backend)
     if dist.is_initialized():
         _take_from_rank_0(teacher)
-    sharded = next((p for p in model.parameters() if isinstance(p, DTensor)), None)
-    if sharded is not None:
-        _shard(teacher, config, sharded.device_mesh)
+    if (mesh := _mesh_of(model)) is not None:
+        _shard(teacher, config, mesh)
     return teacher
+
+
+def kind_of(model: nn.Module) -> str:
+    """Return how `apply` spread this model, as in "hsdp groups of 8"; "ddp" also for one that it left unwrapped."""
+    mesh = _mesh_of(model)
+    return "ddp" if mesh is None else "fsdp" if mesh.ndim == 1 else f"hsdp groups of {mesh.shape[1]}"
+
+
+def _mesh_of(model: nn.Module) -> DeviceMesh | None:
+    return next((p.device_mesh for p in model.parameters() if isinstance(p, DTensor)), None)
 
 
 def _parameters(model: nn.Module) -> int:
@@ -146,12 +172,17 @@ def _replicate(model: StructureCLIP, config: TrainConfig, device: torch.device) 
 
 
 def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> None:
-    # bf16 would round low-rank updates away. With them, weights are gathered in fp32 and autocast computes in bf16.
-    half = torch.bfloat16 if config.precision == "bf16" and not model.config.lora.rank else None
+    half = torch.bfloat16 if config.precision == "bf16" and not needs_autocast(model) else None
     policy = MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32)
     # If each worker can hold the whole model, all micro-batches of a step use the same gathered weights (`TrainStep`).
     reshard = config.reshard_after_forward and not (config.micro_batch and fits_whole(model))
     shard = functools.partial(fully_shard, mesh=mesh, reshard_after_forward=reshard)
+    if half is not None:
+        # FSDP2 casts parameters and inputs, no buffers. Swin adds its fp32 mask to bf16 products, and torch refuses the
+        # fp32 sum beside bf16 values. The mask's values, 0 and -100, are exact in bf16.
+        for module in model.clip.visual.modules():
+            if isinstance(mask := module._buffers.get("attn_mask"), torch.Tensor):
+                module._buffers["attn_mask"] = mask.to(half)
     for blocks in block_lists(model.clip).values():
         for block in blocks:
             shard(block, mp_policy=policy)
@@ -165,11 +196,11 @@ def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> None:
     fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
-def _mesh(sharding: Sharding, shard_ranks: int, device: torch.device) -> DeviceMesh:
+def _mesh(sharding: Sharding, shard_ranks: int, timeout_s: float, device: torch.device) -> DeviceMesh:
     """Return the mesh [ranks] for FSDP, or [groups, ranks of a group] for HSDP, which shards within a group."""
     world_size = dist.get_world_size()
     if sharding == "fsdp":
-        return init_device_mesh(device.type, (world_size,))
+        return init_device_mesh(device.type, (world_size,))  # of the default group
     group_size, counts = (shard_ranks, "") if shard_ranks else _ranks_of_a_node()
     if not group_size:
         raise ConfigError(
@@ -181,8 +212,15 @@ def _mesh(sharding: Sharding, shard_ranks: int, device: torch.device) -> DeviceM
             f"train.shard_ranks={group_size}: must divide the number of ranks, {world_size}; change it or "
             "train.num_workers"
         )
-    names = ("replicate", "shard")
-    return init_device_mesh(device.type, (world_size // group_size, group_size), mesh_dim_names=names)
+    ranks = [list(range(first, first + group_size)) for first in range(0, world_size, group_size)]
+    across = [list(peers) for peers in zip(*ranks, strict=True)]
+    # Groups that `init_device_mesh` makes have torch's timeout and not the default group's.
+    timeout = timedelta(seconds=timeout_s)
+    groups = {
+        name: cast(dist.ProcessGroup, dist.new_subgroups_by_enumeration(of, timeout, group_desc=name)[0])
+        for name, of in (("replicate", across), ("shard", ranks))
+    }
+    return DeviceMesh.from_group(list(groups.values()), device.type, ranks, mesh_dim_names=tuple(groups))
 
 
 def _ranks_of_a_node() -> tuple[int, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from sclip.config import Config
 from sclip.model.losses import structure_loss
 from sclip.model.structure_clip import StructureCLIP
 from sclip.train.optimizer import learning_rate
-from sclip.train.sharding import fits_whole
+from sclip.train.sharding import fits_whole, needs_autocast
 
 __all__ = ["MAX_LOGIT_SCALE", "NEGATIVE_COLUMNS", "TrainStep", "passes_of", "unwrapped"]
 
@@ -52,11 +52,13 @@ class TrainStep:
         With `loss.distil`, `teacher` is the model that `sharding.apply_frozen` returned.
         """
         self.model, self.optimizer, self.config, self.teacher = model, optimizer, config, teacher
+        self.before_update: Callable[[], None] = lambda: None
+        """Called in each step before any weight changes, when all gradients are computed or queued."""
         self._plain = unwrapped(model)
         self._fits_whole = fits_whole(model)
-        # FSDP casts by its own policy, per group. Without FSDP, or with low-rank updates, autocast computes in bf16.
+        # FSDP casts by its own policy, per group. Without FSDP, autocast computes in bf16.
         self._autocast = config.train.precision == "bf16" and (
-            config.model.lora.rank > 0 or not isinstance(self._plain.logit_scale.log, DTensor)
+            needs_autocast(self._plain) or not isinstance(self._plain.logit_scale.log, DTensor)
         )
 
     def __call__(self, batch: Mapping[str, Tensor], progress: float) -> dict[str, Tensor]:
@@ -84,6 +86,7 @@ class TrainStep:
         metrics["skipped"] = (~finite).float()
         # torch.amp.GradScaler sets this too. The fused kernel reads it on the device, and changes nothing if it is 1.
         self.optimizer.found_inf = metrics["skipped"]  # type: ignore[attr-defined]
+        self.before_update()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():

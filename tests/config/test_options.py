@@ -33,7 +33,7 @@ BASE = Config(
 CHANGES: dict[str, tuple[Any, str]] = {
     "model.logit_bias": (-10.0, "tensors groups"),
     "model.context_length": (20, "tensors loss weights"),
-    "model.attention": ("lean", "kept"),
+    "model.attention": ("plain", "kept"),
     "model.kee.enabled": (False, "tensors groups columns metrics kept loss weights"),
     "model.kee.weight": (0.9, "loss weights"),
     "model.kee.form": ("sum", "loss weights"),

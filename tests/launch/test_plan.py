@@ -114,7 +114,7 @@ def test_evaluation_elastic_workers_and_idle_gpus_are_shown(tmp_path: Path) -> N
     elastic = config(tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2")
     stages = by_name(planned(elastic, HEAD, CPU, GPU, known="worker=1000,encoder=100,reader=500"))
     assert (stages["workers"].what, stages["workers"].gpus, stages["workers"].per_s) == (
-        "2..8 on GPUs, ddp, bf16",
+        "2..8 on GPUs, hsdp groups of 1, bf16",
         8,
         8000,
     )

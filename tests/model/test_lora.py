@@ -13,6 +13,7 @@ import torch
 from sclip.config import ConfigError, KEEConfig, LoRAConfig, ModelConfig
 from sclip.config.loader import from_tree
 from sclip.model import ModelError, build_model, check_trainable, lora
+from sclip.model.build import parameter_count
 from sclip.model.export import export, export_clip, load_exported
 from support.small_vit import RESNET
 from support.train_cases import MODEL, VIT, config_with, start, training_batch
@@ -61,7 +62,11 @@ def test_updates_start_at_zero_and_merging_them_into_a_plain_model_changes_no_fe
 
 
 def test_only_updates_knowledge_encoder_and_logit_scale_are_trained() -> None:
-    step = start(config_with(model=dataclasses.replace(VIT, lora=UPDATES)))
+    config = dataclasses.replace(VIT, lora=UPDATES)
+    step = start(config_with(model=config))
+    # The plan counts as many parameters as the run, so that both choose the same sharding.
+    parameters = sum(parameter.numel() for parameter in step.model.parameters())
+    assert parameter_count(VIT) < parameter_count(config) == parameters
     before = {name: p.detach().clone() for name, p in step.model.named_parameters()}
     for number in range(3):
         step(training_batch(number, VIT), 0.3)

@@ -14,20 +14,23 @@ import pytest
 import torch
 import torch.distributed as dist
 from open_clip.tokenizer import HFTokenizer
+from torch.distributed.tensor import DTensor
 
 from sclip.benchmark import towers_cut, towers_hub
-from sclip.config import KEEConfig, ModelConfig
+from sclip.config import Config, KEEConfig, ModelConfig, RunConfig, TrainConfig
 from sclip.evaluate.encoder_pool import _Actor
 from sclip.inference.convert import opened
 from sclip.inference.scorer import Scorer
 from sclip.model import ModelError, Tokenizer, build_model, check_model
 from sclip.model.architecture import pretrained_normalisation
 from sclip.model.blocks import block_lists
-from sclip.model.build import unpackable_reason
+from sclip.model.build import meta_model, parameter_count, unpackable_reason
 from sclip.model.export import export, export_clip, load_exported
 from sclip.model.packing import text_lengths
 from sclip.model.tokenizer import PADDING
 from sclip.storage.paths import sizes
+from sclip.train.dry_run import dry_run
+from sclip.train.sharding import needs_autocast
 from support.small_vit import CONFIG, PLAIN, RESNET
 
 SIGLIP_NAME, XLM_V = "timm/ViT-B-16-SigLIP", "facebook/xlm-v-base"
@@ -53,7 +56,8 @@ MADE: dict[str, dict[str, Any]] = {
     "small-worldwide": CONFIG | {"text_cfg": {"context_length": 16, "vocab_size": towers_hub.WORDS, "eos_id": 2,
                                               "hf_tokenizer_name": XLM_V, "pool_type": "eos", **_TEXT}},
     "small-roberta": CONFIG | {"text_cfg": {"hf_model_name": ROBERTA, "hf_tokenizer_name": ROBERTA}},
-    "small-mt5": CONFIG | {"text_cfg": {"hf_model_name": MT5, "hf_tokenizer_name": MT5}},
+    "small-mt5": CONFIG | {"text_cfg": {"hf_model_name": MT5, "hf_tokenizer_name": MT5,
+                                        "hf_pooler_type": "cls_pooler"}},
 }  # fmt: skip
 HUB = {
     "small-siglip": SIGLIP_NAME,
@@ -90,6 +94,51 @@ def test_each_kind_takes_two_steps_and_its_export_has_its_features_here_and_in_o
         towers_cut.check(name, hub, tmp_path)
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["small-coca", "small-roberta", "small-mt5", "swin_base_patch4_window7_224"])
+def test_a_step_of_another_tower_can_be_dry_run_in_bf16(name: str, hub: Path) -> None:
+    train = TrainConfig(batch_size=16, num_workers=2, sharding="fsdp", precision="bf16", use_gpu=True)
+    config = Config(model=config_of(name, hub), train=train, run=RunConfig(init_from="earlier"))
+    step = dry_run(config, 2)
+    assert step.parameters == pytest.approx(4 * parameter_count(config.model) / 2, rel=0.01)
+    assert step.activations > 0
+
+
+@pytest.mark.parametrize("name", [RESNET, "small-coca", "small-worldwide"])
+def test_towers_train_in_bfloat16_by_fsdp2_except_those_with_buffers_in_fp32(
+    name: str, hub: Path, tmp_path: Path
+) -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = build_model(config_of(towers_cut.cut_config(name, tmp_path), hub))
+        towers_cut.train(model, "bf16")
+        assert {isinstance(p, DTensor) for p in model.parameters()} == {name != RESNET}
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_tower_with_other_buffers_in_fp32_than_masks_needs_autocast(hub: Path) -> None:
+    names = (PLAIN, RESNET, "swin_base_patch4_window7_224", "vit_relpos_medium_patch16_cls_224")
+    needs = {name: needs_autocast(meta_model(config_of(name, hub))) for name in names}
+    assert list(needs.values()) == [False, True, False, True]
+
+
+@pytest.mark.parametrize("name", [PLAIN, "small-worldwide", "small-siglip", "small-roberta"])
+def test_the_scorer_leaves_padding_out_where_the_tower_allows_it_and_changes_no_feature(
+    name: str, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(towers_cut.cut_config(name, tmp_path), hub)
+    scorer = Scorer(build_model(dataclasses.replace(config, kee=KEEConfig(enabled=False))))
+    texts = [*towers_hub.CAPTIONS, "", "a"]
+    ids = torch.from_numpy(Tokenizer(config).text(texts)).long()
+    whole = scorer.model.encode_text(ids)
+    widths, encode = set(), scorer.model.encode_text
+    monkeypatch.setattr(
+        scorer.model, "encode_text", lambda text, *of: (widths.add(text.shape[1]), encode(text, *of))[1]
+    )
+    torch.testing.assert_close(scorer.encode_text(texts, 2), whole, rtol=0, atol=1e-5)
+    assert (min(widths) < ids.shape[1]) == scorer.model.packs_text
 
 
 def test_only_causal_towers_whose_feature_is_the_end_tokens_are_packed(hub: Path) -> None:

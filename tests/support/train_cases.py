@@ -169,15 +169,16 @@ FORMS = {
 }  # fmt: skip
 
 
-def batch_for(config: Config, number: int, rank: int = 0, world_size: int = 1) -> Tensors:
-    """Return a rank's share of a step's batch, packed if the config says so."""
-    whole = training_batch(number, config.model, positives=config.loss.positives > 0)
+def batch_for(config: Config, number: int, rank: int = 0, world_size: int = 1, rows: int = ROWS) -> Tensors:
+    """Return a rank's share of a step's batch, packed if the config says so. Its last row is padding."""
+    valid = [True] * (rows - 1) + [False]
+    whole = training_batch(number, config.model, valid, positives=config.loss.positives > 0)
     batch = part_of(whole, rank, world_size)
     if config.loss.negatives == "none":
         batch = {name: column for name, column in batch.items() if "negative" not in name}
     if not config.train.pack_text:
         return batch
-    share = ROWS // world_size
+    share = rows // world_size
     columns = pack(
         {name: c.numpy() for name, c in batch.items()}, share // (config.train.micro_batch or share)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -81,6 +82,40 @@ def test_a_replica_needs_what_its_parts_need_and_its_peak_is_that_of_a_real_step
     assert not step.collectives
 
 
+def test_the_peak_of_a_large_model_is_the_sum_of_its_parts_by_hand() -> None:
+    """ViT-L/14 in bf16 on eight ranks of 128 rows. All activations exist at the peak, where backward begins."""
+    model = ModelConfig(name="ViT-L-14", attention="lean", kee=KEEConfig(layers=6, heads=12))
+    config = config_of(sharding="fsdp", batch_size=8 * 128, num_workers=8, precision="bf16")
+    step = dry_run(dataclasses.replace(config, model=model), 8)
+
+    def block(w: int) -> int:  # qkv, output, two matrices of the MLP; their biases; two norms
+        return (3 + 1 + 4 + 4) * w**2 + (3 + 1 + 4 + 1) * w + 4 * w
+
+    patches, words = 3 * 14 * 14 * 1024, 49408 * 768
+    image = 24 * block(1024) + patches + (1 + 257) * 1024 + 4 * 1024 + 1024 * 768
+    text = words + 77 * 768 + 12 * block(768) + 2 * 768 + 768 * 768
+    encoder = 6 * block(768) + 4 * 768 + 768 * 768
+    parameters = image + text + encoder + 1
+    # Six captions or negatives of 13 tokens share a row of 80, and 32 of the 2 * 256 triples a row.
+    tokens, triples = 80 * -(-256 // 6), 2 * 256
+    # Backward of a block needs its input, the results of both norms, q, k and v, what attention returns, the sum after
+    # it, and the input and the result of GELU.
+    kept = 1 + 2 + 3 + 1 + 1 + 4 + 4
+    of_blocks = 24 * 128 * 257 * 1024 + 12 * tokens * 768 + 6 * triples * 768
+    activations = 2 * kept * of_blocks + 2 * 128 * 257 * 1024  # the stem's sum, before its norm
+    pixels = 128 * 3 * 224**2
+    batches = 2 * pixels + 2 * pixels  # bytes of this batch and the next, and pixels in bf16
+    logits = 2 * 4 * 128 * 1024
+    # The root's own parameters, and the group that backward begins with.
+    gathered = 2 * (text - 12 * block(768) + encoder)
+    assert step.parameters == pytest.approx(4 * parameters / 8, rel=0.01)
+    assert step.moments == pytest.approx(8 * parameters / 8, rel=0.01)
+    # No gradient exists yet.
+    assert step.peak == pytest.approx(
+        12 * parameters / 8 + activations + batches + logits + gathered, rel=0.05
+    )
+
+
 def test_shards_divide_parameters_and_moments_and_a_step_gathers_and_reduces_them() -> None:
     config = config_of(sharding="fsdp", num_workers=8)
     step = dry_run(config, 8)
@@ -98,6 +133,12 @@ def test_replicas_reduce_their_gradients_and_groups_of_ranks_their_shards() -> N
     config = config_of(num_workers=4)
     reduced = sum(c.size_bytes for c in dry_run(config, 8).collectives if c.kind == "all-reduce")
     assert reduced == pytest.approx(parameter_bytes(config), rel=0.01)
+    elastic = config_of(sharding="auto", precision="bf16", num_workers=4, min_workers=2)
+    in_bf16, by_autocast = (dry_run(c, 8) for c in (elastic, config_of(precision="bf16", num_workers=4)))
+    summed = sum(c.size_bytes for c in in_bf16.collectives if c.kind == "all-reduce")
+    assert summed == pytest.approx(parameter_bytes(config), rel=0.01)
+    assert in_bf16.parameters == by_autocast.parameters
+    assert in_bf16.peak < by_autocast.peak
     groups = dry_run(config_of(sharding="hsdp", num_workers=4), ranks_per_node=2)
     assert groups.parameters == pytest.approx(parameter_bytes(config) / 2, rel=0.01)
     assert counts(groups)["all-reduce"] >= counts(groups)["reduce-scatter"]

@@ -31,6 +31,7 @@ from sclip.train.launcher import Requested, TrainJob
 from sclip.train.loop import train
 from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import EMA
+from sclip.train.run_checkpoints import RunCheckpoints
 from sclip.train.run_folder import RunFolder
 from sclip.train.step import TrainStep, unwrapped
 from support.launchers import ListLauncher
@@ -61,6 +62,7 @@ def launched(
     requests: Sequence[Requested] = (),
     model: ModelConfig = VIT,
     distil: float = 0.0,
+    sharding: str = "auto",
     **keep: Any,
 ) -> ListLauncher:
     """Train the remaining steps of three, with a checkpoint after each step unless `keep` says otherwise.
@@ -68,7 +70,7 @@ def launched(
     Return the launcher.
     """
     loss = LossConfig(distil=distil)
-    config = config_with(loss, model, ema_decay=ema_decay, log_every=1, warmup=0.0)
+    config = config_with(loss, model, ema_decay=ema_decay, log_every=1, warmup=0.0, sharding=sharding)
     config = dataclasses.replace(config, checkpoint=CheckpointConfig(**({"every": 1} | keep)))
     launcher = ListLauncher(
         lambda _, step: (block(number, model) for number in range(step, STEPS)), requests=list(requests)
@@ -106,6 +108,22 @@ def test_a_damaged_checkpoint_is_reported_and_training_resumes_from_the_one_befo
     assert note["kind"] == "note"
     assert note["line"].endswith("set aside, the checkpoint before it is used")
     assert (start["kind"], start["step"]) == ("start", 1)
+
+
+def test_a_run_that_continues_with_another_sharding_says_so(run: Path) -> None:
+    note, start, *_ = launched(run, sharding="fsdp").reports
+    line = "step-00000002 was trained with ddp; train.sharding=fsdp now means fsdp"
+    assert (note["kind"], note["line"], start["step"]) == ("note", line, 2)
+    assert [report["kind"] for report in launched(run, sharding="fsdp").reports] == ["start"]
+
+
+def test_all_process_groups_of_a_run_wait_as_long_as_its_config_says(tmp_path: Path) -> None:
+    step = start(config_with(model=VIT, sharding="hsdp", shard_ranks=1, collective_timeout_s=77))
+    checkpoints = RunCheckpoints(RunFolder(tmp_path), CheckpointConfig(), step, None, ListLauncher(list))
+    mesh, saver = next(step.model.parameters()).device_mesh, checkpoints._saver
+    saver.close()
+    groups = [mesh.get_group("replicate"), mesh.get_group("shard"), saver._group]
+    assert [g._get_backend(torch.device("cpu")).options._timeout.seconds for g in groups] == 3 * [77]
 
 
 def test_a_storage_failure_at_the_start_is_no_checkpoint_error_but_another_version_s_checkpoint_is(
@@ -155,10 +173,14 @@ def test_a_distilling_run_resumes_only_with_the_weights_that_it_started_from(
 
 @pytest.mark.parametrize("asynchronous", [True, False])
 def test_each_checkpoint_is_reported_when_whole_has_averages_and_the_run_ends_with_the_last(
-    tmp_path: Path, asynchronous: bool
+    tmp_path: Path, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    updates = []
+    wait = checkpoint.Saver.until_copied
+    monkeypatch.setattr(checkpoint.Saver, "until_copied", lambda saver: (updates.append(saver), wait(saver)))
     reports = launched(tmp_path / "run", 0.5, asynchronous=asynchronous, keep_last=9).reports
     assert steps(tmp_path / "run") == [3, 2, 1]
+    assert len(updates) == STEPS  # each update waits for the copies of the checkpoint before it
     written = [report for report in reports if report["kind"] == "checkpoint"]
     assert [report["step"] for report in written] == [1, 2, 3]
     assert all(manifest.verify(report["path"]) == "" for report in written)

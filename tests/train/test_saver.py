@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed.checkpoint._state_dict_stager import StateDictStager
 from torch.distributed.tensor import DTensor
 
 from sclip.config import KEEConfig, ModelConfig
@@ -32,6 +31,7 @@ RESUMED = {
     "fsdp of 4": "ddp",
     "hsdp of 4": "fsdp",
     "ddp of 4": "fsdp",
+    "auto of 4": "ddp",
     "frozen of 4": "frozen",
     "fsdp of 1": "fsdp",
 }
@@ -44,10 +44,12 @@ STALE = "shard-00005-model-00001-of-00001.safetensors"
 def started(kind: str, world_size: int, seed: int) -> tuple[TrainStep, EMA]:
     """Return a training step and the average of its weights.
 
-    hsdp has groups of two ranks, so that each shard is on two of four ranks. "frozen" is fsdp with a frozen image
-    tower and an encoder with its own word embeddings.
+    auto trains in bfloat16. hsdp has groups of two ranks, so that each shard is on two of four ranks. "frozen" is fsdp
+    with a frozen image tower and an encoder with its own word embeddings.
     """
     train: dict[str, Any] = {"sharding": kind, "batch_size": 2 * ROWS, "num_workers": world_size}
+    if kind == "auto":
+        train["precision"] = "bf16"
     if kind == "hsdp":
         train["shard_ranks"] = min(2, world_size)
     if kind == "frozen":
@@ -66,7 +68,7 @@ def trained(step: TrainStep, ema: EMA, numbers: tuple[int, ...], rank: int, worl
     return [*values, *(weight.double().norm().item() for weight in whole)]
 
 
-class CountingStager(StateDictStager):
+class CountingStager(checkpoint._Stager):
     """Counts the bytes that this rank copies to the host."""
 
     staged = 0
@@ -83,15 +85,16 @@ def write(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float
     for name in (name for name in RESUMED if name.endswith(f"of {world_size}")):
         kind = name.split()[0]
         (step, ema), saver = started(kind, world_size, seed=rank), Saver()
+        step.before_update = saver.until_copied
         trained(step, ema, BEFORE, rank, world_size)
         saver.start(f"{folder}/{name}", step.model, step.optimizer, {"rank": rank} if rank else STATE, ema)
         weights = whole_weights(step.model) | {
             key: (weight.full_tensor() if isinstance(weight, DTensor) else weight).clone()
             for key, weight in ema.weights.items()
         }
-        staged = getattr(saver._stager, "staged", 0)
-        results[name] = trained(step, ema, AFTER, rank, world_size), weights, staged
+        values = trained(step, ema, AFTER, rank, world_size)
         saver.wait()
+        results[name] = values, weights, getattr(saver._stager, "staged", 0)
         assert manifest.is_complete(f"{folder}/{name}")
         saver.close()
     return results
@@ -99,7 +102,7 @@ def write(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float
 
 def write_and_count(rank: int, world_size: int, folder: str) -> dict[str, tuple[list[float], Tensors, int]]:
     """Do the same as `write`, count the bytes copied to the host, and refuse DCP's exchange of plans."""
-    checkpoint.StateDictStager = CountingStager  # type: ignore[attr-defined]
+    checkpoint._Stager = CountingStager  # type: ignore[misc]
     dist.gather_object = dist.scatter_object_list = None  # type: ignore[assignment]
     return write(rank, world_size, folder)
 
@@ -160,6 +163,12 @@ def fail(rank: int, folder: str) -> dict[str, Any]:
     saver.start(f"{folder}/step-00000003", *small(), {})
     results["full"] = told(saver.wait)
     results["half"] = manifest.is_complete(f"{folder}/step-00000003")
+    if rank == 0:  # this rank cannot copy its share to the host
+        saver._stager.close()  # type: ignore[no-untyped-call]
+        saver._stager.stage = None  # type: ignore[assignment]
+    saver.start(f"{folder}/step-00000004", *small(), {})
+    saver.until_copied()
+    results["copied"] = told(saver.wait)
     saver.close()
     return results
 
@@ -197,7 +206,9 @@ def test_a_checkpoint_of_four_ranks_or_one_resumes_with_another_number_and_shard
     for of_rank in (resume(0, 1, str(written.folder)), *(of_rank["resumed"] for of_rank in of_two)):
         for case, values in of_rank.items():
             uninterrupted, *_ = written.known[case]
-            assert values == pytest.approx(uninterrupted, rel=1e-4), case
+            # What was interrupted in bfloat16 goes on in fp32.
+            rel, absolute = (2e-2, 1e-3) if case == "auto of 4" else (1e-4, 1e-12)
+            assert values == pytest.approx(uninterrupted, rel=rel, abs=absolute), case
     without = trained(*started("fsdp", 1, seed=0), AFTER, 0, 1)
     assert without != pytest.approx(written.known["fsdp of 1"][0], rel=1e-2)
 
@@ -220,7 +231,7 @@ def test_a_checkpoint_is_whole_and_holds_the_weights_of_the_moment_it_was_begun(
     assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["fsdp of 4", "hsdp of 4", "ddp of 4"])
+@pytest.mark.parametrize("name", ["fsdp of 4", "hsdp of 4", "ddp of 4", "auto of 4"])
 def test_each_rank_copies_only_what_it_writes_to_the_host_and_copies_are_divided_by_bytes(
     written: Written, name: str
 ) -> None:
@@ -262,21 +273,32 @@ def test_a_failure_on_one_rank_is_raised_on_all_ranks_and_none_waits(
         "loads": 1,
         "full": "NotWritten: [Errno 28] No space left on device",
         "half": False,
+        "copied": "NotWritten: TypeError: 'NoneType' object is not callable",
     }
 
 
-def test_training_continues_while_a_checkpoint_is_written(
+def test_training_continues_while_a_checkpoint_is_copied_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, optimizer = small()
-    go_on = threading.Event()
-    whole = manifest.write_manifest
+    copy, go_on = threading.Event(), threading.Event()
+    stage, whole = checkpoint._Stager.stage, manifest.write_manifest
+    monkeypatch.setattr(
+        checkpoint._Stager, "stage", lambda *args, **how: (copy.wait(60), stage(*args, **how))[1]
+    )
     monkeypatch.setattr(checkpoint, "write_manifest", lambda *args: (go_on.wait(60), whole(*args))[1])
     saver = Saver()
     assert not saver.is_done
     saver.start(tmp_path / "a", model, optimizer, {"n": 1})
     saved = [p.detach().clone() for p in model.parameters()]
-    optimizer.step()  # while the thread is held back
+    update = threading.Thread(target=lambda: (saver.until_copied(), optimizer.step()))
+    update.start()
+    update.join(0.3)
+    assert update.is_alive()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), saved, strict=True))
+    copy.set()
+    update.join()  # while the thread is held back
+    assert not any(torch.equal(p, q) for p, q in zip(model.parameters(), saved, strict=True))
     assert not saver.is_done
     assert not manifest.is_complete(tmp_path / "a")
     go_on.set()

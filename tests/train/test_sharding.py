@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from sclip.config import Config, ConfigError, LoRAConfig, LossConfig, ModelConfig
+from sclip.config import Config, ConfigError, LoRAConfig, LossConfig, ModelConfig, TrainConfig
 from sclip.model import structure_clip, structure_loss
+from sclip.model.attention import LeanAttention
 from sclip.train import sharding
 from support import ranks
 from support.train_cases import (
@@ -90,8 +91,14 @@ HALF: dict[str, tuple[str, dict[str, Any]]] = {
     "fsdp updates": ("updates", FSDP | BF16),
     "fsdp in parts": ("hinge", FSDP | BF16 | {"micro_batch": 2}),
     "fsdp compiled": ("hinge", FSDP | BF16 | COMPILED),
+    "auto distil": ("distil", BF16),
+    "auto updates": ("updates", BF16),
+    "auto in parts": ("hinge", BF16 | PARTS),
 }
 """Cases that two ranks also train in bfloat16."""
+
+SHARDS = {"ddp": [], "fsdp": ["(Shard(dim=0),)"], "hsdp": ["(Replicate(), Shard(dim=0))"]}
+"""Placements of the parameters by sharding."""
 
 CALLS = ("FSDP::root_pre_forward", "FSDP::all_gather", "FSDP::post_backward_reduce", "c10d::allreduce_")
 """Names in a profile of forward passes, gathers and reductions of FSDP2, and of all-reduces by any caller."""
@@ -124,6 +131,7 @@ def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Any
     On four ranks, train one more step and count its CALLS.
     """
     step = start(config, seed=rank)
+    assert sum(isinstance(module, LeanAttention) for module in step.model.modules()) == 2 * 3
     before = whole_weights(step.model)
     metrics = [
         step(batch_of(number, rank, world_size, config.loss), number / len(VALID))
@@ -231,7 +239,6 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
     frozen = {name.removeprefix("lr_scale_") for name, scale in LEARNED[learned][2].items() if scale == 0}
     assert set(expected["moved"]) >= {"image", "text", "kee"} - frozen
     assert not frozen & set(expected["moved"])
-    shards = {"ddp": [], "fsdp": ["(Shard(dim=0),)"], "hsdp": ["(Replicate(), Shard(dim=0))"]}
     for of_rank in of_ranks[size]:
         result = of_rank[way]
         torch.testing.assert_close(result["metrics"], expected["metrics"], rtol=1e-4, atol=1e-4)
@@ -239,7 +246,7 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
         assert torch.equal(result["weights"], of_ranks[size][0][way]["weights"])
         assert result["moved"] == expected["moved"]
         kind = train.get("sharding", "ddp")
-        assert result["sharded"] == shards[kind]
+        assert result["sharded"] == SHARDS[kind]
         assert result["replicated"] == (kind == "ddp")
 
 
@@ -247,11 +254,15 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
 def test_bfloat16_trains_nearly_like_single_precision_and_keeps_single_precision_weights(
     alone: dict[str, Any], of_ranks: dict[int, Any], way: str
 ) -> None:
-    expected = alone[HALF[way][0]]["metrics"]["loss"]
+    learned, train = HALF[way]
+    expected = alone[learned]["metrics"]["loss"]
+    kind = train.get("sharding", "ddp" if learned == "updates" else "hsdp")
     for of_rank in of_ranks[2]:
         result = of_rank[f"{way} bf16"]
         assert not torch.equal(result["metrics"]["loss"], expected)
         torch.testing.assert_close(result["metrics"]["loss"], expected, rtol=0.05, atol=0)
+        assert (result["sharded"], result["replicated"]) == (SHARDS[kind], kind == "ddp")
+        assert torch.equal(result["weights"], of_ranks[2][0][f"{way} bf16"]["weights"])
         assert result["weights"].dtype == torch.float32
         assert not torch.equal(result["weights"], result["weights"].bfloat16().float())
         # The scale itself is not rounded to bfloat16, where neighboring values are 0.4 % apart.
@@ -283,12 +294,17 @@ def test_a_block_frees_gathered_parameters_by_default_and_averages_in_single_pre
 
 def test_auto_replicates_what_a_worker_can_hold_and_shards_the_rest_within_nodes() -> None:
     small, large = sharding.WHOLE, sharding.WHOLE + 1
-    for parameters, world_size, ranks_of_node, expected in (
-        (small, 16, 8, "ddp"), (large, 8, 8, "fsdp"), (large, 16, 8, "hsdp"), (large, 16, 1, "ddp"),
-        (large, 12, 8, "fsdp"), (large, 15, 0, "fsdp"), (large, 1, 8, "ddp"),
+    fp32, bf16 = TrainConfig(), TrainConfig(precision="bf16")
+    ddp, ones, nodes, fsdp = ("ddp", 0), ("hsdp", 1), ("hsdp", 0), ("fsdp", 0)
+    for parameters, world_size, ranks_of_node, in_fp32, in_bf16 in (
+        (small, 16, 8, ddp, ones), (large, 8, 8, fsdp, fsdp), (large, 16, 8, nodes, nodes),
+        (large, 16, 1, ddp, ones), (large, 12, 8, fsdp, fsdp), (large, 15, 0, fsdp, fsdp),
+        (large, 1, 8, ddp, ones),
     ):  # fmt: skip
-        assert sharding.resolve("auto", parameters, world_size, ranks_of_node) == expected
-    assert sharding.resolve("fsdp", small, 16, 8) == "fsdp"
+        assert sharding.resolve(fp32, parameters, world_size, ranks_of_node) == in_fp32
+        assert sharding.resolve(bf16, parameters, world_size, ranks_of_node) == in_bf16
+    assert sharding.resolve(bf16, small, 16, 8, autocast=True) == ddp
+    assert sharding.resolve(TrainConfig(sharding="fsdp"), small, 16, 8) == fsdp
 
 
 def test_a_step_has_one_root_and_parts_gather_and_exchange_gradients_once(of_ranks: dict[int, Any]) -> None:

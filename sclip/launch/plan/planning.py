@@ -20,8 +20,8 @@ from sclip.launch.plan.memory import Memory
 from sclip.launch.plan.price_table import Prices
 from sclip.launch.plan.rates import BLOCKS_PER_S, Rates, block_samples, find
 from sclip.launch.plan.streams import with_streams
-from sclip.model.build import parameter_count, unpackable_reason
-from sclip.train.sharding import resolve
+from sclip.model.build import meta_model, parameter_count, unpackable_reason
+from sclip.train.sharding import needs_autocast, resolve
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,15 @@ def _stages(
     workers = f"{_range(fewest_workers(config), count['workers'])} on {'GPU' if train.use_gpu else 'CPU'}s"
     on_nodes = [kind for kind in capacity.nodes if placement.by_stage["workers"].get(kind.name)]
     ranks_of_node = int(min((kind.gpus for kind in on_nodes), default=0)) or 1
-    sharding = resolve(train.sharding, parameter_count(config.model), count["workers"], ranks_of_node)
+    sharding, group = resolve(
+        train, parameter_count(config.model), count["workers"], ranks_of_node,
+        autocast=needs_autocast(meta_model(config.model)),
+    )  # fmt: skip
     descriptions = {
         "readers": f"{streams}, {streams_of_worker(config)} a worker",
         "encoders": actors,
         "executors": f"{streams}, {streams * BLOCKS_PER_S:,} blocks/s of {block_samples(config):,} samples",
-        "workers": f"{workers}, {sharding}, {train.precision}",
+        "workers": f"{workers}, {sharding}{f' groups of {group}' if group else ''}, {train.precision}",
         "evaluation": f"every {config.evaluate.every:,} steps",
     }
 
