@@ -40,7 +40,7 @@ class ScenesConfig(Section, key="scenes"):
     image_size: Annotated[int, at_least(32, "at least 32 pixels")] = 48
     """Height and width of a scene in pixels."""
     family: Literal["a", "b"] = "a"
-    """Set of shapes, colors and grounds; `b` differs from `a`, for tuning a model that was trained on `a`."""
+    """`a`: all scenes. `b`: those with four of the eight colors, to tune a model that was trained on `a`."""
 
 
 @dataclass(frozen=True)

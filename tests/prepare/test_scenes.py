@@ -78,10 +78,9 @@ def test_the_same_spec_and_seed_give_the_same_bytes_and_another_seed_others(
     assert [s.captions for s in samples(other.train)] != [s.captions for s in samples(paths.train)]
 
 
-def test_families_share_no_colour_and_no_shape_and_the_first_family_stays_unchanged(
-    tmp_path: Path,
-) -> None:
-    assert not {*A.colours, *A.shapes} & {*B.colours, *B.shapes}
+def test_the_second_family_is_a_part_of_the_first_on_the_same_side_of_its_split(tmp_path: Path) -> None:
+    assert (set(B.colours) < set(A.colours), B.shapes, B.backgrounds) == (True, A.shapes, A.backgrounds)
+    assert B.held_out == {pairing for pairing in A.held_out if pairing[0] <= set(B.colours)}
     first = generate(tmp_path, ScenesConfig(train_samples=4, heldout_samples=4), seed=1).suite.parent
     second = generate(
         tmp_path, ScenesConfig(family="b", train_samples=4, heldout_samples=4), seed=1

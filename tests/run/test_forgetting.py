@@ -22,10 +22,10 @@ KEEPING = ablation.read(CONFIGS / "ablation" / "keeping.yaml")
 _FILES = {"first": "shards", "relation": "file"}
 
 
-def scores(r1: float, accuracy: float) -> dict[str, float]:
-    """Return scores of several parts whose means are `r1` and `accuracy`."""
+def scores(r10: float, accuracy: float) -> dict[str, float]:
+    """Return scores of several parts whose means are `r10` and `accuracy`."""
     return {
-        "first/image_to_text_r1": r1 + 0.1, "first/text_to_image_r1": r1 - 0.1,
+        "first/image_to_text_r10": r10 + 0.1, "first/text_to_image_r10": r10 - 0.1,
         "relation/accuracy": accuracy - 0.05, "attribute/accuracy": accuracy + 0.05,
     }  # fmt: skip
 
@@ -37,10 +37,10 @@ def trial(row: str, seed: int, *of: float) -> sweep.Trial:
 @pytest.mark.parametrize(
     ("run", "found"),
     [
-        ((0.4, 0.6), {"first/r1": 0.4, "first/kept": 1.0, "second/gain": 0.0}),
-        ((0.2, 0.8), {"first/r1": 0.2, "first/kept": 0.5, "second/gain": 1.0, "first/kept_at_90": 0.5}),
-        ((0.38, 0.785), {"first/r1": 0.38, "first/kept": 0.95, "second/gain": 0.925, "first/kept_at_90": 0.95}),
-        ((0.5, 0.7), {"first/r1": 0.5, "first/kept": 1.25, "second/gain": 0.5}),
+        ((0.4, 0.6), {"first/r10": 0.4, "first/kept": 1.0, "second/gain": 0.0}),
+        ((0.2, 0.8), {"first/r10": 0.2, "first/kept": 0.5, "second/gain": 1.0, "first/kept_at_90": 0.5}),
+        ((0.38, 0.785), {"first/r10": 0.38, "first/kept": 0.95, "second/gain": 0.925, "first/kept_at_90": 0.95}),
+        ((0.5, 0.7), {"first/r10": 0.5, "first/kept": 1.25, "second/gain": 0.5}),
     ],
 )  # fmt: skip
 def test_shares_are_relative_to_the_retrieval_of_the_start_and_the_gain_of_the_plain_row(
@@ -51,7 +51,7 @@ def test_shares_are_relative_to_the_retrieval_of_the_start_and_the_gain_of_the_p
 
 def test_there_is_no_share_of_the_gain_if_plain_tuning_gains_nothing() -> None:
     assert forgetting.shares(scores(0.4, 0.6), scores(0.2, 0.6), scores(0.3, 0.8)).keys() == {
-        "first/r1", "first/kept",
+        "first/r10", "first/kept",
     }  # fmt: skip
 
 

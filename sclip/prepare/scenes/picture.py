@@ -13,7 +13,7 @@ _OVERSAMPLING = 4
 _QUALITY = 95
 _Colour = tuple[int, int, int]
 
-_PAINT: dict[str, _Colour] = {
+_COLOURS: dict[str, _Colour] = {
     "red": (214, 32, 38),
     "green": (24, 150, 62),
     "blue": (32, 78, 214),
@@ -22,18 +22,11 @@ _PAINT: dict[str, _Colour] = {
     "purple": (130, 42, 170),
     "white": (255, 255, 255),
     "black": (12, 12, 12),
-    "turquoise": (40, 200, 190),
-    "navy": (22, 28, 110),
-    "golden": (235, 180, 40),
-    "teal": (0, 96, 100),
-}
-_GROUND: dict[str, _Colour] = {
     "grey": (148, 150, 152),
     "brown": (112, 84, 64),
     "pink": (232, 176, 192),
     "beige": (206, 190, 158),
 }
-_COLOURS = _GROUND | _PAINT
 
 
 def jpeg(scene: Scene, size: int) -> bytes:
@@ -87,25 +80,15 @@ def _draw(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
         arm = 0.65 * placed.radius * side  # width of the free corner beside an arm
         pen.rectangle((left + arm, top, right - arm, bottom), fill=fill)
         pen.rectangle((left, top + arm, right, bottom - arm), fill=fill)
-    elif placed.thing.shape == "ring":
-        pen.ellipse((left, top, right, bottom), outline=fill, width=int(0.45 * radius * side))
-    elif placed.thing.shape == "rectangle":
-        pen.rectangle((left, top + 0.65 * radius * side, right, bottom - 0.65 * radius * side), fill=fill)
     else:
-        pen.polygon(_corners(placed, side), fill=fill)
+        pen.polygon(_triangle(placed, side), fill=fill)
 
 
-_REACHES = {"triangle": (1.15,) * 3, "diamond": (1.15, 0.75) * 2, "star": (1.15, 0.45) * 5}
-"""Distances of the corners from the center, in radii, clockwise from the top."""
-
-
-def _corners(placed: PlacedThing, side: int) -> list[tuple[float, float]]:
-    reaches = _REACHES[placed.thing.shape]
-    turns = [2 * math.pi / len(reaches) * number for number in range(len(reaches))]
+def _triangle(placed: PlacedThing, side: int) -> list[tuple[float, float]]:
+    """Return the corners of a triangle, clockwise from the top."""
+    reach = 1.15 * placed.radius
+    turns = [2 * math.pi / 3 * number for number in range(3)]
     return [
-        (
-            side * (placed.x + placed.radius * reach * math.sin(turn)),
-            side * (placed.y - placed.radius * reach * math.cos(turn)),
-        )
-        for reach, turn in zip(reaches, turns, strict=True)
+        (side * (placed.x + reach * math.sin(turn)), side * (placed.y - reach * math.cos(turn)))
+        for turn in turns
     ]

@@ -46,19 +46,18 @@ def _family(colours: str, shapes: str, backgrounds: str) -> Family:
     return Family(tuple(of_colours), tuple(of_shapes), tuple(backgrounds.split()), held_out)
 
 
-FAMILIES = {
-    "a": _family(
-        "red green blue yellow orange purple white black",
-        "circle square triangle cross",
-        "grey brown pink beige",
-    ),
-    "b": _family(
-        "pink brown grey beige turquoise navy golden",
-        "ring star diamond rectangle",
-        "white teal purple green",
-    ),
-}
-"""The two families share no shape and no color. The backgrounds of "a" are colors of "b"."""
+def _narrowed(family: Family, colours: str) -> Family:
+    """Return the scenes of a family that use only some of its colors."""
+    kept = colours.split()
+    held_out = frozenset(pairing for pairing in family.held_out if pairing[0] <= set(kept))
+    return Family(tuple(kept), family.shapes, family.backgrounds, held_out)
+
+
+_ALL = _family(
+    "red green blue yellow orange purple white black", "circle square triangle cross", "grey brown pink beige"
+)
+FAMILIES = {"a": _ALL, "b": _narrowed(_ALL, "red green blue yellow orange purple")}
+"""The second family is a narrow part of the first one, as a set for tuning is of what a model was pretrained on."""
 
 
 @dataclass(frozen=True, slots=True)
