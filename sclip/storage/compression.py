@@ -1,7 +1,7 @@
-"""Decompress a forward byte stream. Its first bytes tell whether it is gzip, bzip2, xz, zstd or uncompressed.
+"""Decompress a forward byte stream. The stream's first bytes show its format: gzip, bzip2, xz, zstd or uncompressed.
 
-Consecutive members or frames form one stream, as pigz, pbzip2 and `zstd -T0` write them. `tarfile`'s own decompression
-reads only the first member, and does not notice a truncated gzip stream.
+pigz, pbzip2 and `zstd -T0` write several members or frames, which are read here as one stream. `tarfile`'s own
+decompression reads only the first member, and does not notice a truncated gzip stream.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Stream(Protocol):
     """A byte stream that can only be read forward."""
 
     def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes, none at the end."""
+        """Return up to `size` bytes; empty bytes at the end."""
 
 
 class BrokenCompression(ValueError):
@@ -47,7 +47,7 @@ class Peeked:
         self.closed = False  # pyarrow checks this attribute
 
     def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes, none at the end."""
+        """Return up to `size` bytes; empty bytes at the end."""
         if not self._left:
             return self._stream.read(size)
         part, self._left = self._left[:size], self._left[size:]
@@ -67,7 +67,7 @@ _FORMATS: tuple[tuple[str, re.Pattern[bytes], Callable[[Any], Any]], ...] = (
 
 
 def decompressed(stream: Peeked) -> Stream:
-    """Return the decompressed stream, or the same stream if it is not compressed. Reads may raise BrokenCompression."""
+    """Return the decompressed stream; the same stream if it is uncompressed. Its reads may raise BrokenCompression."""
     for name, magic, opened in _FORMATS:
         if magic.match(stream.head):
             return io.BufferedReader(_Decompressed(opened(stream), name), _READ_BYTES)
@@ -78,7 +78,7 @@ class _Decompressed(io.RawIOBase):
     """Decompressed bytes. Every decompression failure raises BrokenCompression."""
 
     def __init__(self, file: Any, name: str) -> None:
-        # read1, if the library has it, still returns the bytes before a truncation.
+        # read1, if the library has this method, also returns the bytes just before a truncation.
         self._read, self._name = getattr(file, "read1", file.read), name
 
     def readable(self) -> bool:

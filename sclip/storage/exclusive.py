@@ -2,9 +2,9 @@
 
 pyarrow's clients have no conditional writes, so this step uses obstore: `If-None-Match: *` in S3 and
 `ifGenerationMatch=0` in GCS, with the credentials, region and endpoint of `sclip.storage.filesystem`. fsspec's other
-file systems accept `mode="create"`. With some of them, such as Azure's, this is atomic. The others first look whether
-the file exists and then write it, so two writers may both believe that they created it. A writer that must be the only
-one therefore reads the file back, at once and again later.
+file systems accept `mode="create"`, which is atomic in some of them, such as Azure's. The others look for the file
+first and write it then, so two writers may both believe that they created the file. A writer that must be the only one
+therefore reads the file back, at once and again later.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger("sclip.storage")
 
 
 def make_file(uri: str, fs: AbstractFileSystem, path: str, data: bytes) -> bool:
-    """Write the file at a URI (`path` in `fs`) unless it exists. Return whether it was written."""
+    """Write the file at `uri`, which is `path` in `fs`, unless the file exists. Return whether it was written."""
     try:
         if (store := _store(uri)) is not None:
             obstore.put(store, path.partition("/")[2], data, mode="create")

@@ -1,6 +1,6 @@
 """Open a path or URI in any storage: as a file system, as a forward stream or as a seekable file.
 
-pyarrow opens s3:// and gs://: its wheel includes both clients, and they retry by themselves. fsspec opens everything
+pyarrow opens s3:// and gs://: its wheel includes clients for both, which retry failed requests. fsspec opens everything
 else. Credentials, region and endpoint come from the environment, as in other tools, or from a URI in pyarrow's syntax:
 `s3://KEY:SECRET@BUCKET/..?endpoint_override=http://HOST:PORT&region=..`, `gs://anonymous@..`.
 
@@ -67,7 +67,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def open_stream(uri: str, block_bytes: int = 0) -> BinaryIO:
     """Open a path or URI as a forward stream with `block_bytes` per request. Raises the library's own errors."""
     fs, path = filesystem(uri)
-    if isinstance(fs, ArrowFSWrapper):  # without a buffer, each read would be a request, of 10 KiB for a tar
+    if isinstance(fs, ArrowFSWrapper):  # without a buffer, each read (10 KiB for a tar) is one request
         stream = fs.fs.open_input_stream(path, compression=None, buffer_size=block_bytes or BLOCK_BYTES)
     elif fs is _http():
         stream, size = _http_answer(path)
@@ -84,7 +84,7 @@ def open_stream(uri: str, block_bytes: int = 0) -> BinaryIO:
 def open_seekable(uri: str) -> Any:
     """Open a path or URI as a seekable file. Raises the library's own errors.
 
-    If an HTTP server does not support ranges, the file is copied to this node's disk until it is closed.
+    If an HTTP server supports no ranges, the file is first copied to this node's disk. Closing it deletes the copy.
     """
     fs, path = filesystem(uri)
     if isinstance(fs, ArrowFSWrapper):
@@ -108,7 +108,7 @@ class S3Place(NamedTuple):
     endpoint: str
     """URL or HOST:PORT; empty for AWS."""
     scheme: str
-    """Scheme of an endpoint that is HOST:PORT."""
+    """Scheme for an endpoint that is given as HOST:PORT."""
     keys: tuple[str, str, str]
     """Key, secret and session token; empty if the client must find them itself."""
     anonymous: bool
@@ -131,7 +131,7 @@ def s3_place(uri: str) -> S3Place:
         keys = (_env("AWS_ACCESS_KEY_ID"), _env("AWS_SECRET_ACCESS_KEY"), _env("AWS_SESSION_TOKEN"))
     endpoint = options.get("endpoint_override") or _env("AWS_ENDPOINT_URL_S3") or _env("AWS_ENDPOINT_URL")
     region = options.get("region") or _env("AWS_REGION") or _env("AWS_DEFAULT_REGION")
-    if not region:  # other servers have no regions or accept this one
+    if not region:  # servers other than AWS have no regions or accept this one
         region = "us-east-1" if endpoint else _region(bucket)
     anonymous = options.get("anonymous", "").lower() in ("1", "true")
     return S3Place(bucket, region, endpoint, options.get("scheme", "https"), keys, anonymous)
@@ -179,9 +179,9 @@ def _http() -> fsspec.AbstractFileSystem:
 def _http_answer(url: str) -> tuple[Any, int]:
     """Return the response to a GET as a stream, and the file's size in bytes; 0 if the server supports no ranges.
 
-    fsspec would send HEAD, which many signed URLs refuse, and would take every refusal for a missing file.
+    fsspec itself would send HEAD. Many signed URLs refuse HEAD, and fsspec takes every refusal for a missing file.
     """
-    stream = _http().open(url, "rb", block_size=0, size=1)  # with a size given, fsspec does not request it
+    stream = _http().open(url, "rb", block_size=0, size=1)  # `size` keeps fsspec from requesting the size
     headers = stream.r.headers
     takes_ranges = headers.get("Accept-Ranges") == "bytes" and "Content-Encoding" not in headers
     return stream, int(headers.get("Content-Length", 0)) if takes_ranges else 0

@@ -1,9 +1,9 @@
 """List the files that match a path or URI with `*`, `?` and `[..]`, on disk and in object stores.
 
-A wildcard matches only tars and files without an extension: other files next to shards describe them (`.parquet`,
-`_stats.json`, `index.json`), and `0.tar.1` is wget's second copy of `0.tar`. A pattern that spells an extension also
-matches files with this extension (`*.parquet`). A name without a wildcard is the file itself, or a
-folder, which stands for the tars in it.
+A wildcard matches only tars and files without an extension. Other files next to shards are not shards: some describe
+the shards (`.parquet`, `_stats.json`, `index.json`), and `0.tar.1` is wget's second copy of `0.tar`. A pattern that
+spells an extension also matches files with this extension (`*.parquet`). A name without a wildcard matches the file of
+this name, or all tars in the folder of this name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$"
 _EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
 """Pattern of an extension. It starts with a letter, so the number in part.00017 is no extension."""
 _NUMBERED = re.compile(r"(\.[A-Za-z]\w*)\.[\d?\[][^.]*$")
-"""The end of names such as x.tar.1, and of patterns for them."""
+"""Pattern of the end of names such as x.tar.1, and of wildcard patterns that match such names."""
 _MOST_NAMED = 4
 _HTTP = ("http://", "https://")
 
@@ -34,15 +34,15 @@ def matching_files(name: str) -> list[str]:
     """Return the files that match a path or URI; empty if there is none.
 
     Local paths become absolute; URIs keep the credentials and the query of `name`. Raises StorageError, also if the
-    storage refuses access. (fsspec would report that there is no file.)
+    storage refuses access (fsspec alone would report a missing file).
     """
     return retry(name, lambda: _matching_files(name))
 
 
 def what_is_there(name: str) -> str:
-    """Describe the folder nearest to a name that matched no file, for an error message; may be empty.
+    """Describe what exists at or above a name that matched no file, for an error message. The text may be empty.
 
-    Folders of object stores are not listed, because they may have millions of files.
+    Folders of object stores are not listed, because such a folder may have millions of files.
     """
     return retry(name, lambda: _what_is_there(name))
 

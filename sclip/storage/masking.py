@@ -2,7 +2,7 @@
 
 URIs of shards, weights and stores may contain a password, a token or a signature. Every error, log, report and record
 passes through `mask`. A library's message may repeat parts of its URI, so `mask` also takes that URI.
-Runs record and compare their shards masked, so a shard stays the same after a change of password or signature.
+A run records and compares the masked URIs of its shards, so a new password or signature does not make a new shard.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from urllib.parse import unquote
 _USER = re.compile(r"(://)(?!anonymous@)(?:[^/@:\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@")
 _OPTION = r"(?:anonymous|endpoint_override|region|scheme|retry_limit_seconds)=(?:[^&?=,%@\s'\"]|%3A|%2F)+(?![^&\s'\"])"
 _VALUE = re.compile(rf"([?&](?!{_OPTION})[^=&/\s'\"]+=)[^&\s'\"]+", re.IGNORECASE)
-"""Pattern of a query's values. It excludes options that describe the store: they are needed later and not secret."""
+"""Pattern of the query values to mask. Options that describe the store are excluded: no secrets, and needed later."""
 _MASKED = re.compile(r"://\*\*\*@|[?&][^=&\s]+=\*\*\*")
 _PASSWORD = re.compile(r"://[^/@:\s]*:(\S+)@")
 
 
 def mask(text: str, uri: str = "") -> str:
-    """Return the text without the credentials of the URIs in it, and without the bare password of `uri`."""
+    """Return the text with `***` for the credentials of all URIs in it, and for `uri`'s password wherever it occurs."""
     text = _VALUE.sub(r"\1***", _USER.sub(r"\1***@", text))
     if match := _PASSWORD.search(uri):
         for password in (match[1], unquote(match[1])):

@@ -1,9 +1,9 @@
 """Use a run's folder in the same way on disk, in S3, in GCS and in any other storage that fsspec opens.
 
 A `StoragePath` is a `Path` or a `Remote`. A `Remote` has the pathlib methods that a run's folder needs; this module
-holds the operations that differ. Some libraries know only local files. They write to a folder from `staged`, which
-`send` then uploads, and they read from a folder from `local_copy`. For a `Path`, both folders are the path itself, and
-nothing is copied.
+holds the operations that differ between the two classes. Some libraries know only local files. For them, `staged`
+yields a folder to write to, which `send` then uploads, and `local_copy` yields a folder to read from. For a `Path`,
+both folders are the path itself, and nothing is copied.
 
 pyarrow and fsspec are imported only for URIs, so a machine with only torch and open_clip can save and load.
 """
@@ -46,7 +46,7 @@ def address(path: StoragePath) -> str:
 
 
 def sizes(folder: StoragePath) -> dict[str, int]:
-    """Return the size in bytes of every file below a folder, by its path in the folder."""
+    """Return the size in bytes of every file below a folder, by the file's path relative to the folder."""
     if not isinstance(folder, Path):
         return folder.files()
     return {str(f.relative_to(folder)): f.stat().st_size for f in folder.rglob("*") if f.is_file()}
@@ -58,7 +58,7 @@ def shown(path: str | StoragePath) -> str:
 
 
 def write(file: StoragePath, text: str) -> None:
-    """Write a file atomically: a reader never sees half of it, nor an empty file after a power loss."""
+    """Write a file atomically: a reader never sees half of the file, nor an empty file after a power loss."""
     if isinstance(file, Path):
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         with temporary.open("w") as stream:
@@ -113,7 +113,7 @@ def remove(folder: StoragePath, ignore_errors: bool = False) -> None:
 
 
 def move(folder: StoragePath, to: StoragePath, first: str) -> None:
-    """Rename a folder within its storage. Object stores move the file `first`, then the others one by one."""
+    """Rename a folder within its storage. In an object store, files move one by one, and `first` is the first file."""
     if isinstance(folder, Path):
         folder.rename(address(to))
         return
@@ -158,7 +158,7 @@ def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> N
 
 
 def fetch(source: StoragePath, folder: Path, names: Iterable[str] | None = None) -> None:
-    """Copy those named files that exist, or all files below a path, to a local folder. Raises OSError.
+    """Copy files below a path to a local folder: all files, or the files in `names` that exist. Raises OSError.
 
     Does nothing if `source` is the folder itself.
     """
@@ -196,7 +196,7 @@ def local_copy(path: StoragePath, shared: str = "", names: Iterable[str] | None 
     """Yield a folder to read from: the path itself, or a copy of its files that is removed after the block.
 
     Processes of one node that pass the same `shared` name use one copy. The first process to leave the block removes
-    the copy, so none may still read it then.
+    the copy, so all other processes must have finished reading by then.
     """
     if isinstance(path, Path):
         yield path
@@ -213,7 +213,7 @@ def local_copy(path: StoragePath, shared: str = "", names: Iterable[str] | None 
 
 
 def cached_copy(path: StoragePath) -> Path:
-    """Return a local file or folder with the path's current content. The copy of a URI remains for other processes.
+    """Return a local file or folder with the path's current content. For a URI, this is a copy that stays on the disk.
 
     Raises OSError if the path does not exist.
     """

@@ -4,7 +4,7 @@ Object stores have no folders, no renaming and no appending. A folder exists whi
 replaces the whole file at once. Transient failures are retried; lasting ones raise OSError, as on a disk.
 
 universal_pathlib was tried instead: its `is_file` and `iterdir` treat failing storage (503) as "no such file", its
-joins append names after a URI's query, and its `str` shows credentials.
+`/` appends names after a URI's query, and its `str` shows credentials.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Remote:
                 yield self / name
 
     def files(self) -> dict[str, int]:
-        """Return the size in bytes of each file below the folder, by its path in the folder."""
+        """Return the size in bytes of each file below the folder, by the file's path relative to the folder."""
         sizes: dict[str, int] = {}
         for name, entry in self._listed():
             if entry["type"] == "directory":
@@ -160,7 +160,7 @@ class Remote:
         self._write(lambda: file.open("rb"))
 
     def download(self, file: Path, size: int) -> None:
-        """Copy this file of `size` bytes to a local file. Raises FileNotFoundError."""
+        """Copy this file, which has `size` bytes, to a local file. Raises FileNotFoundError."""
 
         def copy(fs: AbstractFileSystem, path: str) -> None:
             with fs.open(path, "rb", **_forward(fs)) as source, file.open("wb") as target:
@@ -187,7 +187,7 @@ class Remote:
             self._do(lambda fs, path: fs.rm(path, recursive=True))
 
     def move(self, to: Remote) -> None:
-        """Rename the file within its storage."""
+        """Rename the file to another path in the same storage."""
         target = filesystem(to.uri)[1]
 
         def rename(fs: AbstractFileSystem, path: str) -> None:

@@ -40,14 +40,14 @@ _T = TypeVar("_T")
 
 
 class StorageError(OSError):
-    """Storage that failed at every try, or refused. The message is one line: path, error and remedy."""
+    """Error of storage that failed at every try, or that refused. The message is one line: path, error and remedy."""
 
     lasts = True
     """Whether another try would fail too."""
 
 
 def concurrently(function: Callable[[str], _T], names: Sequence[str]) -> Iterator[_T]:
-    """Yield the function's result for each path or URI, in order. Threads work at most one batch ahead."""
+    """Yield the function's result for each path or URI, in order. Threads compute one batch of results at a time."""
     threads = _THREADS_REMOTE if any("://" in name for name in names) else _THREADS
     left = iter(names)
     with ThreadPoolExecutor(threads) as pool:
@@ -66,7 +66,7 @@ def read_bytes(url: str) -> bytes:
 
 
 def first_bytes(url: str, judge: Callable[[Peeked], _T]) -> _T:
-    """Return `judge`'s result for the start of a file. Little more is downloaded. Raises StorageError."""
+    """Return what `judge` returns for the start of a file. Downloads little more than that. Raises StorageError."""
     return next(resumed(url, lambda stream: iter((judge(Peeked(stream)),)), HEAD_BYTES))
 
 
@@ -84,7 +84,7 @@ def retry(url: str, ask: Callable[[], _T]) -> _T:
 
 
 def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]], block_bytes: int = 0) -> Iterator[_T]:
-    """Yield the values of `parse` for a file. If the storage fails, reopen the file and continue with the next value.
+    """Yield the values of `parse` for a file. If the storage fails, parse the file again and skip the yielded values.
 
     Exceptions of `ByteStream` count as storage failures; `parse`'s own exceptions pass through. Raises StorageError as
     `retry` does. Each new value resets the number of tries.
@@ -111,7 +111,7 @@ class ByteStream:
         self._bytes_read = 0
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes, none at the end of the file."""
+        """Return up to `size` bytes; empty bytes at the end of the file."""
         try:
             data = self._file.read(size)
         except Exception as error:
@@ -128,7 +128,7 @@ class ByteStream:
 
 
 class _StorageFailure(Exception):
-    """One failed attempt, caused by `__cause__`. It is no OSError, because `tarfile` takes those for a broken tar."""
+    """One failed attempt, caused by `__cause__`. Not an OSError, because `tarfile` takes OSErrors for a broken tar."""
 
 
 @contextmanager
