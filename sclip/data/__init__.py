@@ -1,1 +1,1 @@
-"""From tar shards to encoded batches: packing, reading, the schedule and the Ray Data stream."""
+"""Stream samples from shards to the training workers: find, count, order, read, clean, encode and batch them."""

@@ -1,7 +1,7 @@
 """Write and read a sample's annotation: one shard member with the scene graph and negatives of each caption.
 
 `KEY.graph.json.gz` is gzipped JSON Lines: a head with the stamp, then one record per caption, in caption order. The
-stamp is the version of the parser and of the negatives. A stream parses only the record of the caption that it draws.
+stamp is the version of the parser and of the negatives. An encoder parses only the record of the drawn caption.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def unpack(member: bytes) -> tuple[str, list[bytes]]:
 def read(sample: Sample) -> tuple[str, list[bytes]]:
     """Return the stamp of a sample's annotation and the records of its captions, in order.
 
-    Raises AnnotationError if the sample has no annotation, or not one record per caption.
+    Raises AnnotationError if the annotation is missing or unreadable, or does not have one record per caption.
     """
     if ANNOTATION_SUFFIX not in sample.members:
         raise AnnotationError("not annotated")

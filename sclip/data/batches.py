@@ -5,7 +5,7 @@ workers' shares of a step differ by a few rows, and a place stays empty if its r
 therefore padded with invalid rows to a width that is the same on all workers.
 
 `Batches` may run ahead in its own thread. Only the training loop uses `Record`, which records the markers of a batch
-(unusable samples, shard ends) when the loop takes the batch. So a checkpoint never includes prefetched batches.
+(unusable samples, shard ends) when the loop takes the batch. So no checkpoint includes markers of prefetched batches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sclip.data.side_channel import Marker, Note, VisitEnd, read_notes
 
 Columns = dict[str, NDArray[Any]]
 Allocate = Callable[[str, tuple[int, ...], np.dtype[Any]], NDArray[Any]]
-"""Returns an uninitialized array for a column, given the column's name, shape and dtype."""
+"""Function that returns an uninitialized array for a column, given the column's name, shape and dtype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class _Feed:
     held: list[Columns] = field(default_factory=list)
     markers: list[Marker] = field(default_factory=list)
     upto: int = 0
-    """All rows of the feed with a lower place have arrived."""
+    """Place up to which the feed is complete: all rows with a lower place have arrived."""
     is_ended: bool = False
 
     def places(self, stop: int) -> int:
@@ -113,7 +113,7 @@ class Batches:
         return Batch(columns, len(order), entries, indices, tuple(markers), notes, queued)
 
     def _wait_for(self, places: int) -> None:
-        """Fetch blocks until the feeds hold `places` places of the step, or until no feed can supply another one."""
+        """Fetch blocks until the feeds hold `places` rows and markers of the step, or until no feed can supply more."""
         while sum(feed.places(self._stop) for feed in self._feeds) < places:
             lagging = [feed for feed in self._feeds if feed.upto < self._stop and not feed.is_ended]
             if not lagging:
@@ -165,11 +165,11 @@ class Record:
 
     @property
     def missing(self) -> int:
-        """Number of samples that are recorded for the finished shards but are not in them."""
+        """Number of recorded samples that the finished shards do not hold."""
         return sum(end["missing"] for end in self.ends)
 
     def passed(self, batch: Batch) -> tuple[list[int], list[int]]:
-        """Record the markers of a batch that the loop takes. Return the entries and indices of its filtered samples."""
+        """Record the markers of the batch that the loop takes. Return the entries and indices of filtered samples."""
         entries, indices = [], []
         for marker in batch.markers:
             place = {"entry": marker.entry, "index": marker.tar_index}

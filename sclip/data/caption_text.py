@@ -24,7 +24,7 @@ _BOMS = {
 }  # fmt: skip
 
 _ROUNDS = 8
-"""Cleaning rounds after which <, > and & are removed: nested markup ("&amp;amp;...", "<<b>b>") yields new markup."""
+"""Cleaning rounds before <, > and & become spaces. Nested markup ("&amp;amp;...", "<<b>b>") yields new markup."""
 _MARKUP = str.maketrans("<>&", "   ")
 
 _BOM = "\ufeff"
@@ -68,10 +68,10 @@ _FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 
 
 def caption_lines(content: bytes) -> list[str]:
-    r"""Return the captions of a .txt: its lines that are not blank, ended by \n, \r\n or \r.
+    r"""Return the captions of a .txt: one for each line that is not blank. Lines end with \n, \r\n or \r.
 
-    The text is UTF-8, or UTF-16 or UTF-32 if it starts with that byte order mark. `cleaned` removes the mark later.
-    Raises ValueError if the text is not valid in that encoding.
+    The encoding is UTF-8, unless a byte order mark names UTF-16 or UTF-32. `cleaned` removes the mark later.
+    Raises ValueError if the text is not valid in this encoding.
     """
     encoding = encoding_of(content)
     try:
@@ -94,7 +94,7 @@ def clean_caption(text: str) -> str:
 def cleaned(text: str) -> tuple[str, tuple[str, ...]]:
     """Return the clean caption and the kinds of changes made. Collapsed white space does not count as a change.
 
-    Entities, even if escaped several times, become characters. Tags are removed ("a < b" and "I <3 you" have none).
+    Entities, even if escaped several times, become characters. Tags are removed ("a < b" and "I <3 you" have no tag).
     ftfy repairs mojibake, curly quotes, ligatures and full-width letters, and normalizes to NFC. Control and invisible
     characters are removed. The caption is empty if nothing readable is left.
     """
@@ -143,7 +143,7 @@ def _tag(tag: re.Match[str]) -> str:
         return ""
     attributes, end = tag[2], tag[3]
     if not _TAG_ATTRIBUTE.match(attributes) and not (end and attributes.strip() in ("", "/")):
-        return tag[0]  # "<a and b>", "x <a"
+        return tag[0]  # no tag: "<a and b>", "x <a"
     return "" if tag[1].lower() in _INLINE else " "
 
 

@@ -18,7 +18,7 @@ STATUS = "status"
 SAMPLE_KEY = "sample_key"
 """str: the sample's key in its shard. On an END row, the shard's path or URI."""
 IDENTITY = "identity"
-"""str: identity of the sample: its shard's name and its key. Null for the end of a shard."""
+"""str: identity of the sample: its shard's name and its key. Null on an END row."""
 REASON = "reason"
 """str: why a REJECTED sample cannot be trained on. On an END row, a `VisitEnd` as JSON."""
 JPEG = "jpeg"
@@ -28,7 +28,7 @@ CAPTION = "caption"
 RECORD = "record"
 """bytes: the caption's record from the sample's annotation; null if there is none."""
 FOREIGN = "foreign"
-"""bytes: texts and graph that the data set supplies with the caption (`sclip.data.foreign`); null if none."""
+"""bytes: texts and graph that the data set supplies with the caption (`sclip.data.foreign`); null if there are none."""
 READ_S = "read_s"
 """float64: seconds that the reader worked for a table of rows; set on the table's first row."""
 BLOCKED_S = "blocked_s"
@@ -38,7 +38,8 @@ READ_AT = "read_at"
 
 SAMPLE, REJECTED, END, FILTERED = 0, 1, 2, 3
 
-# From the encoders to the workers: ENTRY, PLACE, INDEX and the following columns.
+# From the encoders to the workers: ENTRY, PLACE, INDEX and the following columns. Sizes: L tokens of the text tower, M
+# negatives of a caption, K triples of a text, T tokens of a triple's head, relation or tail.
 
 NOTE = "note"
 """str: a `sclip.data.side_channel.Note` as JSON on the last row of each encoder call; empty on the other rows."""

@@ -1,4 +1,4 @@
-"""Return the number of samples of each shard, from recorded counts that are checked against the shards.
+"""Find the number of samples of each shard: read the recorded counts, and check them against the shards.
 
 Some evenly spread shards are counted and compared with their records. If one differs, every shard is counted. Counting
 reads only the headers of an uncompressed local tar, and only the footer of a Parquet file.
@@ -27,7 +27,7 @@ INDEX = "index.json"
 _CHECKED, _CHECKED_REMOTE = 64, 16
 """Maximum number of local shards, and of remote ones, for which the recorded count is checked."""
 _CHECKED_SAMPLES = 100_000
-"""Approximate total of samples in the checked shards; at least 8 are checked. A header takes about 50 microseconds."""
+"""Approximate total of samples in the checked shards. At least 8 shards are checked. A header takes some 50 us."""
 
 
 class Record(NamedTuple):
@@ -62,8 +62,8 @@ class Counts:
     def expected(self, url: str) -> int:
         """Return the number of samples that a reader should find in a shard; -1 if it is unknown.
 
-        A complete count of the tar overrides a record of another program. It does not override `index.json`, which
-        sclip wrote together with the tar: if the tar has fewer samples now, it has lost some.
+        A complete count of the tar overrides a record of another program, but not `index.json`. sclip wrote that
+        file together with the tar, so a tar with fewer samples has lost some.
         """
         record = self.records.get(url)
         if record and (url not in self.counted or url in self.broken or record.file == INDEX):
@@ -79,7 +79,7 @@ def count_samples(
 ) -> Counts:
     """Return the number of samples of each shard. Raises ShardError for a shard that cannot be reached.
 
-    `recorded` is a result of `recorded_samples` that covers these shards; by default, the records are read.
+    `recorded` is a result of `recorded_samples` that covers these shards; by default, the function reads the records.
     """
     recorded = recorded_samples(urls) if recorded is None else recorded
     records = {url: recorded[url] for url in urls if url in recorded}
@@ -109,9 +109,9 @@ def count_samples(
 def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[str, Record]:
     """Return the sample counts that files next to the shards record. Shards without a record are left out.
 
-    A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). If `patterns` is
-    set, the result includes records of absent shards that a wildcard or folder in it would match. Records of
-    Parquet files are ignored, because img2dataset counts only rows with an image.
+    A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). With
+    `patterns`, the result also has the records of absent shards that a wildcard or a folder in `patterns` would match.
+    Records of Parquet files are ignored, because img2dataset counts only rows with an image.
     """
     urls = [url for url in urls if not is_parquet(url)]
     indexes = sorted({sibling(url, INDEX) for url in urls})
@@ -159,7 +159,7 @@ def _name(url: str) -> str:
 
 
 def _indexed(url: str) -> dict[str, Record]:
-    """Return the records in an index by shard name; empty if it is missing or another program wrote it."""
+    """Return the records in an `index.json` by shard name; empty if the file is missing or not written by sclip."""
     index = _json(url)
     try:
         return {

@@ -1,7 +1,7 @@
-"""The CPU actor of the stream: turn encoded images and captions into rows of a training batch.
+"""Turn encoded images and captions into rows of a training batch: `Encoder`, the CPU actor of the stream.
 
 One actor decodes, parses, draws the negatives and tokenizes. These stages need the same rows and the same kind of
-machine, so one actor pool balances its load, and only finished rows are copied between processes.
+machine. One actor pool for all stages balances their load, and copies only finished rows between processes.
 A row of an annotated shard carries its graph and negatives, and yields the same columns without parsing.
 """
 
@@ -37,7 +37,7 @@ from sclip.scenegraph import Parser, SceneGraph
 from sclip.scenegraph.graph import Triple
 
 _PARSED_CAPTIONS = 50_000
-"""Maximum scene graphs that an actor caches (2 kB each), because epochs often share captions."""
+"""Maximum number of scene graphs that an actor caches (2 kB each). Later epochs often draw the same captions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Encoder:
         for name in (col.ENTRY, col.PLACE, col.INDEX):
             columns[name] = np.array([row[name] for row in rows], np.int64)
         note.made_at = time.time()
-        # On the last row: Ray may split a call into several blocks, and the note must not arrive before all rows.
+        # The last row has the note, because Ray may split the rows into blocks: all rows must arrive before the note.
         columns[col.NOTE] = np.array([""] * (len(rows) - 1) + [note.to_json()], object)
         self._ended_at = time.perf_counter()
         return columns
@@ -151,7 +151,7 @@ class Encoder:
         return Parser(self._config.data.spacy_model, most_words(self._config.model))
 
     def known(self, rows: Sequence[dict[str, Any]]) -> list[Known]:
-        """Return what is known about each row's caption. Parses it if no record or foreign graph is usable."""
+        """Return graph, negatives and foreign texts per row. Parses captions without usable record or foreign graph."""
         captions = [row[col.CAPTION] for row in rows]
         foreign = [Foreign.from_bytes(row.get(col.FOREIGN)) for row in rows]
         ready = [
@@ -189,15 +189,15 @@ class Encoder:
         return Known(self._window(graph), None, foreign) if graph else None
 
     def _triples(self, window: Window, negative: negatives.Negative) -> list[Triple]:
-        """Return a negative's triples. The graph of a negative that sclip made is aligned with its caption's graph."""
+        """Return a negative's triples. If sclip made it, they match the caption's triples one by one."""
         is_foreign = negative.kind == "foreign"
         return self._window(negative.graph).triples if is_foreign else window.triples_of(negative.graph)
 
     def drawn(self, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[list[negatives.Negative]]:
         """Return the negatives to train on for each row, at most loss.negatives_per_caption each.
 
-        For captions parsed in this actor, sclip's own negatives are parsed too to verify them, and unsound ones are
-        replaced by other draws (data.verify_negatives).
+        With data.verify_negatives, sclip's own negatives of captions parsed in this actor are parsed too. Other draws
+        replace the unsound negatives.
         """
         most = self._config.loss.negatives_per_caption
         turns = [self._turn(row, caption) for row, caption in zip(rows, known, strict=True)]
@@ -227,7 +227,7 @@ class Encoder:
     def _sound(
         self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
-        """Return the first `most` negatives per caption. With `verify`, skip unsound ones of captions parsed here."""
+        """Return the first `most` negatives per caption. `verify`: skip unsound negatives of captions parsed here."""
         unsure = [
             k
             for k, caption in enumerate(known)
@@ -242,9 +242,9 @@ class Encoder:
     def units(
         self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
     ) -> list[negatives.UnitPair | None]:
-        """Return for each row a part of its caption with a foil, to train on (loss.units); None if there is none.
+        """Return a pair to train on (loss.units) for each row: a part of its caption, and its foil. None: no pair.
 
-        A foil is the part with a change that makes it false. It is drawn like a negative, whatever loss.negatives is.
+        A foil is the part with a change that makes it false, drawn like a semantic negative whatever loss.negatives is.
         """
         orders = []
         for row, caption in zip(rows, known, strict=True):
@@ -264,8 +264,8 @@ class Encoder:
     ) -> list[negatives.Positive | None]:
         """Return another wording of each row's caption to train on (loss.positives); None if there is none.
 
-        For a share of the draws (data.foreign_share), a foreign wording (of the data set) is preferred to sclip's own.
-        For the others, it is used only if sclip has none.
+        In a share of the draws (data.foreign_share), a foreign wording (from the data set) comes before sclip's own. In
+        the other draws, a foreign wording is used only if sclip has no wording of its own.
         """
         foreign = [self._foreign_positive(row, found) for row, found in zip(rows, known, strict=True)]
         open_rows = [k for k, pair in enumerate(foreign) if pair is None or not pair[1]]

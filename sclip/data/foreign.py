@@ -27,7 +27,7 @@ _TEXT_KEYS = ("negative", "positive", "caption")
 """Keys under which an object may hold its text."""
 _LETTER = re.compile(r"\w")
 _MOST_TEXTS = 1000
-"""Maximum false captions, or other wordings, of one caption; more are ignored."""
+"""Maximum number of false captions, and of other wordings, of one caption. Further texts are ignored."""
 
 
 class ForeignText(NamedTuple):
@@ -47,7 +47,7 @@ class Foreign:
     """Graph of the caption itself, in the form of `SceneGraph.to_json`."""
 
     def to_bytes(self) -> bytes | None:
-        """Return this as JSON; None if it is empty."""
+        """Return the texts and the graph as JSON; None if there are none."""
         if self == NOTHING:
             return None
         return json.dumps([self.negatives, self.positives, self.graph]).encode()
@@ -199,7 +199,7 @@ def _storable(text: str) -> str:
 
 
 def _graphs(value: Any, captions: Sequence[Place]) -> list[list[dict[str, Any]]]:
-    """Return for each caption a list with the graph that names this caption, or an empty list."""
+    """Return a list for each caption: with the graph whose `caption` is this caption, or empty."""
     graphs = value if isinstance(value, list) else [value]
     if isinstance(value, dict) and "objects" not in value:
         graphs = list(value.values())
@@ -243,9 +243,9 @@ def _graph(value: Any, caption: Any) -> dict[str, Any]:
 
 
 def _stands_apart(graph: SceneGraph) -> bool:
-    """Return whether no phrases overlap, and no attribute overlaps its object's name, another phrase or attribute.
+    """Return False if two phrases overlap, or an attribute overlaps its object's name, another phrase or attribute.
 
-    One word may be an attribute of several objects. With overlaps, negatives could exchange words with themselves.
+    One word may be an attribute of several objects. With overlaps, a negative could exchange a word with itself.
     """
     phrases = sorted(obj.phrase for obj in graph.objects)
     if any(one[1] > other[0] for one, other in pairwise(phrases)):

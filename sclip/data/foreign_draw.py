@@ -26,7 +26,7 @@ class Turn(NamedTuple):
     """Whether the visit uses no negatives of sclip's own."""
 
     def with_ours(self, ours: Iterable[Negative]) -> Iterator[Negative]:
-        """Yield foreign and sclip's own negatives in drawing order, no caption twice."""
+        """Yield foreign and sclip's own negatives in drawing order, each caption once."""
         seen = set[str]()
         for negative in chain(self.first, ours, self.last):
             text = negative.caption.casefold()
@@ -61,7 +61,7 @@ def is_first(config: Config, purpose: str, epoch: int, identity: str) -> bool:
 def turn(
     texts: Sequence[ForeignText], window: Window, tokenizer: Tokenizer, config: Config, epoch: int, identity: str
 ) -> Turn:  # fmt: skip
-    """Return the foreign negatives for one visit of a sample; without a graph in the data set, the graph is empty."""
+    """Return the foreign negatives for one visit of a sample. If the data set supplies no graph, the graph is empty."""
     purpose = "foreign negative"
     ordered = order(texts, window, tokenizer, purpose, config.run.seed, epoch, identity)
     drawn = [

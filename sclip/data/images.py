@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 64_000_000
 """Larger images are rejected before decoding. 8,000 x 8,000 takes 256 MB of memory; corpus photographs are smaller."""
 MIN_SIDE = 8
-"""Images with a shorter side are rejected: tracking pixels and ruled lines, which show nothing that a caption says."""
+"""Images with a shorter side are rejected. They are tracking pixels and ruled lines, which no caption describes."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Accepted formats, whatever the member's suffix. Pillow has many more, and passes some to other programs (EPS)."""
@@ -49,7 +49,7 @@ def image_digest(image: bytes) -> int:
 
 
 def open_image(image: bytes) -> Image.Image:
-    """Open an image and read only its header. The result's `size` is the stored one, before turning it upright.
+    """Open an image and read only its header. `size` is the stored size, before the image is turned upright.
 
     Raises ImageError for bytes in none of the accepted formats, for animations and TIFF measurements, and for images
     above MAX_PIXELS or below MIN_SIDE.
@@ -87,8 +87,8 @@ def random_crop(image: bytes, size: int, scale: tuple[float, float], rng: random
 def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
     """Return the center square of the upright image, scaled to uint8 [3, size, size] as in CLIP's evaluation.
 
-    Raises ImageError as `random_crop` does. For an image that is already open, only unreadable pixels are an error, and
-    the image stays unmodified.
+    Raises ImageError as `random_crop` does. An image that is already open stays unmodified, and only its unreadable
+    pixels are an error.
     """
     if isinstance(image, bytes):
         return _crop(open_image(image), size, _centred)
@@ -124,7 +124,7 @@ def _drawn(width: int, height: int, scale: tuple[float, float], rng: random.Rand
         w, h = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
         if 0 < w <= width and 0 < h <= height:
             break
-    else:  # no drawn crop fits: take the largest within the ratios, as torchvision does
+    else:  # none of 10 crops fits: take the largest within the ratios, as torchvision does
         w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
     left, top = rng.randint(0, width - w), rng.randint(0, height - h)
     return left, top, left + w, top + h

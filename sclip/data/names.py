@@ -55,7 +55,7 @@ def is_text_like(suffix: str) -> bool:
 
 
 def without_numbers(suffix: str) -> str:
-    """Return a suffix with its digits replaced, `.N.jpg` for 00017.jpg, so that video frames count as one suffix.
+    """Return a suffix with N for numbers (`.N.jpg` for 00017.jpg), so that all video frames count as one suffix.
 
     The result is short and printable, whatever bytes the name contains.
     """

@@ -134,11 +134,11 @@ def _in_turn(rows: int, split: int, turn: int) -> int:
 
 @lru_cache(maxsize=4)
 def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...], ...]:
-    """Return the workers that read each track. If there are n, worker number i % n of them takes row i of the track.
+    """Return the workers that read each track. If n workers read a track, worker number i % n takes row i.
 
-    The shortest tracks have one worker each, and every worker has the same number of them. The others have 1, 2, 4, ..
-    workers each, so that the workers' row counts agree within `_TOLERANCE`. All workers of a track must read the whole
-    track, so the function picks the assignment with the fewest rows to read.
+    The shortest tracks have one worker each, and every worker has equally many of these tracks. Each other track has 1,
+    2, 4, .. workers, so that the workers' row counts agree within `_TOLERANCE`. Each of them must read the whole track,
+    so the function picks the assignment with the fewest rows to read.
     """
     shortest = sorted(range(len(lengths)), key=lambda track: (lengths[track], track))
     best: tuple[int, list[list[int]]] | None = None
@@ -276,7 +276,7 @@ class Order:
         return tuple(tuple(sorted(track)) for track in tracks)
 
     def in_steps(self, step: int = 0) -> Iterator[tuple[int, list[tuple[Round, int, int]]]]:
-        """Yield each step from `step` on, with its places as (round, start, stop) stretches."""
+        """Yield each step from `step` on, with its places as (round, start, stop): places `start` to `stop - 1`."""
         stretches: list[tuple[Round, int, int]] = []
         for _, round_ in self.rounds(step):
             while (start := max(round_.first, step * self.batch_size)) < round_.stop:

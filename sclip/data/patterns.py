@@ -23,8 +23,8 @@ from sclip.storage.retries import concurrently
 def expand(patterns: Sequence[str]) -> list[str]:
     """Return the shards that paths or URIs with `*`, `?`, `[..]` and `{000..012}` match, sorted, without duplicates.
 
-    Local paths become absolute. URIs keep the pattern's credentials and query, but these do not affect the order, so a
-    shard keeps its number when they change.
+    Local paths become absolute. URIs keep the pattern's credentials and query. The order ignores both, so a shard keeps
+    its number when they change.
 
     A folder matches the tars in it; `*.parquet` matches Parquet files. Raises ShardError if a pattern matches nothing
     or cannot be looked up, and ConfigError if `::` joins several sources.
@@ -85,7 +85,7 @@ def path_below(pattern: str, url: str) -> str:
 def would_name(patterns: Sequence[str], shards: Iterable[str]) -> Callable[[str], bool]:
     """Return a predicate that tells whether the patterns of these shards would also match another path.
 
-    Patterns with wildcards and folders can match others. A single file name and names in braces cannot.
+    Patterns with wildcards, and folders, can match other paths. Single file names and names in braces cannot.
     """
     known = {tuple(_components(shard)) for shard in shards}
     names = (_components(name) for pattern in patterns for name in braceexpand.braceexpand(pattern))

@@ -1,9 +1,9 @@
 """Read the shards of a round and yield tables of its rows, in the order of the run, for the encoders.
 
 A round is a group of shards whose rows are interleaved. The reader shuffles the still encoded samples of a shard in a
-bounded buffer. The shuffled order depends only on (seed, pass, name of the shard). So a row's index in this order, its
-ordinal, identifies the row and gives its place in the run's order (`sclip.data.order`) before the shard is opened. A
-reader that resumes after a crash opens the shards that were being read at that place, and skips earlier rows.
+bounded buffer. The shuffled order depends only on seed, pass, buffer size, and the shard's name and length. A row's
+ordinal is its index in this order. The ordinal identifies the row and gives its place in the run's order
+(`sclip.data.order`) before the shard is opened. A resumed reader opens the shards at its place and skips earlier rows.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def read_round(
     """Yield a worker's rows of a round in the order of the run, from a place on, as tables with READ_SCHEMA.
 
     Before the last row of each visit (one reading of a shard) comes an END row with a report on the shard (`VisitEnd`).
-    So a worker that has all rows of a step also has the reports on the shards that end in it, wherever the tables are
-    split. Otherwise a resume after the step would lose these reports.
+    So a worker that has all rows of a step also has the reports on the shards that end in the step, wherever the tables
+    are split. Otherwise a resume after the step would lose these reports.
 
     Args:
         reading: settings with which the run reads shards.

@@ -81,7 +81,7 @@ class Schedule:
         return self.epochs * sum(self.shards)
 
     def visit(self, entry: int) -> Visit:
-        """Return the shard that an entry reads, and the number of the pass."""
+        """Return the source, the pass and the shard of an entry."""
         cycles, place = divmod(entry, len(self.cycle))
         source = self.cycle[place]
         turn = cycles * self.cycle.count(source) + self.cycle[:place].count(source)

@@ -45,7 +45,7 @@ class ShardError(Exception):
     """A shard that cannot be reached. The message is one line: the shard, the problem and the remedy."""
 
     lasts = True
-    """Whether the error is lasting, so that a retry does not help."""
+    """Whether another try would fail too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A sample group or row that cannot be used. If its key is empty, it is the unreadable rest of a shard."""
+    """A sample group or row that cannot be used. An empty key stands for the unreadable rest of a shard."""
 
     index: int
     key: str
@@ -209,7 +209,7 @@ def _without_image(group: Group, data: DataConfig) -> str:
     if empty := [suffix for suffix in data.image_suffixes if suffix in group.parts]:
         return f"no image: .{empty[0]} is empty"
     reason = f"no image: it has {_suffixes(group)}"
-    # Many images with one key, or an image and a text whose common name has a dot: the name is split at the wrong dot.
+    # If many images have one key, or an image and its text share a name with a dot, names are split at the wrong dot.
     if (
         data.key_ends_at == "first_dot"
         and group.unread_images

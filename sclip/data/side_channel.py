@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 STAGES = ("read", "blocked", "idle", "decode", "parse", "draw", "tokenise")
-"""read: the reader works; blocked: its output queue is full; idle: the encoder waits for rows; others: it works."""
+"""read: reader works; blocked: its output queue is full; idle: encoder waits for rows; others: encoder works."""
 
 
 class Marker(NamedTuple):
@@ -64,7 +64,7 @@ class Note:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Seconds since the previous note, by stage."""
     upto: int = 0
-    """All rows of the stream with a lower place have arrived."""
+    """Place up to which the stream is complete: all rows with a lower place have arrived."""
     samples: int = 0
     """Number of samples in the call."""
     cut: int = 0
@@ -77,8 +77,8 @@ class Note:
     def to_json(self) -> str:
         """Return the note as JSON.
 
-        Times have a fixed width, so that a repeated call returns the same number of bytes. Ray repeats a call after the
-        loss of its actor, splits blocks by size, and expects the same blocks.
+        Times have a fixed width, so that a repeated call returns the same number of bytes. Ray repeats a call if its
+        actor is lost, and then expects the same blocks. Ray splits blocks by size.
         """
         times = [*(self.seconds[name] for name in STAGES), self.read_queued, self.made_at]
         counts = [self.upto, self.samples, self.cut]

@@ -63,7 +63,7 @@ _TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<Code>(.*?)</Code>|<h1[^>]*>(.*?
 
 
 def not_a_tar(head: bytes) -> NotATar | None:
-    """Return the kind of an uncompressed file, given its first HEAD_BYTES; None if it starts like a tar."""
+    """Return what an uncompressed file is, given its first HEAD_BYTES; None if the file starts like a tar."""
     if not head:
         return NotATar("an empty file", _AGAIN)
     if not head.strip(b"\0"):

@@ -31,12 +31,12 @@ BLOCKS_AHEAD = 4
 _MOST_READ_TASKS = 4096
 """Maximum number of read tasks of a stream; each is a Ray object. In a longer run, a task reads several rounds."""
 _TASK_ROWS = 100_000
-"""Rows that a read task should have: it reads several rounds if they are small. Between two tasks the reader's process
-may have ended: Ray submits no read task while its budget has no CPU left (it divides the free CPUs of a node among the
-executions and rounds down), and ends idle processes soon. On two busy cores, starting a process takes 25 s. A lost task
-is read again from its start."""
+"""Rows that a read task should have. If rounds are small, a task reads several. Long tasks save process starts, which
+take 25 s on two busy cores: Ray soon ends an idle reader process, and submits no read task while the execution's budget
+has no CPU left (Ray divides a node's free CPUs among the executions and rounds down). But a lost task is read again
+from its start."""
 _READ_TASKS = 2
-"""Concurrent read tasks of a stream. The second opens its first round's shards in advance. They share data.read_cpus: a
+"""Concurrent read tasks of a stream. The second opens its first round's shards in advance. Both share data.read_cpus. A
 larger reservation could take CPUs that another worker's first encoder needs, and block all workers."""
 _STORE_SHARE = 0.5
 """Maximum share of the object store for all streams of a run together."""
@@ -147,12 +147,12 @@ def rows_of_block(share: int, image_size: int) -> int:
 
 
 def streams_of_worker(config: Config) -> int:
-    """Return the number of streams per worker; 1 if `sclip.launch.plan` has not chosen it."""
+    """Return the number of streams per worker; 1 if `sclip.launch.plan` has not chosen a number."""
     return config.data.readers or 1
 
 
 class _Reads(NamedTuple):
-    """Selects which tracks of a round one stream reads. A track is a series of shards."""
+    """Selection of the tracks of a round that one stream reads. A track is a series of shards."""
 
     rank: int
     world_size: int

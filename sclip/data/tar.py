@@ -2,7 +2,7 @@
 
 Grouping follows webdataset's naming rule. `tarfile` reads the tar, which may be compressed, in stream mode.
 webdataset's own `tar_file_iterator` and `group_by_keys` are unsuitable: they accept a tar that is cut at a header as
-complete, read every member whole whatever its size or kind, and raise at a repeated name. Importing them also imports
+complete, read every member whole, whatever its size or kind, and raise at a repeated name. Importing them also imports
 torch, which would cost every reader 2.5 s of CPU time and 400 MB.
 """
 
@@ -50,7 +50,7 @@ class Tally:
     cleaned: Counter[str] = field(default_factory=Counter)
     """Cleaned captions, by kind of change."""
     foreign: Counter[str] = field(default_factory=Counter)
-    """Number of unused foreign texts, and of samples whose field for them is missing or unreadable, by reason."""
+    """Unused foreign texts, and samples with a missing or unreadable field for such texts, by reason."""
 
     def clear(self) -> None:
         """Reset all counters."""
@@ -82,7 +82,7 @@ _HEADERS = (
 
 
 class _Header(tarfile.TarInfo):
-    """A tar header that raises if it is broken. tarfile itself would treat that as the end of the archive."""
+    """A tar header that raises if it is broken. tarfile itself takes a broken header for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
@@ -116,7 +116,7 @@ class Group:
     last_unread: tuple[str, bool] = ("", False)
     """Suffix, up to its last dot, of the last unread image, text or .json, and whether that member is an image."""
     shares_stems: bool = False
-    """Whether an unread image and the next text differ only after their last dot. Then the key may end too early."""
+    """Whether an unread image and the next text differ only after their last dot. If so, the key may end too early."""
     fault: str = ""
     unread: dict[str, str] = field(default_factory=dict)
     """Why an optional member (.json or one of data.foreign_suffixes) was not read, by suffix."""
@@ -132,8 +132,8 @@ class Group:
 def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | None = None) -> Iterator[Group]:
     """Yield the sample groups of a tar. The last group has `cut` set if the tar is broken after it.
 
-    Without `bodies`, no member is read: the caller only counts groups. If the stream is an open file, it must be a
-    plain tar; the reader then seeks over the bodies and reads only the headers.
+    Without `bodies`, no member is read: the caller only counts groups. If the stream is an open file, it must be an
+    uncompressed tar; the reader then seeks over the bodies and reads only the headers.
     """
     group = Group("")
     counted = tally or Tally()
