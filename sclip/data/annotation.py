@@ -40,7 +40,7 @@ def write_record(graph: SceneGraph, negatives: Sequence[Negative]) -> bytes:
 
 
 def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]]:
-    """Return the graph and the negatives in the record of this caption.
+    """Return the graph and the negatives from the record of a caption.
 
     Raises AnnotationError if the record is malformed or belongs to another caption.
     """

@@ -24,7 +24,7 @@ _BOMS = {
 }  # fmt: skip
 
 _ROUNDS = 8
-"""Cleaning rounds before <, > and & become spaces. Nested markup ("&amp;amp;...", "<<b>b>") yields new markup."""
+"""Cleaning rounds for nested markup ("&amp;amp;...", "<<b>b>"). In further rounds, <, > and & become spaces."""
 _MARKUP = str.maketrans("<>&", "   ")
 
 _BOM = "\ufeff"

@@ -196,8 +196,8 @@ class Encoder:
     def drawn(self, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[list[negatives.Negative]]:
         """Return the negatives to train on for each row, at most loss.negatives_per_caption each.
 
-        With data.verify_negatives, sclip's own negatives of captions parsed in this actor are parsed too. Other draws
-        replace the unsound negatives.
+        With data.verify_negatives, this actor also parses the negatives that sclip makes for the captions parsed here,
+        and draws others for the unsound ones.
         """
         most = self._config.loss.negatives_per_caption
         turns = [self._turn(row, caption) for row, caption in zip(rows, known, strict=True)]

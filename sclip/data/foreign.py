@@ -159,7 +159,7 @@ def _texts(entry: Any, caption: str) -> Iterator[ForeignText]:
 
 
 def _with(caption: str, part: str, others: Any) -> Iterator[ForeignText]:
-    """Yield the caption with one part, or all of it, replaced by each of the other texts."""
+    """Yield the caption with each of `others` in place of `part`, which may be the whole caption."""
     if isinstance(others, dict) and not _is_text(others):
         raise ValueError("a mapping inside a mapping")
     match = re.search(rf"(?<!\w){re.escape(part.strip())}(?!\w)", caption) if part.strip() else None
@@ -199,7 +199,7 @@ def _storable(text: str) -> str:
 
 
 def _graphs(value: Any, captions: Sequence[Place]) -> list[list[dict[str, Any]]]:
-    """Return a list for each caption: with the graph whose `caption` is this caption, or empty."""
+    """Return one list per caption. It holds the graph of this caption, or is empty if the field has none."""
     graphs = value if isinstance(value, list) else [value]
     if isinstance(value, dict) and "objects" not in value:
         graphs = list(value.values())

@@ -75,8 +75,8 @@ def find_shards(patterns: Sequence[str], first: int = 0) -> list[NamedShard]:
 def path_below(pattern: str, url: str) -> str:
     """Return a shard's path below the fixed folder of its pattern. Moving that folder does not change the shard's name.
 
-    The fixed folder is the part of the pattern before the first wildcard or brace. If the pattern names a single file,
-    it is the file's folder; if the pattern names a folder, it is that folder. Brackets in a folder's name are literal.
+    The fixed folder is the part of the pattern before the first wildcard or brace. Without
+    these, it is the folder that the pattern names, or the folder of the file. Brackets in a folder's name are literal.
     """
     path = _components(url)
     return "/".join(path[_depth(_components(pattern), path) :])

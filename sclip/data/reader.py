@@ -40,7 +40,7 @@ READ_SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 _MOST_ROWS = 4096
-"""Maximum rows of a table, in case few of them are samples."""
+"""Maximum rows of a table. This limit applies if few of the rows are samples."""
 _WAITS_S = (5.0, 15.0, 30.0)
 """Seconds to wait between tries while the storage fails. The last value repeats."""
 _PATIENCE_S = 3600.0
@@ -73,7 +73,7 @@ def read_round(
 ) -> Iterator[pa.Table]:  # fmt: skip
     """Yield a worker's rows of a round in the order of the run, from a place on, as tables with READ_SCHEMA.
 
-    Before the last row of each visit (one reading of a shard) comes an END row with a report on the shard (`VisitEnd`).
+    An END row with a report on the shard (`VisitEnd`) precedes the last row of each visit (one reading of a shard).
     So a worker that has all rows of a step also has the reports on the shards that end in the step, wherever the tables
     are split. Otherwise a resume after the step would lose these reports.
 

@@ -38,7 +38,7 @@ class _Caption(NamedTuple):
     number: int
     """Index among all texts of the caption fields, including blank ones."""
     field: int = 0
-    """Index of its field in data.caption_fields."""
+    """Index of the caption's field in data.caption_fields."""
 
 
 class ShardError(Exception):
@@ -148,7 +148,7 @@ def _sample(
     index: int, key: str, image: bytes, captions: Sequence[_Caption], count: int, members: dict[str, bytes],
     record: Mapping[str, Any], unread: Mapping[str, str], data: DataConfig, tally: Tally,
 ) -> Sample:  # fmt: skip
-    """Return a sample with these captions and update the tally. `count` includes blank captions."""
+    """Return a sample with these captions and update the tally. `count` is the number of captions with blank ones."""
     tally.cleaned.update(kind for caption in captions for kind in caption.cleaned)
     foreign: tuple[Foreign, ...] = ()
     fault = ""

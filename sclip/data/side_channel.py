@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 STAGES = ("read", "blocked", "idle", "decode", "parse", "draw", "tokenise")
-"""read: reader works; blocked: its output queue is full; idle: encoder waits for rows; others: encoder works."""
+"""read: reader works; blocked: reader's output queue is full; idle: encoder waits for rows; others: encoder works."""
 
 
 class Marker(NamedTuple):
@@ -66,7 +66,7 @@ class Note:
     upto: int = 0
     """Place up to which the stream is complete: all rows with a lower place have arrived."""
     samples: int = 0
-    """Number of samples in the call."""
+    """Number of samples that the encoder call returns."""
     cut: int = 0
     """Number of captions that are longer than the text tower's context."""
     read_queued: float = 0.0

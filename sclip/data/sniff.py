@@ -1,4 +1,4 @@
-"""Recognize a file that is not a readable shard by its first bytes, and name the remedy.
+"""Find out from a file's first bytes why it is not a readable shard, and name the remedy.
 
 The start of a run, `sclip validate`, the audit and the shard reader share these messages.
 """

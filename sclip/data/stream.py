@@ -31,13 +31,13 @@ BLOCKS_AHEAD = 4
 _MOST_READ_TASKS = 4096
 """Maximum number of read tasks of a stream; each is a Ray object. In a longer run, a task reads several rounds."""
 _TASK_ROWS = 100_000
-"""Rows that a read task should have. If rounds are small, a task reads several. Long tasks save process starts, which
-take 25 s on two busy cores: Ray soon ends an idle reader process, and submits no read task while the execution's budget
-has no CPU left (Ray divides a node's free CPUs among the executions and rounds down). But a lost task is read again
-from its start."""
+"""Rows that a read task should have. If rounds are small, a task reads several. Long tasks save process starts of
+25 s on two busy cores: Ray soon ends an idle reader process. A reader is idle while its execution's budget has no
+free CPU, because Ray then submits no read task. (Ray divides a node's free CPUs among the executions, rounded down.)
+But a lost task is read again from its start."""
 _READ_TASKS = 2
-"""Concurrent read tasks of a stream. The second opens its first round's shards in advance. Both share data.read_cpus. A
-larger reservation could take CPUs that another worker's first encoder needs, and block all workers."""
+"""Read tasks of a stream at a time. The second task opens its first shards in advance. Both share data.read_cpus.
+A larger reservation could take CPUs that another worker's first encoder needs, and block all workers."""
 _STORE_SHARE = 0.5
 """Maximum share of the object store for all streams of a run together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024

@@ -42,7 +42,7 @@ def parts(uri: str) -> tuple[str, str]:
 
 
 def sibling(uri: str, name: str) -> str:
-    """Return the path or URI of a file in the same folder. The query stays, since it may hold credentials."""
+    """Return the path or URI of the file `name` beside `uri`. The query stays, because it may hold credentials."""
     location, query = parts(uri)
     return f"{location[: location.rfind('/') + 1]}{name}{query}"
 

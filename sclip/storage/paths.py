@@ -129,7 +129,7 @@ def free_bytes(folder: StoragePath) -> tuple[Path, int]:
 
 
 def check_writable(storage: Path) -> None:
-    """Raise OSError with one line that names `run.storage` if the folder is not writable.
+    """Raise OSError if the folder is not writable. The message is one line and names `run.storage`.
 
     Writes a temporary file there, or in the nearest existing parent, and leaves nothing behind.
     """

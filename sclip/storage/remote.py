@@ -134,11 +134,11 @@ class Remote:
         return self._do(digest_blocks)
 
     def write_bytes(self, data: bytes) -> None:
-        """Replace the file atomically."""
+        """Replace the file's content atomically."""
         self._write(lambda: io.BytesIO(data))
 
     def write_text(self, text: str) -> None:
-        """Replace the file by a text atomically."""
+        """Replace the file's content with a text, atomically."""
         self.write_bytes(text.encode())
 
     def create(self, text: str) -> None:
@@ -156,7 +156,7 @@ class Remote:
         self.write_text("")
 
     def upload(self, file: Path) -> None:
-        """Replace this file by a local one."""
+        """Replace this file's content with that of a local file."""
         self._write(lambda: file.open("rb"))
 
     def download(self, file: Path, size: int) -> None:
