@@ -242,9 +242,9 @@ class Encoder:
     def units(
         self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
     ) -> list[negatives.UnitPair | None]:
-        """Return a pair to train on (loss.units) for each row: a part of its caption, and its foil. None: no pair.
+        """Return a pair to train on (loss.units) for each row, or None: a part of the caption, and the part's foil.
 
-        A foil is the part with a change that makes it false, drawn like a semantic negative whatever loss.negatives is.
+        A foil is the part with a change that makes it false. loss.negatives does not affect the draw of foils.
         """
         orders = []
         for row, caption in zip(rows, known, strict=True):

@@ -304,7 +304,7 @@ class Order:
 def mixed(items: Iterable[_T], buffer: int, rng: random.Random) -> Iterator[_T]:
     """Yield the items in an order drawn by `rng`, buffering at most `buffer` items.
 
-    Only the number of items read determines the buffer's size. So the order depends only on `rng`, `buffer` and count.
+    The number of items read sets the buffer's size, so the order depends only on `rng`, `buffer` and the item count.
     """
     held: list[_T] = []
     for number, item in enumerate(items):

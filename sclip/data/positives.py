@@ -1,6 +1,6 @@
 """Batch columns for other wordings of captions. They exist only if `loss.positives` is set.
 
-The graph of a wording is parsed from the wording itself or supplied by the data set, as in evaluation.
+As in evaluation, the graph of a wording is parsed from this wording, or the data set supplies it.
 """
 
 from __future__ import annotations

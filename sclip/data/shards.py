@@ -148,7 +148,7 @@ def _sample(
     index: int, key: str, image: bytes, captions: Sequence[_Caption], count: int, members: dict[str, bytes],
     record: Mapping[str, Any], unread: Mapping[str, str], data: DataConfig, tally: Tally,
 ) -> Sample:  # fmt: skip
-    """Return a sample with these captions and update the tally. `count` is the number of captions with blank ones."""
+    """Return a sample with these captions and update the tally. `count` includes blank captions."""
     tally.cleaned.update(kind for caption in captions for kind in caption.cleaned)
     foreign: tuple[Foreign, ...] = ()
     fault = ""
