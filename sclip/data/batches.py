@@ -40,7 +40,7 @@ class Batch:
     notes: tuple[Note, ...] = ()
     """Notes (`sclip.data.side_channel`) in the blocks that were fetched for this batch."""
     queued: float = 0.0
-    """Total seconds that the samples in the blocks fetched for this batch waited after leaving the encoder."""
+    """Seconds that samples waited after leaving the encoder, summed over the blocks fetched for this batch."""
 
 
 @dataclass(slots=True)
