@@ -66,7 +66,7 @@ def read_bytes(url: str) -> bytes:
 
 
 def first_bytes(url: str, judge: Callable[[Peeked], _T]) -> _T:
-    """Return what `judge` returns for the start of a file. Downloads little more than that. Raises StorageError."""
+    """Return what `judge` returns for the start of a file. Downloads only the first part. Raises StorageError."""
     return next(resumed(url, lambda stream: iter((judge(Peeked(stream)),)), HEAD_BYTES))
 
 
