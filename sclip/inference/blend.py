@@ -27,9 +27,8 @@ _NORMALISATION = ("image_mean", "image_inverse_std")
 def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
     """Return the blend of two models: for `a` = 0 `start` itself, for `a` = 1 `trained` itself.
 
-    The logit scale is blended as its logarithm. Integer tensors, and parts that `start` lacks, come from
-    `trained`. If `start` has no knowledge encoder, the weight lambda of the encoder grows from 0 with `a`, so
-    the blend changes continuously.
+    The logit scale is blended as its logarithm. Integer tensors, and parts that `start` lacks, come from `trained`. If
+    `start` has no knowledge encoder, the encoder's weight lambda grows from 0 with `a`, so nothing changes abruptly.
 
     Raises ModelError if `a` is not in 0..1, or if `check` refuses the models.
     """
