@@ -67,8 +67,8 @@ def open_source(
 ) -> convert.Source:
     """Return the named model without its parser, as a `Source` for `sclip.inference.convert`.
 
-    `name` and `storage` are those of `open_model`, and so are the errors. If a file of weights does not
-    record its architecture or activation, `architecture` and `quick_gelu` name them.
+    `name`, `storage` and the errors are as in `open_model`. `architecture` and `quick_gelu` describe a file
+    of weights that does not record them.
     """
     path = located(name, storage)
     if path is None:
@@ -79,7 +79,7 @@ def open_source(
 
 
 def located(name: str, storage: str | Path) -> StoragePath | None:
-    """Return the path of the file, the folder or the run in `storage` with this name; None if nothing has it.
+    """Return the path of the file, the folder or the run in `storage` with this name; None if there is none.
 
     Raises ModelError for an empty name.
     """

@@ -170,8 +170,8 @@ class _Stager(StateDictStager):
     """Copies tensors into host memory that it allocates once. Other threads can run during a copy.
 
     torch's StateDictStager would hold Python's lock during its copies. It also does not pin tensors below 5
-    bytes, so copies of AdamW's step counts would wait for the GPU. torch's DefaultStager uses the same class,
-    and in torch 2.11 it closes that after each copy, so a second copy fails.
+    bytes, so copies of AdamW's step counts would wait for the GPU. torch's DefaultStager uses the same class.
+    In torch 2.11 it closes the stager after each copy, so a second copy fails.
     """
 
     def _stage_untyped_storage(self, storage: torch.UntypedStorage, non_blocking: bool = False) -> Any:
@@ -271,7 +271,7 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
 
 
 def size_bytes(model: nn.Module, has_ema: bool) -> int:
-    """Return a checkpoint's bytes: stored weights, and two moments and (`has_ema`) an average of each trained one."""
+    """Return a checkpoint's bytes. A trained weight also has two moments and, if `has_ema`, an average."""
     copies, updates = 4 if has_ema else 3, lora.has_updates(model)
     return sum(
         p.numel() * p.element_size() * (copies if p.requires_grad else 1)

@@ -16,7 +16,7 @@ from sclip.train.run_folder import ALIVE, LEASE, RunFolder, size_of
 __all__ = ["RunUse", "runs"]
 
 TRAINING_S = 3600.0
-"""Seconds after its last sign of life in which a run may still train: reports come every few seconds to minutes."""
+"""Seconds without a sign of life until a run no longer counts as training. Reports are seconds to minutes apart."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RunUse:
     def removable(
         self, finished: bool, leftovers: bool, older_than_s: float | None
     ) -> tuple[StoragePath, ...]:
-        """Return the paths to remove under these options; none if the run may be training."""
+        """Return the paths that these options of `sclip clean` select; none if the run may be training."""
         if self.state == "training":
             return ()
         if older_than_s is not None and self.idle_s > older_than_s:

@@ -47,7 +47,7 @@ __all__ = ["Collectives", "DryRun", "dry_run"]
 _CPU = torch.device("cpu")
 """Device of fake tensors: on fake CUDA devices, backward fails without a driver."""
 _STRIDES = 5
-"""Strides (groups of blocks) between the least and the full depth. A step runs with none, and again with one."""
+"""Strides (groups of blocks) that the least depth leaves out. The step runs at that depth, and with one stride more."""
 _RUN_PASSES = 2
 """Maximum parts of a batch that run. The first part differs from the last one; all others are like the first."""
 _BUCKET_BYTES = 25 * 2**20
@@ -136,7 +136,7 @@ def _summary(figures: _Figures, config: Config) -> DryRun:
 
 
 def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
-    """Run a step of the model at the least depth and `strides` strides more; return its figures."""
+    """Run a step with `strides` more strides of blocks than at the least depth; return its figures."""
     train = config.train
     rows = -(-train.batch_size // train.num_workers)
     passes = passes_of(rows, train.micro_batch)

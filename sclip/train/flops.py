@@ -2,7 +2,7 @@
 
 The count is what the model needs, not what is executed. A multiply-add is two operations. A trained part counts as
 three forward passes, because backward costs two. A frozen part counts as two if a gradient passes through it, else as
-one, as the teacher of `loss.distil` does. Low-rank updates count as full matrices, because the full gradient is
+one (the teacher of `loss.distil`). Low-rank updates count as full matrices, because the full gradient is
 computed. Not counted: recomputation by activation checkpointing or GradCache, padding (unless the text tower cannot
 pack texts), absent negatives, and empty triple slots. For l tokens, a Transformer layer of width W needs
 

@@ -1,4 +1,4 @@
-"""Watch the health of a run: steps that are not finite, norms of the weights, traces of chosen steps.
+"""Watch the health of a run: losses and gradients that are not finite, weight norms, traces of chosen steps.
 
 A step's values stay on the device as tensors. The host reads the values of many steps together: one step after a report
 began, or before a checkpoint. This delay is safe, because a step whose loss or gradient is not finite makes no update.

@@ -80,7 +80,7 @@ class StepReports:
         self._count_skipped(steps, values.tolist())
 
     def begin(self) -> None:
-        """Send the pending report, if any; then begin one of the steps since the last report."""
+        """Send the pending report, if any; then begin a report of the steps after it."""
         self.finish()
         if not self._meter.steps:
             return

@@ -31,7 +31,8 @@ def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
 def make_room(folder: RunFolder, bytes_needed: int, keep: CheckpointConfig) -> None:
     """Remove older checkpoints until a new one of `bytes_needed` fits into the disk budget, if there is a budget.
 
-    The best checkpoints go last, the newest never. Raises CheckpointError if budget or disk remain too small.
+    It removes the best checkpoints last, and never the newest. Raises CheckpointError if the new one still
+    does not fit.
     """
     complete = folder.checkpoints()
     best = _best(complete, keep)

@@ -1,6 +1,6 @@
 """Write and resume the checkpoints of a run: start from the newest, and write others while training continues.
 
-At most one is being written at a time. All ranks call every method together, at the same step.
+At most one checkpoint is being written at a time. All ranks call every method together, at the same step.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RunCheckpoints:
         launcher: Launcher,
         start: Mapping[str, str] | None = None,
     ) -> None:
-        """Take the parts of a run. On rank 0, `start` has the digests of its starting weights."""
+        """On rank 0, `start` holds the digests of starting weights that the run needs to its end (`train.teacher`)."""
         self._folder, self._config, self._launcher = folder, config, launcher
         self._step, self._ema, self._start = step, ema, dict(start or {})
         self._saver = checkpoint.Saver(step.config.train.collective_timeout_s)

@@ -40,7 +40,7 @@ RESUMABLE = {
 def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[NamedShard, int], ...]]:
     """Return the resolved config, and for each source the sample counts of its shards.
 
-    Raises ConfigError if the folder is not that of a started run, or if another version of sclip started the run.
+    Raises ConfigError if the folder holds no started run, or a run that another version of sclip started.
     """
     try:
         tree = json.loads((folder / "config.json").read_text())

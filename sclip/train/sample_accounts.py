@@ -39,7 +39,7 @@ class RunCounters:
     samples: int = 0
     """Samples trained on."""
     quarantined: int = 0
-    """Samples set aside; the unreadable rest of a broken shard counts as one."""
+    """Samples set aside; the unreadable rest of a broken shard counts as one sample."""
     filtered: int = 0
     """Samples left out because none of their captions passes data.min_objects, min_attributes and min_relations."""
     skipped: int = 0
