@@ -71,9 +71,9 @@ class StepReports:
         self._monitor.add(self._accounts.progress.step, metrics, ready.batch.entries)
 
     def settle(self) -> None:
-        """Send the pending report, and count the later steps without an update. The caller does so before a checkpoint.
+        """Send the pending report and count the steps without an update since then; called before a checkpoint.
 
-        Raises TrainingDiverged on every rank if there are too many.
+        Raises TrainingDiverged on every rank if there are too many such steps.
         """
         self.finish()
         steps, values = self._monitor.take()

@@ -45,10 +45,10 @@ def resolve(
 ) -> tuple[Sharding, int]:
     """Return the sharding and the shard ranks that the config means for a model with this number of `parameters`.
 
-    "auto" sends no weights over a network: a model that each worker can hold whole is replicated. A larger
-    one is sharded within each node, by fsdp if there is only one node, else by hsdp. With one rank on each
-    node, it is replicated too; sharding over nodes must be requested. If the nodes have unequal numbers of
-    ranks (`ranks_of_node` is 0), as after the loss of a GPU, it is sharded over all ranks.
+    "auto" sends no weights over a network: a model that each worker can hold whole is replicated. A larger model is
+    sharded within each node: by fsdp if there is only one node, else by hsdp. With one rank on each node, a larger
+    model is replicated too; sharding over nodes must be requested. Only if the nodes have unequal numbers of ranks
+    (`ranks_of_node` is 0), as after the loss of a GPU, a larger model is sharded over all ranks.
 
     Replicas use ddp in fp32, and hsdp in groups of one rank in bf16. FSDP2 casts weights and inputs to bf16
     before each block, so norms and sums move bf16 through memory too: 69 units in a text block. ddp's

@@ -15,7 +15,7 @@ _KINDS = {
     "all_gather": "all-gather", "allgather": "all-gather", "reduce_scatter": "reduce-scatter",
     "all_reduce": "all-reduce", "allreduce": "all-reduce", "isend": "send", "send": "send",
 }  # fmt: skip
-"""Kinds of collectives by a part of the name of torch's operator."""
+"""Kind of a collective, by a part of the name of its operator in torch."""
 
 
 class StepTracker(MemTracker):
