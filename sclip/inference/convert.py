@@ -127,7 +127,7 @@ def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on"
 
     Args:
         source: a run, a checkpoint of a run (step-*), or anything that `model.pretrained` reads.
-        name: the architecture, if the source does not record it.
+        name: architecture of a file of weights; "" takes the architecture that the file records.
         quick_gelu: the value of `model.quick_gelu`.
 
     Raises ModelError or CheckpointError with one line that says what is wrong and what to do.

@@ -264,7 +264,7 @@ def _trained(model: nn.Module) -> Iterator[nn.Parameter]:
 
 @contextlib.contextmanager
 def _fake_tensors(config: Config) -> Iterator[None]:
-    """Make all new tensors in the block fake ones. Choices that depend on the model's size see that of all blocks."""
+    """Make all new tensors in the block fake. Code that asks for the model's size gets the size with all blocks."""
     real_mesh = sharding._mesh
 
     def mesh(*args: Any) -> DeviceMesh:

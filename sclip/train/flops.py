@@ -132,7 +132,7 @@ class StepFlops:
     def _towers(
         self, images: int, captions: NDArray[Any], triples: NDArray[Any] | None, passes: Mapping[Part, int]
     ) -> float:
-        """Return operations for images, captions [N, L] and triples [N, K, 3, T]. `passes`: factor of each part."""
+        """Return operations for images, captions [N, L] and triples [N, K, 3, T], times the `passes` of each part."""
         lengths = text_lengths(captions).astype(np.float64)
         if self._whole_context:
             lengths[:] = captions.shape[1]
