@@ -44,7 +44,7 @@ def build_teacher(config: Config, folder: RunFolder) -> StructureCLIP:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Return a SHA-256 of plain weights on the CPU, without positions: resizing them varies between CPUs."""
+    """Return a SHA-256 of plain weights on the CPU, without positional embeddings: their resizing varies by CPU."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if not name.endswith("positional_embedding"):
