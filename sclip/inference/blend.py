@@ -1,7 +1,8 @@
 """Interpolate two models of one architecture: weights (1 - a) * start + a * trained.
 
-This is WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). A blend keeps much of what
-training taught, and recovers much of what training made the model forget.
+`start` is the model before training, `trained` the model after it. This is WiSE-FT (Wortsman et al., "Robust
+fine-tuning of zero-shot models", CVPR 2022): a blend keeps much of what training taught, and recovers much of
+what the model forgot.
 """
 
 from __future__ import annotations
@@ -19,18 +20,17 @@ from sclip.model import ModelError
 __all__ = ["blended", "check"]
 
 _ONLY_TRAINED = {"kee.": "knowledge encoder, whose weight lambda grows with a", "logit_bias.": "logit bias"}
-"""Parts that the start may lack entirely, with their names in messages; a blend takes them from the trained model."""
+"""Prefixes of parts that `start` may lack, and their names in messages. A blend takes them from `trained`."""
 _NORMALISATION = ("image_mean", "image_inverse_std")
 
 
 def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
-    """Return the blend; if `a` is 0, return the start itself, and if `a` is 1, the trained model itself.
+    """Return the blend of two models: for `a` = 0 `start` itself, for `a` = 1 `trained` itself.
 
-    The logit scale is blended as its logarithm. Integer tensors, and parts that the start lacks, come from the
-    trained model. If the start has no knowledge encoder, its weight lambda counts as 0, so that the blend changes
-    continuously with `a`.
+    The logit scale is blended as its logarithm. Integer tensors, and parts that `start` lacks, come from `trained`. If
+    `start` has no knowledge encoder, the encoder's weight lambda grows from 0 with `a`, so nothing changes abruptly.
 
-    Raises ModelError for an `a` outside 0..1, and if `check` raises it.
+    Raises ModelError if `a` is not in 0..1, or if `check` refuses the models.
     """
     if not 0 <= a <= 1:
         raise ModelError(f"a={a:g}: must be from 0 (the start) to 1 (the trained model)")
@@ -51,7 +51,7 @@ def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
 
 
 def check(start: Scorer, trained: Scorer) -> list[str]:
-    """Return the names of parts that only the trained model has; raise ModelError if the two cannot be blended."""
+    """Return the names of parts that only `trained` has. Raises ModelError if the models cannot be blended."""
     one, other = start.model, trained.model
     ours, theirs = one.state_dict(), other.state_dict()
     lacking = tuple(part for part in _ONLY_TRAINED if not any(name.startswith(part) for name in ours))

@@ -1,6 +1,6 @@
 """Convert weights of any layout, or a run's checkpoint, to our export or to a folder for another tool.
 
-This is the work of `sclip convert`: it takes a source, writes files, and returns one line about them.
+`sclip convert` uses it: `opened` reads the source; `convert` writes the files and describes them in one line.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ _SOME_BIAS = -10.0
 
 @dataclass(frozen=True)
 class Source:
-    """A model, and the parser that its captions go through."""
+    """A model, with the parser that prepares its captions."""
 
     model: StructureCLIP
     notes: tuple[str, ...] = ()
-    """Differences from the source, in words."""
+    """Differences between the model and its source, in words."""
     parser: Path | None = None
-    """File that names the parser, if the source has one."""
+    """The source's parser file, if it has any."""
     spacy_model: str | None = None
-    """spaCy pipeline of a run's checkpoint, which has no parser file."""
+    """Name of the spaCy pipeline if the source is a run's checkpoint, which has no parser file."""
 
 
 def require_new(folder: Path) -> None:
-    """Raise ModelError unless the folder that `convert` is to write is new or empty."""
+    """Raise ModelError unless the output folder of `convert` is new or empty."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ModelError(f"{folder}: not empty; name a new folder")
 
@@ -60,17 +60,17 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
 
     Args:
         source: the model.
-        folder: new or empty folder. All files appear together after the last check; after an error, no file appears.
+        folder: new or empty folder. All files appear together after the last check. After an error, none appears.
         form: "export" is for `sclip.load`, "clip" for open_clip, "transformers" for its `CLIPModel`, "onnx" for
-            onnxruntime. Before files for transformers or onnxruntime appear, that library loads them, and its outputs
-            are compared with the model's (`sclip.model.clip_model`, `onnx_files`).
-        card: text of the folder's README.md; empty: none.
+            onnxruntime. The check of the last two forms loads the files with that library and compares its
+            outputs with the model's (`sclip.model.clip_model`, `onnx_files`).
+        card: text of README.md in the folder; "" writes no README.md.
 
     Raises ModelError with one line that says what is wrong and what to do.
     """
     require_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # An existing empty folder may be a mount, which cannot be replaced.
+    # An existing empty folder may be a mount. A mount cannot be replaced, so the files are moved into it.
     parent = folder if folder.is_dir() else folder.parent
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=parent) as temporary:
         partial = Path(temporary) / folder.name
@@ -87,7 +87,7 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
 
 
 def _write(source: Source, folder: Path, form: Form) -> str:
-    """Write the files; return the result of their check in words."""
+    """Write the files and check them; return the result of the check in words."""
     model = source.model
     if form == "onnx":
         return f"; largest difference of onnxruntime {write_onnx(model, folder):.1e}"
@@ -127,8 +127,8 @@ def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on"
 
     Args:
         source: a run, a checkpoint of a run (step-*), or anything that `model.pretrained` reads.
-        name: the architecture, if the source does not record it.
-        quick_gelu: as `model.quick_gelu`.
+        name: architecture of a file of weights; "" takes the architecture that the file records.
+        quick_gelu: the value of `model.quick_gelu`.
 
     Raises ModelError or CheckpointError with one line that says what is wrong and what to do.
     """
@@ -139,9 +139,8 @@ def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on"
         latest = RunFolder(source).latest()
         step = latest[0] if latest else None
     if step is not None:
-        return _of_run(
-            step, RunFolder(storage_path(address(step)).parent)
-        )  # absolute, since the user may name the step alone
+        # `address` is absolute: a relative `step` may be the folder name alone, without its run folder.
+        return _of_run(step, RunFolder(storage_path(address(step)).parent))
     folder = cached_copy(source) if source.exists() else Path(address(source))
     if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
         parser = folder / PARSER_FILE

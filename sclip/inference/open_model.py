@@ -7,7 +7,7 @@ weights.safetensors               a file of weights that records its architectur
 ViT-B-32:openai                   an open_clip architecture with a tag, or with a file of weights
 ViT-B-32:                         the same architecture with random weights of a fixed seed
 
-`sclip.load` adds the versions of the registry, models:/structure-clip@champion.
+`sclip.load` also takes versions of the registry, as in models:/structure-clip@champion.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def open_source(
 ) -> convert.Source:
     """Return the named model without its parser, as a `Source` for `sclip.inference.convert`.
 
-    `name`, `storage` and errors are as in `open_model`; `architecture` and `quick_gelu` complete a file of weights that
-    does not record them.
+    `name`, `storage` and the errors are as in `open_model`. `architecture` and `quick_gelu` describe a file
+    of weights that does not record them.
     """
     path = located(name, storage)
     if path is None:
@@ -79,7 +79,7 @@ def open_source(
 
 
 def located(name: str, storage: str | Path) -> StoragePath | None:
-    """Return the file, the folder or the run in `storage` that has this name; None if there is none.
+    """Return the path of the file, the folder or the run in `storage` with this name; None if there is none.
 
     Raises ModelError for an empty name.
     """

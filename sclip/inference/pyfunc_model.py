@@ -3,8 +3,8 @@
 MLflow executes this file when a version is loaded (models-from-code) and uses the object given to `set_model`;
 nothing is pickled. The sclip that it imports is the copy stored with the version, not the installed one.
 
-Text in the image column is the path of a file, or `file:` and a path. In a scoring server (`mlflow models serve`),
-text is base64 instead: with paths, every client could probe the server's disk.
+Text in the image column is the path of a file, with or without `file:` before it. In a scoring server (`mlflow models
+serve`) such text must be base64 instead: if paths were allowed, every client could probe the server's disk.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
     ) -> pd.DataFrame:
         """Return the output that `params["output"]` names, one row for each input row, in the same order.
 
-        Raises MlflowException (INVALID_PARAMETER_VALUE, over HTTP a 400) for an unknown output, a missing column, an
-        unreadable image, or a caption that is not text; for the last two, the message names the row, from 0.
+        Raises MlflowException (INVALID_PARAMETER_VALUE, over HTTP status 400) for an unknown output, a missing
+        column, an unreadable image, or a caption that is not text. The message names the image's or caption's row.
         """
         output = (params or {}).get("output", "score")
         if output not in OUTPUTS:
@@ -93,7 +93,7 @@ def _encoded(values: Sequence[Any]) -> Iterator[Any]:
     served = _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
     for row, value in enumerate(values):
         try:
-            value = bytes(value) if isinstance(value, bytearray) else value  # Spark passes it
+            value = bytes(value) if isinstance(value, bytearray) else value  # from Spark
             yield _from_base64(value) if served else _from_path(value)
         except (OSError, ValueError) as error:
             raise ImageError(f"image in row {row}: {error}") from error
@@ -109,7 +109,7 @@ def _from_path(value: Any) -> Any:
 
 
 def _from_base64(value: Any) -> Any:
-    """Decode base64 that MLflow leaves encoded (`inputs`, `instances`, CSV); return other bytes unchanged."""
+    """Decode base64 that MLflow leaves encoded (`inputs`, `instances`, CSV). Return bytes in another form unchanged."""
     if isinstance(value, str):
         try:
             return base64.b64decode("".join(value.split()), validate=True)

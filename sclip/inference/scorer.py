@@ -38,7 +38,7 @@ BATCH_SIZE = 128
 """Default number of images or captions in one forward pass."""
 
 _SORTED = 1024
-"""Minimum number of captions that are sorted by their length together."""
+"""Number of captions that are sorted by length together, if `batch_size` is not larger."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Scorer:
 
     @classmethod
     def load(cls, directory: str | Path, device: str = "cpu") -> Scorer:
-        """Return the scorer that `save` wrote; a directory that `sclip.model.export` wrote gets the default parser.
+        """Return the scorer that `save` wrote. A directory from `sclip.model.export` gets the default parser.
 
         Raises ModelError if the files do not fit, and ParserError if the spaCy pipeline is missing.
         """
@@ -114,8 +114,8 @@ class Scorer:
     def encode_image(self, images: Iterable[bytes | Image.Image], batch_size: int = BATCH_SIZE) -> Tensor:
         """Encode images (JPEG, PNG or WebP bytes, or PIL); return unit features, fp32 [N, D] on the CPU.
 
-        `images` may be a generator: only `batch_size` images are in memory at a time. Raises ValueError that names the
-        row, from 0, of an unreadable image.
+        `images` may be a generator: only `batch_size` images are in memory at a time. Raises ValueError for
+        an unreadable image; the message names its row, from 0.
         """
         rows = (self._pixels(row, image) for row, image in enumerate(images))
         return _joined(self.encode_pixels(torch.stack(batch)) for batch in _batches(rows, batch_size))
@@ -129,7 +129,7 @@ class Scorer:
     def encode_text(self, captions: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
         """Encode captions and their triples; return unit features, fp32 [N, D] on the CPU.
 
-        Raises ValueError for a single string instead of a list, and for a caption that is not a string, naming its row.
+        Raises ValueError for one string instead of a list. If a caption is not a string, the ValueError names its row.
         """
         if isinstance(captions, str):
             raise ValueError("captions: must be a list of texts, not one text")
@@ -151,14 +151,14 @@ class Scorer:
         return self._tokenizer.triples([window_of(graph, self._tokenizer).triples for graph in graphs])
 
     def _encode_captions(self, captions: Sequence[str], batch_size: int) -> Tensor:
-        """Encode captions of similar length together, without their padding; a CLIP alone needs no triples."""
+        """Encode captions in batches of similar length; skip padding and triples where the model allows it."""
         text = self._tokenizer.text([clean_caption(caption) for caption in captions])
         triples = None if self._model.kee is None else self._triples(captions)
         lengths = text_lengths(text)
         order = np.argsort(lengths, kind="stable").tolist()
         features = []
         for rows in _batches(order, batch_size):
-            width = -(-lengths[rows[-1]] // 8) * 8  # attention kernels want rows of a mask aligned
+            width = -(-lengths[rows[-1]] // 8) * 8  # attention kernels need aligned mask rows
             ids = text[rows, :width] if self._model.packs_text else text[rows]
             knowledge = None if triples is None else torch.from_numpy(triples[rows]).long().to(self._device)
             with torch.no_grad():
@@ -173,7 +173,7 @@ class Scorer:
         return self._tokenizer.read_end(clean) == len(clean)
 
     def score(self, images: Sequence[bytes | Image.Image], captions: Sequence[str]) -> Tensor:
-        """Return the cosine similarity of image and caption in each row, fp32 [N]. Raises ValueError."""
+        """Return the cosine similarity of each row's image and caption, fp32 [N]. Raises ValueError."""
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images and {len(captions)} captions: score compares row by row")
         return (self.encode_image(images) * self.encode_text(captions)).sum(dim=1)
@@ -185,7 +185,7 @@ class Scorer:
 
 
 def read_parser(directory: str | Path) -> dict[str, str]:
-    """Return `spacy_model` and `version` of an exported model's parser; both are empty if it names no parser."""
+    """Return `spacy_model` and `version` of an exported model's parser; both are "" if it has no parser file."""
     path = Path(directory) / PARSER_FILE
     if not path.exists():
         return {"spacy_model": "", "version": ""}

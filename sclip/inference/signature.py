@@ -37,7 +37,7 @@ SIGNATURE = ModelSignature(
     ),
     ParamSchema([ParamSpec("output", DataType.string, "score")]),
 )
-"""Input: image and caption. Output, by the parameter `output`: cosine, unit vector, or graph and its triples."""
+"""Inputs: image, caption. The parameter `output` chooses a cosine, a unit vector, or a graph with its triples."""
 
 MODEL_CONFIG = {"device": "cpu", "batch_size": BATCH_SIZE}
 """Device and rows per forward pass; to change: `load_model(URI, model_config={"device": "cuda"})`."""

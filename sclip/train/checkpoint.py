@@ -2,9 +2,9 @@
 
 `sclip.train.manifest` defines the layout; torch.distributed.checkpoint (DCP) writes the safetensors files. Nothing is
 pickled (DCP's default storage pickles its metadata), so a checkpoint from elsewhere can be opened without trust.
-A thread with its own process group copies what its rank will write to the host, writes and hashes the files, and marks
-the checkpoint as complete. Training pauses only if the copies are not done when the next step has its gradients and is
-about to change the weights. If the path is a URI, each node stages files on its disk.
+On each rank, a thread copies the rank's share to the host, then writes and hashes it. Rank 0 marks the checkpoint as
+complete. Training pauses only if the copies are not done when the next step is about to change the weights. If the
+path is a URI, each node stages files on its disk.
 
 The optimizer's hyperparameters are not stored: they come from the config of the run that loads. Random generator
 states are not stored either: the loop seeds torch again in every step, from (seed, step, rank).
@@ -67,9 +67,9 @@ class Saver:
     """Write checkpoints while training continues, one at a time. All ranks call every method together."""
 
     def __init__(self, timeout_s: float = TrainConfig.collective_timeout_s) -> None:
-        """Create the writer thread with its own process group, because ranks are at different steps while it writes.
+        """Create the writer thread with its own process group: the ranks may be at different steps while it writes.
 
-        In this group, a rank waits at most `timeout_s` seconds for the slowest one.
+        In this group, a rank waits at most `timeout_s` seconds for the slowest rank.
         """
         self._cuda = torch.cuda.is_available()
         self._stager = _Stager(pin_memory=self._cuda)
@@ -95,16 +95,16 @@ class Saver:
         ema: EMA | None = None,
         afterwards: Callable[[], None] = lambda: None,
     ) -> None:
-        """Copy this rank's share to the host, then write it as `save` does; the caller continues meanwhile.
+        """Start to copy this rank's share to the host, and to write it as `save` does; the caller continues meanwhile.
 
-        The caller must call `until_copied` before it changes weights, moments or averages. Waits for the previous
-        checkpoint first, and raises its error as `wait` does. The writer thread of rank 0 calls `afterwards` once the
-        checkpoint is complete.
+        The caller must call `until_copied` before it changes weights, moments or averages. `start` first
+        waits for the previous checkpoint, and raises its error as `wait` does. The writer thread of rank 0
+        calls `afterwards` once the checkpoint is complete.
         """
         self.wait()
         share, elements = share_of_rank(tensors_of(model, optimizer, ema)[0])
         if self._stream is not None:
-            self._stream.wait_stream(torch.cuda.current_stream())  # the step that was queued last comes first
+            self._stream.wait_stream(torch.cuda.current_stream())  # copy after the step queued last
         self._waited_s, self._waiting = 0.0, []
         self._copied = self._thread.submit(self._copy, share)
         on_host = partial(self._on_host, self._copied)
@@ -121,7 +121,7 @@ class Saver:
         if copied is None:
             return
         called = time.perf_counter()
-        futures.wait([copied])  # if it failed, so does writing, on all ranks: `wait` raises it
+        futures.wait([copied])  # raises nothing: if copying failed, `wait` raises the error on all ranks
         self._waited_s = time.perf_counter() - called
         if self._stream is not None:
             stream = torch.cuda.current_stream()
@@ -155,7 +155,7 @@ class Saver:
         self._stager.close()  # type: ignore[no-untyped-call]
 
     def _copy(self, share: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Copy on the thread; on a GPU only queue that. Also return `share`, to keep it in memory until then."""
+        """Copy the share; on a GPU, only queue the copy. Also return `share`, to keep it alive until then."""
         with torch.cuda.stream(self._stream):
             return self._stager.stage(share, non_blocking=self._cuda), share
 
@@ -167,11 +167,11 @@ class Saver:
 
 
 class _Stager(StateDictStager):
-    """Copies into host memory that it allocates once, and lets other threads run meanwhile.
+    """Copies tensors into host memory that it allocates once. Other threads can run during a copy.
 
-    The class of torch would hold Python's lock during its copies, and does not pin tensors below 5 bytes: copies of
-    AdamW's step counts would wait for the GPU. DefaultStager wraps that class too, but in torch 2.11 closes it after
-    each copy, so a second copy fails.
+    torch's StateDictStager would hold Python's lock during its copies. It also does not pin tensors below 5
+    bytes, so copies of AdamW's step counts would wait for the GPU. torch's DefaultStager uses the same class.
+    In torch 2.11 it closes the stager after each copy, so a second copy fails.
     """
 
     def _stage_untyped_storage(self, storage: torch.UntypedStorage, non_blocking: bool = False) -> Any:
@@ -205,10 +205,10 @@ def save(
 def load(
     path: str | StoragePath, model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None = None
 ) -> dict[str, Any]:
-    """Load a checkpoint into a model and its optimizer, whatever their sharding; return the caller's state.
+    """Load a checkpoint into a model and its optimizer, whatever their sharding; return the state given to `save`.
 
-    All ranks call it together. Raises CheckpointError on every rank, before anything is changed, if the checkpoint is
-    incomplete, a file is missing or truncated, or the tensors do not match this model.
+    All ranks call it together. Raises CheckpointError on every rank, before anything is changed, if the
+    checkpoint is incomplete, a file is missing or truncated, or the tensors do not match this model.
     """
     checkpoint_path = storage_path(path)
     tensors, hyperparameters = tensors_of(model, optimizer, ema)
@@ -223,7 +223,7 @@ def load(
             return state
 
         state = in_unison(checked, CheckpointError)[0]
-        # All ranks return together, so no rank still reads the shared copy when the block ends.
+        # `read_tensors` ends on all ranks together, so no rank still reads the shared copy when the block ends.
         read_tensors(folders[0], tensors)
     dsd.set_state_dict(
         model,
@@ -238,9 +238,9 @@ def load(
 def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
     """Return the checkpoint's model as one plain model on the CPU, in eval mode, without a process group.
 
-    Uses the averaged weights if the checkpoint has them (train.ema_decay). `config` is the model config of the run
-    that wrote it. Pretrained weights are loaded only if the checkpoint holds low-rank updates of them (`model.lora`),
-    which are then merged into them. Raises ModelError if those weights are gone, CheckpointError if they changed.
+    Uses the averaged weights if the checkpoint has them (train.ema_decay). `config` is the model config of the run that
+    wrote it. If the checkpoint holds low-rank updates (`model.lora`), loads the pretrained weights and merges the
+    updates into them. Raises ModelError if these weights are gone, CheckpointError if they changed.
     """
     checkpoint_path = storage_path(path)
     start = checked_manifest(checkpoint_path)["state"].get("start", {})
@@ -256,7 +256,7 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
             for name, tensor in model.state_dict().items()
             if not has_updates or lora.is_stored(name)
         }
-        # Leave out the optimizer's tensors, and the last weights where the checkpoint has their average.
+        # Leave out the optimizer's tensors, and each weight whose average the checkpoint has.
         compared = {
             name: entry
             for name, entry in stored.items()
@@ -271,7 +271,7 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
 
 
 def size_bytes(model: nn.Module, has_ema: bool) -> int:
-    """Return a checkpoint's bytes: all weights, and for each trained weight two moments and (`has_ema`) an average."""
+    """Return a checkpoint's bytes. A trained weight also has two moments and, if `has_ema`, an average."""
     copies, updates = 4 if has_ema else 3, lora.has_updates(model)
     return sum(
         p.numel() * p.element_size() * (copies if p.requires_grad else 1)
@@ -288,7 +288,7 @@ def _write(
     group: dist.ProcessGroup | None,
     afterwards: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write this rank's share, then check that all ranks have written all elements, and write the manifest."""
+    """Write this rank's share. Once all ranks have written all elements, write the manifest."""
     rank = dist.get_rank() if dist.is_initialized() else 0
 
     def unused() -> dict[str, Any]:

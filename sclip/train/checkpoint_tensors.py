@@ -1,7 +1,7 @@
-"""Name the tensors of a checkpoint, divide them over the ranks, write them, compare them with files, and read them.
+"""Name a checkpoint's tensors, divide them over the ranks, write them, read them, and compare them with a model's.
 
-The names are "model.NAME", "optimizer.state.NAME.exp_avg" and "ema.NAME". torch.distributed.checkpoint writes the
-files, in the safetensors format.
+The names are "model.NAME", "optimizer.state.NAME.exp_avg" and "ema.NAME". torch.distributed.checkpoint writes
+the files, in the safetensors format.
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ def tensors_of(
 def share_of_rank(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """Return the tensors that this rank writes, and the number of elements that all ranks together write.
 
-    With FSDP each rank writes its shards. Copies are divided by bytes over the ranks that hold them: whole tensors with
-    DDP, shards on one rank of each group with HSDP. Every rank computes the same division, without communication.
+    With FSDP, each rank writes its shards. If ranks hold equal copies (whole tensors with DDP, shards with
+    HSDP), one of them writes a tensor, and all of them write about equally many bytes. Every rank computes
+    the same division, without communication.
     """
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
-    # For each number of copies, a heap with the bytes of each copy's rank and the copy's number.
+    # By number of copies: a heap of (bytes assigned to a copy's rank, number of the copy).
     loads: dict[int, list[tuple[int, int]]] = {}
     share = {}
     for name in sorted(tensors, key=lambda name: (-sizes[name], name)):
@@ -79,7 +80,7 @@ def share_of_rank(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
 
 
 def _copies(tensor: Tensor) -> tuple[int, int]:
-    """Return how many ranks hold what this rank holds of a tensor, and this rank's number among them."""
+    """Return the number of ranks that hold the same part of a tensor, and this rank's number among them."""
     if not isinstance(tensor, DTensor):
         return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     copies, own = 1, 0
@@ -91,17 +92,17 @@ def _copies(tensor: Tensor) -> tuple[int, int]:
 
 
 def write_tensors(path: Path, share: dict[str, Any], rank: int) -> int:
-    """Write what `share_of_rank` returned into one file in a folder; return the number of written elements.
+    """Write a share from `share_of_rank` into one file in a folder; return the number of written elements.
 
-    It uses DCP's planner and writer of one rank, but not its plan over all ranks: that takes one process two minutes at
-    512 ranks, and only removes copies, which a share does not hold.
+    It uses DCP's planner and writer for one rank. DCP's plan over all ranks would take one process two
+    minutes at 512 ranks, and only removes copies, which a share does not hold.
     """
     writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
     planner = DefaultSavePlanner(flatten_state_dict=False)
     planner.set_up_planner(share)
     plan = writer.prepare_local_plan(planner.create_local_plan())
     chunks = [item.tensor_data.chunk.sizes.numel() for item in plan.items if item.tensor_data is not None]
-    # A shard may be empty. The writer numbers the files by the place of their plan.
+    # Leave out empty shards. The writer numbers a file by its plan's place in the list.
     items = [item for item, elements in zip(plan.items, chunks, strict=True) if elements]
     plan = writer.prepare_global_plan([SavePlan([])] * rank + [dataclasses.replace(plan, items=items)])[rank]
     writer.write_data(plan, planner).wait()
@@ -114,14 +115,14 @@ def of_prefix(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def stored_tensors(path: Path) -> Mapping[str, Any]:
-    """Return the metadata of the tensors in a checkpoint's files, by name. Raises CheckpointError if damaged."""
+    """Return the metadata of a checkpoint's tensors, by name. Raises CheckpointError if a file is damaged."""
     try:
         metadata: Mapping[str, Any] = HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        # On a damaged header, the reader raises whatever error it runs into.
+        # The reader does not check headers: a damaged one causes any of these errors.
         raise CheckpointError(
-            f"{path}: a file is no readable safetensors file ({type(error).__name__}: {error}); "
-            "start from the checkpoint before it"
+            f"{path}: a file is not readable as safetensors ({type(error).__name__}: {error}); "
+            "start from the checkpoint before this one"
         ) from error
     return metadata
 
@@ -138,13 +139,13 @@ def compare(path: StoragePath, tensors: Mapping[str, Any], stored: Mapping[str, 
     lines = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in differences.items() if names]
     if lines:
         raise CheckpointError(
-            f"{path}: not a checkpoint of this model: tensors {'; '.join(lines)}. Use the model.*, train.lr_scale_* "
-            "and train.ema_decay of the config it was written with, or another run.name to start anew"
+            f"{path}: not a checkpoint of this model: tensors {'; '.join(lines)}. Use model.*, train.lr_scale_* and "
+            "train.ema_decay of the config that wrote the checkpoint, or another run.name to start anew"
         )
 
 
 def read_tensors(path: Path, tensors: dict[str, Any], alone: bool = False) -> None:
-    """Read the tensors in place, on all ranks together or, if `alone`, in this process only. Raises CheckpointError."""
+    """Read the tensors in place: on all ranks together, or in this process only (`alone`). Raises CheckpointError."""
     reader = HuggingFaceStorageReader(str(path))
     try:
         state_dict_loader.load(tensors, storage_reader=reader, no_dist=alone or not dist.is_initialized())

@@ -1,7 +1,7 @@
 """Find out how much disk space the runs in a storage folder take, and which of their files can be removed.
 
-`runs` yields one `RunUse` for each run folder. This module itself removes nothing. While a run may still be training,
-`RunUse.removable` returns no path of it.
+`runs` yields one `RunUse` for each run folder. This module itself removes nothing. While a run may still be
+training, `RunUse.removable` returns none of its paths.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sclip.train.run_folder import ALIVE, LEASE, RunFolder, size_of
 __all__ = ["RunUse", "runs"]
 
 TRAINING_S = 3600.0
-"""A run may still be training for this long after its last sign of life: reports are seconds to minutes apart."""
+"""Seconds without a sign of life until a run no longer counts as training. Reports are seconds to minutes apart."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,14 @@ class RunUse:
     """Seconds since the run's last sign of life."""
     bytes: int
     checkpoints: tuple[StoragePath, ...]
-    """Complete checkpoints, oldest first. A finished run keeps its exported model if they are removed."""
+    """Complete checkpoints, oldest first. After their removal, a finished run still has its exported model."""
     leftovers: tuple[StoragePath, ...]
     """Half-written checkpoints that a crash left, and damaged ones that were set aside."""
 
     def removable(
         self, finished: bool, leftovers: bool, older_than_s: float | None
     ) -> tuple[StoragePath, ...]:
-        """Return the paths that these options allow to remove; none if the run may be training."""
+        """Return the paths that these options of `sclip clean` select; none if the run may be training."""
         if self.state == "training":
             return ()
         if older_than_s is not None and self.idle_s > older_than_s:

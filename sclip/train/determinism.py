@@ -1,4 +1,4 @@
-"""Settings of torch, cuBLAS and NCCL that make two runs on equal GPUs equal bit for bit (`train.deterministic`)."""
+"""Set torch, cuBLAS and NCCL so that two runs on equal GPUs are equal bit for bit (`train.deterministic`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 __all__ = ["use_deterministic_algorithms"]
 
 _ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple"}
-"""Fixed choices: NCCL otherwise chooses by message size and topology, and may sum in switches in no fixed order."""
+"""Fixed choices. By default, NCCL chooses by message size and topology; network switches may sum in any order."""
 
 
 def use_deterministic_algorithms() -> None:
@@ -19,6 +19,6 @@ def use_deterministic_algorithms() -> None:
     """
     os.environ.update(_ENVIRONMENT)
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no code reads it
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False

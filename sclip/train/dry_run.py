@@ -1,13 +1,13 @@
-"""Run a training step on fake tensors: a sized config goes in, the peak memory of a GPU and its collectives come out.
+"""Run a training step on fake tensors to find the peak memory of a GPU and the collectives of a step.
 
-Fake tensors have shapes and no values, so one CPU core computes a step of any number of GPUs in seconds. Model,
-sharding, loss and step are the run's own. torch's fake process group stands for the other ranks. To save time, the step
-runs twice with some of the blocks of each tower, and its figures are extrapolated. Of the equal parts that
-`train.micro_batch` makes, two run, and the loss of all rows runs by itself.
+Fake tensors have shapes and no values, so one CPU core computes a step of any number of GPUs in seconds.
+Model, sharding, loss and step are the run's own. torch's fake process group stands for the other ranks. To
+save time, the step runs twice with some of the blocks of each tower, and its figures are extrapolated. With
+`train.micro_batch`, only two of the equal parts run; the loss of all rows runs separately.
 
-Counted by hand: AdamW's moments, the average of `train.ema_decay`, the next batch on the device, and DDP, which the
-fake process group does not support: all gradients live all the time, in buckets that are reduced once. Not counted:
-CUDA's context, NCCL's buffers, the allocator's fragmentation, and the memory that `train.compile` saves.
+Some parts are counted by hand: AdamW's moments, the average of `train.ema_decay`, the next batch on the device, and
+DDP, which the fake process group does not support (all gradients exist all the time, in buckets that are reduced once).
+Not counted: CUDA's context, NCCL's buffers, the allocator's fragmentation, and the memory that `train.compile` saves.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ __all__ = ["Collectives", "DryRun", "dry_run"]
 _CPU = torch.device("cpu")
 """Device of fake tensors: on fake CUDA devices, backward fails without a driver."""
 _STRIDES = 5
-"""The full depth is the least depth and this number of strides; a step runs at the least depth and one stride more."""
+"""Strides (groups of blocks) that the least depth leaves out. The step runs at that depth, and with one stride more."""
 _RUN_PASSES = 2
-"""Maximum parts of a batch that run: the first part differs from the last one, and all others equal the first."""
+"""Maximum parts of a batch that run. The first part differs from the last one; all others are like the first."""
 _BUCKET_BYTES = 25 * 2**20
 """DDP's bytes of gradients in one all-reduce."""
 
@@ -61,11 +61,11 @@ class Collectives:
     kind: str
     count: int
     size_bytes: int
-    """Sum of their sizes; the size is the larger one of a rank's input and output."""
+    """Sum of the sizes; the size of a collective is the larger of a rank's input and output."""
 
     @property
     def sent_bytes(self) -> int:
-        """Bytes that a rank sends, at most: in a ring each byte once, and twice if all ranks get the sum."""
+        """Maximum bytes that a rank sends. A ring sends each byte once, or twice if all ranks get the sum."""
         return self.size_bytes * (2 if self.kind == "all-reduce" else 1)
 
 
@@ -74,9 +74,9 @@ class DryRun:
     """Bytes on one GPU at the peak of a step, by their use, and the collectives of a step."""
 
     parameters: int
-    """This rank's parameters and buffers, also the teacher's (`loss.distil`), and the averages of `train.ema_decay`."""
+    """Parameters and buffers of model and teacher (`loss.distil`) on this rank, and averages (`train.ema_decay`)."""
     gradients: int
-    """Gradients that exist at the peak: with DDP all of them, with FSDP2 those that are reduced by then."""
+    """Gradients that exist at the peak: all of them with DDP, those already reduced with FSDP2."""
     moments: int
     activations: int
     """The rest: batches, activations, gathered weights, temporary tensors, features of all ranks, logits."""
@@ -89,17 +89,17 @@ class DryRun:
 
     @property
     def sent_bytes(self) -> int:
-        """Bytes that a GPU sends in a step, at most."""
+        """Maximum bytes that a GPU sends in a step."""
         return sum(collectives.sent_bytes for collectives in self.collectives)
 
 
 def dry_run(config: Config, ranks_per_node: int, *, all_blocks: bool = False) -> DryRun:
-    """Return the figures of a step of a sized config.
+    """Return the peak memory and the collectives of a training step.
 
     Args:
-        config: sized config of the run.
+        config: config of the run, as `sclip.launch.capacity.sized` returns it.
         ranks_per_node: number of GPUs of a node.
-        all_blocks: run the step once with all blocks, rather than twice with some of them.
+        all_blocks: run the step once with all blocks instead of twice with some of them.
     """
     parameters, world_size = parameter_count(config.model), config.train.num_workers
     autocast = sharding.needs_autocast(meta_model(config.model))
@@ -119,7 +119,7 @@ _Figures = Mapping[tuple[str, ...], int]
 
 
 def _summary(figures: _Figures, config: Config) -> DryRun:
-    """Return the figures of the whole model as a `DryRun`, with what is counted by hand."""
+    """Return the figures of the whole model as a `DryRun`, and add what is counted by hand."""
     train = config.train
     parameters, trained = figures["parameters",], figures["trained",]
     phase = max((n[1] for n in figures if n[0] == "peak"), key=lambda phase: figures["peak", phase, "Total"])
@@ -136,7 +136,7 @@ def _summary(figures: _Figures, config: Config) -> DryRun:
 
 
 def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
-    """Run a step of the model at the least depth and `strides` strides more; return its figures."""
+    """Run a step with `strides` more strides of blocks than at the least depth; return its figures."""
     train = config.train
     rows = -(-train.batch_size // train.num_workers)
     passes = passes_of(rows, train.micro_batch)
@@ -155,12 +155,12 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
             group.enter_context(_process_group(train.num_workers))
         wrapped = sharding.apply(model, train, _CPU)
         frozen = sharding.apply_frozen(teacher, wrapped, train, _CPU) if teacher else None
-        if train.sharding == "ddp":  # only now, so that `apply` makes no replica
+        if train.sharding == "ddp":  # after `apply`, so that it makes no replica
             group.enter_context(_process_group(train.num_workers))
             for parameter in _trained(wrapped):
                 parameter.grad = torch.zeros_like(parameter)
         optimizer = make_optimizer(wrapped, train)
-        # The optimizer's step is one fused kernel, on parameters and moments alone.
+        # Skip the optimizer's step: one fused kernel, which needs only parameters and moments.
         group.enter_context(mock.patch.object(optimizer, "step"))
         batch, whole_batch = (_batch(config, rows // passes, n, packs) for n in (run_passes, passes))
         wrapped.register_forward_hook(keep_shapes)
@@ -198,9 +198,10 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
 
 
 def _add_parts(tracker: StepTracker, loss: StepTracker, times: float, stays_whole: bool) -> None:
-    """Add the collectives of the parts that did not run: `times` as many parts, and `loss` once for all rows.
+    """Add the collectives of the parts that did not run.
 
-    A model that stays whole gathers and reduces once. Groups of ranks always sum their gradients once.
+    A step has `times` as many parts as ran, but runs the loss (`loss`) once for all rows. A model that stays
+    whole gathers and reduces once. Groups of ranks always sum their gradients once.
     """
     for kind in tracker.counts:
         again = 1 if stays_whole or kind == "all-reduce" else times
@@ -243,7 +244,7 @@ def _batch(config: Config, rows: int, passes: int, packs: bool) -> dict[str, Ten
 def _loss_alone(
     config: Config, rows: int, shapes: Mapping[str, torch.Size], batch: dict[str, Tensor]
 ) -> StepTracker:
-    """Return what forward and backward of the loss need, given the shapes of the features of fewer rows."""
+    """Track forward and backward of the loss of `rows` rows. `shapes` are those of the features of fewer rows."""
     features = {
         name: torch.empty((rows, *shape[1:]) if shape else shape, requires_grad=True)
         for name, shape in shapes.items()
@@ -263,7 +264,7 @@ def _trained(model: nn.Module) -> Iterator[nn.Parameter]:
 
 @contextlib.contextmanager
 def _fake_tensors(config: Config) -> Iterator[None]:
-    """Make all new tensors in the block fake ones. What depends on the model's size depends on that of all blocks."""
+    """Make all new tensors in the block fake. Code that asks for the model's size gets the size with all blocks."""
     real_mesh = sharding._mesh
 
     def mesh(*args: Any) -> DeviceMesh:

@@ -1,17 +1,17 @@
 """Count the floating-point operations of a step, and look up a device's peak FLOP/s; both are needed for the MFU.
 
 The count is what the model needs, not what is executed. A multiply-add is two operations. A trained part counts as
-three forward passes, because backward is twice forward. A frozen part counts as two if a gradient passes through it,
-else as one, such as the teacher of `loss.distil`. Low-rank updates count as full matrices, because the full gradient
-is computed. Not counted: recomputation by activation checkpointing or GradCache, padding that no token sees, absent
-negatives, and empty triple slots. For l tokens, a Transformer layer of width W needs
+three forward passes, because backward costs two. A frozen part counts as two if a gradient passes through it, else as
+one (the teacher of `loss.distil`). Low-rank updates count as full matrices, because the full gradient is
+computed. Not counted: recomputation by activation checkpointing or GradCache, padding (unless the text tower cannot
+pack texts), absent negatives, and empty triple slots. For l tokens, a Transformer layer of width W needs
 
     24 W^2 l  (projections and the MLP of four times the width)  +  4 W l^2  (attention, as if not causal),
 
 the formula of Chowdhery et al. (PaLM, 2022, appendix B); the code uses the actual matrix sizes. torch's FLOP counter
 counts the image tower's forward pass, on meta tensors. It is not used for backward, because it counts backward of
-grouped convolutions as if ungrouped (7.9 times forward for ConvNeXt-B). Twice forward is 0.9 % too much for ViT-B/32,
-because pixels need no gradient, and less for larger models.
+grouped convolutions as if ungrouped (7.9 times forward for ConvNeXt-B). Pixels need no gradient, so counting backward
+as twice forward is too much: by 0.9 % for ViT-B/32, and by less for larger models.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class StepFlops:
         train, kee = config.train, model.kee
         self._loss = config.loss
         text = model.text_tower
-        # Towers that cannot pack see the padding. Hugging Face's mask it, but compute it all the same.
+        # Towers that cannot pack texts also compute the padding, even Hugging Face's, which mask it.
         self._whole_context = not model.packs_text
         has_words = not (config.model.kee.own_embeddings or config.model.lora.rank)
         words = has_words and lr_scale("text", train) > 0
@@ -97,7 +97,7 @@ class StepFlops:
             self._knowledge = 2 * kee.projection.weight.numel()
 
     def __call__(self, columns: Mapping[str, NDArray[Any]], world_size: int = 1) -> float:
-        """Return the operations of forward and backward. `columns` may hold only columns that are trained on.
+        """Return the operations of forward and backward. `columns` may hold only columns that the step trains on.
 
         Other ranks are assumed to hold as many rows and negatives as this one.
         """
@@ -132,7 +132,7 @@ class StepFlops:
     def _towers(
         self, images: int, captions: NDArray[Any], triples: NDArray[Any] | None, passes: Mapping[Part, int]
     ) -> float:
-        """Return operations for images, captions [N, L] and triples [N, K, 3, T]. `passes` holds a factor of each."""
+        """Return operations for images, captions [N, L] and triples [N, K, 3, T], times the `passes` of each part."""
         lengths = text_lengths(captions).astype(np.float64)
         if self._whole_context:
             lengths[:] = captions.shape[1]
@@ -150,7 +150,7 @@ class StepFlops:
         return float(total)
 
     def _logits(self, samples: int, negatives: int) -> int:
-        """Return the forward operations of a row's contrastive logits against one rank's rows.
+        """Return the forward operations of one row's contrastive logits against the rows of one rank.
 
         Counts both directions, but one matrix for the sigmoid loss. NegCLIP's loss adds logits of images and negatives.
         """

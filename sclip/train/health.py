@@ -1,7 +1,7 @@
-"""Watch the health of a run: steps that are not finite, norms of the weights, traces of chosen steps.
+"""Watch the health of a run: losses and gradients that are not finite, weight norms, traces of chosen steps.
 
-A step's values stay on the device as tensors. The values of many steps are read together, one step after a report or
-before a checkpoint. The delay is safe: a step whose loss or gradient is not finite makes no update.
+A step's values stay on the device as tensors. The host reads the values of many steps together: one step after a report
+began, or before a checkpoint. This delay is safe, because a step whose loss or gradient is not finite makes no update.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class StepValues:
-    """Values of one step, for the check of its health."""
+    """Values of one step that its health check reads."""
 
     number: int
     values: Tensor
@@ -70,17 +70,17 @@ class HealthMonitor:
         self, steps: Sequence[StepValues], values: Sequence[Sequence[float]], skipped: int,
         last_good: Callable[[], str],
     ) -> int:  # fmt: skip
-        """Return how many of the steps made no update, from what `take` returned. All ranks call it together.
+        """Return how many of the steps that `take` returned made no update. All ranks call it together.
 
-        `skipped` is the number of steps that were skipped before. If the total exceeds the limit, every rank raises the
-        same TrainingDiverged. It names the first step above the limit and the last good checkpoint. Only for this
-        error, every rank calls `last_good` to get that checkpoint.
+        `values` are those of `take`, on the host. `skipped` is the number of steps that were skipped before. If the
+        total exceeds the limit, every rank raises the same TrainingDiverged. It names the first step above the limit
+        and the last good checkpoint. Only for this error, every rank calls `last_good` to get that checkpoint.
         """
         # The values are global, so every rank finds the same steps without communication.
         bad = [index for index, (was_skipped, *_) in enumerate(values) if was_skipped]
         skips = self._config.on_nonfinite == "skip"
         allowed = self._config.max_skipped - skipped if skips else 0
-        # `allowed` < 0: a resumed run allows fewer skips than it already has. The next skip stops it, not the resume.
+        # `allowed` < 0: the run was resumed with a limit below its skips so far. Only the next skip ends it.
         if not bad or len(bad) <= allowed:
             return len(bad)
         first = bad[max(allowed, 0)]
@@ -90,12 +90,12 @@ class HealthMonitor:
         cause = ", ".join(f"{name} is {value}" for name, value in causes.items() if not math.isfinite(value))
         raise TrainingDiverged(
             f"step {steps[first].number}: {cause} at logit scale {scale:.1f}, learning rate {rate:.2e}; its samples "
-            f"are of {shards}; no update was made of it, the last good checkpoint is {last_good()}. "
+            f"are from {shards}; the step changed no weight, and the last good checkpoint is {last_good()}. "
             + (
-                f"That is more than health.max_skipped={self._config.max_skipped} steps: look at these samples, raise "
-                "this bound, "
+                f"More than health.max_skipped={self._config.max_skipped} steps were skipped: check these samples, "
+                "raise this limit, "
                 if skips
-                else "Look at these samples, go on without such steps (health.on_nonfinite=skip), "
+                else "Check these samples, skip such steps (health.on_nonfinite=skip), "
             )
             + "or start a run with a lower train.learning_rate or a longer train.warmup"
         )
@@ -110,7 +110,7 @@ class HealthMonitor:
 def parameter_norms(model: nn.Module) -> dict[str, Tensor]:
     """Return the Euclidean norm of each part's weights as norm_PART. All ranks call it together.
 
-    `model` is what `sharding.apply` returned. The logit scale and bias are in no norm.
+    `model` is what `sharding.apply` returned. The norms do not include the logit scale and bias.
     """
     parts: dict[Part, list[Tensor]] = {}
     for name, parameter in unwrapped(model).named_parameters():

@@ -1,4 +1,4 @@
-"""Define what the training loop gets from the program that launches it: the job, and a connection for this rank.
+"""Define what the launching program gives to the training loop: the job, and a connection for this rank.
 
 `sclip.launch.worker` implements the connection for Ray Train. A test, torchrun or a notebook passes its own object.
 """
@@ -61,7 +61,7 @@ class Launcher(Protocol):
     device: torch.device
 
     def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
-        """Return this rank's streams with its rows of `order` from `step` on, each sorted by place in the order.
+        """Return this rank's streams. Together they hold its rows of `order` from `step` on, each sorted by place.
 
         A stream yields blocks with the columns of `sclip.data.columns`, and fetches some blocks ahead.
         """

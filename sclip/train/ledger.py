@@ -1,13 +1,12 @@
-"""Record what each rank trained on, step by step, in its own files: the evidence that `sclip.run.audit` reads.
+"""Record the rows that each rank trained on in each step, in its own files; `sclip.run.audit` reads them as evidence.
 
-    ledger/ATTEMPT-RANK.jsonl    {"attempt", "rank", "world_size", "from_step"}, then a line for each step with rows:
-                                 {"step", "trained": [[source, pass, shard, [indices]], ...], "filtered": the same}
+ledger/ATTEMPT-RANK.jsonl    {"attempt", "rank", "world_size", "from_step"}, then a line for each step with rows:
+                             {"step", "trained": [[source, pass, shard, [indices]], ...], "filtered": the same}
 
-Files in an object store cannot grow. There each checkpoint writes a new part, ATTEMPT-RANK-PART.jsonl of this form.
-
-A line is written after `optimizer.step` and names the rows that arrived in the batch, not those that the order plans
-for the step. An attempt is one start of the workers. If a later attempt resumed from step N, earlier attempts' steps
-after N were rolled back.
+Files in an object store cannot grow. There, each checkpoint writes a new part in the same form,
+ATTEMPT-RANK-PART.jsonl. A line is written after `optimizer.step` and names the rows that arrived in the
+batch, not those that the order plans for the step. An attempt is one start of the workers. If a later attempt
+resumed from step N, earlier attempts' steps after N were rolled back.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ class Ledger:
         trained: tuple[Sequence[int], Sequence[int]],
         filtered: tuple[Sequence[int], Sequence[int]],
     ) -> None:
-        """Write which rows a step trained on and which of its rows were filtered, each as entries and indices."""
+        """Write the rows that a step trained on, and its filtered rows, each as lists of entries and indices."""
         line: dict[str, Any] = {"step": step}
         if trained[0]:
             line["trained"] = self._by_visit(*trained)
@@ -72,7 +71,7 @@ class Ledger:
         self._lines.sync()
 
     def close(self) -> None:
-        """Close the files. Lines that were not synced may be lost: no checkpoint relies on them."""
+        """Close the files. Lines that were not synced may be lost, but no checkpoint relies on them."""
         self._lines.close()
 
     def _by_visit(self, entries: Sequence[int], indices: Sequence[int]) -> list[list[Any]]:

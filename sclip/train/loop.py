@@ -1,8 +1,8 @@
-"""The training loop: takes a rank's share of the order, and produces trained weights and checkpoints.
+"""Train on a rank's share of the order, and write checkpoints.
 
 `train` runs on every rank, and all ranks step together. A step's number determines its rows in the run's order
-(`sclip.data.order`), and the newest checkpoint's step says where to continue. During each step the ranks sum their
-numbers of samples. Trained samples are recorded after `optimizer.step` and counted in the next checkpoint.
+(`sclip.data.order`), so the step of the newest checkpoint says where to continue. During each step the ranks add up
+their sample counts. Trained samples are recorded after `optimizer.step` and counted in the next checkpoint.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _log = logging.getLogger("sclip.train")
 def train(job: TrainJob, launcher: Launcher) -> None:
     """Train until every sample of the order is trained on. Runs on every rank.
 
-    If a request stops it earlier, a checkpoint holds the progress, and `RunFolder.complete` is None. Raises ConfigError
-    if a step does not fit into the GPU's memory, besides the errors of what it calls.
+    If a request stops it earlier, a checkpoint holds the progress, and `RunFolder.complete` is None. Raises
+    ConfigError if a step does not fit into the GPU's memory, and the errors of the functions that it calls.
     """
     folder = RunFolder(job.folder)
     step, beyond = _position(folder, launcher)
     order = job.order
-    if step >= order.recorded_steps:  # only now all rows beyond the recorded ones are known
+    if step >= order.recorded_steps:  # by then, readers have found all rows beyond the recorded counts
         order = dataclasses.replace(order, beyond=beyond)
     with contextlib.ExitStack() as stack:
         # Request the first blocks now, so that readers and encoders start up while the model is built.
@@ -66,34 +66,32 @@ def train(job: TrainJob, launcher: Launcher) -> None:
         try:
             run.train(order, feeds)
         except torch.OutOfMemoryError as error:
-            if (
-                run.accounts.progress.step > step
-            ):  # a restart may go on: other batches and another process took more
+            if run.accounts.progress.step > step:  # earlier steps did fit, so a restart may succeed
                 raise
             raise _too_large(job.config, launcher.world_size, error) from error
 
 
 def _queues(device: torch.device) -> bool:
-    """Return whether a step on this device is only queued, so that the host can wait for other ranks meanwhile."""
+    """Return whether this device only queues a step, so that the host can wait for other ranks in the meantime."""
     return device.type == "cuda"
 
 
 def _too_large(config: Config, world_size: int, error: torch.OutOfMemoryError) -> ConfigError:
     share, needed = -(-config.train.batch_size // world_size), ". ".join(str(error).split(". ")[:2])
     return ConfigError(
-        f"train.micro_batch={config.train.micro_batch}: a step does not fit into the GPU's memory ({needed}); set a "
-        f"smaller divisor of a worker's share of train.batch_size, {share}, or train.activation_checkpointing=block "
-        f"(now {config.train.activation_checkpointing}), or train.sharding=fsdp (now {config.train.sharding})"
+        f"train.micro_batch={config.train.micro_batch}: a step does not fit into the GPU's memory ({needed}); set it "
+        f"to a smaller divisor of a worker's {share} rows, or set train.activation_checkpointing=block "
+        f"(now {config.train.activation_checkpointing}) or train.sharding=fsdp (now {config.train.sharding})"
     )
 
 
 def _position(folder: RunFolder, launcher: Launcher) -> tuple[int, dict[int, int]]:
-    """Set aside what a crash left behind; return the newest checkpoint's step and its `beyond` counts.
+    """Clean up after a crash; return the newest checkpoint's step and its `beyond` counts.
 
     `beyond` gives, for each schedule entry, the number of rows that readers found beyond the shard's recorded count.
 
-    Raises on every rank: CheckpointError if training cannot resume from the checkpoint, OSError if storage fails (it
-    may be back when the workers start again).
+    Raises on every rank: CheckpointError if training cannot resume from the checkpoint, OSError if storage
+    fails. Storage may have recovered when the workers start again.
     """
 
     def on_rank_0() -> dict[str, Any]:
@@ -118,8 +116,8 @@ def _newest(folder: RunFolder, launcher: Launcher) -> dict[str, Any]:
     state = manifest.read_state(latest[0])
     if "position" in state:
         raise CheckpointError(
-            f"{latest[0]}: written by another version of sclip, whose data had another order; go on with that "
-            "version, or name another run"
+            f"{latest[0]}: written by another version of sclip, which orders the data differently; continue with "
+            "that version, or choose another run.name"
         )
     return {"step": latest[1], "beyond": state["progress"]["beyond"]}
 
@@ -149,7 +147,7 @@ class _Sums(NamedTuple):
     def start_adding(self) -> Callable[[], _Sums]:
         """Start to add up the values of all ranks; return a function that waits for the sums.
 
-        They are added on the CPU, so as not to wait for the GPU, and while the caller queues the step.
+        The CPUs add them while the caller queues the step, so the sums do not wait for the GPU.
         """
         total = torch.tensor(self)
         work = dist.all_reduce(total, async_op=True)
@@ -240,8 +238,8 @@ class _Run:
                 ready.batch.rows, ready.tokens, ready.gflops, checkpoints.is_written, *launcher.requested(),
                 *accounts.receive(ready.batch),
             ).start_adding()  # fmt: skip
-            # A rank with rows queues the step meanwhile. Another one needs the sum: without a row on any rank, no rank
-            # makes the step.
+            # On a GPU, a rank with rows queues the step before the sums are known. Otherwise the rank needs the sums:
+            # if no rank has rows, no rank makes the step.
             has_rows = bool(_queues(launcher.device) and ready.batch.rows) or added().rows > 0
         trace.before(progress.step + 1)
         if has_rows:
@@ -273,7 +271,7 @@ class _Run:
         """Report that this rank's streams deliver no rows. Any rank may report this, because all others wait for it."""
         line = (
             f"worker {self.launcher.rank} has waited {waited_s:.0f} s for rows; its readers and encoders are starting, "
-            "or find no free CPUs: each worker needs an encoder of its own (data.actor_cpus, data.read_cpus)"
+            "or find no free CPUs: each worker needs its own encoder (data.actor_cpus, data.read_cpus)"
         )
         self.launcher.report({"kind": "note", "line": line})
 
@@ -297,8 +295,8 @@ class _Run:
         checkpoints.finish()
         if not progress.samples:
             raise ConfigError(
-                f"data.min_objects, min_attributes, min_relations = {self.job.config.data.least}: no caption of "
-                f"{progress.filtered} samples passes; lower them"
+                f"data.min_objects, min_attributes, min_relations = {self.job.config.data.least}: none of the "
+                f"{progress.filtered} samples has a caption that passes; lower these limits"
             )
         if self.launcher.rank == 0:
             path = self.folder.step_path(checkpoints.saved_step)
@@ -318,7 +316,7 @@ def _build_model(job: TrainJob, folder: RunFolder) -> StructureCLIP:
 
 
 def _blank_row(job: TrainJob) -> dict[str, Any]:
-    """Return one blank row of each model column; it fills up batches that have fewer rows than their width."""
+    """Return one blank row of each model column, to fill up batches that have fewer rows than their width."""
     tokenizer = Tokenizer(job.config.model)
     text, triples = tokenizer.text([""])[0], tokenizer.triples([[]])[0]
     negatives = job.config.loss.negatives_per_caption

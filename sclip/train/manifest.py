@@ -1,8 +1,8 @@
-"""The manifest of a checkpoint: marks a folder as a complete checkpoint, and reveals later damage.
+"""Define the manifest of a checkpoint: it marks a folder as a complete checkpoint and reveals later damage.
 
-A checkpoint is a folder of safetensors files and manifest.json. The manifest holds the caller's JSON state (with the
-position in the data), the size and SHA-256 of each file, and a SHA-256 of the manifest itself. It is written last and
-atomically, so a folder without a manifest was left by a crash.
+A checkpoint is a folder of safetensors files and manifest.json. The manifest holds the caller's JSON state
+(with the position in the data), the size and SHA-256 of each file, and a SHA-256 of the manifest itself. It
+is written last and atomically, so a folder without a manifest was left by a crash.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CheckpointError(RuntimeError):
 
 
 class OtherFormat(CheckpointError):
-    """A checkpoint of another version of this package. It may well be intact, so it is not set aside as damaged."""
+    """A checkpoint of another version of this package. It may be intact, so it is not set aside as damaged."""
 
 
 class NotWritten(CheckpointError):
@@ -60,8 +60,8 @@ def read_state(path: str | StoragePath) -> dict[str, Any]:
 def verify(path: str | StoragePath) -> str:
     """Return one line that says what is damaged in a complete checkpoint, or "" if every byte is as it was written.
 
-    Reads all files (about one second per GB), so one process should call it before a resume, not every rank. Raises
-    OtherFormat for a checkpoint of another version, because it cannot be judged.
+    Reads all files (about one second per GB), so one process should call it before a resume, not every rank.
+    Raises OtherFormat for a checkpoint of another version, which this version cannot check.
     """
     path = storage_path(path)
     try:
@@ -72,7 +72,7 @@ def verify(path: str | StoragePath) -> str:
         return str(error)
     for name, entry in manifest["files"].items():
         if fingerprint(path / name) != entry:
-            return f"{path / name}: its bytes are not those that were written (SHA-256 differs)"
+            return f"{path / name}: its bytes have changed since they were written (SHA-256 differs)"
     return ""
 
 
@@ -124,8 +124,8 @@ def _manifest(path: StoragePath) -> dict[str, Any]:
         raise CheckpointError(f"{path / MANIFEST}: damaged (no format, state or files in it)")
     if manifest["format"] != FORMAT:
         raise OtherFormat(
-            f"{path}: format {manifest['format']}, this version reads {FORMAT}; go on with the version that wrote it, "
-            "or with another run.name"
+            f"{path}: format {manifest['format']}, but this version reads {FORMAT}; continue with the version that "
+            "wrote it, or choose another run.name"
         )
     if manifest.pop("sha256", None) != _digest(manifest):
         raise CheckpointError(f"{path / MANIFEST}: damaged (its SHA-256 differs)")
@@ -133,7 +133,7 @@ def _manifest(path: StoragePath) -> dict[str, Any]:
         if Path(name).name != name:
             raise CheckpointError(f"{path / MANIFEST}: names {name!r}, a file outside of its folder")
         if not isinstance(entry, dict) or entry.keys() != {"bytes", "sha256"}:
-            raise CheckpointError(f"{path / MANIFEST}: gives {name} no size and SHA-256")
+            raise CheckpointError(f"{path / MANIFEST}: has no size and SHA-256 of {name}")
     return manifest
 
 

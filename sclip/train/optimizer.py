@@ -19,7 +19,7 @@ __all__ = ["EMA", "learning_rate", "lr_scale", "make_optimizer"]
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over a wrapped model. Matrices have weight decay; vectors, gains, biases and logit scale do not.
+    """Return AdamW over a wrapped model. Only matrices have weight decay, not vectors, gains, biases and logit scale.
 
     Each group's "lr_scale" multiplies its learning rate. Frozen parameters are in no group.
     """
@@ -73,7 +73,7 @@ class EMA:
         """Move the averages toward the weights after optimizer step number `step`, counted from 1.
 
         The first steps keep only (1 + step) / (10 + step); else the averages of a short run would stay near its start.
-        `skipped`, a scalar on the device, is 1 if the step made no update: then the averages do not change in any bit.
+        `skipped`, a scalar on the device, is 1 if the step made no update; then no bit of an average changes.
         """
         share = 1.0 - min(self.decay, (1 + step) / (10 + step))
         moved = share if skipped is None else (1.0 - skipped) * share

@@ -3,9 +3,9 @@
 The thread turns each host batch of `Batches` into a `ReadyBatch`, in order and one ahead. The copy to the device runs
 on its own CUDA stream from pinned memory, so neither the loop nor the step waits for it.
 
-Two sets of host buffers alternate, because fresh memory pages cost more than the copy into them. A set is reused once
-nothing reads its last batch. On a CPU the step reads the batch; the thread refills the set only after that step, when
-the loop requests the next batch. On a GPU the copy to the device reads it, and the thread waits for the copy's event.
+Two sets of host buffers alternate, because fresh memory pages cost more than the copy into them. The thread refills a
+set only when nothing reads the batch in it any more. On a CPU, the step reads the batch, and the thread waits until
+the loop requests the next one. On a GPU, the copy to the device reads it, and the thread waits for the copy's event.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ T = TypeVar("T")
 TELL_S = 60.0
 """Seconds between two calls of `on_wait` while the caller waits for a batch."""
 _JOIN_TIMEOUT_S = 10.0
-"""Maximum seconds that the end of a run waits for the thread. A thread that gets no data dies with the process."""
+"""Maximum seconds to wait for the thread at the end of a run. A thread that gets no data dies with the process."""
 
 
 class Prefetcher(Generic[T]):
     """Call `make` in a thread, one result ahead: it makes the next result while the caller uses the current one.
 
-    If `make` raises, `next` raises that exception at its place in the order, and nothing is made after it. Leaving
-    the context ends the thread.
+    If `make` raises, `next` raises that exception at its place in the order, and the thread makes nothing
+    more. Leaving the context ends the thread.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -68,7 +68,7 @@ class Prefetcher(Generic[T]):
     def next(self, on_wait: Callable[[float], None] = lambda _: None) -> T:
         """Return the next result, waiting for it if necessary, and let the thread make the one after it.
 
-        While it waits, it calls `on_wait` every `TELL_S` seconds with the total seconds waited.
+        While waiting, `next` calls `on_wait` every `TELL_S` seconds with the total seconds waited.
         """
         waited_s = 0.0
         while self._failure is None:
@@ -111,7 +111,7 @@ class ReadyBatch:
             stream = torch.cuda.current_stream(self.tensors[col.IMAGE_DIGEST].device)
             stream.wait_event(self.copied)
             for tensor in self.tensors.values():
-                # Allocated on the copying stream, which must not reuse the memory before the current stream read it.
+                # The copying stream allocated it and must not reuse the memory before the current stream has read it.
                 tensor.record_stream(stream)
         return self.tensors
 
@@ -142,12 +142,12 @@ def prefetch_batches(
 ) -> Prefetcher[ReadyBatch]:
     """Return the batches of a worker; each is prepared while the step trains on the one before it.
 
-    `flops` computes the operations of a step from the columns that it trains on. `packs_text` says whether
-    the model can pack texts (`StructureCLIP.packs_text`). From now on only the thread may call `batches`. On a CPU the
-    tensors of a batch are valid until the next batch is requested.
+    `flops` computes the operations of a step from the columns that the step trains on. `packs_text` says whether the
+    model can pack texts (`StructureCLIP.packs_text`). After this call, only the thread may call `batches`. On a CPU,
+    the tensors of a batch are valid until the next batch is requested.
     """
     copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    # Repeated shapes spare a GPU's caching allocator and the compiler work; on a plain CPU nothing depends on shapes.
+    # Repeated shapes save work of a GPU's caching allocator and of the compiler; a plain CPU gains nothing.
     round_rows = copy_stream is not None or config.train.compile
     buffer_sets = itertools.cycle([_Buffers(is_pinned=copy_stream is not None) for _ in range(2)])
 
@@ -189,7 +189,7 @@ def trained_columns(columns: Columns, config: Config) -> Columns:
 def prepared(columns: Columns, config: Config, packs_text: bool, round_rows: bool = False) -> Columns:
     """Return the columns that the step reads, with captions and triples packed if config and model allow it.
 
-    `round_rows` is that of `pack`.
+    `round_rows` is passed to `pack`.
     """
     columns = trained_columns(columns, config)
     if not (config.train.pack_text and packs_text):

@@ -1,7 +1,7 @@
 """Report on the steps: turn step results, stream rates and the model's health into metrics for the driver.
 
-A report is begun after its last step and sent after the next one: its values reach the host in one copy meanwhile, so
-the device never waits for the host to read them.
+A report begins after its last step and is sent after the step that follows. Meanwhile, its values reach the
+host in one copy, so the device never waits for the host to read them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class StepReports:
         self._meter, self._stages = StepMeter(device), StageMeter()
         self._monitor = HealthMonitor(job.config.health, job.shard)
         self._begun: Callable[[], None] | None = None
-        """Sends the report that was begun."""
+        """Sends the pending report; None if there is none."""
         self.metrics: dict[str, float] = {}
         """Metrics of the last report that was sent."""
 
@@ -71,16 +71,16 @@ class StepReports:
         self._monitor.add(self._accounts.progress.step, metrics, ready.batch.entries)
 
     def settle(self) -> None:
-        """Send the report that was begun, and count the steps without an update since then; called before a checkpoint.
+        """Send the pending report and count the steps without an update since then; called before a checkpoint.
 
-        Raises TrainingDiverged on every rank if there are too many.
+        Raises TrainingDiverged on every rank if there are too many such steps.
         """
         self.finish()
         steps, values = self._monitor.take()
         self._count_skipped(steps, values.tolist())
 
     def begin(self) -> None:
-        """Begin a report of the steps since the last one, if any, and send the one before it."""
+        """Send the pending report, if any; then begin a report of the steps after it."""
         self.finish()
         if not self._meter.steps:
             return
@@ -108,7 +108,7 @@ class StepReports:
         self._begun = send
 
     def finish(self) -> None:
-        """Send the report that was begun, if any. All ranks call it together.
+        """Send the pending report, if any. All ranks call it together.
 
         Raises TrainingDiverged on every rank if too many steps made no update, and ConfigError for an unknown
         checkpoint.best_metric.
@@ -125,7 +125,7 @@ class StepReports:
         keep = self._job.config.checkpoint
         if keep.keep_best and keep.best_metric not in metrics:
             raise ConfigError(
-                f"checkpoint.best_metric={keep.best_metric!r}: no such metric; one of {', '.join(sorted(metrics))}"
+                f"checkpoint.best_metric={keep.best_metric!r}: no such metric; use one of {', '.join(sorted(metrics))}"
             )
         self.metrics = metrics
         if self._launcher.rank == 0:
@@ -135,7 +135,7 @@ class StepReports:
 
 
 class HostCopy:
-    """Values of tensors, copied from the device to the host together and without waiting for the device."""
+    """Values of several tensors, brought to the host in one copy. Only `read` waits for the device."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         self._shapes = [tensor.shape for tensor in tensors]
@@ -181,7 +181,7 @@ class StepMeter:
         return event
 
     def add(self, metrics: Mapping[str, Tensor], **counts: float) -> None:
-        """Add a step's scalar metrics, named alike in every step, and its counts over all ranks, by name."""
+        """Add a step's scalar metrics, whose names are the same in every step, and its counts over all ranks."""
         values = torch.stack([value.float() for value in metrics.values()])
         sums = torch.stack([values.nan_to_num(0.0, 0.0, 0.0), values.isfinite().float()])
         self._sums = self._sums + sums if self.steps else sums

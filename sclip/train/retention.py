@@ -1,4 +1,4 @@
-"""Remove a run's older checkpoints, by the config's rules for what to keep and its disk budget."""
+"""Remove a run's older checkpoints. The config says which to keep and how much disk space they may take."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["make_room", "prune"]
 
 
 def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
-    """Remove checkpoints that need not be kept, never the newest. One rank calls it, while no rank reads a checkpoint.
+    """Remove the checkpoints that need not be kept, but never the newest. One rank calls it, while no rank reads any.
 
-    Also removes what an earlier removal left behind: folders without a manifest, older than the newest checkpoint.
+    Also removes the remains of earlier removals: folders without a manifest, older than the newest checkpoint.
     """
     complete = folder.checkpoints()
     kept = {*complete[: keep.keep_last], *_best(complete, keep)}
@@ -29,9 +29,10 @@ def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
 
 
 def make_room(folder: RunFolder, bytes_needed: int, keep: CheckpointConfig) -> None:
-    """Remove older checkpoints until a checkpoint of `bytes_needed` fits into the disk budget, if there is a budget.
+    """Remove older checkpoints until a new one of `bytes_needed` fits into the disk budget, if there is a budget.
 
-    The best ones are removed last, the newest never. Raises CheckpointError if there still is no room.
+    It removes the best checkpoints last, and never the newest. Raises CheckpointError if the new one still
+    does not fit.
     """
     complete = folder.checkpoints()
     best = _best(complete, keep)
@@ -41,18 +42,18 @@ def make_room(folder: RunFolder, bytes_needed: int, keep: CheckpointConfig) -> N
     while budget and oldest_first and sum(used.values()) + bytes_needed > budget:
         _remove(path := oldest_first.pop(0))
         del used[path]
-    previous = max(sum(used.values()), bytes_needed)  # at the start: what the first checkpoint will take
+    previous = max(sum(used.values()), bytes_needed)  # before the first: as large as the new one
     if budget and previous + bytes_needed > budget:
         raise CheckpointError(
             f"checkpoint.disk_budget_gb={keep.disk_budget_gb:g}: a checkpoint takes {bytes_needed / 1e9:.2f} GB, "
-            f"and the one before it ({previous / 1e9:.2f} GB) stays until it is whole; raise it to "
+            f"and the previous one ({previous / 1e9:.2f} GB) stays until the new one is complete; raise the budget to "
             f"{(bytes_needed + previous) / 1e9:.2f} or more"
         )
     disk, free = free_bytes(folder.path)
     if free < bytes_needed:
         raise CheckpointError(
             f"{disk}: {free / 1e9:.2f} GB free, a checkpoint takes {bytes_needed / 1e9:.2f} GB; make room "
-            "(sclip clean lists what can go), lower checkpoint.keep_last, or set checkpoint.disk_budget_gb"
+            "(sclip clean lists what it can remove), lower checkpoint.keep_last, or set checkpoint.disk_budget_gb"
         )
 
 
@@ -69,5 +70,5 @@ def _best(complete: Sequence[StoragePath], keep: CheckpointConfig) -> list[Stora
 
 
 def _remove(path: StoragePath) -> None:
-    (path / manifest.MANIFEST).unlink(missing_ok=True)  # first: a half-removed checkpoint is incomplete
-    remove(path, ignore_errors=True)  # a file that a network folder still holds must not stop a run
+    (path / manifest.MANIFEST).unlink(missing_ok=True)  # first: what remains then counts as incomplete
+    remove(path, ignore_errors=True)  # a run goes on if a network folder still holds a file

@@ -1,6 +1,6 @@
-"""The checkpoints of a run: resume from the newest, and write others while training continues.
+"""Write and resume the checkpoints of a run: start from the newest, and write others while training continues.
 
-At most one is being written at a time. All ranks call every method together, at the same step.
+At most one checkpoint is being written at a time. All ranks call every method together, at the same step.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RunCheckpoints:
         launcher: Launcher,
         start: Mapping[str, str] | None = None,
     ) -> None:
-        """On rank 0, `start` holds digests of starting weights that the run needs to its end (`train.teacher`)."""
+        """On rank 0, `start` holds the digests of starting weights that the run needs to its end (`train.teacher`)."""
         self._folder, self._config, self._launcher = folder, config, launcher
         self._step, self._ema, self._start = step, ema, dict(start or {})
         self._saver = checkpoint.Saver(step.config.train.collective_timeout_s)
@@ -79,8 +79,8 @@ class RunCheckpoints:
         self._start_called = time.perf_counter()
         self.finish()
         step = accounts.progress.step
-        # Write the quarantine before the manifest: a resume removes lines that no checkpoint counts, but it could not
-        # restore lines that a checkpoint counts.
+        # Write the quarantine before the manifest. A resume can remove lines that no checkpoint counts, but it could
+        # not restore missing lines that a checkpoint counts.
         accounts.settle(step)
         accounts.sync()
         self._make_room()
@@ -109,7 +109,7 @@ class RunCheckpoints:
         else:
             self._stall_s = time.perf_counter() - self._start_called
         self.saved_step = self.started_step
-        _log.info("the checkpoint is whole", extra={"step": self.saved_step})
+        _log.info("the checkpoint is complete", extra={"step": self.saved_step})
         path = self._folder.step_path(self.saved_step)
         report(self._launcher, "checkpoint", path=str(path), step=self.saved_step, seconds=self._stall_s)
 

@@ -62,7 +62,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def starting(self, model: ModelConfig) -> Iterator[ModelConfig]:
-        """Yield the model config with the path of the starting weights on this node's disk, if the run has any.
+        """Yield the model config, with the path on this node's disk of the run's starting weights, if it has any.
 
         Raises ModelError if the run trains low-rank updates (`model.lora`) of weights that are gone.
         """
@@ -76,8 +76,8 @@ class RunFolder:
     def no_start(self) -> str:
         """Error message for a run with low-rank checkpoints and without the starting weights that they update."""
         return (
-            f"{self.init}: no such file; with model.lora.rank a run's checkpoints are updates of these weights: "
-            "bring the file back, or name another run (run.name)"
+            f"{self.init}: no such file; with model.lora.rank the run's checkpoints hold only updates of these "
+            "weights: restore the file, or choose another run.name"
         )
 
     def step_path(self, step: int) -> StoragePath:
@@ -103,7 +103,7 @@ class RunFolder:
         return sorted(self.path.glob("step-*"), key=lambda path: path.name, reverse=True)
 
     def hold(self, name: str) -> None:
-        """Protect a checkpoint that is being read from `retention.prune`; `retention.make_room` may still remove it."""
+        """Protect a checkpoint from `retention.prune` while it is read; `retention.make_room` may still remove it."""
         (self.path / f"{_HELD}{name}").touch()
 
     def is_held(self, name: str) -> bool:
@@ -121,7 +121,7 @@ class RunFolder:
             (self.path / ALIVE).touch()
         elif time.monotonic() > self._touched + _ALIVE_S:
             self._touched = time.monotonic()
-            with contextlib.suppress(OSError):  # the next touch will do
+            with contextlib.suppress(OSError):  # the next touch may succeed
                 (self.path / ALIVE).touch()
 
     def roll_back(self) -> list[str]:

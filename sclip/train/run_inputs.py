@@ -1,7 +1,7 @@
-"""Record the inputs of a run, its config and shards; compare them when the run is started again, and read them back.
+"""Record the inputs of a run (config and shards), compare them when the run is started again, and read them back.
 
-URIs are recorded without credentials and query values. Shards are compared by their names and counts, so a run can
-continue after its data was moved.
+URIs are recorded without credentials and query values. Shards are compared by their names and counts, so a
+run can continue after its data was moved.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ RESUMABLE = {
     "health.on_nonfinite", "health.max_skipped", "health.profile_steps",
     "tracking.also", "tracking.offline", "tracking.parent",
 }  # fmt: skip
-"""Keys that may differ when a run is started again: they say where and how it runs, not what it learns."""
+"""Keys that may differ when a run is started again. They say where and how the run works, not what it learns."""
 
 
 def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[NamedShard, int], ...]]:
     """Return the resolved config, and for each source the sample counts of its shards.
 
-    Raises ConfigError if the folder is not that of a started run, or if another version of sclip started the run.
+    Raises ConfigError if the folder holds no started run, or a run that another version of sclip started.
     """
     try:
         tree = json.loads((folder / "config.json").read_text())
@@ -59,8 +59,8 @@ def compare_inputs(
 ) -> list[str]:
     """Compare the inputs of this start with those of the first start; return notes for the user.
 
-    Keys in RESUMABLE may differ. The shards' names and sample counts may not. Their locations may differ, which gives
-    a note. Raises ConfigError, with one line for each other key that differs.
+    Keys in RESUMABLE may differ. The shards' locations may also differ, which gives a note, but not their
+    names and sample counts. Raises ConfigError, with one line for each other difference.
     """
     before, known = folder.read("config.json"), folder.read("shards.json")
     if before is None:
@@ -80,9 +80,9 @@ def compare_inputs(
         raise ConfigError(
             f"run.name={folder.path.name!r}: a run of this name was started with another config:\n  "
             + "\n  ".join(lines)
-            + "\nname another run, or take these changes back to resume it"
+            + "\nchoose another run.name, or undo these changes to resume the run"
         )
-    return [f"the data was moved, its shards have the names and counts as before: {note}" for note in notes]
+    return [f"the data was moved; its shards kept their names and counts: {note}" for note in notes]
 
 
 def record_inputs(
@@ -114,5 +114,5 @@ def _counts(folder: RunFolder, known: Mapping[str, Any]) -> dict[str, int]:
     except (LookupError, TypeError, AttributeError):
         raise ConfigError(
             f"run.name={folder.path.name!r}: a run of this name was started by another version of sclip; "
-            "go on with that version, or name another run"
+            "continue with that version, or choose another run.name"
         ) from None

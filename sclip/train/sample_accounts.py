@@ -2,7 +2,7 @@
 
 Each rank keeps a pending record of the samples that it has quarantined or filtered since the last checkpoint. `settle`
 merges the pending records of all ranks into `progress`, which the next checkpoint stores, and writes the quarantined
-samples to quarantine.jsonl. Besides, each rank writes the samples of each step to a ledger (`sclip.train.ledger`).
+samples to quarantine.jsonl. Each rank also writes the samples of each step to a ledger (`sclip.train.ledger`).
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class TooManyQuarantined(RuntimeError):
 
 @dataclass
 class RunCounters:
-    """Counters of the whole run, complete after `settle`; the same on every rank, and stored in each checkpoint."""
+    """Counters of the whole run, equal on all ranks. `settle` completes them, and each checkpoint stores them."""
 
     step: int = 0
     """Number of finished steps of the run's order (`sclip.data.order`); it is also the position in the data."""
     samples: int = 0
     """Samples trained on."""
     quarantined: int = 0
-    """Samples set aside; the unreadable rest of a broken shard counts as one."""
+    """Samples set aside; the unreadable rest of a broken shard counts as one sample."""
     filtered: int = 0
     """Samples left out because none of their captions passes data.min_objects, min_attributes and min_relations."""
     skipped: int = 0
     """Steps without an update because loss or gradient was not finite; their samples count as trained on."""
     rests: int = 0
-    """Number of quarantined entries that are the rest of a broken shard, of unknown size."""
+    """Number of quarantined entries that stand for the rest of a broken shard, whose size is unknown."""
     missing: int = 0
     """Recorded samples that the shards did not hold."""
     beyond: dict[str, int] = field(default_factory=dict)
@@ -108,14 +108,14 @@ class SampleAccounts:
         if is_judged or is_lost or (is_last and seen == self.quarantined > 0):
             rejected = self.settle(self.progress.step + 1)
             reasons = "; ".join(f"{entry['key'] or 'a shard'}: {entry['reason']}" for entry in rejected[:5])
-            absent = f" and {self.missing} that are recorded are missing" if self.missing else ""
+            absent = f" and {self.missing} recorded samples are missing" if self.missing else ""
             raise TooManyQuarantined(
                 f"{self.quarantined} of {seen} samples cannot be trained on{absent}, above "
-                f"data.max_quarantined={limit}; for instance {reasons}; all are in {self._folder.quarantine}"
+                f"data.max_quarantined={limit}; examples: {reasons}; {self._folder.quarantine} lists all of them"
             )
 
     def trained(self, batch: Batch, rows: int) -> None:
-        """Count a finished step and write this rank's batch to the ledger. `rows` counts its rows on all ranks."""
+        """Count a finished step with `rows` rows on all ranks, and write this rank's batch to the ledger."""
         self.progress.step += 1
         self.progress.samples += rows
         places = batch.entries.tolist(), batch.indices.tolist()
@@ -163,5 +163,5 @@ class SampleAccounts:
 def _short(end: Mapping[str, Any]) -> dict[str, Any]:
     """Return the quarantine line of a shard with missing samples; its index is that of the first missing sample."""
     missing, rows = end["missing"], end["rows"]
-    reason = f"{missing} of the {end['recorded']} samples that are recorded are missing"
+    reason = f"{missing} of the {end['recorded']} recorded samples are missing"
     return {"entry": end["entry"], "index": rows, "key": "", "reason": reason, "missing": missing}

@@ -34,8 +34,8 @@ from sclip.train.transformer_blocks import change_forward
 __all__ = ["apply", "apply_frozen", "fits_whole", "kind_of", "needs_autocast", "resolve"]
 
 WHOLE = 1_000_000_000
-"""Maximum parameters of a model that each worker can hold whole: in fp32, weights and gradient take 8 GB, and AdamW's
-moments as much again."""
+"""Maximum parameters of a model that each worker can hold whole. In fp32, weights and gradient take 8 GB, and
+AdamW's moments another 8 GB."""
 
 Sharding = Literal["ddp", "hsdp", "fsdp"]
 
@@ -43,17 +43,17 @@ Sharding = Literal["ddp", "hsdp", "fsdp"]
 def resolve(
     config: TrainConfig, parameters: int, world_size: int, ranks_of_node: int, *, autocast: bool = False
 ) -> tuple[Sharding, int]:
-    """Return what `train.sharding` and `train.shard_ranks` mean for a model with so many parameters.
+    """Return the sharding and the shard ranks that the config means for a model with this number of `parameters`.
 
-    "auto" sends no weights over a network: a model that each worker can hold whole is replicated. A larger one is
-    sharded within each node, by fsdp if there is only one node, else by hsdp. With one rank on each node, it is
-    replicated too; sharding it over nodes must be requested. Only if nodes have unequal numbers of ranks
-    (`ranks_of_node` is 0), as after the loss of a GPU, it is sharded over all of them.
+    "auto" sends no weights over a network: a model that each worker can hold whole is replicated. A larger model is
+    sharded within each node: by fsdp if there is only one node, else by hsdp. With one rank on each node, a larger
+    model is replicated too; sharding over nodes must be requested. Only if the nodes have unequal numbers of ranks
+    (`ranks_of_node` is 0), as after the loss of a GPU, a larger model is sharded over all ranks.
 
-    Replicas in fp32 are ddp's. Those in bf16 are hsdp's, in groups of one rank. FSDP2 casts weights and inputs to bf16
-    before each block, so that norms and sums move bf16 through memory too: 69 units in a text block, where ddp's
-    autocast, which computes norms and sums in fp32, moves 108 (`sclip.benchmark.step_traffic`). A model that needs
-    autocast anyway (`autocast`, see `needs_autocast`) stays with ddp.
+    Replicas use ddp in fp32, and hsdp in groups of one rank in bf16. FSDP2 casts weights and inputs to bf16
+    before each block, so norms and sums move bf16 through memory too: 69 units in a text block. ddp's
+    autocast computes norms and sums in fp32 and moves 108 units (`sclip.benchmark.step_traffic`). A model
+    that needs autocast anyway (`autocast`, see `needs_autocast`) stays with ddp.
     """
     if config.sharding != "auto":
         return config.sharding, config.shard_ranks
@@ -64,11 +64,11 @@ def resolve(
 
 
 def needs_autocast(model: StructureCLIP) -> bool:
-    """Return whether FSDP2 must gather fp32 weights, with which autocast then computes in bf16.
+    """Return whether FSDP2 must gather the weights in fp32, so that autocast computes in bf16.
 
-    As bf16 copies, weights would round their low-rank updates away. FSDP2 casts no buffers: BatchNorm's statistics,
-    EVA's key bias and timm's relative positions stay fp32, and torch refuses products of both dtypes. The only floating
-    buffers that are known to be harmless are masks: attention casts them, or `_shard` does.
+    Models with low-rank updates need it: a bf16 copy of a weight would round its update away. So do models with
+    floating-point buffers other than masks (BatchNorm's statistics, EVA's key bias, timm's relative positions): FSDP2
+    casts no buffers, and torch refuses products of fp32 and bf16. Masks are harmless: attention or `_shard` casts them.
     """
     buffers = (
         name.rpartition(".")[2] for name, buffer in model.clip.named_buffers() if buffer.is_floating_point()
@@ -139,7 +139,7 @@ def apply_frozen(
 
 
 def kind_of(model: nn.Module) -> str:
-    """Return how `apply` spread this model, as in "hsdp groups of 8"; "ddp" also for one that it left unwrapped."""
+    """Return how `apply` spread this model, such as "hsdp groups of 8"; also "ddp" for an unwrapped model."""
     mesh = _mesh_of(model)
     return "ddp" if mesh is None else "fsdp" if mesh.ndim == 1 else f"hsdp groups of {mesh.shape[1]}"
 
@@ -166,7 +166,7 @@ def _replicate(model: StructureCLIP, config: TrainConfig, device: torch.device) 
         torch._dynamo.config.optimize_ddp = False
     device_ids = [device] if device.type == "cuda" else None
     replica = DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
-    # Buffers never change: DDP sent rank 0's once, above. The argument to say so differs between torch versions.
+    # Buffers never change, and DDP sent rank 0's above. The constructor's argument differs between torch versions.
     replica.broadcast_buffers = False
     return replica
 
@@ -178,8 +178,8 @@ def _shard(model: StructureCLIP, config: TrainConfig, mesh: DeviceMesh) -> None:
     reshard = config.reshard_after_forward and not (config.micro_batch and fits_whole(model))
     shard = functools.partial(fully_shard, mesh=mesh, reshard_after_forward=reshard)
     if half is not None:
-        # FSDP2 casts parameters and inputs, no buffers. Swin adds its fp32 mask to bf16 products, and torch refuses the
-        # fp32 sum beside bf16 values. The mask's values, 0 and -100, are exact in bf16.
+        # FSDP2 does not cast buffers. Swin adds its fp32 mask to bf16 products, and torch refuses the fp32 sum
+        # beside bf16 values. The mask's values, 0 and -100, are exact in bf16.
         for module in model.clip.visual.modules():
             if isinstance(mask := module._buffers.get("attn_mask"), torch.Tensor):
                 module._buffers["attn_mask"] = mask.to(half)
@@ -200,7 +200,7 @@ def _mesh(sharding: Sharding, shard_ranks: int, timeout_s: float, device: torch.
     """Return the mesh [ranks] for FSDP, or [groups, ranks of a group] for HSDP, which shards within a group."""
     world_size = dist.get_world_size()
     if sharding == "fsdp":
-        return init_device_mesh(device.type, (world_size,))  # of the default group
+        return init_device_mesh(device.type, (world_size,))  # uses the default group
     group_size, counts = (shard_ranks, "") if shard_ranks else _ranks_of_a_node()
     if not group_size:
         raise ConfigError(
@@ -214,7 +214,7 @@ def _mesh(sharding: Sharding, shard_ranks: int, timeout_s: float, device: torch.
         )
     ranks = [list(range(first, first + group_size)) for first in range(0, world_size, group_size)]
     across = [list(peers) for peers in zip(*ranks, strict=True)]
-    # Groups that `init_device_mesh` makes have torch's timeout and not the default group's.
+    # `init_device_mesh` would make groups with torch's timeout instead of the default group's.
     timeout = timedelta(seconds=timeout_s)
     groups = {
         name: cast(dist.ProcessGroup, dist.new_subgroups_by_enumeration(of, timeout, group_desc=name)[0])
@@ -224,9 +224,10 @@ def _mesh(sharding: Sharding, shard_ranks: int, timeout_s: float, device: torch.
 
 
 def _ranks_of_a_node() -> tuple[int, str]:
-    """Return the number of ranks per node, as Ray Train or torchrun set it (0 if nodes differ), and that of each rank.
+    """Return the number of ranks per node (0 if the nodes differ), and LOCAL_WORLD_SIZE of all ranks as text.
 
-    The ranks compare their values first: with different meshes they would wait for each other forever.
+    Ray Train or torchrun sets that variable. All ranks get the same number, since ranks with different meshes
+    would wait forever.
     """
     world_size = dist.get_world_size()
     if world_size == 1:

@@ -28,7 +28,7 @@ MAX_LOGIT_SCALE = 100.0
 """Upper bound of the logit scale, as in CLIP (Radford et al. 2021, 2.5): above it training becomes unstable."""
 
 NEGATIVE_COLUMNS = ("negative_text", "negative_end", "negative_triples", "has_negative")
-"""Batch columns that are left out if no negatives are trained on."""
+"""Batch columns of negatives, which the step leaves out with `loss.negatives=none`."""
 
 UNIT_COLUMNS = ("unit_text", "unit_end", "unit_triples", "has_unit")
 """Batch columns of caption parts (units), present only with `loss.units`."""
@@ -56,7 +56,7 @@ class TrainStep:
         """Called in each step before any weight changes, when all gradients are computed or queued."""
         self._plain = unwrapped(model)
         self._fits_whole = fits_whole(model)
-        # FSDP casts by its own policy, per group. Without FSDP, autocast computes in bf16.
+        # FSDP casts by its own policy, per group. Without FSDP, or if the model needs it, autocast computes in bf16.
         self._autocast = config.train.precision == "bf16" and (
             needs_autocast(self._plain) or not isinstance(self._plain.logit_scale.log, DTensor)
         )
@@ -84,7 +84,7 @@ class TrainStep:
         metrics["grad_norm"] = self._clip()
         finite = metrics["loss"].isfinite() & metrics["grad_norm"].isfinite()
         metrics["skipped"] = (~finite).float()
-        # torch.amp.GradScaler sets this too. The fused kernel reads it on the device, and changes nothing if it is 1.
+        # The fused kernel reads this on the device and changes nothing if it is 1. torch.amp.GradScaler sets it too.
         self.optimizer.found_inf = metrics["skipped"]  # type: ignore[attr-defined]
         self.before_update()
         self.optimizer.step()
@@ -132,8 +132,8 @@ class TrainStep:
         features' gradients. Last, compute each part again and propagate its features' gradients to the parameters.
 
         DDP exchanges gradients once, with the last part. So does FSDP2 if a worker can hold the whole model
-        (`sharding.WHOLE`), and it gathers each parameter only once: until the last backward pass, each rank keeps all
-        parameters (bf16 or fp32) and their whole gradient (fp32), 6 or 8 bytes per parameter, at most 8 GB. A larger
+        (`sharding.WHOLE`); it also gathers each parameter only once. Until the last backward pass, each rank then keeps
+        all parameters (bf16 or fp32) and their gradient (fp32): 6 or 8 bytes per parameter, at most 8 GB. A larger
         model would lose the memory that parts save, so it gathers and reduces in each part. With HSDP, this traffic
         stays within a group of ranks, and the groups exchange gradients once.
         """

@@ -15,25 +15,25 @@ _KINDS = {
     "all_gather": "all-gather", "allgather": "all-gather", "reduce_scatter": "reduce-scatter",
     "all_reduce": "all-reduce", "allreduce": "all-reduce", "isend": "send", "send": "send",
 }  # fmt: skip
-"""Kinds of collectives by a part of the name of torch's operator."""
+"""Kind of a collective, by a part of the name of its operator in torch."""
 
 
 class StepTracker(MemTracker):
     """MemTracker that keeps the peak of each phase of a step, and counts collectives.
 
-    A phase is forward or backward, inside or outside of the model. Its busiest moment is the same at any depth of the
-    model, so that its bytes are linear in the depth. MemTracker itself keeps figures of each module, which takes most
-    of the time of a step, and allows one call of the model, while a step with micro-batches calls it for each part.
+    A phase is forward or backward, inside or outside of the model. At any depth of the model, a phase peaks at the same
+    moment, so its bytes grow linearly with the depth. MemTracker itself keeps figures of each module, which takes most
+    of a step's time. It also allows only one call of the model, but with micro-batches a step calls it for each part.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.peaks: dict[str, dict[str, int]] = {}
-        """Bytes by use, for each phase. The uses are MemTracker's, "Total" among them."""
+        """Bytes by use, for each phase. The uses are those of MemTracker, including "Total"."""
         self.counts: Counter[str] = Counter()
         """Number of collectives by kind."""
         self.sizes: Counter[str] = Counter()
-        """Bytes of collectives by kind: of each, the larger of input and output."""
+        """Bytes of collectives by kind; the size of a collective is the larger of its input and output."""
 
     def _ignore(self, *_: Any) -> None:
         """Keep no figures of a module."""
@@ -41,7 +41,7 @@ class StepTracker(MemTracker):
     _pre_fw_hook = _post_fw_hook = _pre_bw_hook = _post_bw_hook = _ignore  # type: ignore[assignment]
 
     def track_gradients(self, model: nn.Module) -> None:
-        """Count gradients as such from the moment when autograd or FSDP2 stores them."""
+        """Count a gradient as a gradient from the moment when autograd or FSDP2 stores it."""
 
         def stored(parameter: Tensor) -> None:
             assert parameter.grad is not None

@@ -1,8 +1,8 @@
-"""Measure the stream's stages: the blocks' notes give rates, utilization and the limiting stage.
+"""Measure the stages of the stream from the notes of the encoders: rates, utilization and the limiting stage.
 
-The encoders send notes with their samples (`sclip.data.side_channel`) that say how long each stage worked and waited
-for these samples. The ranks add up the notes. So the figures cover the samples that were trained on, for any number
-and place of actors, and cost one small collective per report.
+Encoders send notes with their samples (`sclip.data.side_channel`), which say how long each stage worked and
+waited for these samples. The ranks add up the notes. So the figures cover the samples that were trained on,
+for any number and place of actors, and cost one small collective per report.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _WORK = ("decode", "parse", "draw", "tokenise")
 _KEEPS_UP = 0.02
 """Maximum share of the time that training may wait for data. Above it, the stream counts as too slow."""
 _BUSY = 0.6
-"""Utilization of encoders that always have rows. It is below 1 because they wait while Ray takes their blocks."""
+"""Utilization of encoders that always have rows. It is below 1, because encoders wait while Ray takes their blocks."""
 _STALLED = 0.2
-"""Readers with less utilization wait for room downstream. Only half of the readers read; others are a round ahead."""
+"""Below this utilization, readers wait for room downstream. Only half of the readers read; others are a round ahead."""
 _REMEDIES = {
     "read": "readers are the limit: raise data.readers, or bring the shards nearer",
     "hand_on": "Ray Data's executors are the limit: raise data.block_samples or data.readers",
@@ -88,7 +88,7 @@ class StageMeter:
 
 
 def limiting_stage(figures: Mapping[str, float], data_wait: float) -> str:
-    """Return which stage limits the run's rate and the remedy, in words; "" if nothing is known.
+    """Return, in words, the stage that limits the run's rate and the remedy; "" if nothing is known.
 
     Args:
         figures: what `StageMeter.take` returned.

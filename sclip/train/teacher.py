@@ -1,7 +1,7 @@
-"""The starting weights of runs that need them to the end: as `loss.distil`'s teacher, or below `model.lora`'s updates.
+"""Build and check the starting weights of runs that need them to the end: with `loss.distil` or `model.lora`.
 
-Checkpoints do not hold these weights, only their digest. The digest prevents a run from continuing with other starting
-weights, and low-rank updates from being merged into other weights.
+They are the teacher of `loss.distil`, or what `model.lora` updates. Checkpoints hold only their digest. It prevents a
+run from continuing with other starting weights, and low-rank updates from being merged into other weights.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["build_start", "build_teacher", "check_start", "weights_digest"]
 
 
 def build_start(folder: RunFolder, config: ModelConfig) -> StructureCLIP:
-    """Return a model with the run's starting weights, and with a knowledge encoder only if these weights hold one.
+    """Return a model with the run's starting weights. It has a knowledge encoder only if these weights hold one.
 
-    A new knowledge encoder is random, and would only disturb what the towers know.
+    A new knowledge encoder would be random and only disturb what the towers know.
     """
     with folder.starting(config) as model:
         if not (folder.init.exists() and _holds_encoder(model.pretrained)):
@@ -34,17 +34,17 @@ def build_start(folder: RunFolder, config: ModelConfig) -> StructureCLIP:
 
 
 def build_teacher(config: Config, folder: RunFolder) -> StructureCLIP:
-    """Return the plain teacher of a run with `loss.distil`. Raises CheckpointError or ModelError if it is gone."""
+    """Return the plain teacher for `loss.distil`. Raises CheckpointError or ModelError if its weights are gone."""
     if config.run.init_from and not folder.init.exists():
         raise CheckpointError(
-            f"{folder.init}: gone, and loss.distil={config.loss.distil} needs the weights that the run started from; "
-            "start the same command again to fetch them from run.init_from"
+            f"{folder.init}: no such file; loss.distil={config.loss.distil} needs the run's starting weights: start "
+            "the same command again to fetch them from run.init_from"
         )
     return build_start(folder, config.model)
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Return a SHA-256 of plain weights on the CPU. Positions are left out: resizing them varies between CPUs."""
+    """Return a SHA-256 of plain weights on the CPU, without positional embeddings: their resizing varies by CPU."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if not name.endswith("positional_embedding"):
@@ -57,8 +57,8 @@ def check_start(recorded: str, present: str, place: StoragePath) -> None:
     """Raise CheckpointError unless the present starting weights have the digest that a checkpoint recorded."""
     if recorded != present:
         raise CheckpointError(
-            f"{place}: the weights that the run started from have changed (SHA-256 {present[:12]}, was "
-            f"{recorded[:12]}), which loss.distil and model.lora build on; bring them back, or name another run"
+            f"{place}: the run's starting weights have changed (SHA-256 {present[:12]}, was {recorded[:12]}), but "
+            "loss.distil and model.lora need them unchanged; restore them, or choose another run.name"
         )
 
 

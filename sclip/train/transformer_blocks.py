@@ -1,8 +1,8 @@
 """Change how the repeated blocks of the towers and of the KEE compute: with activation checkpointing, or compiled.
 
-The blocks of a plain model get another `forward`, and nothing else changes. No module is wrapped, so parameters keep
-their names in optimizers, checkpoints and averages. FSDP2's hooks, which gather a block's parameters and cast its
-inputs, stay outside of that `forward`, so the compiler does not see them.
+The blocks of a plain model get another `forward`, and nothing else changes. No module is wrapped, so
+parameters keep their names in optimizers, checkpoints and averages. FSDP2's hooks gather a block's parameters
+and cast its inputs. They stay outside of that `forward`, so the compiler does not see them.
 """
 
 from __future__ import annotations

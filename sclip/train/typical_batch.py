@@ -1,4 +1,4 @@
-"""Make the columns of a typical batch for a config, by which a plan counts operations and memory before any run.
+"""Make the columns of a typical batch for a config. A plan counts operations and memory with them before any run.
 
 Captions have COCO's average length, or fill the context if `model.context_length` was raised. Each has two triples and
 as many negatives as the loss asks for. A unit is half as long and has one triple. One caption in three has a positive.
@@ -17,7 +17,7 @@ from sclip.model.architecture import context_length
 __all__ = ["TOKENS", "caption_tokens", "typical_columns"]
 
 TOKENS = 13
-"""COCO's average tokens of a caption, start and end included."""
+"""Average number of tokens of a COCO caption, start and end included."""
 _TRIPLES = 2
 
 

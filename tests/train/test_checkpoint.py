@@ -93,7 +93,7 @@ def test_a_cut_changed_missing_or_added_file_is_found_and_named(folder: Path) ->
         content = bytearray(whole)
         content[place] ^= 1
         shard.write_bytes(content)
-        error = f"{shard}: its bytes are not those that were written (SHA-256 differs)"
+        error = f"{shard}: its bytes have changed since they were written (SHA-256 differs)"
         assert manifest.verify(folder) == error
     shard.write_bytes(whole)
     stray = folder / "shard-00002-model-00001-of-00001.safetensors"
@@ -114,7 +114,7 @@ def test_another_format_or_architecture_is_refused_and_not_taken_for_damage(fold
     assert "another run.name" in message
     (folder / MANIFEST).write_text('{"format": 1, "state": {}, "files": {}}')
     error = refused(folder)
-    assert error.startswith(f"{folder}: format 1, this version reads 2; go on with the version that wrote it")
+    assert error.startswith(f"{folder}: format 1, but this version reads 2; continue with the version that")
     with pytest.raises(manifest.OtherFormat):
         manifest.verify(folder)
 
@@ -152,7 +152,7 @@ def test_a_manifest_that_was_changed_or_names_other_files_is_refused(folder: Pat
     files, entry = json.loads(text)["files"], {"bytes": 3, "sha256": ""}
     outside = "a file outside of its folder"
     for name, file_entry, error in (
-        ("a.safetensors", {}, "gives a.safetensors no size and SHA-256"),
+        ("a.safetensors", {}, "has no size and SHA-256 of a.safetensors"),
         ("../a.safetensors", entry, f"names '../a.safetensors', {outside}"),
         ("/etc/hosts", entry, f"names '/etc/hosts', {outside}"),
     ):

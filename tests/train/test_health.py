@@ -191,7 +191,7 @@ def test_each_check_counts_skipped_steps_since_the_last_check_and_too_many_stop_
     assert looked(monitor, [True], before=2, first=6) == 1
     assert looked(monitor, [], before=3) == 0
     monitor = HealthMonitor(HealthConfig(on_nonfinite="skip", max_skipped=3), str)
-    with pytest.raises(TrainingDiverged, match=r"^step 4: loss is inf at .* are of 4; .*max_skipped=3"):
+    with pytest.raises(TrainingDiverged, match=r"^step 4: loss is inf at .* are from 4; .*max_skipped=3"):
         looked(monitor, [True, False, True, True, True], before=1)
     with pytest.raises(TrainingDiverged, match=r"^step 9"):
         looked(monitor, [True], before=5, first=9)  # a run resumed with a lower bound

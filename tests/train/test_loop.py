@@ -222,7 +222,7 @@ def test_a_loss_that_is_not_finite_stops_every_rank_with_step_shard_and_checkpoi
     assert f"TrainingDiverged: step {step}: loss is nan, grad_norm is nan at logit scale 14." in error
     assert "health.on_nonfinite=skip" in error
     shards = sorted({PATHS[SCHEDULE.visit(k // 100).shard] for k in runs.steps("stopped")[step]})
-    assert f"its samples are of {', '.join(shards)};" in error
+    assert f"its samples are from {', '.join(shards)};" in error
     latest = RunFolder(runs.place / "stopped").latest()
     assert latest is not None
     assert latest[1] == step - 1

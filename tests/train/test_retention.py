@@ -83,14 +83,14 @@ def test_older_checkpoints_make_room_within_the_budget_and_the_best_go_last(
 def test_a_budget_too_small_for_a_second_checkpoint_is_refused_even_before_the_first(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, LOSSES, megabytes=10)
     with pytest.raises(
-        CheckpointError, match=r"disk_budget_gb=0\.015: .* takes 0\.01 GB, .* raise it to 0\.02 or more"
+        CheckpointError, match=r"disk_budget_gb=0\.015: .* takes 0\.01 GB, .* the budget to 0\.02 or more"
     ):
         retention.make_room(folder, 10 * MEGABYTE, CheckpointConfig(disk_budget_gb=0.015))
     assert steps(folder) == [60]
     keep, empty = CheckpointConfig(disk_budget_gb=0.015), RunFolder(tmp_path / "empty")
     empty.path.mkdir()
     retention.make_room(empty, 7 * MEGABYTE, keep)
-    with pytest.raises(CheckpointError, match=r"takes 0\.01 GB, .* raise it to 0\.02 or more"):
+    with pytest.raises(CheckpointError, match=r"takes 0\.01 GB, .* raise the budget to 0\.02 or more"):
         retention.make_room(empty, 10 * MEGABYTE, keep)
 
 

@@ -52,7 +52,7 @@ def differing(folder: RunFolder, config: Config, *sources: dict[NamedShard, int]
     with pytest.raises(ConfigError, match=r"^run\.name='first': a run of this name") as raised:
         compare_inputs(folder, to_tree(config), sources or SOURCES)
     _, *lines, remedy = str(raised.value).splitlines()
-    assert remedy == "name another run, or take these changes back to resume it"
+    assert remedy == "choose another run.name, or undo these changes to resume the run"
     return [line.removeprefix("  ") for line in lines]
 
 

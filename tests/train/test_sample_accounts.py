@@ -73,7 +73,7 @@ def test_reports_at_the_ends_of_shards_are_counted_once_across_a_resume(tmp_path
         (1, "", 4, 3),
         (3, "", 4, 3),
     ]
-    assert lines[0]["reason"] == "3 of the 7 samples that are recorded are missing"
+    assert lines[0]["reason"] == "3 of the 7 recorded samples are missing"
 
 
 def test_a_run_stops_if_too_many_samples_are_missing_or_all_are_unreadable(
@@ -83,8 +83,8 @@ def test_a_run_stops_if_too_many_samples_are_missing_or_all_are_unreadable(
     step(of, batch_of(0, END))  # 3 of 39 do not stop it: one shard may lack many while others are whole
     with pytest.raises(TooManyQuarantined) as raised:
         step(of, batch_of(1, END))
-    assert "6 that are recorded are missing, above data.max_quarantined=0.1" in str(raised.value)
-    assert "3 of the 7 samples that are recorded are missing" in str(raised.value)
+    assert "6 recorded samples are missing, above data.max_quarantined=0.1" in str(raised.value)
+    assert "3 of the 7 recorded samples are missing" in str(raised.value)
     of = accounts(tmp_path, limit=1.0, shards=2)
     step(of, batch_of(0, rejected=range(ROWS)))
     with pytest.raises(TooManyQuarantined, match="8 of 8 samples cannot be trained on"):
