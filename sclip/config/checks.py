@@ -1,6 +1,6 @@
 """Checks of the config tree: limits of single fields (`Annotated[int, at_least(1)]`), and rules over several fields.
 
-Each `Section` checks its own limits, so the checks work without pydantic, where only torch and open_clip are
+Each `Section` checks its own limits, so the checks need no pydantic and run where only torch and open_clip are
 installed. With pydantic, values from YAML pass the same checks, because pydantic calls each section's `__init__`.
 """
 

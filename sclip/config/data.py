@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 
 FOREIGN_KEYS = ("negatives_field", "positives_field", "graphs_field")
-"""Keys of `DataConfig` that name fields with foreign texts and graphs. Foreign: supplied with the data."""
+"""Keys of `DataConfig` that name fields with foreign texts and graphs. These came with the data, not from sclip."""
 READING_KEYS = (
     "caption_field", "image_suffixes", "text_suffixes", "key_ends_at", "image_field", *FOREIGN_KEYS,
 )  # fmt: skip
@@ -67,17 +67,17 @@ class DataConfig(Section, key="data"):
     graphs_field: str = ""
     """Fields with scene graphs and their captions in the format of `sclip graph`, named as in data.negatives_field."""
     foreign_share: Annotated[float, Limit("above 0, at most 1", lambda share: 0 < share <= 1)] = 1.0
-    """Share of draws in which texts of data.negatives_field and data.positives_field are preferred to generated ones.
-    1: texts are generated only for captions without such texts. loss.negatives=foreign generates no negatives."""
+    """Share of draws that prefer texts of data.negatives_field and data.positives_field to generated texts. 1: only
+    captions without such texts get generated ones. With loss.negatives=foreign, no negatives are generated."""
     image_field: str = ""
-    """Column of a Parquet file with the images: bytes, Hugging Face's struct, or paths. Empty: `image` or another
-    usual name."""
+    """Column of a Parquet file with the images: bytes, Hugging Face's struct of bytes and path, or paths. Empty:
+    `image` or another usual name."""
     image_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = (
         "jpg", "jpeg", "png", "webp", "jfif", "gif", "bmp", "tif", "tiff",
     )  # fmt: skip
     """Suffixes of tar members that hold an image. If a sample has several such members, the first suffix here wins."""
     text_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = ("txt",)
-    """Suffixes of tar members whose lines are captions if the .json has none. The first listed suffix wins here too."""
+    """Suffixes of tar members whose lines are captions if the .json has none. The suffix listed first wins."""
     key_ends_at: Literal["first_dot", "last_dot"] = "first_dot"
     """Dot that splits the name of a tar member into key and suffix. For clip7.00000.jpg, the key is clip7 by the first
     dot (webdataset's rule), and clip7.00000 by the last dot."""

@@ -52,8 +52,7 @@ class ModelConfig(Section, key="model"):
     """The CLIP towers and the knowledge encoder."""
 
     name: str = "ViT-B-32"
-    """Name of an open_clip architecture, or of one in sclip/model/configs (`scenes-conv`, `scenes-attention`,
-    `scenes-vit`)."""
+    """Name of an open_clip architecture, or of one of sclip's own: scenes-conv, scenes-attention or scenes-vit."""
     pretrained: str = ""
     """open_clip tag (`openai`), or a file or folder of weights (open_clip's or sclip's). Empty: random weights."""
     quick_gelu: Literal["auto", "on", "off"] = "auto"

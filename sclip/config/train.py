@@ -39,7 +39,7 @@ class TrainConfig(Section, key="train"):
     shard_ranks: Annotated[int, at_least(0, "0 (the workers of one node) or more")] = 0
     """For sharding=hsdp: number of workers that hold one replica together; 0: the workers of one node."""
     reshard_after_forward: bool = True
-    """FSDP2 frees gathered weights of a block after its forward pass. With micro_batch only above 10^9 parameters."""
+    """FSDP2 frees gathered weights of a block after its forward pass. With micro_batch, only above 10^9 parameters."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
     """block: keep only block inputs for backward; selective: also the outputs of matrix products and attention."""
     compile: bool = False
@@ -65,7 +65,7 @@ class TrainConfig(Section, key="train"):
     beta2: Annotated[float, Limit("at least 0, below 1", lambda value: 0 <= value < 1)] = 0.98
     """AdamW's second-moment decay."""
     warmup: Annotated[float, SHARE] = 0.05
-    """Length of the warm-up, in which the learning rate rises from 0, as a share of all samples."""
+    """Share of all samples in the warm-up, during which the learning rate rises from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Learning rate after the warm-up, by the share of samples trained. cosine and linear: it falls to 0."""
     max_grad_norm: Annotated[float, OFF_OR_MORE] = 1.0

@@ -39,7 +39,7 @@ class LeanAttention(nn.MultiheadAttention):
         """Return the output [B, L, W] and no weights. Only the query and the two masks are read.
 
         An `attn_mask` [L, L] is always the causal mask here. [B, L, L] holds for all heads; [B * heads, L, L] has one
-        mask per head. `key_padding_mask` [B, L] comes without `attn_mask`. Masks are additive.
+        mask per head. `key_padding_mask` [B, L] never comes with `attn_mask`. Masks are additive.
         """
         rows, places, width = query.shape
         qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)

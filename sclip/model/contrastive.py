@@ -88,7 +88,7 @@ def tile_width(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> i
 def in_tiles(
     of_tile: Callable[..., T], own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, *more: Any
 ) -> list[T]:
-    """Return `of_tile(own, candidates of a tile, rows, columns, *more)` for each tile, in the order of columns.
+    """Call `of_tile(own, tile, rows, columns, *more)` for each tile of candidates; return the results in order.
 
     `own` is [B, D]. `candidates` are [N, D], or [N, M, D] with M candidates for each of the N rows. A tile has at most
     TILE logits, but at least one column. With several tiles, backward computes each tile again, so that no logits

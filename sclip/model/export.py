@@ -1,4 +1,4 @@
-"""Write the trained model to files that run no code when loaded: all of it for sclip, its CLIP part for open_clip.
+"""Write a trained model to files that run no code when loaded: as a whole for sclip, its CLIP part for open_clip.
 
 model.safetensors, config.json, hub/                `export`, read by `load_exported`
 open_clip_model.safetensors, open_clip_config.json  `export_clip`, read by open_clip's "local-dir:FOLDER"
@@ -82,7 +82,7 @@ def export_clip(model: StructureCLIP, directory: str | Path) -> Path:
 
 
 def export_state(model: StructureCLIP) -> dict[str, Tensor]:
-    """Return the weights under the names used in files: "clip." plus open_clip's names, and the KEE's names.
+    """Return the weights under their names in files: "clip." plus open_clip's name, or "kee." plus the KEE's name.
 
     Logit scale and bias get open_clip's names, so that open_clip loads the CLIP part unchanged.
     """

@@ -1,6 +1,7 @@
 """Compute the loss over the global batch: contrastive term, hinges and distillation (method, sections 4 and 9 to 11).
 
-Each rank's features go in; its share of the loss and the global values to log come out.
+Each rank's features go in; its share of the loss and the global values to log come out. s(I, w) is the cosine of image
+and caption, s(I, w-) the cosine of image and negative.
 
 Scaling: DDP and FSDP average gradients over ranks, so a rank returns world size * (sum over its rows) /
 (global number of counted rows). The average is then the gradient that one rank with the whole batch would compute,

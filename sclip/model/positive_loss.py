@@ -20,8 +20,8 @@ def positive_loss(
     """Return this rank's share of the two hinges, and global values to log.
 
     The first hinge is the mean of max(0, s(I, w) - positive_margin - s(I, w+)) over the rows of all ranks that have
-    another wording w+. The second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over the negatives w- of
-    these rows. The ranks' shares add up to the sum of both means.
+    another wording w+ of the caption w. The second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over the
+    negatives w- of these rows. s is the cosine with the image I. The ranks' shares add up to the sum of both means.
     `features` has image_features, text_features [B, D], positive_features [B, 1, D] and, with negatives,
     negative_features [B, M, D]. `batch` has valid and has_positive [B]. has_negative [B, M] excludes padding rows.
 

@@ -35,10 +35,10 @@ def is_hub_tower(text: nn.Module) -> bool:
 
 
 class _FirstToken(ClsPooler):  # type: ignore[misc]
-    """ClsPooler under another name.
+    """ClsPooler as another class, because HFTextEncoder copies all other tokens too if its pooler is a ClsPooler.
 
-    If the pooler is a ClsPooler, HFTextEncoder also copies all other tokens, which only a caption decoder reads. It
-    selects them by a mask, so a dry run on fake tensors cannot know how many tokens remain.
+    Only a caption decoder reads these tokens. HFTextEncoder selects them by a mask, so a dry run on fake tensors cannot
+    know their number.
     """
 
 
@@ -93,7 +93,7 @@ def unpackable(text: Any) -> str:
 def never_empty(text: Tensor) -> Tensor:
     """Return the ids [N, L], with one token added to each absent text (a row of zeros).
 
-    For Hugging Face towers that pad with 0, an absent text has no token, and a mean over none is NaN, also in backward.
+    For Hugging Face towers that pad with 0, a mean over the tokens of an absent text would be NaN, also in backward.
     """
     first = text[:, :1].masked_fill(~text.any(1, keepdim=True), 1)
     return torch.cat([first, text[:, 1:]], dim=1)

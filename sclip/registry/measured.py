@@ -72,6 +72,6 @@ def tags_of(evaluation: Evaluation) -> dict[str, str]:
 
 
 def without_pictures(evaluation: Evaluation) -> Evaluation:
-    """Return the evaluation without examples. Their pictures take 100 times the other data; the report shows them."""
+    """Return the evaluation without examples: pictures take 100 times the other data's space. The report has them."""
     results = [dataclasses.replace(result, examples=[]) for result in evaluation.results]
     return dataclasses.replace(evaluation, results=results)

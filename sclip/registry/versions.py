@@ -48,7 +48,7 @@ def register(
     evaluation: Evaluation | None = None,
     gates: Sequence[str] = (),
 ) -> str:
-    """Register the model in a folder of `Scorer.save` as a new version with the alias `candidate`; return its number.
+    """Register a model that `Scorer.save` wrote, as a new version with the alias `candidate`; return its number.
 
     `mlflow.pyfunc.load_model("models:/NAME@candidate")` loads it anywhere. `client` must use the store that holds the
     run. The evaluation's scores become tags of the version, and `promotion.decide` judges it by `gates`.
@@ -93,7 +93,7 @@ def register_once(
 ) -> str:
     """Return the number of the run's version with these weights; without one, register the model as `register` does.
 
-    A run may be killed after it registered its model, before it recorded that. Its restart then finds the version.
+    A run may be killed after it registered its model but before it recorded the number. Its restart finds the version.
     """
     with refusals(
         f"{mask(client.tracking_uri)} cannot be searched for versions", f"the model is in {directory}"
