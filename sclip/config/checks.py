@@ -52,12 +52,12 @@ def joined_sources(pattern: str) -> list[str]:
 
 
 def at_least(least: float, remedy: str = "") -> Limit:
-    """Return the limit that a number must be at least `least`."""
+    """Return a limit: a number must be at least `least`."""
     return Limit(remedy or f"at least {least}", lambda value: value >= least)
 
 
 def between(low: float, high: float, remedy: str = "") -> Limit:
-    """Return the limit that a number must be from `low` to `high`, both included."""
+    """Return a limit: a number must be from `low` to `high`, both included."""
     return Limit(remedy or f"{low} to {high}", lambda value: low <= value <= high)
 
 

@@ -56,7 +56,7 @@ class ModelConfig(Section, key="model"):
     pretrained: str = ""
     """open_clip tag (`openai`), or a file or folder of weights (open_clip's or sclip's). Empty: random weights."""
     quick_gelu: Literal["auto", "on", "off"] = "auto"
-    """Use QuickGELU. auto: as the tag or the weights file states; if a file does not state it, set on or off."""
+    """Use QuickGELU. auto: as the tag or weights file states. If a file states no activation, set on or off."""
     hub_folder: str = ""
     """Folder on every node with the hub files of SigLIP's and Hugging Face's text towers: tokenizer files and
     config.json, below the hub name (`FOLDER/roberta-base/`). Empty: the hub or its cache."""

@@ -119,7 +119,7 @@ def parameter_count(config: ModelConfig) -> int:
 
 
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
-    """Return the model on the CPU in fp32. If `weights` is None and `tag` is true, load the config's open_clip tag.
+    """Return the model with `weights`, on the CPU in fp32. None: the weights of the config's tag if `tag`, else random.
 
     `model.config.name` is the architecture whose activation matches the weights. Raises the errors of `build_model`.
     """

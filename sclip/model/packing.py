@@ -145,7 +145,7 @@ class _Filling:
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
-        """Indices of the kept values in the rows of all parts laid end to end."""
+        """Indices of the kept values among the places of all parts, counted row after row."""
         of_part = np.arange(len(self.start))[:, None] * self.rows * self.capacity + self.start
         places: NDArray[np.int64] = of_part[:, :, None] + self.kept.cumsum(2) - 1
         return places[self.kept]
@@ -154,7 +154,7 @@ class _Filling:
 def _starts(lengths: NDArray[np.int64], longest: int, round_rows: bool) -> tuple[NDArray[np.int64], int, int]:
     """Return the starts of the captions [parts, N], the number of rows per part, and the row length.
 
-    A start is an index into the rows of the caption's part, laid end to end.
+    A start counts the places of the caption's part, row after row, from 0.
     """
     capacity = -(-longest // _ALIGNED) * _ALIGNED
     starts, counts = zip(*(_best_fit(of_part, capacity) for of_part in lengths.tolist()), strict=True)
@@ -166,7 +166,7 @@ def _starts(lengths: NDArray[np.int64], longest: int, round_rows: bool) -> tuple
 
 
 def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int]:
-    """Place captions by best fit, longest first. Return their starts in the rows laid end to end, and the row count."""
+    """Place captions by best fit, longest first. Return their starts (see `_starts`), and the number of rows."""
     start = np.zeros(len(lengths), np.int64)
     rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]  # rows by their number of free places
     free = 0  # bit n is set if a row has n free places
