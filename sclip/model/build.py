@@ -288,7 +288,7 @@ def _fit_context(
     try:
         state[name] = positions.fitted(state[name], wanted)
     except ValueError as error:
-        raise ModelError(f"model.context_length={wanted}: {source} has {error}; at most {held}") from error
+        raise ModelError(f"model.context_length={wanted}: {source} has {error}; set {held}") from error
     if wanted < held:
         return [f"text positions after the first {wanted} are left out"]
     return [f"the {held} text positions are stretched to {wanted}"]

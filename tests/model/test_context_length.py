@@ -144,7 +144,7 @@ def test_changes_of_positions_are_reported_and_impossible_changes_are_refused(
     for config, message in {
         dataclasses.replace(SMALL, pretrained=longer): f"set model.context_length={LONG} to keep this length, or {OWN}",
         dataclasses.replace(LONGER, pretrained=str(export(build_model(cut), tmp_path / "eight"))):
-            f"model.context_length={LONG}: .* has 8 positions, too few to stretch: .*; at most 8$",
+            f"model.context_length={LONG}: .* has 8 positions, too few to stretch: .*; set 8$",
         ModelConfig(name="MobileCLIP-S1", context_length=248): "^model.context_length=248: MobileCLIP-S1 has no causal",
         ModelConfig(name="coca_ViT-B-32", context_length=248): "^model.context_length=248: .* for its class token",
     }.items():  # fmt: skip
