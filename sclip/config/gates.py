@@ -1,4 +1,4 @@
-"""Parse gates: the lower bounds, as the user writes them, that a new model version must reach to become champion."""
+"""Parse gates. A gate is a lower bound on a score; a new model version must reach all its gates to become champion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALLOWED = (
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A lower bound of one score, which a new model version must reach to become the champion.
+    """A lower bound on one score. A new model version must reach it to become champion.
 
     coco/text_to_image_r1 >= 0.35                  at least this value
     vg_relation/macro >= champion                  at least the champion's score
@@ -35,21 +35,21 @@ class Gate:
     score: str
     """Name of the score, "benchmark/score"."""
     least: float | None = None
-    """The bound itself, if it does not depend on the champion."""
+    """The bound, if it does not depend on the champion; otherwise None."""
     margin: float = 0.0
-    """How far below the champion's value the bound lies."""
+    """Distance from the champion's score down to the bound."""
     interval: bool = False
-    """Whether the bound is the lower end of the 95 % interval of the champion's value."""
+    """Whether the bound is the lower end of the 95 % interval of the champion's score."""
 
     def bound(self, champion: float, low: float) -> float:
-        """Return the lowest score that passes, for the champion's value and the lower end of its interval."""
+        """Return the lowest score that passes. `champion` is the champion's score, `low` its interval's lower end."""
         if self.least is not None:
             return self.least
         return low if self.interval else champion - self.margin
 
 
 def parse_gate(text: str, key: str = "tracking.gates") -> Gate:
-    """Parse the text of a gate. Raises ConfigError naming the key and what is allowed."""
+    """Parse the text of a gate. Raises ConfigError that names the key and the allowed forms."""
     text = " ".join(text.split())
     match = _GATE.fullmatch(text)
     if match is None:

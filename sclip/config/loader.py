@@ -1,4 +1,4 @@
-"""Read YAML and `KEY=VALUE` overrides into a checked `Config`; every mistake is one line that says what to write.
+"""Read YAML and `KEY=VALUE` overrides into a checked `Config`. Each mistake is one line that says what to write.
 
 pydantic checks types and unknown keys of the dataclasses of `sclip.config`, and reads the docstrings below their
 fields as help. The dataclasses check the values themselves (sclip/config/checks.py).
@@ -28,18 +28,18 @@ CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 
 
 class _Loader(yaml.SafeLoader):
-    """Loader that reads 1e-3 as a number; YAML 1.1 wants a dot in it and would read text."""
+    """YAML loader that reads 1e-3 as a number. YAML 1.1 requires a dot (1.0e-3) and reads 1e-3 as text."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Dumper that quotes texts which `_Loader` would read back as numbers."""
+    """YAML dumper that quotes a text such as "1e-3", so that `_Loader` does not read a number."""
 
 
 for _yaml in (_Loader, _Dumper):
     _yaml.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
-_Loader.yaml_implicit_resolvers = {  # no key is a date, but a run's name may look like one
+_Loader.yaml_implicit_resolvers = {  # dates stay text: a run's name may look like one
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
@@ -85,7 +85,7 @@ def to_tree(config: Config) -> Tree:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the config as YAML that `load` reads back, except that credentials in URIs are masked."""
+    """Return the config as YAML, with masked credentials in URIs. `load` reads it back if nothing is masked."""
     return yaml.dump(mask_tree(to_tree(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -110,7 +110,7 @@ def from_tree(tree: Tree, source: str = "config") -> Config:
 
 
 def _lists(tree: Any, section: type) -> Any:
-    """Turn a text into a list of one where the field is a list: data.shards=/data/*.tar."""
+    """Turn a text into a list with one entry where the field is a list, as in data.shards=/data/*.tar."""
     if not isinstance(tree, dict):
         return tree
     hints = typing.get_type_hints(section)
@@ -152,7 +152,7 @@ def _merge(base: Tree, over: Tree) -> Tree:
 
 
 def read_yaml(path: Path) -> Tree:
-    """Return the tree of a YAML file. Raises ConfigError naming the file and, for bad YAML, the line."""
+    """Return the tree of a YAML file. Raises ConfigError that names the file and, for bad YAML, the line."""
     try:
         tree = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506  (a SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
@@ -169,7 +169,7 @@ def read_yaml(path: Path) -> Tree:
 
 
 def read_value(key: str, value: str) -> Any:
-    """Parse the value of a key on the command line as YAML. Raises ConfigError naming the key."""
+    """Parse the value of a key on the command line as YAML. Raises ConfigError that names the key."""
     try:
         return yaml.load(value, Loader=_Loader) if value else ""  # noqa: S506  (a SafeLoader)
     except yaml.YAMLError as error:
@@ -210,13 +210,13 @@ def _find(name: str, folder: Path) -> Path:
 
 
 def load(overrides: Sequence[str] = (), config: str = "scenes", folder: Path = CONFIGS) -> Config:
-    """Read a config, named in `folder` or a YAML file, and apply `KEY=VALUE` overrides.
+    """Read a config (a name in `folder`, or the path of a YAML file) and apply `KEY=VALUE` overrides.
 
-    Raises ConfigError with one line per mistake, without the credentials of URIs.
+    Raises ConfigError with one line per mistake; credentials in URIs are masked.
     """
     try:
         path = _find(config, folder)
-        from_tree(tree := read_yaml(path), str(path))  # so that a mistake names its file
+        from_tree(tree := read_yaml(path), str(path))  # checked alone, so that the error names the file
         for text in overrides:
             tree = _merge(tree, _override(text))
         loaded = from_tree(tree)

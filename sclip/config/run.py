@@ -1,4 +1,4 @@
-"""Settings of a run's name and storage, its evaluation and its records."""
+"""Settings of a run: name and storage, evaluation, tracking."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class RunConfig(Section, key="run"):
     seed: int = 0
     """Seed of every random choice, together with epoch, shard and key."""
     init_from: str = ""
-    """Starting weights: a finished run (name or folder), `models:/NAME@alias`, or whatever model.pretrained takes."""
+    """Starting weights: a finished run (name or folder), `models:/NAME@alias`, or any value of model.pretrained."""
     compare_with: str = ""
-    """Name of a finished run in this storage; the closing table shows its scores beside this run's."""
+    """Name of a finished run in run.storage. The closing table shows its scores next to this run's."""
     max_failures: Annotated[int, at_least(-1, "-1, 0 or a positive number")] = 3
     """Maximum restarts from the last checkpoint after a worker is lost; -1: no limit."""
     progress_every_s: Annotated[float, POSITIVE] = 10.0
@@ -44,21 +44,21 @@ class EvaluateConfig(Section, key="evaluate"):
     """Suite of benchmarks: a YAML file, or aro, sugarcrepe, sugarcrepe-pp, winoground, whatsup, pairs, negbench,
     hard-positives, retrieval, long-captions, zero-shot, paper, field, all. Empty: none."""
     root: Annotated[str, Limit("name a folder", bool)] = "~/sclip/benchmarks"
-    """Folder with the files of the named suites; sclip fetch says what belongs there."""
+    """Folder with the files of the named suites. sclip fetch says which files belong there."""
     retrieval: tuple[str, ...] = ()
-    """Shards for image-text retrieval. Empty: none if there is a suite, else the training shards (labeled so)."""
+    """Shards for image-text retrieval. Empty: none if a suite is set, else the training shards, labeled as such."""
     retrieval_images: Annotated[int, at_least(1)] = 1000
     """Maximum images for retrieval on shards."""
     exclude: tuple[str, ...] = ()
-    """Exclusion lists of training pictures (sclip exclude), which are left out of the benchmarks."""
+    """Lists of training pictures to leave out of the benchmarks; sclip exclude writes them."""
     batch_size: Annotated[int, at_least(1)] = 128
     """Images or captions encoded at a time."""
     before: bool = False
-    """Also measure the starting weights. Retention is the kept share of their retrieval and zero-shot scores."""
+    """Also evaluate the starting weights. Retention: the kept share of their retrieval and zero-shot scores."""
     every: Annotated[int, OFF_OR_MORE] = 0
-    """Steps between evaluations during training, each on the checkpoint of its step; 0: only at the end."""
+    """Steps between evaluations during training. Each uses the checkpoint of its step. 0: evaluate only at the end."""
     suite_beside: str = ""
-    """Suite of the evaluations during training, logged as beside/...; empty: evaluate.suite."""
+    """Suite for evaluations during training; scores are logged as beside/... Empty: evaluate.suite."""
     cpus: Annotated[float, POSITIVE] = 1.0
     """CPUs reserved for evaluations during training."""
     gpus: Annotated[float, between(0, 1, "0 (on CPUs) to 1")] = 0.0
@@ -82,7 +82,7 @@ class TrackingConfig(Section, key="tracking"):
     offline: bool = False
     """Start even if the server cannot be reached, and record only in the run's folder until it answers."""
     parent: str = ""
-    """Id of the parent MLflow run, such as the sweep of this run. Empty: none."""
+    """Id of the parent run in MLflow, such as the sweep that started this run. Empty: none."""
     also: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Further targets of the metrics: tensorboard (a file in the run's folder), wandb (Weights & Biases), or both."""
     gates: tuple[str, ...] = ()

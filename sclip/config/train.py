@@ -18,15 +18,15 @@ class TrainConfig(Section, key="train"):
     epochs: Annotated[int, at_least(1)] = 10
     """Exact number of times that every sample is trained on."""
     batch_size: Annotated[int, at_least(1)] = 256
-    """Samples per step over all workers, whatever their number; the contrastive loss compares all of them."""
+    """Samples per step, all workers together. The contrastive loss compares all of them with each other."""
     num_workers: Annotated[int, at_least(0, "0 (the cluster decides) or more")] = 0
     """Ray Train workers (one GPU each with `use_gpu`). 0: one per GPU of the cluster; without GPUs, one on CPUs."""
     min_workers: Annotated[int, at_least(0)] = 0
     """Minimum workers to train with while the cluster has no room for num_workers; 0: train only with num_workers."""
     resize_every_s: Annotated[float, POSITIVE] = 60.0
-    """Seconds between checks for room for more workers; adding some writes a checkpoint and restarts all workers."""
+    """Seconds between checks whether more workers fit. Adding workers writes a checkpoint and restarts all workers."""
     collective_timeout_s: Annotated[float, POSITIVE] = 1800.0
-    """Seconds that a worker waits in a collective for the slowest one, whose data may be late; then all restart."""
+    """Seconds that a worker waits in a collective for the slowest worker (late data, say). Then all workers restart."""
     use_gpu: bool | None = None
     """true: train on GPUs with nccl; false: on CPUs with gloo; null: on GPUs if the cluster has one for each worker."""
     worker_cpus: Annotated[float, POSITIVE] = 1.0
@@ -34,18 +34,18 @@ class TrainConfig(Section, key="train"):
     worker_threads: Annotated[int, at_least(1)] = 1
     """torch threads of one worker on CPUs."""
     sharding: Literal["auto", "ddp", "hsdp", "fsdp"] = "auto"
-    """ddp: DDP; hsdp: FSDP2 in each node; fsdp: FSDP2 over all. auto: up to 10^9 parameters a replica on each worker
-    (fp32: ddp; bf16: hsdp with shard_ranks=1), above that FSDP2 in each node."""
+    """ddp: DDP; hsdp: FSDP2 within each node; fsdp: FSDP2 over all workers. auto: up to 10^9 parameters, a replica on
+    each worker (fp32: ddp; bf16: hsdp with shard_ranks=1); above that, FSDP2 within each node."""
     shard_ranks: Annotated[int, at_least(0, "0 (the workers of one node) or more")] = 0
-    """For sharding=hsdp: workers that one replica is sharded over; 0: those of one node."""
+    """For sharding=hsdp: number of workers that hold one replica together; 0: the workers of one node."""
     reshard_after_forward: bool = True
-    """Free a block's gathered weights between forward and backward; with micro_batch only above 10^9 parameters."""
+    """FSDP2 frees gathered weights of a block after its forward pass. With micro_batch, only above 10^9 parameters."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
     """block: keep only block inputs for backward; selective: also the outputs of matrix products and attention."""
     compile: bool = False
     """Compile the blocks of towers and encoder with torch.compile; the first step then takes a minute or more."""
     deterministic: bool = False
-    """Make two runs on equal GPUs equal bit for bit, as on CPUs, with slower algorithms of torch, cuDNN and NCCL."""
+    """Use slower algorithms of torch, cuDNN and NCCL, so that runs on equal GPUs are equal bit for bit, as on CPUs."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: forward and backward in bfloat16, with fp32 master weights and reductions."""
     micro_batch: Annotated[int, at_least(0)] = 0
@@ -65,9 +65,9 @@ class TrainConfig(Section, key="train"):
     beta2: Annotated[float, Limit("at least 0, below 1", lambda value: 0 <= value < 1)] = 0.98
     """AdamW's second-moment decay."""
     warmup: Annotated[float, SHARE] = 0.05
-    """Length of the warm-up, in which the learning rate rises from 0, as a share of all samples."""
+    """Share of all samples in the warm-up, during which the learning rate rises from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate falls to 0 after the warm-up, by the share of samples trained; constant: no fall."""
+    """Learning rate after the warm-up, by the share of samples trained. cosine and linear: it falls to 0."""
     max_grad_norm: Annotated[float, OFF_OR_MORE] = 1.0
     """Maximum global norm that gradients are scaled down to; 0: no clipping."""
     log_every: Annotated[int, at_least(1)] = 10
@@ -117,12 +117,12 @@ _PROFILED = Limit(
 
 @dataclass(frozen=True)
 class HealthConfig(Section, key="health"):
-    """Reaction to steps whose loss or gradient is not finite, and profiling."""
+    """Reaction to a step whose loss or gradient is not finite, and profiling."""
 
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """A step whose loss or gradient is not finite makes no update. stop: the run ends then; skip: it goes on."""
+    """What follows a step whose loss or gradient is not finite (no update is made). stop: end the run; skip: go on."""
     max_skipped: Annotated[int, at_least(1, "at least 1 (or on_nonfinite=stop)")] = 10
-    """Maximum steps that `skip` may skip in the whole run; one more stops the run."""
+    """For on_nonfinite=skip: maximum skipped steps in the whole run. One more stops the run."""
     profile_steps: Annotated[tuple[int, int], _PROFILED] = (0, 0)
     """First step (from 1) and number of steps that each worker traces into a file of the run's folder. 0 0: none."""
 
@@ -134,14 +134,14 @@ class CheckpointConfig(Section, key="checkpoint"):
     every: Annotated[int, at_least(1)] = 500
     """Steps between checkpoints; one is also written at the end."""
     keep_last: Annotated[int, at_least(1)] = 2
-    """Number of newest checkpoints that are kept."""
+    """Number of newest checkpoints to keep."""
     keep_best: Annotated[int, at_least(0, "0 (none) or more")] = 0
-    """Number of checkpoints with the best values of `best_metric` that are kept too; 0: none."""
+    """Number of checkpoints with the best values of `best_metric` to keep as well. 0: none."""
     best_metric: str = "loss"
-    """Training metric that ranks checkpoints, by its last report before each one."""
+    """Training metric that ranks checkpoints. Its last reported value before a checkpoint counts."""
     best_is: Literal["lowest", "highest"] = "lowest"
     """Which value of `best_metric` is best."""
     asynchronous: bool = True
-    """Write checkpoints while training goes on; off: training waits for each one."""
+    """Write checkpoints while training goes on. Off: training waits for each checkpoint."""
     disk_budget_gb: Annotated[float, at_least(0, "0 (no bound) or more")] = 0.0
-    """Maximum size of a run's checkpoints together, in 10^9 bytes; older ones are removed to fit. 0: no limit."""
+    """Maximum total size of a run's checkpoints, in 10^9 bytes; older ones are removed to fit. 0: no limit."""

@@ -1,8 +1,7 @@
 """Look up architectures by name: those of open_clip, and small ones from sclip/model/configs.
 
-A name goes in; its open_clip config or a one-line `ModelError` comes out. The model is not built, because the
-driver and the CPU actors of the data stream only need the image size and the context length. The image tower of the
-small architectures is defined here too.
+A name goes in; its open_clip config or a one-line `ModelError` comes out. No model is built: the driver and the CPU
+actors need only image size and context length. The image tower of the small architectures is defined here too.
 """
 
 from __future__ import annotations
@@ -72,10 +71,10 @@ def architecture(config: ModelConfig, source: str = "", quick_gelu: bool | None 
     """Return the open_clip architecture name whose activation function matches the pretrained weights.
 
     OpenAI's and several other weights need QuickGELU. open_clip keeps these models under separate names
-    (`ViT-B-32-quickgelu`). The same weights also run under the plain name, but score several points lower. The
-    open_clip tag states the activation; a weights file (`source` is its name) states it as `quick_gelu`. If neither
-    does, `config.quick_gelu` decides. Raises `ModelError` if the architecture is unknown, if two statements contradict
-    each other, or if both variants exist and neither the file nor the config states the activation.
+    (`ViT-B-32-quickgelu`). The same weights also run under the plain name, but score several points lower. An open_clip
+    tag states the activation. For a weights file named `source`, pass the file's statement as `quick_gelu`. Without a
+    statement, `config.quick_gelu` decides. Raises `ModelError` if the architecture is unknown, if two statements
+    contradict each other, or if both variants exist and neither the file nor the config states the activation.
     """
     name = config.name.replace("/", "-")
     own = with_quick_gelu(name)
@@ -91,16 +90,18 @@ def architecture(config: ModelConfig, source: str = "", quick_gelu: bool | None 
     wanted = stated if stated is not None else asked
     if wanted is None and source and not own and f"{name}-quickgelu" in open_clip.list_models():
         raise ModelError(
-            f"{source} does not say with which activation it was trained; set model.quick_gelu=on (OpenAI's weights "
-            "and what was trained on from them) or off"
+            f"{source} does not say whether it was trained with QuickGELU; set model.quick_gelu=on (OpenAI's weights, "
+            "and weights trained further from them) or off"
         )
     if wanted is None or wanted == own:
         return name
     if wanted and f"{name}-quickgelu" in open_clip.list_models():
         return f"{name}-quickgelu"
     plain = name.removesuffix("-quickgelu")
-    reason = f"{origin} was trained {words[wanted]}" if stated is not None else f"model.quick_gelu={asked}"
-    remedy = f"{name} is to be had {words[own]} only" if plain == name else f"set model.name={plain}"
+    reason = (
+        f"model.quick_gelu={config.quick_gelu}" if stated is None else f"{origin} was trained {words[wanted]}"
+    )
+    remedy = f"{name} exists only {words[own]}" if plain == name else f"set model.name={plain}"
     raise ModelError(f"model.name={config.name!r}: {reason}; {remedy}")
 
 
@@ -126,7 +127,7 @@ def pretrained_source(config: ModelConfig) -> tuple[Path | None, str]:
 
 
 def check_model(config: ModelConfig) -> None:
-    """Raise `ModelError` if a model config has an error that shows without reading weights."""
+    """Raise `ModelError` if a model config has an error that can be found without reading weights."""
     _, tag = pretrained_source(config)
     if tag or not config.pretrained:
         architecture(config)
@@ -150,22 +151,22 @@ def _check_context(config: ModelConfig, of_hub: Any) -> None:
     if of_hub:
         max_positions = getattr(of_hub, "max_position_embeddings", None)  # T5 has none
         if max_positions is not None and "roberta" in of_hub.model_type:
-            max_positions -= of_hub.pad_token_id + 1  # RoBERTa's first position comes after its padding's
+            max_positions -= of_hub.pad_token_id + 1  # RoBERTa's positions start after the padding id
         if max_positions is not None and context_length(config) > max_positions:
             raise ModelError(
                 f"model.context_length={config.context_length}: {config.name} has {max_positions} positions; "
-                "set that or less"
+                f"set {max_positions} or less"
             )
         return
     if context_length(config) == context_length(ModelConfig(name=config.name)):
         return
     if text.get("embed_cls"):
         key = f"model.context_length={config.context_length}"
-        raise ModelError(f"{key}: the last position of {config.name} is its class token's; set 0")
+        raise ModelError(f"{key}: {config.name} needs its last position for its class token; set 0")
     if text.get("no_causal_mask"):
         raise ModelError(
-            f"model.context_length={config.context_length}: {config.name} has no causal mask, so words see the padding "
-            "behind their caption, and another length changes every feature; set 0"
+            f"model.context_length={config.context_length}: {config.name} has no causal mask, so words attend to the "
+            "padding after the caption, and another length would change every feature; set 0"
         )
 
 
@@ -182,7 +183,7 @@ def most_words(config: ModelConfig) -> int:
 def pretrained_normalisation(name: str) -> dict[str, Any]:
     """Return the image mean and std that all pretrained weights of an architecture share; {} if they differ.
 
-    A bare weights file does not record them, and SigLIP, CLIPA and MobileCLIP use other values than CLIP.
+    A bare weights file records neither value, and SigLIP, CLIPA and MobileCLIP use other values than CLIP.
     """
     tags = open_clip.list_pretrained_tags_by_model(name)
     configs = [open_clip.pretrained.get_pretrained_cfg(name, tag) for tag in tags]
@@ -209,16 +210,16 @@ _WHAT = 256
 class ScenesTower(nn.Module):
     """Image tower of four convolutions with LayerNorm. It returns a maximum over positions and features per position.
 
-    The maximum loses which of two objects is above the other. The features per position keep that, but they must learn
-    what a red ring is at each position separately. A tower twice as wide was trained for 500 steps of 128 samples.
-    Its relation / attribute accuracy on held-out scenes was 0.50 / 0.99 with the maximum alone, 1.00 / 0.77 with
-    features per position alone, 1.00 / 0.98 with both. This tower takes a third of its time and reaches 1.00 / 0.95.
+    The maximum does not show which of two objects is above the other. The features per position do, but they must learn
+    at each position anew what a red ring is. A tower twice as wide was trained for 500 steps of 128 samples. Its
+    relation / attribute accuracy on held-out scenes was 0.50 / 0.99 with the maximum alone, 1.00 / 0.77 with features
+    per position alone, 1.00 / 0.98 with both. This tower takes a third of that time and reaches 1.00 / 0.95.
 
     `depth` transformer blocks follow the convolutions, for methods such as LoRA that need attention and MLP layers.
     """
 
     num_features = _WHAT + _WIDTHS[-1] * (_SIZE // 8) ** 2
-    default_cfg: dict[str, Any] = {}  # noqa: RUF012  (what open_clip's adapter looks up)
+    default_cfg: dict[str, Any] = {}  # noqa: RUF012  (open_clip's adapter reads it)
 
     def __init__(self, depth: int = 0) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
 """Compute torch's multi-head attention with fewer passes over memory (`model.attention=lean`).
 
-nn.MultiheadAttention transposes [B, L, W] inputs to [L, B, W]. Its linear layers then add the bias in a second pass, q,
-k and v are copied, and backward fills three zeroed tensors [3, L, B, W] and adds them up. Here one linear layer reads
-the input as it lies, and q, k and v are views of its output. Parameters and their names are the same.
+nn.MultiheadAttention transposes [B, L, W] inputs to [L, B, W]. Then it adds the bias in a second pass and copies q, k
+and v. Its backward fills three zeroed tensors [3, L, B, W] and adds them up. Here one linear layer reads the input
+without transposing it, and q, k and v are views of the output. Parameters and their names are the same.
 
-Gradients of the projections are equal to the plain module's up to rounding: they sum their rows in another order.
+Gradients of the projections equal those of the plain module up to rounding: rows are summed in another order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ATTENTION: dict[type[nn.Module], str] = {
     ResidualAttentionBlock: "attn",
     nn.TransformerEncoderLayer: "self_attn",
 }
-"""Name of the self-attention in each kind of block: those of open_clip's towers, and of the KEE."""
+"""Name of the self-attention module in each kind of block, first in open_clip's towers, then in the KEE."""
 
 
 class LeanAttention(nn.MultiheadAttention):
@@ -36,14 +36,14 @@ class LeanAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, None]:
-        """Return the output [B, L, W] and no weights. All arguments but the query and the two masks are ignored.
+        """Return the output [B, L, W] and no weights. Only the query and the two masks are read.
 
-        A mask [L, L] is taken for the causal one, the only such mask of these blocks. A mask [B, L, L] holds for all
-        heads, [B * heads, L, L] has a part for each head. `key_padding_mask` [B, L] comes alone. Masks are additive.
+        An `attn_mask` [L, L] is always the causal mask here. [B, L, L] holds for all heads; [B * heads, L, L] has one
+        mask per head. `key_padding_mask` [B, L] never comes with `attn_mask`. Masks are additive.
         """
         rows, places, width = query.shape
         qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
-        # Unbound along the third axis, their gradients are joined in the layout of qkv by one copy.
+        # Because of `unbind`, backward joins the three gradients in the layout of qkv by one copy.
         q, k, v = (part.transpose(1, 2) for part in qkv.view(rows, places, 3, self.num_heads, -1).unbind(2))
         mask, causal = attn_mask, attn_mask is not None and attn_mask.ndim == 2
         if key_padding_mask is not None:
@@ -55,7 +55,7 @@ class LeanAttention(nn.MultiheadAttention):
 
 
 def make_lean(model: nn.Module) -> None:
-    """Turn the self-attention of every block that is known into `LeanAttention`; other attention stays as it is."""
+    """Turn the self-attention of the blocks in `_ATTENTION` into `LeanAttention`. Other attention stays as it is."""
     for block in model.modules():
         module = getattr(block, _ATTENTION.get(type(block), ""), None)
         if type(module) is nn.MultiheadAttention and _is_self_attention(block, module):
@@ -74,6 +74,6 @@ def _is_self_attention(block: nn.Module, module: nn.MultiheadAttention) -> bool:
 
 
 def mask_heads(module: nn.MultiheadAttention) -> int:
-    """Return the heads that a mask [B * heads, L, L] for this module needs: 1 if one part holds for all its heads."""
+    """Return how many heads a mask [B * heads, L, L] for this module has: 1 if one mask serves all its heads."""
     heads: int = module.num_heads
     return 1 if isinstance(module, LeanAttention) else heads

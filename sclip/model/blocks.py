@@ -1,4 +1,4 @@
-"""Find the repeated blocks of the towers and of the KEE by the names of the lists that hold them."""
+"""Find the repeated blocks of towers and KEE by the names of the module lists that hold the blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Hugging Face's BERT and T5 models."""
 
 
 def block_lists(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """Return the blocks of each list, keyed by the list's module name; inner lists first, as `fully_shard` requires."""
+    """Return the blocks of each list by the list's module name. Inner lists come first, as `fully_shard` requires."""
     lists: dict[str, list[nn.Module]] = {}
     for name, module in reversed(list(model.named_modules())):
         *parents, own = name.split(".")

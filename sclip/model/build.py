@@ -1,4 +1,4 @@
-"""Build the model that a config describes, with random weights or those of a tag, a file or a folder."""
+"""Build the model that a config describes, with random weights or weights from a tag, a file or a folder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
-"""Names of scalar parameters: our name, and the name in open_clip's CLIP."""
+"""Names of the scalar parameters: in `StructureCLIP`, and in open_clip's CLIP."""
 
 _KEE_WORDS = "kee.token_embedding.weight"
 _DECODER = CLIP_PREFIX + "text_decoder."
@@ -63,11 +63,11 @@ _OPTIONAL = {
     "image_mean": "",
     "image_inverse_std": "",
 }
-"""Name prefixes that a source of weights may lack, with a note for the user. The model then keeps its own values."""
+"""Prefixes of tensors that weights may lack, each with a note for the user. The model then keeps its own values."""
 
 
 def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP:
-    """Return the model on the CPU in fp32, with random weights or those that `config.pretrained` names.
+    """Return the model on the CPU in fp32, with random weights or the weights that `config.pretrained` names.
 
     `load_weights=False` skips pretrained weights, for a checkpoint that is loaded later. Raises `ModelError` for an
     unknown architecture or tag, a missing or unfitting file, or an activation that contradicts the weights.
@@ -79,8 +79,8 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP
 def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCLIP:
     """Return the model on the meta device; raise `ModelError` if it cannot be trained. Takes about a second.
 
-    Errors are those of `check_model`, a tokenizer that cannot be loaded, a tower without layers that `model.lora` can
-    update, and BatchNorm without starting weights. `has_start` says that the run gets its starting weights elsewhere.
+    It checks the config (`check_model`), the tokenizer, that `model.lora` finds layers to update, and that BatchNorm
+    has starting weights. `has_start` says that the run gets its starting weights from elsewhere.
     """
     check_model(config)
     Tokenizer(config)
@@ -91,21 +91,21 @@ def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCL
     place = next((name for name, module in model.clip.named_modules() if isinstance(module, _BatchNorm)), "")
     if place and not config.pretrained and not has_start:
         raise ModelError(
-            f"model.name={config.name!r}: has BatchNorm ({place}), which training leaves with the statistics of its "
-            "first weights, and random ones have none; set model.pretrained or run.init_from, or choose a ViT"
+            f"model.name={config.name!r}: has BatchNorm ({place}), which keeps the statistics of the starting weights, "
+            "but random weights have none; set model.pretrained or run.init_from, or choose a ViT"
         )
     return model
 
 
 @functools.lru_cache(maxsize=8)
 def meta_model(config: ModelConfig) -> StructureCLIP:
-    """Return the model on the meta device, for its sizes alone: callers share it and must not change it."""
+    """Return the model on the meta device, to read its sizes. Callers share this model and must not change it."""
     with torch.device("meta"):
         return build_model(config, load_weights=False)
 
 
 def unpackable_reason(config: ModelConfig) -> str:
-    """Return why this model cannot take packed captions; "" if it can."""
+    """Return the reason why this model cannot take packed captions; "" if it can."""
     return meta_model(config).unpackable
 
 
@@ -119,7 +119,7 @@ def parameter_count(config: ModelConfig) -> int:
 
 
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
-    """Return the model on the CPU in fp32. If `weights` is None and `tag` is set, load the config's open_clip tag.
+    """Return the model with `weights`, on the CPU in fp32. None: the weights of the config's tag if `tag`, else random.
 
     `model.config.name` is the architecture whose activation matches the weights. Raises the errors of `build_model`.
     """
@@ -127,7 +127,7 @@ def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> 
     source = config.pretrained if tag and weights is None else ""
     own = dataclasses.replace(config, context_length=0)
     if source and context_length(config) != context_length(own):
-        # Load at the original length: open_clip would stretch the positions in its own way.
+        # Load at the original length and stretch later: open_clip stretches positions in another way.
         weights = Weights(f"model.pretrained={source!r}", _random(own, source).state_dict())
         source = ""
     model = _random(config, source)
@@ -137,7 +137,7 @@ def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> 
 
 
 def check_fit(config: ModelConfig, weights: Weights) -> list[str]:
-    """Compare names and shapes of weights with the model's. Return notes on differences; raise `assemble`'s errors."""
+    """Compare the weights' names and shapes with the model's. Return notes on differences; raise as `assemble` does."""
     with torch.device("meta"):
         _, notes = _fitted(
             _random(dataclasses.replace(config, name=_architecture(config, weights)), ""), weights
@@ -146,7 +146,7 @@ def check_fit(config: ModelConfig, weights: Weights) -> list[str]:
 
 
 def pretrained_weights(config: ModelConfig) -> Weights | None:
-    """Return the weights of the file or folder that `config.pretrained` names; None if it names neither."""
+    """Return the weights if `config.pretrained` names a file or folder; otherwise None."""
     path, _ = pretrained_source(config)
     return files.read(path, f"model.pretrained={config.pretrained!r}") if path else None
 
@@ -157,7 +157,7 @@ def resolved(config: ModelConfig) -> ModelConfig:
 
 
 def _random(config: ModelConfig, tag: str) -> StructureCLIP:
-    """Return a model of exactly `config.name` on the default device, with the tag's weights or random ones."""
+    """Return a model of exactly `config.name` on the default device, with the weights of `tag` or random weights."""
     text = open_clip_config(config.name)["text_cfg"]
     more: dict[str, Any] = {} if tag else {"force_preprocess_cfg": pretrained_normalisation(config.name)}
     try:
@@ -197,9 +197,9 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
     """Return the model's full state dict with these weights, and notes on what differs from the source.
 
     `_OPTIONAL` parts that the source lacks keep the model's values. If the KEE has its own word table and the source
-    has none, it starts as a copy of the text tower's. Image position embeddings are resized as in open_clip. If
-    `model.context_length` is set, caption position embeddings are stretched or cut. Raises `ModelError` with the names
-    of tensors that do not fit.
+    has none for it, the table starts as a copy of the text tower's. Image position embeddings are resized as in
+    open_clip. If `model.context_length` is set, caption position embeddings are stretched or cut. Raises `ModelError`
+    with the names of tensors that do not fit.
     """
     own = model.state_dict()
     state = _named_as_in(model, weights)
@@ -276,27 +276,27 @@ def _fit_context(
     """Stretch or cut the caption position embeddings [L, W] in `state` to the model's context length."""
     name = f"{CLIP_PREFIX}{'' if model.text_tower is model.clip else 'text.'}positional_embedding"
     if name not in state or name not in own or state[name].shape[1:] != own[name].shape[1:]:
-        return []  # none, or a mismatch that `_fitted` reports
+        return []  # no such embeddings, or a mismatch that `_fitted` reports
     held, wanted = len(state[name]), len(own[name])
     if held == wanted:
         return []
     if not model.config.context_length:
         raise ModelError(
-            f"{source}: its text tower reads {held} tokens, that of {model.config.name} {wanted}; set "
-            f"model.context_length={held} to keep that, or {wanted}"
+            f"{source}: its text tower reads {held} tokens, but {model.config.name} reads {wanted}; set "
+            f"model.context_length={held} to keep this length, or {wanted} to change it"
         )
     try:
         state[name] = positions.fitted(state[name], wanted)
     except ValueError as error:
-        raise ModelError(f"model.context_length={wanted}: {source} has {error}; at most {held}") from error
+        raise ModelError(f"model.context_length={wanted}: {source} has {error}; set {held}") from error
     if wanted < held:
-        return [f"positions of text beyond {wanted} tokens are left out"]
-    return [f"positions of {held} tokens of text are stretched to {wanted}"]
+        return [f"text positions after the first {wanted} are left out"]
+    return [f"the {held} text positions are stretched to {wanted}"]
 
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silence the root logger: open_clip warns about random weights even if a file is loaded afterwards."""
+    """Silence the root logger: open_clip warns about random weights, although a file may be loaded afterwards."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

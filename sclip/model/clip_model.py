@@ -1,4 +1,4 @@
-"""Write the CLIP part as a folder for Hugging Face's `CLIPModel`. Tensors are renamed; transformers is not needed.
+"""Write the CLIP part as a folder for Hugging Face's `CLIPModel`. Writing only renames tensors, without transformers.
 
 A model goes in; config.json, model.safetensors and the processor's files come out. `check_clip_model` loads them
 with transformers and compares features. If `CLIPModel` would compute a tower differently, `ModelError` is raised.
@@ -45,7 +45,7 @@ _RENAMED = (
     (r"text_projection(\.weight)?$", "text_projection.weight"),
     (r"logit_scale$", "logit_scale"),
 )
-"""Patterns at the start of open_clip's names, and `CLIPModel`'s names for them."""
+"""Patterns for the start of open_clip's tensor names, each with the name in `CLIPModel`."""
 _IN_BLOCK = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -88,7 +88,7 @@ def check_clip_model(model: StructureCLIP, directory: str | Path) -> float | Non
     loaded, info = transformers.CLIPModel.from_pretrained(directory, output_loading_info=True, **options)
     processor = transformers.CLIPProcessor.from_pretrained(directory, **options)
     if wrong := [key for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[key]]:
-        raise ModelError(f"{directory}: transformers {transformers.__version__} reports {wrong[0]} in it")
+        raise ModelError(f"{directory}: transformers {transformers.__version__} reports {wrong[0]}")
     size = image_size(model.config.name)
     pixels = torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(0))
     pixels = pixels.to(torch.uint8)
@@ -123,9 +123,9 @@ def _state(model: StructureCLIP) -> dict[str, Tensor]:
             if count:
                 break
         else:
-            raise _unfit(model, f"its tensor {own} has no place there")
+            raise _unfit(model, f"it has no name for the tensor {own}")
         if renamed.endswith("_projection.weight") and not own.endswith(".weight"):
-            tensor = tensor.T  # open_clip multiplies by the matrix, a Linear by its transpose
+            tensor = tensor.T  # open_clip multiplies by the matrix; a Linear multiplies by its transpose
         if not (block := _BLOCK.fullmatch(renamed)):
             state[renamed] = tensor.contiguous()
             continue
@@ -136,7 +136,7 @@ def _state(model: StructureCLIP) -> dict[str, Tensor]:
         elif part in _IN_BLOCK:
             state[f"{layer}{_IN_BLOCK[part]}.{kind[1:]}"] = tensor
         else:
-            raise _unfit(model, f"its tensor {own} has no place there")
+            raise _unfit(model, f"it has no name for the tensor {own}")
     return state
 
 
@@ -158,7 +158,7 @@ def _config(model: StructureCLIP) -> dict[str, Any]:
         if is_so:
             raise _unfit(model, why)
     if image.attn_pool is not None or image.pool_type != "tok":
-        raise _unfit(model, "its image feature is not that of the class token")
+        raise _unfit(model, "its image feature is not taken at the class token")
     if not isinstance(image.ln_pre, nn.LayerNorm) or image.proj is None:
         raise _unfit(model, "its image tower lacks the first LayerNorm or the projection")
     if len(set(image.patch_size)) != 1:
@@ -195,7 +195,7 @@ def _config(model: StructureCLIP) -> dict[str, Any]:
 
 
 def _tower(model: StructureCLIP, tower: Any, norms: Iterable[nn.LayerNorm]) -> dict[str, Any]:
-    """Return the settings of one tower's Transformer: widths, number of layers, heads, activation, epsilon."""
+    """Return config.json's entries for one tower: widths, number of layers, heads, activation, epsilon."""
     blocks = list(tower.transformer.resblocks)
     first = blocks[0]
     activations = {_activation(block.mlp.gelu) for block in blocks}
@@ -216,7 +216,7 @@ def _tower(model: StructureCLIP, tower: Any, norms: Iterable[nn.LayerNorm]) -> d
 
 
 def _activation(module: nn.Module) -> str | None:
-    """Return transformers' name of an activation; None if it has no identical one."""
+    """Return transformers' name of an activation; None if transformers has no identical one."""
     if isinstance(module, QuickGELU):
         return "quick_gelu"
     if isinstance(module, nn.GELU):
@@ -226,5 +226,5 @@ def _activation(module: nn.Module) -> str | None:
 
 def _unfit(model: StructureCLIP, why: str) -> ModelError:
     return ModelError(
-        f"{model.config.name}: transformers' CLIPModel cannot hold it: {why}; convert it --to onnx"
+        f"{model.config.name}: transformers' CLIPModel cannot hold it: {why}; use sclip convert --to onnx"
     )

@@ -2,13 +2,13 @@
 
 This rank's unit features and the `GlobalRows` of all ranks go in; one loss value for each of this rank's rows
 comes out. All three forms use the same candidates: the row itself, and valid rows of other images. They score this
-rank's B rows against the gathered N = world size * B (open_clip's local loss), so work grows with B * N, not N * N.
+rank's B rows against N = world size * B gathered rows (open_clip's local loss), so work grows with B * N, not N * N.
 
 - InfoNCE (CLIP) is the cross entropy among all candidates.
 - The margin loss of Structure-CLIP's released code counts only the hardest candidate.
-- SigLIP's sigmoid loss (Zhai et al. 2023) decides for each pair alone whether it belongs together.
+- SigLIP's sigmoid loss (Zhai et al. 2023) decides for each pair by itself whether image and text match.
 
-Above TILE logits, each form is a combination of sums over tiles of candidates (`in_tiles`), so memory stays bounded.
+Above TILE logits, each form is computed for one tile of candidates at a time (`in_tiles`), so memory stays bounded.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ __all__ = ["GlobalRows", "contrastive_rows", "in_tiles", "logits_of"]
 TILE = 1 << 24
 """Maximum logits of a tile: 64 MiB in fp32, of which backward holds about five copies.
 
-Peaks in GiB of loss, features and their gradients for 65,536 rows of width 768 on eight ranks, and with all logits at
-once, counted on fake tensors: InfoNCE 1.0 (9.2), with a negative as text 1.4 (15.0), max_margin 0.8 (7.4).
+Peak memory in GiB of loss, features and their gradients for 65,536 rows of width 768 on eight ranks, counted on fake
+tensors (in brackets: all logits at once): InfoNCE 1.0 (9.2), with a negative as text 1.4 (15.0), max_margin 0.8 (7.4).
 """
 _ALL = slice(None)
 """All candidates."""
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GlobalRows:
-    """Columns of the global batch that every rank knows: N rows in rank order, B of each rank."""
+    """Columns of the global batch, known to every rank: N rows in rank order, B rows of each rank."""
 
     image_digest: Tensor
     """int64 [N]; rows with equal digests show the same image."""
@@ -66,21 +66,21 @@ class GlobalRows:
         return torch.arange(first, first + self.count, device=self.image_digest.device)
 
     def itself(self, columns: slice) -> Tensor:
-        """Return whether a candidate is the row itself, bool [B, C], for C candidates: `columns` of the N."""
+        """Return bool [B, C], for the C candidates at `columns`: whether the candidate is the row itself."""
         candidates = torch.arange(len(self.image_digest), device=self.image_digest.device)[columns]
         return candidates == self.target[:, None]
 
     def excluded(self, columns: slice) -> Tensor:
-        """Return which of the candidates `columns` this rank's rows ignore, bool [B, C].
+        """Return bool [B, C], for the C candidates at `columns`: whether the row ignores the candidate.
 
-        No row ignores itself, not even padding: a softmax over only -inf is NaN, also in backward.
+        Rows ignore padding and their image's other rows. No row ignores itself: a softmax over only -inf is NaN.
         """
         same_image = self.image_digest[columns] == self.image_digest[self.target][:, None]
         return (~self.valid[columns] | same_image) & ~self.itself(columns)
 
 
 def tile_width(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> int:
-    """Return how many of the N rows are candidates in one tile, at least 1 (see `in_tiles`)."""
+    """Return how many of the N rows form one tile of candidates, at least 1 (see `in_tiles`)."""
     logits = rows.count * sum(tensor.numel() for tensor in candidates) // own.shape[1]
     return max(1, len(rows.valid) * TILE // logits)
 
@@ -88,16 +88,16 @@ def tile_width(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> i
 def in_tiles(
     of_tile: Callable[..., T], own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, *more: Any
 ) -> list[T]:
-    """Return `of_tile(own, candidates of a tile, rows, columns, *more)` for each tile, in the order of columns.
+    """Call `of_tile(own, tile, rows, columns, *more)` for each tile of candidates; return the results in order.
 
     `own` is [B, D]. `candidates` are [N, D], or [N, M, D] with M candidates for each of the N rows. A tile has at most
-    TILE logits, or those of one column. If there are several tiles, backward computes each one again, so that no
-    logits are kept.
+    TILE logits, but at least one column. With several tiles, backward computes each tile again, so that no logits
+    are kept.
     """
     width = tile_width(own, candidates, rows)
     if width >= len(rows.valid):
         return [of_tile(own, candidates, rows, _ALL, *more)]
-    # A split, not a slice for each tile: the gradient of a slice is as large as the whole.
+    # One split, not a slice for each tile: the gradient of a slice is as large as the whole tensor.
     tiles = zip(*(torch.split(tensor, width) for tensor in candidates), strict=True)
     columns = (slice(first, first + width) for first in range(0, len(rows.valid), width))
     return [
@@ -128,8 +128,8 @@ def _info_nce(
 ) -> Tensor:
     """Return the mean cross entropy of both directions.
 
-    With negatives, as in NegCLIP (Yuksekgonul et al. 2023), an image chooses among the captions and negatives of all
-    ranks, including its own negatives.
+    With negatives, an image chooses among the captions and negatives of all ranks, its own negatives included, as in
+    NegCLIP (Yuksekgonul et al. 2023).
     """
     all_image, *all_texts = (
         gather_with_gradient(tensor) for tensor in (image, text, negative) if tensor is not None
@@ -139,14 +139,14 @@ def _info_nce(
 
 
 def _cross_entropy(own: Tensor, pair: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> Tensor:
-    """Return -log softmax [B] of each row's pair among its candidates. Of `own` and `pair`, [B, D], `own` is scaled."""
+    """Return -log softmax [B] of each row's pair among its candidates. `own` [B, D] is scaled, `pair` [B, D] is not."""
     if tile_width(own, candidates, rows) >= len(rows.valid):
         return F.cross_entropy(logits_of(own, candidates, rows, _ALL), rows.target, reduction="none")
     return torch.stack(in_tiles(_log_sum_exp, own, candidates, rows)).logsumexp(0) - (own * pair).sum(1)
 
 
 def _log_sum_exp(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice) -> Tensor:
-    """Return log sum exp of a tile's logits [B], -inf where the row ignores them all (their gradients are then 0)."""
+    """Return log sum exp of a tile's logits [B]; -inf, with gradients of 0, where the row ignores the whole tile."""
     return logits_of(own, candidates, rows, columns).logsumexp(1)
 
 
@@ -164,7 +164,7 @@ def logits_of(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, colum
 def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, averaged: bool) -> Tensor:
     """Return the sum over both directions of max(0, margin - s(own pair) + s(hardest candidate)).
 
-    With `averaged`, each caption is compared with the mean over its candidate images, including its own image; images
+    With `averaged`, each caption is compared with the mean over its candidate images, its own image included. Images
     are still compared with the hardest caption. The released code starts its training this way. A row without
     candidates gets 0.
     """
@@ -176,9 +176,9 @@ def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, av
 
 
 def _hardest(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
-    """Return each row's highest product with another row's candidate [B]; -inf if it has none.
+    """Return each row's highest product with another row's candidate [B]; -inf without candidates.
 
-    Candidates with equal products share the gradient, also across tiles, so the order of ranks does not matter.
+    Candidates with equal products share the gradient, even across tiles, so the order of ranks does not matter.
     """
     hardest, ties = (
         torch.stack(of) for of in zip(*in_tiles(_hardest_of, own, [candidates], rows), strict=True)
@@ -191,7 +191,7 @@ def _hardest(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
 def _hardest_of(
     own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice
 ) -> tuple[Tensor, Tensor]:
-    """Return the highest product in a tile and how many candidates have it, both [B]."""
+    """Return the highest product in a tile, and how many candidates reach this product, both [B]."""
     ignored = rows.excluded(columns) | rows.itself(columns)
     products = (own @ candidates[0].T).masked_fill(ignored, -torch.inf)
     hardest = products.amax(1)
@@ -216,8 +216,8 @@ def _sum_of(
 def _sigmoid(own: Tensor, text: Tensor, bias: Tensor, rows: GlobalRows) -> Tensor:
     """Return each image's sum over all texts of -log sigmoid(±(scale * s + bias)), [B]; the own text's sign is +.
 
-    `own` is the scaled image features. All texts are gathered at once: SigLIP's exchange between neighbors would
-    need world size - 1 steps, one after the other, to save the memory of N rows (0.19 GiB for 65,536 of width 768).
+    `own` holds scaled image features. All texts are gathered at once. SigLIP's exchange between neighbors would save
+    the memory of N rows (0.19 GiB for 65,536 of width 768), but needs world size - 1 steps, one after the other.
     """
     return torch.stack(in_tiles(_sigmoid_of, own, [gather_with_gradient(text)], rows, bias)).sum(0)
 

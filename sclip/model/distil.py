@@ -1,7 +1,7 @@
-"""Compute each row's distillation loss: its similarities to the global batch stay near a frozen teacher's (method, 11).
+"""Compute the distillation loss, which keeps the model's similarities near those of a frozen teacher (method, 11).
 
-This rank's features from the model and the teacher go in; one value for each of this rank's rows comes out. The
-candidates are the same as in the contrastive loss. A logit bias is ignored: it would not change the softmax.
+This rank's features from the model and the teacher go in; one value for each of this rank's rows comes out. Each row
+has the same candidates as in the contrastive loss. A logit bias is ignored: it would not change the softmax.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def distil_rows(features: Mapping[str, Tensor], teacher: Mapping[str, Tensor], r
 def _divergence(
     features: Mapping[str, Tensor], teacher: Mapping[str, Tensor], own: str, other: str, rows: GlobalRows
 ) -> Tensor:
-    """Return KL(teacher || model) [B] of one direction, by the chain rule: within the tiles, and among the tiles."""
+    """Return KL(teacher || model) [B] of one direction: the mean KL within the tiles plus the KL among the tiles."""
     scaled, taught = (of["logit_scale"] * of[own] for of in (features, teacher))
     candidates = [gather_with_gradient(features[other]), gather(teacher[other])]
     tiles = in_tiles(_of_tile, scaled, candidates, rows, taught)
@@ -48,8 +48,8 @@ def _of_tile(
 
 
 def _kl(teacher: Tensor, model: Tensor, dim: int) -> Tensor:
-    """Return KL(teacher || model) of the softmax of logits. Both are -inf in the same places, which count nothing."""
+    """Return KL(teacher || model) of the softmax of logits. Places where both logits are -inf are left out."""
     excluded = teacher.isinf()
-    # -inf minus -inf is NaN, also in backward; zeros in teacher and model add nothing to the divergence.
+    # -inf minus -inf would be NaN, also in backward; with zeros on both sides, these places add nothing.
     of_teacher, of_model = (of.log_softmax(dim).masked_fill(excluded, 0.0) for of in (teacher, model))
     return (of_teacher.exp() * (of_teacher - of_model)).sum(dim)

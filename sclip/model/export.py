@@ -1,9 +1,9 @@
-"""Write the trained model to files that run no code when loaded: the whole for sclip, its CLIP part for open_clip.
+"""Write a trained model to files that run no code when loaded: as a whole for sclip, its CLIP part for open_clip.
 
 model.safetensors, config.json, hub/                `export`, read by `load_exported`
 open_clip_model.safetensors, open_clip_config.json  `export_clip`, read by open_clip's "local-dir:FOLDER"
 
-hub/ holds the tokenizer and config of a text tower from a hub, so that the export is complete without the hub.
+hub/ holds the tokenizer and config of a text tower from a hub, so that the export loads without the hub.
 For the formats of transformers and ONNX, see `sclip.model.clip_model` and `sclip.model.onnx_files`.
 """
 
@@ -40,8 +40,8 @@ __all__ = ["export", "export_clip", "export_state", "load_exported"]
 def export(model: StructureCLIP, directory: str | Path, tokenizer: Tokenizer | None = None) -> Path:
     """Write the whole model's weights and config; return the directory, which is created if missing.
 
-    Pass the model's `tokenizer` if it is already loaded: the folder that it came from may be gone.
-    With the prefix removed, the tensors named "clip.*" are the state dict of open_clip's model of the same name.
+    Pass the model's `tokenizer` if it is loaded already, because its folder may no longer exist. Without their prefix,
+    the tensors "clip.*" are the state dict of open_clip's model of the same name.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -82,9 +82,9 @@ def export_clip(model: StructureCLIP, directory: str | Path) -> Path:
 
 
 def export_state(model: StructureCLIP) -> dict[str, Tensor]:
-    """Return the weights under the names used in files: "clip." plus open_clip's names, and the KEE's names.
+    """Return the weights under their names in files: "clip." plus open_clip's name, or "kee." plus the KEE's name.
 
-    Logit scale and bias get open_clip's names back, so that open_clip loads the CLIP part unchanged.
+    Logit scale and bias get open_clip's names, so that open_clip loads the CLIP part unchanged.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     for own, of_clip in SCALARS.items():

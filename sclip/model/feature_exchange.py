@@ -1,7 +1,7 @@
 """Gather features of all ranks differentiably.
 
-This rank's rows go in; other ranks' rows come out. In backward, gradients travel the opposite way, and each rank gets
-the gradient of its rows summed over all ranks. Every rank must call these functions the same number of times.
+This rank's rows go in; the rows of all ranks come out. In backward, each rank gets the gradient of its own rows, summed
+over all ranks. Every rank must call these functions the same number of times.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def gather(local: Tensor) -> Tensor:
 def gather_with_gradient(local: Tensor) -> Tensor:
     """Return the rows [N, ...] of all ranks in rank order, given this rank's rows [B, ...]. Passes gradients.
 
-    With one rank the result is a view, so that autograd adds its gradient last, as after an exchange.
+    With one rank the result is a view. Autograd then adds gradients in the same order as with several ranks.
     """
     return _Gather.apply(local) if world()[1] > 1 else local.view_as(local)
 

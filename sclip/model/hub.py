@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["FOLDER", "HubError", "below", "hub_errors", "source", "text_config"]
 
 FOLDER = "hub"
-"""Subfolder of an export with the hub files of its text tower and tokenizer. It is laid out like `model.hub_folder`."""
+"""Subfolder of an export with the hub files of text tower and tokenizer, in the layout of `model.hub_folder`."""
 
 
 class HubError(ValueError):
@@ -31,12 +31,12 @@ def source(name: str, hub_folder: str) -> str:
         return name
     folder = below(Path(hub_folder).expanduser(), name)
     if not folder.is_dir():
-        raise HubError(f"model.hub_folder={hub_folder!r}: has no folder {name}; put its files there")
+        raise HubError(f"model.hub_folder={hub_folder!r}: has no folder {name}; put its hub files there")
     return str(folder)
 
 
 def below(folder: Path, name: str) -> Path:
-    """Return the path in `folder` for the files of a hub name. The name may be an absolute path."""
+    """Return the path below `folder` for the files of a hub name, which may be an absolute path."""
     return folder / name.strip("/")
 
 
@@ -60,7 +60,7 @@ def hub_errors(name: str) -> Iterator[None]:
     except ImportError as error:
         if (error.name or "").partition(".")[0] in ("transformers", "tokenizers"):
             raise HubError(
-                f"{name} is loaded with transformers, which is not installed: "
+                f"{name} needs the package transformers, which is not installed: "
                 "pip install 'sclip[transformers]'"
             ) from error
         raise HubError(f"{name}: {' '.join(str(error).split())}") from error

@@ -29,10 +29,10 @@ def hub_name(text: Mapping[str, Any]) -> str:
 
 
 class HubTokenizer:
-    """Tokenizer from a hub. The `text_cfg` of an architecture names it."""
+    """Tokenizer from a hub, as named in the `text_cfg` of an architecture."""
 
     def __init__(self, text: Mapping[str, Any], hub_folder: str) -> None:
-        """Load the tokenizer; raise `HubError` if it cannot be loaded or has more words than the text tower."""
+        """Load the tokenizer. Raise `HubError` if it cannot be loaded, or has more words than the text tower."""
         self._name = hub_name(text)
         name = hub.source(self._name, hub_folder)
         with hub.hub_errors(name):
@@ -48,9 +48,9 @@ class HubTokenizer:
         tower_config = hub.text_config(text, hub_folder) if text.get("hf_model_name") else None
         rows = tower_config.vocab_size if tower_config else text.get("vocab_size", 0)
         words = int(self._tokenizer.vocab_size)
-        if words > rows:  # added words are not counted: T5's placeholders occur in no text
+        if words > rows:  # added words do not count: T5's placeholders occur in no text
             raise hub.HubError(
-                f"{name}: a tokenizer of {words:,} words and a text tower of {rows:,} are of two models"
+                f"{name}: the tokenizer has {words:,} words, but the text tower only {rows:,}; use files of one model"
             )
         # A causal tower that pools at the end token never sees the padding, so pad with 0, which packing removes.
         self._pads_with_0 = text.get("pool_type") == "eos" and not text.get("no_causal_mask")
@@ -75,9 +75,9 @@ class HubTokenizer:
         return ids
 
     def read_end(self, caption: str, context_length: int) -> int:
-        """Return how many characters of a caption fit, counted to the end of a word. White space separates words."""
+        """Return how many characters of a caption fit, up to the end of a word. White space separates words."""
         room = context_length - int(self._tokenizer.num_special_tokens_to_add())
-        if len(caption) < room and caption.isascii():  # at most one token per character, and one in front
+        if len(caption) < room and caption.isascii():  # at most one token per character, and one before them
             return len(caption)
         if len(self.encode(caption)) <= room:
             return len(caption)

@@ -26,7 +26,7 @@ def phrase_means(phrases: Tensor, table: Tensor) -> Tensor:
     The embedded tokens [..., T, W] are never stored: for 8,192 captions they would take nearly a gigabyte.
     """
     bags = phrases.flatten(0, -2).long()
-    # Padding gets weight 0, because no id is free to be a padding id in every tokenizer.
+    # Padding gets weight 0 instead of a padding id: no id is unused in all tokenizers.
     weights = (bags != PADDING).to(table.dtype)
     bags = bags.clamp(min=0)
     if torch.compiler.is_exporting():  # ONNX would turn embedding_bag into a loop over phrases
@@ -40,9 +40,9 @@ def phrase_means(phrases: Tensor, table: Tensor) -> Tensor:
 def negatives_unseen(batch: Mapping[str, Tensor]) -> Tensor:
     """Return a mask bool [B, M]: True for negatives with the same triples as their caption, and so the same E_KE.
 
-    The exchange may have changed no triple. It may also have changed only triples after the first K, or only tokens
-    after the first T of a phrase, which are cut off. This concerns under 2 % of the negatives of alt-text (`sclip
-    benchmark artefacts`). `batch` holds has_negative [B, M], triples [B, K, 3, T], negative_triples [B, M, K, 3, T].
+    Either no triple changed, or the change is cut off: it concerns only triples after the first K, or tokens after the
+    first T of a phrase. This holds for under 2 % of the negatives of alt-text (`sclip benchmark artefacts`).
+    `batch` holds has_negative [B, M], triples [B, K, 3, T], negative_triples [B, M, K, 3, T].
     """
     triples, others = batch["triples"].flatten(2), batch["negative_triples"].flatten(3)
     # Count how often each of the caption's triples occurs on both sides: counts ignore the order.
@@ -63,7 +63,7 @@ class KnowledgeEncoder(nn.Module):
         super().__init__()
         self.form, self.heads = config.form, config.heads
         width = table.embedding_dim
-        # Word tables start near 0.02; without this norm the first residual sum would hide them.
+        # Word embeddings start near 0.02. Without this norm, the first layer's output would drown them in the sum.
         self.ln_pre = nn.LayerNorm(width)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
@@ -91,10 +91,10 @@ class KnowledgeEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the unnormalized E_KE [N, D], and a mask bool [N] of the captions that have a triple.
 
-        `triples` are token ids [N, K, 3, T] of (head, relation, tail), padded with -1. Packed triples
-        (`sclip.model.packing`) of several captions share rows [S, P, 3, T], with `owner` [S, P] and `slot` [N, K].
-        `table` [V, W] is the word table; pass it if the encoder keeps no copy. Triples without any token are masked.
-        A caption without triples gets a finite but meaningless vector, which must not be used.
+        `triples` are token ids [N, K, 3, T] of (head, relation, tail), padded with -1. If `sclip.model.packing` packed
+        them, rows [S, P, 3, T] hold triples of several captions; `owner` [S, P] and `slot` [N, K] are its packed_owner
+        and triple_slot. `table` [V, W] is the word table; pass it if the encoder keeps no copy. Triples without tokens
+        are masked. A caption without triples gets a finite but meaningless vector, which must not be used.
         """
         # Read the table here, not in the caller: FSDP2 gathers this module's weights when the module is called.
         if self.token_embedding is not None:
@@ -103,7 +103,7 @@ class KnowledgeEncoder(nn.Module):
         hidden = self.ln_pre(self._embed(phrase_means(triples, table)))
         if owner is None or slot is None:
             kept = (triples != PADDING).flatten(2).any(-1)
-            # A softmax over no key is NaN, also in backward, so rows without triples attend to their first slot.
+            # Rows without triples attend to their first slot: a softmax over no key would be NaN, also in backward.
             attended = torch.cat([kept[:, :1] | ~kept.any(-1, keepdim=True), kept[:, 1:]], dim=1)
             for layer in self.layers:
                 hidden = layer(hidden, src_key_padding_mask=~attended)

@@ -1,15 +1,15 @@
 """Train low-rank updates of the towers' projections: W + alpha / rank * up @ down replaces W (LoRA, Hu et al. 2021).
 
 A plain model goes in. `add` freezes its towers and gives every attention and MLP projection in their transformer
-blocks an update that starts at 0. `merge` adds the learned updates to the weights and leaves a plain model again. Only
-the updates, the KEE, and logit scale and bias are trained. A packed q, k and v matrix gets one update.
+blocks an update that starts at 0. Only the updates, the KEE, and logit scale and bias are then trained. `merge` adds
+the learned updates to the weights and leaves a plain model again. A matrix that packs q, k and v gets one update.
 
-Why not peft: it needs transformers and accelerate. In every forward it merges and removes parameters of
-nn.MultiheadAttention, which FSDP2 has already taken over. Why not torch's parametrize: it renames the starting weights
-and gives every module its own class, so torch.compile would compile every block and give up after the eighth.
-Here, modules of one kind share a class with a property that returns the weight plus its update. Every reader of the
-weight gets the sum: torch's fused attention, open_clip's and timm's. The price: a step takes as long as training
-all weights, and without activation checkpointing the sums are kept in memory for backward.
+peft is not used: it needs transformers and accelerate, and in every forward it merges and removes parameters of
+nn.MultiheadAttention, which FSDP2 manages. torch's parametrize is not used: it renames the starting weights and gives
+every module its own class, so torch.compile would compile every block and give up after the eighth.
+Here, modules of one kind share a class with a property that returns the weight plus its update. All code that reads the
+weight gets the sum: torch's fused attention, open_clip and timm. The price: a step takes as long as a step that trains
+all weights, and without activation checkpointing the sums stay in memory until backward.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LowRank(nn.Module):
 
 
 def add(model: StructureCLIP) -> None:
-    """Freeze the towers and give their projections updates, as set in `model.config.lora`.
+    """Freeze the towers, and add updates to their projections as set in `model.config.lora`.
 
     Raises ModelError for a tower without transformer blocks.
     """
@@ -116,7 +116,7 @@ def _updated(kind: type[nn.Module], name: str) -> type[nn.Module]:
 
     def read(self: nn.Module) -> Any:
         weight = self._parameters[name]
-        # Outside the block's forward, FSDP2 leaves a shard; callers then read its dtype and device, not its values.
+        # Outside the block's forward, FSDP2 leaves only a shard. Callers then read its dtype and device, no values.
         update = self._modules[_UPDATE]
         return weight if isinstance(weight, DTensor) or update is None else update(weight)
 

@@ -1,10 +1,11 @@
 """Compute the loss over the global batch: contrastive term, hinges and distillation (method, sections 4 and 9 to 11).
 
-Each rank's features go in; its share of the loss and the global values to log come out.
+Each rank's features go in; its share of the loss and the global values to log come out. s(I, w) is the cosine of image
+and caption, s(I, w-) the cosine of image and negative.
 
 Scaling: DDP and FSDP average gradients over ranks, so a rank returns world size * (sum over its rows) /
-(global number of counted rows). The averaged gradient then equals that of one rank with the whole batch, even if
-ranks hold different numbers of counted rows.
+(global number of counted rows). The average is then the gradient that one rank with the whole batch would compute,
+even if ranks hold different numbers of counted rows.
 """
 
 from __future__ import annotations
@@ -43,14 +44,13 @@ def structure_loss(
     `features` is the output of `StructureCLIP`. `batch` needs valid bool [B] (False: padding, never counted),
     image_digest int64 [B] (equal digests: same image), has_negative bool [B, M] and, with the KEE, triples
     [B, K, 3, T] and negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the share of
-    the run's samples already trained on; 1 is past every warm-up. A term for which no row counts is 0, and so is its
-    gradient. `teacher` holds the frozen model's features of the same rows, without gradient; None disables
-    distillation.
+    the run's samples already trained on; 1 is past every warm-up. A term without any counted row is 0 and has gradient
+    0. `teacher` holds the frozen model's features of the same rows, without gradient; None disables distillation.
 
     Logged, detached scalars: loss, loss_contrastive, samples (valid rows), share_with_triples; for negatives
     loss_hinge, share_with_negative, hinge_active (share with a hinge above 0), negative_gap (mean s(I, w) - s(I, w-))
     and share_negative_unseen_by_kee (`sclip.model.kee.negatives_unseen`); for max_margin contrastive_active (share of
-    rows with a loss above 0); loss_distil with a teacher; and those of `unit_loss` and `positive_loss`.
+    rows with a loss above 0); loss_distil with a teacher; and the values of `unit_loss` and `positive_loss`.
     """
     features = {name: tensor.float() for name, tensor in features.items()}
     image, text = features["image_features"], features["text_features"]
@@ -64,7 +64,7 @@ def structure_loss(
 
     terms = torch.where(valid, contrastive_rows(features, rows, config, progress), 0.0)
     contrastive = terms.sum() / samples.clamp(min=1.0)
-    # DDP waits for a gradient of every parameter, so a form that ignores scale or bias gives them a gradient of 0.
+    # DDP waits for a gradient of every parameter, so scale and bias get a gradient of 0 where the form ignores them.
     loss = contrastive + sum(
         0.0 * features[name] for name in ("logit_scale", "logit_bias") if name in features
     )

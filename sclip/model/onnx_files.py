@@ -32,7 +32,7 @@ __all__ = ["OPSET", "TOLERANCE", "Graph", "graphs", "write_onnx"]
 OPSET = 20
 """First opset with a GELU operator."""
 TOLERANCE = 1e-4
-"""Largest allowed difference between file and model, of a feature component or of a logit divided by the scale."""
+"""Largest allowed difference between file and model, in a feature component or in a logit divided by the scale."""
 
 _CAPTIONS = ("a small red circle to the left of a blue square", "an astronaut rides a horse", "dogs")
 _TRIPLES = (
@@ -73,7 +73,7 @@ class _Whole(_Image):
 
 @dataclass(frozen=True)
 class Graph:
-    """One ONNX file: its module, and an example of each input by name."""
+    """One ONNX file: the module that it holds, and an example of each input by name."""
 
     file: str
     module: nn.Module
@@ -81,7 +81,7 @@ class Graph:
     outputs: tuple[str, ...]
 
     def axes(self, name: str) -> list[str | int]:
-        """Return the shape of an input. Its first axis is free, so the axis name replaces the size."""
+        """Return the shape of an input. The first axis may have any size, so its name stands in place of the size."""
         return ["images" if name == "pixel_values" else "texts", *self.inputs[name].shape[1:]]
 
 
@@ -107,8 +107,8 @@ def graphs(model: StructureCLIP) -> list[Graph]:
 def write_onnx(model: StructureCLIP, directory: str | Path) -> float:
     """Write the ONNX and processor files into an existing folder; return the largest difference from the model.
 
-    Raises ModelError if a package is missing, the opset lacks an operator for a part of the model, or a file's outputs
-    differ from the model's by more than `TOLERANCE`.
+    Raises ModelError if a package is missing, if the opset lacks an operator that the model needs, or if the outputs of
+    a file differ from the model's by more than `TOLERANCE`.
     """
     if missing := [package for package in _NEEDED if importlib.util.find_spec(package) is None]:
         raise ModelError(f"--to onnx: {', '.join(missing)} not installed: pip install 'sclip[export]'")
@@ -156,7 +156,7 @@ def _write(graph: Graph, file: Path, name: str) -> None:
 
 @torch.no_grad()
 def _difference(graph: Graph, file: Path, rows: int, scale: float) -> float:
-    """Return the largest difference between the outputs of file and model on the last `rows` of the example."""
+    """Return the largest difference between file and model, on the last `rows` rows of the example inputs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -173,7 +173,7 @@ def _difference(graph: Graph, file: Path, rows: int, scale: float) -> float:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence the exporter's notes, and disable torch's fused inference path, which has no ONNX operator."""
+    """Silence the exporter, and disable torch's fused inference path, for which ONNX has no operator."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
     levels, fast = [logger.level for logger in loggers], torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

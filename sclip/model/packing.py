@@ -1,8 +1,8 @@
 """Pack the captions, negatives and triples of a batch into rows, so that no padding is computed.
 
-Token ids [N, L] go in; most of them are padding (COCO captions have 13 of 77 tokens). Rows [R, C] come out. Each row
+Token ids [N, L] go in; most of them are padding (COCO captions fill 13 of 77 places). Rows [R, C] come out. Each row
 holds several captions, and an index says where each caption ends. Triples are packed in the same way. Numpy packs on
-the host during the training step. Attention is masked between captions; all other Transformer layers work per token.
+the host during the training step. A mask stops attention between captions; all other layers work on single tokens.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ FURTHER = ("negative", "unit", "positive")
 Columns = dict[str, NDArray[Any]]
 
 _ALIGNED = 8
-"""Row lengths are a multiple of this. Otherwise the rows of a mask are not aligned, and attention kernels copy it."""
+"""Row lengths are a multiple of this. Else the rows of a mask are not aligned, and attention kernels copy the mask."""
 
 _ROW_BITS = 6
-"""Significant binary digits of a rounded number of rows: under 1 row in 32 is empty."""
+"""Number of leading bits kept when a number of rows is rounded up; so fewer than 1 in 32 rows are added."""
 
 _TRIPLE_PLACES = 32
-"""Minimum row length for triples: longer rows waste attention between captions, shorter rows leave places empty."""
+"""Minimum row length for triples. Longer rows waste attention between captions; shorter rows leave places empty."""
 
 
 def pack(
@@ -52,20 +52,20 @@ def pack(
     Triples: triples [B, K, 3, T] and negative_triples [B, M, K, 3, T] stay, for metrics. packed_triples
     [parts * S, P, 3, T] holds the same triples side by side. packed_owner [parts * S, P] holds the number of each
     triple's caption (0: none). triple_slot [B, K] and negative_slot [B, M, K] hold the index of each triple in [S * P]
-    (-1: none). Triples of negatives are packed only if `on_negatives`. Other texts get such columns too: unit_end,
-    unit_slot.
+    (-1: none). Triples of negatives are packed only if `on_negatives`. Units and positives get the same columns
+    (unit_end, unit_slot, ..).
 
-    With `round_rows`, R and S are rounded up, so that batches repeat a few shapes: the added rows are empty. Empty rows
-    change the rounding of sums over rows.
+    With `round_rows`, empty rows are added, so that R and S take few different values. The empty rows change the
+    floating-point rounding of sums over rows.
 
-    If captions are so long that packing saves nothing, the columns are returned unchanged. The batch is split into
-    `parts` equal parts, and each is packed separately. Then every column can be split into `parts`.
+    If captions are so long that packing saves nothing, the columns are returned unchanged. The batch is cut into
+    `parts` equal parts. Each part is packed by itself, so every column can be split into `parts`.
     """
     further = [name for name in FURTHER if f"{name}_text" in columns]
     texts = ["text", *(f"{name}_text" for name in further)]
     packed = {name: values for name, values in columns.items() if name not in texts}
     text = _of_parts([columns[name] for name in texts], parts)
-    lengths = text_lengths(text)  # the model never reads what follows the end token
+    lengths = text_lengths(text)  # the model never reads tokens after the end token
     start, rows, capacity = _starts(lengths, text.shape[2], round_rows)
     if rows * capacity >= text.shape[1] * text.shape[2]:
         return dict(columns)
@@ -94,8 +94,8 @@ def pack(
 def text_lengths(text: NDArray[Any]) -> NDArray[np.int64]:
     """Return the number of tokens [...] of texts [..., L] up to the end token; 0 for an absent text (only zeros).
 
-    CLIP's tokenizer pads with 0. Other tokenizers pad with another id, often the end token's; one token of the
-    trailing run is then counted.
+    CLIP's tokenizer pads with 0. If another tokenizer pads with another id, often the end token's, one token of the
+    run of equal ids at the end is counted.
     """
     reverse = text[..., ::-1]
     other = reverse != reverse[..., :1]
@@ -113,7 +113,7 @@ def _of_parts(of_texts: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
 def _by_column(
     values: NDArray[Any], counts: Sequence[int], names: Sequence[str], columns: Mapping[str, NDArray[Any]]
 ) -> Columns:
-    """Split values [parts, N, ...] into a column [B, ...] and others [B, M, ...]. Each has `counts` values per part."""
+    """Split values [parts, N, ...] into a column [B, ...] and others [B, M, ...], with `counts` values per part."""
     batch, within = len(columns["text"]), values.shape[2:]
     of_names = np.split(values, np.cumsum(counts[:-1], dtype=int), axis=1)
     return {
@@ -123,13 +123,13 @@ def _by_column(
 
 
 def _numbers(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return each caption's number, counted from 1, at each of its places [parts, N, n]."""
+    """Return [parts, N, n]: at each place the number of its caption, counted from 1."""
     return np.broadcast_to(np.arange(kept.shape[1])[:, None] + 1, kept.shape)
 
 
 @dataclass(frozen=True)
 class _Filling:
-    """Fill rows of `capacity` places with the `kept` values of each caption, beginning at the caption's `start`."""
+    """Function that fills rows of `capacity` places: the `kept` values of a caption begin at the caption's `start`."""
 
     start: NDArray[np.int64]
     kept: NDArray[np.bool_]
@@ -145,7 +145,7 @@ class _Filling:
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
-        """Indices of the kept values in the rows of all parts laid end to end."""
+        """Indices of the kept values among the places of all parts, counted row after row."""
         of_part = np.arange(len(self.start))[:, None] * self.rows * self.capacity + self.start
         places: NDArray[np.int64] = of_part[:, :, None] + self.kept.cumsum(2) - 1
         return places[self.kept]
@@ -154,7 +154,7 @@ class _Filling:
 def _starts(lengths: NDArray[np.int64], longest: int, round_rows: bool) -> tuple[NDArray[np.int64], int, int]:
     """Return the starts of the captions [parts, N], the number of rows per part, and the row length.
 
-    A start is an index into the rows of the caption's part, laid end to end.
+    A start counts the places of the caption's part, row after row, from 0.
     """
     capacity = -(-longest // _ALIGNED) * _ALIGNED
     starts, counts = zip(*(_best_fit(of_part, capacity) for of_part in lengths.tolist()), strict=True)
@@ -166,9 +166,9 @@ def _starts(lengths: NDArray[np.int64], longest: int, round_rows: bool) -> tuple
 
 
 def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int]:
-    """Place captions by best fit, longest first. Return their starts in the rows laid end to end, and the row count."""
+    """Place captions by best fit, longest first. Return their starts (see `_starts`), and the number of rows."""
     start = np.zeros(len(lengths), np.int64)
-    rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]  # index: number of free places
+    rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]  # rows by their number of free places
     free = 0  # bit n is set if a row has n free places
     count = 0
     for caption in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
@@ -192,7 +192,7 @@ def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int
 def attention_mask(caption: Tensor, heads: int, dtype: torch.dtype, *, causal: bool) -> Tensor:
     """Return the additive mask [R * heads, C, C] that keeps attention within each packed caption [R, C].
 
-    torch's MultiheadAttention takes this layout. Padding sees padding, so that no row is all -inf.
+    torch's MultiheadAttention takes this layout. Padding attends to padding, so that no row is all -inf.
     """
     places = caption.shape[1]
     allowed = caption[:, :, None] == caption[:, None, :]

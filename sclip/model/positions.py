@@ -8,8 +8,8 @@ from torch import Tensor
 __all__ = ["KEPT", "fitted"]
 
 KEPT = 20
-"""Number of positions at the start that keep their embeddings. Few of CLIP's training captions are longer, so the
-embeddings of later positions are trained less, and only these are stretched."""
+"""Number of positions at the start that keep their embeddings. Few of CLIP's training captions are longer, so later
+positions are trained less, and only their embeddings are stretched."""
 
 
 def fitted(positions: Tensor, length: int) -> Tensor:
@@ -17,17 +17,17 @@ def fitted(positions: Tensor, length: int) -> Tensor:
 
     Stretching follows Long-CLIP (Zhang et al., "Long-CLIP: Unlocking the long-text capability of CLIP", ECCV 2024;
     github.com/beichenzbc/Long-CLIP, `load_from_clip` in model/longclip.py). Positions below `KEPT` keep their
-    embedding. A later position p is interpolated linearly at KEPT + (p - KEPT) / r, r = (length - KEPT) / (L - KEPT);
-    beyond the last embedding, the line through the last two is extended. As in Long-CLIP, r = 4 turns 77 positions
-    into 248.
+    embedding. A later position p is interpolated linearly at KEPT + (p - KEPT) / r, with r = (length - KEPT) /
+    (L - KEPT). Beyond the last embedding, the line through the last two is extended. As in Long-CLIP, r = 4 turns 77
+    positions into 248.
 
-    Raises ValueError if there is no pair of positions after the first `KEPT` to interpolate between.
+    Raises ValueError if fewer than two positions follow the first `KEPT`: interpolation needs two.
     """
     rows = len(positions)
     if length <= rows:
         return positions[:length].clone()
     if rows < KEPT + 2:
-        raise ValueError(f"{rows} positions, of which the first {KEPT} are kept: too few to stretch the rest")
+        raise ValueError(f"{rows} positions, too few to stretch: at least {KEPT + 2} are needed")
     old = positions.double()
     places = torch.arange(length - KEPT, dtype=torch.float64, device=old.device)
     at = KEPT + places * (rows - KEPT) / (length - KEPT)

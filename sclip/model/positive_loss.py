@@ -1,4 +1,4 @@
-"""Compute the hinges that keep another wording near its caption and above the negatives (method, 9)."""
+"""Compute two hinges: another wording of a caption scores near the caption and above the negatives (method, 9)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["positive_loss"]
 def positive_loss(
     features: Mapping[str, Tensor], batch: Mapping[str, Tensor], has_negative: Tensor, config: LossConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return this rank's share of the two hinges on wordings, and global values to log.
+    """Return this rank's share of the two hinges, and global values to log.
 
-    The first is the mean of max(0, s(I, w) - positive_margin - s(I, w+)) over all ranks' rows with a wording w+. The
-    second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over the negatives w- of these rows. The ranks'
-    shares add up to the sum of both means.
+    The first hinge is the mean of max(0, s(I, w) - positive_margin - s(I, w+)) over the rows of all ranks that have
+    another wording w+ of the caption w. The second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over the
+    negatives w- of these rows. s is the cosine with the image I. The ranks' shares add up to the sum of both means.
     `features` has image_features, text_features [B, D], positive_features [B, 1, D] and, with negatives,
     negative_features [B, M, D]. `batch` has valid and has_positive [B]. has_negative [B, M] excludes padding rows.
 
     Logged, detached: loss_positives, share_with_positive (of the valid rows), positive_gap (mean s(I, w) - s(I, w+))
-    and positive_won (share of these rows' negatives that score below the wording).
+    and positive_won (share of these rows' negatives that score below w+).
     """
     image, valid = features["image_features"], batch["valid"]
     has_positive = batch["has_positive"] & valid

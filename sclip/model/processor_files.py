@@ -1,6 +1,6 @@
 """Write the files that Hugging Face's `CLIPProcessor` reads: the tokenizer and the image preprocessing of a CLIP.
 
-vocab.json, merges.txt, tokenizer_config.json   CLIP's BPE as open_clip has it, or the files of a hub's tokenizer
+vocab.json, merges.txt, tokenizer_config.json   open_clip's version of CLIP's BPE, or a hub tokenizer's own files
 preprocessor_config.json                        resize, centre crop, normalisation
 """
 

@@ -67,7 +67,7 @@ class StructureCLIP(nn.Module):
     image_inverse_std: Tensor
 
     def __init__(self, clip: Any, config: ModelConfig) -> None:
-        """Wrap an open_clip CLIP. Its logit scale and bias move to `self.logit_scale` and `self.logit_bias`."""
+        """Wrap an open_clip CLIP, and move its logit scale and bias to `self.logit_scale` and `self.logit_bias`."""
         super().__init__()
         self.config = config
         self.clip = clip
@@ -128,9 +128,9 @@ class StructureCLIP(nn.Module):
 
         `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]. negative_text
         [B, M, L] and negative_triples [B, M, K, 3, T] are optional: without them no negative features are returned.
-        The other `FURTHER` texts are optional in the same way. All texts pass the text tower in one batch of B + B * M
-        + ... rows, or packed (`sclip.model.packing.pack`). If `model.kee.on_negatives` is off, training gives negatives
-        CLIP's feature alone.
+        The other `FURTHER` texts are optional in the same way. The text tower gets all texts in one batch of B + B * M
+        + ... rows, or packed (`sclip.model.packing.pack`). If `model.kee.on_negatives` is off, negatives get only
+        CLIP's feature in training.
         """
         image_features = self._images(batch["image"])
         ending = "end" if "packed_text" in batch else "text"
@@ -174,17 +174,17 @@ class StructureCLIP(nn.Module):
         return self._images(image)
 
     def _images(self, image: Tensor) -> Tensor:
-        # `forward` calls this method: FSDP2 takes the end of encode_image for the end of the model's forward pass.
+        # `forward` calls this method, because FSDP2 takes the end of encode_image for the end of a forward pass.
         if image.dtype != torch.uint8:
-            raise TypeError(f"image is {image.dtype}: pass uint8 0..255, the model normalises by itself")
+            raise TypeError(f"image is {image.dtype}: pass uint8 0..255; the model normalises them itself")
         normalised = (image.float() - self.image_mean.float()) * self.image_inverse_std.float()
         return F.normalize(self.clip.encode_image(normalised, normalize=False).float(), dim=-1)
 
     def encode_text(self, text: Tensor, triples: Tensor | None = None) -> Tensor:
         """Return unit features, fp32 [B, D], of token ids [B, L] and triple ids [B, K, 3, T] (-1: padding).
 
-        If `triples` is None, or a row has no triple, the feature is exactly CLIP's. If the model packs text, columns
-        that hold only padding may be left out.
+        If `triples` is None, or a row has no triple, the feature is exactly CLIP's. If the model packs text, the last
+        columns may be left out where they hold only padding.
         """
         knowledge = None if self.kee is None or triples is None else self.kee(triples, self._kee_table)
         return self._fused(self._captions(text), knowledge)
@@ -197,7 +197,7 @@ class StructureCLIP(nn.Module):
         return F.normalize(self.clip.encode_text(text, normalize=False).float(), dim=-1)
 
     def _shorter(self, text: Tensor) -> Tensor:
-        """Return what open_clip's `CLIP.encode_text` returns; only that takes no fewer than L tokens."""
+        """Return the result of open_clip's `CLIP.encode_text` for fewer than L tokens, which `encode_text` rejects."""
         tower, places = self.clip, text.shape[1]
         dtype = tower.transformer.get_cast_dtype()
         hidden = tower.token_embedding(text).to(dtype) + tower.positional_embedding[:places].to(dtype)
@@ -216,7 +216,7 @@ class StructureCLIP(nn.Module):
     def _packed_captions(self, batch: Mapping[str, Tensor], end: Tensor) -> Tensor:
         """Return E_CLIP [N, D] of packed captions that end at `end` [N]; zeros where `end` is -1.
 
-        Calls open_clip's modules as its `encode_text` does, but with another mask and with looked-up positions.
+        The modules run as in open_clip's `encode_text`, but with another mask and with positions from the batch.
         """
         text = self.text_tower
         dtype = text.transformer.get_cast_dtype()
@@ -244,10 +244,10 @@ class StructureCLIP(nn.Module):
 Part = Literal["image", "text", "kee"]
 
 PARTS: dict[Part, str] = {"image": f"{CLIP_PREFIX}visual.", "text": CLIP_PREFIX, "kee": "kee."}
-"""Name prefix of each part's parameters. If several match, the first decides."""
+"""Prefix of the parameter names of each part. If several prefixes match a name, the first counts."""
 
 
 def part_of(name: str) -> Part | None:
-    """Return the part to which a parameter belongs; None for logit scale and bias. The model may be wrapped by DDP."""
+    """Return the part that holds a parameter; None for logit scale and bias. DDP may have wrapped the model."""
     plain = name.removeprefix("module.")  # DDP's
     return next((part for part, prefix in PARTS.items() if plain.startswith(prefix)), None)

@@ -35,15 +35,15 @@ def is_hub_tower(text: nn.Module) -> bool:
 
 
 class _FirstToken(ClsPooler):  # type: ignore[misc]
-    """ClsPooler under another name.
+    """ClsPooler as another class, because HFTextEncoder copies all other tokens too if its pooler is a ClsPooler.
 
-    For ClsPooler itself, HFTextEncoder also selects all other tokens, which only a caption decoder reads. It does so by
-    a mask, and no dry run knows how many tokens that leaves.
+    Only a caption decoder reads these tokens. HFTextEncoder selects them by a mask, so a dry run on fake tensors cannot
+    know their number.
     """
 
 
 def skip_unread_tokens(text: nn.Module) -> None:
-    """Keep a Hugging Face tower from copying the tokens that are not its feature; other towers stay as they are."""
+    """Stop a Hugging Face tower from copying the tokens that nothing reads. Other towers stay as they are."""
     if is_hub_tower(text) and type(text.pooler) is ClsPooler:
         text.pooler.__class__ = _FirstToken
 
@@ -70,30 +70,30 @@ def sizes(text: Any) -> tuple[int, int, int]:
 
 
 def unpackable(text: Any) -> str:
-    """Return why a text tower cannot take packed captions; "" if packing leaves their features unchanged.
+    """Return the reason why a text tower cannot take packed captions; "" if packing leaves their features unchanged.
 
-    Packing needs causal attention in torch's own module, and a feature taken at the end token. Then no token sees the
-    padding after it.
+    Packing needs causal attention in torch's own module, and a feature taken at the end token. Then no token of the
+    caption sees the padding after it.
     """
     if is_hub_tower(text):
-        return "a tower of Hugging Face takes no mask that keeps the captions of a row apart"
+        return "a Hugging Face tower takes no mask that separates the captions of a row"
     if getattr(text, "cls_emb", None) is not None:
-        return "the feature is of a class token behind the padding"
+        return "the feature is taken at a class token after the padding"
     if getattr(text, "attn_mask", None) is None:
         return "attention is not causal, so that every token sees the padding"
     pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
     if pool not in ("argmax", "eos"):
-        return f"the feature is not of the end token (pool_type={pool})"
+        return f"the feature is not taken at the end token (pool_type={pool})"
     attention = [block.attn for block in text.transformer.resblocks]
     if not all(isinstance(module, nn.MultiheadAttention) and module.batch_first for module in attention):
-        return "attention is not torch's own module"
+        return "attention is computed by another module than torch's own"
     return ""
 
 
 def never_empty(text: Tensor) -> Tensor:
-    """Return ids [N, L] with one token for each absent text (a row of zeros).
+    """Return the ids [N, L], with one token added to each absent text (a row of zeros).
 
-    Some Hugging Face towers pad with zero, and a mean over no tokens would be NaN, also in backward.
+    For Hugging Face towers that pad with 0, a mean over the tokens of an absent text would be NaN, also in backward.
     """
     first = text[:, :1].masked_fill(~text.any(1, keepdim=True), 1)
     return torch.cat([first, text[:, 1:]], dim=1)

@@ -1,6 +1,6 @@
 """Convert captions and triples to token ids, in the CPU actors of the data stream.
 
-Texts go in; numpy int32 arrays come out, in the shapes that `StructureCLIP` takes. The model is not built.
+Texts go in; numpy int32 arrays come out, in the shapes that `StructureCLIP` takes. No model is built for this.
 Words and phrases repeat ("is", "on", "dog"), so their ids are cached.
 """
 
@@ -35,9 +35,9 @@ class Tokenizer:
     """
 
     def __init__(self, config: ModelConfig) -> None:
-        """Take L, K and T from the config of the model.
+        """Read context length L, triples per caption K and tokens per phrase T from the model's config.
 
-        Raises `ModelError` if the architecture is unknown or the hub or `hub_folder` cannot provide the tokenizer.
+        Raises `ModelError` if the architecture is unknown, or the hub or `hub_folder` lacks the tokenizer.
         """
         self._context_length = context_length(config)
         self._triples, self._phrase_tokens = config.kee.triples, config.kee.phrase_tokens
@@ -82,7 +82,7 @@ class Tokenizer:
         return self._triples
 
     def read_end(self, caption: str) -> int:
-        """Return how many characters of a cleaned caption the text tower reads. A partly read word does not count."""
+        """Return how many characters of a cleaned caption the text tower reads, to the end of a whole word."""
         if self._hub:
             return self._hub.read_end(caption, self.context_length)
         room = self.context_length - 2
@@ -98,11 +98,11 @@ class Tokenizer:
             return len(caption)
         if len(text) == len(caption):
             return end
-        # Map back to the caption: lower() makes two characters of "\u0130".
+        # Count in the caption, not in `text`: lower() turns "\u0130" into two characters.
         return sum(total <= end for total in accumulate(len(c.lower()) for c in caption))
 
     def text(self, captions: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Return the ids [N, L] of the captions. A cut caption keeps its end token. Padding is 0 or the hub's id."""
+        """Return ids [N, L] of captions, padded with 0 or the hub's padding id. A cut caption keeps its end token."""
         if self._hub:
             return self._hub.text(captions, self.context_length)
         ids = np.zeros((len(captions), self.context_length), dtype=np.int32)
@@ -113,7 +113,7 @@ class Tokenizer:
         return ids
 
     def triples(self, triples: Sequence[Sequence[tuple[str, str, str]]]) -> npt.NDArray[np.int32]:
-        """Return the ids [N, K, 3, T] (head, relation, tail) of each caption's triples, cut at K and at T."""
+        """Return the ids [N, K, 3, T] (head, relation, tail) of each caption's first K triples, T tokens per phrase."""
         ids = np.full((len(triples), self._triples, 3, self._phrase_tokens), PADDING, dtype=np.int32)
         for row, of_caption in enumerate(triples):
             for k, triple in enumerate(of_caption[: self._triples]):

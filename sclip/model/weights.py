@@ -1,18 +1,18 @@
-"""Read files of weights in any supported layout as tensors under our names; nothing in a file is ever executed.
+"""Read weights from files of any supported layout, as tensors under sclip's names. No code in a file is executed.
 
 A file or folder goes in. Tensors come out under the names that `sclip.model.export` writes: open_clip's names with
-the prefix "clip.", the encoder's with "kee.". The architecture and the use of QuickGELU, which no tensor shows, come
-out too if the source states them. Supported sources:
+the prefix "clip.", and the KEE's with "kee.". If the source states them, the architecture and the use of QuickGELU
+come out too: tensors do not show them. Supported sources:
 
 - our export: its folder, or its model.safetensors alone;
 - open_clip's state dict as safetensors or as a torch file, a checkpoint of its training, and the folder that it
   pushes to a hub (open_clip_config.json with the weights beside it);
 - OpenAI's state dict, and the file of Structure-CLIP's released code: {"clip": OpenAI's, "transformer": ..., "acc"};
-- each of these state dicts as the "state_dict" or "model" of a training checkpoint, also if
-  DistributedDataParallel, torch.compile or both had wrapped the model.
+- each of these state dicts as the "state_dict" or "model" of a training checkpoint. DistributedDataParallel,
+  torch.compile or both may have wrapped the model.
 
-Torch files are pickles. They are read with `weights_only`, which builds tensors, numbers and containers and
-refuses everything else. TorchScript archives are programs and are not opened.
+Torch files are pickles. They are read with `weights_only`, which builds only tensors, numbers and containers and
+refuses everything else. TorchScript archives are programs, so they are not opened.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CONFIG_FILE = "config.json"
 TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
 
 _QUICK_GELU = "quick_gelu"
-"""Key in the header of our safetensors files, and in open_clip's configs."""
+"""Key in the header of safetensors files that sclip writes, and in open_clip's configs."""
 
 _OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
 """Entries beside the weights in OpenAI's own state dicts; open_clip's state dicts do not have them."""
@@ -55,7 +55,7 @@ _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 """Components that torch.compile, FSDP1 and activation checkpointing insert into tensor names, at any depth."""
 
 _DDP = "module."
-"""Prefix that DistributedDataParallel adds. It is removed only if all names have it; one submodule may be named so."""
+"""Prefix that DistributedDataParallel adds. It is removed only if all names have it: a submodule may have this name."""
 
 _SCALAR = np.float64().__reduce__()[0]
 _NUMBERS: list[Any] = [
@@ -64,7 +64,7 @@ _NUMBERS: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
     (_SCALAR, "numpy.core.multiarray.scalar"),
 ]
-"""Globals in the pickle of a numpy score (the released code's "acc"), as written by numpy 2 and by older versions."""
+"""Classes that a pickled numpy score names (the released code's "acc"), as numpy 2 and older versions write them."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,15 @@ class Weights:
     """Weights of one source, and the facts that the source states about them."""
 
     source: str
-    """The user's name for the source; every message about it starts with this name."""
+    """The user's name for the source. Every message about the source starts with this name."""
     tensors: Mapping[str, Tensor]
-    """All tensors of the source under our names, of any floating dtype."""
+    """All tensors of the source under sclip's names, of any floating dtype."""
     architecture: str = ""
     """open_clip's name of the architecture; empty if the source does not state it."""
     quick_gelu: bool | None = None
     """Whether the weights were trained with QuickGELU; None if the source does not state it."""
     left_out: tuple[str, ...] = field(default=())
-    """Descriptions of the source's other content, for which the model has no place."""
+    """Descriptions of other content in the source that the model cannot use."""
 
     @property
     def context_length(self) -> int:
@@ -95,8 +95,8 @@ class Weights:
 def read(path: str | Path, source: str) -> Weights:
     """Return the weights of a file or folder, memory-mapped if its format allows.
 
-    Raises `ModelError`, one line that begins with `source`, if the file is missing, truncated, of unknown layout, a
-    program, or not plain weights.
+    Raises `ModelError` if the file is missing, truncated, of unknown layout, a program, or not plain weights. The error
+    is one line that begins with `source`.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -111,8 +111,8 @@ def read(path: str | Path, source: str) -> Weights:
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, quick_gelu: bool) -> None:
-    """Write tensors under our names; the header records whether they were trained with QuickGELU."""
-    # safetensors writes several entries of a header in random order, and equal weights must give equal files.
+    """Write tensors under their names. The file's header records whether they were trained with QuickGELU."""
+    # One entry only: safetensors writes several in random order, and equal weights must give equal files.
     header = {_QUICK_GELU: json.dumps(quick_gelu)}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=header)
 
@@ -126,7 +126,7 @@ def _folder(path: Path, source: str) -> Weights:
     if not (path / WEIGHTS_FILE).is_file():
         raise ModelError(
             f"{source}: a folder without {WEIGHTS_FILE} (an export) or {HF_CONFIG_NAME} (open_clip's); "
-            "of a checkpoint, sclip convert makes an export"
+            "sclip convert turns a checkpoint into an export"
         )
     weights = _file(path / WEIGHTS_FILE, source)
     if not (path / CONFIG_FILE).is_file():
@@ -147,12 +147,12 @@ def _of_hub(folder: Path, file: Path, source: str) -> Weights:
             tensors["image_inverse_std"] = (1 / (255 * torch.tensor(preprocess["std"]))).reshape(3, 1, 1)
         name = _named(model)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{source}: {HF_CONFIG_NAME} is no config of open_clip's ({error!r})") from error
+        raise ModelError(f"{source}: {HF_CONFIG_NAME} is not a config of open_clip ({error!r})") from error
     return Weights(source, tensors, name, bool(model.get(_QUICK_GELU, False)))
 
 
 def _named(config: Mapping[str, Any]) -> str:
-    """Return the name of the architecture that an open_clip config describes, or "" if it matches none.
+    """Return the name of the architecture that an open_clip config describes; "" if no architecture matches.
 
     The context length may differ (`model.context_length`).
     """
@@ -173,7 +173,7 @@ def _json(path: Path, source: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ModelError(f"{source}: {path.name} cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{source}: {path.name} is no JSON object")
+        raise ModelError(f"{source}: {path.name} is not a JSON object")
     return content
 
 
@@ -198,7 +198,7 @@ def _safetensors(path: Path, source: str) -> tuple[dict[str, Tensor], dict[str, 
             start = stream.read(2)
         reason = str(error)
         if start == b"PK" or start[:1] == b"\x80":
-            reason = "a pickle under another name; as .pt it is read if it holds tensors and nothing else"
+            reason = "it is a pickle; rename it to .pt, which is read if it holds only tensors"
         raise ModelError(f"{source}: not a readable safetensors file ({reason})") from error
 
 
@@ -206,8 +206,8 @@ def _torch(path: Path, source: str) -> Weights:
     zipped = zipfile.is_zipfile(path)
     if zipped and _is_torchscript(path):
         raise ModelError(
-            f"{source}: a TorchScript archive, which is a program: not opened. OpenAI's weights are had as "
-            "safetensors with model.pretrained=openai, others from a state dict (torch.save(model.state_dict(), FILE))"
+            f"{source}: not opened, because a TorchScript archive is a program; for OpenAI's weights, set "
+            "model.pretrained=openai; for others, save the state dict (torch.save(model.state_dict(), FILE))"
         )
     try:
         with torch.serialization.safe_globals(_NUMBERS):
@@ -216,10 +216,10 @@ def _torch(path: Path, source: str) -> Weights:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
             raise ModelError(
-                f"{source}: not only weights: to load it, {refused[1]} would be run. Save the state dict alone "
-                "(torch.save(model.state_dict(), FILE)) where the file is trusted"
+                f"{source}: not only weights: loading it would run {refused[1]}; on a machine that may open the file, "
+                "save only the state dict (torch.save(model.state_dict(), FILE))"
             ) from error
-        # Keep the first sentence after torch's own advice, which is to load without `weights_only`.
+        # Keep the first sentence after torch's own advice: to load without `weights_only` would be unsafe.
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip()
         reason = re.split(r"\. |\n", reason)[0] or type(error).__name__
         raise ModelError(f"{source}: not a readable torch file ({reason})") from error
@@ -234,13 +234,13 @@ def _is_torchscript(path: Path) -> bool:
 def _unwrapped(held: Any, source: str, depth: int = 2) -> Weights:
     """Return the weights in a torch file's content: a state dict, or one nested in at most `depth` other dicts."""
     if not isinstance(held, Mapping):
-        raise ModelError(f"{source}: holds a {type(held).__name__}, no state dict")
+        raise ModelError(f"{source}: holds a {type(held).__name__}, not a state dict")
     if isinstance(held.get("clip"), Mapping) and isinstance(held.get("transformer"), Mapping):
-        # The released code's encoder is a BERT over WordPiece ids in most versions. In others it has a word table
-        # for each part of a triple. No tensor of either has a counterpart here.
+        # In most versions of the released code, the encoder is a BERT over WordPiece ids. In others it has a word table
+        # for each part of a triple. Neither encoder's tensors have a counterpart here.
         clip = _state(held["clip"], source)
         note = f"the released code's encoder ({len(held['transformer'])} tensors under 'transformer')"
-        # Its CLIP is OpenAI's, with QuickGELU hard-coded.
+        # The released code's CLIP is OpenAI's, with QuickGELU hard-coded.
         return replace(clip, quick_gelu=True, left_out=(note,))
     for entry in ("state_dict", "model"):
         if depth and isinstance(held.get(entry), Mapping):
@@ -256,7 +256,7 @@ def _state(state: Mapping[Any, Any], source: str) -> Weights:
         raise ModelError(f"{source}: holds no tensors")
     strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if strange:
-        raise ModelError(f"{source}: no state dict: {_some(strange)} is no tensor")
+        raise ModelError(f"{source}: not a state dict: entries are not tensors ({_some(strange)})")
     tensors = _peeled(state, source)
     openai = [tensors.pop(name) for name in _OPENAI_ONLY if name in tensors]
     if not any(name.startswith(CLIP_PREFIX) for name in tensors):
@@ -273,7 +273,7 @@ def _peeled(state: Mapping[Any, Tensor], source: str) -> dict[str, Tensor]:
         tensors = {name.removeprefix(_DDP): tensor for name, tensor in tensors.items()}
     if len(tensors) < len(state):
         raise ModelError(
-            f"{source}: holds tensors twice, of a wrapped model and of the plain one; save one of them"
+            f"{source}: holds tensors twice, of a wrapped and of a plain model; save only one of them"
         )
     return tensors
 

@@ -15,7 +15,7 @@ from sclip.evaluate.compare import differing
 from sclip.evaluate.result import Evaluation, Result
 
 _ROUNDING = 1e-9
-"""Tolerance for rounding. Python computes 0.13 - 0.01 as 0.12000000000000001, so 0.12 would fail this bound."""
+"""Tolerance for rounding. Python computes the bound 0.13 - 0.01 as 0.12000000000000001, so 0.12 would fail."""
 _REMEASURE = (
     "evaluate the champion with the candidate's suite (sclip evaluate models:/NAME@champion) and record the "
     "result (sclip promote NAME@champion --evaluation FILE)"
@@ -33,7 +33,7 @@ class Check:
     """Reason for the verdict, in words and figures."""
 
     def line(self) -> str:
-        """Return the check in one line, as recorded and printed."""
+        """Return the check as one line, to record and to print."""
         return f"{'holds' if self.holds else 'fails'}: {self.gate}: {self.reason}"
 
 
@@ -50,9 +50,9 @@ def judge(gates: Sequence[Gate], candidate: Evaluation | None, champion: Evaluat
 
     Args:
         gates: at least one.
-        candidate: evaluation of the new version; without it every gate fails.
-        champion: evaluation of the champion on the same cases. None: there is no champion yet, so a gate that needs a
-            champion holds. Without results: the champion was never evaluated, so a gate that needs a champion fails.
+        candidate: evaluation of the new version. None: every gate fails.
+        champion: evaluation of the champion on the same cases. None: there is no champion yet, and gates that compare
+            with a champion hold. Without results: the champion was never evaluated, and these gates fail.
     """
     checks = [Check(gate.text, *_check(gate, candidate, champion)) for gate in gates]
     return Decision(bool(checks) and all(check.holds for check in checks), checks)

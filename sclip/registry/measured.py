@@ -17,7 +17,7 @@ from sclip.registry.store import RegistryError, fetch, quiet, refusals
 from sclip.storage.masking import mask
 
 MODEL_TAG = "sclip.model_id"
-"""Tag with the id of the logged model that holds a version's files; MLflow's databases do not record it."""
+"""Tag with the id of the logged model that holds a version's files. MLflow's databases do not record this id."""
 
 
 def evaluation_of(client: MlflowClient, version: ModelVersion) -> Evaluation | None:
@@ -40,10 +40,10 @@ def evaluation_of(client: MlflowClient, version: ModelVersion) -> Evaluation | N
 
 
 def record(client: MlflowClient, version: ModelVersion, evaluation: Evaluation) -> None:
-    """Replace the evaluation of a version: the file beside the model, and the tags.
+    """Replace the evaluation of a version: the file next to the model, and the tags.
 
-    Raises RegistryError if the store refuses, if `register` did not register the version, or if the recorded evaluation
-    is of other weights; EvaluationError if the evaluation has no benchmark.
+    Raises RegistryError if the store refuses, if `register` did not register the version, or if the earlier evaluation
+    measured other weights. Raises EvaluationError if the new evaluation has no benchmark.
     """
     evaluation.require_results()
     name = f"models:/{version.name}/{version.version}"
@@ -72,6 +72,6 @@ def tags_of(evaluation: Evaluation) -> dict[str, str]:
 
 
 def without_pictures(evaluation: Evaluation) -> Evaluation:
-    """Return the evaluation without examples: their pictures are 100 times the other data, and the report has them."""
+    """Return the evaluation without examples: pictures take 100 times the other data's space. The report has them."""
     results = [dataclasses.replace(result, examples=[]) for result in evaluation.results]
     return dataclasses.replace(evaluation, results=results)

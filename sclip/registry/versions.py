@@ -1,8 +1,8 @@
 """Register an exported model with its evaluation as a version, and download or open a version again.
 
 A version is complete: weights, parser, tokenizer and transform, a copy of this package, pinned libraries, a signature
-and an example. It is logged as code (`sclip.inference.pyfunc_model`); nothing is pickled. Its evaluation is stored with
-it, including the intervals and cases that the gates of later versions need.
+and an example. The model is logged as code (`sclip.inference.pyfunc_model`); nothing is pickled. The evaluation is
+stored with the version, including the intervals and cases that the gates of later versions need.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def register(
     evaluation: Evaluation | None = None,
     gates: Sequence[str] = (),
 ) -> str:
-    """Register the model in a folder of `Scorer.save` as a new version with the alias `candidate`; return its number.
+    """Register a model that `Scorer.save` wrote, as a new version with the alias `candidate`; return its number.
 
     `mlflow.pyfunc.load_model("models:/NAME@candidate")` loads it anywhere. `client` must use the store that holds the
     run. The evaluation's scores become tags of the version, and `promotion.decide` judges it by `gates`.
@@ -91,9 +91,9 @@ def register_once(
     evaluation: Evaluation,
     gates: Sequence[str],
 ) -> str:
-    """Register the model of a run as `register` does, unless a version of the run has these weights; return its number.
+    """Return the number of the run's version with these weights; without one, register the model as `register` does.
 
-    If a run is killed after it registered its model but before it recorded that, its restart finds the version.
+    A run may be killed after it registered its model but before it recorded the number. Its restart finds the version.
     """
     with refusals(
         f"{mask(client.tracking_uri)} cannot be searched for versions", f"the model is in {directory}"
@@ -114,7 +114,7 @@ def register_once(
 def download(source: str, uri: str, folder: str | Path) -> Path:
     """Download `models:/NAME@ALIAS` or `models:/NAME/VERSION` into a folder; return the subfolder for `Scorer.load`.
 
-    Raises RegistryError if the version does not exist, or if this project did not register it.
+    Raises RegistryError if the version does not exist, or is not a Structure-CLIP model.
     """
     follow_moved(uri)
     with refusals(f"{source} cannot be downloaded from {mask(uri)}"):
@@ -130,7 +130,7 @@ def download(source: str, uri: str, folder: str | Path) -> Path:
 def open_version(source: str, device: str, tracking_uri: str, storage: str | Path) -> Scorer:
     """Open `models:/NAME@ALIAS` or `models:/NAME/VERSION` with its parser and tokenizer.
 
-    If `tracking_uri` is empty, the version comes from the SQLite store in `storage`, the config's `run.storage`.
+    If `tracking_uri` is empty, the version comes from the SQLite store in `storage` (the config's `run.storage`).
 
     Raises ModelError for another form of name, and the errors of `download` and `Scorer.load`.
     """
@@ -142,7 +142,7 @@ def open_version(source: str, device: str, tracking_uri: str, storage: str | Pat
 
 
 def _create(client: MlflowClient, model_name: str) -> None:
-    """Create a registered model unless it exists. It does not ask first, because two runs may end at the same time."""
+    """Create a registered model unless it exists. Checking first would fail if two runs end at the same time."""
     try:
         client.create_registered_model(model_name)
     except MlflowException as error:

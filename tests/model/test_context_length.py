@@ -134,19 +134,19 @@ def test_changes_of_positions_are_reported_and_impossible_changes_are_refused(
 ) -> None:
     longer = str(export(long, tmp_path / "long"))
     weights = read(file, "it")
-    assert f"positions of {OWN} tokens of text are stretched to {LONG}" in check_fit(LONGER, weights)
+    assert f"the {OWN} text positions are stretched to {LONG}" in check_fit(LONGER, weights)
     cut = dataclasses.replace(SMALL, context_length=8, pretrained=longer)
-    assert "positions of text beyond 8 tokens are left out" in check_fit(cut, read(longer, "it"))
+    assert "text positions after the first 8 are left out" in check_fit(cut, read(longer, "it"))
     captions = ["a dog", "a red cat"]
     torch.testing.assert_close(
         text_features(build_model(cut).eval(), captions), text_features(long, captions)
     )
     for config, message in {
-        dataclasses.replace(SMALL, pretrained=longer): f"set model.context_length={LONG} to keep that, or {OWN}",
+        dataclasses.replace(SMALL, pretrained=longer): f"set model.context_length={LONG} to keep this length, or {OWN}",
         dataclasses.replace(LONGER, pretrained=str(export(build_model(cut), tmp_path / "eight"))):
-            f"model.context_length={LONG}: .* has 8 positions, .*: too few to stretch the rest; at most 8$",
+            f"model.context_length={LONG}: .* has 8 positions, too few to stretch: .*; set 8$",
         ModelConfig(name="MobileCLIP-S1", context_length=248): "^model.context_length=248: MobileCLIP-S1 has no causal",
-        ModelConfig(name="coca_ViT-B-32", context_length=248): "^model.context_length=248: .* is its class token's",
+        ModelConfig(name="coca_ViT-B-32", context_length=248): "^model.context_length=248: .* for its class token",
     }.items():  # fmt: skip
         with pytest.raises(ModelError, match=message) as raised:
             (build_model if config.pretrained else check_model)(config)

@@ -130,7 +130,7 @@ def test_a_pickle_with_code_is_refused_with_the_name_of_the_code_and_never_run(
     content = {**clip_of(PLAIN).state_dict(), "hook": _Call(created)}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     message = refusal(config_of(path))
-    assert f"{os.mkdir.__module__}.mkdir would be run" in message
+    assert f"loading it would run {os.mkdir.__module__}.mkdir" in message
     assert "state_dict()" in message
     assert not created.exists()
 
@@ -154,7 +154,7 @@ def test_a_pickle_under_a_safetensors_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "clip.safetensors"
     for zipped in (True, False):
         torch.save(clip_of(PLAIN).state_dict(), path, _use_new_zipfile_serialization=zipped)
-        assert "a pickle under another name" in refusal(config_of(path))
+        assert "it is a pickle; rename it to .pt" in refusal(config_of(path))
 
 
 def saved(value: Any) -> bytes:
@@ -171,8 +171,8 @@ def saved(value: Any) -> bytes:
         ("cut.safetensors", save({"a": torch.ones(9)})[:-5], "not a readable safetensors file"),
         ("text.pt", b"no weights " * 20, "not a readable torch file"),
         ("cut.pt", saved({"weight": torch.ones(100)})[:-200], "not a readable torch file"),
-        ("list.pt", saved([torch.ones(1)]), "holds a list, no state dict"),
-        ("numbers.pt", saved({"lr": 0.5, "step": 3}), "lr, step is no tensor"),
+        ("list.pt", saved([torch.ones(1)]), "holds a list, not a state dict"),
+        ("numbers.pt", saved({"lr": 0.5, "step": 3}), "entries are not tensors (lr, step)"),
         ("nothing.pt", saved({}), "holds no tensors"),
         ("array.npz", saved({}), "expected a folder, a .safetensors file or a .pt"),
         ("pickle.pt", pickle.dumps({"weight": np.ones(3)}), "not a readable torch file (Unsupported operand"),

@@ -134,7 +134,7 @@ def test_a_state_dict_that_holds_a_tensor_twice_or_itself_is_refused(tmp_path: P
     content: dict[str, Any] = {"epoch": 3}
     content["model"] = content
     torch.save(content, tmp_path / "circle.pt")
-    assert "epoch, model is no tensor" in refusal(config_of(tmp_path / "circle.pt"))
+    assert "entries are not tensors (epoch, model)" in refusal(config_of(tmp_path / "circle.pt"))
 
 
 def test_an_unknown_contradictory_or_unavailable_activation_is_refused(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_an_unknown_contradictory_or_unavailable_activation_is_refused(tmp_path:
     assert "trained with QuickGELU" in message
     conv: dict[str, Any] = {"name": "scenes-conv", "kee": KEEConfig(heads=4)}
     assert "was trained with QuickGELU" in refusal(config_of(path, **conv))
-    assert "is to be had without QuickGELU only" in refusal(ModelConfig(quick_gelu="on", **conv))
+    assert "exists only without QuickGELU" in refusal(ModelConfig(quick_gelu="on", **conv))
     assert build_model(ModelConfig(name=PLAIN, quick_gelu="on", kee=KEE)).config.name == QUICK
 
 
