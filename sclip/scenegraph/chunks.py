@@ -27,7 +27,7 @@ class Chunk:
     name_start: int = 0
     attributes: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     phrase_start: int = -1
-    """First word if the phrase has a measure ("a group of" in "a group of people"); -1 means `start`."""
+    """Index of the first word, measure included ("a" in "a group of people"); -1 means `start`."""
     fixed: bool = False
     """Whether the phrase is a proper name, a title or a quotation."""
     frame: bool = False
@@ -70,7 +70,7 @@ def _receiver(words: Sequence[Word], start: int, end: int) -> int:
 
 
 def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str, tuple[int, int]]]:
-    """Return the attributes in a run of modifiers. Colors keep their shade ("dark red"); "very" goes."""
+    """Return the attributes in a run of modifiers. Colors keep shades ("dark red"); "very" is dropped."""
     attributes: list[tuple[str, tuple[int, int]]] = []
     pending: list[int] = []
 

@@ -51,7 +51,7 @@ class Connector:
     """Comparatives that share the preposition's "than": "smaller" in "is smaller but faster than"."""
 
     def __init__(self) -> None:
-        """Create the empty lists, which connectors must not share."""
+        """Create the lists and the set of this connector, all empty."""
         self.verbs: list[int] = []
         """All verbs of the connector, in order."""
         self.closed: list[VerbUse] = []

@@ -49,7 +49,7 @@ class Draft:
                 if words[i].dep in ("nsubj", "nsubjpass"):
                     self.parsed.setdefault(words[i].head, k)
         self.groups: dict[int, list[int]] = {}
-        """Chunk -> the row of chunks that are coordinated with it, itself included."""
+        """Chunk -> the chunks that are coordinated with it, itself included."""
         self.subjects_of: dict[int, list[int]] = {}
         """Word index of a verb -> chunks that are its subjects."""
         self.denied_verbs: set[int] = set()
@@ -97,7 +97,7 @@ class Draft:
         return [link.other for link in self.links.get(k, [])]
 
     def subject_of(self, verb: int, previous: int) -> int:
-        """Return a verb's subject (or head) chunk in the parse, or `previous` if that is missing or later."""
+        """Return a verb's subject chunk by the parse; `previous` if the parse gives none or a later one."""
         k = self.parsed.get(verb, self.chunk_of.get(self.words[verb].head, previous))
         return k if k <= previous else previous
 

@@ -129,7 +129,7 @@ def _may_begin(text: str) -> bool:
 
 
 def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Expression]:
-    """Return a dictionary: index of the first token -> expression of the caption."""
+    """Return the expressions of a caption: index of the first token -> expression."""
     expressions: dict[int, Expression] = {}
     taken = 0
     has_participle = not _COVERED.isdisjoint(lower)
@@ -188,7 +188,7 @@ def _compound_end(tokens: Sequence[Token], lower: list[str], i: int) -> int:
 
 
 def _idiom(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expression] | None:
-    """Read "takes care of" as one verb. Without its preposition, "taking part" gets the code I."""
+    """Read "takes care of" as one verb, and "taking part" without "in" as a word of code I."""
     verb, preposition = _IDIOMS[lower[i + 1]]
     if i + 2 < len(lower) and lower[i + 2] == preposition:
         code = "G" if lower[i] == "taking" else "V"

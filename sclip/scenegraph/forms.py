@@ -39,13 +39,13 @@ def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
 
 
 def is_body_part(noun: str) -> bool:
-    """Return whether people or animals do things with this part of their body: "opens it with his elbow"."""
+    """Return whether a noun names a body part that can do things: "opens a door with his elbow"."""
     return noun in _BODY_PARTS or noun in _LIMBS
 
 
 @lru_cache(maxsize=1 << 14)
 def wearing(predicate: str, object_: str) -> str:
-    """Return "wear" for "in a shirt", "have" for "with a face", "on" for "see on"; others stay the same."""
+    """Return "wear" for "in a shirt", "have" for "with a face", "on" for "see on"; keep other predicates."""
     verb, _, preposition = predicate.partition(" ")
     if not preposition:
         verb, preposition = "", verb

@@ -31,7 +31,7 @@ class Object:
     negated: bool = False
     """Whether the caption denies the object: "no dog", "without a hat"."""
     fixed: bool = False
-    """Whether the name is a proper name, title or quotation. Exchanges move no word into or out of it."""
+    """Whether `name` is a proper name, title or quotation. Exchanges move no word into or out of `name`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,13 @@ class SceneGraph:
     shape: int = field(default=0, repr=False, compare=False)
     """Hash of the words' dependency labels, regardless of order; 0 if the graph was read from JSON."""
     words: int = field(default=0, repr=False, compare=False)
-    """Word limit of the parser if raised for a model that reads more; 0 means `window.MOST_WORDS`."""
+    """Word limit of the parser if a model reads more than `window.MOST_WORDS`; 0 means MOST_WORDS."""
 
     def triples(self, places: Sequence[int] | None = None) -> list[Triple]:
         """Return the relations, then the attribute pairs as (attribute, "is", object), each in caption order.
 
         `places` selects the triples; by default, negated triples are left out. The graph of a negative has
-        the same indices as the graph of its caption, so equal places mean corresponding triples.
+        the same indices as the graph of its caption, so corresponding triples have the same place.
         """
         names = [obj.name for obj in self.objects]
         triples = [(names[r.subject], r.predicate, names[r.object]) for r in self.relations]

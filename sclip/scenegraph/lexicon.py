@@ -1,4 +1,4 @@
-"""Word lists of the parser: spatial phrases, prepositions, measures, colors and materials, with graph forms.
+"""Word lists of the parser: spatial phrases, prepositions, measures, colors, materials; their forms in graphs.
 
 The lists are closed classes (measures, containers, place nouns, materials) read from the training half of
 FACTUAL (Li et al., ACL Findings 2023). Graphs use the forms of FACTUAL's annotators: "X is covered in Y" is
@@ -8,7 +8,7 @@ A spatial phrase is made of PLACE_PREPOSITIONS, PLACE_DETERMINERS, PLACE_ADJECTI
 far side of"), or is one of MULTIWORD_PREPOSITIONS. Sizes need no list, because the tagger finds adjectives.
 `sclip.negatives.exchanged_attributes` and `senses` say how negatives treat sizes.
 
-Only look-up functions import lemminflect, because it imports spaCy, which only a `Parser` needs otherwise.
+Only the look-up functions import lemminflect: lemminflect imports spaCy, which only a `Parser` should load.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ CONNECTIVES = frozenset(
     outside over past through throughout to toward towards under underneath up upon via with within without
     and or while""".split()
 ) | {phrase[0] for phrase in MULTIWORD_PREPOSITIONS}
-"""Prepositions and conjunctions. They are not read as verbs, even if a dictionary does ("to down")."""
+"""Prepositions and conjunctions. Searches for verbs skip them, although "down" can be a verb."""
 
 PLACE_PREPOSITIONS = frozenset("on in at to from along by near onto".split())
 PLACE_DETERMINERS = frozenset("the a an its his her their one each either both other it's".split())

@@ -1,7 +1,7 @@
 """Find verbs that the tagger took for nouns: "a woman with a ribbon kneads dough".
 
-If a verb is far from its subject, the tagger may read its -s as a plural. Three signs show this: the
-dictionary has no such noun, the clause lacks a finite verb, or the word continues a row of verbs.
+If a verb is far from its subject, the tagger may read the -s of the verb as a plural. Three signs show this:
+the dictionary has no such noun, the clause lacks a finite verb, or the word continues a row of verbs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SINGULAR = frozenset("a an the one his her its their this that every each anoth
 
 
 def find_verbs(words: Sequence[Word]) -> None:
-    """Change the code of verbs that the tagger took for nouns to V, in place."""
+    """Set the code V for verbs that the tagger took for nouns, in place."""
     start = 0
     for i, word in enumerate(words):
         if word.code == ".":
@@ -92,7 +92,7 @@ def _is_in_row(words: Sequence[Word], i: int, after: str) -> bool:
 
 
 def _is_second(words: Sequence[Word], i: int, after: str) -> bool:
-    """Return whether a supposed noun is the verb of a second clause: "and a cook peels potatoes"."""
+    """Return whether a noun is another clause's verb: "and a cook peels potatoes", "where sheep graze is"."""
     text, noun = words[i].text, words[i - 1].text
     if words[i - 1].code != "N" or i < 3 or words[i - 2].code != "D":
         return False

@@ -2,7 +2,7 @@
 
 Of spaCy's components, only the tagger and the dependency parser run. Cached look-ups in lemminflect replace
 `attribute_ruler` and `lemmatizer`: few words reach the graph, so one core parses 1,470 COCO captions a second
-instead of 1,010. `sclip.scenegraph.tok2vec` cuts the pipeline's time to 70 %.
+instead of 1,010. `sclip.scenegraph.tok2vec` computes the word vectors; this cuts the pipeline's time to 70 %.
 
 spaCy takes 2.5 s of one core and 400 MB. Only making a `Parser` imports it; the graph types do not need it.
 """
@@ -164,7 +164,7 @@ def _load(spacy_model: str) -> Language:
 def _texts(captions: Iterable[str], words: int) -> Iterator[tuple[str, tuple[str, Segment | None, bool]]]:
     """Yield (text for spaCy, (caption, segment, whether the text is the last of this caption)).
 
-    The segment is None if the text is everything that is parsed of the caption.
+    The segment is None if the text is the whole parsed part of the caption.
     """
     for caption in captions:
         parsed = parsed_part(caption, words)[0]

@@ -31,14 +31,14 @@ def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _agent(draft: Draft, previous: int, k: int, by: Word) -> bool:
-    """Relate a passive verb's agent, chunk k: "is given wine by a page". Returns whether k is an agent."""
+    """Relate chunk k as a passive verb's agent ("given wine by a page"). Returns False if k is no agent."""
     at = next((v for v, object_ in draft.transitive.items() if object_ == previous), by.head)
     if at not in draft.subjects_of or draft.words[at].code != "E":
         return False
     verb, given = draft.words[at], draft.transitive.get(at, -1)
     lemma, receivers = lexicon.verb_lemma(verb.text), draft.subjects_of[at]
     living = reference.is_living(draft.chunks[k].name)
-    # spaCy calls places agents too ("made by the window"): k must be living, or the verb in GIVING.
+    # spaCy calls places agents too ("made by the window"), so k must be living or the verb in GIVING.
     gives = lemma in lexicon.GIVING
     if not (living or gives) or not (by.dep == "agent" or (living and given >= 0 and gives)):
         return False

@@ -89,7 +89,7 @@ def is_rank(word: str) -> bool:
 
 
 def mark_members(words: Sequence[Word]) -> None:
-    """Mark "one", "the other" and the like as pronouns if no noun follows, in place; also correct "dozen"."""
+    """Change codes in place: "one", "the other" and the like are pronouns if no noun follows."""
     for i, word in enumerate(words):
         ranked = word.text in _RANKED and 0 < i < len(words) - 1
         if ranked and words[i + 1].code in "BV" and words[i - 1].text in ("the", "a"):
@@ -137,8 +137,8 @@ def resolve(
 ) -> tuple[dict[int, int], dict[int, int]]:
     """Return two maps: pronoun chunk -> the chunk that the pronoun means, and chunk -> its owner ("his hat").
 
-    Chunks like "the smaller one" get a name in place. `sentence_of` holds the sentence number of each chunk,
-    `subjects` the subject chunk of each sentence or -1, and `acted_on` the chunks that are objects of verbs.
+    Chunks like "the smaller one" get a name in place. `sentence_of` holds each chunk's sentence number, and
+    `subjects` each sentence's subject or -1. `links_of` returns related chunks, `acted_on` is verbs' objects.
     """
     referents: dict[int, int] = {}
     owners: dict[int, int] = {}

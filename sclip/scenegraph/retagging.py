@@ -1,8 +1,8 @@
 """Correct nouns that the tagger takes for verbs, adverbs or adjectives, and verbs that it takes for nouns.
 
-The tagger was trained on news, whose sentences have a verb. Captions are mostly noun phrases, so it takes the
-last noun for a verb ("a lamp near building"). Three signs show a mistake: the dictionary ("skateboard" is no
-adverb), the word before (no verb follows "the"), and singular or plural ("a horse rides", "green leaves").
+The tagger was trained on news, whose sentences have a verb. Captions are mostly noun phrases, so the tagger
+takes the last noun for a verb ("a lamp near building"). Three signs show this: the dictionary ("skateboard"
+is no adverb), the word before (no verb follows "the"), and the ending -s ("a horse rides", "green leaves").
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _TOOLS = frozenset(
     """chair chairs table tables room card cards machine machines board boards pan pans pool pools bag bags cart carts
     wheel lot lots hall area boat boats ship ships vessel vessels session set""".split()
 )
-"""Things that words of `_PURPOSES` describe; such a word is not a verb then: "a dining chair"."""
+"""Things that words of `_PURPOSES` describe. Before such a thing, they are no verbs: "a dining chair"."""
 _KINDS = frozenset("multi cream orange tan rust long short dark light double different heart".split())
 _NOT_THINGS = frozenset(
     """young old elderly dark open wild rich poor sick injured opposite other same right left past present cold
@@ -141,7 +141,7 @@ def retag(words: Sequence[Word]) -> None:
 
 
 def _is_adverb(words: Sequence[Word], i: int) -> bool:
-    """Return whether "both" only announces "and": "is both old and rusty". Corrects a verb after "both"."""
+    """Return whether "both" only announces "and" ("both sweeps and dusts"). May correct the next word."""
     before, after = words[i - 1].code, words[i + 1].code
     if before == "N" and after == "N" and "".join(word.code for word in words[i + 2 : i + 4]) == "CV":
         words[i + 1].code = after = "V"
@@ -257,7 +257,7 @@ ACTIONS = frozenset(
     yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work
     turn stop bend come go stay arrive wake""".split()
 )
-"""Verbs that need no object and have people, animals or things as subjects."""
+"""Verbs that need no object."""
 
 _LINKING = frozenset("look seem appear remain stay feel become".split())
 _POSSESSED = frozenset(

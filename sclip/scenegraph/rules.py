@@ -6,7 +6,7 @@ subject, if several earlier phrases are possible. Rules that read the whole pars
 wrong arc, and spaCy's parser errs most on captions without a verb, because its training texts are newspapers.
 
 The walk starts anew at every sentence. Phrases before a clause's subject ("On the table is a cat", "Sitting
-on a bench, a man reads") are linked to PENDING. When the walk finds the subject, it replaces PENDING.
+on a bench, a man reads") are linked to PENDING. Later the subject replaces PENDING.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _parallel(draft: Draft, other: int, k: int) -> int:
-    """Return k's partner in a coordination: "men" for "women" in "men with hats and women with fans"."""
+    """Return the chunk coordinated with k: if k is "women" in "men with hats and women with fans", "men"."""
     following = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
     for link in draft.links.get(other, []):
         same = link.span[0] < link.span[1] and following.code == "P" and not link.reverse and link.other >= 0
@@ -264,7 +264,7 @@ def _parallel(draft: Draft, other: int, k: int) -> int:
 
 
 def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
-    """Return whether chunk k is the subject of a later verb that chunk `previous` does not depend on."""
+    """Return whether chunk k is the subject of a later verb, and `previous` does not depend on this verb."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
     start = draft.chunks[previous].start

@@ -212,7 +212,7 @@ _SPEAKER = re.compile(
     \b(?:i|you|we)(?:\s?['’]\w+)?\b""",
     re.I | re.X,
 )
-"""Mention of the writer or reader ("a beach where we stayed"). It ends the description of the picture."""
+"""Mention of the writer or reader. The rest of the sentence is left out: "a beach where we stayed"."""
 _ADDRESS = re.compile(
     r"""\s?(?:how\s(?:to|do|does|can|many|much|your|i|we|it)\b|why\b|what\b|where\s(?:to|do|does|can|is|are)\b|(?:here|this|that)\s?(?:['’]s|is)\s(?:how|why|what|where)\b|who\s(?:is|are|was|knew|needs)\b
     |when\s(?:is|are|do|will|you)\b|\w+\s(?:\w+\s)?(?:your|any)\b|things\s(?:to|i|you|we)\b|(?:all|everything)\s(?:i|you)\b|(?:\d+\s|the\s)?(?:\w+\s)?(?:ideas|tips|ways|reasons)\sto\b

@@ -50,7 +50,7 @@ _STARTS = (
     | {phrase[0] for phrase in lexicon.MULTIWORD_PREPOSITIONS}
     | {"more", "less", "as", "close"}
 )
-"""Words that may be merged with the words after them; `_JOINS` holds words that may be merged with the word before."""
+"""Words that may be merged with the words after them; `_JOINS`: with the word before."""
 _JOINS = ("-", "than")
 _CODES = {"side by side": "A", "thumbs-up": "N"}
 """Phrases of MULTIWORD_PREPOSITIONS that are not prepositions -> their code."""
@@ -370,7 +370,7 @@ def _is_verb_form(text: str) -> bool:
 
 
 def _ends_relative(words: list[Word], i: int) -> bool:
-    """Return whether one noun phrase separates the word at i from a (perhaps omitted) relative pronoun."""
+    """Return whether the word at i ends a relative clause of one noun phrase: "(that) the dog chases"."""
     j = i - 1
     while j >= 0 and words[j].code in "JMN":
         j -= 1

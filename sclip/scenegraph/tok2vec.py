@@ -1,9 +1,9 @@
-"""Compute the vectors of spaCy's tok2vec in less than half of the time.
+"""Compute the vectors of spaCy's tok2vec, equal up to rounding, in less than half of the time.
 
 The network of the small English pipelines looks up six features of a word, mixes them, and passes the result
-through four convolutions over a word and its two neighbors. Until the first convolution adds up three words,
-all numbers depend on one word, so they are computed once per distinct word of a batch (in captions a quarter of
-the words). The later convolutions skip padding that no word depends on. The order of sums changes the rounding.
+through four convolutions over a word and its two neighbors. All numbers before the sum in the first
+convolution depend on one word alone. So they are computed once for each distinct word of a batch (a quarter
+of the words of captions). The later convolutions skip padding that no word depends on.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _is_known(model: Any) -> bool:
 
 
 class _Layer:
-    """A maxout layer with layer normalization. `weights` is [nI, nP * nO], one piece after the other."""
+    """A maxout layer with layer normalization. `weights` is [inputs, pieces * outputs], piece after piece."""
 
     def __init__(self, maxout: Any, norm: Any) -> None:
         weights, bias = maxout.get_param("W"), maxout.get_param("b")
@@ -63,7 +63,7 @@ class _Layer:
         self.mean = np.full(self.width, 1 / self.width, np.float32)
 
     def finish(self, summed: np.ndarray) -> np.ndarray:
-        """Return the output [n, nO] for the weighted sums [n, nP * nO]; this overwrites the sums."""
+        """Return the output [n, outputs] for the sums [n, pieces * outputs], which are overwritten."""
         summed += self.bias
         best = summed[:, : self.width]
         for piece in range(1, self.pieces):

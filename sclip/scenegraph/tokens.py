@@ -1,4 +1,4 @@
-"""Copy spaCy's tokens to plain tuples, because a `spacy.tokens.Token` looks up every attribute anew."""
+"""Copy spaCy's tokens to plain tuples: a `spacy.tokens.Token` looks up its attributes at every access."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Token(NamedTuple):
     i: int
     """Index among all tokens of the text, including white-space tokens."""
     idx: int
-    """First character."""
+    """Index of the first character."""
     end: int
-    """One past the last character."""
+    """Index after the last character."""
     text: str
     lower: str
     tag_: str
@@ -42,7 +42,7 @@ def shape_of(labels: Sequence[int]) -> int:
 
 
 def read_tokens(doc: Doc) -> tuple[list[Token], int]:
-    """Return the tokens of a parsed text, and the `shape_of` its dependency labels."""
+    """Return the tokens of a parsed text, and its shape (`shape_of`)."""
     tokens: list[Token] = []
     start = 0
     strings = doc.vocab.strings

@@ -243,7 +243,7 @@ def intransitive(draft: Draft, use: VerbUse) -> None:
     """Make a verb without an object an attribute of its subjects."""
     verb = draft.words[use.verb]
     if use.verb and draft.words[use.verb - 1].code == "T":
-        return  # "the actress had to race": the picture does not show it
+        return  # "the actress had to race": the picture shows no race
     after = draft.words[use.verb + 1] if use.verb + 1 < len(draft.words) else verb
     if (verb.code != "E" and lexicon.verb_lemma(verb.text) in lexicon.UNSEEN) or (
         verb.code == "E" and after.code == "J" and after.text in lexicon.COLOURS  # "is painted red"

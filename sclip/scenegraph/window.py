@@ -1,6 +1,6 @@
 """Limit how much of a caption the parser reads, and how much of the caption one model reads.
 
-The parser drops the words that no text tower can read before it calls spaCy. So spaCy spends no more time on
+Before the parser calls spaCy, it drops the words that no text tower can read. So spaCy spends no more time on
 1,000 words than on 75. All models share this limit, unless `model.context_length` is above 77. A `Window`
 says how much of a caption and of its graph one model reads.
 """
@@ -19,7 +19,7 @@ MOST_WORDS = 75
 a word has at least one token. If `model.context_length` is higher, this limit is higher too."""
 
 MOST_CHARACTERS = 2000
-"""Maximum characters of a caption that are parsed. It rises in proportion to a higher word limit."""
+"""Maximum characters of a caption that are parsed. A higher word limit raises this limit in proportion."""
 
 _WORD = r"'(?:[stmd]|re|ve|ll)|[^\W\d_]+|\d|(?:[^\w\s]|_)+"
 """One word as CLIP's tokenizer splits text: letters, one digit, or a run of marks."""
@@ -33,7 +33,7 @@ def _read(words: int) -> re.Pattern[str]:
 def parsed_part(caption: str, words: int = MOST_WORDS) -> tuple[str, str]:
     """Split a caption into the part that is parsed and the rest. For most captions, the rest is empty.
 
-    The first part has at most `words` words (`SceneGraph.words`), where values below MOST_WORDS count as it.
+    The first part has at most `words` words (`SceneGraph.words`), or MOST_WORDS if that is more.
     """
     words = max(words, MOST_WORDS)
     if len(caption) <= words:
@@ -78,11 +78,11 @@ class Window:
         return negative.endswith(self.graph.caption[self.end :])
 
     def triples_of(self, negative: SceneGraph) -> list[Triple]:
-        """Return a negative's triples at the places of the caption's triples, so that only the change differs."""
+        """Return the triples of a negative at the caption's places, so that only changed triples differ."""
         return negative.triples(self.places)
 
     def shows(self, negative: SceneGraph) -> bool:
-        """Return whether a negative's triples differ from its caption's in more than their order."""
+        """Return whether a negative has other triples than its caption. The encoder ignores their order."""
         return sorted(self.triples_of(negative)) != self._sorted
 
     @cached_property
