@@ -1,4 +1,4 @@
-"""Word lists of the parser: spatial phrases, prepositions, measures, colors, materials; their forms in graphs.
+"""Word lists of the parser: spatial phrases, prepositions, measures, colors, materials; their graph forms.
 
 The lists are closed classes (measures, containers, place nouns, materials) read from the training half of
 FACTUAL (Li et al., ACL Findings 2023). Graphs use the forms of FACTUAL's annotators: "X is covered in Y" is

@@ -1,8 +1,8 @@
 """Parse captions into scene graphs, in batches, on one CPU core.
 
-Of spaCy's components, only the tagger and the dependency parser run. Cached look-ups in lemminflect replace
-`attribute_ruler` and `lemmatizer`: few words reach the graph, so one core parses 1,470 COCO captions a second
-instead of 1,010. `sclip.scenegraph.tok2vec` computes the word vectors; this cuts the pipeline's time to 70 %.
+Only spaCy's tagger and dependency parser run; nothing needs `ner` and `senter`. Cached look-ups in
+lemminflect replace `attribute_ruler` and `lemmatizer`: few words reach the graph, so one core parses 1,470
+COCO captions a second instead of 1,010. `sclip.scenegraph.tok2vec` cuts the pipeline's time to 70 %.
 
 spaCy takes 2.5 s of one core and 400 MB. Only making a `Parser` imports it; the graph types do not need it.
 """

@@ -50,7 +50,7 @@ _STARTS = (
     | {phrase[0] for phrase in lexicon.MULTIWORD_PREPOSITIONS}
     | {"more", "less", "as", "close"}
 )
-"""Words that may be merged with the words after them; `_JOINS`: with the word before."""
+"""Words that may begin a merged word. `_JOINS` holds words that may continue one."""
 _JOINS = ("-", "than")
 _CODES = {"side by side": "A", "thumbs-up": "N"}
 """Phrases of MULTIWORD_PREPOSITIONS that are not prepositions -> their code."""

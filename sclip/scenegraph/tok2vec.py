@@ -1,9 +1,10 @@
-"""Compute the vectors of spaCy's tok2vec, equal up to rounding, in less than half of the time.
+"""Compute the vectors of spaCy's tok2vec, equal up to rounding, in less than half of its time.
 
 The network of the small English pipelines looks up six features of a word, mixes them, and passes the result
 through four convolutions over a word and its two neighbors. All numbers before the sum in the first
 convolution depend on one word alone. So they are computed once for each distinct word of a batch (a quarter
-of the words of captions). The later convolutions skip padding that no word depends on.
+of the words of captions). The later convolutions skip padding that no word depends on. Sums have another
+order than in spaCy, so rounding differs.
 """
 
 from __future__ import annotations
