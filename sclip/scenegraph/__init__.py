@@ -1,4 +1,4 @@
-"""Scene graphs: the graph types, and the parser that makes graphs of captions."""
+"""Types of scene graphs, and the parser that makes scene graphs from captions."""
 
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span, Triple
 from sclip.scenegraph.parser import Parser, ParserError, parser_version

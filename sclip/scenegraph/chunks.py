@@ -1,4 +1,4 @@
-"""Find the noun phrases of a caption: a name, the attributes before it, and their characters."""
+"""Find a caption's noun phrases ("chunks"): the name of each, its attributes, and their characters."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from sclip.scenegraph import lexicon
 from sclip.scenegraph.reference import is_animal, is_living
 from sclip.scenegraph.tagged_words import Word
 
-# Determiners, then modifiers (with "and" or a comma between adjectives), then nouns; or a pronoun, or a quotation.
+# Letters of `CODES`: determiners, modifiers (maybe with "and" or a comma), nouns; a pronoun; a quotation.
 _NOUN_PHRASE = re.compile(r"D*(?:A?[JM](?:,?C?(?=A?J))?)*N+|H|Q")
 
 
 @dataclass(slots=True)
 class Chunk:
-    """A noun phrase, as word indices; a pronoun is a chunk without a name."""
+    """A noun phrase, as word indices. A pronoun is a chunk with an empty name."""
 
     start: int
     head: int
-    """The head word, the last of the phrase."""
+    """Index of the head word, which is the last word of the phrase."""
     end: int
     name: str = ""
     name_start: int = 0
     attributes: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     phrase_start: int = -1
-    """First word of the phrase, including its measure ("a group of people"); -1: the same as `start`."""
+    """Index of the first word, measure included ("a" in "a group of people"); -1 means `start`."""
     fixed: bool = False
-    """Whether it is a proper name, a title or a quotation."""
+    """Whether the phrase is a proper name, a title or a quotation."""
     frame: bool = False
-    """Whether the phrase frames what is shown, and so is not an object: "in the background"."""
+    """Whether the phrase is about the picture ("in the background"), so that it is not an object."""
     negated: bool = False
-    """Whether the caption denies it."""
+    """Whether the caption denies the object: "no dog", "without a hat"."""
 
 
 def find_chunks(words: Sequence[Word]) -> list[Chunk]:
@@ -53,7 +53,7 @@ def find_chunks(words: Sequence[Word]) -> list[Chunk]:
 
 
 def _receiver(words: Sequence[Word], start: int, end: int) -> int:
-    """Return one past the receiver ("the ducks" in "feeds the ducks bread"), or 0."""
+    """Return the index after the receiver ("the ducks" in "feeds the ducks bread"), or 0 if there is none."""
     if words[end - 2].code != "N":
         return 0
     verb = lexicon.verb_lemma(words[start - 1].text)
@@ -70,7 +70,7 @@ def _receiver(words: Sequence[Word], start: int, end: int) -> int:
 
 
 def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str, tuple[int, int]]]:
-    """Return the attributes in a run of modifiers: colors keep their shade ("dark red"), "very" is dropped."""
+    """Return the attributes in a run of modifiers. Colors keep shades ("dark red"); "very" is dropped."""
     attributes: list[tuple[str, tuple[int, int]]] = []
     pending: list[int] = []
 
@@ -156,7 +156,7 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
 
 @lru_cache(maxsize=1 << 16)
 def _name(before: str, head: str, fixed: bool) -> str:
-    """Return the graph's form of a name; its head becomes singular unless the name is fixed."""
+    """Return the form that a name has in graphs. The head becomes singular, except in a `fixed` name."""
     forms = lexicon.NAME_FORMS
     written = f"{before} {head}".lstrip()
     name = written if fixed else f"{before} {lexicon.noun_lemma(head)}".lstrip()

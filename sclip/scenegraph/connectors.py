@@ -1,7 +1,7 @@
-"""Read the words between two noun phrases: verbs, a preposition, "and", a possessive, negations.
+"""Read connectors, the words between two noun phrases: verbs, a preposition, "and", a possessive, negations.
 
-A caption is a string of noun phrases with a connector between each two. Reading a connector needs no dependency parse,
-only the part-of-speech codes of its words.
+A caption alternates between noun phrases and connectors. The words of a connector and their part-of-speech
+codes are enough to read it; the dependency parse is not used here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sclip.scenegraph.tagged_words import Word
 
 
 class VerbUse(NamedTuple):
-    """A verb that no noun phrase follows ("a dog runs and ..."), with the words after it."""
+    """A verb without a noun phrase after it ("a dog runs and ..."), and the preposition after the verb."""
 
     verb: int
     preposition: int
@@ -23,7 +23,7 @@ class VerbUse(NamedTuple):
 
 
 class Connector:
-    """Contents of the words between two noun phrases; all numbers are word indices, -1: none."""
+    """The grammar of the words between two noun phrases. Integers are word indices; -1 means "none"."""
 
     conjunction: bool = False
     """Whether a coordinator ("and", "or") or a comma occurs."""
@@ -33,14 +33,14 @@ class Connector:
     coordinator: bool = False
     """Whether "and" or "or" occurs."""
     clause: bool = False
-    """Whether a subordinator occurs: the next phrase begins a clause."""
+    """Whether a subordinator ("while") occurs, so that the next phrase begins a clause."""
     possessive: bool = False
     copula: int = -1
     existential: bool = False
     """Whether "there" occurs, as in "there is"."""
     relative: bool = False
     verb: int = -1
-    """The open verb: the next noun phrase is its object, or the object of its preposition."""
+    """The open verb. The next noun phrase is the object of this verb or of the verb's preposition."""
     preposition: int = -1
     place: int = -1
     passive_by: bool = False
@@ -48,26 +48,26 @@ class Connector:
     """Whether the words just before the next noun phrase are negated: "is not on", "without", "but not"."""
 
     compared: Sequence[int] = ()
-    """Comparatives that share the "than" of the preposition."""
+    """Comparatives that share the preposition's "than": "smaller" in "is smaller but faster than"."""
 
     def __init__(self) -> None:
-        """Start with the defaults of the class, and with empty lists."""
+        """Create the lists and the set of this connector, all empty."""
         self.verbs: list[int] = []
-        """All verbs, in order."""
+        """All verbs of the connector, in order."""
         self.closed: list[VerbUse] = []
         """Verbs without a following noun phrase."""
         self.adjectives: list[int] = []
         self.denied_words: set[int] = set()
-        """Verbs and adjectives after "not", "never"."""
+        """Verbs and adjectives after a negation such as "not" or "never"."""
 
     def compares(self, words: Sequence[Word], adjective: int) -> bool:
-        """Whether an adjective shares the "than" of the connector's preposition: "is smaller but faster than"."""
+        """Return whether an adjective shares the preposition's "than": "is smaller but faster than"."""
         text = words[adjective].text
         shares = self.preposition > adjective and words[self.preposition].text.endswith("er than")
         return shares and text.endswith("er") and lexicon.is_adjective(text)
 
     def close(self) -> None:
-        """Close the open verb: no noun phrase follows it."""
+        """Move the open verb to `closed`, because no noun phrase follows it."""
         if self.verb >= 0:
             self.closed.append(VerbUse(self.verb, self.preposition, self.passive_by))
             self.verb = self.preposition = -1

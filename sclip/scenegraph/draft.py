@@ -1,7 +1,7 @@
-"""The unfinished scene graph of one caption, while the rules walk over its words.
+"""The draft of one caption's scene graph, which the rules fill while they walk over the words.
 
-Until the end, everything is kept by chunk (the index of a noun phrase) and word index. Coordinations still grow,
-measured nouns replace their measures, and a subject may come after its verb.
+A draft refers to noun phrases by chunk index and to words by word index, because nothing is final before the
+walk ends: coordinations grow, measured nouns replace their measures, and a subject may come after its verb.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 from sclip.scenegraph.tagged_words import Word
 
 PENDING = -1
-"""Placeholder for the subject of a clause, until the walk reaches it."""
+"""Placeholder for the subject of a clause, until the walk reaches that subject."""
 
 
 class Link(NamedTuple):
-    """A relation, stored under the chunk at one end."""
+    """A relation. `Draft.links` stores it under the chunk at one of its two ends."""
 
     other: int
     """The chunk at the other end."""
     predicate: str
     span: Span
     reverse: bool = False
-    """Whether the other chunk is the object; else it is the subject."""
+    """Whether `other` is the object of the relation; normally `other` is the subject."""
     negated: bool = False
     fronted: bool = False
-    """Whether the predicate is a preposition before the clause's subject; it may later get the clause's verb."""
+    """Whether the predicate is a preposition before the clause's subject. A verb may be added to it later."""
 
 
 class Draft:
@@ -49,7 +49,7 @@ class Draft:
                 if words[i].dep in ("nsubj", "nsubjpass"):
                     self.parsed.setdefault(words[i].head, k)
         self.groups: dict[int, list[int]] = {}
-        """Chunk -> the row of coordinated chunks that it belongs to, itself included."""
+        """Chunk -> the chunks that are coordinated with it, itself included."""
         self.subjects_of: dict[int, list[int]] = {}
         """Word index of a verb -> chunks that are its subjects."""
         self.denied_verbs: set[int] = set()
@@ -58,13 +58,13 @@ class Draft:
         self.transitive: dict[int, int] = {}
         """Word index of a verb -> chunk of its object."""
         self.prepositions: dict[int, tuple[list[int], str]] = {}
-        """Word index of a preposition -> (its subject chunks, verb before it in the predicate)."""
+        """Word index of a preposition -> (its subject chunks, the verb of its predicate or "")."""
         self.gaps: dict[int, tuple[int, int]] = {}
         """Subject chunk of a relative clause -> (chunk that the clause describes, preposition or -1)."""
         self.parallel: set[int] = set()
         """Coordinated chunks with a preposition of their own: "a man with a hat and a woman with a fan"."""
         self.filled: set[int] = set()
-        """Chunks that are described by a relative clause which has ended."""
+        """Chunks whose relative clause has ended."""
         self.adjacent: dict[int, int] = {}
         """Chunk -> the chunk before it, if no word is between them."""
         self.links: dict[int, list[Link]] = {}
@@ -76,9 +76,9 @@ class Draft:
         self.first = 0
         """First chunk of the current clause."""
         self.front = False
-        """Whether all phrases of the current clause so far precede its subject."""
+        """Whether the walk is at phrases that stand before the subject of their clause."""
         self.has_verb = False
-        """Whether the finite verb of the clause's subject was read."""
+        """Whether the walk has read the finite verb of the clause's subject."""
         self.waits = False
         """Whether anything was linked to PENDING."""
         self.main = -1
@@ -86,7 +86,7 @@ class Draft:
         self.aliases: dict[int, int] = {}
         """Chunk of an apposition or pronoun -> the chunk that it refers to."""
         self.main_verb = -1
-        """Word index of a verb whose subject is `main` ("stands" in "In front of a house stands a tree"), or -1."""
+        """Word index of a verb with the subject `main` ("stands" in "On a hill stands a tree"), or -1."""
 
     def row(self, k: int) -> list[int]:
         """Return chunk k and the chunks coordinated with it."""
@@ -97,7 +97,7 @@ class Draft:
         return [link.other for link in self.links.get(k, [])]
 
     def subject_of(self, verb: int, previous: int) -> int:
-        """Return a verb's subject chunk by the parse, or `previous` if the parse has none up to that chunk."""
+        """Return a verb's subject chunk by the parse; `previous` if the parse gives none or a later one."""
         k = self.parsed.get(verb, self.chunk_of.get(self.words[verb].head, previous))
         return k if k <= previous else previous
 
@@ -110,7 +110,7 @@ class Draft:
         reverse: bool = False,
         negated: bool = False,
     ) -> None:
-        """Relate chunks to chunk k by a predicate; with `reverse`, chunk k is the subject."""
+        """Relate subject chunks to their object, chunk k. With `reverse`, chunk k is the subject."""
         if not self.chunks[k].name:
             pronoun = self.words[self.chunks[k].head].text
             if pronoun in lexicon.PERSONAL and self._bind_pronoun(subjects, predicate, span, pronoun):
@@ -121,7 +121,7 @@ class Draft:
                 self.links.setdefault(k, []).append(Link(subject, predicate, span, reverse, negated))
 
     def _bind_pronoun(self, subjects: list[int], predicate: str, span: Span, pronoun: str) -> bool:
-        """Resolve "a bowl with a spoon in it": the spoon is in the bowl."""
+        """Resolve "it" in "a bowl with a spoon in it" to the bowl. Returns whether a link changed."""
         is_bound = False
         for subject in subjects:
             link = next(filter(has, self.links.get(subject, [])), None)
@@ -147,7 +147,7 @@ class Draft:
             self.main = k
 
     def graph(self, caption: str, shape: int) -> SceneGraph:
-        """Return the graph; called after the walk."""
+        """Return the finished graph. Call this method after the walk."""
         words = self.words
         objects: list[Object] = []
         index: dict[int, int] = {}
@@ -198,11 +198,11 @@ class Draft:
         )
 
     def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:
-        """Whether two chunks are different objects, or the second one is "the other", "itself" or the like."""
+        """Return whether two chunks are different objects, or the second is "other", "itself" or the like."""
         text = self.words[self.chunks[object_].head].text
         return index[subject] != index[object_] or text in ("other", "another", "each", *lexicon.REFLEXIVES)
 
 
 def has(link: Link) -> bool:
-    """Whether the other chunk of a link is the subject, and the link's predicate is "have" or ends in "with"."""
+    """Return whether a link says that `other` has something: its predicate is "have" or ends in "with"."""
     return not link.reverse and (link.predicate == "have" or link.predicate.rpartition(" ")[2] == "with")

@@ -1,8 +1,8 @@
-"""Join tokens that are one word: proper names, quotations, times, numbers with their unit.
+"""Join tokens that form one word: proper names, quotations, times, and numbers with their unit.
 
-The rules see each expression as one word with one part of speech. "New York City" and "Stop the War" on a sign are one
-noun, which no exchange may split. "on Monday evening" and "in 2015" are words of code I, since no picture shows them.
-"20 kg" and "5 year old" are one adjective.
+The rules see each expression as one word with one part of speech. A name ("New York City") or a text on a
+sign ("Stop the War") becomes one name, which no negative splits. "20 kg" and "5 year old" become adjectives.
+"on Monday evening" and "in 2015" get the code I, because no picture shows them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from sclip.scenegraph.tokens import Token
 
 
 class Expression(NamedTuple):
-    """A word that one or more tokens form; `find_expressions` returns it by the index of the first token."""
+    """One or more tokens that the rules see as one word."""
 
     end: int
-    """One past the last token."""
+    """Index after the last token."""
     text: str
     code: str
-    """Part of speech, a letter of `tagged_words.CODES`: Q for a quotation, I for something that no picture shows. Empty
-    if the tokens are left out."""
+    """Letter of the part of speech, as in `tagged_words.CODES`. If it is empty, the tokens are left out."""
     fixed: bool = False
 
 
@@ -45,7 +44,7 @@ _TIME_NOUNS = frozenset(
 )
 _TODAY = frozenset("today yesterday tomorrow tonight".split())
 _PARTS_OF_TIME = frozenset("day night morning evening afternoon summer winter spring autumn".split())
-"""Times that a picture can show ("at night"), except after a word that points ("last night")."""
+"""Times that a picture can show ("at night"), but not after words like "last" ("last night")."""
 _TIMES = _WEEKDAYS | _MONTHS | _TIME_NOUNS | _PARTS_OF_TIME | {"days", "may", "march", "way"}
 _RELATIVE = ("ago", "later", "earlier", "before", "after")
 _MAKES_WAY = {"make": "go", "makes": "goes", "making": "going", "made": "went"}
@@ -104,7 +103,7 @@ _LIGHT = {
     "peek": "",
     "break": "",
 }
-"""Nouns that become the verb ("takes a bite of an apple": bite) -> the preposition that is dropped."""
+"""Noun that becomes the verb ("takes a bite of an apple": bite) -> the preposition that is left out."""
 _IDIOMS = {"part": ("join", "in"), "care": ("tend", "of")}
 _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
@@ -125,12 +124,12 @@ _BEGINNINGS = (
 
 @lru_cache(maxsize=1 << 16)
 def _may_begin(text: str) -> bool:
-    """Whether an expression may begin with the word. Compounds with a participle of `_COVERED` begin with any word."""
+    """Return whether a word may begin an expression. Any word may begin a compound with one of `_COVERED`."""
     return text[0].isupper() or text[0].isdigit() or text.lower() in _BEGINNINGS
 
 
 def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Expression]:
-    """Return the expressions of a caption's tokens by the index of their first token."""
+    """Return the expressions of a caption: index of the first token -> expression."""
     expressions: dict[int, Expression] = {}
     taken = 0
     has_participle = not _COVERED.isdisjoint(lower)
@@ -175,12 +174,12 @@ def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Exp
 
 
 def _is_beside(tokens: Sequence[Token], lower: list[str], i: int) -> bool:
-    """Whether "by" after a participle gives a place, not an agent: "served by the shore"."""
+    """Return whether "by" after a participle names a place ("served by the shore"), not an agent."""
     return bool(i) and tokens[i - 1].tag_ in ("VBN", "VBD") and not _PLACES.isdisjoint(lower[i + 2 : i + 4])
 
 
 def _compound_end(tokens: Sequence[Token], lower: list[str], i: int) -> int:
-    """Return one past a compound before a noun ("palm tree lined" in "palm tree lined street"), or 0."""
+    """Return the index after a compound ("palm tree lined" in "palm tree lined street"), or 0."""
     end = i + 3 if lower[i + 2] in _COVERED and tokens[i + 1].tag_ == "NN" and i + 3 < len(lower) else i + 2
     pair = (tokens[i].tag_ == "NN" and lower[end - 1] in _COVERED) or (
         end == i + 2 and (lower[i], lower[i + 1]) in _PAIRS
@@ -198,7 +197,7 @@ def _idiom(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expr
 
 
 def _quotation(tokens: Sequence[Token], lower: list[str], i: int, found: dict[int, Expression]) -> int:
-    """Read the quotation that opens at token i, or drop its marks; return the index of the first token after it."""
+    """Read the quotation that opens at token i, or drop its marks. Return the index of the next token."""
     close = _QUOTES[lower[i]]
     if lower[i] == "'" and (tokens[i].whitespace_ or (i and not tokens[i - 1].whitespace_)):
         return i + 1  # an apostrophe

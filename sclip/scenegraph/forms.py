@@ -1,4 +1,4 @@
-"""Choose one form for meanings that captions express in several ways, as FACTUAL's annotators do."""
+"""Turn different wordings of one meaning into one form, as FACTUAL's annotators do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PARTICLES = frozenset("down up on off out back away apart left right forward up
 
 
 def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
-    """Return the attribute that a verb without an object becomes, and its characters: "looking down"."""
+    """Return a verb without an object as an attribute ("looking down"), and its characters."""
     word = words[verb]
     following = words[verb + 1] if verb + 1 < len(words) else word
     if following.text in _PARTICLES and (
@@ -39,13 +39,13 @@ def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
 
 
 def is_body_part(noun: str) -> bool:
-    """Whether people or animals do things with it: "opens a door with his elbow"."""
+    """Return whether a noun names a body part that can do things: "opens a door with his elbow"."""
     return noun in _BODY_PARTS or noun in _LIMBS
 
 
 @lru_cache(maxsize=1 << 14)
 def wearing(predicate: str, object_: str) -> str:
-    """Return "wear" for "a man in a shirt", "have" for "a man with a face", and other predicates unchanged."""
+    """Return "wear" for "in a shirt", "have" for "with a face", "on" for "see on"; keep other predicates."""
     verb, _, preposition = predicate.partition(" ")
     if not preposition:
         verb, preposition = "", verb

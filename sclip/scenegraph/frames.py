@@ -1,7 +1,7 @@
-"""Mark noun phrases that frame what a caption shows: "a photo of", "in the background", "a sense of calm".
+"""Mark frames, noun phrases about the picture: "a photo of", "in the background", "a sense of calm".
 
-The walk passes a frame like any noun phrase, but the graph has no object for it. The same words are objects if the
-picture shows them: "a photo on a wall", "a man holding a picture".
+The walk reads a frame like any noun phrase, but the graph gets no object for the frame. The same words are
+objects if the picture shows them: "a photo on a wall", "a man holding a picture".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _HEADS = lexicon.ABSTRACT | lexicon.MANNERS | lexicon.DIRECTION_NOUNS | lexicon.
 """Head nouns of phrases that may be frames."""
 
 _POINTING = lexicon.PLACE_ADJECTIVES | lexicon.DIRECTION_NOUNS | lexicon.FRAMES
-"""Words that may precede a direction noun without making it an object: "the upper left corner"."""
+"""Words that may stand before the direction noun of a frame: "the upper left corner"."""
 
 
 def mark_frames(words: Sequence[Word], chunks: Sequence[Chunk]) -> None:
@@ -56,7 +56,7 @@ def _points(words: Sequence[Word], chunk: Chunk) -> bool:
 
 
 def _opens(words: Sequence[Word], start: int) -> bool:
-    """Whether the word opens its sentence or follows only "There is", "This is" or the like."""
+    """Return whether the word begins its sentence, or only "There is", "This is" or the like precedes it."""
     i = start - 1
     while i >= 0 and (words[i].code in "XBAD" or words[i].text in ("this", "here", "it", "that", "these")):
         i -= 1
@@ -64,7 +64,7 @@ def _opens(words: Sequence[Word], start: int) -> bool:
 
 
 def _depicts(words: Sequence[Word], i: int) -> bool:
-    """Whether the words after a frame's noun tell what it shows, and not where it hangs."""
+    """Return whether the words after a noun like "photo" say what the photo shows, not where it hangs."""
     copula = False
     for word in words[i : i + 4]:
         if word.code == "B":

@@ -1,7 +1,7 @@
 """The scene graph of a caption: objects, attribute pairs and relations, with their positions in the caption.
 
-Graphs are plain frozen values that need no parser. Negatives edit captions by the spans, the knowledge encoder embeds
-the triples, and files hold graphs as JSON.
+Graphs are plain frozen values that need no parser. Negatives edit captions by the spans, the knowledge
+encoder embeds the triples, and files hold graphs as JSON.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class Object:
     phrase: Span
     """Characters of the whole noun phrase: determiner, attributes and name."""
     negated: bool = False
-    """Whether the caption denies it: "no dog", "without a hat"."""
+    """Whether the caption denies the object: "no dog", "without a hat"."""
     fixed: bool = False
-    """Whether it is a proper name, a title or a quotation: exchanges take no words from it and put none into it."""
+    """Whether `name` is a proper name, title or quotation. Exchanges move no word into or out of `name`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A property of one object; method section 1 writes it as the triple (attribute, "is", object)."""
+    """A property of one object. Method section 1 writes the pair as a triple (attribute, "is", object)."""
 
     object: int
     """Index into the graph's objects."""
     attribute: str
     span: Span
     negated: bool = False
-    """Whether the caption denies it: "not red"."""
+    """Whether the caption denies the attribute: "not red"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +58,27 @@ class Relation:
     span: Span
     """Characters of the predicate in the caption; empty (start == end) if no words express it."""
     negated: bool = False
-    """Whether the caption denies it: "not wearing a hat"."""
+    """Whether the caption denies the relation: "not wearing a hat"."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneGraph:
-    """G(w) = (O, A, R) of method section 1 for one caption."""
+    """The scene graph of one caption: G(w) = (O, A, R) in method section 1."""
 
     caption: str
     objects: tuple[Object, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     relations: tuple[Relation, ...] = ()
     shape: int = field(default=0, repr=False, compare=False)
-    """Hash of the dependency labels of the caption's words, in any order; 0 if the graph was read from JSON."""
+    """Hash of the words' dependency labels, regardless of order; 0 if the graph was read from JSON."""
     words: int = field(default=0, repr=False, compare=False)
-    """Maximum words that were parsed, for a model of long context; 0: `window.MOST_WORDS`."""
+    """Word limit of the parser if a model reads more than `window.MOST_WORDS`; 0 means MOST_WORDS."""
 
     def triples(self, places: Sequence[int] | None = None) -> list[Triple]:
-        """Return the relations, then the attribute pairs as (attribute, "is", object), in caption order.
+        """Return the relations, then the attribute pairs as (attribute, "is", object), each in caption order.
 
-        Negated triples are left out, unless `places` selects the triples. A negative's graph has the same indices as
-        its caption's graph, so its triples have the same places.
+        `places` selects the triples; by default, negated triples are left out. The graph of a negative has
+        the same indices as the graph of its caption, so corresponding triples have the same place.
         """
         names = [obj.name for obj in self.objects]
         triples = [(names[r.subject], r.predicate, names[r.object]) for r in self.relations]
@@ -103,7 +103,7 @@ class SceneGraph:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the graph as JSON values without flags that are false; `from_json` reads them back."""
+        """Return the graph as JSON values for `from_json`, without `shape` and flags that are false."""
         value = asdict(self)
         del value["shape"]
         if not self.words:

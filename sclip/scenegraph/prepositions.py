@@ -1,4 +1,4 @@
-"""Make relations of prepositions and possessives, including all meanings of "of" and places like "on its right"."""
+"""Make relations from prepositions, all meanings of "of", possessives, and places like "on its right"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sclip.scenegraph.tagged_words import Word
 
 
 def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
-    """Relate the subjects of a connector's preposition to chunk k, its object."""
+    """Relate the subjects of a connector's preposition to chunk k, the object of the preposition."""
     words = draft.words
     word = words[c.preposition]
     if word.text == "of":
@@ -31,14 +31,14 @@ def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _agent(draft: Draft, previous: int, k: int, by: Word) -> bool:
-    """Relate chunk k as agent of a passive verb: "is handed to the duke by a page", "is given wine by a page"."""
+    """Relate chunk k as a passive verb's agent ("given wine by a page"). Returns False if k is no agent."""
     at = next((v for v, object_ in draft.transitive.items() if object_ == previous), by.head)
     if at not in draft.subjects_of or draft.words[at].code != "E":
         return False
     verb, given = draft.words[at], draft.transitive.get(at, -1)
     lemma, receivers = lexicon.verb_lemma(verb.text), draft.subjects_of[at]
     living = reference.is_living(draft.chunks[k].name)
-    # spaCy takes places for agents too ("made by hand by the window"), and a messenger may hand things over.
+    # spaCy calls places agents too ("made by the window"), so k must be living or the verb in GIVING.
     gives = lemma in lexicon.GIVING
     if not (living or gives) or not (by.dep == "agent" or (living and given >= 0 and gives)):
         return False
@@ -52,7 +52,7 @@ def _agent(draft: Draft, previous: int, k: int, by: Word) -> bool:
 
 
 def possess(draft: Draft, previous: int, k: int) -> None:
-    """Move an owner's relations to the object that it owns: "licks the boy's hand" is about the hand."""
+    """Move an owner's relations to the owned object: "licks the boy's hand" is about the hand."""
     owned_by = [link for link in draft.links.get(previous, []) if link.span[0] == link.span[1]]
     draft.replace(previous, k)
     draft.links[k] = [link for link in draft.links[k] if link not in owned_by]
@@ -73,7 +73,7 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     """Return the subject chunks of a preposition, the verb of its predicate, and whether the verb is negated."""
     words = draft.words
     chunk, word = draft.chunks[k], words[c.preposition]
-    # A mark: "stands in the snow with its tail raised".
+    # "with" may open a clause; use the head of that clause: "stands in the snow with its tail raised".
     head = words[word.head].head if word.dep == "mark" else word.head
     if c.conjunction and head in draft.prepositions:
         return *draft.prepositions[head], False
@@ -169,7 +169,7 @@ def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
 
 
 def _measure(draft: Draft, previous: int, k: int) -> None:
-    """Let the measured object replace its measure: "a group of people" is people."""
+    """Let the measured object replace its measure: "a group of people" becomes "people"."""
     part, owner = draft.chunks[previous], draft.chunks[k]
     head = draft.words[part.head].text
     attribute = lexicon.MEASURES.get(head) or lexicon.MEASURES.get(lexicon.noun_lemma(head), "")
@@ -185,7 +185,7 @@ def _measure(draft: Draft, previous: int, k: int) -> None:
         owner.phrase_start = part.phrase_start if part.phrase_start >= 0 else part.start
     draft.replace(previous, k)
     draft.measured[previous] = k
-    for chunk_by_word in (draft.chunk_of, draft.parsed):  # dependents of the measure become the object's
+    for chunk_by_word in (draft.chunk_of, draft.parsed):  # the object takes over the words of the measure
         for i, chunk in chunk_by_word.items():
             if chunk == previous:
                 chunk_by_word[i] = k

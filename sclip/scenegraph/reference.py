@@ -1,6 +1,6 @@
 """Resolve pronouns: "one ... the other", "the smaller one", "he", "it", "they".
 
-A pronoun is resolved only if exactly one of the objects named before it can be meant; else it refers to nothing.
+A pronoun is resolved only if it can mean exactly one of the objects named before; else it stays unresolved.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sclip.scenegraph.tagged_words import Word
 
 _MEMBERS = frozenset("one other others another each both all".split())
-"""Words that pick members of a group named before."""
+"""Words for members of a group that the caption named before."""
 _RANKED = frozenset("first second third fourth last".split())
 _MALE = frozenset("man boy father son husband king grandfather gentleman brother male groom uncle".split())
 _FEMALE = frozenset("woman girl lady mother daughter wife queen bride grandmother sister female aunt".split())
@@ -51,7 +51,7 @@ _ROLES = tuple(
     celebrity comedian rapper footballer cricketer striker midfielder quarterback defender manager designer""".split()
 )
 _ONLY_PERSONS = _PERSONS | set(_ROLES) - {"pitcher", "coach", "cleaner", "keeper", "runner"}
-"""Names of persons that name no thing: "it" never means them."""
+"""Nouns that name persons and never things, so "it" cannot refer to them."""
 _ANIMALS = frozenset(
     """dog cat horse bear elephant giraffe zebra cow sheep bird puppy kitten monkey wolf fox mouse cub lion tiger lamb
     goat pig duck goose swan squirrel rabbit deer owl penguin calf foal""".split()
@@ -61,7 +61,7 @@ _SAME_IN_PLURAL = frozenset("sheep deer fish cattle poultry moose bison police c
 
 
 def is_living(name: str) -> bool:
-    """Whether a name surely means a person or a common animal."""
+    """Return whether a name surely means a person or a common animal."""
     head = name.rpartition(" ")[2]
     return (
         head in _MALE
@@ -73,23 +73,23 @@ def is_living(name: str) -> bool:
 
 
 def is_young(name: str) -> bool:
-    """Whether a name means a person who may be called "it"."""
+    """Return whether a name means a person who may be called "it"."""
     return name.rpartition(" ")[2] in ("baby", "child", "infant", "toddler")
 
 
 def is_animal(name: str) -> bool:
-    """Whether a name surely means a common animal."""
+    """Return whether a name surely means a common animal."""
     return name.rpartition(" ")[2] in _ANIMALS
 
 
 @lru_cache(maxsize=1 << 12)
 def is_rank(word: str) -> bool:
-    """Whether a word is a comparative or superlative: "the bigger of the boats"."""
+    """Return whether a word is a comparative or superlative: "the bigger of the boats"."""
     return word.endswith(("est", "er")) and lexicon.is_adjective(word) and not lexicon.is_noun(word)
 
 
 def mark_members(words: Sequence[Word]) -> None:
-    """Give "one", "the other" and the like the code of a pronoun if no noun follows, in place."""
+    """Change codes in place: "one", "the other" and the like are pronouns if no noun follows."""
     for i, word in enumerate(words):
         ranked = word.text in _RANKED and 0 < i < len(words) - 1
         if ranked and words[i + 1].code in "BV" and words[i - 1].text in ("the", "a"):
@@ -135,10 +135,10 @@ def resolve(
     links_of: Callable[[int], Sequence[int]],
     acted_on: Collection[int],
 ) -> tuple[dict[int, int], dict[int, int]]:
-    """Return pronoun chunk -> the chunk that it refers to, and chunk -> its owner ("his hat").
+    """Return two maps: pronoun chunk -> the chunk that the pronoun means, and chunk -> its owner ("his hat").
 
-    Chunks like "the smaller one" get a name in place. `subjects` holds the subject's chunk of each sentence, or -1.
-    `links_of` returns the chunks that a chunk is related to. `acted_on` are the objects of verbs.
+    Chunks like "the smaller one" get a name in place. `sentence_of` holds each chunk's sentence number, and
+    `subjects` each sentence's subject or -1. `links_of` returns related chunks, `acted_on` is verbs' objects.
     """
     referents: dict[int, int] = {}
     owners: dict[int, int] = {}
@@ -243,7 +243,7 @@ def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequenc
 
 
 def fits(words: Sequence[Word], chunks: Sequence[Chunk], k: int, pronoun: str) -> bool:
-    """Whether a pronoun can refer to chunk k."""
+    """Return whether a pronoun can refer to chunk k."""
     chunk = chunks[k]
     return k >= 0 and bool(chunk.name) and not chunk.frame and _fits(words, chunk, pronoun)
 

@@ -1,8 +1,8 @@
 """Correct nouns that the tagger takes for verbs, adverbs or adjectives, and verbs that it takes for nouns.
 
-The tagger was trained on news, whose sentences have a verb. Captions are mostly noun phrases, so it tags the last noun
-as a verb ("a lamp near building", "a dog next to sink"). Three signs show the mistake: the dictionary ("skateboard" is
-no adverb), the word before (no verb follows "the"), and number ("a horse rides", "green leaves").
+The tagger was trained on news, whose sentences have a verb. Captions are mostly noun phrases, so the tagger
+takes the last noun for a verb ("a lamp near building"). Three signs show this: the dictionary ("skateboard"
+is no adverb), the word before (no verb follows "the"), and the ending -s ("a horse rides", "green leaves").
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SOMEWHERE = frozenset(
     """backstage onstage outdoor outdoors indoor indoors upstairs downstairs offshore ashore underwater overhead
     mid-air midair""".split()
 )
-"""Adverbs of places, which the tagger takes for nouns: "poses with a skateboard backstage"."""
+"""Adverbs of place that the tagger takes for nouns: "poses with a skateboard backstage"."""
 _PURPOSES = frozenset(
     """dining greeting parking sewing swimming rocking cutting chopping frying washing steering shopping ironing
     sleeping sailing fishing training wedding""".split()
@@ -55,7 +55,7 @@ _TOOLS = frozenset(
     """chair chairs table tables room card cards machine machines board boards pan pans pool pools bag bags cart carts
     wheel lot lots hall area boat boats ship ships vessel vessels session set""".split()
 )
-"""Words of `_PURPOSES` describe these things, and are no verbs before them: "a dining chair"."""
+"""Things that words of `_PURPOSES` describe. Before such a thing, they are no verbs: "a dining chair"."""
 _KINDS = frozenset("multi cream orange tan rust long short dark light double different heart".split())
 _NOT_THINGS = frozenset(
     """young old elderly dark open wild rich poor sick injured opposite other same right left past present cold
@@ -130,7 +130,7 @@ def retag(words: Sequence[Word]) -> None:
             if _is_noun(words, i, before, after):
                 word.code = "N"
                 if before == "C":
-                    word.head = i  # the arc of a verb does not show what the noun is coordinated with
+                    word.head = i  # this head was parsed for a verb and is wrong for a noun
         elif code == "B":
             if text == "can" and (before in ("D", "J") or (i and words[i - 1].text in _CAN)):
                 word.code = "N"
@@ -141,7 +141,7 @@ def retag(words: Sequence[Word]) -> None:
 
 
 def _is_adverb(words: Sequence[Word], i: int) -> bool:
-    """Whether "both" only announces "and": "both sweeps and dusts", "is both old and rusty", "both on and under"."""
+    """Return whether "both" only announces "and" ("both sweeps and dusts"). May correct the next word."""
     before, after = words[i - 1].code, words[i + 1].code
     if before == "N" and after == "N" and "".join(word.code for word in words[i + 2 : i + 4]) == "CV":
         words[i + 1].code = after = "V"
@@ -149,7 +149,7 @@ def _is_adverb(words: Sequence[Word], i: int) -> bool:
 
 
 def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
-    """Whether a word tagged as a verb is a noun."""
+    """Return whether a word tagged as a verb is a noun."""
     word = words[i]
     text = word.text
     if word.code == "G":
@@ -177,7 +177,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
     base = lexicon.noun_lemma(text)
     if base == "bear" and words[i - 1].text in ("teddy", "polar", "panda"):
         return True
-    if base != text:  # "green leaves": a verb needs a subject before it, and an adjective is none
+    if base != text:  # "green leaves": a verb needs a subject, not an adjective
         return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
     if before == "C" and i > 1 and words[i - 2].code == "N" and after in ("G", "E", "P", "B", "", "."):
         return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
@@ -195,7 +195,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
 
 
 def _follows_one(words: Sequence[Word], i: int, behind: str) -> bool:
-    """Whether the word at i is the verb after a pronoun: "one licks its paw", "the other chases a ball"."""
+    """Return whether the word at i is the verb of a pronoun: "one licks its paw", "the other eats a fish"."""
     one = words[i - 1].text == "one" or (words[i - 1].text == "other" and behind == "D")
     one = one or words[i - 1].text == "another"
     base = lexicon.noun_lemma(words[i].text)
@@ -203,7 +203,7 @@ def _follows_one(words: Sequence[Word], i: int, behind: str) -> bool:
 
 
 def _links(words: Sequence[Word], i: int) -> bool:
-    """Whether a verb only links its subject to the next words: "looks tired", "seems to sleep"."""
+    """Return whether a verb only links its subject to the next words: "looks tired", "seems to sleep"."""
     lemma = lexicon.verb_lemma(words[i].text)
     if lemma not in _LINKING:
         return False
@@ -214,7 +214,7 @@ def _links(words: Sequence[Word], i: int) -> bool:
 
 
 def _is_verb(words: Sequence[Word], i: int) -> bool:
-    """Whether a supposed noun after another noun is a verb: "a dog sprints", "the dog and the cat play"."""
+    """Return whether a supposed noun after a noun is a verb: "a dog sprints", "the dog and the cat play"."""
     text, noun = words[i].text, words[i - 1].text
     after = words[i + 1].code if i + 1 < len(words) else ""
     shared = after == "C" and words[min(i + 2, len(words) - 1)].code == "V"  # "peels and eats a banana"
@@ -247,7 +247,7 @@ def _is_verb(words: Sequence[Word], i: int) -> bool:
     start = i - 1
     while start and words[start].code in "NJ":
         start -= 1
-    return words[start].text in ("a", "an") and (living or acts)  # a plural has no "a": "a bear fishes"
+    return words[start].text in ("a", "an") and (living or acts)  # "a" excludes a plural: "a bear fishes"
 
 
 ACTIONS = frozenset(
@@ -257,13 +257,13 @@ ACTIONS = frozenset(
     yawn grin speak sing travel move shine bloom grow glow burn fall flow gallop trot kneel crouch relax work
     turn stop bend come go stay arrive wake""".split()
 )
-"""Verbs of people, animals and things that need no object."""
+"""Verbs that need no object."""
 
 _LINKING = frozenset("look seem appear remain stay feel become".split())
 _POSSESSED = frozenset(
     "baby child kid toddler dog cat horse bear cow sheep bird elephant lion tiger pig fish".split()
 )
-"""Living beings whose names precede things made for them: "baby toys", "horse stables"."""
+"""Nouns of living beings that captions put before things made for them: "baby toys", "horse stables"."""
 
 _WHERE = frozenset(
     ("on", "in", "next to", "under", "behind", "beside", "near", "in front of", "with", "on top of")
@@ -275,7 +275,7 @@ _SUBJECTS = frozenset("this that these those both all each some another either n
 
 
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
-    """Whether a word of code J, A, O or R is the noun that ends its phrase."""
+    """Return whether a word of code J, A, O or R is the noun that ends its phrase."""
     unknown = not (lexicon.is_noun(text) or lexicon.is_adjective(text))
     if unknown and code == "J" and before in ("D", "J", "N") and after in ("P", "A", "V", "G", ".", ""):
         return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"

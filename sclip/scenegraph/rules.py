@@ -1,12 +1,12 @@
 """Make the scene graph of a caption from its tagged words: objects, attributes, relations.
 
-Captions are strings of noun phrases with a connector between each two ("is sitting on", "'s", "and"), so the rules walk
-over the connectors from left to right. The connector gives the predicate. The dependency parse only decides which
-earlier phrase is the subject, if there is a choice. A rule that reads the whole tree would break at every wrong arc,
-and the parser errs most on captions without a verb, because it was trained on newspapers.
+A caption alternates between noun phrases and connectors ("is sitting on", "'s", "and"). The rules walk over
+the connectors from left to right. Each connector gives a predicate. The dependency parse only chooses the
+subject, if several earlier phrases are possible. Rules that read the whole parse tree would break at every
+wrong arc, and spaCy's parser errs most on captions without a verb, because its training texts are newspapers.
 
-The walk starts anew at every sentence. Phrases before a clause's subject ("On the table is a cat", "Sitting on a bench,
-a man reads") are linked to PENDING, which the subject replaces when the walk finds it.
+The walk starts anew at every sentence. Phrases before a clause's subject ("On the table is a cat", "Sitting
+on a bench, a man reads") are linked to PENDING. Later the subject replaces PENDING.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def extract(caption: str, words: list[Word], shape: int) -> SceneGraph:
 
 
 def _walk(draft: Draft) -> None:
-    """Walk over all sentences."""
+    """Read all sentences into the draft, then resolve the pronouns."""
     at = 0
     sentence_of: list[int] = []
     subjects: list[int] = []
@@ -88,7 +88,7 @@ def _connect(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _open(draft: Draft, k: int, c: Connector) -> None:
-    """Begin a sentence."""
+    """Read the connector before chunk k, the first chunk of its sentence."""
     words = draft.words
     imperative = c.verb >= 0 and words[c.verb].code == "V" and not c.existential
     is_pushed = c.copula >= 0 and words[c.copula].text == "being" and c.verb > c.copula
@@ -113,7 +113,7 @@ def _open(draft: Draft, k: int, c: Connector) -> None:
 
 
 def _front(draft: Draft, k: int, c: Connector) -> None:
-    """Link a prepositional phrase that stands before its clause's subject to PENDING, until the subject is found."""
+    """Link a prepositional phrase before the clause's subject to PENDING until the walk finds the subject."""
     word = draft.words[c.preposition]
     draft.front, draft.main, draft.main_verb, draft.waits = True, -1, -1, True
     draft.prepositions[c.preposition] = ([PENDING], "")
@@ -121,7 +121,7 @@ def _front(draft: Draft, k: int, c: Connector) -> None:
 
 
 def _is_fronted(draft: Draft, k: int, c: Connector) -> bool:
-    """Whether a preposition in the middle of a sentence belongs to a verb that comes later."""
+    """Return whether a preposition in the middle of a sentence belongs to a verb that comes later."""
     if c.preposition < 0 or not (c.conjunction or c.clause):
         return False
     head = draft.words[c.preposition].head
@@ -139,7 +139,7 @@ def _ends_front(draft: Draft, k: int, c: Connector) -> bool:
 
 
 def _begin(draft: Draft, k: int, c: Connector) -> None:
-    """Make chunk k the subject of the clause and of the verbs before it: "there stands a tree"."""
+    """Make chunk k the subject of the clause and of the connector's verbs: "there stands a tree"."""
     draft.front, draft.main = False, k
     draft.has_verb = bool(c.verbs) or c.copula >= 0
     for verb in c.verbs:
@@ -179,7 +179,7 @@ def _continue(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _is_apposition(draft: Draft, previous: int, k: int) -> bool:
-    """Whether chunk k names chunk `previous` again: "the goalkeeper, a tall woman, catches"."""
+    """Return whether chunk k names chunk `previous` again: "the goalkeeper, a tall woman, catches"."""
     words = draft.words
     chunk, named = draft.chunks[k], draft.chunks[previous]
     head, subject = words[chunk.head], words[named.head]
@@ -204,7 +204,7 @@ def _finish(draft: Draft, previous: int, c: Connector) -> None:
 
 
 def _settle(draft: Draft, end: int) -> None:
-    """Replace PENDING by the clause's subject; without a subject, remove its links."""
+    """Replace PENDING by the clause's subject. If there is no subject, remove the links to PENDING."""
     if not draft.waits:
         return
     subjects = draft.row(draft.main) if draft.main >= 0 and not draft.front else []
@@ -253,7 +253,7 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _parallel(draft: Draft, other: int, k: int) -> int:
-    """Return the chunk that k is coordinated with: "men" for "women" in "men with hats and women with fans"."""
+    """Return the chunk coordinated with k: if k is "women" in "men with hats and women with fans", "men"."""
     following = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
     for link in draft.links.get(other, []):
         same = link.span[0] < link.span[1] and following.code == "P" and not link.reverse and link.other >= 0
@@ -264,7 +264,7 @@ def _parallel(draft: Draft, other: int, k: int) -> int:
 
 
 def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
-    """Whether chunk k is the subject of a later verb, and chunk `previous` does not depend on this verb."""
+    """Return whether chunk k is the subject of a later verb, and `previous` does not depend on this verb."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
     start = draft.chunks[previous].start
@@ -303,7 +303,7 @@ def _predicate_adjectives(draft: Draft, previous: int, c: Connector) -> None:
 
 
 def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
-    """Mark chunk k, or its relations, as negated by its determiner or by the connector before it."""
+    """Mark chunk k or its relations as negated if its determiner or the connector before k negates them."""
     chunk = draft.chunks[k]
     if not c.denied and draft.words[chunk.start].code != "D":
         return

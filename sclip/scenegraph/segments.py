@@ -1,9 +1,9 @@
 """Cut a caption from the web into the segments that describe the picture.
 
-Alt-text is a series of parts: a description, a site's name, a price, hashtags, a byline. A parser that takes it for one
-sentence relates the dog to the shop that sells its photograph. So captions are cut at separators, parts that describe
-nothing are left out, and each segment is parsed alone. Most captions need no cut; two quick checks recognize them.
-Every pattern is bounded, so the work is linear in the length of the caption.
+Alt-text is a series of parts: a description, a site's name, a price, hashtags, a byline. A parser that reads
+all parts as one sentence relates the dog to the shop that sells the photograph. So this module cuts captions
+at separators and leaves out parts that describe nothing; each segment is parsed alone. Most captions need no
+cut, and two quick checks find these. Every pattern is bounded, so the work is linear in a caption's length.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from sclip.scenegraph.lexicon import COLOURS, is_noun
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Text that is parsed alone: characters of a caption, in order, some left out."""
+    """A part of a caption that is parsed alone. Some of its characters may be left out."""
 
     text: str
     origins: Sequence[int]
-    """Index of each character in the caption."""
+    """Index in the caption for each character of `text`."""
 
     def origin(self, span: Span) -> Span:
-        """Return the span of the caption that a span of the text comes from."""
+        """Convert a span of `text` to the span of the caption that it comes from."""
         start, end = span
         if start == end:
             at = self.origins[start] if start < len(self.origins) else self.origins[-1] + 1
@@ -77,7 +77,7 @@ _FIRST_WORDS = (
     "|copyright|in|with|royalty|rights|free|premium|stock|vector|clip|getty|shutterstock|istock|istockphoto|alamy"
     f"|dreamstime|depositphotos|{_KIND})"
 )
-"""First words of the longer phrases in `_MARKS`, which are tried only where one of these words stands."""
+"""First words of the long phrases in `_MARKS`. The pattern tries these phrases only at such a word."""
 _MARKS = re.compile(
     rf"""
     (?=[<&@#©®™$€£(.])(?:
@@ -212,7 +212,7 @@ _SPEAKER = re.compile(
     \b(?:i|you|we)(?:\s?['’]\w+)?\b""",
     re.I | re.X,
 )
-"""A writer or reader who acts; the words from there on do not describe the picture ("a beach where we stayed")."""
+"""Mention of the writer or reader. The rest of the sentence is left out: "a beach where we stayed"."""
 _ADDRESS = re.compile(
     r"""\s?(?:how\s(?:to|do|does|can|many|much|your|i|we|it)\b|why\b|what\b|where\s(?:to|do|does|can|is|are)\b|(?:here|this|that)\s?(?:['’]s|is)\s(?:how|why|what|where)\b|who\s(?:is|are|was|knew|needs)\b
     |when\s(?:is|are|do|will|you)\b|\w+\s(?:\w+\s)?(?:your|any)\b|things\s(?:to|i|you|we)\b|(?:all|everything)\s(?:i|you)\b|(?:\d+\s|the\s)?(?:\w+\s)?(?:ideas|tips|ways|reasons)\sto\b
@@ -234,7 +234,7 @@ _NO_WORDS = frozenset(
     twitter tumblr wikipedia wikimedia commons etsy ebay amazon walmart deviantart unsplash pixabay pexels
     reddit imgur tripadvisor airbnb zazzle redbubble reuters daily mail guardian telegraph bbc com www de s""".split()
 )
-"""Words that describe nothing: segments of only these words are left out."""
+"""Words that describe nothing. A segment that has only such words is left out."""
 
 
 _PHRASES = (
@@ -246,11 +246,11 @@ _PHRASES = (
         for word in "zoom zooming lapse close view shot left right center centre clipping".split()
     ),
 )
-"""(word, pattern): a caption with the word may need a cut only if the pattern matches."""
+"""(word, pattern): a caption with the word may need a cut if the pattern matches too."""
 
 
 def segments(caption: str) -> list[Segment]:
-    """Return the segments of a caption to parse, in order; none if it describes nothing."""
+    """Return the segments of a caption to parse, in order; empty if the caption describes nothing."""
     if _is_plain(caption):
         return [Segment(caption, range(len(caption)))]
     described = []
@@ -263,7 +263,7 @@ def segments(caption: str) -> list[Segment]:
 
 
 def _is_plain(caption: str) -> bool:
-    """Whether a caption needs no cut: it has neither separators nor words of text that describes nothing."""
+    """Return whether a caption needs no cut: no separator, and no sign of text that describes nothing."""
     if (_ODD.search(caption) and _SIGNS.search(caption)) or _STARTS.search(caption):
         return False
     words = set(_TOKEN.findall(caption.lower()))
@@ -313,7 +313,7 @@ def _split(caption: str) -> list[Segment]:
 
 
 def _contents(caption: str, start: int) -> list[Segment]:
-    """Read a generated list of image contents; "person , on stage , playing a guitar" is one phrase."""
+    """Split a generated list of image contents. "person , on stage , playing a guitar" stays one segment."""
     spans: list[list[Span]] = []
     for separator in _NEXT_CONTENT.finditer(caption, start):
         end = separator.start()
@@ -329,7 +329,7 @@ def _contents(caption: str, start: int) -> list[Segment]:
 
 
 def _is_compound(caption: str, begin: int, end: int) -> bool:
-    """Whether a hyphen between spaces joins a compound ("close - up"), as in tokenized text."""
+    """Return whether a hyphen between spaces joins a compound ("close - up"), as in tokenized text."""
     left = re.split(r"[\s.,]", caption[max(0, begin - 30) : begin])[-1]
     right = re.split(r"[\s.,]", caption[end : end + 30])
     if (left[-1:].isdigit() and right[0].isdigit()) or not (left + right[0]).islower():

@@ -1,8 +1,8 @@
-"""Turn spaCy's tokens into tagged words: merge spatial phrases into one word, and correct the tagger's mistakes.
+"""Turn spaCy's tokens into tagged words: merge spatial phrases, and correct the tagger's mistakes.
 
-Three steps give the rules one word for each role. Hyphenated tokens are joined ("t-shirt"). Multi-word prepositions
-become one word in the graph's form ("on the left side of"). The tagger's typical mistakes on captions are corrected,
-since it was trained on news. `sclip.scenegraph.lexicon` holds the lists of words and phrases.
+Three steps give the rules one word for each role. The first joins hyphenated tokens ("t-shirt"). The second
+makes one word of a multi-word preposition ("on the left side of"). The third corrects typical mistakes of the
+tagger, which was trained on news. `sclip.scenegraph.lexicon` holds the lists of words and phrases.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CODES = {
     "VB": "V", "VBZ": "V", "VBP": "V", "VBD": "V", "MD": "B", "IN": "P", "TO": "T", "RP": "R", "CC": "C",
     ",": ",", "POS": "S", "PRP": "H", "EX": "X", "WDT": "W", "WP": "W", "WRB": "K", ".": ".", ":": ".",
 }  # fmt: skip
-"""One letter for each part of speech: the rules are regular expressions over a caption's letters.
+"""Penn Treebank tag -> code, a letter for the part of speech. The rules match patterns of these letters.
 
 D determiner, M number, J adjective, A adverb, N noun, G -ing form, E participle, V finite verb, B auxiliary or
 copula, P preposition, T to, R particle, C conjunction, S possessive, H pronoun, X existential "there", W relative
@@ -50,10 +50,10 @@ _STARTS = (
     | {phrase[0] for phrase in lexicon.MULTIWORD_PREPOSITIONS}
     | {"more", "less", "as", "close"}
 )
-"""Words that may be merged with the words after them; `_JOINS` holds words that may be merged with the word before."""
+"""Words that may begin a merged word. `_JOINS` holds words that may continue one."""
 _JOINS = ("-", "than")
 _CODES = {"side by side": "A", "thumbs-up": "N"}
-"""Phrases of MULTIWORD_PREPOSITIONS that are no prepositions."""
+"""Phrases of MULTIWORD_PREPOSITIONS that are not prepositions -> their code."""
 _SUBORDINATORS = ("while", "as", "because", "if", "than")
 _PLURAL = re.compile("[a-z]s$")
 _PRONOUNS = frozenset(
@@ -63,22 +63,22 @@ _PRONOUNS = frozenset(
 
 @dataclass(slots=True)
 class Word:
-    """One word of a caption, possibly of several tokens."""
+    """One word of a caption, made of one or more tokens."""
 
     text: str
     """Lower-case text, or the graph's form of a merged preposition."""
     code: str
-    """Letter of its part of speech, as in CODES."""
+    """Letter of the part of speech, as in CODES."""
     span: tuple[int, int]
     """Characters in the caption."""
     dep: str
-    """spaCy's dependency label of its (first) token."""
+    """spaCy's dependency label of the token that gives the word its head."""
     head: int = -1
     """Index of the word that this word depends on; its own index at the root."""
     owner: bool = False
     """Whether the word is a place phrase with a possessive: "on its right"."""
     fixed: bool = False
-    """Whether it is a proper name, a title or a quotation."""
+    """Whether the word is a proper name, a title or a quotation."""
 
 
 def read_words(doc: Doc) -> tuple[list[Word], int]:
@@ -111,8 +111,8 @@ def read_words(doc: Doc) -> tuple[list[Word], int]:
         last = tokens[end - 1]
         for merged in tokens[i:end]:
             word_of[merged.i] = len(words)
-        # A joined word ("t-shirt") has the head of its last token, a preposition that of its first token, and an
-        # expression that of the first token whose head is outside.
+        # The head comes from the last token of a joined word ("t-shirt"), the first token of a preposition,
+        # or the first token of an expression that has its head outside the expression.
         anchor = token if code in "PL" else last
         if expression:
             inside = range(token.i, last.i + 1)
@@ -147,7 +147,7 @@ def _attach_background(words: list[Word]) -> None:
 
 
 def _first_shown(words: list[Word], end: int) -> int:
-    """Return the first noun of words[:end] that is no measure ("bottles" in "a set of bottles"), or -1."""
+    """Return the first noun in words[:end] that is not a measure ("bottles" in "a set of bottles"), or -1."""
     for j in range(end):
         after = words[j + 1] if j + 1 < end else None
         if words[j].code == "N" and (after is None or (after.code != "N" and after.text != "of")):
@@ -185,7 +185,7 @@ def _merge(tokens: list[Token], lower: list[str], i: int) -> tuple[int, str, str
 
 
 def _single(tokens: list[Token], i: int) -> tuple[str, str]:
-    """Return (text, code) of a token that is a word by itself."""
+    """Return (text, code) of token i, which is a word by itself."""
     token = tokens[i]
     text, code = token.lower, CODES.get(token.tag_, "O")
     following = tokens[i + 1].lower if i + 1 < len(tokens) else ""
@@ -204,7 +204,7 @@ def _single(tokens: list[Token], i: int) -> tuple[str, str]:
 
 
 def _comparison(tokens: list[Token], lower: list[str], i: int) -> int:
-    """Return one past the last token of a comparison at i ("taller than", "as tall as"); i if there is none."""
+    """Return the index after a comparison that begins at i ("taller than", "as tall as"); else return i."""
     if tokens[i].tag_ in ("JJR", "RBR") and lower[i] not in _AMOUNTS and lower[i + 1 : i + 2] == ["than"]:
         return i + 2
     if lower[i] in ("more", "less", "as") and lower[i + 2 : i + 3] == ["as" if lower[i] == "as" else "than"]:
@@ -283,7 +283,7 @@ def _correct(words: list[Word]) -> None:
 
 @lru_cache(maxsize=1 << 16)
 def _may_be_wrong(text: str) -> bool:
-    """Whether `_correct_noun` has a rule for the word."""
+    """Return whether `_correct_noun` has a rule for the word."""
     listed = text in _POSTURES or text in lexicon.ATTRIBUTE_NOUNS or text in lexicon.COLOURS
     return listed or text.endswith(("ing", "s"))
 
@@ -353,7 +353,7 @@ def _correct_verb(words: list[Word], i: int) -> None:
 
 
 def _describes(words: list[Word], i: int) -> bool:
-    """Whether the noun at i is one of several coordinated modifiers of a noun: "grey and red furniture"."""
+    """Return whether the noun at i is one of a noun's coordinated modifiers: "grey and red furniture"."""
     j = i + 1
     while j + 1 < len(words) and words[j].code in "C," and words[j + 1].code in "JN":
         other = words[j + 1].text
@@ -370,7 +370,7 @@ def _is_verb_form(text: str) -> bool:
 
 
 def _ends_relative(words: list[Word], i: int) -> bool:
-    """Whether exactly one noun phrase is between "that" or "which" and the word at i."""
+    """Return whether the word at i ends a relative clause of one noun phrase: "(that) the dog chases"."""
     j = i - 1
     while j >= 0 and words[j].code in "JMN":
         j -= 1
@@ -386,7 +386,7 @@ def _is_thing(text: str) -> bool:
 
 
 def _modifies(words: list[Word], i: int) -> bool:
-    """Whether the participle at i describes the noun after it ("a smiling boy")."""
+    """Return whether the participle at i describes the noun after it ("a smiling boy")."""
     j = i + 1
     while j < len(words) and words[j].code in "JMGE":
         j += 1

@@ -1,9 +1,10 @@
-"""Compute spaCy's word vectors in context (its tok2vec) in less than half of the time, with the same numbers.
+"""Compute the vectors of spaCy's tok2vec, equal up to rounding, in less than half of its time.
 
-The network of the small English pipelines looks up six features of a word, mixes them, and passes the result through
-four convolutions over a word and its two neighbors. Up to the sum of the first convolution, vectors depend on the word
-alone, so they are computed once for each distinct word of a batch: a quarter of the words of captions. The later
-convolutions skip padding that no word sees. Sums are added in another order than in spaCy, so rounding differs.
+The network of the small English pipelines looks up six features of a word, mixes them, and passes the result
+through four convolutions over a word and its two neighbors. All numbers before the sum in the first
+convolution depend on one word alone. So they are computed once for each distinct word of a batch (a quarter
+of the words of captions). The later convolutions skip padding that no word depends on. Sums have another
+order than in spaCy, so rounding differs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _LAYERS = frozenset(
 
 
 def speed_up(nlp: Language) -> None:
-    """Replace a pipeline's `tok2vec.predict` by the faster one, if its network is known and runs on the CPU."""
+    """Replace a pipeline's `tok2vec.predict` by a faster one if its network is known and runs on the CPU."""
     pipe: Any = nlp.get_pipe("tok2vec") if "tok2vec" in nlp.pipe_names else None
     if pipe is not None and pipe.model.ops.name == "numpy" and _is_known(pipe.model):
         pipe.predict = Tok2Vec(pipe.model).predict
@@ -38,7 +39,7 @@ def _nodes(model: Any, name: str) -> list[Any]:
 
 
 def _is_known(model: Any) -> bool:
-    """Whether a tok2vec consists of hash embeddings, a mixing layer and convolutions of window 1."""
+    """Return whether a tok2vec consists of hash embeddings, a mixing layer and convolutions of window 1."""
     names = {
         part for node in model.walk() for part in node.name.replace("(", ">>").replace(")", "").split(">>")
     }
@@ -52,7 +53,7 @@ def _is_known(model: Any) -> bool:
 
 
 class _Layer:
-    """A maxout layer with layer normalization: weights [nI, nP * nO], one piece after the other."""
+    """A maxout layer with layer normalization. `weights` is [inputs, pieces * outputs], piece after piece."""
 
     def __init__(self, maxout: Any, norm: Any) -> None:
         weights, bias = maxout.get_param("W"), maxout.get_param("b")
@@ -63,7 +64,7 @@ class _Layer:
         self.mean = np.full(self.width, 1 / self.width, np.float32)
 
     def finish(self, summed: np.ndarray) -> np.ndarray:
-        """Return the layer's output [n, nO] for its sums [n, nP * nO], which are overwritten."""
+        """Return the output [n, outputs] for the sums [n, pieces * outputs], which are overwritten."""
         summed += self.bias
         best = summed[:, : self.width]
         for piece in range(1, self.pieces):
@@ -99,7 +100,7 @@ class Tok2Vec:
         ) | np.uint64(1)
 
     def predict(self, docs: Sequence[Doc]) -> list[np.ndarray]:
-        """Return the word vectors [words, width] of each text."""
+        """Return the word vectors [words, width] of each text, in context."""
         features = np.concatenate([doc.to_array(self._columns) for doc in docs])
         lengths = np.array([len(doc) for doc in docs])
         if not len(features):
@@ -113,7 +114,7 @@ class Tok2Vec:
         return np.split(vectors, np.cumsum(lengths)[:-1])
 
     def _words(self, features: np.ndarray) -> np.ndarray:
-        """Return the vectors of words out of context."""
+        """Return the vectors that words have before the convolutions, without context."""
         embeddings = []
         for table, seed, column in self._tables:
             ids = np.ascontiguousarray(features[:, column])
@@ -121,7 +122,7 @@ class Tok2Vec:
         return self._mix.finish(np.hstack(embeddings) @ self._mix.weights)
 
     def _convolve(self, words: np.ndarray, word: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-        """Return the words' vectors in context. Of all `count` rows, `rows` hold words; the rest is padding."""
+        """Return the words' vectors in context. Of `count` rows, `rows` hold words; the rest is padding."""
         of_row = np.full(count, len(words))
         of_row[rows] = word
         words = np.vstack((words, np.zeros((1, self._width), np.float32)))

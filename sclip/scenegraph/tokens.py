@@ -1,4 +1,4 @@
-"""Copy spaCy's tokens to plain tuples, because a `spacy.tokens.Token` looks up its attributes at every access."""
+"""Copy spaCy's tokens to plain tuples: a `spacy.tokens.Token` looks up its attributes at every access."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Token(NamedTuple):
     """A token that is not white space; its fields have spaCy's names."""
 
     i: int
-    """Index in the text, white-space tokens included."""
+    """Index among all tokens of the text, including white-space tokens."""
     idx: int
-    """First character."""
+    """Index of the first character."""
     end: int
-    """One past the last character."""
+    """Index after the last character."""
     text: str
     lower: str
     tag_: str
     dep_: str
     head: int
-    """Index of the token that it depends on."""
+    """Index of the token that this token depends on."""
     whitespace_: bool
     """Whether a space follows."""
 
@@ -42,7 +42,7 @@ def shape_of(labels: Sequence[int]) -> int:
 
 
 def read_tokens(doc: Doc) -> tuple[list[Token], int]:
-    """Return the tokens of a parsed text, and its shape."""
+    """Return the tokens of a parsed text, and its shape (`shape_of`)."""
     tokens: list[Token] = []
     start = 0
     strings = doc.vocab.strings

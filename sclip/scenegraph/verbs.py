@@ -1,4 +1,4 @@
-"""Relate verbs to their subjects and objects; make verbs without an object attributes."""
+"""Make relations from verbs with an object, and attributes from verbs without an object."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sclip.scenegraph.retagging import ACTIONS
 
 
 def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
-    """Find the subjects of a connector's verbs; verbs without an object become attributes of their subjects.
+    """Find the subjects of a connector's verbs, and turn verbs without an object into attributes.
 
-    Returns the chunk that is described by a relative clause ending in this connector, or -1.
+    Returns the chunk whose relative clause ends in this connector, or -1.
     """
     draft.denied_verbs |= c.denied_words
     if not c.verbs:
@@ -115,7 +115,7 @@ def adjoin(draft: Draft, previous: int, k: int) -> None:
 
 
 def late_particle(draft: Draft, previous: int) -> None:
-    """Join the particle after an object to its verb: "turns the water off"."""
+    """Join the particle after an object to the verb before the object: "turns the water off"."""
     words, end = draft.words, draft.chunks[previous].end
     if end >= len(words) or words[end].code != "R" or words[end].dep != "prt":
         return
@@ -129,7 +129,7 @@ def late_particle(draft: Draft, previous: int) -> None:
 
 
 def _shares_object(draft: Draft, use: VerbUse, c: Connector) -> bool:
-    """Whether a verb shares the object of the verb after it: "peels and eats a banana"."""
+    """Return whether a verb shares the object of the verb after it: "peels and eats a banana"."""
     verb, last = draft.words[use.verb], draft.words[c.verb]
     return (
         c.coordinator
@@ -142,7 +142,7 @@ def _shares_object(draft: Draft, use: VerbUse, c: Connector) -> bool:
 
 
 def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]:
-    """Return the subject chunks of a verb: from the parse if it has any, else from the phrase before the verb."""
+    """Return a verb's subject chunks from the parse, or from the phrases before the verb."""
     subjects = []
     for k in _parsed_subjects(draft, verb, previous, c):
         held = draft.partners(k) if k >= 0 and draft.chunks[k].frame else []
@@ -168,7 +168,7 @@ def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]
 
 
 def _whose(draft: Draft, k: int) -> int:
-    """Return the chunk that a chain of prepositional phrases describes ("artwork" in "artwork by a man in a vase")."""
+    """Return what a chain of prepositional phrases describes: "artwork" in "artwork by a man in a vase"."""
     for _ in range(3):
         links = (link for link in draft.links.get(k, []) if not link.reverse and link.other >= 0)
         k = next((link.other for link in links if has(link) or link.predicate in lexicon.CONNECTIVES), k)
@@ -222,7 +222,7 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
 
 
 def _is_main(draft: Draft, verb: int, previous: int, c: Connector) -> bool:
-    """Whether a finite verb after another phrase is the first verb of its clause's subject."""
+    """Return whether a finite verb is the first verb of the clause's subject, `draft.main`."""
     main = draft.main
     if (
         main < 0
@@ -243,7 +243,7 @@ def intransitive(draft: Draft, use: VerbUse) -> None:
     """Make a verb without an object an attribute of its subjects."""
     verb = draft.words[use.verb]
     if use.verb and draft.words[use.verb - 1].code == "T":
-        return  # "the actress had to race": the picture does not show it
+        return  # "the actress had to race": the picture shows no race
     after = draft.words[use.verb + 1] if use.verb + 1 < len(draft.words) else verb
     if (verb.code != "E" and lexicon.verb_lemma(verb.text) in lexicon.UNSEEN) or (
         verb.code == "E" and after.code == "J" and after.text in lexicon.COLOURS  # "is painted red"

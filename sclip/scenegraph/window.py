@@ -1,8 +1,8 @@
-"""Limit how much of a caption the parser reads, and how much of it one model reads.
+"""Limit how much of a caption the parser reads, and how much of the caption one model reads.
 
-The parser cuts a caption where every text tower stops reading, before spaCy reads it. So spaCy spends no more time on
-1,000 words than on 75. The cut does not depend on the model, unless `model.context_length` is above 77. A `Window` says
-how much of a caption and of its graph one model reads.
+Before the parser calls spaCy, it drops the words that no text tower can read. So spaCy spends no more time on
+1,000 words than on 75. All models share this limit, unless `model.context_length` is above 77. A `Window`
+says how much of a caption and of its graph one model reads.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from functools import cache, cached_property
 from sclip.scenegraph.graph import SceneGraph, Triple
 
 MOST_WORDS = 75
-"""Maximum words of a caption that are parsed. The architectures read at most 77 tokens, start and end included, and
-each word has at least one. The limit is higher for a model that reads more (`model.context_length`)."""
+"""Maximum words of a caption that are parsed. The models read at most 77 tokens, start and end included, and
+a word has at least one token. If `model.context_length` is higher, this limit is higher too."""
 
 MOST_CHARACTERS = 2000
-"""Maximum characters of a caption that are parsed. If the limit of words is higher, this limit rises in proportion."""
+"""Maximum characters of a caption that are parsed. A higher word limit raises this limit in proportion."""
 
 _WORD = r"'(?:[stmd]|re|ve|ll)|[^\W\d_]+|\d|(?:[^\w\s]|_)+"
 """One word as CLIP's tokenizer splits text: letters, one digit, or a run of marks."""
@@ -31,9 +31,9 @@ def _read(words: int) -> re.Pattern[str]:
 
 
 def parsed_part(caption: str, words: int = MOST_WORDS) -> tuple[str, str]:
-    """Return the part of a caption that is parsed, and the rest, which is empty for most captions.
+    """Split a caption into the part that is parsed and the rest. For most captions, the rest is empty.
 
-    The first part has at most `words` words (as in `SceneGraph.words`); a limit below MOST_WORDS counts as MOST_WORDS.
+    The first part has at most `words` words (`SceneGraph.words`), or MOST_WORDS if that is more.
     """
     words = max(words, MOST_WORDS)
     if len(caption) <= words:
@@ -49,7 +49,7 @@ class Window:
 
     graph: SceneGraph
     end: int
-    """The text tower reads the caption up to this character."""
+    """Number of characters of the caption that the text tower reads."""
     places: tuple[int, ...]
     """Places (`SceneGraph.places`) of the triples that the knowledge encoder reads."""
 
@@ -57,8 +57,8 @@ class Window:
     def of(cls, graph: SceneGraph, end: int, most: int) -> Window:
         """Return the window of a model that reads `end` characters and at most `most` triples.
 
-        If there are more triples, the first relations get two thirds of `most` and the first attributes get the rest.
-        If one kind has fewer triples than its part, the other kind gets the rest of the part.
+        If there are more triples, two thirds of `most` go to the first relations, and one third to the first
+        attributes. If one kind has fewer triples than its share, the other kind gets the rest of this share.
         """
         places = graph.places(end)
         if len(places) > most:
@@ -74,15 +74,15 @@ class Window:
         return self.graph.triples(self.places)
 
     def holds(self, negative: str) -> bool:
-        """Whether the text tower reads all words that a negative caption changes."""
+        """Return whether the text tower reads all words that a negative caption changes."""
         return negative.endswith(self.graph.caption[self.end :])
 
     def triples_of(self, negative: SceneGraph) -> list[Triple]:
-        """Return a negative's triples at the places of the caption's triples, so that only the change differs."""
+        """Return the triples of a negative at the caption's places, so that only changed triples differ."""
         return negative.triples(self.places)
 
     def shows(self, negative: SceneGraph) -> bool:
-        """Whether a negative's triples differ from its caption's; the encoder ignores their order."""
+        """Return whether a negative has other triples than its caption. The encoder ignores their order."""
         return sorted(self.triples_of(negative)) != self._sorted
 
     @cached_property
