@@ -130,7 +130,7 @@ class Tracker:
     def keep(self) -> None:
         """Copy the journal, `tracking.json` and TensorBoard's file to a remote run folder; log a failure."""
         try:
-            # Copy SENT first: the journal may grow during the copy, and SENT must not count lines that the copy lacks.
+            # Copy SENT first: the journal may grow meanwhile, and SENT must not count lines that the copy lacks.
             for name in (SENT, JOURNAL, EVENT_FILE):
                 send(self.folder, self._home, [name] if (self.folder / name).exists() else [])
         except OSError as error:
