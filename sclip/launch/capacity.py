@@ -4,7 +4,7 @@
 
 A worker reserves train.worker_cpus and a GPU. The evaluation during training reserves evaluate.cpus and evaluate.gpus.
 A reader reserves data.read_cpus, an encoder data.actor_cpus; each stream of a worker needs one reader and one encoder
-of its own. The actors that serve the driver reserve nothing. The executors of the streams reserve nothing either.
+of its own. Ray Data's executors and the actors that serve the driver reserve nothing.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def fewest_workers(config: Config) -> int:
 
 
 def gpus_for_workers(config: Config, capacity: Capacity) -> int:
-    """Return the GPUs of the cluster, less those that the evaluation during training reserves."""
+    """Return the number of GPUs that remain for workers after the evaluation during training has reserved its GPUs."""
     evaluation = math.ceil(config.evaluate.gpus) if config.evaluate.every else 0
     return math.floor(capacity.gpus + _EPSILON) - evaluation
 
@@ -91,7 +91,7 @@ def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
 
 
 def _streams(config: Config, workers: int) -> int:
-    """Return the number of streams of all workers together; without workers, that of one worker."""
+    """Return the number of streams of all workers together; 0 workers count as one."""
     return max(1, workers) * streams_of_worker(config)
 
 

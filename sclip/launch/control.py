@@ -29,7 +29,7 @@ class RunControl:
         self._actor: Any = ray.remote(**beside_driver())(_ControlActor).remote()
 
     def request(self, kind: Kind) -> int:
-        """Request a checkpoint, and with "stop" the end of the training after it; return the request's number."""
+        """Request a checkpoint; "stop" also ends the training after the checkpoint. Return the request's number."""
         return int(ray.get(self._actor.request.remote(kind)))
 
     def pending(self) -> tuple[int, str]:
@@ -77,7 +77,7 @@ class _ControlActor:
 
 
 class RequestPoller:
-    """Poller of the newest request, in a thread of rank 0. On other ranks `control` is None: they see no request."""
+    """Poller of the newest request, in a thread of rank 0. Other ranks pass None as `control` and see no request."""
 
     def __init__(self, control: RunControl | None) -> None:
         self._control = control

@@ -1,8 +1,8 @@
 """Find the node types of a Ray cluster: the types of living nodes, and the types that the autoscaler can add.
 
 Ray tells a driver which nodes are alive, but not how far the cluster can grow: the open-source autoscaler does not
-publish its node types (the GCS has them only if a platform puts them there). So this module reads the autoscaler's own
-source: the file of `ray up` on the head, or KubeRay's RayCluster. A submitted job runs on the head and can read both.
+publish its node types (the GCS has them only if a platform puts them there). So this module reads what the
+autoscaler reads: the file of `ray up` on the head, or KubeRay's RayCluster. A job runs on the head and can read both.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _MEMORY_GIB: dict[str, float] = {
 
 
 def memory_bytes(accelerator: str) -> float | None:
-    """Return the memory of a GPU, which is named as Ray names it; None if the memory is unknown."""
+    """Return the bytes of memory of a GPU model, by Ray's name of the model; None if unknown."""
     memory_gib = _MEMORY_GIB.get(accelerator)
     return memory_gib * 2**30 if memory_gib else None
 

@@ -70,9 +70,9 @@ def disable_worker_logs() -> None:
 def keep_on_loopback() -> None:
     """Make a cluster that starts now, its workers and their collectives listen on 127.0.0.1 only.
 
-    Ray 2.60 replaces 127.0.0.1 by the machine's external address and listens on every interface, unless the variable
-    below is 0. Ray reads this variable on import and keeps it as a constant. So this function sets both: the variable
-    for the processes that Ray starts, and the constant for this process.
+    Ray 2.60 replaces 127.0.0.1 by the machine's external address and listens on every interface, unless
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0. Ray reads this variable on import and keeps the value as a constant. So this
+    function sets both: the variable for the processes that Ray starts, and the constant for this process.
     """
     from ray._private import ray_constants
 
@@ -85,9 +85,9 @@ def leaves_signals_to_driver() -> Iterator[None]:
     """Prevent `ray.init` in the block from interfering with the driver's signals.
 
     Ray starts its processes in the driver's process group. So SIGTERM to the group (from a batch system or `timeout`)
-    would end the raylet before the driver has written a checkpoint. In this block Ray's processes, and so its workers,
-    get a session of their own; the kernel still ends them with the driver (PR_SET_PDEATHSIG). `ray.init` would also
-    replace the driver's SIGTERM handler by one that exits with status 15.
+    would end the raylet before the driver has written a checkpoint. In this block Ray's processes,
+    including workers, get a session of their own; the kernel still ends them with the driver (PR_SET_PDEATHSIG).
+    `ray.init` would also replace the driver's SIGTERM handler by one that exits with status 15.
     """
     from ray._private import services, utils
 
@@ -223,8 +223,8 @@ def wrapped_error(error: BaseException) -> BaseException | None:
 def json_formatter_class() -> Any:
     """Return the formatter of Ray's own JSON logs, so that one query can read them and the driver's logs.
 
-    The public way to choose it, `ray.LoggingConfig(encoding="JSON")`, takes effect only once Ray is connected, and for
-    the whole root logger.
+    The public way to choose this formatter, `ray.LoggingConfig(encoding="JSON")`, takes effect only once Ray is
+    connected, and for the whole root logger.
     """
     from ray._common.formatters import JSONFormatter
 

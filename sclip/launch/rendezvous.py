@@ -7,8 +7,8 @@ authentication. The store can take a listening socket, but `ray.train` has no se
 the class of the store by a function that passes such a socket. The store itself sets the socket's backlog, to the
 system's maximum (net.core.somaxconn, 4096 on Linux), so a thousand ranks can connect at once.
 
-NCCL's flight recorder keeps the last collectives of each rank. If a collective times out, it writes them to files, from
-which torch's `torchfrtrace` finds the collective that hung.
+NCCL's flight recorder keeps the last collectives of each rank. If a collective times out, the recorder writes
+them to files, in which torch's `torchfrtrace` finds the collective that hung.
 """
 
 from __future__ import annotations

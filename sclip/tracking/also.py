@@ -14,7 +14,7 @@ EVENT_FILE = "tensorboard/events.out.tfevents.sclip"
 
 
 def check_installed(also: Sequence[str]) -> None:
-    """Raise TrackingError if `tracking.also` needs a package that is not installed; its one line names the remedy."""
+    """Raise TrackingError with the remedy, in one line, if `tracking.also` needs a package that is not installed."""
     try:
         if "wandb" in also:
             importlib.metadata.version("wandb")

@@ -2,7 +2,7 @@
 
 Each event is one appended line. A process that dies loses no complete line and leaves at most one torn line, which
 readers skip. `tracking.json` holds the store's masked address, the MLflow run, and the byte offset after the last line
-that was sent. It is written only after the journal is synced to disk, so it never counts lines that can still be lost.
+that was sent. This file is written only after a sync of the journal to disk, so it counts no line that may be lost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Sent:
     store: str = ""
     """The store's masked address."""
     run_id: str = ""
-    """The MLflow run in the store; empty if it has none yet."""
+    """The MLflow run in the store; "" if the store has none yet."""
     offset: int = 0
     """Byte offset in the journal. The store has all events before it, except those in `artifacts`."""
     artifacts: tuple[int, ...] = ()

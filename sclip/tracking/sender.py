@@ -36,7 +36,7 @@ class Destination(Protocol):
 
 
 class Sender:
-    """Sends a journal to a destination from a daemon thread of its own."""
+    """Sender of a journal to one destination, in a daemon thread of its own."""
 
     def __init__(self, journal: Journal, destination: Destination) -> None:
         """Start the thread, which sends the events that the destination does not have yet."""

@@ -182,7 +182,7 @@ def database_folder(storage: str) -> Path:
 
 
 def local(storage: str) -> Path:
-    """Return the local folder for a run's records: `run.storage`, or a local substitute if it is a URI."""
+    """Return the local folder for a run's records: `run.storage`, or a local substitute if `storage` is a URI."""
     path = storage_path(storage)
     if isinstance(path, Path):
         return path

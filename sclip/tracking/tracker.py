@@ -139,8 +139,8 @@ class Tracker:
     def flush(self) -> bool:
         """Wait until MLflow's store has all recorded events; return False after 30 s without progress.
 
-        The limit is 5 s if `finish` is in a hurry, if the previous `flush` returned False, or if MLflow does not have the
-        run yet. In the last two cases the store is not expected to answer.
+        The limit is 5 s if `finish` is in a hurry, if the previous `flush` returned False, or if MLflow has no such run
+        yet. In the last two cases the store is not expected to answer.
         """
         self._away = not self._sender.flush(_OFFLINE_S if self._away or not self.run_id else _FINISH_S)
         return not self._away

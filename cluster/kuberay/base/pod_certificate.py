@@ -1,7 +1,7 @@
 """Sign a certificate for a pod with the authority's key, before Ray starts; write tls.key, tls.crt and ca.crt.
 
 Ray's processes call each other by the pod's address, and check that the certificate contains this address. So the
-certificate can be made only after the pod has an address. Only the init container, which runs this, sees the key.
+certificate can be made only after the pod has an address. This program runs in the only container that sees the key.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ _REPEATS = 3
 
 
 class _Rank:
-    """One process of the group."""
+    """Process of the checked process group, for one GPU or one node."""
 
     def address(self) -> tuple[str, int]:
         """Return an address and a free port at which the other ranks can reach this one."""

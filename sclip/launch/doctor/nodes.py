@@ -35,7 +35,7 @@ class Answer:
 
     value: Any = None
     failure: str = ""
-    """Reason why there is no value; "" if there is one."""
+    """Reason why there is no value; "" if there is a value."""
 
 
 def alive() -> tuple[list[ClusterNode], list[str]]:

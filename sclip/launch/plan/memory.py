@@ -33,7 +33,7 @@ _LEAST_ROWS = 16
 """Minimum samples of a micro-batch: with fewer samples, a GPU has too little work."""
 
 _UNCHANGED = 0.9
-"""Share of the activations above which a halved micro-batch saves too little to halve it further."""
+"""Maximum share of the activations that one halving of the micro-batch may leave for another halving to be tried."""
 
 _FURTHER: tuple[dict[str, Any], ...] = (
     {}, {"activation_checkpointing": "selective"}, {"activation_checkpointing": "block"}, {"sharding": "fsdp"},

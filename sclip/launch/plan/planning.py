@@ -45,7 +45,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class NodeCount:
-    """How many nodes of one type a run uses."""
+    """Number of nodes of one type that a run uses."""
 
     kind: NodeType
     start: int

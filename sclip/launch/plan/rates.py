@@ -64,7 +64,7 @@ class Rate:
 
 
 Rates = Mapping[str, Rate]
-"""Known rates, by the names in STAGES and "executor"."""
+"""Known rates; the keys are the names in STAGES and "executor"."""
 
 
 def given(text: str) -> dict[str, Rate]:

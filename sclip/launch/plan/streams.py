@@ -18,7 +18,7 @@ def with_streams(config: Config, capacity: Capacity, rates: Rates, shards: int =
     """Return a sized config with `data.readers` chosen, unless it is set.
 
     A worker gets the fewest streams that bring its GPU the most samples per second. Each stream needs its own reader,
-    encoder and sequence of shards. A worker gets only one stream without a GPU, a known rate or room for more.
+    encoder and sequence of shards. A worker gets one stream if it has no GPU, no known rate or no room for more.
 
     Args:
         config: the config that `sclip.launch.capacity.sized` returned.
