@@ -36,7 +36,7 @@ class Link:
     network: str = ""
     """Name of the network in NCCL, such as Socket, IB or AWS Libfabric; "" with gloo, or if NCCL named none."""
     rdma: bool = False
-    """Whether this process sees an RDMA device; EFA is one."""
+    """Whether this process sees an RDMA device, such as EFA."""
     locked_bytes: int = -1
     """Bytes of memory that this process may lock, -1 if unlimited. RDMA locks its buffers."""
 

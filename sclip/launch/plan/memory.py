@@ -133,6 +133,6 @@ def _rows_at_a_time(config: Config) -> int:
 
 
 def _with(config: Config, change: dict[str, Any]) -> Config:
-    """Return the config with a changed `train`, for the largest number of workers."""
+    """Return the config with `change` applied to `train`, for the maximum number of workers."""
     settings = {"min_workers": 0, **({"shard_ranks": 0} if "sharding" in change else {}), **change}
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
