@@ -67,7 +67,7 @@ class _Rank:
         total = float(numbers[-1])
         seconds = time.perf_counter() - started
         if total != world_size * (world_size + 1) / 2:
-            raise RuntimeError(f"the all-reduce over {world_size} ranks returned a wrong sum: {total:g}")
+            raise RuntimeError(f"the all-reduce over {world_size} ranks returned a wrong sum: {total}")
         return 4 * _ELEMENTS / seconds / 1e9
 
     def measure(self) -> Link:
