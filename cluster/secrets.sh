@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes the secrets of compose.yaml, random ones, below the folder given (cluster/secrets); what is there stays.
+# Writes random secrets for compose.yaml into the given folder (by default cluster/secrets); existing secrets stay.
 set -euo pipefail
 folder="${1:-$(dirname "$0")/secrets}"
 mkdir -p "$folder"
 chmod 700 "$folder"
 cd "$folder"
 
-# Containers of other users read these files, so the folder is what keeps everybody else of this machine out.
-keep() { # NAME: standard input becomes that secret, unless there is one
+# Containers of other users must read these files. So only the folder's mode keeps other users of this machine out.
+keep() { # NAME: write standard input to this secret, unless the secret exists
     if [ -e "$1" ]; then cat > /dev/null; else cat > "$1" && chmod 444 "$1"; fi
 }
 random() { head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }

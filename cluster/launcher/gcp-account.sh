@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What gcp.yaml needs in a project, made once: PROJECT [REGION]. Network, bucket, image registry, accounts of nodes.
+# PROJECT [REGION]: create once what gcp.yaml needs in a project: network, bucket, image registry, service accounts.
 set -euo pipefail
 project="${1:?usage: gcp-account.sh PROJECT [REGION]}" region="${2:-us-central1}"
 gcloud() { command gcloud --project="$project" --quiet "$@"; }
@@ -7,8 +7,8 @@ gcloud() { command gcloud --project="$project" --quiet "$@"; }
 gcloud services enable compute.googleapis.com iam.googleapis.com iap.googleapis.com artifactregistry.googleapis.com \
     cloudresourcemanager.googleapis.com
 
-# No node has an outer address. Google's own services are reached inside, the rest through NAT; ssh comes in from
-# Identity-Aware Proxy alone, which asks who it is.
+# No node has an external address. Nodes reach Google's services internally, and other hosts through NAT. ssh comes only
+# through Identity-Aware Proxy, which authenticates the user.
 gcloud compute networks create sclip --subnet-mode=custom
 gcloud compute networks subnets create sclip --network=sclip --region="$region" --range=10.10.0.0/20 \
     --enable-private-ip-google-access
@@ -22,7 +22,7 @@ gcloud storage buckets create "gs://sclip-$project" --location="$region" --unifo
     --public-access-prevention
 gcloud artifacts repositories create sclip --repository-format=docker --location="$region"
 
-# The head's account bears the name that Ray looks for; Ray gives it what starting nodes takes.
+# Ray looks for the head's account by this name, and grants it the rights to start nodes.
 for account in sclip-node ray-autoscaler-sa-v1; do
     gcloud iam service-accounts create "$account"
     member="serviceAccount:$account@$project.iam.gserviceaccount.com"

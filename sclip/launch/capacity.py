@@ -2,9 +2,9 @@
 
     config, Capacity -> sized config -> demands by stage -> bounds of the encoders, or a ConfigError with the arithmetic
 
-A worker reserves train.worker_cpus and a GPU, the evaluation during training reserves evaluate.cpus and evaluate.gpus,
-a reader data.read_cpus, and an encoder data.actor_cpus. Each stream of a worker needs its own reader and its own
-encoder. The actors that serve the driver and the executors of the streams reserve nothing.
+A worker reserves train.worker_cpus and a GPU. The evaluation during training reserves evaluate.cpus and evaluate.gpus.
+A reader reserves data.read_cpus, an encoder data.actor_cpus; each stream of a worker needs one reader and one encoder
+of its own. Ray Data's executors and the actors that serve the driver reserve nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True)
 class Capacity:
-    """CPUs and GPUs of a cluster, at the largest size that it can grow to."""
+    """CPUs and GPUs of a cluster at its maximum size."""
 
     cpus: float
     gpus: float
@@ -45,7 +45,7 @@ def sized(config: Config, capacity: Capacity) -> Config:
 
     By default each GPU gets a worker, because a GPU without a worker is idle. Without any GPU, one worker runs on CPUs.
     With `train.num_workers=0`, GPU workers reserve fewer CPUs than `train.worker_cpus` if a node has too few CPUs for
-    its GPUs, or if too few would be left for the other stages.
+    its GPUs, or if too few CPUs would remain for the other stages.
     """
     train = config.train
     gpus = gpus_for_workers(config, capacity)
@@ -66,18 +66,18 @@ def sized(config: Config, capacity: Capacity) -> Config:
 
 
 def fewest_workers(config: Config) -> int:
-    """Return the minimum number of workers that a run begins with."""
+    """Return the minimum number of workers with which a run can begin."""
     return config.train.min_workers or config.train.num_workers
 
 
 def gpus_for_workers(config: Config, capacity: Capacity) -> int:
-    """Return the number of GPUs that evaluation during training leaves to the workers."""
+    """Return the number of GPUs that remain for workers after the evaluation during training has reserved its GPUs."""
     evaluation = math.ceil(config.evaluate.gpus) if config.evaluate.every else 0
     return math.floor(capacity.gpus + _EPSILON) - evaluation
 
 
 def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
-    """Return what a sized run reserves with these numbers of workers and encoders; stages with GPUs come first."""
+    """Return one bundle for each stage of a sized run; stages with GPUs come first."""
     train, data, evaluate = config.train, config.data, config.evaluate
     bundles = [Bundle("workers", workers, train.worker_cpus, 1.0 if train.use_gpu else 0.0)]
     if evaluate.every:
@@ -91,7 +91,7 @@ def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
 
 
 def _streams(config: Config, workers: int) -> int:
-    """Return the number of streams of these workers, at least that of one worker."""
+    """Return the number of streams of all workers together; 0 workers count as one."""
     return max(1, workers) * streams_of_worker(config)
 
 
@@ -125,14 +125,14 @@ def runs_at_once(config: Config, capacity: Capacity, driver_cpus: float) -> int:
 def encoder_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
     """Return the minimum and maximum number of encoders of a sized run on this cluster.
 
-    Raises ConfigError with the arithmetic if the minimum run can never be placed: Ray would wait forever. The minimum
-    run has the fewest workers, a reader and an encoder for each of their streams, and the evaluation. Also raises
-    ConfigError if there are more workers than data.open_shards.
+    Raises ConfigError with the arithmetic if the smallest run can never be placed, because Ray would wait forever. The
+    smallest run has the fewest workers, a reader and an encoder for each of their streams, and the evaluation. Also
+    raises ConfigError if there are more workers than data.open_shards.
     """
     if (workers := config.train.num_workers) > config.data.open_shards:
         raise ConfigError(
-            f"train.num_workers={workers}: each worker reads shards of its own, and data.open_shards="
-            f"{config.data.open_shards} are open at a time; raise data.open_shards to {workers} or more"
+            f"train.num_workers={workers}: each worker needs an open shard of its own, but only data.open_shards="
+            f"{config.data.open_shards} shards are open at a time; raise data.open_shards to {workers} or more"
         )
     fewest = demands(config, fewest_workers(config), config.data.actors_min)
     _check_total(config, fewest, capacity)
@@ -151,15 +151,15 @@ def _check_total(config: Config, bundles: Sequence[Bundle], capacity: Capacity) 
         terms = [f"{b.count} {b.stage} x {b.cpus:g}" for b in bundles if b.stage != "evaluation"]
         terms += [f"{evaluate_cpus:g} for evaluate.cpus"] if evaluate_cpus else []
         raise ConfigError(
-            f"{key}: the run needs {cpus:g} CPUs ({' + '.join(terms)}), the cluster has {capacity.cpus:g}; "
+            f"{key}: the run needs {cpus:g} CPUs ({' + '.join(terms)}), but the cluster has {capacity.cpus:g}; "
             f"lower {_either(config, 'train.num_workers', 'train.worker_cpus', 'data.readers', 'data.actor_cpus')}, "
             "or add nodes"
         )
     if gpus > capacity.gpus + _EPSILON:
         raise ConfigError(
-            f"{key}: a GPU each with train.use_gpu=true"
-            + (f", {evaluate_gpus:g} with evaluate.gpus" if evaluate_gpus else "")
-            + f", the cluster has {capacity.gpus:g}; lower train.num_workers or add nodes"
+            f"{key}: with train.use_gpu=true each worker needs a GPU"
+            + (f" and the evaluation needs evaluate.gpus={evaluate_gpus:g}" if evaluate_gpus else "")
+            + f", but the cluster has {capacity.gpus:g} GPUs; lower train.num_workers or add nodes"
         )
 
 
@@ -175,10 +175,10 @@ def _check_nodes(config: Config, bundles: Sequence[Bundle], nodes: Sequence[Node
             "encoders": _either(config, "data.actors_min", "data.readers", "data.actor_cpus"),
         }
         needs = f"{bundle.cpus:g} CPUs" + (f" and {bundle.gpus:g} GPUs" if bundle.gpus else "")
-        has = "; ".join(f"{n.most} of {n.cpus:g} CPUs and {n.gpus:g} GPUs" for n in nodes)
+        has = ", ".join(f"{n.most} x ({n.cpus:g} CPUs and {n.gpus:g} GPUs)" for n in nodes)
         raise ConfigError(
-            f"{unplaced[bundle.stage]} of the {bundle.count} {bundle.stage} have a place on no node: one needs {needs} "
-            f"of a node, the cluster has {has}; lower {keys[bundle.stage]}, or add nodes"
+            f"{unplaced[bundle.stage]} of {bundle.count} {bundle.stage} fit on no node: each needs {needs} on a single "
+            f"node, but the cluster's nodes are {has}; lower {keys[bundle.stage]}, or add nodes"
         )
 
 
@@ -187,6 +187,6 @@ def _workers_key(config: Config) -> str:
 
 
 def _either(config: Config, *keys: str) -> str:
-    """Return config keys that a user may lower, joined by "or". data.readers is left out if it is 1, the minimum."""
+    """Join the config keys that a user may lower by "or". Leave out data.readers if it is 1, the minimum."""
     *others, last = [key for key in keys if key != "data.readers" or streams_of_worker(config) > 1]
     return f"{', '.join(others)} or {last}" if others else last

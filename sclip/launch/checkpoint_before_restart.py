@@ -1,7 +1,7 @@
 """Request a checkpoint before Ray Train restarts the workers, and when a platform announces the removal of a node.
 
 To grow the worker group (`sclip.launch.trainer.fit` says when), Ray Train restarts all workers from the last
-checkpoint. It is also the first to know that a node will be taken away. These callbacks run in its controller.
+checkpoint. Ray Train is also the first to learn that a node will go. The callbacks run in Ray Train's controller.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sclip.launch import ray_internals
 from sclip.launch.control import RunControl
 
 _TIMEOUT_S = 120.0
-"""Maximum seconds that a restart waits for a checkpoint. After that, steps since the previous one are repeated."""
+"""Maximum seconds that a restart waits for a checkpoint; on timeout, steps since the previous one are repeated."""
 
 _ControllerCallback: Any
 _WorkerGroupCallback: Any
@@ -20,7 +20,7 @@ _ControllerCallback, _WorkerGroupCallback = ray_internals.controller_callback_cl
 
 
 class CheckpointBeforeRestart(_ControllerCallback, _WorkerGroupCallback):  # type: ignore[misc]
-    """Request a checkpoint before a restart with another number of workers, and at a node's preemption notice."""
+    """Callbacks that request a checkpoint before the number of workers changes, and at a node's preemption notice."""
 
     def __init__(self, control: RunControl) -> None:
         self._control = control
@@ -31,7 +31,7 @@ class CheckpointBeforeRestart(_ControllerCallback, _WorkerGroupCallback):  # typ
         self._trains, self._has_notice = True, False
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        """Request a checkpoint at the first preemption notice; Ray keeps the node as long as it can."""
+        """Request a checkpoint at the first preemption notice; Ray uses the node until the platform takes it."""
         if worker_group_status.errors or worker_group_status.finished:
             self._trains = False
         if worker_group_status.get_preemption_info() is not None and not self._has_notice:
@@ -39,7 +39,7 @@ class CheckpointBeforeRestart(_ControllerCallback, _WorkerGroupCallback):  # typ
             self._control.request("checkpoint")
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
-        """Request a checkpoint and wait for it if workers are training; at a start none are."""
+        """If workers are training, request a checkpoint and wait for it; at the first start no workers train yet."""
         if self._trains:
             self._trains = False
             self._control.wait(self._control.request("checkpoint"), _TIMEOUT_S)

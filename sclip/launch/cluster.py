@@ -1,7 +1,7 @@
 """Attach to the Ray cluster that a run uses, or start a local one.
 
-A driver inside a cluster (a submitted job, RAY_ADDRESS, a head on this machine) attaches to that cluster. If there is
-none, a local cluster starts. It is bound to loopback, has its own session and ends with the program.
+The driver attaches to a cluster if it is a submitted job, if RAY_ADDRESS is set, or if a head runs on this machine.
+Otherwise it starts a local cluster, which listens on loopback only, has its own session and ends with the program.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sclip.launch.node_types import declared, node_types
 def connect() -> Capacity:
     """Attach to the cluster of this machine or job, or start a local one; return its capacity.
 
-    Raises ConfigError if RAY_ADDRESS names a cluster that does not answer: a run meant for a cluster must not
-    begin on the machine that starts it.
+    Raises ConfigError if RAY_ADDRESS names a cluster that does not answer. A local cluster is no substitute: a run
+    that is meant for a cluster must not train on the machine that starts it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # after setting the environment, which Ray reads when it is imported
@@ -33,12 +33,12 @@ def connect() -> Capacity:
     if not ray.is_initialized():
         address = ray_internals.default_address()
         if address == "local" or (not os.environ.get("RAY_ADDRESS") and not _listens(address)):
-            address = None  # no cluster, or a killed one: the file with a head's address outlives the head
+            address = None  # no cluster, or a killed head, which leaves the file with its address behind
         if address is None:
             _loopback()
             ray_internals.disable_worker_logs()
-            # By default Ray kills a worker after one idle second. It would kill readers between two shards and start
-            # new ones, which costs seconds of a core each time.
+            # By default Ray kills a worker after one idle second. So it would kill readers between two shards, and
+            # each new reader would cost seconds of a core.
             os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
             with ray_internals.leaves_signals_to_driver():
                 ray_internals.init_on_loopback(include_dashboard=False, **quiet)
@@ -58,7 +58,7 @@ def connect() -> Capacity:
 
 
 def _listens(address: str | None) -> bool:
-    """Return whether something listens at HOST:PORT. Other forms of address count as listening: Ray checks them."""
+    """Return whether something listens at HOST:PORT; True for other forms of address, which Ray itself checks."""
     host, _, port = (address or "").rpartition(":")
     if "://" in host or not port.isdigit():
         return bool(address)
@@ -70,17 +70,17 @@ def _listens(address: str | None) -> bool:
 
 
 def _loopback() -> None:
-    """Bind a cluster that starts now, its workers and their collectives to 127.0.0.1, and give it its own token."""
+    """Bind a cluster that starts now, its workers and their collectives to 127.0.0.1; set a token of its own."""
     ray_internals.keep_on_loopback()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    # A token for this cluster only: Ray would write one to the home folder, and every later head would require it.
+    # Without this token, Ray would write one to the home folder, and every later head would require that one.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def beside_driver() -> dict[str, Any]:
-    """Return options for an actor that the driver depends on: it runs on the driver's node, and restarts if it dies.
+    """Return options that keep an actor on the driver's node and restart the actor if it dies.
 
-    Without these options, Ray may place an actor that reserves no CPUs on any node, for instance on a spot node.
+    The driver depends on such actors. By default Ray may place an actor that reserves no CPUs even on a spot node.
     """
     from ray import get_runtime_context
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -1,9 +1,9 @@
 """Requests to a running training: write a checkpoint now, and optionally stop after it.
 
-The driver makes a request when it is told to stop. Ray Train's controller makes one before it restarts with
-another number of workers, and when a worker's node gets a preemption notice. A small actor holds the newest request.
-Rank 0 polls the actor in a thread, so no step waits for it. The loop passes the request to all ranks in a reduction
-that it does anyway.
+The driver makes a request when a signal tells it to stop. Ray Train's controller makes a request before it changes the
+number of workers, and when a worker's node gets a preemption notice. A small actor holds the newest request. Rank 0
+polls the actor in a thread, so no step waits for an answer. The training loop passes the request to all ranks in a
+reduction that every step needs anyway.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _POLL_EVERY_S = 0.5
 
 
 class RunControl:
-    """A handle to the actor that holds the newest request; it can be sent to other processes."""
+    """Handle to the actor that holds the newest request. The handle can be sent to other processes."""
 
     def __init__(self) -> None:
         self._actor: Any = ray.remote(**beside_driver())(_ControlActor).remote()
 
     def request(self, kind: Kind) -> int:
-        """Request a checkpoint, or with "stop" a checkpoint and then the end; return the request's number."""
+        """Request a checkpoint; "stop" also ends the training after the checkpoint. Return the request's number."""
         return int(ray.get(self._actor.request.remote(kind)))
 
     def pending(self) -> tuple[int, str]:
@@ -77,7 +77,7 @@ class _ControlActor:
 
 
 class RequestPoller:
-    """Poll the newest request in a thread of rank 0. The other ranks pass None and see no request."""
+    """Poller of the newest request, in a thread of rank 0. Other ranks pass None as `control` and see no request."""
 
     def __init__(self, control: RunControl | None) -> None:
         self._control = control
@@ -103,7 +103,7 @@ class RequestPoller:
         return Requested(checkpoint, checkpoint and kind == "stop")
 
     def fulfil(self) -> None:
-        """Record that the last request from `newest` is fulfilled. Called when its checkpoint is complete."""
+        """Mark the last request from `newest` as fulfilled; call this when the request's checkpoint is complete."""
         if self._control is not None and self._seen > self._fulfilled:
             self._control.fulfil(self._seen)
             self._fulfilled = self._seen

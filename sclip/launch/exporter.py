@@ -1,11 +1,11 @@
-"""Export a run's metrics to Prometheus: reports of the worker loop set metrics in Ray's own exporter.
+"""Export a run's metrics to Prometheus, from the reports of the worker loop and through Ray's own exporter.
 
-The driver sets the metrics from the reports that it shows and records anyway. A report covers all ranks, so the loop
-measures nothing extra for Prometheus. The only label is the run.
+The driver sets the metrics from reports that it receives anyway, to show and record them. A report covers all ranks, so
+the loop measures nothing extra for Prometheus. The only label is the name of the run.
 
-Measured with Ray 2.60: the exported name is `ray_` plus the name here; nothing is added to a counter's name that ends
-in _total. A gauge disappears 20 s after it was last set, so a thread sets all of them again. Ray drops NaN. Values
-that were set before the process ends are still sent.
+Measured with Ray 2.60: Ray exports each metric as `ray_` plus its name here. Ray adds no suffix to a counter whose name
+already ends in _total. A gauge disappears 20 s after it was last set, so a thread sets all gauges again. Ray drops NaN.
+Ray still sends values that were set just before the process ended.
 """
 
 from __future__ import annotations
@@ -21,34 +21,34 @@ from ray.util.metrics import Counter, Gauge
 from sclip.train.health import TrainingDiverged
 
 GAUGES = {
-    "sclip_training": "1 while workers train, 0 once they are through or were stopped by hand",
+    "sclip_training": "1 while workers train; 0 after training is complete or was stopped by hand",
     "sclip_workers": "Training workers",
-    "sclip_restarts": "Times that the workers were started anew after a loss",
+    "sclip_restarts": "Restarts of the workers after a loss",
     "sclip_step": "Optimizer steps",
-    "sclip_epoch": "Epochs, as a fraction",
+    "sclip_epoch": "Epochs trained so far, with a fraction",
     "sclip_samples": "Samples that the weights were trained on",
     "sclip_planned_samples": "Samples of all epochs together",
-    "sclip_loss": "Loss, its mean over the steps since the last report",
+    "sclip_loss": "Mean loss over the steps since the last report",
     "sclip_learning_rate": "Learning rate",
-    "sclip_grad_norm": "Norm of the gradient before it is clipped",
-    "sclip_samples_per_second": "Samples trained on a second",
-    "sclip_tokens_per_second": "Text tokens trained on a second",
-    "sclip_data_wait_ratio": "Share of the time that training waited for data",
-    "sclip_mfu_ratio": "Model FLOP/s over the peak of the GPUs, where that is known",
+    "sclip_grad_norm": "Norm of the gradient before clipping",
+    "sclip_samples_per_second": "Samples trained per second",
+    "sclip_tokens_per_second": "Text tokens trained per second",
+    "sclip_data_wait_ratio": "Share of the time in which training waited for data",
+    "sclip_mfu_ratio": "Model FLOP/s divided by the peak of the GPUs, if the peak is known",
     "sclip_quarantined_samples": "Samples that could not be trained on",
-    "sclip_filtered_samples": "Samples left out for the size of their graphs",
-    "sclip_nonfinite_steps": "Steps without an update, their loss or gradient being not finite",
-    "sclip_checkpoint_step": "Step of the newest whole checkpoint",
-    "sclip_checkpoint_timestamp_seconds": "When it was whole; before the first one, when this start of the run began",
-    "sclip_checkpoint_stall_seconds": "Seconds that training stood still for it",
-    "sclip_read_utilisation_ratio": "Share of their time in which readers read",
-    "sclip_encode_utilisation_ratio": "Share of their time in which encoders work",
+    "sclip_filtered_samples": "Samples left out because of the size of their graphs",
+    "sclip_nonfinite_steps": "Steps without an update, because the loss or gradient was not finite",
+    "sclip_checkpoint_step": "Step of the newest complete checkpoint",
+    "sclip_checkpoint_timestamp_seconds": "Completion time of the newest checkpoint; at first the driver's start",
+    "sclip_checkpoint_stall_seconds": "Seconds that training stood still for the newest checkpoint",
+    "sclip_read_utilisation_ratio": "Share of the time in which readers read",
+    "sclip_encode_utilisation_ratio": "Share of the time in which encoders work",
     "sclip_encoded_queue_samples": "Encoded samples that wait for a worker",
 }
 COUNTERS = {
-    "sclip_samples_total": "Samples trained on, also those that a restart from a checkpoint trains on again",
-    "sclip_train_seconds_total": "Seconds of training that were reported",
-    "sclip_data_wait_seconds_total": "Of these, seconds that training waited for data",
+    "sclip_samples_total": "Samples trained on, including repeated ones after a restart from a checkpoint",
+    "sclip_train_seconds_total": "Reported seconds of training",
+    "sclip_data_wait_seconds_total": "Reported seconds in which training waited for data",
 }
 
 _OF_METRICS = {
@@ -63,7 +63,7 @@ _OF_STREAM = {
     "encoded_queue": "sclip_encoded_queue_samples",
 }  # fmt: skip
 _AGAIN_S = 5.0
-"""Seconds after which all gauges are set again: half of Ray's interval."""
+"""Seconds after which all gauges are set again: half of Ray's report interval."""
 
 
 class RunMetrics:

@@ -1,9 +1,8 @@
-"""Find the node types of a Ray cluster: those of the living nodes, and those that its autoscaler can add.
+"""Find the node types of a Ray cluster: the types of living nodes, and the types that the autoscaler can add.
 
 Ray tells a driver which nodes are alive, but not how far the cluster can grow: the open-source autoscaler does not
-publish its node types (the GCS has them only if a platform puts them there). So this module reads them where the
-autoscaler does: in the file of `ray up` on the head, or in KubeRay's RayCluster. A submitted job runs on the head,
-where both are available.
+publish its node types (the GCS has them only if a platform puts them there). So this module reads what the
+autoscaler reads: the file of `ray up` on the head, or KubeRay's RayCluster. A job runs on the head and can read both.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ _MEMORY_GIB: dict[str, float] = {
     "T4": 15, "V100": 32, "L4": 22.5, "A10G": 22.5, "L40S": 45, "A100-40G": 40, "A100": 80,
     "A100-80G": 80, "H100": 80, "H20": 96, "RTX-PRO-6000": 96, "H200": 140, "B200": 179, "GB200": 185, "B300": 268,
 }  # fmt: skip
-"""Memory of a GPU in GiB, as nvidia-smi shows it, rounded, by Ray's name. Of kinds with one name, the largest."""
+"""GiB of memory by Ray's name of the GPU, rounded from nvidia-smi; the largest if several sizes share a name."""
 
 
 def memory_bytes(accelerator: str) -> float | None:
-    """Return the memory of a GPU with Ray's name for it; None if it is unknown."""
+    """Return the bytes of memory of a GPU model, by Ray's name of the model; None if unknown."""
     memory_gib = _MEMORY_GIB.get(accelerator)
     return memory_gib * 2**30 if memory_gib else None
 
@@ -74,7 +73,7 @@ def node_types(
             continue
         seen = _type("", node["Resources"], 1, 1)
         name = node.get("Labels", {}).get(_GROUP, "")
-        if name not in types:  # `ray up` does not label its nodes
+        if name not in types:  # nodes of `ray up` have no label: compare their resources
             same = [t.name for t in types.values() if t.most and (t.cpus, t.gpus) == (seen.cpus, seen.gpus)]
             is_head = "node:__internal_head__" in node["Resources"]
             name = same[0] if same and not is_head else name or ("head" if is_head else _shape(seen))
@@ -87,10 +86,10 @@ def node_types(
 
 
 def of_file(path: Path) -> tuple[NodeType, ...]:
-    """Return the node types in a file of Ray's cluster launcher; no node is alive. Raises ConfigError for a bad file.
+    """Return the node types in a file of Ray's cluster launcher, each with alive=0. Raises ConfigError for a bad file.
 
-    Only `available_node_types`, `head_node_type` and `max_workers` are read. Each type needs its CPU in `resources`,
-    because only the launcher can ask a cloud for the sizes of its machines.
+    Only `available_node_types`, `head_node_type` and `max_workers` are read. Each type must have a CPU count in
+    `resources`: this function, unlike the launcher, cannot ask a cloud for the sizes of its machines.
     """
     config = read_yaml(path)
     types = config.get("available_node_types")
@@ -165,7 +164,7 @@ def _of_file(gcs_address: str) -> dict[str, dict[str, Any]]:
         if path and options.get("--gcs-address") == gcs_address:
             try:
                 return _addable(read_yaml(Path(path).expanduser()))
-            except ConfigError:  # for example another user's file
+            except ConfigError:  # for example, another user owns the file
                 return {}
     return {}
 
@@ -191,7 +190,7 @@ def _of_kuberay() -> dict[str, dict[str, Any]]:
     client = ray_internals.kuberay_client(_NAMESPACE.read_text().strip())
     try:
         cluster = client.get(f"rayclusters/{name}")
-    except OSError:  # also requests' errors: no token or no permission; then only living nodes are known
+    except OSError:  # also `requests`' errors, such as a missing permission: only living nodes are known
         return {}
     if not cluster["spec"].get("enableInTreeAutoscaling"):
         return {}

@@ -1,7 +1,7 @@
-"""Place the stages of a run on nodes: takes bundles of CPUs and GPUs, and returns the nodes that they use or request.
+"""Place the stages of a run on nodes: take bundles of CPUs and GPUs, return the nodes that are used or requested.
 
 Bundles are placed as Ray's autoscaler places them: on living nodes first, then on as few new nodes as needed. A bundle
-without GPUs goes to nodes without GPUs first. If two types fit, the autoscaler may choose the other one.
+without GPUs goes to nodes without GPUs first. If two node types fit, the autoscaler may choose the other one.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def place_bundles(bundles: Sequence[Bundle], types: Sequence[NodeType]) -> Place
 def _candidates(
     nodes: list[_Free], types: Sequence[NodeType], spare: dict[str, int], bundle: Bundle
 ) -> Iterator[_Free]:
-    """Yield nodes for the bundle: living and already requested ones, then new ones while the caller asks for more."""
+    """Yield nodes for the bundle: living and already requested ones first, then a new one for each further call."""
     yield from sorted(nodes, key=lambda node: bool(node.gpus) and not bundle.gpus)
     for new in sorted(types, key=lambda t: bool(t.gpus) and not bundle.gpus):
         if new.cpus + 1e-6 < bundle.cpus or new.gpus + 1e-6 < bundle.gpus:

@@ -17,10 +17,10 @@ from typing import Any
 
 
 def disable_auto_connect() -> None:
-    """Keep Ray's API calls from starting a cluster when this process has none.
+    """Prevent Ray's API calls from starting a cluster when this process is not connected to one.
 
-    A thread that still runs after the program has disconnected would otherwise start another cluster. Ray reads its
-    public switch, RAY_ENABLE_AUTO_CONNECT, only on import, which may have happened already.
+    Otherwise a thread that still runs after the program has disconnected would start another cluster. Ray's public
+    switch, RAY_ENABLE_AUTO_CONNECT, has no effect once Ray is imported.
     """
     from ray._private import auto_init_hook
 
@@ -42,8 +42,8 @@ def default_address() -> str | None:
 def send_token() -> None:
     """Make this driver send its authentication token, if it has one.
 
-    A head that finds a token on its machine requires it from drivers. A driver that finds one sends it only with
-    RAY_AUTH_MODE=token, which Ray reads on import. Without the token, an attempt to connect takes minutes.
+    A head that finds a token on its machine requires this token from drivers. A driver that finds a token sends it only
+    with RAY_AUTH_MODE=token, and Ray reads this variable on import. Without the token, a driver tries for minutes.
     """
     from ray._private.authentication import authentication_token_setup
 
@@ -51,7 +51,7 @@ def send_token() -> None:
 
 
 def is_token_required() -> bool:
-    """Return whether this process's Ray authenticates with a token; no public function says so."""
+    """Return whether this process's Ray authenticates with a token; Ray has no public function for this."""
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     return bool(is_token_auth_enabled())
@@ -70,9 +70,9 @@ def disable_worker_logs() -> None:
 def keep_on_loopback() -> None:
     """Make a cluster that starts now, its workers and their collectives listen on 127.0.0.1 only.
 
-    Ray 2.60 replaces 127.0.0.1 by the machine's external address and listens on every interface, unless its switch for
-    desktop firewalls is off. Ray reads that environment variable on import, so this sets both: the variable for the
-    processes that Ray starts, and the constant for this process.
+    Ray 2.60 replaces 127.0.0.1 by the machine's external address and listens on every interface, unless
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0. Ray reads this variable on import and keeps the value as a constant. So this
+    function sets both: the variable for the processes that Ray starts, and the constant for this process.
     """
     from ray._private import ray_constants
 
@@ -82,11 +82,11 @@ def keep_on_loopback() -> None:
 
 @contextlib.contextmanager
 def leaves_signals_to_driver() -> Iterator[None]:
-    """Keep `ray.init` in the block from interfering with the driver's signals.
+    """Prevent `ray.init` in the block from interfering with the driver's signals.
 
-    Ray starts its processes in the driver's process group: SIGTERM to the group (from a batch system or `timeout`)
-    would end the raylet before the driver has written a checkpoint. In this block Ray's processes get their own
-    session, in which the raylet starts the workers; the kernel still ends them with the driver (PR_SET_PDEATHSIG).
+    Ray starts its processes in the driver's process group. So SIGTERM to the group (from a batch system or `timeout`)
+    would end the raylet before the driver has written a checkpoint. In this block Ray's processes,
+    including workers, get a session of their own; the kernel still ends them with the driver (PR_SET_PDEATHSIG).
     `ray.init` would also replace the driver's SIGTERM handler by one that exits with status 15.
     """
     from ray._private import services, utils
@@ -101,7 +101,7 @@ def leaves_signals_to_driver() -> Iterator[None]:
 
 
 def init_on_loopback(**options: Any) -> None:
-    """Start a local cluster with a node at 127.0.0.1, by the argument `_node_ip_address` of `ray.init`.
+    """Start a local cluster with a node at 127.0.0.1, with the private argument `_node_ip_address` of `ray.init`.
 
     `options` are further arguments of `ray.init`.
     """
@@ -113,7 +113,7 @@ def init_on_loopback(**options: Any) -> None:
 def session_folder() -> str:
     """Return the session folder of the connected node, where Ray keeps logs and spilled objects.
 
-    `ray.runtime_context` only knows the session's name, not its folder, which `--temp-dir` may move.
+    The public `ray.runtime_context` knows the session's name, but not the folder, which also depends on `--temp-dir`.
     """
     import ray
 
@@ -150,7 +150,7 @@ def autoscaler_groups() -> list[dict[str, Any]]:
 def kuberay_client(namespace: str) -> Any:
     """Return the client with which Ray's autoscaler reads its RayCluster: `get(path)` with the pod's own token.
 
-    It raises errors of the package requests, which are OSErrors. Using it avoids a dependency on a Kubernetes client.
+    The client raises errors of the package `requests`, which are OSErrors. It saves us a Kubernetes client library.
     """
     from ray.autoscaler._private.kuberay import node_provider
 
@@ -160,7 +160,7 @@ def kuberay_client(namespace: str) -> Any:
 def kuberay_autoscaling_config(cluster: Mapping[str, Any]) -> dict[str, Any]:
     """Return the autoscaler's config (head_node_type, available_node_types, max_workers) of a RayCluster resource.
 
-    The autoscaler derives it from pod templates and `rayStartParams`; a second implementation would differ.
+    The autoscaler derives this config from pod templates and `rayStartParams`. A copy of its code here would go stale.
     """
     from ray.autoscaler._private.kuberay import autoscaling_config
 
@@ -173,7 +173,7 @@ def kuberay_autoscaling_config(cluster: Mapping[str, Any]) -> dict[str, Any]:
 def controller_callback_classes() -> tuple[Any, Any]:
     """Return the base classes of callbacks in Ray Train's controller: one for the controller, one for worker groups.
 
-    The public UserCallback has no hook before a resize, nor one that sees a preemption notice.
+    The public UserCallback has no hook before a resize, and no hook for a preemption notice.
     """
     from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 
@@ -181,7 +181,7 @@ def controller_callback_classes() -> tuple[Any, Any]:
 
 
 def torch_backend_class() -> Any:
-    """Return the backend class that a TorchConfig starts in the workers, so that a subclass can add a step before it.
+    """Return the backend class that a TorchConfig starts in the workers, so that a subclass can add a first step.
 
     The public `TorchConfig.backend_cls` returns this class, but only on an instance.
     """
@@ -191,10 +191,10 @@ def torch_backend_class() -> Any:
 
 
 def start_data_actors() -> None:
-    """Start on this node the detached actors that all executions of Ray Data on a cluster share.
+    """Start, on this node, the detached actors that all executions of Ray Data on a cluster share.
 
-    By default the first execution starts them on its own node, a worker's node. These actors live as long as the
-    cluster, and an autoscaler never removes a node with a living actor.
+    By default the first execution starts these actors on a worker's node. The actors live as long as the cluster, and
+    an autoscaler never removes a node with a living actor: the worker's node would never be removed.
     """
     from ray.data._internal import stats, stats_summary_actor
     from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator
@@ -221,10 +221,10 @@ def wrapped_error(error: BaseException) -> BaseException | None:
 
 
 def json_formatter_class() -> Any:
-    """Return the formatter of Ray's own JSON logs, so that one query reads the driver's logs too.
+    """Return the formatter of Ray's own JSON logs, so that one query can read them and the driver's logs.
 
-    The public way to choose it, `ray.LoggingConfig(encoding="JSON")`, takes effect only once Ray is connected, and for
-    the whole root logger.
+    The public way to choose this formatter, `ray.LoggingConfig(encoding="JSON")`, takes effect only once Ray is
+    connected, and for the whole root logger.
     """
     from ray._common.formatters import JSONFormatter
 

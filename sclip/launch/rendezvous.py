@@ -1,4 +1,4 @@
-"""Set up a worker's process for its process group, before Ray's torch backend starts the group.
+"""Prepare a worker's process before Ray's torch backend starts the process group.
 
 Rank 0 listens for the other ranks at its own address only, instead of on every interface.
 
@@ -7,8 +7,8 @@ authentication. The store can take a listening socket, but `ray.train` has no se
 the class of the store by a function that passes such a socket. The store itself sets the socket's backlog, to the
 system's maximum (net.core.somaxconn, 4096 on Linux), so a thousand ranks can connect at once.
 
-NCCL's flight recorder keeps the last collectives of each rank, and writes them to files if one times out: torch's
-`torchfrtrace` then names the collective that hung.
+NCCL's flight recorder keeps the last collectives of each rank. If a collective times out, the recorder writes
+them to files, in which torch's `torchfrtrace` finds the collective that hung.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class BoundTorchConfig(TorchConfig):  # type: ignore[misc]
     """TorchConfig that makes the store of a process group listen only at the address of rank 0's node."""
 
     deterministic: bool = False
-    """`train.deterministic`. It is needed here, because NCCL reads its settings once, when the process group begins."""
+    """Value of `train.deterministic`. NCCL reads its settings only once, when the process group begins."""
     records: str = ""
-    """Start of the paths of the flight recorder's files; a rank's number follows. "": torch's, in ~/.cache/torch."""
+    """Path prefix of the flight recorder's files; the rank is appended. If "", torch uses ~/.cache/torch."""
 
     @property
     def backend_cls(self) -> type:

@@ -45,7 +45,7 @@ FATAL_ERRORS = (
 
 
 class TrainingFailed(RuntimeError):
-    """Training ended before every sample was trained on; the message says why."""
+    """Error for training that ended before it had used every sample; the message says why."""
 
 
 def fit(
@@ -56,9 +56,9 @@ def fit(
 ) -> None:
     """Train until every sample of the plan is trained on or a request stops the training; continue after lost workers.
 
-    `RunFolder.complete` is set only once every sample was trained on. With train.min_workers the run continues with the
-    remaining workers. Every train.resize_every_s seconds Ray Train looks for room for more workers, and adds them
-    after a checkpoint.
+    `RunFolder.complete` is set only after every sample was trained on. With train.min_workers, the remaining workers
+    continue after a loss. Every train.resize_every_s seconds Ray Train checks whether more workers fit on the cluster,
+    and adds them after a checkpoint.
 
     Args:
         plan: the stream of the run.
@@ -78,7 +78,7 @@ def fit(
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"arguments": WorkerArguments(job_of(plan, folder.path), plan, queue, control)},
-            # gloo in addition to nccl: row counts are added up on the CPU, without waiting for the GPU
+            # In addition to nccl, gloo adds up row counts on the CPU, without waiting for the GPU.
             torch_config=BoundTorchConfig(
                 backend="cpu:gloo,cuda:nccl" if train.use_gpu else "gloo",
                 timeout_s=train.collective_timeout_s,
@@ -107,13 +107,13 @@ def fit(
 
 
 def job_of(plan: stream.StreamPlan, path: StoragePath) -> TrainJob:
-    """Return what the training loop needs from a plan; the shards' URIs lose their credentials."""
+    """Return the part of a plan that the training loop needs, with the credentials in the shards' URIs masked."""
     shards = tuple(tuple(s._replace(url=mask(s.url)) for s in source) for source in plan.sources)
     return TrainJob(plan.config, plan.order, shards, plan.image_size, path)
 
 
 class WorkerErrors(ray.train.UserCallback):  # type: ignore[misc]
-    """Report every loss of workers, and end the run at a fatal error that a restart would only reproduce."""
+    """Callback that reports every loss of workers, and ends the run at a fatal error (`FATAL_ERRORS`)."""
 
     def __init__(self, reports: Queue) -> None:
         self._reports = reports

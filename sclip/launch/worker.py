@@ -1,4 +1,4 @@
-"""One worker of Ray Train: its context, streams and queues become the launcher of the training loop."""
+"""Run the training loop in a worker of Ray Train, with the worker's context, streams and queues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sclip.train.loop import train
 
 @dataclass(frozen=True, repr=False)
 class WorkerArguments:
-    """Arguments of every worker. They have no repr, because Ray Train would show it on its dashboard."""
+    """Arguments of every worker. Their values are not in the repr, which Ray Train would show on its dashboard."""
 
     job: TrainJob
     plan: stream.StreamPlan

@@ -4,9 +4,9 @@
                                                             -> Sender (a thread) -> TensorBoard's event file
                                                             -> Sender (a thread) -> a process -> Weights & Biases
 
-The journal writes every event to disk before a sender sends it. So a silent server or a crash loses no metric, and
-training never waits. The run's next start, or `sclip sync RUN`, sends the remaining events. `tracking.also` names the
-destinations that get the metrics in addition to MLflow.
+The journal writes every event to disk before a sender sends it. So no metric is lost if a server is silent or a process
+crashes, and training never waits. The run's next start, or `sclip sync RUN`, sends the remaining events.
+`tracking.also` names the destinations that get the metrics in addition to MLflow.
 """
 
 from sclip.tracking.also import check_installed

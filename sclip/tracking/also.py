@@ -14,7 +14,7 @@ EVENT_FILE = "tensorboard/events.out.tfevents.sclip"
 
 
 def check_installed(also: Sequence[str]) -> None:
-    """Raise TrackingError, one line with the remedy, if `tracking.also` needs a package that is not installed."""
+    """Raise TrackingError with the remedy, in one line, if `tracking.also` needs a package that is not installed."""
     try:
         if "wandb" in also:
             importlib.metadata.version("wandb")
@@ -25,7 +25,7 @@ def check_installed(also: Sequence[str]) -> None:
 
 
 def destinations(also: Sequence[str], journal: Journal, project: str) -> Iterator[Destination]:
-    """Yield one destination for each name in `also`, and import only the library that it needs."""
+    """Yield one destination for each name in `also`; import a library only if its destination needs it."""
     if "tensorboard" in also:
         from sclip.tracking.to_tensorboard import TensorBoard
 

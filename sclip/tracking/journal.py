@@ -1,8 +1,8 @@
-"""Keep a run's events in order in `tracking.jsonl`; `tracking.json` records how many of them MLflow's store has.
+"""Keep a run's events in order in `tracking.jsonl`; `tracking.json` records which of them MLflow's store has.
 
-Each event is one appended line. A process that dies loses no event and leaves at most one torn line, which readers
-skip. `tracking.json` holds the store's masked address, the MLflow run, and the byte offset after the last line sent.
-It is written only after the journal is synced to disk. So it never counts lines that a machine failure can lose.
+Each event is one appended line. A process that dies loses no complete line and leaves at most one torn line, which
+readers skip. `tracking.json` holds the store's masked address, the MLflow run, and the byte offset after the last line
+that was sent. This file is written only after a sync of the journal to disk, so it counts no line that may be lost.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Sent:
     store: str = ""
     """The store's masked address."""
     run_id: str = ""
-    """The MLflow run in the store; empty if it has none yet."""
+    """The MLflow run in the store; "" if the store has none yet."""
     offset: int = 0
     """Byte offset in the journal. The store has all events before it, except those in `artifacts`."""
     artifacts: tuple[int, ...] = ()
@@ -51,7 +51,7 @@ class Journal:
         self._torn = self._file.tell() > 0  # an earlier process may have died while writing a line
 
     def append(self, event: Event) -> None:
-        """Append an event. It then survives a crash of the process. Raises OSError if the disk is full or fails."""
+        """Append an event, which then survives a crash of the process. Raises OSError if the disk is full or fails."""
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             if self._torn:
@@ -72,7 +72,7 @@ class Journal:
 
     @property
     def sent(self) -> Sent:
-        """How much of the journal a store has; an empty `Sent` if `tracking.json` is missing or broken."""
+        """Record of the events that a store has; an empty `Sent` if `tracking.json` is missing or broken."""
         try:
             fields = json.loads((self.folder / SENT).read_text())
             sent = Sent(**fields | {"artifacts": tuple(fields["artifacts"])})
@@ -87,12 +87,12 @@ class Journal:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Lock the journal during the block, so that no other process or thread sends it; first wait for the lock.
+        """Hold the journal's lock during the block, so that no other process or thread sends the journal.
 
-        The journal file itself is locked, because filelock would add a lock file to the run's folder.
+        The lock is on the journal file itself, because filelock would add a lock file to the run's folder.
         """
         with (self.folder / JOURNAL).open("ab") as file:
-            # OSError: the file system has no locks. Two senders do no harm: MLflow stores a repeated batch only once.
+            # OSError: the file system has no locks. Two senders do no harm, as MLflow stores a repeated batch once.
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield

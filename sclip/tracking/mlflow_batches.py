@@ -19,7 +19,7 @@ PER_EVENT = MAX_PARAMS_TAGS_PER_BATCH
 """Maximum metrics, params or tags in one event, so that the event fits one call."""
 
 _PER_CALL = {"metrics": MAX_METRICS_PER_BATCH // 2, "params": PER_EVENT, "tags": PER_EVENT}
-"""Maximum entities of each kind in one call; their sum stays below MLflow's limit of 1000."""
+"""Maximum metrics, params and tags in one call; their sum stays below MLflow's limit of 1000 entities."""
 _BYTES_PER_CALL = MAX_BATCH_LOG_REQUEST_SIZE // 2
 """Maximum bytes of journal events in one call: half of MLflow's limit, because a request is longer than its events."""
 
@@ -27,7 +27,7 @@ _BYTES_PER_CALL = MAX_BATCH_LOG_REQUEST_SIZE // 2
 def first_batch(journal: Journal, offset: int) -> tuple[list[Event], int]:
     """Return the events from an offset on that fit one call, and the offset after them.
 
-    Metrics, params and tags share a call; an event of any other kind is its own batch.
+    Events with metrics, params and tags share a batch; an event of any other kind is a batch of its own.
     """
     events, counts, end = list[Event](), Counter[str](), offset
     for next_end, event in journal.read(offset):
@@ -53,7 +53,7 @@ def parts(event: Event) -> Iterator[Event]:
 
 
 def entities(events: list[Event], without: Container[str]) -> tuple[list[Metric], list[Param], list[RunTag]]:
-    """Return the arguments of MLflow's `log_batch`, without the metrics in `without`. Later values win."""
+    """Return the arguments of MLflow's `log_batch`, without the metrics in `without`. A later param or tag wins."""
     metrics = [
         Metric(name, value, event["time_ms"], event["step"])
         for event in events

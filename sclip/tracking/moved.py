@@ -1,9 +1,9 @@
 """Correct the paths recorded in a SQLite MLflow store that was moved or copied together with its artifacts.
 
-MLflow records absolute paths only: model versions of a moved store would fail with "no artifact", and new runs would
+MLflow records only absolute paths. In a moved store, model versions would fail with "no artifact", and new runs would
 write into the old folder. If the artifacts lie next to the store and not at the recorded path, `follow` corrects the
-path in one transaction and logs one line. It does not touch other databases, servers, or artifacts that were never
-next to their store.
+recorded paths in one transaction and logs one line. It does not change servers, other databases, or artifacts that were
+never next to their store.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class TrackingError(RuntimeError):
 
 
 def follow(uri: str, root: str = "") -> None:
-    """Change the artifact folders recorded in a moved SQLite store to the folder next to it; ignore other stores.
+    """Change the artifact folders recorded in a moved SQLite store to the folder next to the store; skip other stores.
 
     A recorded folder is changed only if its artifacts lie in the folder next to the store. The recorded folder `root`
-    is changed even if no artifacts lie there.
+    is changed in any case.
 
     Raises TrackingError if a recorded folder has files that the new one lacks, or if the store cannot be changed.
     """
@@ -69,7 +69,7 @@ def follow(uri: str, root: str = "") -> None:
 
 
 def same_folder(one: str | Path, other: str | Path) -> bool:
-    """Return whether two paths lead to the same folder. It need not exist."""
+    """Return whether two paths lead to the same folder, even if this folder does not exist."""
     return os.path.realpath(one) == os.path.realpath(other)
 
 

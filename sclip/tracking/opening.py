@@ -1,4 +1,4 @@
-"""Open the record of a run: continue the record of an earlier start, or begin a new one."""
+"""Open the record of a run: continue the record of an earlier start, or begin a new record."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _log = logging.getLogger("sclip.tracking")
 def open_run(config: Config, run_name: str, storage: str) -> Tracker:
     """Open the record of the training run `run_name`. If the run was started before, continue its record.
 
-    The record is kept in `storage/runs/run_name`. If `storage` is a URI, a local folder holds it and the URI a copy.
-    The params are the flattened config, the parent run is `tracking.parent`, and a tag holds the git commit, if any.
+    The record is kept in `storage/runs/run_name`. If `storage` is a URI, a local folder holds the record, and the URI
+    gets a copy. The params are the flattened config. The parent run is `tracking.parent`. A tag holds the git commit.
 
     Args:
         config: the resolved config; `config.tracking` says where to record.
@@ -47,10 +47,10 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
 
 
 def open_parent(config: Config, name: str, storage: str, params: Mapping[str, str] | None = None) -> Tracker:
-    """Open the record of a sweep or a blend. The `run_id` of a sweep's record is the `tracking.parent` of its runs.
+    """Open the record of a sweep or a blend. The runs of a sweep have the `run_id` of its record as `tracking.parent`.
 
-    This record is kept in `storage/sweeps/name` and sent only to MLflow. `params`, if given, are recorded instead of
-    the flattened config.
+    The record is kept in `storage/sweeps/name` and sent only to MLflow. Its params are `params`; without `params`, they
+    are the flattened config.
     """
     folder = local(storage) / "sweeps" / name
     return _begin(config, name, storage, folder, folder, params)
@@ -61,13 +61,13 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
     Args:
         home: the folder of the run; nothing is added to its journal.
-        uri: the store to use instead of the recorded one; required if a password in the recorded address is masked.
+        uri: address to use instead of the recorded one; required if the recorded address has a masked password.
 
     Raises TrackingError if the folder holds no record or the store cannot be used.
     """
     folder = home if isinstance(home, Path) else local(address(home.parent.parent)) / "runs" / home.name
     if not isinstance(home, Path):
-        if (home / JOURNAL).exists():  # else the journal could never be copied there: the local one is sent
+        if (home / JOURNAL).exists():  # else `home` never got a copy: send the local journal
             _take_over(home, folder)
         fetch(home, folder, [file.name for kind in ("eval*.json", "*.html") for file in home.glob(kind)])
     journal = Journal(folder) if (folder / JOURNAL).is_file() else None
@@ -84,7 +84,7 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
     storage = head["storage"] if isinstance(home, Path) else str(database_folder(address(home)))
     recorded = head["uri"]
     if isinstance(home, Path) and home.parent.name in ("runs", "sweeps"):
-        storage = str(home.parent.parent)  # where the storage is now
+        storage = str(home.parent.parent)  # the storage may have been moved
         database = Path(storage, DATABASE)
         if recorded == f"sqlite:///{head['storage']}/{DATABASE}" and (
             database.is_file() or not Path(head["storage"], DATABASE).is_file()
@@ -102,8 +102,8 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 def _take_over(home: StoragePath, folder: Path) -> None:
     """Fetch the journal from a run's remote folder, unless the local journal already contains all of it.
 
-    If the remote folder has no journal, the local one was never copied, or is of a deleted run of the same name. It is
-    kept under another name.
+    If the remote folder has no journal, the local journal was never copied, or is from a deleted run of the same name.
+    The local journal is then kept under another name.
     """
     if isinstance(home, Path):
         return
@@ -160,7 +160,7 @@ def _journal(folder: Path, store: Store) -> Journal:
 
 
 def _open(journal: Journal, store: Store) -> RunData:
-    """Find or create the MLflow run of a journal; return the data that MLflow has of this run."""
+    """Find or create the MLflow run of a journal; return the data that MLflow has about this run."""
     with journal.alone(), refusals(store.uri), patience():
         sent = journal.sent
         masked_uri = mask(store.uri)

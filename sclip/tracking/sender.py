@@ -1,6 +1,6 @@
 """Send the journal of a run to one destination, in a thread that retries until it succeeds.
 
-Each destination has its own sender, so that no destination waits for another and training waits for none.
+Each destination has a sender of its own. So no destination waits for another, and training waits for no destination.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from sclip.tracking.journal import Journal
 from sclip.tracking.store import first_cause
 
 _GATHER_S = 1.0
-"""Seconds between two calls of a destination; metrics accumulate meanwhile."""
+"""Seconds between two calls of `Destination.send`; new events gather during this time."""
 _RETRY_S = (1.0, 30.0)
 """First and longest wait, in seconds, before a failed send is retried; each retry doubles the wait.
 
-This does not use tenacity, because `flush` and `close` end the wait early.
+The sender does not use tenacity, because `flush` and `close` must be able to end the wait early.
 """
 
 _log = logging.getLogger("sclip.tracking")
 
 
 class Destination(Protocol):
-    """Receiver of a run's events. Only its sender's thread calls it."""
+    """Receiver of a run's events. Only the thread of the receiver's sender calls `send`."""
 
     @property
     def name(self) -> str:
@@ -36,10 +36,10 @@ class Destination(Protocol):
 
 
 class Sender:
-    """Sends a journal to a destination from a daemon thread of its own."""
+    """Sender of a journal to one destination, in a daemon thread of its own."""
 
     def __init__(self, journal: Journal, destination: Destination) -> None:
-        """Start the thread; it sends the events that were not sent yet."""
+        """Start the thread, which sends the events that the destination does not have yet."""
         self._journal = journal
         self._destination = destination
         self._state = threading.Condition()
@@ -49,7 +49,7 @@ class Sender:
         self.name = destination.name
         """Name of the destination in warnings."""
         self.trouble = ""
-        """Why the destination accepts no events; empty while it accepts them."""
+        """Why the destination accepts no events; "" while it accepts them."""
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
         self._thread.start()
 
@@ -73,7 +73,7 @@ class Sender:
         return True
 
     def close(self) -> None:
-        """Stop the thread. If it is waiting for the network, it ends with the process instead."""
+        """Stop the thread. A thread that is waiting for the network ends with the process instead."""
         with self._state:
             self._closing = True
             self._state.notify_all()
@@ -88,12 +88,12 @@ class Sender:
                     return
                 flushes, self._has_news = self._flushes, False
             try:
-                until = self._journal.size  # later events wait for the next round, or this one may never end
+                until = self._journal.size  # later events wait for the next round, so that this round ends
                 while not self._closing and self._destination.send(until):
                     with self._state:
                         self._batches += 1
                         self._state.notify_all()
-            except Exception as error:  # any library may raise: this thread must survive all errors
+            except Exception as error:  # a library may raise any error, and this thread must survive
                 cause = first_cause(error)
                 if cause != self.trouble:
                     _log.warning("metrics wait on disk until %s accepts them: %s", self.name, cause)
@@ -108,7 +108,7 @@ class Sender:
                 with self._state:
                     self._flushed = flushes
                     self._state.notify_all()
-            with self._state:  # events accumulate, or a destination recovers; a new `flush` ends the wait
-                if self._flushes > self._flushed:  # a `flush` call waits
+            with self._state:  # events gather or a destination recovers; a new `flush` ends this wait
+                if self._flushes > self._flushed:  # a call of `flush` is waiting
                     pause = min(pause, _RETRY_S[0])
                 self._state.wait_for(lambda: self._closing or self._flushes > flushes, pause)  # noqa: B023

@@ -1,7 +1,7 @@
-"""Find or create a run's MLflow store, and the run in it. Errors say in one line why a store cannot be used.
+"""Find or create a run's MLflow store and the run in it. Errors say in one line why a store cannot be used.
 
-All calls go through an `MlflowClient` of an explicit store and ignore MLflow's active run, so that two runs of one
-process do not mix.
+All calls use the `MlflowClient` of an explicit store. They ignore MLflow's active run, so that two runs in one process
+do not mix.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DATABASE = "mlflow.db"
 """Name of the default store's SQLite file in a run's storage."""
 
 RUN_NAME_TAG = "sclip.run_name"
-"""Tag that holds the training run's name; a restart finds the MLflow run by it."""
+"""Tag with the training run's name; a restarted run finds its MLflow run by this tag."""
 
 _SQLITE = "sqlite:///"
 _REACH_S = 5
@@ -54,7 +54,7 @@ class Store:
 
     @functools.cached_property
     def client(self) -> MlflowClient:
-        """MLflow's client for the store. If the store is a database, creating the client connects to it."""
+        """MLflow's client for the store. For a database, creating the client opens a connection."""
         logging.getLogger("mlflow.store").setLevel(logging.WARNING)  # MLflow logs every new SQLite table
         return MlflowClient(self.uri)
 
@@ -87,7 +87,7 @@ class Store:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Lock a SQLite store: two processes that create MLflow's tables at the same time would both fail."""
+        """Lock a SQLite store, because two processes that create MLflow's tables at the same time would both fail."""
         if not self.uri.startswith(_SQLITE):
             yield
             return
@@ -122,8 +122,8 @@ class Store:
     def _experiment(self) -> str:
         """Return the experiment's id; create the experiment if it is missing.
 
-        A server chooses where it keeps artifacts. Without a server, artifacts go into `storage`; MLflow's default would
-        be the working directory.
+        A server chooses where it keeps artifacts. Without a server, artifacts go into `storage`, not into MLflow's
+        default, the working directory.
         """
         experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
@@ -141,7 +141,7 @@ class Store:
     def _check_root(self, root: str) -> None:
         """Raise TrackingError if an experiment's artifacts would go into another run's storage.
 
-        A root that is not named `mlartifacts` was chosen by a user and is accepted.
+        A root with a name other than `mlartifacts` is accepted, because a user chose it.
         """
         own_root = f"{self.storage}/{ARTIFACTS}"
         if not root.startswith("/") or Path(root).name != ARTIFACTS or same_folder(root, own_root):
@@ -158,7 +158,7 @@ class Store:
 def try_store(config: Config) -> str:
     """Check a config's store by creating and deleting a run in it; return the store's masked address.
 
-    Creates the experiment if missing, as a run would. Raises TrackingError.
+    If the experiment is missing, it is created, as a run would do. Raises TrackingError.
     """
     storage = config.run.storage
     store = Store(store_uri(config, storage), config.tracking.experiment, "doctor", str(local(storage)))
@@ -176,13 +176,13 @@ def store_uri(config: Config, storage: str) -> str:
 
 
 def database_folder(storage: str) -> Path:
-    """Return the folder of MLflow's local files: `storage`, or the default of `run.storage` if `storage` is a URI."""
+    """Return the folder of MLflow's local files: `storage`, or the default `run.storage` if `storage` is a URI."""
     path = storage_path(storage)
     return path if isinstance(path, Path) else Path(RunConfig().storage).expanduser().absolute()
 
 
 def local(storage: str) -> Path:
-    """Return the local folder for a run's records: `run.storage`, or a local substitute if it is a URI."""
+    """Return the local folder for a run's records: `run.storage`, or a local substitute if `storage` is a URI."""
     path = storage_path(storage)
     if isinstance(path, Path):
         return path
@@ -220,7 +220,7 @@ def refusals(uri: str) -> Iterator[None]:
 
 
 def patience(timeout_s: int | None = None) -> contextlib.AbstractContextManager[None]:
-    """Let MLflow ask a server only once and wait `timeout_s` for the answer; by default MLflow retries for minutes."""
+    """Make MLflow ask a server only once and wait `timeout_s` for the answer; by default MLflow retries for minutes."""
     return settings(
         MLFLOW_HTTP_REQUEST_TIMEOUT=timeout_s or _REACH_S,
         MLFLOW_HTTP_REQUEST_MAX_RETRIES=0,
@@ -236,8 +236,8 @@ _settings = threading.RLock()
 def settings(**values: object) -> Iterator[None]:
     """Override environment variables for MLflow during the block; MLflow reads its settings from them at every use.
 
-    The process's own environment does not change, because adding a variable while a Ray thread reads one crashes glibc
-    before 2.41 (SIGSEGV). A lock admits one thread to the block at a time, so that threads do not mix their values.
+    The process's own environment does not change: in glibc before 2.41, adding a variable while a Ray thread reads one
+    crashes the process (SIGSEGV). A lock admits one thread at a time to the block, so that threads do not mix values.
     """
     with _settings:
         before = environment_variables.os

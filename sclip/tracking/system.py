@@ -1,7 +1,7 @@
 """Record the load of the driver's node with MLflow's collectors, as the metrics `system/...` of a run.
 
-MLflow's own monitor sends such metrics directly and gives up when the store does not answer; these metrics go through
-the journal. The workers' metrics are in `stream/...` and `train/...`.
+MLflow's own monitor sends its metrics directly, and gives up if the store does not answer. These metrics go through the
+journal. Metrics of the workers are in `stream/...` and `train/...`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def sample(collectors: list[Any]) -> dict[str, float]:
 
 
 class Sampler:
-    """A daemon thread that takes a sample every few seconds."""
+    """Daemon thread that takes a sample every few seconds."""
 
     def __init__(self, log: Callable[[dict[str, float], int], None], step: int) -> None:
-        """Start the thread; it logs the first sample, at `step`, after one interval."""
+        """Start the thread. After one interval, it logs the first sample at `step`."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(log, step), name="system", daemon=True)
         self._thread.start()

@@ -1,8 +1,8 @@
 """Send the journal of a run to an MLflow store.
 
-Events are sent in order, many metrics per call. MLflow stores a metric with the same key, step, time and value once,
-so events may be sent again after a lost answer or a crash. An event that MLflow refuses as invalid is skipped with a
-warning and stays in the journal.
+Events are sent in order, many metrics per call. MLflow stores a metric with the same key, step, time and value once.
+So events may be sent again after a lost answer or a crash. If MLflow refuses an event as invalid, the event is skipped
+with a warning and stays in the journal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = logging.getLogger("sclip.tracking")
 
 
 class MLflow:
-    """MLflow run of a journal; `tracking.json` says how much of the journal the run has."""
+    """MLflow run of a journal; `tracking.json` records which events the run has."""
 
     def __init__(self, journal: Journal, store: Store) -> None:
         self._journal = journal
@@ -42,7 +42,7 @@ class MLflow:
         return mask(self._store.uri)
 
     def send(self, until: int) -> bool:
-        """Send the next batch before offset `until`, or else the next artifact; return False if neither is left."""
+        """Send the next batch before offset `until`, else the next artifact; return False if nothing is left."""
         store = mask(self._store.uri)
         with self._journal.alone(), patience(_ANSWER_S):
             sent = self._journal.sent
@@ -69,7 +69,7 @@ class MLflow:
                 self._journal.sent = replace(sent, offset=end)
             except MlflowException as error:
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST" and self._store.find(sent.run_id) is None:
-                    self._journal.sent = Sent(store)  # the store has lost the run: send all of it again
+                    self._journal.sent = Sent(store)  # the store lost the run: send all events again
                 raise
             return True
 
@@ -77,10 +77,10 @@ class MLflow:
         at, *others = sent.artifacts
         self._journal.sent = replace(
             sent, artifacts=(*others, at)
-        )  # if this upload fails, the others come first
+        )  # if this upload fails, try the others first
         _, event = next(self._journal.read(at))
         path = Path(event["artifact"])
-        if not path.exists():  # written on another machine: the file lies in the run's folder
+        if not path.exists():  # the event is from another machine: use the file in the run's folder
             path = self._journal.folder / path.name
         if path.exists():
             log = self._store.client.log_artifacts if path.is_dir() else self._store.client.log_artifact

@@ -1,10 +1,10 @@
 """Write the metrics of a journal to TensorBoard's event file, `tensorboard/` in the run's folder.
 
-The file's bytes depend on the journal alone. Each start of the run, and each retry after a failed write, rewrites the
-file from the journal's beginning. So the file never has a metric twice, even after a crash, and a TensorBoard that
-reads it meanwhile finds the same bytes again. A step that is trained twice appears once, because the journal keeps each
-step's first values. tensorboardX, a dependency of Ray Train, frames the records; `torch.utils.tensorboard` would need
-all of TensorBoard only to write files.
+The file's bytes depend only on the journal. Each start of the run, and each retry after a failed write, rewrites the
+file from the journal's beginning. So the file never has a metric twice, even after a crash. A TensorBoard that reads
+the file meanwhile finds the same bytes again. A step that is trained twice appears once, because the journal keeps each
+step's first values. tensorboardX, a dependency of Ray Train, writes the records; `torch.utils.tensorboard` would need
+all of TensorBoard for this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from sclip.tracking.journal import Event, Journal
 
 _EVENTS = 1000
-"""Maximum events written by one `send`; between sends, the sender checks whether the run ends."""
+"""Maximum events that one `send` writes; between two sends, the sender checks whether the run ends."""
 
 
 class TensorBoard:

@@ -1,11 +1,11 @@
 """Log the metrics of a journal to Weights & Biases, through the separate process of `sclip.tracking.wandb_process`.
 
 Each event with metrics is one row. Rows are numbered from 0, and wandb gets this number as its own step. When a run
-starts again, it asks the server for the number of rows that the server has, and skips rows with a lower number. Charts
-use the row's column `step` as their x axis, because a run's events do not come in the order of their steps: a
-checkpoint is measured after later steps were trained. An offline run (WANDB_MODE=offline) has no server to ask, so each
-start writes all rows to its own folder, and `wandb sync` of the last folder uploads the whole run. If a disk failure
-removes rows from the journal, new rows get numbers that the server already has. These new rows are not sent.
+starts again, it asks the server how many rows the server has, and skips the rows with lower numbers. Charts use the
+column `step` as their x axis, because a run's events do not come in the order of their steps: a checkpoint is evaluated
+after later steps were trained. An offline run (WANDB_MODE=offline) has no server to ask. So each start writes all rows
+to a folder of its own, and `wandb sync` of the last folder uploads the whole run. If a disk failure removes rows from
+the journal, new rows get numbers that the server already has. These new rows are not sent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PROCESS = Path(__file__).with_name("wandb_process.py")
 _EVENTS = 500
 """Maximum events in a request."""
 _END_S = 5.0
-"""Seconds to wait for the process to end. If it still uploads then, it continues alone and ends by itself."""
+"""Seconds to wait for the process to end. A process that still uploads after this time continues and ends by itself."""
 
 
 class WandB:
@@ -70,7 +70,7 @@ class WandB:
         return self._offset > before
 
     def _begin(self) -> None:
-        """Start the process; then begin the wandb run, or resume the one of an earlier start."""
+        """Start the process; then begin the wandb run, or resume the run of an earlier start."""
         self._offset = self._row = 0
         config: dict[str, str] = {}
         head: Event = {}
@@ -118,7 +118,7 @@ def _row(event: Event) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Return the value of a param, parsed from its text in the journal."""
+    """Return the value of a param, parsed from the param's text in the journal."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

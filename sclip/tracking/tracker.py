@@ -1,4 +1,4 @@
-"""Record a run: write events to its journal at once; senders send them to MLflow and other destinations.
+"""Record a run: write events to the run's journal at once; senders send them to MLflow and other destinations.
 
 Passwords in the events are masked. Only one process, the driver, writes the record of a run.
 """
@@ -33,17 +33,17 @@ from sclip.tracking.to_mlflow import MLflow
 _FINISH_S = 30.0
 """Seconds without progress after which an ending run stops sending; the remaining events stay on disk."""
 _OFFLINE_S = 5.0
-"""Seconds without progress after which an ending run gives up a destination that is not expected to answer."""
+"""Like `_FINISH_S`, for a destination that is not expected to answer."""
 
 _V = TypeVar("_V")
 _log = logging.getLogger("sclip.tracking")
 
 
 class Tracker:
-    """Record of one run, made by `open_run`. Many threads may use it, but only one process."""
+    """Record of one run, made by `open_run`. Many threads of one process may use it."""
 
     def __init__(self, journal: Journal, store: Store, home: StoragePath) -> None:
-        """Continue a journal, and send the events that the store does not have; `home` is the run's folder."""
+        """Continue a journal, and send the events that the store does not have; `home` is the run's own folder."""
         self._journal = journal
         self._home = home
         self._store = store
@@ -79,15 +79,15 @@ class Tracker:
 
     @property
     def run_id(self) -> str:
-        """Id of the MLflow run; empty until a store has the run (`tracking.offline`)."""
+        """Id of the MLflow run; "" until a store has the run (`tracking.offline`)."""
         return self._journal.sent.run_id
 
     def log(self, metrics: Mapping[str, float], step: int, tags: Mapping[str, str] | None = None) -> None:
-        """Record metrics at a step, and tags; a tag keeps its last value.
+        """Record metrics at a step, and tags. A tag keeps its last value.
 
-        A metric that already has a value at this step or a later one is skipped. This happens after a restart from a
-        checkpoint: the steps after the checkpoint are trained again, and the curve keeps the first values. The call
-        never waits for a network and never raises.
+        A metric that already has a value at this step or a later step is skipped. This happens after a restart: the
+        steps after the checkpoint are trained again, and the curve keeps the first values. The call never waits for a
+        network and never raises.
         """
         with self._lock:
             new = {k: float(v) for k, v in metrics.items() if step > self._steps.get(k, -1)}
@@ -121,16 +121,16 @@ class Tracker:
             self._tell([{"dataset": dataset, "context": context}])
 
     def log_artifact(self, path: Path | str, artifact_path: str = "") -> None:
-        """Record a file or a folder by its path; the sender reads it later, so it must stay there.
+        """Record a file or folder by its path. The sender reads the files later, so they must stay there.
 
-        `artifact_path` is its target folder among the run's artifacts.
+        `artifact_path` is the target folder among the run's artifacts.
         """
         self._tell([{"artifact": str(Path(path).absolute()), "to": artifact_path}])
 
     def keep(self) -> None:
-        """Copy the journal, `tracking.json` and TensorBoard's file to a remote run folder; only log a failure."""
+        """Copy the journal, `tracking.json` and TensorBoard's file to a remote run folder; log a failure."""
         try:
-            # SENT goes first: the journal may grow meanwhile, and SENT must not count lines that the copy lacks.
+            # Copy SENT first: the journal may grow meanwhile, and SENT must not count lines that the copy lacks.
             for name in (SENT, JOURNAL, EVENT_FILE):
                 send(self.folder, self._home, [name] if (self.folder / name).exists() else [])
         except OSError as error:
@@ -139,8 +139,8 @@ class Tracker:
     def flush(self) -> bool:
         """Wait until MLflow's store has all recorded events; return False after 30 s without progress.
 
-        The limit is 5 s instead if `finish` is in a hurry, if the previous `flush` returned False, or if the run does
-        not exist in MLflow yet: in the last two cases the store is not expected to answer.
+        The limit is 5 s if `finish` is in a hurry, if the previous `flush` returned False, or if MLflow has no such run
+        yet. In the last two cases the store is not expected to answer.
         """
         self._away = not self._sender.flush(_OFFLINE_S if self._away or not self.run_id else _FINISH_S)
         return not self._away
@@ -150,7 +150,7 @@ class Tracker:
     ) -> str:
         """Set the run's status, send the remaining events and close; `in_a_hurry` shortens the wait.
 
-        Return one line that says how to send the events that stay on disk; empty if there are none.
+        Return one line that says how to send the events that stay on disk; "" if all events were sent.
         """
         if self._closed:
             return ""
@@ -183,7 +183,7 @@ class Tracker:
         )
 
     def follow(self, also: Sequence[str], project: str) -> None:
-        """Send metrics also to the destinations named in `also`, including earlier metrics that they lack."""
+        """Send metrics also to the destinations named in `also`; these get earlier metrics too."""
         self._others += [Sender(self._journal, to) for to in destinations(also, self._journal, project)]
 
     def begin(
@@ -195,11 +195,11 @@ class Tracker:
     ) -> None:
         """Record the config and the status RUNNING, and start to sample this machine's load.
 
-        `params`, if given, are recorded instead of the config's. `also` names the destinations in addition to MLflow.
-        `known` holds the metrics and params that the store has; they count as recorded even if the journal was lost.
-        Params keep their first value, as MLflow requires.
+        `params` replace the config's params, if set. `also` names the destinations in addition to MLflow. `known` holds
+        the metrics and params that the store has; these count as recorded even if the journal was lost. Params keep
+        their first value, as MLflow requires.
         """
-        if known:  # only its protobuf form has the steps of metrics
+        if known:  # only RunData's protobuf form has the steps of metrics
             steps = {metric.key: metric.step for metric in known.to_proto().metrics}
             self._steps |= {name: max(step, self._steps.get(name, -1)) for name, step in steps.items()}
             self._params |= set(known.params)
@@ -244,7 +244,7 @@ def _parts(entities: Mapping[str, _V]) -> Iterator[dict[str, _V]]:
 
 
 def _git_commit() -> str:
-    """Return the current git commit of this code; empty if git does not track this file."""
+    """Return the current git commit of this code; "" if git does not track this file."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

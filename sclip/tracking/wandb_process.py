@@ -1,8 +1,8 @@
 """Log rows to Weights & Biases in a separate process. Each request and each answer is one line of JSON.
 
-wandb sets environment variables. If a Ray thread reads a variable meanwhile, glibc before 2.41 crashes. wandb also asks
-for keys on terminals and installs exit handlers. In a separate process, none of that affects the run. The run starts
-this file by its path, with `-P`. The file imports nothing of sclip, so it needs no more memory than wandb itself.
+wandb sets environment variables. If a Ray thread reads a variable at that moment, glibc before 2.41 crashes. wandb also
+asks for keys on terminals and installs exit handlers. In a separate process, these actions do not affect the run. The
+run starts this file by its path, with `-P`. The file imports nothing of sclip, so it needs no more memory than wandb.
 
     {"init": {...}}                  arguments of wandb.init -> {"rows": number of rows that the server has}
     {"rows": [[number, {...}], ...]} rows and their numbers, which increase -> {}
@@ -22,7 +22,7 @@ from typing import Any, TextIO
 _INIT_S = 30.0
 """Seconds that the server may take to answer when the run begins."""
 _UPLOAD_S = 25.0
-"""Seconds that the last upload may take; shorter than the sender's limit. The next start sends the rest."""
+"""Seconds that the last upload may take, fewer than the sender waits. The next start sends the remaining rows."""
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
 def _serve(requests: TextIO, answers: TextIO, scratch: str) -> None:
     import wandb
 
-    # wandb creates a folder at each start; an online run needs it only as long as this process.
+    # wandb creates a folder at each start; an online run needs this folder only as long as this process runs.
     folder = {} if wandb.setup().settings.mode in ("offline", "dryrun") else {"dir": scratch}
 
     run: Any = None
@@ -55,7 +55,7 @@ def _serve(requests: TextIO, answers: TextIO, scratch: str) -> None:
                 disable_git=True,
                 disable_code=True,
                 x_disable_meta=True,  # the command line may hold credentials
-                x_disable_stats=True,  # the journal has them as system/...
+                x_disable_stats=True,  # the journal has these metrics as system/...
                 x_save_requirements=False,
                 init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", _INIT_S)),
                 finish_timeout=_UPLOAD_S,

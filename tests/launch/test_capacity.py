@@ -124,17 +124,17 @@ def test_every_stream_of_every_worker_has_an_encoder(
     ("capacity", "train", "data", "told"),
     [
         (LAPTOP, {"use_gpu": True, "num_workers": 1, "worker_cpus": 0.1}, {},
-         "a GPU each with train.use_gpu=true, the cluster has 0"),
+         "with train.use_gpu=true each worker needs a GPU, but the cluster has 0 GPUs"),
         (DGX, {"num_workers": 0, "use_gpu": None, "micro_batch": 64}, {},
          "train.micro_batch=64: must be 0 or divide a worker's share"),
         (CPUS_16, {"num_workers": 2}, {"readers": 6},
-         "train.num_workers=2: the run needs 17 CPUs (2 workers x 1 + 12 readers x 0.25 + 12 encoders x 1), the "
+         "train.num_workers=2: the run needs 17 CPUs (2 workers x 1 + 12 readers x 0.25 + 12 encoders x 1), but the "
          "cluster has 16; lower train.num_workers, train.worker_cpus, data.readers or data.actor_cpus, or add nodes"),
         (DGX, {"num_workers": 33, "worker_cpus": 0.1}, {},
-         "train.num_workers=33: each worker reads shards of its own, and data.open_shards=32 are open at a time; "
-         "raise data.open_shards to 33 or more"),
+         "train.num_workers=33: each worker needs an open shard of its own, but only data.open_shards=32 shards are "
+         "open at a time; raise data.open_shards to 33 or more"),
         (Capacity.of(NodeType("a", 16, 0, 1, 1), NodeType("b", 8, 0, 4, 4)), {"num_workers": 2, "worker_cpus": 9.0},
-         {}, "1 of the 2 workers have a place on no node: one needs 9 CPUs"),
+         {}, "1 of 2 workers fit on no node: each needs 9 CPUs on a single node"),
     ],
 )  # fmt: skip
 def test_a_run_that_does_not_fit_is_refused_with_the_arithmetic_and_the_keys(

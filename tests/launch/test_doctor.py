@@ -137,7 +137,7 @@ def shards(b: Answer) -> list[CheckFinding]:
     ("findings", "said"),
     [
         (storage(Answer(failure="PermissionError: /mnt")), "fail node b: cannot write: PermissionError: /mnt"),
-        (storage(sees={B: Answer([B.id])}), "fail node b: does not see what node a wrote"),
+        (storage(sees={B: Answer([B.id])}), "fail node b: does not see the file that node a wrote"),
         (storage(sees={B: GONE}), f"fail node b: cannot list: {GONE.failure}"),
         (storage(removed={B: Answer(failure="OSError: no")}), "fail node b: cannot remove: OSError: no"),
         (shards(Answer(failure="ShardError: /0.tar: no such file")), "fail node b: ShardError: /0.tar: no such file"),
@@ -246,8 +246,8 @@ def link(gb_s: float, gpu: str = "NVIDIA L40S", **facts: Any) -> Link:
         (link(0.4, gpu=""), "ok", "0.40 GB/s between 2 nodes, gloo over TCP", ""),
         (link(9.0, network="AWS Libfabric"), "ok", "9.00 GB/s between 2 nodes, NCCL over AWS Libfabric", ""),
         (link(7.0, network="Socket"), "ok", "NCCL over TCP", ""),  # as fast as this machine's network allows
-        (link(0.1, gpu="A GPU of tomorrow"), "ok", "NCCL over a network that it does not name", ""),
-        (link(2.0, network="Socket"), "warn", "; usual for 4 NVIDIA L40S a node: 6.0 or more", "no RDMA device"),
+        (link(0.1, gpu="A GPU of tomorrow"), "ok", "NCCL over an unnamed network", ""),
+        (link(2.0, network="Socket"), "warn", "; nodes with 4 NVIDIA L40S usually reach 6.0 or more", "no RDMA device"),
         (link(2.0, network="Socket", rdma=True, locked_bytes=2**23), "warn", "NCCL over TCP", "only 8 MB"),
         (link(2.0, network="Socket", rdma=True), "warn", "NCCL over TCP", "no plugin"),
         (link(2.0, network="IB", rdma=True), "warn", "NCCL over IB", "placement group"),

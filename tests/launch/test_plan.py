@@ -108,7 +108,7 @@ def test_evaluation_elastic_workers_and_idle_gpus_are_shown(tmp_path: Path) -> N
     assert plan.config.train.num_workers == 7
     stage = by_name(plan)["evaluation"]
     assert (stage.what, stage.gpus, stage.on, stage.per_s) == ("every 2,000 steps", 1, ("gpu",), None)
-    assert "stand still" not in shown(plan)
+    assert "are idle" not in shown(plan)
 
     # Planned with the workers that fit.
     elastic = config(tmp_path, SHARDS, "train.num_workers=9", "train.min_workers=2")
@@ -121,7 +121,7 @@ def test_evaluation_elastic_workers_and_idle_gpus_are_shown(tmp_path: Path) -> N
     assert stages["readers"].what == "16, 2 a worker"
 
     plan = planned(config(tmp_path, SHARDS, "train.num_workers=3"), HEAD, CPU, GPU, known=KNOWN)
-    assert "5 GPUs stand still; train.num_workers=0 with train.use_gpu=null takes them all" in shown(plan)
+    assert "5 GPUs are idle; train.num_workers=0 with train.use_gpu=null uses all GPUs" in shown(plan)
 
 
 def test_a_text_tower_without_packed_captions_is_shown_with_the_reason(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_the_rate_of_unknown_gpus_is_not_guessed_so_the_plan_is_a_bound(tmp_path
     nodes = NodeType("head", 16, 2, 1, 1, "K80")
     text = shown(planned(asked, nodes, known="encoder=100,reader=9000", table=table))
     assert "at most" in text
-    unknown = "at least; encoders are the limit (as given); of workers on these devices nothing is known"
+    unknown = "at least; encoders are the limit (as given); the rate of workers on these devices is unknown"
     assert unknown in text
     assert "cost: 1.00 an hour with all of these nodes\n" in text
 
@@ -220,7 +220,7 @@ def test_runs_of_other_work_or_versions_are_ignored_and_rates_of_the_user_come_f
 
 @pytest.mark.parametrize("text", ["worker", "worker=-1", "worker=nan", "workers=3", "worker=1;encoder=2"])
 def test_a_malformed_rate_is_an_error_that_says_how_to_write_it(text: str) -> None:
-    with pytest.raises(ConfigError, match="write worker=N, encoder=N, reader=N, samples a second"):
+    with pytest.raises(ConfigError, match="write worker=N, encoder=N, reader=N, each in samples"):
         rates.given(text)
 
 
@@ -245,5 +245,5 @@ def test_the_price_is_that_of_all_nodes_for_the_hours(tmp_path: Path) -> None:
 def test_a_malformed_price_is_an_error_with_file_and_entry(tmp_path: Path, entry: str) -> None:
     path = tmp_path / "prices.yaml"
     path.write_text(entry)
-    with pytest.raises(ConfigError, match=r"prices\.yaml: gpu=.*: write a price an hour"):
+    with pytest.raises(ConfigError, match=r"prices\.yaml: gpu=.*: write a price per hour"):
         price_table.read(path)

@@ -84,7 +84,7 @@ def test_a_plan_for_the_nodes_in_a_file_needs_no_cluster(
     ("arguments", "found"),
     [
         (["data.shards=/nowhere/*.tar"], "no such shard"),
-        (["train.worker_cpus=33", "train.num_workers=1"], "1 of the 1 workers have a place on no node"),
+        (["train.worker_cpus=33", "train.num_workers=1"], "1 of 1 workers fit on no node"),
         (["--rates", "worker=fast"], "--rates 'worker=fast': write worker=N"),
         (["--prices", "/nowhere/prices.yaml"], "/nowhere/prices.yaml: cannot be read"),
     ],

@@ -22,9 +22,9 @@ BESIDE = ("evaluate.every=4", "checkpoint.every=4")
     [
         (("data.shards=/nowhere/*.tar",), "no such shard"),
         (("train.num_workers=16",), "the cluster has 4"),
-        (("train.num_workers=1", "train.use_gpu=true"), "a GPU each"),
-        ((*BESIDE, "evaluate.cpus=3.5"), " + 3.5 for evaluate.cpus), the cluster has 4"),
-        ((*BESIDE, "evaluate.gpus=1"), "1 with evaluate.gpus, the cluster has 0"),
+        (("train.num_workers=1", "train.use_gpu=true"), "each worker needs a GPU"),
+        ((*BESIDE, "evaluate.cpus=3.5"), " + 3.5 for evaluate.cpus), but the cluster has 4"),
+        ((*BESIDE, "evaluate.gpus=1"), "the evaluation needs evaluate.gpus=1, but the cluster has 0"),
         ((*BESIDE, "evaluate.suite_beside=nothing"), "suite 'nothing'"),
         (("evaluate.exclude=nowhere.jsonl",), "nowhere.jsonl: cannot be read"),
         (("model.name=ViT-B-23",), "ViT-B-32"),

@@ -1,10 +1,10 @@
-"""Before a pod ends: tell Ray that its node will go, then wait until nothing of a run is left on it.
+"""Before a pod ends, tell Ray that its node will go, and wait until no task or actor of a run is left on the node.
 
     python drain.py SECONDS
 
-Kubernetes runs this as the pod's preStop hook, where a node is taken back, drained or scaled down, and sends SIGTERM
-when it returns. Ray Train takes the notice as a preemption: the run writes a checkpoint and goes on without the node.
-A node without work ends at once.
+Kubernetes runs this as the pod's preStop hook when a node is taken back, drained or scaled down, and sends SIGTERM when
+the hook returns. Ray Train treats the notice as a preemption: the run writes a checkpoint and continues without the
+node. For a node without work, the hook returns at once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import psutil
 RAYS_OWN = tuple(
     f"ray::{name}" for name in "IDLE SPILL RESTORE DELETE DashboardAgent RuntimeEnvAgent".split()
 )
-"""Titles of processes that wait for work or serve the node."""
+"""Prefixes of the titles of Ray processes that wait for work or serve the node."""
 
 
 def busy() -> bool:
-    """Tell whether a task or actor runs here; Ray writes what a process does into its title."""
+    """Return whether a task or actor runs here; Ray writes a process's work into the process's title."""
     titles = (process.info["cmdline"] or [""] for process in psutil.process_iter(["cmdline"]))
     return any(
         title[0].startswith("ray::") and not title[0].startswith(RAYS_OWN) for title in titles if title
@@ -30,7 +30,7 @@ def busy() -> bool:
 
 
 def main() -> int:
-    """Return 0: a hook that failed would only end the pod without waiting."""
+    """Give notice if the node is busy, and wait. Return 0, because after a failed hook the pod would end at once."""
     seconds = int(sys.argv[1])
     deadline = time.monotonic() + seconds
     if not busy():

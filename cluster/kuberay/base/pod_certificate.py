@@ -1,7 +1,7 @@
-"""Give a pod a certificate of its own before Ray starts: the authority's key in, tls.key, tls.crt and ca.crt out.
+"""Sign a certificate for a pod with the authority's key, before Ray starts; write tls.key, tls.crt and ca.crt.
 
-Ray's processes call each other by the pod's address and check that it stands in the certificate, so none can be made
-before the pod has one. This runs in an init container, the only one that sees the authority's key.
+Ray's processes call each other by the pod's address, and check that the certificate contains this address. So the
+certificate can be made only after the pod has an address. This program runs in the only container that sees the key.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAYS = 365
 SKEW = datetime.timedelta(minutes=5)
-"""How far a node's clock may be behind this one's."""
+"""Maximum lag of another node's clock behind the clock of this node."""
 
 
 def alternative_names(address: str, head: str) -> list[x509.GeneralName]:
-    """Return the names that a pod is called by: its address, loopback and, of the head, its service."""
+    """Return the names in a certificate: localhost, the host name, `head` unless it is "", 127.0.0.1 and `address`."""
     names = dict.fromkeys(name for name in ("localhost", socket.gethostname(), head) if name)
     addresses = dict.fromkeys(("127.0.0.1", address))
     return [
@@ -37,10 +37,10 @@ def write(authority: Path, out: Path, address: str, head: str) -> None:
     """Write the pod's key, its certificate and the authority's certificate into a folder.
 
     Args:
-        authority: folder of a `kubernetes.io/tls` Secret, tls.crt and tls.key of the authority.
+        authority: folder of a `kubernetes.io/tls` Secret with the authority's tls.crt and tls.key.
         out: an existing folder.
         address: IP address of the pod.
-        head: DNS name of the head's service, or nothing.
+        head: DNS name of the head's service, or "".
     """
     issuer = x509.load_pem_x509_certificate((authority / "tls.crt").read_bytes())
     issuer_key = serialization.load_pem_private_key((authority / "tls.key").read_bytes(), password=None)
@@ -71,7 +71,7 @@ def write(authority: Path, out: Path, address: str, head: str) -> None:
 
 
 def main() -> None:
-    """Read the pod's address from POD_IP and the head's name from FQ_RAY_IP, which KubeRay sets."""
+    """Write the certificate for the pod's address, POD_IP, and the head's name, FQ_RAY_IP, which KubeRay sets."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--authority", type=Path, required=True, help="folder with the authority's tls.crt, tls.key"

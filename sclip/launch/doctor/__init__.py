@@ -1,4 +1,4 @@
-"""Check whether an environment can train: takes a config and a connected cluster, returns findings per check and node.
+"""Check whether a connected cluster can train a config, and return the findings of each check and node.
 
 Every check runs where its answer matters, mostly on each node (`sclip.launch.doctor.nodes`), and returns plain facts.
 The driver then compares the nodes and judges the facts. Each check has a time limit.

@@ -1,8 +1,8 @@
-"""Check that workers can reach each other: an all-reduce over every GPU, or over the nodes if there is no GPU.
+"""Check that workers can reach each other, by an all-reduce over all GPUs, or over the nodes if there is no GPU.
 
-With nccl, each GPU gets a process that reserves it, as a worker does, and also multiplies two matrices. This finds GPUs
-that Ray counts but torch cannot use. The check does not wait for GPUs that another job uses, but reports them. The same
-processes then measure the network, if there are several nodes.
+With nccl, one process per GPU reserves the GPU, as a worker does, and multiplies two matrices. This finds GPUs that
+Ray counts but torch cannot use. If another job uses a GPU, the check reports the GPU and does not wait for it. If there
+are several nodes, the same processes then measure the network.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from sclip.launch.doctor.nodes import Answer, ClusterNode, on, within
 _ELEMENTS = 2**22
 """Number of fp32 values in the checked all-reduce: 16 MB."""
 _REPEATS = 3
-"""Number of measured all-reduces. The median counts."""
+"""Number of measured all-reduces; the result is their median."""
 
 
 class _Rank:
-    """One process of the group."""
+    """Process of the checked process group, for one GPU or one node."""
 
     def address(self) -> tuple[str, int]:
         """Return an address and a free port at which the other ranks can reach this one."""
@@ -45,12 +45,12 @@ class _Rank:
         cuda = bool(ray.get_gpu_ids())
         if cuda and not torch.cuda.is_available():
             raise RuntimeError(
-                "Ray counts a GPU here, torch sees none: driver, CUDA build of torch, or runtime class"
+                "Ray counts a GPU here, but torch sees none: check driver, CUDA build of torch, runtime class"
             )
         self._device = device = torch.device("cuda" if cuda else "cpu")
         square = torch.ones(256, 256, device=device)
         if (product := float((square @ square)[0, 0])) != 256:
-            raise RuntimeError(f"the device multiplies wrongly: {product}, not 256")
+            raise RuntimeError(f"the device multiplies matrices wrongly: {product}, not 256")
         numbers = torch.full((_ELEMENTS,), float(rank + 1), device=device)
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder, "nccl.log")
@@ -67,11 +67,11 @@ class _Rank:
         total = float(numbers[-1])
         seconds = time.perf_counter() - started
         if total != world_size * (world_size + 1) / 2:
-            raise RuntimeError(f"the sum of {world_size} ranks is {total}")
+            raise RuntimeError(f"the all-reduce over {world_size} ranks returned a wrong sum: {total}")
         return 4 * _ELEMENTS / seconds / 1e9
 
     def measure(self) -> Link:
-        """Time an all-reduce of the large message. The group of `reduce` still stands."""
+        """Time an all-reduce of the large message, in the process group that `reduce` started."""
         numbers = torch.ones(MESSAGE_ELEMENTS, device=self._device)
         seconds = []
         for _ in range(1 + _REPEATS):  # the first one allocates buffers for this size
@@ -114,7 +114,7 @@ def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFi
 def judge_collective(
     places: list[ClusterNode], answers: Mapping[int, Answer], gpus: bool
 ) -> list[CheckFinding]:
-    """Return a finding for each node with a failed rank; if none failed, one with the slowest rank's rate."""
+    """Return one finding for each node with a failed rank; if no rank failed, one with the rate of the slowest rank."""
     name = "nccl" if gpus else "gloo"
     failed: dict[str, str] = {}
     for index, answer in answers.items():
@@ -126,8 +126,8 @@ def judge_collective(
         text = f"all-reduce over {len(places)} {unit}, {slowest:,.2f} GB/s"
         return [CheckFinding(name, "cluster", "ok", text)]
     if gpus:
-        remedy = "GPUs in use by another job are not waited for; else nvidia-smi there, NCCL_DEBUG=INFO and"
-        remedy += " NCCL_SOCKET_IFNAME, and open all ports between the nodes"
+        remedy = "if another job uses this node's GPUs, check again later; else run nvidia-smi there, set"
+        remedy += " NCCL_DEBUG=INFO and NCCL_SOCKET_IFNAME, and open all ports between the nodes"
     else:
         remedy = "open all ports between the nodes, and name the interface with GLOO_SOCKET_IFNAME"
     return [CheckFinding(name, node, "fail", text, remedy) for node, text in failed.items()]

@@ -1,4 +1,4 @@
-"""Run all checks one after the other, on the nodes of the cluster."""
+"""Run all checks, one after the other, on the nodes of the cluster."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
     nodes, lost = alive()
     findings = [
         CheckFinding(
-            "nodes", name.partition(":")[0], "warn", name.partition(": ")[2], "see its log, or ray list nodes"
+            "nodes", name.partition(":")[0], "warn", name.partition(": ")[2], "see its log or ray list nodes"
         )
         for name in lost
     ]
@@ -76,19 +76,20 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
 
 def judge_nodes(reached: dict[ClusterNode, Answer]) -> list[CheckFinding]:
     """Return a finding for each node that does not answer, and one that sums up the cluster."""
-    remedy = "ray status, and that node's raylet.out; it needs this Python and this package"
+    remedy = "see ray status and the node's raylet.out; the node needs the driver's Python and sclip"
     silent = [
         CheckFinding("nodes", node.name, "fail", answer.failure, remedy)
         for node, answer in reached.items()
         if answer.failure
     ]
     resources = ray.cluster_resources()
-    text = f"{len(reached) - len(silent)} answer, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+    text = f"{len(reached) - len(silent)} of {len(reached)} nodes answer; the cluster has "
+    text += f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
     return [*silent, CheckFinding("nodes", "cluster", "ok" if len(silent) < len(reached) else "fail", text)]
 
 
 def _answered(check: str, answers: dict[ClusterNode, Answer]) -> list[CheckFinding]:
-    remedy = "run it again; a node that is slow to answer here is slow in a run"
+    remedy = "run doctor again; a node that answers slowly here is also slow in a run"
     return [
         CheckFinding(check, node.name, "fail", answer.failure, remedy)
         for node, answer in answers.items()

@@ -17,7 +17,7 @@ Status = Literal["ok", "warn", "fail"]
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _RANK = ("ok", "warn", "fail")
 _MOST_ALIKE = 4
-"""Maximum number of healthy nodes with a line each in the table; the JSON has all of them."""
+"""Maximum number of ok findings of a check that get a line each in the table; the JSON has them all."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def show(findings: Sequence[CheckFinding], console: Console) -> None:
 
 
 def _few(findings: Sequence[CheckFinding]) -> Iterator[CheckFinding]:
-    """Yield the findings; if more than `_MOST_ALIKE` findings of a check are ok, yield one for all of these."""
+    """Yield the findings for the table. More than `_MOST_ALIKE` ok findings of a check become one finding."""
     num_ok = Counter(finding.check for finding in findings if finding.status == "ok")
     shown: set[str] = set()
     for finding in findings:

@@ -20,8 +20,8 @@ from sclip.launch.doctor.nodes import Answer, ClusterNode
 PACKAGES = ("ray", "torch", "open_clip_torch", "spacy")
 _GB = 1e9
 _MOST_SKEW_S = 2.0
-"""Maximum clock skew in seconds. A larger skew means that no service sets the clock, even if Ray, S3's signatures and
-MLflow still tolerate it."""
+"""Maximum clock skew in seconds. Ray, S3's signatures and MLflow tolerate more, but a larger skew means that no service
+sets the clock."""
 _FULL, _NEARLY_FULL = 0.95, 0.85
 """Used shares of a disk: at `_FULL`, Ray stores no more objects on it; at `_NEARLY_FULL`, the check warns."""
 _FILES, _FEWEST_FILES = 65536, 4096
@@ -49,7 +49,7 @@ def look_versions(spacy_model: str) -> dict[str, str]:
 
 
 def judge_versions(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Compare every node's versions with those that most nodes have."""
+    """Compare every node's versions with the most common ones."""
     known = {node: answer.value for node, answer in answers.items() if not answer.failure}
     names = list(dict.fromkeys(name for has in known.values() for name in has))
     usual = {name: Counter(has[name] for has in known.values()).most_common(1)[0][0] for name in names}
@@ -68,7 +68,7 @@ def judge_versions(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
 
 
 def look_machine(storage: str) -> dict[str, Any]:
-    """Return this node's shared memory, disks and limit of open files; `storage` is a folder, or empty."""
+    """Return this node's shared memory, disks and limit of open files; `storage` is a folder, or "" for a URI."""
     disks = {
         path: _disk(path) for path in dict.fromkeys(filter(None, (ray_internals.session_folder(), storage)))
     }
@@ -89,7 +89,7 @@ def _disk(path: str) -> tuple[int, int] | None:
 
 
 def judge_shm(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Judge shared memory: if /dev/shm is too small, Ray puts the object store on a disk, and every block waits."""
+    """Judge shared memory: if /dev/shm is too small, Ray puts the object store on a slow disk."""
     findings = []
     for node, answer in answers.items():
         if answer.failure:
@@ -132,7 +132,7 @@ def judge_files(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
             if status == "ok"
             else f"ulimit -n {_FILES} before ray start, or docker run --ulimit nofile={_FILES}"
         )
-        findings.append(CheckFinding("open files", node.name, status, f"{soft:,} (at most {hard:,})", remedy))
+        findings.append(CheckFinding("open files", node.name, status, f"{soft:,} (hard: {hard:,})", remedy))
     return findings
 
 
@@ -153,7 +153,7 @@ def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]
         before, node_time, after = min(times, key=lambda one: one[2] - one[0])
         skew, uncertain = node_time - (before + after) / 2, (after - before) / 2
         bad = abs(skew) - uncertain > _MOST_SKEW_S
-        text = f"{1000 * skew:+,.0f} ms of the driver's, known to {1000 * uncertain:,.0f}"
+        text = f"{1000 * skew:+,.0f} ms from the driver's clock, measured to {1000 * uncertain:,.0f} ms"
         remedy = "set the clock by NTP (chronyd) on that node" if bad else ""
         findings.append(CheckFinding("clock", node.name, "fail" if bad else "ok", text, remedy))
     return findings
@@ -162,9 +162,9 @@ def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]
 def check_authentication(token: bool, addresses: Sequence[str]) -> CheckFinding:
     """Judge whether anyone who can reach the head's port can run code on the cluster."""
     if token:
-        return CheckFinding("authentication", "cluster", "ok", "Ray asks for a token")
+        return CheckFinding("authentication", "cluster", "ok", "Ray requires a token")
     if all(address.startswith("127.") for address in addresses):
-        return CheckFinding("authentication", "cluster", "ok", "off, on loopback only")
-    text = "off: whoever reaches the head can run code on it"
+        return CheckFinding("authentication", "cluster", "ok", "off, but only on loopback")
+    text = "off: anyone who can reach the head can run code on it"
     remedy = "start Ray with RAY_AUTH_MODE=token and the same RAY_AUTH_TOKEN on every node"
     return CheckFinding("authentication", "cluster", "fail", text, remedy)

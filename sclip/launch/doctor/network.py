@@ -1,8 +1,8 @@
 """Judge the network between nodes: the rate of an all-reduce, and whether NCCL uses RDMA or fell back to TCP.
 
-NCCL falls back silently if it finds no RDMA device, may lock too little memory or has no plugin for the device (EFA
-needs aws-ofi-nccl). Training then works, but waits for gradients. Rates are bus bandwidths: 2 (n - 1) / n times the
-bytes of the message, by the seconds of one all-reduce over n ranks. The slowest link carries this rate, whatever n is.
+NCCL falls back to TCP silently if it finds no RDMA device, cannot lock enough memory, or has no plugin for the device
+(EFA needs aws-ofi-nccl). Training then works, but waits for gradients. Rates are bus bandwidths: 2 (n - 1) / n times
+the message's bytes, divided by the seconds of an all-reduce over n ranks: the rate of the slowest link, for any n.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MESSAGE_ELEMENTS = 2**24
 _TCP = "Socket"
 """NCCL's name for TCP."""
 _EXPECTED_GB_S = {"B200": 6.0, "H200": 6.0, "H100": 6.0, "A100": 0.8, "L40S": 1.5, "A10G": 0.6, "L4": 0.6}
-"""Lowest bus bandwidth that counts as usual, for each GPU of a node: about half of a GPU's share in the network of
+"""Lowest usual bus bandwidth in GB/s for each GPU of a node: about half of a GPU's share of the node's network, in the
 common machine types (a3-highgpu-8g, a2-highgpu-8g, g6e.12xlarge, g5.12xlarge, g6.12xlarge)."""
 
 
@@ -36,9 +36,9 @@ class Link:
     network: str = ""
     """Name of the network in NCCL, such as Socket, IB or AWS Libfabric; "" with gloo, or if NCCL named none."""
     rdma: bool = False
-    """Whether this process sees an RDMA device; EFA is one."""
+    """Whether this process sees an RDMA device, such as EFA."""
     locked_bytes: int = -1
-    """Memory that this process may lock, which RDMA does with its buffers; -1 if unlimited."""
+    """Bytes of memory that this process may lock, -1 if unlimited. RDMA locks its buffers."""
 
 
 def nccl_network(log: str) -> str:
@@ -48,7 +48,7 @@ def nccl_network(log: str) -> str:
 
 
 def look_rdma() -> tuple[bool, int]:
-    """Return whether this process sees an RDMA device, and the memory that it may lock (-1 if unlimited)."""
+    """Return whether this process sees an RDMA device, and the bytes of memory that it may lock (-1 if unlimited)."""
     return any(Path("/dev/infiniband").glob("uverbs*")), resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
 
 
@@ -72,22 +72,22 @@ def judge_network(places: Sequence[ClusterNode], answers: Mapping[int, Answer]) 
     ranks, seconds = len(places), max(link.seconds for link in links)
     gb_s = 2 * (ranks - 1) / ranks * 4 * MESSAGE_ELEMENTS / seconds / 1e9
     gpu, network = links[0].gpu, links[0].network
-    used = "TCP" if network == _TCP else network or "a network that it does not name"
+    used = "TCP" if network == _TCP else network or "an unnamed network"
     text = f"{gb_s:,.2f} GB/s between {nodes} nodes, {f'NCCL over {used}' if gpu else 'gloo over TCP'}"
     per_gpu = next((rate for name, rate in _EXPECTED_GB_S.items() if re.search(rf"\b{name}\b", gpu)), 0.0)
     if gb_s >= (expected := per_gpu * ranks / nodes):
         return CheckFinding("network", "cluster", "ok", text)
-    text += f"; usual for {ranks / nodes:g} {gpu} a node: {expected:.1f} or more"
+    text += f"; nodes with {ranks / nodes:g} {gpu} usually reach {expected:.1f} or more"
     return CheckFinding("network", "cluster", "warn", text, _remedy(links))
 
 
 def _remedy(links: Sequence[Link]) -> str:
-    """Return what to do about a slow network: the first cause that holds on any rank."""
+    """Return the remedy for a slow network, by the first cause that applies to any rank."""
     if all(link.network != _TCP for link in links):
         return "give each pod or machine all of its RDMA devices, and place the nodes in one zone and placement group"
     if not all(link.rdma for link in links):
         return (
-            "no RDMA device in the container: request it (cluster/README.md, The network of GPU nodes); some machine"
+            "no RDMA device in the container: request one (cluster/README.md, The network of GPU nodes); some machine"
             " types have none"
         )
     if limits := [link.locked_bytes for link in links if link.locked_bytes >= 0]:

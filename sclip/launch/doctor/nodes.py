@@ -1,7 +1,7 @@
 """Call functions on all nodes at once, through a small actor on each node, within a time limit.
 
 If a node does not answer, its `Answer` holds the reason, and the call never hangs. The actors reserve nothing, so a
-busy cluster can be checked too. If a node cannot start one (another Python, no sclip), the reason is Ray's message.
+busy cluster can be checked too. If a node cannot start its actor (other Python, no sclip), Ray's message is the reason.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Answer:
 
     value: Any = None
     failure: str = ""
-    """Reason why there is no value; "" if there is one."""
+    """Reason why there is no value; "" if there is a value."""
 
 
 def alive() -> tuple[list[ClusterNode], list[str]]:
@@ -58,7 +58,7 @@ def alive() -> tuple[list[ClusterNode], list[str]]:
 
 
 class _Probe:
-    """Lives on one node and calls functions there."""
+    """Actor that calls functions on one node."""
 
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return function(*arguments)
@@ -83,7 +83,7 @@ class NodeProbes:
     ) -> dict[ClusterNode, Answer]:
         """Return the function's result on every node, or on the nodes `of`, within the time limit.
 
-        If `own` is set, `own(node)` is the last argument of the call on a node.
+        If `own` is set, the call on a node gets `own(node)` as an additional last argument.
         """
         pending = {}
         for node in self.nodes if of is None else of:
@@ -117,12 +117,12 @@ class NodeProbes:
 
 
 def on(node: ClusterNode) -> NodeAffinitySchedulingStrategy:
-    """Return the scheduling strategy for this node and no other."""
+    """Return the scheduling strategy that allows only this node."""
     return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
 def within(asked: Mapping[Any, ray.ObjectRef], timeout_s: float) -> dict[Any, Answer]:
-    """Return an `Answer` for each call. For a call without a result in time, the `Answer` says so."""
+    """Return an `Answer` for each call. If a call has no result after `timeout_s`, its `Answer` says so."""
     ready, _ = (
         ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
     )

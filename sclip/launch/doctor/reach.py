@@ -22,9 +22,9 @@ _SAMPLE_S, _SAMPLES = 5.0, 2000
 _SHARDS = 3
 """Number of shards that each node reads, spread over the list: missing shards are rarely the first ones."""
 _SLOW = 0.25
-"""Minimum rate of a node that does not count as slow, as a share of the fastest node's rate."""
+"""Share of the fastest node's rate below which a node counts as slow."""
 _TELLING_S = 0.5
-"""Minimum seconds of a measurement: a rate over less time says nothing about a node."""
+"""Minimum seconds of a read whose rate is judged: a shorter read says nothing about a node."""
 
 
 def write(folder: str, name: str) -> None:
@@ -35,11 +35,11 @@ def write(folder: str, name: str) -> None:
         file.write(name.encode())
     with fs.open(path, "rb") as file:
         if file.read() != name.encode():
-            raise OSError("what was written is not what is read")
+            raise OSError("the file was read back with other bytes than were written")
 
 
 def seen(folder: str, names: Sequence[str]) -> list[str]:
-    """Return which of the files this node sees."""
+    """Return the names of the files that this node sees."""
     return [name for name in names if _exists(_in(folder, name))]
 
 
@@ -77,7 +77,7 @@ def judge_storage(
     """Return a finding for each node: whether it can write, see the others' files, and remove its own."""
     place = mask(storage)
     shared = (
-        f"run.storage={place} must be one folder or bucket for all nodes: mount it on each, or name a URI"
+        f"run.storage={place} must be one folder or bucket for all nodes: mount it on each node, or set a URI"
     )
     rights = f"give this node the right to write and remove at {place}"
     findings = []
@@ -91,7 +91,7 @@ def judge_storage(
         elif visible.failure:
             fault = f"cannot list: {mask(visible.failure)}"
         elif blind:
-            fault, remedy = f"does not see what {blind[0]} wrote", shared
+            fault, remedy = f"does not see the file that {blind[0]} wrote", shared
         elif failure := removed[node].failure:
             fault = f"cannot remove: {mask(failure)}"
         else:
@@ -117,7 +117,7 @@ def read_some(shards: Sequence[str], data: DataConfig) -> tuple[int, int, float]
 def check_shards(nodes: NodeProbes, config: Config) -> list[CheckFinding]:
     """Read the beginning of a few shards on every node."""
     if not config.data.shards:
-        return [CheckFinding("shards", "cluster", "ok", "none given: scenes are generated into run.storage")]
+        return [CheckFinding("shards", "cluster", "ok", "none set: scenes are generated into run.storage")]
     try:
         urls = expand(config.data.shards)
     except ShardError as error:
@@ -129,7 +129,7 @@ def check_shards(nodes: NodeProbes, config: Config) -> list[CheckFinding]:
 
 
 def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Return a finding for each node: whether it can read, finds samples, and is not far slower than the fastest."""
+    """Return a finding for each node: whether it can read, finds samples, and is not far slower than others."""
     findings = []
     rates = {node: a.value[0] / max(a.value[2], 1e-9) for node, a in answers.items() if not a.failure}
     fastest = max(rates.values(), default=0.0)
@@ -146,7 +146,7 @@ def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[Che
             text, remedy = "no sample in the first shards", "sclip validate says what is wrong with them"
             findings.append(CheckFinding("shards", node.name, "fail", text, remedy))
         elif seconds >= _TELLING_S and rates[node] < _SLOW * fastest:
-            remedy = f"the fastest node reads {fastest:,.0f} a second: look at this one's network or mount"
+            remedy = f"the fastest node reads {fastest:,.0f} samples/s: check this node's network or mount"
             findings.append(CheckFinding("shards", node.name, "warn", text, remedy))
         else:
             findings.append(CheckFinding("shards", node.name, "ok", text))
@@ -154,7 +154,7 @@ def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[Che
 
 
 def check_mlflow(config: Config, timeout_s: float) -> CheckFinding:
-    """Write a run to the tracking store and remove it, from the driver, because only the driver writes there."""
+    """Write a run to the tracking store and remove it. Check only the driver, because no other process writes there."""
     pool = ThreadPoolExecutor(1)
     try:
         place = pool.submit(try_store, config).result(timeout_s)

@@ -1,4 +1,4 @@
-"""Plan a run before it starts: takes a sized config and the cluster's capacity, and returns a plan to show."""
+"""Plan a run before it starts: take a sized config and the cluster's capacity, and return a plan to show."""
 
 from sclip.launch.plan import price_table, rates
 from sclip.launch.plan.memory import check_memory

@@ -1,9 +1,9 @@
-"""Compare the memory of a training step with that of the cluster's GPUs; if it does not fit, name what makes it fit.
+"""Check that a training step fits into the memory of the cluster's GPUs; if not, name the smallest change that fits.
 
 sized config, Capacity -> dry run of a step -> Memory, or a ConfigError with the smallest change that fits
 
-A change fits if its own dry run does. Smaller micro-batches come first, because they cost a second forward pass and
-change nothing else; then activation checkpointing, then sharding.
+Each change is tested with a dry run of its own. Smaller micro-batches are tried first, because they only cost a second
+forward pass. Activation checkpointing comes next, sharding last.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ USABLE = 0.9
 """Share of a GPU's memory that a step may fill. CUDA, NCCL and the allocator's fragmentation take the rest."""
 
 _LEAST_ROWS = 16
-"""Minimum samples that are computed at a time: fewer leave a GPU without enough work."""
+"""Minimum samples of a micro-batch: with fewer samples, a GPU has too little work."""
 
 _UNCHANGED = 0.9
-"""Share of the activations that remains where smaller parts do not help."""
+"""Maximum share of the activations that one halving of the micro-batch may leave for another halving to be tried."""
 
 _FURTHER: tuple[dict[str, Any], ...] = (
     {}, {"activation_checkpointing": "selective"}, {"activation_checkpointing": "block"}, {"sharding": "fsdp"},
@@ -44,17 +44,17 @@ _FURTHER: tuple[dict[str, Any], ...] = (
 
 @dataclass(frozen=True)
 class Memory:
-    """What a step needs on each GPU."""
+    """Memory that a step needs on each GPU."""
 
     step: DryRun
     accelerator: str
-    """Ray's name for the GPUs of the workers; of several kinds, the one with the least memory."""
+    """Ray's name for the workers' GPUs; with several kinds of GPU, the kind with the least memory."""
     gpu_bytes: float | None
     """Memory of a GPU; None if it is unknown."""
 
 
 def check_memory(config: Config, capacity: Capacity) -> Memory | None:
-    """Return the memory that a step of a sized config needs; None without GPUs, or if its dry run fails.
+    """Return the memory that a step of a sized config needs; None without GPUs, or if the dry run fails.
 
     Raises ConfigError if the step does not fit on the GPUs. The message names the smallest change that fits.
     """
@@ -80,7 +80,7 @@ def check_memory(config: Config, capacity: Capacity) -> Memory | None:
     has = f"{memory.gpu_bytes / GIB:g} GiB"
     problem = (
         f"train.batch_size={config.train.batch_size}: a step needs {memory.step.peak / GIB:.0f} GiB on each of "
-        f"{config.train.num_workers} GPUs, and a step may fill {USABLE:.0%} of the {has} of {accelerator}"
+        f"{config.train.num_workers} GPUs, but may fill only {USABLE:.0%} of the {has} of {accelerator}"
     )
     for change, step in _fitting(config, ranks_per_node, USABLE * memory.gpu_bytes, memory.step):
         keys = " ".join(f"train.{key}={value}" for key, value in change.items())
@@ -99,7 +99,7 @@ def _fitting(
         if any(getattr(config.train, key) == value for key, value in change.items()):
             continue
         if "sharding" not in change and _fixed(step) > room:
-            continue  # neither smaller parts nor checkpointing frees parameters and moments
+            continue  # only sharding frees parameters and moments
         changed = _with(config, change)
         needed = _step(changed, ranks_per_node) if change else step
         if needed.peak <= room:
@@ -107,14 +107,14 @@ def _fitting(
         rows = micro_batch = _rows_at_a_time(changed)
         while micro_batch % 2 == 0 and micro_batch // 2 >= _LEAST_ROWS:
             micro_batch //= 2
-            # Half of the rows need at least half of the activations: do not run what cannot fit.
+            # Half of the rows need at least half of the activations: skip dry runs that cannot fit.
             if _fixed(needed) + needed.activations * micro_batch / rows > room:
                 continue
             parts = _step(_with(changed, {"micro_batch": micro_batch}), ranks_per_node)
             if parts.peak <= room:
                 yield {**change, "micro_batch": micro_batch}, parts
             if parts.activations > _UNCHANGED * needed.activations:
-                break  # the loss of all rows is what takes the memory
+                break  # the loss over all rows takes the memory
             needed, rows = parts, micro_batch
 
 
@@ -133,6 +133,6 @@ def _rows_at_a_time(config: Config) -> int:
 
 
 def _with(config: Config, change: dict[str, Any]) -> Config:
-    """Return the config with a changed `train`, for the largest number of workers."""
+    """Return the config with `change` applied to `train`, for the maximum number of workers."""
     settings = {"min_workers": 0, **({"shard_ranks": 0} if "sharding" in change else {}), **change}
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))

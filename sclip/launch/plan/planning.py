@@ -1,6 +1,6 @@
-"""The plan of a run: what each stage reserves on which nodes, how fast the run is, how long it takes, what it costs.
+"""Plan a run: what each stage reserves on which nodes, how fast the run is, how long it takes, what it costs.
 
-readers -> encoders -> executors -> workers        the slowest stage sets the rate of the run
+    readers -> encoders -> executors -> workers        the slowest stage sets the rate of the run
 
 An executor is the Ray Data process that passes on the blocks of one stream; it reserves nothing.
 """
@@ -30,7 +30,7 @@ class Stage:
 
     name: str
     what: str
-    """Number and kind of its processes, in words."""
+    """Number and kind of the stage's processes, in words."""
     cpus: float
     """Maximum CPUs reserved by the whole stage."""
     gpus: float
@@ -45,7 +45,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class NodeCount:
-    """How many nodes of one type a run uses."""
+    """Number of nodes of one type that a run uses."""
 
     kind: NodeType
     start: int
@@ -56,7 +56,7 @@ class NodeCount:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do."""
+    """Stages, nodes, duration and cost that are expected of a run."""
 
     config: Config
     """The run's config, with workers, GPUs and streams chosen for the cluster."""
@@ -70,7 +70,7 @@ class Plan:
     notes: tuple[str, ...]
     """Further remarks, one line each."""
     memory: Memory | None = None
-    """What a step needs on each GPU, if a dry run found it."""
+    """Memory that a step needs on each GPU; None if it is unknown."""
 
     @property
     def limit(self) -> Stage | None:
@@ -129,7 +129,7 @@ def make(
     rates = find(config, capacity, known, annotated)
     config = with_streams(config, capacity, rates, shards)
     encoders = encoder_bounds(config, capacity)
-    # An elastic run also requests all its workers, and begins with those that there is room for.
+    # An elastic run also requests all its workers, and begins with as many as fit.
     fewest, most = (
         place_bundles(demands(config, config.train.num_workers, count), capacity.nodes) for count in encoders
     )
@@ -182,7 +182,7 @@ def _stages(
 
 
 def _remedies(config: Config, stages: Iterable[Stage]) -> list[str]:
-    """Return a line that tells which config keys to increase, if such keys limit the slowest stage; else nothing."""
+    """Return a line with the config keys to raise if they limit the slowest stage; else no line."""
     limit = _slowest(stages)
     name = limit.name if limit else ""
     if name == "executors":
@@ -204,7 +204,7 @@ def _notes(
     notes = []
     idle = gpus_for_workers(config, capacity) - (config.train.num_workers if config.train.use_gpu else 0)
     if idle > 0:
-        notes.append(f"{idle} GPUs stand still; train.num_workers=0 with train.use_gpu=null takes them all")
+        notes.append(f"{idle} GPUs are idle; train.num_workers=0 with train.use_gpu=null uses all GPUs")
     if prices and (missing := prices.missing({n.kind.name: n.most for n in nodes})):
         notes.append(f"no price for {', '.join(missing)}")
     if config.train.pack_text and (reason := unpackable_reason(config.model)):

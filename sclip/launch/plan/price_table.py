@@ -33,11 +33,11 @@ class Prices:
     currency: str = ""
 
     def hourly(self, nodes: Mapping[str, int]) -> float:
-        """Return the cost per hour of these numbers of nodes; types without a price count as 0."""
+        """Return the cost per hour of `nodes`, the number of nodes by type; types without a price count as 0."""
         return sum(count * self.of[name].price for name, count in nodes.items() if name in self.of)
 
     def missing(self, nodes: Mapping[str, int]) -> list[str]:
-        """Return the types that have no price."""
+        """Return the types of `nodes` that have no price."""
         return sorted(name for name, count in nodes.items() if count and name not in self.of)
 
 
@@ -54,4 +54,4 @@ def _price(path: Path, name: Any, value: Any) -> Price:
     known = isinstance(spot, bool) and not entry.keys() - {"price", "spot"}
     if known and isinstance(price, int | float) and not isinstance(price, bool) and 0 <= price < inf:
         return Price(float(price), spot)
-    raise ConfigError(f"{path}: {name}={value!r}: write a price an hour, or {{price: 0.26, spot: true}}")
+    raise ConfigError(f"{path}: {name}={value!r}: write a price per hour, or {{price: 0.26, spot: true}}")

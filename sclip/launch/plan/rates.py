@@ -1,9 +1,9 @@
 """Rates of one worker, encoder, reader and executor: given by the user, measured by an earlier run, or from a rule.
 
-An earlier run of the same model and work in `run.storage` gives its measured rates through its journal. Without one, a
-GPU is assumed to reach `UTILISATION` of its peak on the operations of a step (`sclip.train.flops`), and an encoder to
-have one core and photographs of 640 x 480. CPU workers, and GPUs of unknown peak, get no assumed rate. An executor is
-the process in which Ray Data passes on the blocks of one stream; its rate always comes from a rule.
+Measured rates are in the journal of an earlier run in `run.storage` with the same model and work. Without such a run, a
+rule assumes that a GPU reaches `UTILISATION` of its peak on the operations of a step (`sclip.train.flops`), and that an
+encoder has one core and gets photographs of 640 x 480. No rule covers CPU workers or GPUs of unknown peak. An executor
+is the process in which Ray Data passes on the blocks of one stream; its rate always comes from a rule.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from sclip.train.typical_batch import TOKENS, caption_tokens, typical_columns
 
 UTILISATION = 0.2
 """Assumed share of a GPU's dense peak. Published for towers of this size: 0.18 to 0.21 (LAION's CLAP on GH200, plain
-DDP); for ViT-g/14 0.38 (NVIDIA NeMo on A100). If a worker's share of a batch is small, the first values are closer."""
+DDP); for ViT-g/14 0.38 (NVIDIA NeMo on A100). For a small batch per worker, the lower values fit better."""
 
 SECONDS = {"parse": 1.13e-3, "draw": 0.33e-3, "decode": 2.72e-3, "tokenise": 0.10e-3}
-"""Core seconds per COCO sample (a 640 x 480 photograph and a caption), on a busy server (EPYC, 2 shared cores)."""
+"""Core seconds of encoding a COCO sample (640 x 480 photograph, caption), on a busy server (EPYC, 2 shared cores)."""
 READ_S = 0.40e-3
-"""Core seconds that a reader takes to read a sample (three tar members) from a local disk; half of it for headers."""
+"""Core seconds that a reader takes to read a sample (three tar members) from a local disk, half of them for headers."""
 REMOTE_BYTES_PER_S = 85e6
 """Bytes per second of one stream from an object store, as AWS documents for S3."""
 SAMPLE_BYTES, PIXELS = 162e3, 640 * 480
-"""COCO's averages: bytes of a sample, pixels of an image."""
+"""Averages of COCO: bytes of a sample, and pixels of an image."""
 
 BLOCKS_PER_S = 100
 """Blocks that one executor passes on per second. A block of any size takes the executor 6 to 8 ms.
@@ -52,7 +52,7 @@ _WORK = re.compile(
 )
 """Config keys that the rates depend on."""
 _LATEST = 50
-"""Maximum number of runs that are searched, newest first: a sweep leaves thousands."""
+"""Maximum number of runs that are searched, newest first: a sweep may leave thousands of runs."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Rate:
 
 
 Rates = Mapping[str, Rate]
-"""Known rates, by the names in STAGES and "executor"."""
+"""Known rates; the keys are the names in STAGES and "executor"."""
 
 
 def given(text: str) -> dict[str, Rate]:
@@ -77,9 +77,7 @@ def given(text: str) -> dict[str, Rate]:
         except ValueError:
             rate = 0.0
         if stage not in STAGES or not 0 < rate < float("inf"):
-            raise ConfigError(
-                f"--rates {part!r}: write {'=N, '.join(STAGES)}=N, samples a second of one of them"
-            )
+            raise ConfigError(f"--rates {part!r}: write {'=N, '.join(STAGES)}=N, each in samples per second")
         rates[stage] = Rate(rate, "as given")
     return rates
 
@@ -117,7 +115,7 @@ def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
 
 
 def block_samples(config: Config) -> int:
-    """Return the samples in a block of a sized run."""
+    """Return the number of samples in a block of a sized run."""
     share = config.train.batch_size // max(1, config.train.num_workers)
     return config.data.block_samples or rows_of_block(share, image_size(config.model.name))
 
@@ -139,14 +137,14 @@ def _gpu(config: Config, capacity: Capacity) -> Rate | None:
 
 
 def _flops(config: Config) -> float:
-    """Return a step's operations per sample of a typical batch."""
+    """Return the floating-point operations of a step per sample, for a typical batch."""
     workers = max(1, config.train.num_workers)
     rows = max(1, config.train.batch_size // workers)
     return StepFlops(meta_model(config.model), config)(typical_columns(config, rows), workers) / rows
 
 
 def _measured(config: Config) -> dict[str, Rate]:
-    """Return the rates of the latest run of the same work in this storage."""
+    """Return the rates of the latest run in this storage that did the same work; {} if there is none."""
     storage = storage_path(config.run.storage)
     folder = storage / "runs"
     work = _work(to_tree(config), storage)
@@ -158,7 +156,7 @@ def _measured(config: Config) -> dict[str, Rate]:
             if _work(tree, storage) != work:
                 continue
             rates = _of_curves(history(path.parent), int(tree["train"]["num_workers"]))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # another version's, or cut
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # other version, or truncated
             continue
         if rates:
             return {stage: Rate(rate, f"as {path.parent.name} measured") for stage, rate in rates.items()}
@@ -173,7 +171,7 @@ def _work(tree: dict[str, Any], storage: StoragePath) -> dict[str, Any]:
 
 
 def _of_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> dict[str, float]:
-    """Return the rate of one process per stage, from the later half of the curves, since at first all stages wait."""
+    """Return the rate of one process per stage, from the later half of each curve: at first all stages wait."""
 
     def typical(name: str) -> float:
         values = [value for _, value in curves.get(name, [])]

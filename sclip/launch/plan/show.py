@@ -1,4 +1,4 @@
-"""Print a plan: its table, and a few lines below it."""
+"""Print a plan as a table with a few lines below it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def lines(plan: Plan) -> list[str]:
 
 
 def _of_step(memory: Memory, step_s: float | None) -> list[str]:
-    """Return a line for the memory of a GPU at the peak of a step, and one for its collectives of 0.01 GiB or more."""
+    """Return a line for the memory of a GPU at the peak of a step, and one for the collectives of 0.01 GiB or more."""
     step = memory.step
     of = f" of {memory.gpu_bytes / GIB:g}" if memory.gpu_bytes else ""
     uses = {
@@ -86,10 +86,10 @@ def _time(plan: Plan) -> str:
     epochs = plan.config.train.epochs
     samples = f"{plan.samples:,} samples in {epochs} epoch{'s' if epochs > 1 else ''}"
     if not (plan.limit and plan.per_s and plan.hours is not None):
-        return f"{samples}; no rate is known before a first run (or --rates worker=N,encoder=N)"
+        return f"{samples}; no rate is known before a first run; or set --rates worker=N,encoder=N"
     how = f"{plan.limit.name} are the limit ({plan.limit.source})"
     if plan.bound_only:
-        how += "; of workers on these devices nothing is known before a first run (or --rates worker=N)"
+        how += "; the rate of workers on these devices is unknown before a first run; or set --rates worker=N"
         return f"{samples}: at most {plan.per_s:,.0f} a second, {_duration(plan.hours)} at least; {how}"
     return f"{samples}: about {plan.per_s:,.0f} a second, {_duration(plan.hours)}; {how}"
 

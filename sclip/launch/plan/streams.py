@@ -1,4 +1,4 @@
-"""Choose the number of streams of each worker, if the config leaves it open.
+"""Choose the number of streams of each worker, if the config does not set it.
 
 sized config, Capacity, rates -> the config with `data.readers`
 """
