@@ -34,7 +34,7 @@ class TextCase:
 class TextOnly:
     """Find the two of three captions that mean the same.
 
-    A case is won if their cosine is higher than the cosine of either with the third. A tie is lost.
+    A case is won if the cosine of these two is higher than the cosine of each with the third. A tie is lost.
     """
 
     about: About
@@ -43,7 +43,7 @@ class TextOnly:
     """Name of the headline score."""
     macro: bool = False
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores by name: the mean of the headline over these groups."""
+    """Additional scores: each name maps to the groups over which the headline is averaged."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:

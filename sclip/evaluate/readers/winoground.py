@@ -25,10 +25,7 @@ __all__ = ["read"]
 
 
 def read(about: About, file: Path, images: Path | None = None) -> Pairs:
-    """Return the task of an `examples.jsonl`; picture names may also include their suffix.
-
-    Raises BenchmarkDataError naming file, case and field.
-    """
+    """Return the task of an `examples.jsonl`. Raises BenchmarkDataError naming file, case and field."""
     folder = images_of(file, images)
     cases = []
     for number, entry in json_lines(file):
@@ -42,4 +39,5 @@ def read(about: About, file: Path, images: Path | None = None) -> Pairs:
 
 
 def _picture(folder: Path, name: str) -> Picture:
+    """Return the picture of a name without suffix (the authors' form, a PNG) or with suffix."""
     return Picture(str(folder / (name if Path(name).suffix else f"{name}.png")))
