@@ -1,6 +1,6 @@
 """Estimate a text's width without a browser, from the advance widths of Helvetica. Other sans-serif fonts are close.
 
-A label is drawn with `textLength`, so the browser squeezes or stretches another font a little, and the label fits.
+The page sets this width as each label's `textLength`. A browser with another font stretches the label to fit.
 """
 
 from __future__ import annotations
