@@ -203,9 +203,9 @@ def images_of(file: Path, images: Path | None) -> Path:
 def located(folder: Path, name: str) -> Path:
     """Return the path of a picture whose name may include leading folders (`data/val2014/COCO_1.jpg`).
 
-    The first path that exists wins: the name itself if it is absolute; the name below `folder`; then the name
-    below `folder` without its first folder, its first two, and so on. If none exists, return `folder`/name,
-    or `folder`/FILE for an absolute name of another machine. Raises ValueError for a name without a file.
+    The first path that exists wins: the name itself if absolute; the name below `folder`; then the same
+    without the name's first folder, its first two, and so on. If none exists, return the name below `folder`,
+    or only its last part below `folder` if the name is absolute. Raises ValueError for a name without a file.
     """
     path = Path(name)
     if not path.name:
@@ -215,7 +215,7 @@ def located(folder: Path, name: str) -> Path:
 
 
 def texts_of(entry: Mapping[str, Any], field: str, least: int = 1) -> tuple[str, ...]:
-    """Return a list of at least `least` texts from a field. Raises ValueError for another value."""
+    """Return a field that is a list of `least` or more texts. Raises ValueError if it is not."""
     texts = entry[field]
     if not isinstance(texts, list) or len(texts) < least or not all(map(is_text, texts)):
         raise ValueError(f"{field}={ascii(texts)[:50]} must be a list of {least} or more texts")

@@ -28,7 +28,7 @@ class ChoiceCase:
     group: str = ""
     """Group that the benchmark's authors average over, such as a relation or a pair of attributes."""
     counted: bool = True
-    """Whether the case enters the scores. A case that does not still appears in its group."""
+    """Whether the case enters the scores. If not, the case is only shown in its group."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Choice:
     macro: bool = False
     """Whether the authors report the mean over groups. If they do, `macro` is the headline."""
     least_cases: int = 1
-    """Minimum number of cases of a group that enters a mean."""
+    """Minimum number of cases that a group needs to enter a mean."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Additional scores: each name maps to the groups over which the accuracy is averaged."""
     ties_win: bool = False

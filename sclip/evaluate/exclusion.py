@@ -1,8 +1,8 @@
 """Look up samples in lists of pictures that training must not see, such as the test pictures of benchmarks.
 
-Many training sets contain COCO's test pictures, or pictures of Visual Genome, which ARO uses. Some have other
-names there. A list is a JSON Lines file. Each line identifies one picture by `key`, `phash` or both, and
-names its `source`: {"source": "coco-test", "key": "000000391895", "phash": "c3a1d0e4b2964f3c"}.
+Many training sets contain COCO's test pictures, or pictures of Visual Genome, which ARO uses, some of them
+under other names. A list is a JSON Lines file. Each line identifies one picture by `key`, `phash` or both,
+and names its `source`: {"source": "coco-test", "key": "000000391895", "phash": "c3a1d0e4b2964f3c"}.
 
 The perceptual hash (`imagehash.phash`, 64 bits of a cosine transform) finds a picture under any name. On 159
 photographs of COCO, copies in JPEG or WebP at quality 30 to 50, in other sizes down to 96 pixels, squared or
@@ -105,7 +105,7 @@ class Exclusions:
         return cls([entry for path in paths for entry in _read(path)])
 
     def match(self, key: str, image: bytes | Image.Image | None = None) -> str | None:
-        """Return why a picture is excluded (equal name or similar picture, and the source), or None.
+        """Return the reason to exclude a picture, or None. The reason names the source and how it matched.
 
         Args:
             key: key of a sample, or path or name of a file.
@@ -124,7 +124,7 @@ class Exclusions:
         return None if index is None else f"excluded: looks like a picture of {self._sources[index]}"
 
     def _nearest(self, found: str) -> int | None:
-        """Return the entry with the nearest hash, or None beyond MOST_BITS; 0.2 ms for 100,000 entries."""
+        """Return the index of the nearest entry within MOST_BITS. Takes 0.2 ms for 100,000 entries."""
         bits = np.bitwise_count(self._hashes ^ np.uint64(int(found, 16)))
         nearest = int(bits.argmin())
         return int(self._hashed[nearest]) if bits[nearest] <= MOST_BITS else None

@@ -24,7 +24,7 @@ from sclip.inference.scorer import Scorer, to_uint8
 __all__ = ["Encoded", "FeatureEncoder", "Features", "Here", "encode"]
 
 Encoded = tuple[Tensor, dict[Picture, str]]
-"""Features [n, D] in the order of the pictures, and why pictures are unreadable. Rows of these are NaN."""
+"""Features [n, D] in the order of the pictures, and the errors of unreadable pictures, whose rows are NaN."""
 Say = Callable[[str, int, int], None]
 """Progress callback. Its arguments: "pictures" or "captions", the number done, and the total."""
 _CASES_AT_A_TIME = 2048
@@ -45,11 +45,11 @@ class Features:
     """Reason why a picture has no feature; its row is NaN."""
 
     def of_pictures(self, pictures: Iterable[Picture]) -> Tensor:
-        """Return [N, D], one row per picture."""
+        """Return the features of these pictures, [N, D]."""
         return self.image[[self.picture_rows[picture] for picture in pictures]]
 
     def of_captions(self, captions: Iterable[str]) -> Tensor:
-        """Return [M, D], one row per caption."""
+        """Return the features of these captions, [M, D]."""
         return self.text[[self.caption_rows[caption] for caption in captions]]
 
     def cosines(self, cases: Iterable[tuple[Picture, Sequence[str]]]) -> Iterator[list[float]]:
@@ -65,7 +65,7 @@ class Features:
 
 
 class FeatureEncoder(Protocol):
-    """Interface of an encoder: it takes chunks of pictures or captions, and yields features in that order."""
+    """Interface of an encoder: it takes chunks of pictures or captions, and yields features in their order."""
 
     def pictures(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Encoded]:
         """Yield the result of `Here.encode_pictures` for each chunk."""
@@ -86,7 +86,7 @@ class Here:
         self._threads = min(8, os.cpu_count() or 1)
 
     def encode_pictures(self, pictures: Sequence[Picture]) -> Encoded:
-        """Return features [n, D] of the pictures, and why pictures are unreadable. Rows of these are NaN."""
+        """Return features [n, D] of the pictures, and errors of unreadable pictures, whose rows are NaN."""
         unreadable: dict[Picture, str] = {}
         rows = {picture: row for row, picture in enumerate(pictures)}
         features: Tensor | None = None
@@ -163,11 +163,11 @@ def encode(
 
 
 CHUNK = 512
-"""Maximum number of files or captions in a chunk. The pictures of a shard form one chunk of any size."""
+"""Maximum number of picture files or captions in a chunk. A shard's pictures form one chunk of any size."""
 
 
 def _chunks(pictures: Iterable[Picture]) -> Iterator[Sequence[Picture]]:
-    """Yield the pictures in order, in chunks. Pictures of a shard form one chunk, so it is read once."""
+    """Yield the pictures in order, in chunks. Pictures of a shard form one chunk: the shard is read once."""
     for shard, members in itertools.groupby(pictures, key=lambda p: "" if p.sample is None else p.path):
         if shard:
             yield list(members)

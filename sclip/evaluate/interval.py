@@ -1,7 +1,7 @@
 """Compute the share of cases that were won, with a 95 % interval.
 
 Cases of one image are not independent. So the bootstrap draws images, not cases: all cases of an image count
-as often as the image was drawn. A mean over groups covers, in each draw, the groups that have a drawn case.
+as often as the image was drawn. In each draw, a mean over groups covers only the groups with a drawn case.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def mean_score(
 def groups(
     benchmark: str, cases: Iterable[tuple[str, Hashable, bool]], counted: Container[str] | None = None
 ) -> list[Group]:
-    """Count the cases, (group, image, is won) tuples, by group. Return the groups sorted by name, without "".
+    """Count cases, (group, image, is won) tuples, by group. Return all groups but "", sorted by name.
 
     `counted` holds the names of the groups that enter the benchmark's mean; None: all groups.
     """

@@ -52,7 +52,7 @@ def judged(
         answers: the outcomes, by name of the score.
         headline: the key of `answers` that decides whether a case counts as won.
         means: additional scores: each name maps to the groups over which the headline is averaged.
-        macro: whether to add `macro`, the headline's mean over all groups, and make it the new headline.
+        macro: whether to add `macro`, the headline's mean over all groups, and make it the headline.
         counts: other counts to report beside the number of cases.
         examples: lost cases to show in reports.
     """

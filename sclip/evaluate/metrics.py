@@ -38,7 +38,7 @@ class Rivals:
         return {f"{direction}_r{k}": hits.double().mean().item() for direction, k, hits in self.found()}
 
     def found(self) -> list[tuple[str, int, Tensor]]:
-        """Return (direction, k, hits); `hits`, bool [N] or [M], says if a right candidate is in the top k."""
+        """Return (direction, k, hits). `hits`, bool [N] or [M]: whether a right candidate is in the top k."""
         return [
             (direction, k, counts < k)
             for direction, counts in (

@@ -56,7 +56,7 @@ def missing(pictures: Iterable[Picture]) -> list[Picture]:
 
 
 def excluded(pictures: Iterable[Picture], exclusions: Exclusions) -> dict[str, str]:
-    """Return the reason for each excluded picture, by `Picture.image`: equal name or similar picture.
+    """Return reasons by `Picture.image` for pictures that are named in the lists, or look like a listed one.
 
     The whole picture is compared, even if a benchmark shows only a crop.
     """

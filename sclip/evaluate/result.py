@@ -49,12 +49,12 @@ class Score:
     """Lower end of the 95 % interval, from a bootstrap over images."""
     high: float
     chance: float
-    """Expected score of random guesses. A preference for one form of caption can raise or lower a score."""
+    """Expected score of random guesses. A model that prefers one form of caption can deviate from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Number of cases, and of those won, for one relation, pair of attributes or class."""
+    """The cases of one relation, pair of attributes or class, and the number of correct answers."""
 
     name: str
     cases: int
@@ -73,7 +73,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One of the captions that a model chose from for a picture, or one of the pictures for a caption."""
+    """A caption that a model could choose for a picture, or a picture that it could choose for a caption."""
 
     text: str
     """The caption or class name; for a picture, its label."""
@@ -145,7 +145,7 @@ class Evaluation:
         return {f"{r.name}/{key}": score for r in self.results for key, score in r.scores.items()}[name]
 
     def require_results(self) -> None:
-        """Raise EvaluationError if there is no result, so that nothing could be shown or judged."""
+        """Raise EvaluationError if no benchmark was evaluated, because there is nothing to show or judge."""
         if not self.results:
             raise EvaluationError(f"{self.model}: evaluated on no benchmark; name one in the suite")
 

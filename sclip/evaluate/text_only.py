@@ -85,7 +85,7 @@ class TextOnly:
         )  # fmt: skip
 
     def _examples(self, lost: Sequence[tuple[TextCase, tuple[float, float]]]) -> list[Example]:
-        """Return lost cases: the pair with its cosine, and the third caption with its higher cosine to either."""
+        """Return lost cases: the pair with its cosine, and the third caption with its higher cosine."""
         drawn = examples.chosen(self.about.name, ((case.name, (case, cosines)) for case, cosines in lost))
         return [
             examples.example(

@@ -72,7 +72,7 @@ def choose(points: Sequence[Point], gained: str, kept: str, keep: float) -> Trad
 
 
 def cheapest(points: Sequence[Point], target: float) -> Point:
-    """Return the point that keeps most of those that gain `target`; if none does, the one that gains most."""
+    """Return the point that keeps most among points that reach `target`, else the point that gains most."""
     candidates = [p for p in points if p.gained.value >= target - _ROUNDING]
     if not candidates:
         return max(points, key=lambda p: (p.gained.value, p.kept.value, -p.a))

@@ -120,8 +120,8 @@ class ZeroShot:
         return [template(name) for name in self.classes for template in TEMPLATES[self.templates]]
 
     def without(self, pictures: Collection[Picture]) -> ZeroShot:
-        """Return the task without these pictures, with all classes. Raises BenchmarkDataError if empty."""
-        kept = [image for image in self.images if image.picture not in pictures]
+        """Return the task without these pictures. Raises BenchmarkDataError if no picture is left."""
+        kept = [image for image in self.images if image.picture not in pictures]  # all classes stay
         return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 
     def class_features(self, features: Features) -> Tensor:
@@ -158,7 +158,7 @@ class ZeroShot:
         )  # fmt: skip
 
     def _before(self, features: Features, classes: Tensor) -> Tensor:
-        """Return int64 [N]: for each picture, how many wrong classes score at least as high as the right."""
+        """Return int64 [N]: for each picture, the number of wrong classes not below the right class."""
         return torch.cat([
             (~(cosines < right)).sum(dim=1) - 1 for cosines, right in self._cosines(features, classes)
         ])  # fmt: skip
@@ -172,7 +172,7 @@ class ZeroShot:
     def _cosines(self, features: Features, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the cosines of n pictures with every class, [n, classes], and with the right class, [n, 1].
 
-        Another class of the same name as the right class gets +infinity if it comes first, else -infinity.
+        Another class with the right class's name gets +infinity before the right class, and -infinity after.
         """
         number = {name: index for index, name in enumerate(dict.fromkeys(self.classes))}
         named = torch.tensor([number[name] for name in self.classes])

@@ -32,7 +32,7 @@ class Forgetting:
     points: Mapping[str, Sequence[Point]]
     """Points by row, one for each seed."""
     lines: Mapping[str, Sequence[tuple[float, Point]]]
-    """For rows that blend: (share `a` of the trained model, point as the mean over the seeds) pairs."""
+    """For each row with a blend: (share `a` of the trained model, mean point over the seeds) pairs."""
     reached: float
     """Minimum gain of a row to be compared, as a share of plain tuning's gain."""
 

@@ -1,6 +1,6 @@
 """Write `blend.html`: how much each blend of two models gains and keeps, and how good the chosen blend is.
 
-The curve and its table show the development split, which served to choose. The bars show another split.
+The curve and its table show the development split, where the blend was chosen. The bars show another split.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def strips(
     """Return rows of (values, interval) on a common axis, or None if no row has a finite value.
 
     The axis covers all values. Intervals extend each end by at most the range of the values, and below zero
-    only if a value is negative. Without these limits, wide intervals (of few seeds) would hide differences.
+    only if a value is negative. Without these limits, few seeds' wide intervals would hide differences.
     """
     values = [value for of_row, _ in rows for value in of_row if _is_finite(value)]
     if not values:
@@ -190,7 +190,7 @@ def _is_finite(value: float) -> bool:
 def _runs(
     points: Sequence[tuple[float, float]], steps: tuple[float, float]
 ) -> Iterator[list[tuple[float, float]]]:
-    """Yield the parts of a curve that are each one line, with at most four points per bucket."""
+    """Split a curve into parts that are each drawn as one line, with at most four points per bucket."""
 
     def bucket(point: tuple[float, float]) -> int:
         return int(BUCKETS * (point[0] - steps[0]) / (steps[1] - steps[0]))

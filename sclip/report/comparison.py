@@ -80,8 +80,8 @@ def write(
     Args:
         comparison: two or more models. Up to eight have distinct colors; all have distinct letters.
         folder: folder that the page is written into.
-        curves: values by step, by metric and by name of the model in the evaluation. If the metric is a score
-            ("vg-relation/macro"), it is drawn in percent, with its chance level.
+        curves: for each metric and model name (as in the evaluation), values by step. A metric that is a
+            score ("vg-relation/macro") is drawn in percent, with its chance level.
         title: title of the page; empty: a default title.
     """
     evaluations = comparison.evaluations

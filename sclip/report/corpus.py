@@ -46,7 +46,7 @@ class CorpusExample:
 
 
 class WordCounts:
-    """Number of occurrences of each word. Beyond WORDS_KEPT words, the rarest lose their counts."""
+    """Word counts. Of over WORDS_KEPT words, the rarest are dropped, so low counts may be too low."""
 
     def __init__(self, counts: dict[str, int] | None = None, dropped: int = 0) -> None:
         self.counts: Counter[str] = Counter(counts or {})
@@ -100,7 +100,7 @@ class CorpusStatistics:
     examples: SeededSample[CorpusExample] = field(default_factory=lambda: SeededSample(EXAMPLES))
 
     def add(self, identity: str, graph: SceneGraph, negatives: Sequence[Negative]) -> None:
-        """Count one caption. `identity` is its sample's; `negatives` are those that training draws from."""
+        """Count a caption of the sample `identity`. `negatives` are those that training draws from."""
         kinds = {negative.kind for negative in negatives}
         self.captions += 1
         self.with_object += bool(graph.objects)

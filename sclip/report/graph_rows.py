@@ -36,7 +36,7 @@ def link(upper: RowNode, lower: RowNode) -> None:
 
 
 def arrange(rows: Sequence[list[RowNode]]) -> float:
-    """Order each row, set each node's x from 0 on, and return the total width."""
+    """Order each row, set each node's x (the drawing begins at 0), and return the total width."""
     for row in rows:
         _spread(row, [0.0] * len(row))
     for sweep in range(_SWEEPS):

@@ -63,7 +63,7 @@ def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]
 
 
 def layers_of(widths: Sequence[float], edges: Sequence[Edge]) -> list[int]:
-    """Return each object's layer: the highest with room for it below the upper ends of its edges."""
+    """Return each object's layer: the highest below the upper ends of its edges that has room for it."""
     layers = [-1] * len(widths)
     boxes: dict[int, list[float]] = {}
     labels: dict[int, list[float]] = {}

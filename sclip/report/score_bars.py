@@ -101,7 +101,7 @@ def group_row(group: Group) -> FigureRow:
 
 
 def folded_groups(groups: Sequence[Group]) -> Folding:
-    """Return the groups' rows, lowest accuracy first. At equal accuracy, more cases come first."""
+    """Return the groups' rows, lowest accuracy first. Among equals, groups with more cases come first."""
     ordered = sorted(
         groups, key=lambda group: (group.accuracy if group.cases else 2, -group.cases, group.name)
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 OPEN_BARS = 36
-"""Approximate number of bars shown, for any number of models; the rest is folded."""
+"""Approximate number of bars shown for all models together; the rest is folded."""
 
 
 @dataclass(frozen=True, slots=True)

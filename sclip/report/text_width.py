@@ -1,6 +1,6 @@
 """Estimate a text's width without a browser, from the advance widths of Helvetica. Other sans-serif fonts are close.
 
-The page sets this width as each label's `textLength`. A browser with another font stretches the label to fit.
+The page sets this width as each label's `textLength`. A browser with another font fits the label to it.
 """
 
 from __future__ import annotations

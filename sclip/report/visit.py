@@ -1,6 +1,6 @@
 """Show what a training step saw of one sample: in the terminal, and as a page with its images.
 
-`sclip.run.inspection` makes the `SampleVisit` with the code with which training reads and encodes samples.
+`sclip.run.inspection` makes the `SampleVisit`. It reads and encodes the sample with training's own code.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class CaptionChoice:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPicture:
-    """An image file's content, with its caption on the page."""
+    """Content of an image file, and the caption that the page shows."""
 
     content: bytes
     media_type: str

@@ -3,7 +3,7 @@
 - Karpathy's `dataset_coco.json` and `dataset_flickr30k.json` (Karpathy and Fei-Fei, "Deep visual-semantic
   alignments for generating image descriptions", CVPR 2015): `images` with `filename`, `filepath` (in COCO's),
   `split` and `sentences`, whose `raw` is the caption. The test split has 5,000 images of COCO or 1,000 of
-  Flickr30k. An image's first five captions count, as in later papers (25,000 for COCO; few images have more).
+  Flickr30k. The first five captions of an image count, as in later papers (25,000 for COCO, which has more).
 - BLIP's list (`coco_karpathy_test.json`, `flickr30k_test.json`; Li et al., ICML 2022): `image` and a list
   `caption`. All captions count (25,010 for COCO).
 - COCO's annotations (`captions_val2017.json`): `images` with `id` and `file_name`, `annotations` with `image_id` and

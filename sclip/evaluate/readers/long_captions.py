@@ -3,8 +3,8 @@
 - Urban1k (Zhang et al., "Long-CLIP: Unlocking the long-text capability of CLIP", ECCV 2024;
   github.com/beichenzbc/Long-CLIP at 3966af9, `eval/retrieval/Urban1k.py`): a folder of `image/NNN.jpg` and
   `caption/NNN.txt`, whose first line is the caption. The authors report R@1 in both directions.
-- DOCCI (Onoe et al., "DOCCI: Descriptions of connected and contrasting images", ECCV 2024), 5,000 in the test
-  split: a line of `docci_descriptions.jsonlines` has `example_id`, `split`, `image_file` and `description`.
+- DOCCI (Onoe et al., "DOCCI: Descriptions of connected and contrasting images", ECCV 2024): a line of
+  `docci_descriptions.jsonlines` has `example_id`, `split` (5,000 test), `image_file` and `description`.
 
 CLIP reads only the beginning of most of these captions; the result counts the truncated ones.
 """

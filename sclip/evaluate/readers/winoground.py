@@ -1,9 +1,10 @@
 """Read Winoground from its authors' files: `examples.jsonl` and the picture folder.
 
-Winoground (Thrush et al., "Winoground: Probing vision and language models for visio-linguistic compositionality", CVPR
-2022; the dataset `facebook/winoground`, on whose page its license must be accepted): 400 lines with `id`, `image_0`,
-`image_1` (`ex_0_img_0`, the picture's name without its suffix), `caption_0`, `caption_1` and `collapsed_tag` (Object,
-Relation or Both). The three scores are defined in `sclip.evaluate.pairs`; the paper's headline is the group score.
+Winoground (Thrush et al., "Winoground: Probing vision and language models for visio-linguistic
+compositionality", CVPR 2022; the dataset `facebook/winoground`, after you accept its license on its page):
+400 lines with `id`, `image_0`, `image_1` (`ex_0_img_0`, the picture's name without its suffix), `caption_0`,
+`caption_1` and `collapsed_tag` (Object, Relation or Both). The three scores are defined in
+`sclip.evaluate.pairs`; the paper's headline is the group score.
 """
 
 from __future__ import annotations
