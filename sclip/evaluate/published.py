@@ -50,7 +50,7 @@ def headings() -> dict[str, Heading]:
 def sources(chosen: Sequence[PublishedRow], shown: Collection[str]) -> dict[str, str]:
     """Return the labels of the chosen rows, by the publication that reports them.
 
-    `shown` holds the table's scores ("benchmark/score"). Labels also list scores that the table leaves out.
+    `shown` holds the table's scores ("benchmark/score"). Labels list other scores on these benchmarks.
     """
     labels_by_source: dict[str, list[str]] = {}
     benchmarks = dict.fromkeys(score.partition("/")[0] for score in shown)

@@ -172,7 +172,7 @@ class ZeroShot:
     def _cosines(self, features: Features, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the cosines of n pictures with every class, [n, classes], and with the right class, [n, 1].
 
-        Another class with the right class's name gets +infinity before the right class, and -infinity after.
+        If another class has the right class's name, its cosine is +infinity if it is first, else -infinity.
         """
         number = {name: index for index, name in enumerate(dict.fromkeys(self.classes))}
         named = torch.tensor([number[name] for name in self.classes])

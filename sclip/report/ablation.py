@@ -68,7 +68,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """Chart of one score: the values of all rows, one for each seed."""
+    """Chart of one score: each row has one value for each seed."""
 
     heading: str
     drawing: Strips | None

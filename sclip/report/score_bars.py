@@ -36,7 +36,7 @@ class FigureRow:
     verdict: str = ""
     """Verdict on the score in words, such as "above chance"."""
     verdict_class: str = ""
-    """"good", "bad" or "even": the color of the verdict."""
+    """"good", "bad" or "even"; decides the color of the verdict."""
     link: str = ""
     """Anchor of the page's section about the score."""
     part: str = ""

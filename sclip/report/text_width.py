@@ -10,7 +10,7 @@ import unicodedata
 _NARROW, _SLIM, _WIDE = "ijl'|.,:;!`I", 'ft()[]/\\"-r ', "mwMW%@—…"
 _OTHER = 0.56
 _FULL = 1.05
-"""Advance width of a CJK character or an emoji."""
+"""Advance width of a CJK character or an emoji, as a multiple of the font size."""
 
 
 def text_width(text: str, size: float) -> float:

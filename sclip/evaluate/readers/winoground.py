@@ -40,5 +40,5 @@ def read(about: About, file: Path, images: Path | None = None) -> Pairs:
 
 
 def _picture(folder: Path, name: str) -> Picture:
-    """Return the picture of a name without suffix (the authors' form, a PNG) or with suffix."""
+    """Return the picture called `name`. A name without suffix, as in the authors' file, is a PNG."""
     return Picture(str(folder / (name if Path(name).suffix else f"{name}.png")))
