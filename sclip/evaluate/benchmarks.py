@@ -1,7 +1,7 @@
 """Define what all benchmarks share: the task interface, helpers that read files, and errors that name the bad case.
 
 A reader (one module for each file format) turns files into a task. A task lists the pictures and captions that it
-needs, and turns their features into a `Result`. Neither tasks nor readers know a model.
+needs, and turns their features into a `Result`. Readers and tasks work without a model.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class About:
     notes: tuple[str, ...] = ()
     """Caveats that a report shows before the figures."""
     whole: int = 0
-    """Cases or images in the whole benchmark if some are missing; 0 if none is missing."""
+    """Number of cases or images in the whole benchmark; 0 if the task has all of them."""
 
 
 class Task(Protocol):
-    """One benchmark whose files are read, ready to be scored."""
+    """A benchmark after its files are read, ready to be scored."""
 
     @property
     def about(self) -> About:
@@ -117,7 +117,7 @@ def no_such_file(path: Path) -> BenchmarkDataError:
 
 
 def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:
-    """Read a JSON file into (name, entry) pairs: the name is the index from 0 in a list, or the key in an object.
+    """Read a JSON file into (name, entry) pairs; names are keys of an object, or indices (from 0) of a list.
 
     Raises BenchmarkDataError if the content is empty or not of type `kind`, or if an entry is not an object.
     """
@@ -130,7 +130,7 @@ def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) ->
 def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, Any]]:
     """Return (name, entry) pairs as `each` does, from a list or object that is already read.
 
-    Raises BenchmarkDataError, naming file and entry, if `found` is neither, or if an entry is not an object.
+    Raises BenchmarkDataError, naming file and entry, if `found` has another type or an entry is no object.
     """
     if not isinstance(found, list | dict):
         raise BenchmarkDataError(f"{path}: {what}s={ascii(found)[:50]}: must be a list")
@@ -203,9 +203,9 @@ def images_of(file: Path, images: Path | None) -> Path:
 def located(folder: Path, name: str) -> Path:
     """Return the path of a picture whose name may include leading folders (`data/val2014/COCO_1.jpg`).
 
-    The first path that exists wins: an absolute name itself, the name below `folder`, then the name with its leading
-    folders removed one by one. If none exists, return the path to report as missing: the name below `folder`, or only
-    the file name if the name is absolute (another machine's). Raises ValueError for a name without a file.
+    The first path that exists wins: the name itself if absolute; the name below `folder`; then the same
+    without the name's first folder, its first two, and so on. If none exists, return the name below `folder`,
+    or only its last part below `folder` if the name is absolute. Raises ValueError for a name without a file.
     """
     path = Path(name)
     if not path.name:
@@ -215,7 +215,7 @@ def located(folder: Path, name: str) -> Path:
 
 
 def texts_of(entry: Mapping[str, Any], field: str, least: int = 1) -> tuple[str, ...]:
-    """Return a field that holds a list of at least `least` texts. Raises ValueError if it does not."""
+    """Return a field that is a list of `least` or more texts. Raises ValueError if it is not."""
     texts = entry[field]
     if not isinstance(texts, list) or len(texts) < least or not all(map(is_text, texts)):
         raise ValueError(f"{field}={ascii(texts)[:50]} must be a list of {least} or more texts")

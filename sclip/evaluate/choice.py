@@ -1,4 +1,4 @@
-"""Score the choice of the true caption of a picture among false ones."""
+"""Score how often a model chooses a picture's true caption among false ones."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class ChoiceCase:
     true: str
     false: tuple[str, ...]
     group: str = ""
-    """Group that the authors average over: a relation, a pair of attributes, a kind."""
+    """Group that the benchmark's authors average over, such as a relation or a pair of attributes."""
     counted: bool = True
-    """If false, the case appears in its group but enters no score."""
+    """Whether the case enters the scores. If not, the case is only shown in its group."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Choice:
     about: About
     cases: Sequence[ChoiceCase]
     macro: bool = False
-    """Whether the authors report the mean over groups; `macro` is then the headline."""
+    """Whether the authors report the mean over groups. If they do, `macro` is the headline."""
     least_cases: int = 1
-    """Minimum cases that a group needs to enter a mean."""
+    """Minimum number of cases that a group needs to enter a mean."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores by name: the mean accuracy over these groups."""
+    """Additional scores: each name maps to the groups over which the accuracy is averaged."""
     ties_win: bool = False
     jointly: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = field(default_factory=dict)
-    """Additional scores by name: the share of case sets in which every case is won. A set is (what it shows, names of
-    its cases). Sets with a missing case are left out."""
+    """Additional scores: each name maps to sets of cases, (label, case names) pairs. The score is the share
+    of sets in which every case is won. Sets with a missing case are left out."""
     skips_unreadable: bool = False
 
     def __post_init__(self) -> None:
@@ -121,11 +121,11 @@ class Choice:
         )  # fmt: skip
 
     def _is_won(self, row: Sequence[float]) -> bool:
-        """Return whether a case is won. `row` holds the cosine of each caption, beginning with the true caption."""
+        """Return whether a case is won. `row` holds the cosine of each caption, the true caption first."""
         return row[0] >= max(row[1:]) if self.ties_win else row[0] > max(row[1:])
 
     def _of_sets(self, asked: Sequence[tuple[ChoiceCase, bool]]) -> dict[str, Score]:
-        """Return the scores of `jointly`: the share of complete sets whose cases were all won."""
+        """Return the scores of `jointly`: the share of complete sets in which every case was won."""
         by_name = {case.name: (won, self._chance(case)) for case, won in asked}
         scores = {}
         for score_name, sets in self.jointly.items():
@@ -143,7 +143,7 @@ class Choice:
         return scores
 
     def _chance(self, case: ChoiceCase) -> float:
-        """Return how often random scores win the case; equal captions count as one candidate."""
+        """Return the probability that random scores win the case; equal captions count as one candidate."""
         if case.true in case.false and not self.ties_win:
             return 0.0
         return 1 / len({case.true, *case.false})

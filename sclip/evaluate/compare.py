@@ -1,8 +1,8 @@
 """Test which differences between the evaluations of several models are real.
 
-Two models that answered the same cases are compared on the cases that only one of them won (McNemar, "Note on the
-sampling error of the difference between correlated proportions or percentages", Psychometrika 1947). In the exact form
-used here, each such case is a fair coin toss if the models do not differ. This says more than an overlap of intervals.
+The test is McNemar's, in its exact form ("Note on the sampling error of the difference between correlated
+proportions or percentages", Psychometrika 1947). It counts the cases that only one of two models won. If the
+models do not differ, each such case is a fair coin toss. This says more than whether two intervals overlap.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Comparison", "Difference", "compare", "differing", "paired_interval"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Difference of one model from the first model in a benchmark's headline score."""
+    """Difference between a model and the first model in a benchmark's headline score."""
 
     benchmark: str
     score: str
@@ -30,11 +30,11 @@ class Difference:
     change: float
     """Score of this model minus the score of the first model."""
     only_first: int
-    """Cases that the first model won and this one did not."""
+    """Number of cases that the first model won and this model lost."""
     only_other: int
-    """Cases that this model won and the first did not."""
+    """Number of cases that this model won and the first model lost."""
     p_value: float
-    """Two-sided p-value of the exact test."""
+    """Two-sided p-value of McNemar's exact test."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Comparison:
         """Return the p-value of every (benchmark, model), adjusted for the number of comparisons.
 
         The method is Holm's, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-        Statistics 1979. It keeps the chance of any false positive below the level. scipy lacks it; statsmodels, which
-        has it, is 65 MB for these five lines.
+        Statistics 1979. It keeps the probability of one or more false positives below the significance level.
+        scipy has no such function. statsmodels has one, but installing it takes 65 MB for these five lines.
         """
         ordered = sorted(self.differences, key=lambda difference: difference.p_value)
         adjusted, running_max = {}, 0.0
@@ -98,12 +98,12 @@ def _difference(at: int, first: Result, other: Result, models: tuple[str, str]) 
 
 
 def differing(first: Result, other: Result) -> str:
-    """Describe how the cases of two results differ; empty if they do not."""
+    """Return in words how the cases of two results differ, or "" if they are the same."""
     if first.kind != other.kind:
         return f"different kinds of benchmark ({first.kind} and {other.kind})"
     if cases := first.won.keys() ^ other.won.keys():
         return f"different cases ({len(cases)} differ)"
-    for name in ("images", "captions"):  # a case is harder with more candidates
+    for name in ("images", "captions"):  # more candidates make a case harder
         counts = [result.counts.get(name, 0) for result in (first, other)]
         if counts[0] != counts[1]:
             return f"the same cases, but among {counts[0]:,} and {counts[1]:,} {name}"
@@ -111,11 +111,11 @@ def differing(first: Result, other: Result) -> str:
 
 
 def paired_interval(first: Result, other: Result) -> tuple[float, float]:
-    """Return the 95 % interval of the headline difference, `other` minus `first`, where both answered the same cases.
+    """Return the 95 % interval of `other`'s headline minus `first`'s; both must have answered the same cases.
 
-    The variance of a difference is s^2 + t^2 - 2 r s t. The bootstrap intervals of the two scores give s and t; r is
-    the correlation between the two models' wins, case by case. For a share of independent cases this is Wald's
-    interval. For a mean over groups, r is computed over the cases of all groups together.
+    The variance of a difference is s^2 + t^2 - 2 r s t. The scores' bootstrap intervals give s and t. The
+    correlation of the models' wins over all cases gives r, even if the score is a mean over groups. For a
+    share of independent cases, the result is Wald's interval.
     """
     a, b = first.scores[first.headline], other.scores[first.headline]
     wins = [float(won) for won in first.won.values()], [float(other.won[case]) for case in first.won]

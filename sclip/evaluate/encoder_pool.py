@@ -1,7 +1,7 @@
 """Encode chunks of pictures and captions in a pool of Ray actors, and yield the features in chunk order.
 
-Each actor gets the exported model's files through Ray's object store. So the nodes need no shared folder, and every
-actor has exactly the weights that the driver opened, even random ones.
+Each actor gets the exported model's files through Ray's object store. So the nodes need no shared folder, and
+every actor has exactly the driver's weights, even if they are random.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Actor:
 
 
 class EncoderPool:
-    """An encoder on `workers` actors of a connected cluster. A context manager: its exit kills the actors."""
+    """An encoder on `workers` actors of the connected Ray cluster. Leaving its context kills the actors."""
 
     def __init__(self, scorer: Scorer, workers: int, batch_size: int, device: str = "cpu", cpus: float = 1.0):
         with tempfile.TemporaryDirectory() as folder:

@@ -19,9 +19,9 @@ _T = TypeVar("_T")
 
 
 def chosen(benchmark: str, lost: Iterable[tuple[str, _T]]) -> list[tuple[str, _T]]:
-    """Return up to 24 lost cases, each (name, payload), drawn by their names alone and kept in order.
+    """Draw up to 24 lost cases, (name, payload) pairs, by a hash of their names; return them in their order.
 
-    The draw does not depend on the model, so reports on two models tend to show the same lost cases.
+    The hash does not depend on the model, so reports on two models tend to show the same lost cases.
     """
     cases = list(lost)
     drawn = sorted(range(len(cases)), key=lambda i: digest64("example", 0, 0, f"{benchmark} {cases[i][0]}"))
@@ -41,7 +41,7 @@ def example(
     true: Sequence[tuple[str, float]],
     false: Sequence[tuple[str, float]],
 ) -> Example:
-    """Return a lost case from (text, score) pairs: its true candidates and the highest of its false ones."""
+    """Return a lost case from (text, score) pairs: all true candidates, and the highest false ones."""
     highest = sorted(false, key=lambda candidate: -candidate[1])[:RIVALS]
     candidates = [Candidate(*one, True) for one in true] + [Candidate(*one, False) for one in highest]
     return Example(case, group, picture, candidates)

@@ -1,14 +1,14 @@
 """Look up samples in lists of pictures that training must not see, such as the test pictures of benchmarks.
 
-Many training sets contain pictures of Visual Genome, which ARO uses, or COCO's test pictures, under their own or other
-names. A list is a JSON Lines file. Each line names one picture by `key`, by `phash` or by both, and gives the `source`
-of the picture: {"source": "coco-test", "key": "000000391895", "phash": "c3a1d0e4b2964f3c"}.
+Many training sets contain COCO's test pictures, or pictures of Visual Genome, which ARO uses, some of them
+under other names. A list is a JSON Lines file. Each line identifies one picture by `key`, `phash` or both,
+and names its `source`: {"source": "coco-test", "key": "000000391895", "phash": "c3a1d0e4b2964f3c"}.
 
-The perceptual hash (`imagehash.phash`, 64 bits of a cosine transform) finds a picture under any name. It was measured
-on 159 photographs of COCO. Copies in JPEG or WebP at quality 30 to 50, in other sizes down to 96 pixels, squared or in
-grey all differ by at most 2 bits. So a limit of MOST_BITS finds all such copies. Of cropped copies, it finds
-99 % if 1 % is cut off at each side, 90 % at 2 %, and 13 % at 5 %. Of the 12,561 pairs of different photographs, the
-nearest pair differs by 14 bits.
+The perceptual hash (`imagehash.phash`, 64 bits of a cosine transform) finds a picture under any name. On 159
+photographs of COCO, copies in JPEG or WebP at quality 30 to 50, in other sizes down to 96 pixels, squared or
+in grey differ from the original by at most 2 bits, so the limit MOST_BITS finds all of them. It finds 99 % of
+copies cropped by 1 % at each side, 90 % of those cropped by 2 %, and 13 % of those cropped by 5 %. The two
+most similar of the different photographs (12,561 pairs) differ by 14 bits.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from sclip.data.names import IMAGE_SUFFIXES
 __all__ = ["Exclusion", "ExclusionError", "Exclusions", "name_of", "phash"]
 
 MOST_BITS = 6
-"""Maximum number of differing hash bits of two pictures that count as the same."""
+"""Maximum number of hash bits in which two pictures may differ and still count as the same."""
 
 _SIDE = 256
 _FLAT = 8
-"""Minimum brightness range of a grey picture. The hash of a plainer surface says nothing."""
+"""Minimum range of a picture's grey values (0 to 255). The hash of a plainer picture says nothing."""
 _COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
 _SUFFIX = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
 _FEW_DIGITS = re.compile(r"\d{1,5}")
 
 
 class ExclusionError(ValueError):
-    """A file that is not an exclusion list. The message is one line with the place and the mistake."""
+    """Error for a file that is no exclusion list. The message is one line with the place and the mistake."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Exclusion:
     """One picture to exclude."""
 
     source: str
-    """Data set that the picture belongs to, shown in the reason."""
+    """Data set that the picture belongs to. The reason for an exclusion names it."""
     key: str = ""
     """Name of the picture, as `name_of` returns it; empty if only the hash is known."""
     phash: str = ""
@@ -58,10 +58,10 @@ class Exclusion:
 
 
 def name_of(key: str) -> str:
-    """Return the picture name in a key, path or file name: the last part without suffix, or the number in a COCO name.
+    """Return the picture name in a key or path: the last part without suffix, or the number of a COCO name.
 
-    "val2014/COCO_val2014_000000391895.jpg" and "train2017/000000391895" are the same picture. A bare number of fewer
-    than six digits gives "", because any data set has its "1.jpg".
+    "val2014/COCO_val2014_000000391895.jpg" and "train2017/000000391895" have the same name. A number of fewer
+    than six digits gives "", because it identifies no picture: many data sets have a "1.jpg".
     """
     stem = _SUFFIX.sub("", re.split(r"[/\\]", key)[-1]).replace(
         ".", "_"
@@ -81,10 +81,10 @@ def phash(image: bytes | Image.Image) -> str:
 
 
 class Exclusions:
-    """Exclusion lists, indexed for look-up. Pickling copies the data, so every process can have its own."""
+    """Exclusion lists, indexed for look-up. They can be pickled, so every process can have a copy."""
 
     def __init__(self, entries: Sequence[Exclusion]) -> None:
-        """Index the entries. If two are the same picture, the first one gives the reason."""
+        """Index the entries. If two entries have the same name or hash, the first one gives the reason."""
         self._sources = [entry.source for entry in entries]
         self._names: dict[str, int] = {}
         for index, entry in enumerate(entries):
@@ -101,15 +101,15 @@ class Exclusions:
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Exclusions:
-        """Read the lists in these files as one. Raises ExclusionError naming file and line."""
+        """Read the lists in these files into one. Raises ExclusionError naming file and line."""
         return cls([entry for path in paths for entry in _read(path)])
 
     def match(self, key: str, image: bytes | Image.Image | None = None) -> str | None:
-        """Return why a picture is excluded, or None. A reason names the match, by name or by likeness, and the source.
+        """Return the reason to exclude a picture, or None. The reason names the source and how it matched.
 
         Args:
             key: key of a sample, or path or name of a file.
-            image: the picture itself, encoded or decoded. Bytes that are not a picture are matched by name only.
+            image: the picture, encoded or decoded. If the bytes are not a picture, only the name is compared.
         """
         index = self._names.get(name_of(key))
         if index is not None:
@@ -124,7 +124,7 @@ class Exclusions:
         return None if index is None else f"excluded: looks like a picture of {self._sources[index]}"
 
     def _nearest(self, found: str) -> int | None:
-        """Return the index of the entry with the nearest hash within MOST_BITS: 0.2 ms for 100,000 entries."""
+        """Return the index of the nearest entry within MOST_BITS. Takes 0.2 ms for 100,000 entries."""
         bits = np.bitwise_count(self._hashes ^ np.uint64(int(found, 16)))
         nearest = int(bits.argmin())
         return int(self._hashed[nearest]) if bits[nearest] <= MOST_BITS else None

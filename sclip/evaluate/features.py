@@ -1,7 +1,7 @@
 """Encode each picture and caption of all benchmarks once, however many benchmarks ask for it.
 
-This process encodes (`Here`), or a pool of Ray actors (`sclip.evaluate.encoder_pool`). Only features stay in memory:
-31,000 pictures and 126,000 captions at 512 numbers take 320 MB.
+Either this process encodes (`Here`), or a pool of Ray actors (`sclip.evaluate.encoder_pool`). Only features
+stay in memory: 320 MB for 31,000 pictures and 126,000 captions with 512 numbers each.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sclip.inference.scorer import Scorer, to_uint8
 __all__ = ["Encoded", "FeatureEncoder", "Features", "Here", "encode"]
 
 Encoded = tuple[Tensor, dict[Picture, str]]
-"""Features [n, D] of the pictures in their order, and the reason for each unreadable picture; its row is NaN."""
+"""Features [n, D] in the order of the pictures, and the errors of unreadable pictures, whose rows are NaN."""
 Say = Callable[[str, int, int], None]
-"""Progress callback with "pictures" or "captions", the number done, and the total."""
+"""Progress callback. Its arguments: "pictures" or "captions", the number done, and the total."""
 _CASES_AT_A_TIME = 2048
-"""Cases compared at a time: with five candidates of 768 numbers they take 32 MB."""
+"""Number of cases whose cosines are computed at a time: 32 MB for five captions of 768 numbers per case."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Features:
     """Reason why a picture has no feature; its row is NaN."""
 
     def of_pictures(self, pictures: Iterable[Picture]) -> Tensor:
-        """Return [N, D], one row per picture."""
+        """Return the features of these pictures, [N, D]."""
         return self.image[[self.picture_rows[picture] for picture in pictures]]
 
     def of_captions(self, captions: Iterable[str]) -> Tensor:
-        """Return [M, D], one row per caption."""
+        """Return the features of these captions, [M, D]."""
         return self.text[[self.caption_rows[caption] for caption in captions]]
 
     def cosines(self, cases: Iterable[tuple[Picture, Sequence[str]]]) -> Iterator[list[float]]:
@@ -59,7 +59,7 @@ class Features:
             sizes = [len(captions) for _, captions in batch]
             texts = self.of_captions(caption for _, captions in batch for caption in captions)
             images = self.of_pictures(picture for picture, _ in batch)
-            # One operation for all rows: equal rows then have bitwise equal sums.
+            # One operation computes all rows, so that equal rows have bitwise equal sums.
             cosines = (images.repeat_interleave(torch.tensor(sizes), dim=0) * texts).sum(dim=1)
             yield from (part.tolist() for part in torch.split(cosines, sizes))
 
@@ -86,7 +86,7 @@ class Here:
         self._threads = min(8, os.cpu_count() or 1)
 
     def encode_pictures(self, pictures: Sequence[Picture]) -> Encoded:
-        """Return features [n, D] of the pictures, and the reason for each unreadable picture; its row is NaN."""
+        """Return features [n, D] of the pictures, and errors of unreadable pictures, whose rows are NaN."""
         unreadable: dict[Picture, str] = {}
         rows = {picture: row for row, picture in enumerate(pictures)}
         features: Tensor | None = None
@@ -141,7 +141,7 @@ def encode(
 ) -> Features:
     """Encode each distinct picture and caption once, and return the features.
 
-    `after_pictures` receives the unreadable pictures and the reasons before any caption is encoded.
+    `after_pictures` gets the unreadable pictures with reasons; it may raise before any caption is encoded.
     """
     picture_rows = {picture: row for row, picture in enumerate(dict.fromkeys(pictures))}
     caption_rows = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
@@ -163,11 +163,11 @@ def encode(
 
 
 CHUNK = 512
-"""Pictures or captions that an encoder gets at a time."""
+"""Maximum number of picture files or captions in a chunk. A shard's pictures form one chunk of any size."""
 
 
 def _chunks(pictures: Iterable[Picture]) -> Iterator[Sequence[Picture]]:
-    """Yield the pictures in order, in chunks. All pictures of a shard form one chunk, so the shard is read once."""
+    """Yield the pictures in order, in chunks. Pictures of a shard form one chunk: the shard is read once."""
     for shard, members in itertools.groupby(pictures, key=lambda p: "" if p.sample is None else p.path):
         if shard:
             yield list(members)
@@ -177,7 +177,7 @@ def _chunks(pictures: Iterable[Picture]) -> Iterator[Sequence[Picture]]:
 
 
 def _joined(features: Sequence[Tensor]) -> Tensor:
-    """Return all rows as one tensor. A chunk without any readable picture has width 0 and becomes rows of NaN."""
+    """Return all rows as one tensor. A chunk without a readable picture has width 0; its rows become NaN."""
     width = max((part.shape[1] for part in features), default=0)
     return (
         torch.cat([part if part.shape[1] else torch.full((len(part), width), torch.nan) for part in features])

@@ -1,7 +1,7 @@
 """Compute the share of cases that were won, with a 95 % interval.
 
-Cases of one image are not independent. So the bootstrap draws images, not cases: all cases of an image count as often
-as the image was drawn. Each draw computes a mean over groups anew, from the groups that it contains.
+Cases of one image are not independent. So the bootstrap draws images, not cases: all cases of an image count
+as often as the image was drawn. In each draw, a mean over groups covers only the groups with a drawn case.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def mean_score(
 def groups(
     benchmark: str, cases: Iterable[tuple[str, Hashable, bool]], counted: Container[str] | None = None
 ) -> list[Group]:
-    """Return the groups of cases (group, image, whether it was won), sorted by name, without the group "".
+    """Count cases, (group, image, is won) tuples, by group. Return all groups but "", sorted by name.
 
-    `counted` holds the names of the groups that enter the benchmark's mean; None: all.
+    `counted` holds the names of the groups that enter the benchmark's mean; None: all groups.
     """
     members: dict[str, list[tuple[Hashable, bool]]] = defaultdict(list)
     for group, image, won in cases:
@@ -87,13 +87,13 @@ def share(
 ) -> tuple[float, float, float]:
     """Return the share of won cases, and the ends of its 95 % percentile interval.
 
-    If every case was won, or none, or if there is only one image, all draws are equal and percentiles say nothing. The
-    interval is then the exact one of Clopper and Pearson, with as many trials as images.
+    All draws are equal if all cases were won, if all were lost, or if there is only one image. Percentiles
+    say nothing then. The interval is instead Clopper and Pearson's exact one, with as many trials as images.
 
     Args:
         won: whether each case was won.
         images: the image of each case; cases of one image are drawn together.
-        groups: the group of each case; the result is then the mean of the shares of the groups. None: the share of all.
+        groups: the group of each case, for the mean of the groups' shares. None: the share of all cases.
         key: seed of the draws, for instance the name of the score.
     """
     wins = np.fromiter(won, dtype=np.float64)
@@ -116,16 +116,13 @@ def share(
 
 
 def _numbered(names: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
-    """Return a number for each name, equal for equal names, and how many distinct names there are."""
+    """Return the number of each name (equal names have equal numbers), and the count of distinct names."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64), len(numbers)
 
 
 def _means(picks: NDArray[np.int64], wins: csr_array, cases: csr_array) -> NDArray[np.float64]:
-    """Return the mean over groups for each draw of images: picks [draws, images] in, means [draws] out.
-
-    A draw leaves out groups without a drawn case.
-    """
+    """Return each draw's mean over the groups that have a drawn case, [draws]; `picks` is [draws, images]."""
     draws, images = picks.shape
     numbered = (picks + images * np.arange(draws)[:, None]).ravel()
     counts = np.bincount(numbered, minlength=draws * images).reshape(draws, images)
@@ -137,7 +134,7 @@ def _means(picks: NDArray[np.int64], wins: csr_array, cases: csr_array) -> NDArr
 
 
 def _exact(value: float, trials: int) -> tuple[float, float]:
-    """Return Clopper and Pearson's interval from the beta distribution; scipy's binomtest takes no fractional wins."""
+    """Return Clopper and Pearson's interval. scipy's binomtest has it too, but not for fractional wins."""
     wins = value * trials
     low = float(beta.ppf(_TAIL, wins, trials - wins + 1)) if wins > 0 else 0.0
     high = float(beta.ppf(1 - _TAIL, wins + 1, trials - wins)) if wins < trials else 1.0

@@ -28,7 +28,7 @@ class Answers:
     won: Sequence[bool]
     """Whether each case was won."""
     chance: Sequence[float]
-    """How often guessing wins each case."""
+    """Probability that a guess wins each case."""
 
 
 def judged(
@@ -43,18 +43,18 @@ def judged(
     counts: Mapping[str, int],
     examples: list[Example],
 ) -> Result:
-    """Return each score over all cases and, for the headline, its means over groups.
+    """Return the share of won cases for each score and, for the headline, also its means over groups.
 
     Args:
         about: name and definition.
-        cases: in the order of the answers.
+        cases: the cases, in the order of the answers.
         images: the image of each case; the bootstrap draws cases of one image together.
         answers: the outcomes, by name of the score.
-        headline: the key of `answers` that says whether a case was won.
-        means: additional scores by name: the mean of the headline over these groups, with equal weight for each group.
-        macro: whether to add `macro`, the headline's mean over all groups, as the published figure.
+        headline: the key of `answers` that decides whether a case counts as won.
+        means: additional scores: each name maps to the groups over which the headline is averaged.
+        macro: whether to add `macro`, the headline's mean over all groups, and make it the headline.
         counts: other counts to report beside the number of cases.
-        examples: lost cases.
+        examples: lost cases to show in reports.
     """
     case_groups = [case.group for case in cases]
     means = ({"macro": sorted(set(case_groups))} if macro else {}) | dict(means)

@@ -41,7 +41,7 @@ PATHS = ("file", "images", "class_names")
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of benchmark: its reader, the options that it `needs`, and those that it `may` have."""
+    """A kind of benchmark: its reader, its required options (`needs`) and its optional ones (`may`)."""
 
     definition: str
     read: Callable[..., Task]
@@ -178,10 +178,9 @@ _NUMBERS = ("captions", "limit")
 
 
 def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """Return the options of a benchmark as its reader takes them, with paths expanded.
+    """Check the options of a benchmark, and return them as its reader takes them, with "~" in paths expanded.
 
-    Raises BenchmarkDataError, which begins with `place`, for an unknown kind or option, a missing option, or a bad
-    value.
+    Raises BenchmarkDataError, naming `place`, for an unknown kind or option, a missing option or a bad value.
     """
     if kind not in KINDS:
         raise BenchmarkDataError(f"{place}: kind {kind!r} is unknown; {nearest(kind, KINDS)}")
@@ -221,11 +220,11 @@ def checked(kind: str, options: Mapping[str, Any], place: str) -> dict[str, Any]
 
 
 def nearest(name: str, names: Mapping[str, object] | set[str]) -> str:
-    """Return "nearest is NAME" if a name is similar, else all names, as part of a message."""
+    """Return a part of a message: "nearest is NAME" if a name is similar, else a list of all names."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     return f"nearest is {near[0]}" if near else f"choose from {', '.join(sorted(names))}"
 
 
 def task(name: str, kind: str, options: Mapping[str, Any]) -> Task:
-    """Read a benchmark; `options` are already checked. Raises BenchmarkDataError or ShardError for an unusable file."""
+    """Read a benchmark with `checked` options. Raises BenchmarkDataError or ShardError for a bad file."""
     return KINDS[kind].read(About(name, kind, KINDS[kind].definition), **options)

@@ -1,7 +1,7 @@
-"""Count the rivals of each picture and caption in retrieval, from cosine similarities. Needs no files and no model.
+"""Compute recall in retrieval: count the wrong candidates that score at least as high as the right one.
 
-A tie counts against the model, and so does a NaN. So a model that gives every caption the same feature, or that has
-diverged, finds nothing instead of everything.
+Ties and NaN count against the model. So a model that has diverged, or that gives every caption the same
+feature, finds nothing instead of everything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["RECALL_AT", "Rivals", "chance_of_captions", "rivals"]
 
 RECALL_AT = (1, 5, 10)
 _CHUNK = 512
-"""Rows of the similarity matrix at a time: 512 x 25,000 captions take 50 MB."""
+"""Rows of the similarity matrix that are computed at a time: 512 x 25,000 captions take 50 MB."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Rivals:
     text_to_image: Tensor
     """int64 [M]: for each caption, the number of images that rival its own image."""
     ties: int
-    """Number of queries, in both directions, with a right and a wrong candidate of exactly equal score."""
+    """Number of queries, in both directions, with a wrong candidate that scores the same as the right one."""
 
     def recall(self) -> dict[str, float]:
         """Return R@1, R@5 and R@10 in both directions, the scores of COCO and Flickr30k retrieval."""
         return {f"{direction}_r{k}": hits.double().mean().item() for direction, k, hits in self.found()}
 
     def found(self) -> list[tuple[str, int, Tensor]]:
-        """Return (direction, k, hits); hits is bool [N] or [M]: whether a right candidate is in the top k."""
+        """Return (direction, k, hits). `hits`, bool [N] or [M]: whether a right candidate is in the top k."""
         return [
             (direction, k, counts < k)
             for direction, counts in (

@@ -1,6 +1,6 @@
 """Score Winoground's task: decide which of two captions belongs to which of two pictures.
 
-s is the similarity; picture and caption of one number belong together (Thrush et al., CVPR 2022, section 4):
+s is the similarity; caption c0 belongs to picture i0, and c1 to i1 (Thrush et al., CVPR 2022, section 4):
 
 - text:  s(c0, i0) > s(c1, i0) and s(c1, i1) > s(c0, i1): the model chooses the caption of each picture;
 - image: s(c0, i0) > s(c0, i1) and s(c1, i1) > s(c1, i0): the model chooses the picture of each caption;
@@ -47,9 +47,9 @@ class Pairs:
     headline: str = "group"
     """The published score: "text", "image" or "group"."""
     titles: Mapping[str, str] = field(default_factory=dict)
-    """The authors' names of the three scores, where these differ from ours."""
+    """Names that the authors give our scores, if they differ."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores by name: the mean of the headline over these groups."""
+    """Additional scores: each name maps to the groups over which the headline is averaged."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -98,7 +98,7 @@ class Pairs:
     def _examples(
         self, won: Sequence[bool], similarity: Sequence[Sequence[Sequence[float]]]
     ) -> list[Example]:
-        """Return lost cases, each with both pictures side by side and the four combinations."""
+        """Return lost cases, each with both pictures side by side and the scores of all four combinations."""
         lost = (
             (case.name, (case, cosines))
             for case, w, cosines in zip(self.cases, won, similarity, strict=True) if not w
@@ -118,7 +118,7 @@ class Pairs:
 
 
 def _side_by_side(pictures: Sequence[bytes]) -> bytes:
-    """Return the pictures side by side as one JPEG; empty ones are left out."""
+    """Return the pictures side by side as one JPEG, without empty ones."""
     shown = [Image.open(io.BytesIO(picture)) for picture in pictures if picture]
     if not shown:
         return b""

@@ -1,6 +1,6 @@
 """Locate a picture of a benchmark, and read its bytes or its crop.
 
-Benchmarks only name pictures; the encoder opens them. So a picture in several benchmarks is read and encoded once.
+Benchmarks only name pictures, and the encoder opens them. So a picture of several benchmarks is encoded once.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sclip.evaluate.exclusion import Exclusions
 __all__ = ["BenchmarkDataError", "Picture", "contents", "excluded", "missing", "thumbnails"]
 
 SIDE = 256
-"""Maximum pixels of a side of a picture in a report."""
+"""Maximum side of a picture in a report, in pixels."""
 _QUALITY = 80
 _DEFAULTS = DataConfig()
 
 
 class BenchmarkDataError(ValueError):
-    """A benchmark that cannot be used. The message is one line with the place, the mistake and the remedy."""
+    """Error for an unusable benchmark. The message is one line with the place, the mistake and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Picture:
     sample: int | None = None
     """Index of the sample in the shard, from 0; None for a file."""
     data: DataConfig = _DEFAULTS
-    """Settings for reading a shard, which decide what counts as a sample. Unused for a file."""
+    """Settings for reading the shard: they decide what counts as a sample. Unused for a file."""
 
     @property
     def image(self) -> str:
@@ -56,9 +56,9 @@ def missing(pictures: Iterable[Picture]) -> list[Picture]:
 
 
 def excluded(pictures: Iterable[Picture], exclusions: Exclusions) -> dict[str, str]:
-    """Return why pictures are excluded, by `Picture.image`: the lists name them, or contain a similar picture.
+    """Return reasons by `Picture.image` for pictures that are named in the lists, or look like a listed one.
 
-    The whole picture is compared, even if a benchmark shows only a crop of it.
+    The whole picture is compared, even if a benchmark shows only a crop.
     """
     whole = {picture.image: replace(picture, box=None) for picture in pictures}
     reasons = {}
@@ -71,9 +71,9 @@ def excluded(pictures: Iterable[Picture], exclusions: Exclusions) -> dict[str, s
 
 
 def contents(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes | Image.Image | ImageError]]:
-    """Yield each picture with its encoded bytes, its crop, or the error. Pictures in shards come last.
+    """Yield each picture with its encoded bytes, its decoded crop or its error; pictures in shards come last.
 
-    A shard is read once for all of its pictures. Raises ShardError if a shard cannot be reached.
+    Each shard is read once for all of its pictures. Raises ShardError if a shard cannot be reached.
     """
     by_shard: dict[tuple[str, DataConfig], dict[int, Picture]] = {}
     for picture in pictures:
@@ -97,7 +97,7 @@ def _file(picture: Picture) -> bytes | Image.Image | ImageError:
             return Path(picture.path).read_bytes()
         with Image.open(picture.path) as image:
             return image.convert("RGB").crop(picture.box)
-    except Exception as error:  # PIL passes on any error of its many decoders
+    except Exception as error:  # PIL's many decoders raise errors of any type
         return ImageError(str(error) or type(error).__name__)
 
 

@@ -1,4 +1,4 @@
-"""Read the figures that others published, for tables; `published.yaml` holds each of them once."""
+"""Read scores that others published, from `published.yaml`, to show them in tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PublishedRow:
     scores: dict[str, float]
     """Scores between 0 and 1, by the "benchmark/score" names of our suites."""
     note: str = ""
-    """Difference of the model from the other rows, for instance its size."""
+    """How the model differs from those of other rows, for instance in size."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def headings() -> dict[str, Heading]:
 
 
 def sources(chosen: Sequence[PublishedRow], shown: Collection[str]) -> dict[str, str]:
-    """Return for each publication the labels of the rows that it reports.
+    """Return the labels of the chosen rows, by the publication that reports them.
 
-    If a row has scores of a shown benchmark that are not in `shown` ("benchmark/score"), its label lists them.
+    `shown` holds the table's scores ("benchmark/score"). Labels list other scores on these benchmarks.
     """
     labels_by_source: dict[str, list[str]] = {}
     benchmarks = dict.fromkeys(score.partition("/")[0] for score in shown)

@@ -1,7 +1,7 @@
-"""Define the result of an evaluation: plain values that benchmarks compute and that others show or judge.
+"""Define the result of an evaluation: plain values that benchmarks compute and that reports show.
 
-An evaluation is written as `evaluation.json` and read back. So a report, a comparison, MLflow and the gates need no
-model and no benchmark file, and this module does not import torch.
+An evaluation is written as `evaluation.json` and read back. So a report, a comparison, MLflow and the gates
+need neither model nor benchmark files, and this module does not import torch.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VERSION = 1
 
 
 class EvaluationError(ValueError):
-    """A file without an evaluation, or evaluations that cannot be compared. The message is one line for the user."""
+    """Error for a file without an evaluation, or for incomparable evaluations. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class Score:
     """Lower end of the 95 % interval, from a bootstrap over images."""
     high: float
     chance: float
-    """Score of guessing. A model that prefers one form of caption can score above or below it."""
+    """Expected score of random guesses. A model that prefers one form of caption can deviate from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The cases of one relation, pair of attributes or class."""
+    """The cases of one relation, pair of attributes or class, and the number of correct answers."""
 
     name: str
     cases: int
@@ -63,7 +63,7 @@ class Group:
     """Lower end of the 95 % interval of the accuracy."""
     high: float
     counted: bool = True
-    """Whether the group enters the benchmark's mean; it is shown in either case."""
+    """Whether the group enters the benchmark's mean. Reports show all groups."""
 
     @property
     def accuracy(self) -> float:
@@ -73,12 +73,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One of the candidates that a model chose from: a caption, or a picture if the caption is given."""
+    """A caption that a model could choose for a picture, or a picture that it could choose for a caption."""
 
     text: str
     """The caption or class name; for a picture, its label."""
     score: float
-    """Cosine between the candidate and the query (the picture or caption that asks for it)."""
+    """Cosine between the candidate and the given picture or caption."""
     is_true: bool
 
 
@@ -99,29 +99,29 @@ class Result:
     """Result of one model on one benchmark."""
 
     name: str
-    """Name of the benchmark in the suite; the first half of each score's full name."""
+    """Name of the benchmark in the suite. Full names of scores begin with it: "benchmark/score"."""
     kind: str
     """Key of the benchmark's definition, for instance `vg-relation`."""
     definition: str
     """One sentence for the reader of a report: what the benchmark asks, and who published it."""
     headline: str
-    """Key in `scores` of the published figure."""
+    """Name of the benchmark's main score, a key of `scores`."""
     scores: dict[str, Score]
     counts: dict[str, int]
     """Number of cases, images, captions, ties and so on behind the scores."""
     won: dict[str, bool]
-    """Whether each case was won, by case name in the benchmark's order. A paired test compares these."""
+    """Whether each case was won, by case name in the benchmark's order. Paired tests compare these values."""
     groups: list[Group] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """Caveats that a report shows before the figures: missing pictures, excluded cases."""
     examples: list[Example] = field(default_factory=list)
     digest: str = ""
-    """SHA-256 of the case names and all captions. It is equal if two models were asked the same, and empty in files of
-    older versions."""
+    """SHA-256 of the names of the cases and all captions, to check that two models got the same cases. Empty
+    in files of older versions."""
 
     @property
     def is_partial(self) -> bool:
-        """Whether pictures of the benchmark were missing or left out."""
+        """Whether the scores leave out pictures of the benchmark."""
         return any(note.startswith(PARTIAL) for note in self.notes)
 
 
@@ -145,7 +145,7 @@ class Evaluation:
         return {f"{r.name}/{key}": score for r in self.results for key, score in r.scores.items()}[name]
 
     def require_results(self) -> None:
-        """Raise EvaluationError if no benchmark was evaluated: there is nothing to show or to judge."""
+        """Raise EvaluationError if no benchmark was evaluated, because there is nothing to show or judge."""
         if not self.results:
             raise EvaluationError(f"{self.model}: evaluated on no benchmark; name one in the suite")
 

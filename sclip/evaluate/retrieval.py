@@ -1,8 +1,9 @@
-"""Score retrieval of captions by pictures and of pictures by captions: R@1, R@5 and R@10 in both directions.
+"""Score retrieval in both directions, captions for a picture and pictures for a caption: R@1, R@5 and R@10.
 
-The scores are those of COCO and Flickr30k (Karpathy and Fei-Fei, CVPR 2015). A picture is found if any of its captions
-is among its k most similar captions; a caption is found if its picture is among its k most similar pictures. Equal
-captions of two pictures tie, and a tie counts against the model. Published figures break ties by chance.
+These are the scores of COCO and Flickr30k (Karpathy and Fei-Fei, CVPR 2015). R@k from image to text is the
+share of pictures with one of their captions among the k most similar captions. R@k from text to image is the
+share of captions with their picture among the k most similar pictures. Equal captions of two pictures tie. A
+tie counts against the model here, while published figures break ties by chance.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Retrieval:
         return scores
 
     def _examples(self, found: Rivals, features: Features) -> list[Example]:
-        """Return pictures with a wrong top caption, each with its best own caption and the rivals of that caption."""
+        """Return pictures whose top caption is wrong, with their best own caption and the best wrong ones."""
         lost = [
             (image.name, image)
             for image, count in zip(self.images, found.image_to_text.tolist(), strict=True) if count

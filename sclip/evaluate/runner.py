@@ -1,6 +1,6 @@
 """Evaluate a model on benchmarks: read the files, check them, encode each input once, and score.
 
-Mistakes are found before anything is encoded: every file is read first, and every picture is looked for.
+The runner reads every file and looks for every picture first, so mistakes show before anything is encoded.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def evaluate(
 
     Args:
         scorer: the model to measure.
-        config: a suite and retrieval shards. If both are empty, the training shards are used for retrieval. Retrieval
-            is named `retrieval_on_training_images` if any of its shards were trained on.
+        config: a suite and retrieval shards. If both are empty, retrieval uses the training shards. Retrieval
+            is named `retrieval_on_training_images` if the model was trained on any of its shards.
         training_shards: paths or patterns of the shards that the model was trained on.
         data: how shards are read, as in training.
         model: name of the model in the evaluation.
@@ -99,10 +99,10 @@ def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], data: DataC
 def prepared(
     tasks: Sequence[Task], partial: bool = False, exclusions: Exclusions | None = None
 ) -> list[Task]:
-    """Return the tasks without missing or excluded pictures. A note counts the excluded ones.
+    """Return the tasks without missing or excluded pictures. Notes count the excluded ones.
 
-    Raises BenchmarkDataError if pictures are missing, unless `partial`, which scores the others and says so in a note.
-    Also raises it if every picture of a benchmark is excluded.
+    Raises BenchmarkDataError if every picture of a benchmark is excluded, or if pictures are missing. With
+    `partial`, a task with missing pictures keeps the others, and a note says so.
     """
     absent = set(missing(picture for task in tasks for picture in task.pictures()))
     present = [_without(task, absent, dict.fromkeys(absent, "no such file"), partial) for task in tasks]
@@ -121,8 +121,8 @@ def _excluding(task: Task, reasons: Mapping[str, str]) -> Task:
     notes = tuple(f"{count:,} picture{'s' * (count > 1)} {reason}" for reason, count in counted)
     if len(lost) == len(set(task.pictures())):
         raise BenchmarkDataError(f"{task.about.name}: no picture is left ({'; '.join(notes)}); leave it out")
-    kept: Any = task.without(lost)  # a frozen dataclass, like every task
-    about = replace(kept.about, notes=(*notes, *kept.about.notes))  # the note on how many are left stays last
+    kept: Any = task.without(lost)  # every task is a frozen dataclass
+    about = replace(kept.about, notes=(*notes, *kept.about.notes))  # `left` replaces the last note
     return cast(Task, replace(kept, about=about))
 
 
@@ -138,8 +138,8 @@ def measure(
 ) -> Evaluation:
     """Encode each picture and caption of all tasks once, and return the evaluation of the model.
 
-    `reads_whole` tells whether the model reads a caption to its end; each result counts the truncated captions. Raises
-    BenchmarkDataError if pictures cannot be decoded, unless `partial`.
+    `reads_whole` says whether the model reads all of a caption; results count the truncated captions. Raises
+    BenchmarkDataError if pictures cannot be decoded. With `partial`, tasks leave these pictures out.
     """
     readable: list[Task] = list(tasks)
 
@@ -161,7 +161,7 @@ def measure(
 
 
 def _with_captions(result: Result, task: Task, whole: Mapping[str, bool]) -> Result:
-    """Return the result with its digest, and with the number of truncated captions."""
+    """Add to a result its digest and, if captions were truncated, their number and a note."""
     captions = set(task.captions())
     asked = json.dumps([sorted(result.won), sorted(captions)])
     result = replace(result, digest=hashlib.sha256(asked.encode()).hexdigest())

@@ -42,7 +42,7 @@ class TableRow:
     label: str
     cells: list[Cell]
     source: str = ""
-    """Letter of the publication; empty if measured here."""
+    """Letter of the publication; empty for scores measured here."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ScoreTable:
     """Content of the table, the same in all file formats."""
 
     columns: list[tuple[str, str]]
-    """Titles of the benchmark and of its score."""
+    """(title of the benchmark, title of the score) of each column."""
     published: list[TableRow]
     measured: list[TableRow]
     caption: list[str]
@@ -62,17 +62,17 @@ class _Figure:
     value: float
     result: Result | None = None
     score: Score | None = None
-    """The whole score; it and `result` are set only if the score was measured here."""
+    """Score with its interval. Only figures measured here have a score and a result."""
 
 
 def score_table(evaluations: Sequence[Evaluation], benchmarks: Sequence[str] = ()) -> ScoreTable:
-    """Return the table of the scores of these models, and of the published scores on the same benchmarks.
+    """Return a table with the scores of these models, and with published scores on the same benchmarks.
 
     Args:
-        evaluations: one per row.
-        benchmarks: names; each gets one or several columns. Empty: all benchmarks that any model was evaluated on.
+        evaluations: one evaluation for each row of the models.
+        benchmarks: names of the benchmarks to show, in order. Empty: all benchmarks that have a result.
 
-    Raises EvaluationError if two models were asked different cases of a benchmark, or if no model was evaluated on any.
+    Raises EvaluationError if two models got different cases of a benchmark, or if there is no column to show.
     Scores on part of a benchmark are shown with a mark, and never compared.
     """
     by_name = [{result.name: result for result in evaluation.results} for evaluation in evaluations]
@@ -127,7 +127,7 @@ def _require_same_cases(
 
 
 def _scores(name: str, by_name: Sequence[Mapping[str, Result]]) -> list[str]:
-    """Return the scores that get a column: those that papers report, else R@1 in both directions, else the headline."""
+    """Return the scores shown: those that papers report, else R@1 in both directions, else the headline."""
     results = [row[name] for row in by_name if name in row]
     reported = published.headings()[name].scores if name in published.headings() else []
     if not results or any(result.scores.keys() & set(reported) for result in results):
@@ -143,7 +143,7 @@ def _measured(result: Result | None, score: str) -> _Figure | None:
 
 
 def _cells(score: str, figures: Sequence[_Figure | None]) -> list[Cell]:
-    """Return the cells of one column, with bold ones marked."""
+    """Return the cells of one column, and mark those that are to be bold."""
     compared = [
         figure for figure in figures
         if figure and math.isfinite(figure.value) and not (figure.result and figure.result.is_partial)
@@ -170,7 +170,7 @@ def _cell(figure: _Figure | None) -> Cell:
 
 
 def _is_level(figure: _Figure, best: _Figure, score: str) -> bool:
-    """Return whether a score counts as level with its column's best, by the rule in the caption."""
+    """Return whether a score is not clearly lower than its column's best, by the rule in `_caption`."""
     if figure.value == best.value:
         return True
     if figure.result and best.result and score == figure.result.headline == best.result.headline:
@@ -187,7 +187,7 @@ def _name(benchmark: str) -> str:
 
 
 def _called(score: str) -> str:
-    """Return a short name for a score, to fit a table column: "I2T R@1" for image_to_text_r1."""
+    """Return a score's short name, which fits a table column: "I2T R@1" for image_to_text_r1."""
     for long, short in _SHORT.items():
         score = score.replace(long, short)
     score = re.sub(r"_r(\d+)$", r" R@\1", score)

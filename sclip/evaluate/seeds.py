@@ -14,13 +14,13 @@ __all__ = ["Cell", "p_value"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One score in a row of an ablation, over its seeds."""
+    """One score of an ablation's row, with a value for each seed."""
 
     values: list[float]
     published: str
-    """Figure that others published for a comparable model; a dash if there is none."""
+    """Score that others published for a comparable model; a dash if there is none."""
     p_value: float | None = None
-    """p-value of a paired t-test against the reference, seed by seed; None if it cannot be computed."""
+    """p-value of a t-test against the reference row, paired by seed; None if it cannot be computed."""
 
     @property
     def mean(self) -> float:
@@ -48,7 +48,7 @@ class Cell:
 
 
 def p_value(values: Sequence[float | None], others: Sequence[float | None]) -> float | None:
-    """Return the p-value of a paired t-test; None if a seed is missing, or if all pairs differ by the same amount."""
+    """Return the p-value of a paired t-test, or None if a value is missing or all pairs differ equally."""
     pairs = [(a, b) for a, b in zip(values, others, strict=True) if a is not None and b is not None]
     if len(pairs) < len(values) or len({round(a - b, 9) for a, b in pairs}) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Score pictures with several true captions: which of them beat the false caption."""
+"""Score how often the true captions of a picture score higher than its false caption."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class SeveralCase:
     true: tuple[str, ...]
     false: str
     group: str = ""
-    """Group that the authors average over."""
+    """Group that the benchmark's authors average over."""
 
 
 @dataclass(frozen=True)
 class SeveralTrue:
     """Score every true caption higher than the false one.
 
-    The headline is the share of cases in which all true captions beat the false one. Each name in `places` is a score
-    for one true caption alone. A tie is lost, and so is a NaN score.
+    The headline is the share of cases in which all true captions score higher than the false one. Each name
+    in `places` is a score for one true caption alone. Ties and NaN scores are lost.
     """
 
     about: About
@@ -41,13 +41,13 @@ class SeveralTrue:
     every: str
     """Name of the headline score."""
     places: tuple[str, ...]
-    """Names of the scores of the first true caption, the second, and so on; one for each true caption of a case."""
+    """Names of the scores for single true captions, in the order of `SeveralCase.true`."""
     together: str = ""
-    """Name of the score for cases in which the false caption is not between two true ones. Empty: no such score."""
+    """Name of the score that is lost if the false caption scores between true ones. Empty: no such score."""
     macro: bool = False
-    """Whether the authors report the mean over groups; `macro` is then the headline."""
+    """Whether the authors report the mean over groups. If they do, `macro` is the headline."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores by name: the mean of the headline over these groups."""
+    """Additional scores: each name maps to the groups over which the headline is averaged."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -68,7 +68,7 @@ class SeveralTrue:
         return replace(self, about=left(self.about, self.cases, kept), cases=kept)
 
     def result(self, features: Features) -> Result:
-        """Return the headline, the score of each true caption alone, the means over groups, and every group's score."""
+        """Return the headline, scores of single true captions, means over groups, and each group's score."""
         rows = list(features.cosines((case.picture, (*case.true, case.false)) for case in self.cases))
         every = [all(true > row[-1] for true in row[:-1]) for row in rows]
         images = [case.picture.image for case in self.cases]
@@ -104,10 +104,10 @@ class SeveralTrue:
 
 
 def _chance(true: Sequence[str], false: str) -> float:
-    """Return how often random scores put the false caption lowest; equal captions count as one."""
+    """Return the probability that random scores put the false caption last; equal captions count as one."""
     return 0.0 if false in true else 1 / (len(set(true)) + 1)
 
 
 def _is_together(row: Sequence[float]) -> bool:
-    """Return whether the false caption's score, the last in `row`, does not lie between those of two true captions."""
+    """Return whether the last score in `row`, the false caption's, is outside the range of the true ones."""
     return not any(map(math.isnan, row)) and not min(row[:-1]) < row[-1] < max(row[:-1])

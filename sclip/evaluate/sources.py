@@ -1,6 +1,6 @@
 """List where to get each benchmark of the package's suites, with its license and size.
 
-Nothing is downloaded here: most benchmarks require a form to be filled in or a license to be accepted.
+sclip downloads nothing itself: for most benchmarks, the user must fill in a form or accept a license.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class BenchmarkSource:
     paper: str
     licence: str
     files: tuple[tuple[str, str], ...]
-    """For each file or folder, its path below the root folder, and where to get its content."""
+    """(path below the root folder, where to get the content) of each file or folder."""
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Published sizes by unit, as in `Task.sizes`; several numbers if releases differ."""
+    """Published sizes by unit, with the units of `Task.sizes`; several numbers if releases differ."""
 
 
 _ARO = "Yuksekgonul et al., When and why vision-language models behave like bags-of-words, ICLR 2023"
@@ -217,7 +217,7 @@ class Completeness:
 
 
 def examined(entry: Entry) -> Completeness:
-    """Read the files of a benchmark and look for its pictures. Raises ShardError if a shard cannot be reached."""
+    """Check the files and pictures of a benchmark. Raises ShardError if a shard cannot be reached."""
     try:
         task = entry.task()
     except BenchmarkDataError as error:
@@ -232,7 +232,7 @@ def examined(entry: Entry) -> Completeness:
 
 
 def _unlike(name: str, task: Task) -> list[str]:
-    """Return a message for each size of a benchmark that differs from its releases."""
+    """Return a message for each size of the task that differs from the published sizes."""
     if name not in SOURCES:
         return []
     return [

@@ -5,9 +5,9 @@
       file: aro/visual_genome_relation.json
       images: aro/images
 
-In a user's own file, paths are relative to the file. Paths in the package's suites (`suites/`) are relative to a root
-folder. Files of a suite at a URI are copied to this machine. In any file, `include: [aro, sugarcrepe]` adds the
-benchmarks of these package suites. `sclip fetch` says where to get the files.
+In a user's own file, paths are relative to the file. In the package's suites (`suites/`), they are relative
+to a root folder. If a suite is at a URI, its files are copied to this machine. `include: [aro, sugarcrepe]`
+adds the benchmarks of these package suites to any file. `sclip fetch` says where to get the files.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
 
     Args:
         suite: a name in `names()`, or the path or URI of a file.
-        root: the folder that the package's suites are relative to.
-        defaults: options for each benchmark that accepts them and does not set them.
+        root: the folder that paths in the package's suites are relative to.
+        defaults: options that apply to each benchmark that accepts them and does not set them itself.
 
     Raises BenchmarkDataError naming the file, the benchmark and the nearest name.
     """
@@ -89,11 +89,11 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
 def from_options(
     benchmarks: Sequence[tuple[str, str]], images: Sequence[str], defaults: Mapping[str, Any] | None = None
 ) -> list[Entry]:
-    """Return the entries of benchmarks given as (kind, file); paths start at the working folder.
+    """Return the entries of (kind, file) pairs; relative paths start at the working folder.
 
-    For `shards`, the file is a pattern of tars. For `zero-shot`, it is the folder of the classes. `images` is empty, or
-    has one folder for all benchmarks or one folder for each. A benchmark is named after its kind. If a kind occurs
-    twice, the name also contains the stem of the file's name.
+    For `shards`, the file is a pattern of tars. For `zero-shot`, it is the folder of the classes. `images` is
+    empty, or has one folder for all benchmarks, or one for each. A benchmark has the name of its kind. If a
+    kind occurs twice, the file name without its suffix is added to the name.
     """
     if len(images) not in (0, 1, len(benchmarks)):
         raise BenchmarkDataError(

@@ -15,10 +15,10 @@ __all__ = ["show"]
 
 
 def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, console: Console) -> None:
-    """Print every score with its 95 % interval and chance and, for several models, how certain a difference is.
+    """Print every score with its 95 % interval and its chance level; with a comparison, also p-values.
 
-    Models are listed below each other, so any number fits. The p-value tests a benchmark's headline against the first
-    model, adjusted for the number of comparisons. Several models without a comparison have a table each.
+    Models are listed below each other, so any number fits. The p-value tests a benchmark's headline against
+    the first model, adjusted for the number of comparisons. Without a comparison, each model has a table.
     """
     if comparison is None and len(evaluations) > 1:
         for evaluation in evaluations:

@@ -34,7 +34,7 @@ class TextCase:
 class TextOnly:
     """Find the two of three captions that mean the same.
 
-    A case is won if their cosine is higher than the cosine of either with the third. A tie is lost.
+    A case is won if the cosine of these two is higher than the cosine of each with the third. A tie is lost.
     """
 
     about: About
@@ -43,7 +43,7 @@ class TextOnly:
     """Name of the headline score."""
     macro: bool = False
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores by name: the mean of the headline over these groups."""
+    """Additional scores: each name maps to the groups over which the headline is averaged."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -85,7 +85,7 @@ class TextOnly:
         )  # fmt: skip
 
     def _examples(self, lost: Sequence[tuple[TextCase, tuple[float, float]]]) -> list[Example]:
-        """Return lost cases: the pair with its cosine, and the third caption with its higher cosine to either."""
+        """Return lost cases: the pair with its cosine, and the third caption with its higher cosine."""
         drawn = examples.chosen(self.about.name, ((case.name, (case, cosines)) for case, cosines in lost))
         return [
             examples.example(

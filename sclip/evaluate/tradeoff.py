@@ -1,8 +1,8 @@
-"""Choose a blend of two models by what each blend gains and keeps on a development split.
+"""Choose a blend of two models by two scores on a development split: a score to gain and a score to keep.
 
-A blend is a candidate if its kept score is at least `keep` times the start model's. Of the candidates, the one with
-the highest gained score is chosen. Ties go to the higher kept score, then to the smaller `a`. The start model is always
-a candidate.
+A blend is a candidate if its kept score is at least `keep` times the start model's. The candidate with the
+highest gained score is chosen. Ties go to the higher kept score, then to the smaller `a`. The start model is
+always a candidate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sclip.evaluate.result import Evaluation, EvaluationError, Score
 __all__ = ["Point", "Tradeoff", "cheapest", "choose", "point"]
 
 _ROUNDING = 1e-9
-"""Tolerance for rounding: 0.98 of 0.5 is more than 0.49 in binary."""
+"""Tolerance for rounding: in floating point, 0.98 * 0.67 is more than 0.6566."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Tradeoff:
 def point(a: float, measured: Evaluation, gained: str, kept: str) -> Point:
     """Return the scores of a blend. Raises EvaluationError if its evaluation lacks a score.
 
-    "relation/accuracy+attribute/accuracy" is the mean of the two scores; its interval is the mean of their intervals.
+    "relation/accuracy+attribute/accuracy" is the mean of two scores; the ends of its interval are means too.
     """
     try:
         return Point(a, _mean(measured, gained), _mean(measured, kept))
@@ -57,7 +57,7 @@ def point(a: float, measured: Evaluation, gained: str, kept: str) -> Point:
 
 
 def choose(points: Sequence[Point], gained: str, kept: str, keep: float) -> Tradeoff:
-    """Return the trade-off of points in order of rising `a`; the first one is the start model.
+    """Choose a blend. `points` must be in order of rising `a`; the first point is the start model.
 
     Raises EvaluationError if the start's kept score is not positive, or its gained score is not finite.
     """
@@ -72,7 +72,7 @@ def choose(points: Sequence[Point], gained: str, kept: str, keep: float) -> Trad
 
 
 def cheapest(points: Sequence[Point], target: float) -> Point:
-    """Return the point that keeps most among those that reach the target, or else the one that gains most."""
+    """Return the point that keeps most among points that reach `target`, else the point that gains most."""
     candidates = [p for p in points if p.gained.value >= target - _ROUNDING]
     if not candidates:
         return max(points, key=lambda p: (p.gained.value, p.kept.value, -p.a))

@@ -37,7 +37,7 @@ def read(about: About, images: Path, class_names: Path | None = None, templates:
 
     Args:
         about: name and definition.
-        images: the folder.
+        images: the folder that contains the class folders.
         class_names: JSON file: an object from class folder to class name, or a list in the order of the sorted folders.
             None: open_clip's names if the folders are ImageNet's 1,000, else the folder names with "_" as a blank.
         templates: `openai` or `simple`.
@@ -97,8 +97,8 @@ class Labelled:
 class ZeroShot:
     """Name the class of a picture. A class that scores as high as the right one counts against the model.
 
-    If classes share a name, as open_clip's two "missile" and two "sunglasses" for ImageNet do, the first one is chosen,
-    as an argmax does.
+    Classes can share a name, such as "missile" and "sunglasses" in open_clip's names for ImageNet. The model
+    then chooses the first of them, as an argmax does.
     """
 
     about: About
@@ -120,8 +120,8 @@ class ZeroShot:
         return [template(name) for name in self.classes for template in TEMPLATES[self.templates]]
 
     def without(self, pictures: Collection[Picture]) -> ZeroShot:
-        """Return the task without these pictures, with all classes. Raises BenchmarkDataError if none is left."""
-        kept = [image for image in self.images if image.picture not in pictures]
+        """Return the task without these pictures. Raises BenchmarkDataError if no picture is left."""
+        kept = [image for image in self.images if image.picture not in pictures]  # all classes stay
         return replace(self, about=left(self.about, self.images, kept, "images"), images=kept)
 
     def class_features(self, features: Features) -> Tensor:
@@ -158,7 +158,7 @@ class ZeroShot:
         )  # fmt: skip
 
     def _before(self, features: Features, classes: Tensor) -> Tensor:
-        """Return int64 [N]: for each picture, the wrong classes that score at least as high as the right one."""
+        """Return int64 [N]: for each picture, the number of wrong classes not below the right class."""
         return torch.cat([
             (~(cosines < right)).sum(dim=1) - 1 for cosines, right in self._cosines(features, classes)
         ])  # fmt: skip
@@ -170,9 +170,9 @@ class ZeroShot:
         )
 
     def _cosines(self, features: Features, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield for batches of pictures the cosines with every class, [n, classes], and with the right class, [n, 1].
+        """Yield the cosines of n pictures with every class, [n, classes], and with the right class, [n, 1].
 
-        A class that shares the right class's name gets +infinity if it comes before that class, -infinity if after.
+        If another class has the right class's name, its cosine is +infinity if it is first, else -infinity.
         """
         number = {name: index for index, name in enumerate(dict.fromkeys(self.classes))}
         named = torch.tensor([number[name] for name in self.classes])

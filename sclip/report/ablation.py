@@ -1,4 +1,4 @@
-"""Write `ablation.html`: a table of the rows' scores over seeds, a chart of each score, and what tuning forgot."""
+"""Write `ablation.html`: each row's scores over seeds (table, charts), and what tuning gained and kept."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Forgetting:
-    """Gains and kept scores of rows that were tuned from one start."""
+    """Gains and kept scores of rows that are tuned from one start. One of these rows is plain tuning."""
 
     points: Mapping[str, Sequence[Point]]
     """Points by row, one for each seed."""
     lines: Mapping[str, Sequence[tuple[float, Point]]]
-    """For each row with a blend, every share `a` of the trained model with its point (the mean over the seeds)."""
+    """For each row with a blend: (share `a` of the trained model, mean point over the seeds) pairs."""
     reached: float
-    """Minimum gain of a row that is compared, as a share of plain tuning's gain."""
+    """Minimum gain of a row to be compared, as a share of plain tuning's gain."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Labels and sources that the page shows besides the scores."""
+    """Labels and sources that the page shows beside the scores."""
 
     title: str
     rows: Mapping[str, str]
@@ -49,9 +49,9 @@ class Layout:
     seeds: int
     """Number of runs per row if none failed."""
     reference: str = ""
-    """Row against which the others are tested; empty: no tests."""
+    """Row that the tests compare the other rows with; empty: no tests."""
     start: str = ""
-    """Row from which the others are tuned; empty: each row is trained by itself."""
+    """Row that the other rows are tuned from; empty: rows are trained independently."""
     published: str = ""
     """Source of the published figures."""
 
@@ -68,7 +68,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """All rows' values of one score on its axis, one value per seed."""
+    """Chart of one score: each row has one value for each seed."""
 
     heading: str
     drawing: Strips | None
@@ -88,8 +88,8 @@ def write(
         layout: rows and scores; `cells` must have all of them.
         cells: results by row and score.
         folder: folder that the page is written into.
-        forgetting: gains and kept scores, for an ablation with a start.
-        comparison: name of the page that compares the runs of the first seed; empty: no such page.
+        forgetting: what rows gained and kept, for an ablation with a start row.
+        comparison: file name of the page that compares the runs of the first seed; empty: no such page.
     """
     charts = [_chart(layout, score, cells) for score in layout.scores]
     html = render(

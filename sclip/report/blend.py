@@ -1,6 +1,6 @@
-"""Write `blend.html`: which scores each blend of two models gains and keeps, and how good the chosen blend is.
+"""Write `blend.html`: how much each blend of two models gains and keeps, and how good the chosen blend is.
 
-The curve and its table show the development split, which chose the blend; the bars below show the other split.
+The curve and its table show the development split, where the blend was chosen. The bars show another split.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def write(found: Tradeoff, reported: Sequence[Evaluation], folder: Path, notes: 
 
     Args:
         found: the blends on the development split.
-        reported: start, chosen blend and trained model on the other split.
+        reported: evaluations of start, chosen blend and trained model on another split.
         folder: folder that the page is written into.
         notes: lines shown at the top of the page.
     """

@@ -27,7 +27,7 @@ class DrawnText:
 
     text: str
     full: str
-    """Longer text, shown on hover."""
+    """Longer version of the text, shown on hover."""
     text_width: float
     width: float
     """Width including the space around the text."""
@@ -36,7 +36,7 @@ class DrawnText:
 
 @dataclass(eq=False, slots=True)
 class ObjectBox:
-    """An object: its name, its attributes in rows, and the node that holds its position once it is placed."""
+    """An object: its name, its attributes in rows, and the node that holds its size and its position."""
 
     name: DrawnText
     pills: list[list[DrawnText]]
@@ -44,7 +44,7 @@ class ObjectBox:
 
 
 def object_box(graph: SceneGraph, other: SceneGraph | None, index: int) -> ObjectBox:
-    """Return the box of one object. Parts that differ from the `other` graph are marked."""
+    """Return the box of the object at `index`. Parts that differ in the `other` graph are marked."""
     obj = graph.objects[index]
     name = _words(obj.name, 24, _NAME_SIZE, _PAD, other is not None and obj.name != other.objects[index].name)
     pills = [

@@ -19,7 +19,7 @@ class Swap:
     caption: list[Piece]
     negative: list[Piece]
     caption_graph: Drawing | None
-    """Drawing of the caption's graph; only the first negative of a caption has drawings, the others have None."""
+    """Drawing of the caption's graph. Only a caption's first negative has drawings; the others have None."""
     negative_graph: Drawing | None
 
 

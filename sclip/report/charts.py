@@ -19,13 +19,13 @@ LEFT, RIGHT, TOP, BOTTOM = 56.0, WIDTH - 24.0, 10.0, HEIGHT - 36.0
 """Edges of the plot in pixels; ticks and titles of the axes lie outside."""
 
 BUCKETS = 160
-"""Number of buckets across the width. Of each bucket, the first, lowest, highest and last value are drawn."""
+"""Number of buckets across the plot. Each bucket keeps its first, lowest, highest and last value."""
 
 _LEAST, _MOST = 1e-30, 1e30
-"""Larger values count as infinite, smaller ones as zero. An axis long enough for them would hide all other values."""
+"""Values above _MOST count as infinite, because they would hide all others; values below _LEAST as zero."""
 
 _BEYOND = 4.0
-"""How far an interval may be drawn beyond the axis, in percent of the axis; the page cuts it off there."""
+"""Maximum length of an interval beyond an end of the axis, in percent of the axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One curve."""
+    """Curve of one series."""
 
     index: int
     """Index of the series that the curve shows; it decides the color."""
     path: str
-    """SVG path data; a single point is a line of length zero, which round line ends draw as a dot."""
+    """SVG path data. A single point is a line of length zero; its round ends make it a dot."""
     end: tuple[float, float]
     """x and y in pixels of the last finite value."""
     last: float
@@ -77,7 +77,7 @@ class Curves:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Values as dots over their interval, in percent of the axis."""
+    """Values as dots over an interval, in percent of the axis."""
 
     dots: list[float]
     low: float | None
@@ -112,8 +112,8 @@ def strips(
 ) -> Strips | None:
     """Return rows of (values, interval) on a common axis, or None if no row has a finite value.
 
-    The axis covers all values. Intervals extend it at each end by at most the range of the values, and below zero
-    only if a value is negative. Otherwise the wide intervals of few seeds would make all rows look alike.
+    The axis covers all values. Intervals extend each end by at most the range of the values, and below zero
+    only if a value is negative. Without these limits, few seeds' wide intervals would hide differences.
     """
     values = [value for of_row, _ in rows for value in of_row if _is_finite(value)]
     if not values:
@@ -152,7 +152,7 @@ def curves(
         return None
     values = [value for _, value in finite]
     near = max(values) - min(values)
-    is_near = min(values) - near <= chance <= max(values) + near  # a far one would flatten the curves
+    is_near = min(values) - near <= chance <= max(values) + near  # a far level would flatten the curves
     values += [chance] if is_near else []
     steps = min(step for step, _ in finite), max(step for step, _ in finite)
     x_ticks, y_ticks = _ticks(*steps) if steps[0] < steps[1] else [steps[0]], _ticks(*_span(values))
@@ -190,7 +190,7 @@ def _is_finite(value: float) -> bool:
 def _runs(
     points: Sequence[tuple[float, float]], steps: tuple[float, float]
 ) -> Iterator[list[tuple[float, float]]]:
-    """Yield the stretches of a curve that are drawn as one line, reduced to at most four points per bucket."""
+    """Split a curve into parts that are each drawn as one line, with at most four points per bucket."""
 
     def bucket(point: tuple[float, float]) -> int:
         return int(BUCKETS * (point[0] - steps[0]) / (steps[1] - steps[0]))
@@ -227,7 +227,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Return two to `most` round numbers; the first is not above `low`, and the last is not below `high`."""
+    """Return two to `most` round numbers from `low` or slightly below to `high` or slightly above."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for step in (factor * power for factor in (1, 2, 2.5, 5, 10, 20, 25, 50, 100)):
         first, last = math.floor(low / step + 0.001), math.ceil(high / step - 0.001)
@@ -237,7 +237,7 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _marks(places: Sequence[float], at: Callable[[float], float]) -> list[Tick]:
-    """Return the ticks of an axis, with as many digits as their values need."""
+    """Return the ticks of an axis; their texts have as many digits as the values need."""
     digits = next(d for d in range(4, 18) if d == 17 or all(float(f"{p:.{d}g}") == p for p in places))
     return [Tick(round(at(place), 1), number(place, digits)) for place in places]
 

@@ -1,7 +1,7 @@
 """Write `comparison.html` for several evaluations: which differences are real, where they lie, and the training curves.
 
 The page calls a difference real only after Holm's adjustment for the number of benchmarks and models compared.
-The p-value beside the verdict is the unadjusted one of McNemar's test.
+Beside the verdict, it prints the unadjusted p-value of McNemar's test.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A compared model; its letter replaces its name where space is short."""
+    """A compared model. A letter stands for its name where space is short."""
 
     index: int
     letter: str
@@ -55,7 +55,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One benchmark, with its verdicts and values in the order of the models."""
+    """One benchmark; its verdicts and values are in the order of the models."""
 
     name: str
     headline: str
@@ -63,7 +63,7 @@ class Benchmark:
     notes: list[str]
     verdicts: list[Verdict]
     scores: list[tuple[str, list[str]]]
-    """Each score except the headline, with each model's value."""
+    """(name, value of each model) of each score except the headline."""
     sides: FoldedSides
 
 
@@ -73,13 +73,15 @@ def write(
     curves: Mapping[str, Mapping[str, Points]] | None = None,
     title: str = "",
 ) -> Path:
-    """Write the page into the folder, created if missing; return its path. Raises EvaluationError without a benchmark.
+    """Write the page, create the folder if it is missing, and return the page's path.
+
+    Raises EvaluationError if there is no benchmark.
 
     Args:
-        comparison: comparison of two or more models; up to eight have distinct colors, and all have distinct letters.
+        comparison: two or more models. Up to eight have distinct colors; all have distinct letters.
         folder: folder that the page is written into.
-        curves: values by step, for each metric and model name (as in the evaluation). A metric with the name of a score
-            ("vg-relation/macro") is drawn in percent, with its chance level.
+        curves: for each metric and model name (as in the evaluation), values by step. A metric that is a
+            score ("vg-relation/macro") is drawn in percent, with its chance level.
         title: title of the page; empty: a default title.
     """
     evaluations = comparison.evaluations
@@ -139,7 +141,7 @@ def _benchmark(comparison: Comparison, first: Result, adjusted: Mapping[tuple[st
 
 
 def verdict(difference: Difference, adjusted: float, cases: int) -> tuple[str, str]:
-    """Return a verdict in words and as "good", "bad" or "even". `adjusted` is the p-value after Holm's method."""
+    """Return a verdict in words and as "good", "bad" or "even". `adjusted` is Holm's adjusted p-value."""
     p_value = _p(difference.p_value)
     if difference.p_value < LEVEL <= adjusted:
         return f"no clear difference among so many comparisons, {p_value}", "even"
@@ -162,7 +164,7 @@ def _points(change: float) -> str:
 
 
 def _glance(models: Sequence[Model], benchmarks: Sequence[Benchmark]) -> list[tuple[Model, str]]:
-    """Return a sentence for each model except the first that sums up its differences."""
+    """Return a summary for each model except the first: where it is better or worse than the first."""
     summaries = []
     for model in models[1:]:
         by_kind: dict[str, list[str]] = {"good": [], "bad": [], "even": []}

@@ -1,8 +1,8 @@
 """Count the captions, graphs and negatives of a corpus, and write the statistics as JSON and as a page.
 
-Statistics of parts merge into those of the whole in any order, so every actor of a pool counts its own part. Memory
-is bounded for a corpus of any size: only the most frequent words are kept (WORDS_KEPT), and the dropped occurrences
-are counted and reported.
+Statistics of parts can be merged in any order, so every actor of a pool counts its own part. Memory is
+limited: only the WORDS_KEPT most frequent words stay, and the report says how many occurrences of others were
+dropped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SHARES = {
     "with_object": "with a graph", "with_triple": "with a triple", "with_negative": "with a negative",
     "with_relation_negative": "with a relation negative", "with_attribute_negative": "with an attribute negative",
 }  # fmt: skip
-"""Names of the counts of captions, with their labels."""
+"""Labels of the counts of captions, by the names of these counts in `CorpusStatistics`."""
 
 _COUNTS = ("captions", *SHARES, "objects", "attributes", "relations", "negatives")
 _WORDS = ("object_names", "attribute_words", "predicates")
@@ -38,7 +38,7 @@ _WORDS = ("object_names", "attribute_words", "predicates")
 
 @dataclass(frozen=True, slots=True)
 class CorpusExample:
-    """One caption of the corpus, with the negative that training would draw at the first visit."""
+    """One caption of the corpus, with the negative that training with seed 0 would draw in epoch 0."""
 
     identity: str
     graph: SceneGraph
@@ -46,10 +46,7 @@ class CorpusExample:
 
 
 class WordCounts:
-    """Number of occurrences of each word. If there are over WORDS_KEPT words, the rarest are dropped.
-
-    Low counts may therefore be too low.
-    """
+    """Word counts. Of over WORDS_KEPT words, the rarest are dropped, so low counts may be too low."""
 
     def __init__(self, counts: dict[str, int] | None = None, dropped: int = 0) -> None:
         self.counts: Counter[str] = Counter(counts or {})
@@ -85,25 +82,25 @@ class CorpusStatistics:
 
     captions: int = 0
     with_object: int = 0
-    """Captions with an object in their graph."""
+    """Number of captions with an object in their graph."""
     with_triple: int = 0
-    """Captions with a relation or an attribute, which the knowledge-enhanced encoder sees."""
+    """Number of captions with a relation or an attribute, which the knowledge-enhanced encoder sees."""
     with_negative: int = 0
-    """Captions for which training draws a negative; the next two counts are by kind."""
+    """Number of captions for which training draws a negative. The next two counts are by kind."""
     with_relation_negative: int = 0
     with_attribute_negative: int = 0
     objects: int = 0
     attributes: int = 0
     relations: int = 0
     negatives: int = 0
-    """Negatives that training draws from, summed over all captions."""
+    """Number of negatives that training draws from, summed over all captions."""
     object_names: WordCounts = field(default_factory=WordCounts)
     attribute_words: WordCounts = field(default_factory=WordCounts)
     predicates: WordCounts = field(default_factory=WordCounts)
     examples: SeededSample[CorpusExample] = field(default_factory=lambda: SeededSample(EXAMPLES))
 
     def add(self, identity: str, graph: SceneGraph, negatives: Sequence[Negative]) -> None:
-        """Count one caption, given the identity of its sample and the negatives that training draws from."""
+        """Count a caption of the sample `identity`. `negatives` are those that training draws from."""
         kinds = {negative.kind for negative in negatives}
         self.captions += 1
         self.with_object += bool(graph.objects)
@@ -170,9 +167,9 @@ def _example_to_json(example: CorpusExample) -> dict[str, Any]:
 
 
 def write(statistics: CorpusStatistics, folder: Path, title: str, notes: Sequence[str] = ()) -> Path:
-    """Write report.json and report.html into the folder, created if missing; return the page's path.
+    """Write report.json and report.html, create the folder if it is missing, and return the page's path.
 
-    `notes` are lines for the reader of the page: what was left out, where the captions come from.
+    `notes` are lines at the top of the page, for instance what was left out or where the captions come from.
     """
     folder.mkdir(parents=True, exist_ok=True)
     value = {"title": title, "notes": list(notes)} | statistics.to_json()

@@ -52,7 +52,7 @@ class GateVerdict:
     """For instance "refused" or "promoted to champion, version 7"."""
     passed: bool
     gates: list[tuple[str, bool]]
-    """Each gate in words, with its figures, and whether the model passed it."""
+    """(gate in words with its figures, whether the model passed it) pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,12 @@ def write(
     decision: GateVerdict | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write the page into `folder`, and return the page's path. Create the folder if it is missing.
+    """Write the page, create the folder if it is missing, and return the page's path.
 
     Args:
-        evaluation: the results to show. EvaluationError is raised if it covers no benchmark.
+        evaluation: the results to show. Raises EvaluationError if there are none.
         folder: folder that also holds `evaluation.json`.
-        graphs: the parser that the model was trained with; called once. Without it, no graphs are drawn.
+        graphs: the parser that the model was trained with, called once with all captions. None: no graphs.
         decision: decision of the registry's gates, if there is one.
         notes: lines shown at the top of the page.
     """

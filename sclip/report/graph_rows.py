@@ -1,8 +1,8 @@
 """Place nodes in rows: with few crossings, without overlaps, and with rows as narrow as possible.
 
-This is the horizontal half of a layered drawing (Sugiyama, Tagawa and Toda 1981). Each row is ordered by the mean
-position of each node's neighbors, then placed as near to these positions as the widths allow. No choice is random,
-so a graph is always drawn the same way.
+This is the horizontal half of a layered drawing (Sugiyama, Tagawa and Toda 1981). The wanted position of a
+node is the mean position of its neighbors. Each row is sorted by these positions, then placed as near to them
+as the widths allow. No choice is random, so a graph is always drawn the same way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SWEEPS = 6
 
 @dataclass(eq=False, slots=True)
 class RowNode:
-    """Node in a row: a box, a label, or the passage of an arrow (width 0)."""
+    """Node in a row: a box, a label, or a passage (a node of width 0 that leads an arrow through the row)."""
 
     width: float
     height: float
@@ -26,7 +26,7 @@ class RowNode:
     """Linked nodes in the row above."""
     below: list[RowNode] = field(default_factory=list)
     x: float = 0.0
-    """Center of the node."""
+    """Horizontal center of the node."""
 
 
 def link(upper: RowNode, lower: RowNode) -> None:
@@ -36,7 +36,7 @@ def link(upper: RowNode, lower: RowNode) -> None:
 
 
 def arrange(rows: Sequence[list[RowNode]]) -> float:
-    """Order each row, set each node's x from 0 on, and return the total width."""
+    """Order each row, set each node's x (the drawing begins at 0), and return the total width."""
     for row in rows:
         _spread(row, [0.0] * len(row))
     for sweep in range(_SWEEPS):
@@ -64,10 +64,10 @@ def _mean(nodes: Sequence[RowNode], otherwise: float) -> float:
 
 
 def _spread(row: Sequence[RowNode], wanted: Sequence[float]) -> None:
-    """Set x, in the row's order, as near to the wanted positions as the gaps allow (least squares).
+    """Set each node's x as near to its wanted position as order, widths and gaps allow (least squares).
 
-    After subtracting widths and gaps, positions only need to be non-decreasing. This is an isotonic regression, solved
-    by pooling neighbors that violate it.
+    After widths and gaps are subtracted, the positions only need to be non-decreasing along the row. This is
+    an isotonic regression, solved by pooling neighbors that are in the wrong order.
     """
     offsets: list[float] = []
     at = 0.0

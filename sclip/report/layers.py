@@ -20,9 +20,9 @@ class Edge:
     upper: int
     lower: int
     label: RowNode
-    """Node of the predicate; the three relations of "eggs, bacon and toast on a table" share one."""
+    """Node of the predicate. The three relations of "eggs, bacon and toast on a table" share a node."""
     passages: list[RowNode] = field(default_factory=list)
-    """Empty nodes that lead the edge through the rows above its label, one in each row."""
+    """Empty nodes that lead the edge through the rows above its label, one node in each row."""
 
     @property
     def down(self) -> bool:
@@ -63,7 +63,7 @@ def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]
 
 
 def layers_of(widths: Sequence[float], edges: Sequence[Edge]) -> list[int]:
-    """Return each object's layer: the first one below the upper ends of its edges with room for its width."""
+    """Return each object's layer: the highest below the upper ends of its edges that has room for it."""
     layers = [-1] * len(widths)
     boxes: dict[int, list[float]] = {}
     labels: dict[int, list[float]] = {}

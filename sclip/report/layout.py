@@ -27,7 +27,7 @@ from sclip.report.texts import visible
 from sclip.scenegraph import SceneGraph
 
 MOST_OBJECTS = 24
-"""Maximum number of objects drawn, the first ones of the caption: nobody can read a hundred boxes."""
+"""Maximum number of objects drawn, in the order of the caption: nobody can read a hundred boxes."""
 MOST_RELATIONS = 60
 
 _MARGIN = 8.0
@@ -81,7 +81,7 @@ class Drawing:
 
 
 def lay_out(graph: SceneGraph, other: SceneGraph | None = None) -> Drawing:
-    """Return the drawing of a graph. Parts that differ from the `other` graph at the same index are marked."""
+    """Return the drawing of a graph. Parts that differ from those of `other` at the same index are marked."""
     count = min(len(graph.objects), MOST_OBJECTS)
     cards = [object_box(graph, other, k) for k in range(count)]
     pairs = zip(graph.relations, other.relations if other else graph.relations, strict=True)
@@ -105,7 +105,7 @@ def lay_out(graph: SceneGraph, other: SceneGraph | None = None) -> Drawing:
 
 
 def _rows(cards: Sequence[ObjectBox], edges: Sequence[Edge]) -> list[list[RowNode]]:
-    """Return the layers of objects and, between adjacent layers, the rows of the arrows' labels and passages."""
+    """Return rows of nodes: layers of objects and, between them, rows of the arrows' labels and passages."""
     layers = layers_of([card.node.width for card in cards], edges)
     rows: list[list[RowNode]] = [[] for _ in range(2 * max(layers, default=0) + 1)]
     for card, layer in zip(cards, layers, strict=True):
@@ -129,7 +129,7 @@ def _heights(rows: Sequence[Sequence[RowNode]]) -> tuple[dict[RowNode, float], f
         height = max((node.height for node in row), default=0.0)
         for node in row:
             tops[node] = y
-            if not node.width:  # a passage spans the row's height, so that the arrow does not bend over boxes
+            if not node.width:  # a passage is as high as its row, so that the arrow does not bend over boxes
                 node.height = height
         y += height + (_ROW_GAP if height else 0.0)
     return tops, y - _ROW_GAP + _MARGIN
@@ -178,7 +178,7 @@ def _arrow(
 
 
 def _port(box: RowNode, nodes: Sequence[RowNode], node: RowNode) -> float:
-    """Return the x where the arrow through `node` meets the box; arrows meet it in the order of their nodes."""
+    """Return the x where the arrow through `node` meets the box. Arrows keep the order of their nodes."""
     order = sorted(nodes, key=lambda other: other.x)
     step = min(_PORT, box.width / (len(order) + 1))
     return box.x + step * (order.index(node) - (len(order) - 1) / 2)

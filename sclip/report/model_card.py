@@ -1,7 +1,7 @@
 """Write the model card of a converted model: what it is, how to call it, what it was trained and measured on.
 
-Values go in; Markdown with the header of Hugging Face's hub comes out. The license of weights depends on their data
-and starting weights. No config states it, so the card asks the user to name it.
+The card is Markdown with the header of Hugging Face's hub. The license of weights depends on their data and
+starting weights. No config states this license, so the card asks the user to name it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class CardModel:
     width: int
     """Width of a feature, D."""
     has_bpe: bool
-    """Whether the tokenizer is CLIP's BPE, which transformers applies in the same way as training did."""
+    """Whether the tokenizer is CLIP's BPE, which transformers applies in the same way as training."""
 
 
 def model_card(
@@ -75,7 +75,7 @@ def model_card(
 
     Args:
         source: the user's name for the model, without credentials.
-        form: the tool that loads the folder.
+        form: the tool that loads the converted model.
         model: sizes of the model.
         settings: config of the model's run by dotted key; empty if none is recorded.
         evaluation: scores of the model; None if none are recorded.

@@ -1,7 +1,7 @@
 """Draw a fixed number of values at random from a stream of any length; the order of the stream does not matter.
 
-This is a bottom-k sample: each value has a digest of its key, and the values with the k smallest digests stay. Samples
-of parts merge into the sample of the whole, so actors draw independently and nobody needs to know the total size.
+This is a bottom-k sample: it keeps the values whose keys have the k smallest digests. The samples of several
+parts can be merged into a sample of the whole. So actors draw independently and need not know the total size.
 """
 
 from __future__ import annotations

@@ -34,19 +34,19 @@ class FigureRow:
     detail: str
     """Context of the score: its interval, the chance level, the number of cases."""
     verdict: str = ""
-    """Meaning of the score, in words."""
+    """Verdict on the score in words, such as "above chance"."""
     verdict_class: str = ""
-    """"good", "bad" or "even": the color of the verdict."""
+    """"good", "bad" or "even"; decides the color of the verdict."""
     link: str = ""
     """Anchor of the page's section about the score."""
     part: str = ""
-    """Name of the score if `label` names only its benchmark."""
+    """Name of the score if `label` is only the name of the benchmark."""
     counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Folding:
-    """List of rows; only those in `open` are shown before the reader unfolds the list."""
+    """List of rows. The page shows those in `open` until the reader unfolds the others."""
 
     open: list[FigureRow]
     folded: list[FigureRow]
@@ -101,7 +101,7 @@ def group_row(group: Group) -> FigureRow:
 
 
 def folded_groups(groups: Sequence[Group]) -> Folding:
-    """Return the rows of the groups, lowest accuracy first. If accuracies are equal, more cases come first."""
+    """Return the groups' rows, lowest accuracy first. Among equals, groups with more cases come first."""
     ordered = sorted(
         groups, key=lambda group: (group.accuracy if group.cases else 2, -group.cases, group.name)
     )

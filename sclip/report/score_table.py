@@ -17,7 +17,7 @@ _LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
     ">": r"\textgreater{}", "|": r"\textbar{}", "†": r"\dag{}", "–": r"\textendash{}", "…": r"\dots{}",
     **{sign: "\\" + sign for sign in "{}$&#_%"},
-    **{sign: f"{{{sign}}}" for sign in "[]*"},  # the \\ before a row that begins with [ or * would take it as an option
+    **{sign: f"{{{sign}}}" for sign in "[]*"},  # LaTeX's \\ takes a [ or * after it as an option
 })  # fmt: skip
 _TITLES = ("published", "measured with sclip")
 
@@ -29,7 +29,7 @@ def write(table: ScoreTable, path: Path) -> Path:
 
 
 def _latex(table: ScoreTable, name: str) -> str:
-    """Return a LaTeX `table*` of the page's width; it only needs the package booktabs."""
+    """Return a LaTeX `table*` as wide as the page. The only package that it needs is booktabs."""
     heads, rules, last = list[str](), list[str](), 1
     for benchmark, columns in groupby(table.columns, lambda column: column[0]):
         first, last = last + 1, last + len(list(columns))
@@ -67,7 +67,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return text that LaTeX prints unchanged; two hyphens would become a dash."""
+    """Return text that LaTeX prints unchanged. Hyphens are kept apart: LaTeX prints two as a dash."""
     return re.sub("-(?=-)", "-{}", visible(text).translate(_LATEX))
 
 

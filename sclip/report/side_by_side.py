@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 OPEN_BARS = 36
-"""Approximate number of bars shown, for any number of models; the rest is folded."""
+"""Approximate number of bars shown for all models together; the rest is folded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class FoldedSides:
-    """List of sides; only those in `open` are shown before the reader unfolds the list."""
+    """List of sides. The page shows those in `open` until the reader unfolds the others."""
 
     open: list[Side]
     folded: list[Side]
@@ -51,8 +51,8 @@ class FoldedSides:
 def sides(models: Sequence[Sequence[Group]]) -> FoldedSides:
     """Return the groups of all models, matched by name; `models` holds the groups of each model.
 
-    Groups are sorted by the largest difference times the square root of the number of cases. This measures how far the
-    difference exceeds chance; sorted by the difference alone, the smallest groups would come first.
+    Groups are sorted by their largest difference times the square root of their number of cases. This product
+    says how clearly the difference exceeds chance. The difference alone would put the smallest groups first.
     """
     by_name = [{group.name: group for group in groups} for groups in models]
     names = dict.fromkeys(name for groups in by_name for name in groups)

@@ -1,6 +1,6 @@
-"""Outputs of the two commands that draw captions: the terminal for each caption at once, and a page at the end.
+"""Draw the captions of a file: each in the terminal at once, and a sample of them on a page at the end.
 
-Only the module of these commands (`sclip.prepare.lines`) imports this one; scenegraph and negatives do not.
+Only `sclip.prepare.lines` imports this module; scenegraph and negatives do not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAGE_CAPTIONS = 300
 
 
 def drawings(in_terminal: bool, page: str | None, find: Find | None = None) -> list[_Terminal | _Page]:
-    """Return the requested outputs. If `find` is given, negatives are drawn beside their captions.
+    """Return the requested outputs. With `find`, they draw each caption's negatives beside it.
 
     Raises OSError if the page cannot be written.
     """

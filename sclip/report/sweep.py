@@ -56,7 +56,7 @@ def ranked(trials: Sequence[_Trial], score: str) -> list[_Trial]:
 
 
 def show(trials: Sequence[TrialLike], score: str, console: Console) -> None:
-    """Print a line per trial: its settings, the score, the first score of each other benchmark, or why it failed."""
+    """Print a table of settings, score and the first score of each other benchmark, then failed trials."""
     keys = list(dict.fromkeys(key for trial in trials for key in trial.point))
     names = [name for trial in trials for name in trial.scores if name.rpartition("/")[2] not in _NO_SCORES]
     first = {name.partition("/")[0]: name for name in [*reversed(names), score]}

@@ -48,7 +48,7 @@ def show_statistics(statistics: CorpusStatistics, console: Console) -> None:
 
 
 def show_findings(reasons: Sequence[tuple[str, int, Mapping[str, Any]]], console: Console) -> None:
-    """Print each reason why samples are set aside, with their number and one example (shard, key, reason)."""
+    """Print why samples are set aside: (reason, count, example) tuples. An example has a shard and a key."""
     if not reasons:
         return
     table = Table(box=box.SIMPLE_HEAD)

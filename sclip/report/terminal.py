@@ -8,7 +8,7 @@
           ‹a small red circle› to the left of ‹a blue square›
         ≠ ‹a blue square› to the left of ‹a small red circle›
 
-Colors only repeat what the signs show, so that a pipe or a file loses nothing.
+Colors only repeat what the signs show, so that output to a pipe or a file loses nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class _Console(Console):
-    """Console that lets the command handle a closed pipe; rich would exit with status 1."""
+    """Console that lets the command handle a closed pipe. rich's console would exit with status 1."""
 
     def on_broken_pipe(self) -> None:
         raise  # the BrokenPipeError that rich is handling

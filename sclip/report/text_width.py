@@ -1,6 +1,6 @@
 """Estimate a text's width without a browser, from the advance widths of Helvetica. Other sans-serif fonts are close.
 
-A label is drawn with `textLength`, so the browser squeezes or stretches another font a little, and the label fits.
+The page sets this width as each label's `textLength`. A browser with another font fits the label to it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import unicodedata
 _NARROW, _SLIM, _WIDE = "ijl'|.,:;!`I", 'ft()[]/\\"-r ', "mwMW%@—…"
 _OTHER = 0.56
 _FULL = 1.05
-"""Advance width of a CJK character or an emoji."""
+"""Advance width of a CJK character or an emoji, as a multiple of the font size."""
 
 
 def text_width(text: str, size: float) -> float:

@@ -1,7 +1,7 @@
 """Prepare captions for readers: harmless, no longer than a screen, and cut into marked pieces.
 
-A drawing shows text that nobody has checked. Each character that could move a cursor, turn the writing direction or
-hide is shown as one visible sign, so that all spans of the caption stay valid.
+A drawing shows text that nobody has checked. Each character that is invisible, or that could move a cursor or
+turn the writing direction, is replaced by one visible sign. So all spans of the caption stay valid.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sclip.negatives import Negative
 from sclip.scenegraph import SceneGraph, Span
 
 MOST_CHARACTERS = 600
-"""Maximum number of characters drawn of a caption; a graph seldom reaches further."""
+"""Maximum number of characters of a caption that are drawn. Graphs seldom reach further."""
 
 _MOST_OCCURRENCES = 8
 _HIDDEN = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))
@@ -62,9 +62,9 @@ def described(graph: SceneGraph) -> list[Piece]:
 
 
 def compared(caption: str, negative: Negative) -> tuple[list[Piece], list[Piece]]:
-    """Return the caption and its negative as pieces; the two texts that changed places are marked in both.
+    """Return the caption and its negative as pieces. Both mark the two phrases that changed places.
 
-    For a replacement or a foreign negative, the removed and the added words are marked instead.
+    In a replacement or a foreign negative, the removed and the added words are marked instead.
     """
     if negative.is_replacement or negative.kind == "foreign":
         return differing(caption, negative.caption)
@@ -78,9 +78,9 @@ def compared(caption: str, negative: Negative) -> tuple[list[Piece], list[Piece]
 
 
 def differing(caption: str, other: str) -> tuple[list[Piece], list[Piece]]:
-    """Return two captions as pieces; in each, words that the other lacks at that place are marked.
+    """Return two captions as pieces. Words that differ between the captions are marked in both.
 
-    Captions that share less than half of their words get no marks: nearly every word would be marked.
+    Captions that share less than half of their words get no marks, because nearly every word would be marked.
     """
     one, two = (
         [m.span() for m in re.finditer(r"\w+|[^\w\s]", text[:MOST_CHARACTERS])] for text in (caption, other)
@@ -106,8 +106,8 @@ def differing(caption: str, other: str) -> tuple[list[Piece], list[Piece]]:
 def _located(text: str, other: str, first: str, second: str) -> list[Span]:
     """Return the spans of `first` and then `second` in the text; the other text has them exchanged.
 
-    The first difference of the texts is near the start of `first`, and the last is near the end of `second`. Articles
-    and capitals that the exchange corrected, and words that both phrases share, shift them by a few characters.
+    The texts' first difference is near the start of `first`, and their last is near the end of `second`. They
+    can be some characters off: exchanges also correct articles and capitals, and phrases can share words.
     """
     begin, end = _difference(text, other)
     starts = sorted(_occurrences(first, text), key=lambda span: abs(span[0] - begin))[:_MOST_OCCURRENCES]
@@ -129,7 +129,7 @@ def _occurrences(phrase: str, text: str) -> list[Span]:
 
 
 def _difference(text: str, other: str) -> Span:
-    """Return the span from the first to the last difference between the text and the other; case is ignored."""
+    """Return the span in `text` from the first to the last difference from `other`; case is ignored."""
     begin = 0
     for one, two in zip(text, other, strict=False):
         if one.lower() != two.lower():
@@ -144,7 +144,7 @@ def _difference(text: str, other: str) -> Span:
 
 
 def _pieces(text: str, marks: Sequence[tuple[Span, str]]) -> list[Piece]:
-    """Cut the text at the marks; where marks overlap, the later one wins."""
+    """Cut the text at the marks; where marks overlap, the later mark wins."""
     shown = text[:MOST_CHARACTERS]
     roles = [""] * len(shown)
     for (start, end), role in marks:

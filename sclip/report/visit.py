@@ -1,6 +1,6 @@
 """Show what a training step saw of one sample: in the terminal, and as a page with its images.
 
-`sclip.run.inspection` makes a `SampleVisit` with training's own code for reading and encoding; this module shows it.
+`sclip.run.inspection` makes the `SampleVisit`. It reads and encodes the sample with training's own code.
 """
 
 from __future__ import annotations
@@ -71,27 +71,27 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One of the loss.negatives_per_caption slots for a negative."""
+    """Slot for a negative; a caption has loss.negatives_per_caption slots."""
 
     negative: Negative | None
     has_negative: bool
-    """Mask of the loss: whether the slot counts."""
+    """Mask of the loss: whether the loss counts the slot."""
     encoded: Encoded
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionChoice:
-    """A caption of the sample; each epoch draws one of them."""
+    """One of the sample's captions; each epoch draws one of these."""
 
     caption: str
     drawn: bool
     note: str
-    """Verdict of the caption filter, if there is one."""
+    """Verdict of the caption filter; empty if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPicture:
-    """An image file's content, with its caption on the page."""
+    """Content of an image file, and the caption that the page shows."""
 
     content: bytes
     media_type: str
@@ -115,9 +115,9 @@ class Seen:
     slots: list[Slot]
     crop: EncodedPicture
     units: list[tuple[str, Encoded]] = field(default_factory=list)
-    """The caption's unit and its foil (loss.units), each with a heading; empty if there is none."""
+    """(heading, encoding) pairs of the caption's unit and its foil (loss.units); empty if there are none."""
     positives: list[tuple[str, Encoded]] = field(default_factory=list)
-    """The other wording of the caption (loss.positives), with a heading; empty if there is none."""
+    """(heading, encoding) of another wording of the caption (loss.positives); empty if there is none."""
 
     @property
     def negatives(self) -> list[Negative]:
@@ -139,13 +139,13 @@ class SampleVisit:
     facts: list[tuple[str, str]]
     """(name, value) pairs on the sample's place in its shard and on how it was drawn."""
     notes: list[str]
-    """Lines that the reader should read first."""
+    """Lines for the reader, shown first."""
     picture: EncodedPicture | None
     """The whole image, no larger than a screen; None if it cannot be read."""
     choices: list[CaptionChoice]
     seen: Seen | None
     left_out: str = ""
-    """Reason why the sample is not trained on; empty if it is."""
+    """Reason why training leaves the sample out; empty if training uses it."""
 
 
 def write_page(visit: SampleVisit, path: Path) -> None:

@@ -66,7 +66,7 @@ def drawn_captions(examples: Iterable[Example]) -> list[str]:
 
 
 def wrong_cases(examples: Iterable[Example], graphs: dict[str, SceneGraph]) -> list[Wrong]:
-    """Return the cards; `graphs` maps the `drawn_captions` to graphs. If it is empty, no graphs are drawn."""
+    """Return the cards. `graphs` maps the `drawn_captions` to their graphs; if empty, no graphs are drawn."""
     return [_wrong(example, graphs) for example in examples]
 
 
@@ -140,7 +140,7 @@ def _drawing(graph: SceneGraph | None, other: SceneGraph | None) -> Drawing | No
 
 
 def _shared(graph: SceneGraph, other: SceneGraph) -> SceneGraph:
-    """Return the graph; names that the other graph does not contain are replaced by "".
+    """Return the graph with "" in place of all parts that `other` lacks, so that a drawing marks them.
 
     Triples are compared, because the indices of two separately parsed graphs do not correspond.
     """

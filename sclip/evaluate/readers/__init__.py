@@ -1,1 +1,1 @@
-"""Readers of the benchmark authors' own files, one module for each benchmark."""
+"""Read the files of benchmarks as their authors publish them, with one module for each format."""

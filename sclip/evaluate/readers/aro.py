@@ -49,7 +49,7 @@ working on | worn on | wrapped around | wrapped in | by | of | near | next to | 
 on the side of | around
 """
 LEFT_OUT = frozenset(" ".join(relation.split()) for relation in _LEFT_OUT.split("|"))
-"""Relations that the authors leave out of VG-Relation's mean, because they call all of them symmetric."""
+"""Relations that the authors leave out of VG-Relation's mean, because they count them as symmetric."""
 
 
 def relations(about: About, file: Path, images: Path | None = None) -> Choice:
@@ -64,10 +64,10 @@ def relations(about: About, file: Path, images: Path | None = None) -> Choice:
 
 
 def attributes(about: About, file: Path, images: Path | None = None) -> Choice:
-    """Return the task of a `visual_genome_attribution.json`, 28,748 cases; arguments and errors as in `relations`.
+    """Return the task of a `visual_genome_attribution.json` with 28,748 cases. Raises as `relations` does.
 
-    A group is a pair of attributes in the order given, joined by "_". `accuracy` covers all cases; `macro` is the mean
-    over groups with at least 25 cases.
+    A group is a pair of attributes in the file's order, joined by "_". `accuracy` covers all cases; `macro`
+    is the mean over groups with at least 25 cases.
     """
 
     def pair(entry: dict[str, Any]) -> str:

@@ -5,17 +5,17 @@ perturbations of `dataset_zoo/perturbations.py` and `pre_caption` of `dataset_zo
 every image in the test split gets four false ones:
 
 - the nouns are shuffled among each other, and so are the adjectives (spaCy's tokens, tags NN* and JJ*);
-- all tokens but nouns and adjectives are shuffled among each other;
+- all tokens except nouns and adjectives are shuffled among each other;
 - the tokens within each group of three are shuffled (NLTK's tokens);
 - the groups of three are shuffled.
 
-All five captions pass `pre_caption`: lower case, some punctuation removed, 30 words. The score is Precision@1. The
-argmax sees the true caption first, so a tie counts for the model: a caption of two words often has an identical false
-one. Chance accounts for such ties; it is a fifth if all five captions differ.
+`pre_caption` cleans all five captions: lower case, less punctuation, at most 30 words. The score is
+Precision@1. The authors take the argmax with the true caption first, so a tie is won. A caption of two words
+often equals one of its false captions. Chance accounts for such ties; it is 1/5 if all five captions differ.
 
-The authors draw from global generators, so their false captions differ from run to run. Here the caption's name seeds
-the draw. The authors' tokens come from NLTK's sentence splitter, which needs a download. Here a sentence ends after
-".", "!" or "?" before a capital.
+The authors draw from global generators, so their false captions differ from run to run. Here the caption's
+name seeds the draw. The authors split sentences with NLTK's splitter, which needs a download. Here a sentence
+ends after ".", "!" or "?" before a capital letter.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Order:
 
 
 def false_captions(name: str, caption: str, tagged: Tagged) -> tuple[str, ...]:
-    """Return the four false captions of a case in the authors' order; `tagged` holds the caption's spaCy tokens."""
+    """Return the four false captions of a case, in the authors' order; `tagged` holds its spaCy tokens."""
     rng = generator("aro order", 0, 0, name)
     words = [text for text, _ in tagged]
     nouns, adjectives = (
@@ -122,7 +122,7 @@ def false_captions(name: str, caption: str, tagged: Tagged) -> tuple[str, ...]:
 
 
 def pre_caption(caption: str) -> str:
-    """Return a caption cleaned as ARO and BLIP do: in lower case, with less punctuation and at most 30 words."""
+    """Clean a caption as ARO and BLIP do: lower case, less punctuation, at most 30 words."""
     caption = re.sub(r"[.!\"()*#:;~]", " ", caption.lower())
     caption = re.sub(r"\s{2,}", " ", caption).rstrip("\n").strip(" ")
     return " ".join(caption.split(" ")[:MAX_WORDS])
@@ -141,7 +141,7 @@ def _trigrams(tokens: Sequence[str]) -> list[list[str]]:
 
 
 def _tokens(caption: str) -> list[str]:
-    """Return NLTK's word tokens; its tokenizer expects one sentence at a time."""
+    """Return NLTK's word tokens. NLTK's tokenizer takes one sentence at a time."""
     return [token for sentence in _SENTENCE.split(caption) for token in _tokenize()(sentence)]
 
 

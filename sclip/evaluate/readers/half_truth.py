@@ -2,9 +2,9 @@
 
     {"image": "a.jpg", "unit": "a dog", "half_truth": "a dog on a skateboard", "kind": "relation"}
 
-Kargi et al., "Half-Truths Break Similarity-Based Retrieval" (arXiv 2602.23906): a case is won if the true unit scores
-strictly higher than the same unit with a wrong detail added. A language model wrote the authors' cases, so their
-figures cannot be compared with those of other files. Each kind is a group here.
+Kargi et al., "Half-Truths Break Similarity-Based Retrieval" (arXiv 2602.23906): a case is won if `unit`, a
+true part of a caption, scores strictly higher than `half_truth`, the same part with a wrong detail. A
+language model wrote the paper's cases, so the paper's figures do not compare with ours. Each kind is a group.
 """
 
 from __future__ import annotations

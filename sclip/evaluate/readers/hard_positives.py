@@ -1,17 +1,16 @@
 """Read hard positives from their authors' files: two JSON files of the same name, and Visual Genome's pictures.
 
 Kamath et al., "The hard positive truth about vision-language compositionality", ECCV 2024
-(github.com/amitakamath/hard_positives at 33addaa, `run_eval.py`): `data/` has each case's original caption and hard
-negative. `swapped_data/` has its hard positive, which means the same, and the hard negative. Both are lists of
-`image_path`, `true_caption` and `false_caption` in the same order:
+(github.com/amitakamath/hard_positives at 33addaa, `run_eval.py`): `data/` has each case's original caption
+and hard negative. `swapped_data/` has its hard positive (a caption with the same meaning) and hard negative.
+The files of both are lists of `image_path`, `true_caption` and `false_caption` in the same order:
 
     visual_genome_attribution.json (SWAP, of a crop)
     vl_checklist_attributes.json  vl_checklist_relations.json (REPLACE)
 
-`original`: the original caption scores strictly higher than the negative. `augmented`, the headline: the positive also
-scores higher than the negative. The paper's brittleness is the share of cases whose negative scores between original
-and positive; lower is better. The score here is `not_brittle`, 1 minus brittleness. The paper's REPLACE is the mean of
-its two files.
+`original`: the original caption scores strictly higher than the negative. `augmented`, the headline: the
+positive also scores strictly higher. `not_brittle`: 1 minus the paper's brittleness, the share of cases whose
+negative scores between original and positive. The paper's REPLACE is the mean of its two files.
 """
 
 from __future__ import annotations

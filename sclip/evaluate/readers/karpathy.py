@@ -1,13 +1,13 @@
 """Read captions for retrieval from a JSON in one of the three common forms, and an image folder.
 
-- Karpathy's `dataset_coco.json` and `dataset_flickr30k.json` (Karpathy and Fei-Fei, "Deep visual-semantic alignments
-  for generating image descriptions", CVPR 2015): `images` with `filename`, `filepath` (in COCO's), `split` and
-  `sentences`, whose `raw` is the caption. The test split has 5,000 images of COCO and 1,000 of Flickr30k. The first
-  five captions of an image count, as in the literature since (25,000 for COCO, where a few images have more).
-- BLIP's list (`coco_karpathy_test.json`, `flickr30k_test.json`; Li et al., ICML 2022): `image` and a list `caption`,
-  all of which count (25,010 for COCO).
+- Karpathy's `dataset_coco.json` and `dataset_flickr30k.json` (Karpathy and Fei-Fei, "Deep visual-semantic
+  alignments for generating image descriptions", CVPR 2015): `images` with `filename`, `filepath` (in COCO's),
+  `split` and `sentences`, whose `raw` is the caption. The test split has 5,000 images of COCO or 1,000 of
+  Flickr30k. The first five captions of an image count, as in later papers (25,000 for COCO, which has more).
+- BLIP's list (`coco_karpathy_test.json`, `flickr30k_test.json`; Li et al., ICML 2022): `image` and a list
+  `caption`. All captions count (25,010 for COCO).
 - COCO's annotations (`captions_val2017.json`): `images` with `id` and `file_name`, `annotations` with `image_id` and
-  `caption`, all of which count.
+  `caption`. All captions count.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read(
         file: the JSON.
         images: the folder that the picture names are relative to, or that holds the pictures.
         split: the split to read in Karpathy's form.
-        captions: maximum captions of an image, 0 for all. None: the default of the form (see the module docstring).
+        captions: maximum captions of an image; 0 means all, and None as many as the module docstring says.
 
     Raises BenchmarkDataError naming file, image and field.
     """

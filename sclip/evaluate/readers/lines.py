@@ -1,4 +1,4 @@
-"""Read text files, JSON Lines and CSV; the latter two give a dictionary for each case."""
+"""Read text files, JSON Lines and CSV. JSON Lines and CSV give a dictionary for each case."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def text(path: Path) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the number, from 0, and the object of each line that is not blank.
+    """Yield (line number from 0, object) for each line that is not blank.
 
-    Raises BenchmarkDataError naming the file and the line, also if all lines are blank.
+    Raises BenchmarkDataError naming the file and the bad line, or naming the file if all lines are blank.
     """
-    lines = text(path).split("\n")  # unlike splitlines, which also splits at U+2028 in a text
+    lines = text(path).split("\n")  # splitlines would also split at a U+2028 inside a text
     if not any(map(str.strip, lines)):
         raise BenchmarkDataError(f"{path}: no lines; it must hold a line for each case")
     for number, line in enumerate(lines):

@@ -2,11 +2,11 @@
 
 - Urban1k (Zhang et al., "Long-CLIP: Unlocking the long-text capability of CLIP", ECCV 2024;
   github.com/beichenzbc/Long-CLIP at 3966af9, `eval/retrieval/Urban1k.py`): a folder of `image/NNN.jpg` and
-  `caption/NNN.txt`, whose first line is the caption. R@1 in both directions.
-- DOCCI (Onoe et al., "DOCCI: Descriptions of connected and contrasting images", ECCV 2024): each line of
-  `docci_descriptions.jsonlines` has `example_id`, `split`, `image_file` and `description`; the test split has 5,000.
+  `caption/NNN.txt`, whose first line is the caption. The authors report R@1 in both directions.
+- DOCCI (Onoe et al., "DOCCI: Descriptions of connected and contrasting images", ECCV 2024): a line of
+  `docci_descriptions.jsonlines` has `example_id`, `split` (5,000 test), `image_file` and `description`.
 
-Most of these captions are longer than CLIP reads; the result says how many were truncated.
+CLIP reads only the beginning of most of these captions; the result counts the truncated ones.
 """
 
 from __future__ import annotations

@@ -3,15 +3,15 @@
 NegBench (Alhamoud et al., "Vision-language models do not understand negation", CVPR 2025; github.com/m1k2zoo/negbench
 at 2ac009b, `src/training/data.py` and `src/evaluation/`):
 
-- multiple choice: `image_path`, `caption_0` to `caption_3` (two in the binary form), `correct_answer` (the index of the
-  true caption), and `correct_answer_template` (positive, negative or hybrid; each has an accuracy of its own). The
-  authors take the first caption with the highest score. In the files of COCO and VOC2007, the true caption always comes
-  first; there, a tie is won. In files where this is not so, a tie is lost here.
-- retrieval: `filepath` and `captions`, written as a Python list. Captions with a negation and plain ones are two files.
-  The paper reports text-to-image R@5; R@1 and R@10 are scores too. Ties count as in all retrieval here.
+- multiple choice: `image_path`, `caption_0` to `caption_3` (two in the binary form), `correct_answer` (the
+  index of the true caption), and `correct_answer_template` (positive, negative or hybrid; each has its own
+  accuracy). The authors take the first caption with the highest score. If the true caption always comes
+  first, as in the files of COCO and VOC2007, a tie is therefore won. In other files, a tie is lost here.
+- retrieval: `filepath` and `captions` (a Python list). Plain captions and captions with a negation are two
+  files. The paper reports text-to-image R@5; R@1 and R@10 are scores too. A tie counts against the model.
 
-The files contain paths on the authors' machine. If such a path does not exist, the reader uses the longest end of it
-that exists in the picture folder.
+The files contain paths on the authors' machine. If such a path does not exist, the reader removes leading
+folders until the rest exists in the picture folder.
 """
 
 from __future__ import annotations

@@ -22,13 +22,13 @@ _NEEDS = "download the dataset's own Parquet files, whose rows hold the pictures
 def paired_rows(
     file: Path, images: tuple[str, str], captions: tuple[str, str], group: tuple[str, ...] = ()
 ) -> Iterator[Pair]:
-    """Yield a pair for each row of a Parquet file, or of all Parquet files in a folder in order of name.
+    """Yield a pair for each row of a Parquet file, or of all Parquet files in a folder, sorted by name.
 
     Args:
         file: the file or folder.
         images: the two columns that hold pictures.
-        captions: the two columns of their captions.
-        group: columns whose texts, joined by "_", name the group of the pair.
+        captions: the two columns that hold the pictures' captions.
+        group: columns whose texts, joined by "_", are the name of the pair's group.
 
     Raises BenchmarkDataError naming the file and the column or the row.
     """
@@ -46,7 +46,7 @@ def paired_rows(
 
 
 def _rows(path: Path, images: tuple[str, ...], texts: tuple[str, ...]) -> list[Mapping[str, Any]]:
-    """Return the text columns, after checking that the other columns hold pictures."""
+    """Check that the image columns hold pictures, and return the text columns."""
     if not path.is_file():
         raise no_such_file(path)
     try:

@@ -20,15 +20,15 @@ _log = logging.getLogger(__name__)
 
 
 def read(about: About, shards: Sequence[str], limit: int = 0, **reading: Any) -> Retrieval:
-    """Return the task of the first samples of the shards. Unusable samples are skipped and logged.
+    """Return the task of the first `limit` samples of the shards. Unusable samples are skipped and logged.
 
     Args:
         about: name and definition.
         shards: paths, URIs or patterns.
-        limit: maximum images; 0: all.
+        limit: maximum number of images; 0 means all.
         reading: keys of `data` that say how a shard is read (`DataConfig.reading`).
 
-    Raises BenchmarkDataError if there is no usable sample, ShardError if a shard cannot be reached.
+    Raises BenchmarkDataError if there is no usable sample, and ShardError if a shard cannot be reached.
     """
     images: dict[str, Captioned] = {}
     data = DataConfig(**reading)

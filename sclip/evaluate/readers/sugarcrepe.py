@@ -6,8 +6,8 @@ github.com/RAIVNLab/sugar-crepe, MIT, `main_eval.py`): each of these files maps 
 
     replace_obj  replace_att  replace_rel  swap_obj  swap_att  add_obj  add_att
 
-A case is won if the true caption scores strictly higher. The figure of a kind is its accuracy. The paper's tables also
-have the means of replace (obj, att, rel), swap (obj, att) and add (obj, att), with equal weight for each kind.
+A case is won if the true caption scores strictly higher. A kind's score is its accuracy. The paper's tables
+also have the means over the kinds of replace, of swap and of add, with equal weight for each kind.
 """
 
 from __future__ import annotations

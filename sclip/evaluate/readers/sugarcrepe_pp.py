@@ -8,11 +8,11 @@ a list of objects with `id`, `filename`, `caption`, `caption2` and `negative_cap
 
 - ITT, from picture and text: both true captions score strictly higher than the false one. P1 and P2 each test
   one of the true captions.
-- TOT, from text alone: the true captions are strictly more similar to each other than either is to the false one.
-  VLMs/README.md of the release compares only the first true caption with the false one; its code (for
-  vision-language and for language models) compares both, as this reader does.
+- TOT, from text alone: the true captions are strictly more similar to each other than either is to the false
+  one. VLMs/README.md of the release compares only the first true caption with the false one. The release's
+  code (for vision-language and for language models) compares both, and so does this reader.
 
-The figure of a kind is its accuracy; `macro` is the mean over the kinds.
+The score of a kind is its accuracy; `macro` is the mean over the kinds.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Entry(NamedTuple):
 
 
 def read(about: About, file: Path, images: Path | None = None) -> SeveralTrue:
-    """Return ITT of one file, or of a folder with all five files; a folder's kinds are its groups.
+    """Return the ITT task of one file, or of a folder with all five files; a folder's kinds are its groups.
 
     Raises BenchmarkDataError naming file, case and field.
     """
@@ -63,7 +63,7 @@ def read(about: About, file: Path, images: Path | None = None) -> SeveralTrue:
 
 
 def read_texts(about: About, file: Path) -> TextOnly:
-    """Return TOT of one file or a folder. It needs no pictures; errors as in `read`."""
+    """Return the TOT task of one file or a folder. It needs no pictures; errors as in `read`."""
     kinds = _kinds(file)
     cases = [
         TextCase(entry.name, entry.true, entry.false, entry.kind, image=entry.filename)
@@ -73,7 +73,7 @@ def read_texts(about: About, file: Path) -> TextOnly:
 
 
 def _kinds(file: Path) -> tuple[str, ...]:
-    """Return the kinds of a folder; an empty tuple for a file."""
+    """Return all kinds for a folder, and none for a file. Raises BenchmarkDataError if files are missing."""
     if not file.is_dir():
         return ()
     lacking = ", ".join(f"{kind}.json" for kind in KINDS if not (file / f"{kind}.json").is_file())

@@ -3,12 +3,12 @@
 What'sUp (Kamath et al., "What's 'up' with vision-language models? Investigating their struggle with spatial reasoning",
 EMNLP 2023; github.com/amitakamath/whatsup_vlms at 7c1f255, `dataset_zoo/aro_datasets.py`):
 
-- Controlled Images A and B: a list of `image_path` (`mug_left_of_plate.jpeg`) and four `caption_options`, the first of
-  which is true. Two objects are photographed in four relations. A pair (two opposite relations) or a set (all four)
-  is won if all of its cases are won; it does not count if a picture is missing.
+- Controlled Images A and B: a list of `image_path` (`mug_left_of_plate.jpeg`) and four `caption_options`; the
+  first caption is true. Two objects are photographed in four relations. A pair (two opposite relations) or a
+  set (all four) is won if all of its cases are won. Pairs and sets with a missing picture do not count.
 - COCO-QA and VG-QA (GQA) with one and two objects: a list of [image id, true caption, false caption].
 
-The authors take the first of the highest scores, so a tie is won.
+The authors take the first caption with the highest score, so a tie is won.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RELATIONS = {
     "left of": "left", "right of": "right", "front of": "front", "behind": "behind", "above": "above",
     "below": "below", "top of": "top",
 }  # fmt: skip
-"""Words in a caption of two objects -> name of the relation. A caption of one object ends with the name."""
+"""Name of a relation, by words in a caption of two objects. A caption of one object ends with the name."""
 
 
 def controlled(about: About, file: Path, images: Path | None = None) -> Choice:
