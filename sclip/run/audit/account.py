@@ -88,7 +88,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class StepDifference:
-    """A step whose rows are not those that the run's order gives it."""
+    """A step in which the ledger's rows differ from the run's order."""
 
     step: int
     lacks: tuple[Rows, ...]
@@ -120,7 +120,7 @@ class Audit:
     lost: tuple[Lost, ...] = ()
     """Shards that were left out, that break before their end, or that hold fewer samples than recorded."""
     first_difference: StepDifference | None = None
-    """The first step whose rows are not those of the run's order."""
+    """The first step in which the ledger's rows differ from the run's order."""
 
     @property
     def exact(self) -> bool:

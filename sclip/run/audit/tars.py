@@ -57,7 +57,7 @@ class Tar:
     groups: int
     """Number of sample groups, including one in which the tar breaks; for a Parquet file, number of rows."""
     broken: bool
-    """Whether the end is missing or unreadable, or is followed by data or by more zeros than a record needs."""
+    """Whether the end is missing, is unreadable, or has data or too many zeros after it."""
     why: str = field(default="", compare=False)
     """Reason why the shard is broken."""
 
