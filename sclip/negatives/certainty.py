@@ -1,9 +1,9 @@
 """Decide whether an exchange surely makes a caption false: the new text must contradict the caption.
 
 A caption does not mention most of its picture. If "a large cat on a mat" is true, "a cat on a large mat" may be true
-too; if "a cat on a chair next to a cushion" is true, so may be "a cushion on a chair next to a cat". An exchange is
-therefore uncertain unless it breaks a stated fact: a lamp is now under the table
-that it stood on, the woman rides the man's horse, the car has the bus's color.
+too; if "a cat on a chair next to a cushion" is true, "a cushion on a chair next to a cat" may be true too. So an
+exchange is certain only if it breaks a stated fact: the table is now on the lamp that stood on it, the woman rides the
+man's horse, the car has the bus's color.
 """
 
 from __future__ import annotations
@@ -44,12 +44,10 @@ _NAMED = re.compile(
 )
 """Words before a phrase that renames a thing: "the man is a player"."""
 
-
 _MADE = re.compile(
     r"(?:made?|make|construct|craft|build|compose|carve|consist|form|cut)(?: up)? (?:of|from|in)\b"
 )
 """Predicates between a thing and its material."""
-
 
 _PRONOUN = re.compile(r"\s*(?:it|them|him|her|each|which|whom)\b", re.IGNORECASE)
 _ON_PART = re.compile(r"on (?:\w+ )?(?:side|front|back|top|edge|end|face|surface) of")
@@ -249,9 +247,9 @@ def _is_described(reading: Reading, one: int, other: int) -> bool:
 
 
 def _may_hang_higher(reading: Reading, k: int) -> bool:
-    """Return whether things at the subject of relation k may be at its object too: people "at a fair in a hall".
+    """Return whether things at relation k's subject may be at k's object too: people "at a fair in a hall".
 
-    They may not if the two predicates contradict each other: "a cat in a box on a table".
+    Predicates that contradict each other rule this out: "a cat in a box on a table".
     """
     relation = reading.graph.relations[k]
     name = reading.graph.objects[relation.subject].name
@@ -273,7 +271,7 @@ def _are_companions(reading: Reading, one: int, other: int) -> bool:
 
 
 def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
-    """Return the objects that the caption places beside or with an object; `having`: only those with it."""
+    """Return the objects that the caption places beside or with an object; with `having`, only objects with it."""
     relations = (reading.graph.relations[k] for k in reading.relations_of[index])
     return {
         r.object if r.subject == index else r.subject

@@ -2,8 +2,8 @@
 
 First, words get classes: words with the same neighbors share a class (k-means over singular vectors of the positive
 pointwise mutual information between a word and its neighbors). Then the weights of several logistic regressions over
-n-grams are summed. The first one learns to tell captions from a few of their exchanges and replacements. Each later one
-learns to tell captions from the negatives that a draw by the sum so far returns.
+n-grams are summed. The first regression learns to tell captions from a few of their exchanges and replacements. Each
+later regression learns to tell captions from negatives that were drawn with the sum of the weights so far.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ A model that is trained only against changed words learns that every changed wor
 changes words and keeps the meaning: it states a place from the other side, reorders nouns or adjectives around "and",
 turns a verb into the passive, puts an adjective after its noun, or uses a synonym.
 
-A wording is kept only if it parses into its caption's graph: the rules check the words around an edit, the parser
-checks the dependencies. `says_the_same` compares them; synonyms, inverse places and symmetric relations count as equal.
+A wording is kept only if it parses into its caption's graph: rules check the words around an edit, the parser checks
+dependencies. `says_the_same` compares the graphs; synonyms, inverse places and symmetric relations count as equal.
 """
 
 from __future__ import annotations
@@ -339,7 +339,7 @@ def _clauses(reading: Reading, caption: str) -> Iterator[str]:
 
 
 def _with_article(before: str, behind: str) -> str:
-    """Return two texts joined; an article at the end of the first is made to fit the second."""
+    """Join two texts, and make an article at the end of the first text fit the second."""
     words = before.rsplit(None, 1)
     if words and words[-1].lower() in ("a", "an"):
         word = _WORDS.match(behind)

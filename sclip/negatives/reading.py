@@ -1,6 +1,6 @@
 """A scene graph prepared for editing: the parts of its noun phrases, and the statements about each object.
 
-It is made once per caption and used by every kind of exchange.
+A `Reading` is made once per caption, and every kind of exchange uses it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MEASURE_BEHIND = re.compile(r"\s+of\b")
 SENTENCE_END = re.compile(r"[.!?]\W")
 
 
-@dataclass(slots=True)  # not frozen: frozen ones take longer to make
+@dataclass(slots=True)  # not frozen: frozen units take longer to make
 class Unit:
     """One or more modifiers of an object that move as one text: "red", "black and white", "gas station"."""
 
