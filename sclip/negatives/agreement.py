@@ -181,7 +181,7 @@ def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
 
 
 def _hangs(graph: SceneGraph, index: int) -> bool:
-    """Return whether the phrase modifies an earlier one, the subject of the next verb: "a man in a hat is"."""
+    """Return whether the phrase modifies an earlier phrase, the next verb's subject: "a man in a hat is"."""
     start, end = graph.objects[index].phrase
     return any(r.object == index and r.span[1] <= start for r in graph.relations) and not any(
         r.subject == index and r.span[0] >= end for r in graph.relations

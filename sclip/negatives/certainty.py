@@ -2,7 +2,7 @@
 
 A caption does not mention most of its picture. If "a large cat on a mat" is true, "a cat on a large mat" may be true
 too; if "a cat on a chair next to a cushion" is true, "a cushion on a chair next to a cat" may be true too. So an
-exchange is certain only if it breaks a stated fact: the table is now on the lamp that stood on it, the woman rides the
+exchange is certain only if it breaks a stated fact: a lamp is now under the table that it stood on, the woman rides the
 man's horse, the car has the bus's color.
 """
 
@@ -271,7 +271,7 @@ def _are_companions(reading: Reading, one: int, other: int) -> bool:
 
 
 def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
-    """Return the objects that the caption places beside or with an object; with `having`, only objects with it."""
+    """Return the objects beside or with an object; with `having`, only those joined to it by "have" or "with"."""
     relations = (reading.graph.relations[k] for k in reading.relations_of[index])
     return {
         r.object if r.subject == index else r.subject
@@ -306,7 +306,7 @@ def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near
 
 
 def _has_other(reading: Reading, subject: int, object_: int) -> bool:
-    """Return whether a living being other than the subject owns the object: "bag" for "man" in "a man, a dog's bag"."""
+    """Return whether a living being other than the subject owns the object: the bag in "a man, a dog's bag"."""
     graph = reading.graph
     owners = [
         graph.relations[k].subject

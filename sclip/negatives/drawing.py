@@ -308,7 +308,7 @@ def _natural_replacements(text: _Text, kind: Kind) -> list[Negative]:
 
 
 def _in_one(text: str, plan: PlannedExchange) -> bool:
-    """Return whether both texts are in one sentence. Texts of two sentences may mean one thing: no certain change."""
+    """Return whether both texts are in one sentence. Texts in two sentences may denote the same thing."""
     first, second = sorted((plan.first, plan.second))
     return SENTENCE_END.search(text, first[1], second[0]) is None
 

@@ -150,7 +150,7 @@ def _stands_alone(reading: Reading, span: Span) -> bool:
 
 
 def _is_certain(reading: Reading, owners: dict[int, int]) -> bool:
-    """Return whether new owners of attributes surely make the caption false. Size or age, say, may fit both owners."""
+    """Return whether new owners of attributes surely make the caption false. A size or age may fit both owners."""
     return not _clash(reading, owners) and attributes_surely_change(reading, owners)
 
 

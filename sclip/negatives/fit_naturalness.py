@@ -44,7 +44,7 @@ from sclip.scenegraph.parser import Parser
 MOST_CAPTIONS = 12_000
 """Maximum training captions per source, so that a large source does not drown the others."""
 _MOST_OF_A_KIND = 6
-"""Maximum exchanges per caption, and maximum replacements."""
+"""Maximum exchanges, and also maximum replacements, of one caption."""
 _FIRST = 4
 """Maximum negatives per caption in the first round; later rounds use one each."""
 _ROUNDS = (0.1, 0.05)

@@ -179,7 +179,7 @@ def _stranger(caption: str, text: str) -> float:
 def _between(reading: Reading, relation: Relation) -> tuple[Span, Span] | None:
     """Return a relation's subject and object phrase if only its predicate (or "is" and the predicate) separates them.
 
-    Return None otherwise, and if the subject neither begins a sentence nor follows an opening such as "photo of".
+    Return None otherwise. The subject must also begin a sentence or follow an opening such as "photo of".
     """
     graph, caption = reading.graph, reading.caption
     first, second = (graph.objects[k] for k in (relation.subject, relation.object))
@@ -206,7 +206,7 @@ def _ends(caption: str, at: int) -> bool:
 
 
 def _aux(reading: Reading, old: Span, index: int) -> str:
-    """Return " is " or " are ", whichever fits object `index`, if the caption has either at `old`; else a space."""
+    """Return " is " or " are ", as object `index` needs it, if the caption has a form of "be" at `old`; else " "."""
     copula = _BE.fullmatch(reading.caption, *old)
     if copula is None:
         return " "

@@ -68,8 +68,8 @@ class AblationRow:
     config: str = ""
     """Config of this row, a name or a file; empty: the config of the ablation file."""
     published: dict[str, float | str] = field(default_factory=dict)
-    """Published figure of each score; a text if no exact figure exists, or to add a note. A file may name
-    rows of `sclip.evaluate.published` instead."""
+    """Published figure of each score: a number, or a text for an inexact figure or a note. A file may name rows
+    of `sclip.evaluate.published` instead."""
     blend: str = ""
     """Row to blend with the start, without training; empty: this row is trained."""
 
@@ -84,7 +84,7 @@ class Ablation:
     rows: dict[str, AblationRow]
     published: str = ""
     published_as: dict[str, str] = field(default_factory=dict)
-    """Published score to show beside each score, if its name differs."""
+    """Score of this ablation -> name of the published score to show beside it, if the names differ."""
     set: dict[str, Any] = field(default_factory=dict)
     """Settings of all rows, by dotted key; the command line overrides them."""
     start: str = ""
@@ -214,7 +214,7 @@ def run(
 ) -> Done:
     """Train every row over its seeds, and write the tables and the page into STORAGE/sweeps/NAME.
 
-    Raises ConfigError for errors found before anything starts, and what `sweep.run` raises.
+    Raises ConfigError for errors found before anything starts, and the errors of `sweep.run`.
     """
     path = Path(name_or_file)
     path = path if path.is_file() else CONFIGS / "ablation" / f"{name_or_file}.yaml"

@@ -129,7 +129,7 @@ def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, 
 
 
 def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[Task]) -> list[str]:
-    """Return notes on the splits; raise BenchmarkDataError for a shared benchmark or a missing scored benchmark."""
+    """Return notes on the splits. Raises BenchmarkDataError if they share a benchmark, or lack one of the scores'."""
     for one in development:
         for other in reported:
             if _asks(one, other) or _asks(other, one):

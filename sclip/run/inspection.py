@@ -57,7 +57,7 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
     """Return what a training step gets from one sample in one epoch, or the reason why it gets nothing.
 
     Args:
-        run: the run that the step belongs to; its config and seed decide.
+        run: the run that the step belongs to, with its config and seed.
         shard: path or URI of one shard.
         key: key of a sample in the shard; the sample may be one that cannot be trained on.
         epoch: from 0; with data.weights, the pass over the shard's source.

@@ -2,7 +2,7 @@
 
 `losses.json` in the run's folder holds what is known at the start: unreadable shards that are left out, records (stored
 sample counts) that differ from the tar's count, and tars that break before their end. `quarantine.jsonl` holds what
-readers find later. Its lines with an empty key mean a broken shard's rest or, with a count in "missing", an early end.
+readers find later: an empty key marks a broken shard's rest or, with a count in "missing", a shard that ends early.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def deferred() -> Iterator[None]:
 
 
 def run(work: Callable[[], None], ask: Callable[[], bool]) -> signal.Signals | None:
-    """Run the work in a thread; return the signal at which it was asked to end, or None.
+    """Run the work in a thread; return the signal that asked it to end, or None if there was no signal.
 
     Args:
         work: function to run; its errors are raised here.

@@ -90,6 +90,6 @@ def words(code: int) -> str:
 
 
 def ranges(numbers: NDArray[np.int64] | NDArray[np.intp]) -> Iterator[tuple[int, int]]:
-    """Return the first and last number of each consecutive run; `numbers` is ascending and not empty."""
+    """Return the first and last number of each series of consecutive numbers; `numbers` is ascending, not empty."""
     gaps = np.flatnonzero(np.diff(numbers) != 1)
     return zip(numbers[[0, *(gaps + 1)]].tolist(), numbers[[*gaps, -1]].tolist(), strict=True)

@@ -35,7 +35,7 @@ _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class AuditError(Exception):
-    """A run that cannot be audited. The message is one line that says what is missing or damaged."""
+    """Error for a run that cannot be audited. The message is one line that says what is missing or damaged."""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _shard(key_ends_at: str, rests: Mapping[str, int], url: str) -> Tar:
 
 
 def _parquet(url: str, rest: int | None) -> Tar:
-    """Count the rows of a file. If it is broken, count those before `rest`, the first row that the run did not read."""
+    """Count the rows of a file; in a broken file, only rows before `rest`, the first row that the run did not read."""
     rows = 0
     with closing(SeekableFile(url)) as file:
         try:
@@ -113,7 +113,7 @@ def _tar(key_ends_at: str, url: str) -> Tar:
 
 
 class _Member(tarfile.TarInfo):
-    """A header. Raises ReadError for a broken or missing one, which tarfile would take for the end of the archive."""
+    """Tar header. Raises ReadError for a broken or missing header, which tarfile would take for the archive's end."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
