@@ -291,7 +291,7 @@ def _places(reading: Reading, index: int) -> dict[int, str]:
 def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near: bool) -> bool:
     """Return whether the subject is surely not in relation `place` ("on", for instance) to the object.
 
-    That is so if the caption places the subject elsewhere, or if the subject is a living being.
+    It is surely not if the caption places the subject elsewhere, or if the subject is a living being.
     """
     own = _places(reading, subject)
     if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):

@@ -46,7 +46,7 @@ MOST_CAPTIONS = 12_000
 _MOST_OF_A_KIND = 6
 """Maximum exchanges, and also maximum replacements, of one caption."""
 _FIRST = 4
-"""Maximum negatives per caption in the first round; later rounds use one each."""
+"""Maximum negatives per caption in the first round; later rounds use one negative per caption."""
 _ROUNDS = (0.1, 0.05)
 """Inverse regularization strength of each round."""
 
@@ -146,7 +146,7 @@ def _features(texts: Sequence[str], classes: bytes) -> Any:
 
 
 def _classes(captions: Sequence[str], seed: int) -> NDArray[np.uint8]:
-    """Return the class of each bucket of words [CLASS_BUCKETS], from 1; 0 where no word is known."""
+    """Return the word class of each bucket, uint8 [CLASS_BUCKETS]; classes begin at 1, 0 marks an unused bucket."""
     texts = [[b"<s>", *words(caption)] for caption in captions]
     counts = Counter(word for text in texts for word in text)
     texts = [[word if counts[word] >= _LEAST else suffix(word) for word in text] for text in texts]
