@@ -3,8 +3,8 @@
 `candidates` lists the valid negatives of a caption, and `natural` lists the ones that training draws from. `draw` draws
 one natural negative by (seed, epoch, identity), and `draw_several` draws several. `draw_of` draws from a graph without
 listing all of its negatives. `sound` keeps the negatives that parse like their caption. `drawn_in_training` lists,
-draws and checks the negatives of many captions. `shuffled` is the baseline, a random swap of words. `unit_of` returns
-the part of a caption that a negative falsifies (section 10). `draw_positives` draws other wordings of captions.
+draws and checks the negatives of many captions. `shuffled` swaps random words, as a baseline. `unit_of` returns the
+part of a caption that a negative falsifies (method, 10). `draw_positives` draws other wordings of captions.
 """
 
 from sclip.negatives.drawing import VERSION, Negative, candidates, draw, draw_of, draw_several, natural

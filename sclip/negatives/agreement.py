@@ -161,7 +161,7 @@ def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
 
 
 def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
-    """Return (offset, whether it is a verb) of the later predicates and attributes that describe only this object."""
+    """Return (offset, is a verb) of each predicate or attribute after the phrase that describes only this object."""
     objects, end = graph.objects, graph.objects[index].phrase[1]
     closing = _SENTENCE_END.search(graph.caption, end)
     stop = closing.start() if closing else len(graph.caption)
@@ -181,7 +181,7 @@ def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
 
 
 def _hangs(graph: SceneGraph, index: int) -> bool:
-    """Return whether an earlier phrase, which this one modifies, is the next verb's subject: "a man in a hat is"."""
+    """Return whether the phrase modifies an earlier phrase, the next verb's subject: "a man in a hat is"."""
     start, end = graph.objects[index].phrase
     return any(r.object == index and r.span[1] <= start for r in graph.relations) and not any(
         r.subject == index and r.span[0] >= end for r in graph.relations
@@ -189,16 +189,16 @@ def _hangs(graph: SceneGraph, index: int) -> bool:
 
 
 def _in_row(graph: SceneGraph, index: int) -> bool:
-    """Return whether the phrase is a later member of a list and its verb is plural anyway: "a dog and a cat are"."""
+    """Return whether the phrase is a later member of a list, whose verb stays plural: "a dog and a cat are"."""
     start = graph.objects[index].phrase[0]
     before = _AND_BEFORE.search(graph.caption, max(0, start - 8), start)
     return before is not None and any(o.phrase[1] == before.start() for o in graph.objects)
 
 
 def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]:
-    """Return the new forms of the pronouns that refer to two phrases when the phrases change places.
+    """Return the new forms of the pronouns that refer to either of two phrases that change places.
 
-    A pronoun stays as it is if its antecedent is uncertain: another phrase of the same class precedes it.
+    A pronoun stays as it is if its antecedent is uncertain, because another phrase of the same class precedes it.
     """
     old = (_pronoun_class(graph, first), _pronoun_class(graph, second))
     if old[0] == old[1] or not all(old):

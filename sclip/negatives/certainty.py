@@ -1,9 +1,9 @@
 """Decide whether an exchange surely makes a caption false: the new text must contradict the caption.
 
 A caption does not mention most of its picture. If "a large cat on a mat" is true, "a cat on a large mat" may be true
-too; if "a cat on a chair next to a cushion" is true, so may be "a cushion on a chair next to a cat". An exchange is
-therefore uncertain unless it breaks a stated fact: a lamp is now under the table
-that it stood on, the woman rides the man's horse, the car has the bus's color.
+too; if "a cat on a chair next to a cushion" is true, "a cushion on a chair next to a cat" may be true too. So an
+exchange is certain only if it breaks a stated fact: a lamp is now under the table that it stood on, the woman rides the
+man's horse, the car has the bus's color.
 """
 
 from __future__ import annotations
@@ -44,12 +44,10 @@ _NAMED = re.compile(
 )
 """Words before a phrase that renames a thing: "the man is a player"."""
 
-
 _MADE = re.compile(
     r"(?:made?|make|construct|craft|build|compose|carve|consist|form|cut)(?: up)? (?:of|from|in)\b"
 )
 """Predicates between a thing and its material."""
-
 
 _PRONOUN = re.compile(r"\s*(?:it|them|him|her|each|which|whom)\b", re.IGNORECASE)
 _ON_PART = re.compile(r"on (?:\w+ )?(?:side|front|back|top|edge|end|face|surface) of")
@@ -249,9 +247,9 @@ def _is_described(reading: Reading, one: int, other: int) -> bool:
 
 
 def _may_hang_higher(reading: Reading, k: int) -> bool:
-    """Return whether things at the subject of relation k may be at its object too: people "at a fair in a hall".
+    """Return whether things at relation k's subject may be at k's object too: people "at a fair in a hall".
 
-    They may not if the two predicates contradict each other: "a cat in a box on a table".
+    Predicates that contradict each other rule this out: "a cat in a box on a table".
     """
     relation = reading.graph.relations[k]
     name = reading.graph.objects[relation.subject].name
@@ -273,7 +271,7 @@ def _are_companions(reading: Reading, one: int, other: int) -> bool:
 
 
 def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
-    """Return the objects that the caption places beside or with an object; `having`: only those with it."""
+    """Return the objects beside or with an object; with `having`, only those joined to it by "have" or "with"."""
     relations = (reading.graph.relations[k] for k in reading.relations_of[index])
     return {
         r.object if r.subject == index else r.subject
@@ -293,7 +291,7 @@ def _places(reading: Reading, index: int) -> dict[int, str]:
 def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near: bool) -> bool:
     """Return whether the subject is surely not in relation `place` ("on", for instance) to the object.
 
-    That is so if the caption places the subject elsewhere, or if the subject is a living being.
+    It is surely not if the caption places the subject elsewhere, or if the subject is a living being.
     """
     own = _places(reading, subject)
     if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):
@@ -308,7 +306,7 @@ def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near
 
 
 def _has_other(reading: Reading, subject: int, object_: int) -> bool:
-    """Return whether a living being other than the subject owns the object: "bag" for "man" in "a man, a dog's bag"."""
+    """Return whether a living being other than the subject owns the object: the bag in "a man, a dog's bag"."""
     graph = reading.graph
     owners = [
         graph.relations[k].subject

@@ -1,7 +1,7 @@
 """Tables of words that exclude each other: if one replaces another, the caption becomes surely false.
 
 The tables are written by hand; each row goes from the most to the least frequent word in captions. No word of a row is
-a synonym, hypernym or hyponym of another, or likely true with it; exceptions are listed as pairs after the row.
+a synonym, hypernym or hyponym of another, or likely to be true together with it. Pairs after a row are exceptions.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ NO_SUPPORT = frozenset(
     cover centre center area part end start middle piece half cup series list page album road street way
     mood team group crowd pose position traffic bloom love season space area flight use""".split()
 )
-"""Things before which no preposition is replaced, because no other one fits: the ground, a wave, the sky."""
+"""Things before which no preposition is replaced, because no other preposition fits: the ground, a wave, the sky."""
 
 # -- things
 

@@ -2,9 +2,9 @@
 
 Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects, verbs or prepositions;
 attribute negatives exchange or move modifiers and quantities. An exchange is kept if it changes the meaning
-(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. In each epoch, the
-shares of a mixture decide which kind is drawn for a caption. Of this kind, the less strange negatives are likelier. One
-that reads better than its caption is no likelier than one that reads equally well, so that text alone reveals little.
+(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. In each epoch, the shares
+of a mixture decide which kind is drawn. Within a kind, less strange negatives are likelier. But a negative that reads
+better than its caption is no likelier than one that reads equally well, so that text alone reveals little.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ TEMPERATURE = 1.0
 """Temperature of the draw, in log-odds."""
 
 MOST_EXCHANGED = 12
-"""Maximum objects of a caption, from its start, that change places. The number of pairs grows with the square, and the
-knowledge encoder takes the first triples."""
+"""Maximum objects, counted from a caption's start, that may change places. The number of pairs grows with the square of
+this number, and the knowledge encoder takes the first triples."""
 _CONTEXT_WORDS = 4
-"""Words on each side of an edit that its strangeness includes: the edit affects their articles and n-grams."""
+"""Words on each side of an edit that are scored with it, because the edit affects their articles and n-grams."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Negative:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Negative:
-        """Return the negative that `to_json` wrote. Raises KeyError or TypeError where a field is missing."""
+        """Return the negative that `to_json` wrote. Raises KeyError or TypeError if a field is missing."""
         first, second = value["swapped"]
         graph = SceneGraph.from_json(value["graph"])
         return cls(
@@ -169,9 +169,9 @@ def draw_several(
 ) -> list[Negative]:
     """Return up to `count` different negatives of a sample for one epoch; the first is what `draw` returns.
 
-    The kind is drawn by `shares`. Within a kind, less strange negatives are likelier, but one that reads better than
-    its caption is no likelier than one that reads equally well. Otherwise frequent words would replace rare ones more
-    often than the reverse. `window` drops negatives whose change the text tower does not read. Negatives that
+    The kind is drawn by `shares`. Within a kind, less strange negatives are likelier. But a negative that reads better
+    than its caption is no likelier than one that reads equally well; otherwise frequent words would replace rare ones
+    more often than the reverse. `window` drops negatives whose change the text tower does not read. Negatives that
     change no triple of the knowledge encoder come last. Dropped negatives do not affect the order of the others, so a
     record that holds only sound negatives gives the same draws.
     """
@@ -308,13 +308,13 @@ def _natural_replacements(text: _Text, kind: Kind) -> list[Negative]:
 
 
 def _in_one(text: str, plan: PlannedExchange) -> bool:
-    """Return whether both texts are in one sentence. If not, one thing may be meant, and the caption may stay true."""
+    """Return whether both texts are in one sentence. Texts in two sentences may denote the same thing."""
     first, second = sorted((plan.first, plan.second))
     return SENTENCE_END.search(text, first[1], second[0]) is None
 
 
 def _around(text: str, start: int, end: int) -> Span:
-    """Return the span of an edit and its context, so that a long text need not be scored whole."""
+    """Return the span of an edit with its context, so that only a part of a long text is scored."""
     for _ in range(_CONTEXT_WORDS):
         start = max(text.rfind(" ", 0, start), 0)
         end = text.find(" ", end + 1) if end >= 0 else end

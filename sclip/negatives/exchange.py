@@ -101,7 +101,7 @@ class Exchange:
     # -- the seams
 
     def _capitals(self, filled: list[Span], place: Mapping[Span, int]) -> None:
-        """Move capitals of sentence starts to the new first words; `place`: the old offset that a piece moves to."""
+        """Move capitals of sentence starts to the new first words; `place`: piece -> offset where it goes."""
         caption = self._caption
         left, length = (0, 0), 0
         for region in filled:
@@ -145,7 +145,7 @@ class Exchange:
 
 
 def count_sentences(caption: str) -> int:
-    """Return how many sentences begin with a capital: 0 in A Title or ALL CAPITALS, 1 for one sentence, 2 for more."""
+    """Count sentences that begin with a capital: 0 in A Title or ALL CAPITALS, 1 for one, 2 for two or more."""
     words = [word for word in caption.split() if word[0].isalpha()]
     if len(words) > 2 and 2 * sum(word[0].isupper() for word in words) > len(words):
         return 0

@@ -150,12 +150,12 @@ def _stands_alone(reading: Reading, span: Span) -> bool:
 
 
 def _is_certain(reading: Reading, owners: dict[int, int]) -> bool:
-    """Return whether new owners of attributes surely make the caption false. Size or age, say, may fit both owners."""
+    """Return whether new owners of attributes surely make the caption false. A size or age may fit both owners."""
     return not _clash(reading, owners) and attributes_surely_change(reading, owners)
 
 
 def _clash(reading: Reading, owners: dict[int, int]) -> bool:
-    """Return whether the new owner of an attribute keeps another one of the same kind: "blue" for a red cross."""
+    """Return whether an attribute's new owner keeps an attribute of the same kind: "blue" for a red cross."""
     attributes = reading.graph.attributes
     for k, owner in owners.items():
         kind = _kind(attributes[k].attribute)
@@ -190,7 +190,7 @@ def with_space(reading: Reading, span: Span) -> Span:
 
 
 def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
-    """Yield the exchanges of an adjective after a copula: "the circle is red and the square is blue"."""
+    """Yield the exchanges of two adjectives, one or both after a copula: "the cat is red and the dog is blue"."""
     attributes = reading.graph.attributes
     open_ = [
         k for k, a in enumerate(attributes) if a.object < reading.count and not reading.is_shut(a.object)

@@ -34,7 +34,7 @@ _LIGHT_VERBS = frozenset("do make take give pay perform await attend say".split(
 
 
 def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
-    """Yield the exchanges of two objects that have a relation or, if `far`, of two without one (ranks from 2)."""
+    """Yield the exchanges of two related objects or, if `far`, of two objects without a relation (ranks from 2)."""
     objects, relations = reading.graph.objects, reading.graph.relations
     related = {(r.subject, r.object) for r in relations if r.span[0] < r.span[1]}
     names = [f" {obj.name}" for obj in objects]
@@ -135,7 +135,7 @@ def _heads(
     one, other = graph.objects[first], graph.objects[second]
     inside = [reading.said_inside(first), reading.said_inside(second)]
     if not (inside[0] or inside[1] or reading.is_possessive(first) or reading.is_possessive(second)):
-        return  # it means the same as the exchange of whole phrases
+        return  # the exchange of whole phrases gives the same meaning
     if _overlap(one.span, other.span) or reading.head_plural[first] != reading.head_plural[second]:
         return
     if (

@@ -2,8 +2,8 @@
 
 First, words get classes: words with the same neighbors share a class (k-means over singular vectors of the positive
 pointwise mutual information between a word and its neighbors). Then the weights of several logistic regressions over
-n-grams are summed. The first one learns to tell captions from a few of their exchanges and replacements. Each later one
-learns to tell captions from the negatives that a draw by the sum so far returns.
+n-grams are summed. The first regression learns to tell captions from a few of their exchanges and replacements. Each
+later regression learns to tell captions from negatives that were drawn with the sum of the weights so far.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from sclip.scenegraph.parser import Parser
 MOST_CAPTIONS = 12_000
 """Maximum training captions per source, so that a large source does not drown the others."""
 _MOST_OF_A_KIND = 6
-"""Maximum exchanges per caption, and maximum replacements."""
+"""Maximum exchanges, and also maximum replacements, of one caption."""
 _FIRST = 4
-"""Maximum negatives per caption in the first round; later rounds use one each."""
+"""Maximum negatives per caption in the first round; later rounds use one negative per caption."""
 _ROUNDS = (0.1, 0.05)
 """Inverse regularization strength of each round."""
 
@@ -146,7 +146,7 @@ def _features(texts: Sequence[str], classes: bytes) -> Any:
 
 
 def _classes(captions: Sequence[str], seed: int) -> NDArray[np.uint8]:
-    """Return the class of each bucket of words [CLASS_BUCKETS], from 1; 0 where no word is known."""
+    """Return the word class of each bucket, uint8 [CLASS_BUCKETS]; classes begin at 1, 0 marks an unused bucket."""
     texts = [[b"<s>", *words(caption)] for caption in captions]
     counts = Counter(word for text in texts for word in text)
     texts = [[word if counts[word] >= _LEAST else suffix(word) for word in text] for text in texts]

@@ -45,7 +45,7 @@ class HalfTruth:
 
 
 def half_truth_of(caption: SceneGraph | Reading, negative: Negative) -> HalfTruth | None:
-    """Return the half-truth that a negative of a caption gives; None if it gives none in correct English."""
+    """Return the half-truth that a caption's negative gives; None if it gives no half-truth in correct English."""
     pair = unit_of(caption, negative)
     if pair is None:
         return None

@@ -16,7 +16,7 @@ _MATERIALS = frozenset(
 _ADJECTIVES = frozenset(
     "round square oval vintage antique leafy wispy grassy male female asian folding plaid adult".split()
 )
-"""Words that would count as nouns below but describe any noun, as adjectives do."""
+"""Words that `modifier_kind` would take for nouns, although they describe any noun, as adjectives do."""
 _PLACED = frozenset(
     """upper lower top bottom left right front back rear mid middle outer inner far near opposite following previous
     next last first second third fourth fifth final same own much best worst due such certain various different

@@ -115,7 +115,7 @@ _path = PATH
 
 @lru_cache(maxsize=1 << 14)  # the edits of one caption share most of its words
 def _weight(first: bytes, second: bytes, third: bytes, word: bytes) -> float:
-    """Return the weight of the n-grams that end in `word` after three others; an empty word marks the text's start."""
+    """Return the weight of the n-grams that end in `word`; an empty word before it marks the start of the text."""
     weights, _ = _lists()
     weight, kind, _, _ = _pair(third, word)
     _, two, _, kind_two, kind_three = START

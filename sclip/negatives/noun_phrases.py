@@ -34,7 +34,7 @@ MASS = frozenset(
     seating bedding signage upholstery plywood driftwood stone attention beauty elegance charm warmth contrast
     whimsy realism symmetry serenity tranquility sophistication interest movement""".split()
 )
-"""Nouns that take no "a" in the sense that captions use."""
+"""Nouns that take no "a" in the meaning that they usually have in captions."""
 
 _INDEFINITE = frozenset(
     """someone somebody something anyone anybody anything everyone everybody everything nothing nobody none others

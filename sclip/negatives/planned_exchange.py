@@ -1,7 +1,7 @@
-"""The plan of an exchange: which texts change places, and how the graph changes. It builds text and graph.
+"""The plan of an exchange: which texts change places, and how the graph changes. The plan builds text and graph.
 
-A caption has many candidates, but training needs one each time it reads the sample. Therefore plans are listed and
-ranked; the graph, which takes longest to make, is built only on request.
+A caption has many candidates, but training needs only one at each visit. Therefore plans are listed and ranked first,
+and the graph, which takes longest to make, is built only on request.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The plan of a replacement: which word replaces which, and how the graph changes."""
+"""The plan of a replacement: the old word, the new word, and how the graph changes."""
 
 from __future__ import annotations
 

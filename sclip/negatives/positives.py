@@ -7,8 +7,8 @@ A model that is trained only against changed words learns that every changed wor
 changes words and keeps the meaning: it states a place from the other side, reorders nouns or adjectives around "and",
 turns a verb into the passive, puts an adjective after its noun, or uses a synonym.
 
-A wording is kept only if it parses into its caption's graph: the rules check the words around an edit, the parser
-checks the dependencies. `says_the_same` compares them; synonyms, inverse places and symmetric relations count as equal.
+A wording is kept only if it parses into its caption's graph: rules check the words around an edit, the parser checks
+dependencies. `says_the_same` compares the graphs; synonyms, inverse places and symmetric relations count as equal.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _stranger(caption: str, text: str) -> float:
 def _between(reading: Reading, relation: Relation) -> tuple[Span, Span] | None:
     """Return a relation's subject and object phrase if only its predicate (or "is" and the predicate) separates them.
 
-    Return None otherwise, and if the subject neither begins a sentence nor follows an opening such as "photo of".
+    Return None otherwise. The subject must also begin a sentence or follow an opening such as "photo of".
     """
     graph, caption = reading.graph, reading.caption
     first, second = (graph.objects[k] for k in (relation.subject, relation.object))
@@ -206,7 +206,7 @@ def _ends(caption: str, at: int) -> bool:
 
 
 def _aux(reading: Reading, old: Span, index: int) -> str:
-    """Return " is " or " are ", whichever fits object `index`, if the caption has either at `old`; else a space."""
+    """Return " is " or " are ", as object `index` needs it, if the caption has a form of "be" at `old`; else " "."""
     copula = _BE.fullmatch(reading.caption, *old)
     if copula is None:
         return " "
@@ -339,7 +339,7 @@ def _clauses(reading: Reading, caption: str) -> Iterator[str]:
 
 
 def _with_article(before: str, behind: str) -> str:
-    """Return two texts joined; an article at the end of the first is made to fit the second."""
+    """Join two texts, and make an article at the end of the first text fit the second."""
     words = before.rsplit(None, 1)
     if words and words[-1].lower() in ("a", "an"):
         word = _WORDS.match(behind)

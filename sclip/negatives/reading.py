@@ -1,6 +1,6 @@
 """A scene graph prepared for editing: the parts of its noun phrases, and the statements about each object.
 
-It is made once per caption and used by every kind of exchange.
+A `Reading` is made once per caption, and every kind of exchange uses it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MEASURE_BEHIND = re.compile(r"\s+of\b")
 SENTENCE_END = re.compile(r"[.!?]\W")
 
 
-@dataclass(slots=True)  # not frozen: frozen ones take longer to make
+@dataclass(slots=True)  # not frozen: frozen units take longer to make
 class Unit:
     """One or more modifiers of an object that move as one text: "red", "black and white", "gas station"."""
 
@@ -36,7 +36,7 @@ class Unit:
     span: Span
     attributes: tuple[int, ...]
     compound: int = 0
-    """Number of words at the end of the unit that are leading words of a compound name."""
+    """Number of leading words of a compound name that end the unit: 1 for "fire" of "fire hydrant"."""
     name: Span = (0, 0)
     """Span of the leading words of the name that `compound` counts."""
 
@@ -106,7 +106,7 @@ class Reading:
 
     @cached_property
     def units(self) -> list[list[Unit]]:
-        """The modifiers of each object that can be exchanged: single ones first, then runs of several."""
+        """The modifiers of each object that can be exchanged: single modifiers, then sequences of several."""
         return [self._units(index) for index in range(self.count)]
 
     @cached_property
@@ -160,7 +160,7 @@ class Reading:
         return statements
 
     def relabelled(self, owners: dict[int, int], names: dict[int, str] | None = None) -> dict[int, Label]:
-        """Return the new labels of the objects that lose or get an attribute (`owners`) or get a name."""
+        """Return the new labels of the objects that lose or get an attribute (`owners`) or get a name (`names`)."""
         attributes = self.graph.attributes
         names = names or {}
         touched = {*owners.values(), *(attributes[k].object for k in owners), *names}

@@ -1,4 +1,4 @@
-"""Select those objects of a caption that make the caption false if they are replaced."""
+"""Select the objects of a caption whose replacement makes the caption false."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ def _is_whole(caption: str, span: Span) -> bool:
 
 
 def sports_of(sport: str, name: str) -> Options:
-    """Return the sports that may replace another one before a name: never "volleyball ball"."""
+    """Return the sports that may replace `sport` before a name: never "volleyball ball"."""
     return tuple(o for o in contrasts.ANYWHERE[sport] if name != "ball" or not o[0].endswith("ball"))

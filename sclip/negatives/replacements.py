@@ -1,7 +1,7 @@
-"""Replacements (method, section 9): one word of a caption is replaced by another that excludes it.
+"""Replacements (method, section 9): a word of a caption is replaced by a word that excludes it.
 
-`sclip.negatives.contrasts` lists the words that exclude each other. This module decides whether one of them
-may replace the other in a caption. This depends on the thing described, the verb, and what else the caption says.
+`sclip.negatives.contrasts` lists the words that exclude each other. This module decides whether such a word may replace
+the other in a caption. That depends on the thing described, the verb, and what else the caption says.
 """
 
 from __future__ import annotations

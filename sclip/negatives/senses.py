@@ -159,7 +159,7 @@ def is_shared(predicate: str) -> bool:
 
 
 def is_use(predicate: str) -> bool:
-    """Return whether an act on a thing is likely an act on the things with it too: "hold"."""
+    """Return whether an act on a thing is likely to affect the things with it too: "hold"."""
     return predicate.partition(" ")[0] in _USES
 
 
@@ -333,7 +333,7 @@ def excludes(one: str, other: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def tells_apart(attribute: str, name: str) -> bool:
-    """Return whether an attribute is seldom true of a thing with this name unless the caption states it."""
+    """Return whether an attribute is unusual for a thing of this name, so that a caption would state it."""
     words = attribute.split()
     head = name.rsplit(" ", 1)[-1]
     last = words[-1]

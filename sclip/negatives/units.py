@@ -161,7 +161,7 @@ def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
 
 
 def _excludes(one: str, other: str, known: bool = False) -> bool:
-    """Return whether `one` excludes `other`; a number excludes larger ones. `known`: the words exclude each other."""
+    """Return whether `one` excludes `other`; if `known`, any two words do. A number excludes only larger numbers."""
     if one.isdigit() and other.isdigit():
         return int(one) < int(other)
     return known or excludes(one, other)

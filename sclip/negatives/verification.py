@@ -1,9 +1,9 @@
 """Parse negatives again and reject those with other dependency labels than their caption.
 
 An exchange swaps words of one kind, so a correct negative has the same dependency labels as its caption. "A tunnel
-through the dog sprints" has lost a verb. The check finds 50 % of broken negatives and rejects 15 % of good ones;
-another draw replaces each rejected one. Comparing graphs would find 35 % and reject 20 %, because the meaning decides
-to which phrase a preposition belongs.
+through the dog sprints" has lost a verb. The check finds 50 % of broken negatives and rejects 15 % of good ones. A
+rejected negative is replaced by another draw. Comparing graphs would find 35 % and reject 20 %, because the meaning
+decides to which phrase a preposition belongs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.window import Window
 
 Shapes = Callable[[Sequence[str]], Iterable[int]]
-"""Function from texts to their shapes (`sclip.scenegraph.Parser.shapes`)."""
+"""Function from texts to their shapes, hashes of the dependency labels (`sclip.scenegraph.Parser.shapes`)."""
 
 _SENTENCE = re.compile(
     r"\W*(?:an?|the|this|that|these|those|there|it|his|her|their|some|several|many|two|three|four|five|\d+)\b",
@@ -32,8 +32,8 @@ def sound(
 ) -> list[list[Negative]]:
     """Return for each caption its first `count` negatives that have its graph's shape; parse no more than needed.
 
-    If no negative has this shape, return the first `count` for a caption that is written as a sentence: seven in ten
-    are good. For telegram style ("actor at premiere"), which the parser reads worse, only four in ten are: return none.
+    If no negative has this shape, a caption written as a sentence gets its first `count` negatives: seven in ten are
+    good. Telegram style ("actor at premiere") gets none: the parser reads it worse, and only four in ten are good.
     """
     kept: list[list[Negative]] = [[] for _ in known]
     read: list[list[Negative]] = [[] for _ in known]

@@ -15,8 +15,8 @@ are of other data than the scores, `published_as: {relation/accuracy: vg-relatio
 published figure that is shown beside it.
 
 Each row and seed is an ordinary run. `sclip.run.sweep` runs them, and resumes them after a stop. With `start: ROW`,
-the other rows are tuned from that row's run of the same seed (`sclip.run.forgetting`). A row that has `blend: ROW` in
-place of `set` is a blend of the start with that row.
+every other row's run begins with the weights of that row's run of the same seed (`sclip.run.forgetting`). A row with
+`blend: ROW` instead of `set` is not trained: its model is a blend of the start with that row.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class AblationRow:
     config: str = ""
     """Config of this row, a name or a file; empty: the config of the ablation file."""
     published: dict[str, float | str] = field(default_factory=dict)
-    """Published figure of each score; a text if no exact figure exists, or to add a note. A file may name
-    rows of `sclip.evaluate.published` instead."""
+    """Published figure of each score: a number, or a text for an inexact figure or a note. A file may name rows
+    of `sclip.evaluate.published` instead."""
     blend: str = ""
     """Row to blend with the start, without training; empty: this row is trained."""
 
@@ -84,7 +84,7 @@ class Ablation:
     rows: dict[str, AblationRow]
     published: str = ""
     published_as: dict[str, str] = field(default_factory=dict)
-    """Published score to show beside each score, if its name differs."""
+    """Score of this ablation -> name of the published score to show beside it, if the names differ."""
     set: dict[str, Any] = field(default_factory=dict)
     """Settings of all rows, by dotted key; the command line overrides them."""
     start: str = ""
@@ -94,7 +94,7 @@ class Ablation:
 
     @property
     def plain(self) -> str:
-        """First row that is tuned from the start; every other row's gain is given as a share of this row's gain."""
+        """First row tuned from the start. Tables give every other row's gain as a share of this row's gain."""
         return next(row for row, spec in self.rows.items() if row != self.start and not spec.blend)
 
 
@@ -167,7 +167,7 @@ def _with_published(path: Path, ablation: Ablation) -> Ablation:
 
 
 def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> Ablation:
-    """Keep only these rows, the rows that they build on, and these seeds; empty keeps all. Raises ConfigError."""
+    """Keep only these rows, the rows they build on, and these seeds; an empty list keeps all. Raises ConfigError."""
     for row in rows:
         if row not in ablation.rows:
             raise ConfigError(f"row {row!r}: no such row; the rows are {', '.join(ablation.rows)}")
@@ -186,7 +186,7 @@ def shared_config(ablation: Ablation, overrides: Sequence[str] = ()) -> Config:
 
 
 def with_configs(ablation: Ablation, overrides: Sequence[str] = ()) -> Ablation:
-    """Add the values that differ between a row's own config and the shared config to the row's `set`.
+    """Add to each row's `set` the values in which the row's own config differs from the shared config.
 
     Raises ConfigError that names the row whose config cannot be read.
     """
@@ -214,7 +214,7 @@ def run(
 ) -> Done:
     """Train every row over its seeds, and write the tables and the page into STORAGE/sweeps/NAME.
 
-    Raises ConfigError for errors found before anything starts, and what `sweep.run` raises.
+    Raises ConfigError for errors found before anything starts, and the errors of `sweep.run`.
     """
     path = Path(name_or_file)
     path = path if path.is_file() else CONFIGS / "ablation" / f"{name_or_file}.yaml"
@@ -227,7 +227,7 @@ def run(
         forgetting.write_suites(ablation, name, config)
         start_only = dataclasses.replace(ablation, rows={ablation.start: ablation.rows[ablation.start]})
         starts = sweep.run(sweep_of(start_only, name, config, at_once), console)
-        # If the start of a seed failed, its other rows have no weights to be tuned from.
+        # If a seed's start run failed, the other rows of this seed have no weights to begin with.
         trials = [start for start in starts if start.error]
         failed = {start.name for start in trials}
         started = [seed for seed in ablation.seeds if f"{name}-{ablation.start}-seed-{seed}" not in failed]
@@ -261,7 +261,7 @@ def run(
 
 
 def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) -> Sweep:
-    """Return the sweep of every row and seed. Raises ConfigError that names the row that cannot be run."""
+    """Return the sweep over all trained rows and seeds. Raises ConfigError that names a row with invalid settings."""
     points = []
     for seed in ablation.seeds:  # all rows of a seed run before the next seed
         for row, spec in ablation.rows.items():
@@ -285,7 +285,7 @@ def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, d
     by_name = {trial.name: trial for trial in trials}
 
     def reached(row: str, score: str) -> list[float | None]:
-        # If a run failed, the blends of it are missing.
+        # If a run failed, its blends are missing too.
         runs = (by_name.get(f"{name}-{row}-seed-{seed}") for seed in ablation.seeds)
         return [run.scores.get(score) if run else None for run in runs]
 
@@ -318,7 +318,7 @@ def show(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]], console: C
 
 
 def write(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]], folder: Path) -> Path:
-    """Write ablation.json and ablation.md into the folder; return the latter's path."""
+    """Write ablation.json and ablation.md into the folder; return the path of ablation.md."""
     record = {
         row: {score: dataclasses.asdict(cell) for score, cell in row_cells.items()}
         for row, row_cells in cells.items()

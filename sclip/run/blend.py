@@ -37,7 +37,7 @@ ERRORS = (*evaluate.ERRORS, registry.RegistryError)
 """Errors that `run` raises."""
 
 STEPS = 1000
-"""A blend is logged to MLflow at step STEPS * a, since steps are integers."""
+"""Factor that turns a blend's share `a` into its MLflow step, since MLflow needs an integer step."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Blend:
     report: str
     """Benchmarks of the reported split."""
     gained: str
-    """Score that should rise, "benchmark/score", on the development split; + joins scores to be averaged."""
+    """Score that should rise on the development split, as "benchmark/score"; `+` joins scores to average."""
     kept: str
-    """Score that should not fall, named in the same way."""
+    """Score that should not fall on the development split, written like `gained`."""
     keep: float
     alphas: list[float]
     name: str = ""
@@ -84,7 +84,7 @@ class Ready:
 
 
 def alphas(texts: Sequence[str]) -> list[float]:
-    """Parse numbers and comma-separated lists into sorted shares, 0 and 1 included; by default every 0.1.
+    """Parse numbers and comma-separated lists into sorted shares; add 0 and 1. No text gives 0, 0.1, ..., 1.
 
     Raises ConfigError for a value that is not a number from 0 to 1 or has more than three decimals.
     """
@@ -129,7 +129,7 @@ def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, 
 
 
 def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[Task]) -> list[str]:
-    """Return notes on the splits; raise BenchmarkDataError if they share a benchmark, or a scored one is missing."""
+    """Return notes on the splits. Raises BenchmarkDataError if they share a benchmark, or lack one of the scores'."""
     for one in development:
         for other in reported:
             if _asks(one, other) or _asks(other, one):
@@ -150,12 +150,12 @@ def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[
 
 
 def _asks(one: Task, other: Task) -> bool:
-    """Return whether the other benchmark contains all pictures and captions of this one."""
+    """Return whether `other` contains all pictures and captions of `one`."""
     return set(one.pictures()) <= set(other.pictures()) and set(one.captions()) <= set(other.captions())
 
 
 def run(blend: Blend, ready: Ready, console: Console) -> list[str]:
-    """Measure every blend, choose one, report, save and register it; return lines for the user. Raises ERRORS."""
+    """Measure every blend; choose, report, save and register one. Return lines for the user. Raises one of ERRORS."""
     status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
         tradeoff = _development(blend, ready, console)
@@ -188,7 +188,7 @@ def _development(blend: Blend, ready: Ready, console: Console) -> Tradeoff:
 
 
 def _report(blend: Blend, ready: Ready, found: Tradeoff, console: Console) -> Evaluation:
-    """Evaluate start, blend and trained model on the reported split; show and save all; return the blend's result."""
+    """Evaluate start, blend and trained model on the reported split; save all results; return the blend's result."""
     a, folder, tracker = found.chosen.a, ready.folder, ready.tracker
     ends = sorted({0.0, a, 1.0})
     names, scorers = [blend.called(a) for a in ends], [blended(ready.start, ready.trained, a) for a in ends]

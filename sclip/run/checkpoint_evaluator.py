@@ -1,8 +1,8 @@
 """Evaluate checkpoints of a run while training continues; log their scores at their steps.
 
-An evaluation is a Ray task on CPUs that are reserved before the workers start (`evaluate.cpus`): a task that waited for
-the CPUs of the workers would wait forever. One evaluation runs at a time. A checkpoint due meanwhile is skipped,
-so a slow evaluation costs points of the curve, but never training time.
+Each evaluation is a Ray task. Its CPUs (`evaluate.cpus`) are reserved before the workers start, because the workers
+would never release CPUs for it. One evaluation runs at a time. A checkpoint that becomes due during an evaluation
+is skipped, so a slow evaluation costs points of the curve, but never training time.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class CheckpointEvaluator:
 
         Args:
             config: cadence and resources.
-            folder: the run's folder; a checkpoint is held there, so not pruned, while it is evaluated.
-            score: returns the scores of a checkpoint by its name; it runs in a task, so Ray pickles it.
+            folder: the run's folder, which keeps a checkpoint from being pruned during its evaluation.
+            score: takes a checkpoint's name and returns its scores; picklable, because it runs in a Ray task.
             log: called with the scores and their step, in the thread that calls this object.
             say: called with a line for the user.
         """
@@ -47,7 +47,7 @@ class CheckpointEvaluator:
         bundle = {"CPU": config.cpus} | ({"GPU": config.gpus} if config.gpus else {})
         self._group: PlacementGroup = placement_group([bundle], name="sclip-evaluation")
         strategy = PlacementGroupSchedulingStrategy(self._group, placement_group_capture_child_tasks=True)
-        # A failed evaluation costs a point of the curve; the next checkpoint is worth more than a second attempt.
+        # No retry: a failed evaluation costs one point of the curve, and the next checkpoint is worth more.
         self._task = ray.remote(num_cpus=config.cpus, num_gpus=config.gpus, max_retries=0)(_scores).options(
             scheduling_strategy=strategy
         )
@@ -83,7 +83,7 @@ class CheckpointEvaluator:
             remove_placement_group(self._group)
 
     def abandon(self) -> None:
-        """Cancel the running evaluation without its scores, and release the CPUs."""
+        """Cancel the running evaluation, drop its scores, and release the CPUs."""
         if self._running:
             ray.cancel(self._running[0], force=True)
             self._folder.release()

@@ -1,4 +1,4 @@
-"""Convert a model, by any of its names, to an export or to another tool's folder with a model card.
+"""Convert a model, given by any name that `sclip.load` opens, to an export or another tool's folder with a model card.
 
 The card's training settings and scores come from the source of the model: a run's folder, or the registry.
 """
@@ -53,7 +53,7 @@ def convert(
     tracking_uri: str = "",
     storage: str = "~/sclip",
 ) -> str:
-    """Write the model that `sclip.load` opens by this name into a new folder; return one line about it.
+    """Write the model that `sclip.load(source)` opens into a new folder; return one line about the result.
 
     `form` is as in `sclip.inference.convert.convert`; `architecture` and `quick_gelu` give what a file of weights does
     not record. Raises ModelError, CheckpointError, ParserError, RegistryError or OSError with one line for the user.
@@ -77,7 +77,7 @@ def _sizes(model: StructureCLIP) -> CardModel:
 
 @contextlib.contextmanager
 def _opened(source: str, tracking_uri: str, storage: str, has_card: bool) -> Iterator[_Origin]:
-    """Give the model's name for `open_source` and, if a card is needed, its recorded settings and scores."""
+    """Yield the name that `open_source` reads and, if a card is needed, the model's recorded settings and scores."""
     if not source.startswith("models:/"):
         path = located(source, storage)
         yield _of_path(source, path) if has_card and path is not None else _Origin(source)
@@ -103,7 +103,7 @@ def _of_path(source: str, path: StoragePath) -> _Origin:
     is_step = path.name.startswith("step-")
     run = path.parent if is_step or path.name == "model" else path
     settings: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):  # not a run; or an export, whose config.json differs
+    with contextlib.suppress(OSError, ValueError):  # not a run's folder
         tree = json.loads((run / "config.json").read_text())
         settings = flatten(mask_tree(tree)) if "data" in tree else {}
     evaluation = None

@@ -62,7 +62,7 @@ class Measured:
 def read_entries(
     suite_name: str, root: str, benchmarks: Sequence[str], images: Sequence[str], data: DataConfig
 ) -> list[Entry]:
-    """Return the benchmarks of a suite, or those written as KIND=FILE.
+    """Return the benchmarks of a suite, or the benchmarks that are given as KIND=FILE.
 
     `data` says how to read shards if a suite does not.
     """
@@ -86,7 +86,7 @@ def read_evaluations(files: Sequence[str]) -> dict[str, Evaluation]:
 def open_scorers(
     models: Sequence[str], device: str, actors: int, tracking_uri: str, storage: str
 ) -> list[Scorer]:
-    """Load the models on `device`; with actors, connect to the cluster and load them on this process's CPU."""
+    """Load the models on `device`. With actors, connect to the cluster, and load the models on this process's CPU."""
     if actors:
         capacity = cluster.connect()
         gpu = device != "cpu"

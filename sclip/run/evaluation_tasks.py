@@ -1,6 +1,6 @@
 """Export and evaluate checkpoints of a run in Ray tasks.
 
-The run's folder keeps the evaluations before and after training; the pages and MLflow show the same ones.
+The run's folder stores the evaluations before and after training. The pages and MLflow show these evaluations.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def measure_trained(config: Config, folder: RunFolder, step: str, shards: Sequen
 def measure_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> Evaluation:
     """Evaluate the weights that training starts from, once per run; later calls return the stored evaluation.
 
-    The model gets no knowledge encoder unless the weights hold one, since a new encoder is still untrained.
+    The model has a knowledge encoder only if the weights hold one, because a new encoder would be untrained.
     """
     path = folder.path / EVALUATION_BEFORE
     if not path.exists():
@@ -59,7 +59,7 @@ def measure_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> 
 def checkpoint_scorer(
     config: Config, folder: RunFolder, shards: Sequence[str]
 ) -> Callable[[str], dict[str, float]]:
-    """Return a picklable function from the name of a checkpoint's folder to its scores, for use during training."""
+    """Return a picklable function that takes the name of a checkpoint's folder and returns the checkpoint's scores."""
     suite = config.evaluate.suite_beside
     if suite:
         config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, suite=suite))
@@ -67,7 +67,7 @@ def checkpoint_scorer(
 
 
 def retention(before: Evaluation, after: Evaluation) -> dict[str, float]:
-    """Return the ratio after / before of the headline score of each retrieval and zero-shot benchmark, and the mean.
+    """Return each retrieval and zero-shot benchmark's headline score after / before training, and the mean ratio.
 
     1 means that nothing was lost. A benchmark whose score was 0 before training has no retention.
     """

@@ -1,7 +1,7 @@
 """Compute the fingerprint of a run's shards: a digest, a name and a few figures.
 
-Packed shards are identified by the checksums in their `index.json`, wherever they are stored. Other shards are
-identified by their URL and sample count, since hashing all of their bytes would cost too much.
+The checksums in `index.json` identify packed shards, wherever the shards are stored. URL and sample count identify
+other shards, since hashing all of their bytes would cost too much.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DatasetFingerprint:
     digest: str
     """Digest of the shards: 32 hexadecimal digits."""
     profile: dict[str, Any]
-    """Numbers of `samples`, `shards` and `packed` shards (with checksum); `parser`: its version or annotation stamp."""
+    """Counts of `samples`, `shards` and `packed` (shards with a checksum), and the `parser` given to `fingerprint`."""
 
 
 def fingerprint(sources: Sequence[Mapping[NamedShard, int]], parser: str) -> DatasetFingerprint:
@@ -47,7 +47,7 @@ def fingerprint(sources: Sequence[Mapping[NamedShard, int]], parser: str) -> Dat
     digests = {url: checksums[sibling(url, INDEX)].get(_name(url), "") for url in shards}
     lines = [digests[url] or f"{mask(url)} {samples}" for url, samples in shards.items()]
     return DatasetFingerprint(
-        # Mask the whole URI first: its separate parts do not show which one is a password.
+        # Mask the whole URI first: a part alone does not show whether it is a password.
         "/".join(parts(mask(next(iter(shards))))[0].split("/")[-3:-1]),
         hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:32],
         {

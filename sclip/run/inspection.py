@@ -1,7 +1,7 @@
 """Show one sample as a training step sees it: what is drawn and encoded for a shard, a key and an epoch.
 
-Every random choice depends only on (seed, epoch, identity). So a sample that passes again through the reader's
-`row_of` and the `Encoder` gives the same row as in the run. This module has no reading or encoding code of its own.
+Every random choice depends only on (seed, epoch, identity). So this module passes the sample again through the
+reader's `row_of` and the `Encoder`, and gets the same row as the run.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
     """Return what a training step gets from one sample in one epoch, or the reason why it gets nothing.
 
     Args:
-        run: the run whose config decides.
+        run: the run that the step belongs to, with its config and seed.
         shard: path or URI of one shard.
-        key: key of a sample in the shard, even of one that cannot be trained on.
+        key: key of a sample in the shard; the sample may be one that cannot be trained on.
         epoch: from 0; with data.weights, the pass over the shard's source.
 
     Raises InspectionError, ShardError, ConfigError, ParserError or ModelError, each with a message for the user.
@@ -93,8 +93,8 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
 def _named(shard: NamedShard, read: Sequence[NamedShard]) -> tuple[NamedShard, list[str]]:
     """Return the shard under the name that the run uses, with a note if the run does not read this URL.
 
-    A moved shard takes the name of the run's only shard with the same path below the pattern's fixed folder, so that
-    the random choices stay the same.
+    If the end of the shard's path matches the name of exactly one shard of the run, the shard was moved. It takes that
+    name, so that the random choices stay the same.
     """
     if known := next((candidate for candidate in read if _same(candidate.url, shard.url)), None):
         return known, []
@@ -134,7 +134,7 @@ def _check_epoch(run: Run, shard: NamedShard, epoch: int) -> None:
 
 
 def _last_pass(schedule: Schedule, source: int, number: int) -> int | None:
-    """Return the last pass that reads a shard, None if none does; the last pass of a weighted source may be partial."""
+    """Return the last pass that reads the shard, else None. A weighted source's last pass may skip shards."""
     visits = (schedule.visit(entry) for entry in reversed(range(len(schedule))))
     return next((visit.pass_ for visit in visits if (visit.source, visit.shard) == (source, number)), None)
 

@@ -1,13 +1,13 @@
-"""Make this process the only owner of a run's folder, by a lease that it renews and that others respect or take over.
+"""Make this process the only owner of a run's folder, by a lease file that it renews with regular beats.
 
     lease/3.json    the owner: token, host, process, start time, and a count that grows with every beat
 
-The process that created the file with the highest number is the owner. If two processes take over from the same owner,
+The process that created the file with the highest number is the owner. If two processes take over from a dead owner,
 both try to create the next number, and the storage lets one succeed (`sclip.storage.paths.create`): by O_EXCL on a
-disk, NFS included, and by conditional writes in object stores. Afterwards only the owner writes its file. So nothing is
-locked, and files that a crash leaves behind block nobody. In an object store without conditional writes, two processes
-that start in the same second may both begin. At every beat, each checks that the file is still its own; the process
-whose file was overwritten ends.
+disk, NFS included, and by conditional writes in object stores. Afterwards only the owner writes its file. There are no
+locks, so files that a crash leaves behind block nobody. In an object store without conditional writes, two processes
+that start in the same second may both begin. Therefore every process checks at each beat that the file still holds
+its token; the process whose file was overwritten ends.
 
 Clocks of different hosts are never compared: an owner on another host counts as dead if its file did not change for
 `EXPIRY_S` while this process watched. For an owner on this machine, the kernel knows whether its process lives.
@@ -54,7 +54,7 @@ def held(
     Args:
         folder: the folder; it need not exist.
         say: called with a line when this process waits for a sign of life of another owner, and when it takes over.
-        lost: called in a thread with a line once another process is the owner. By default it ends this process at
+        lost: called in a thread with a line once another process is the owner. The default ends this process at
             once, since this process no longer owns the folder and the MLflow run.
 
     Raises ConfigError that names the host and process of another live owner, and OSError if storage fails.
@@ -90,7 +90,7 @@ def _take(folder: StoragePath, owner: dict[str, Any], say: Callable[[str], None]
         number, text = _newest(folder)
         if number and not _is_over(folder, number, text, say):
             continue
-        with contextlib.suppress(FileExistsError):  # another process's, or ours whose answer was lost
+        with contextlib.suppress(FileExistsError):  # another process's file, or ours if the answer was lost
             create(_file(folder, number + 1), _text(owner))
         newest, text = _newest(folder)
         if newest == number + 1 and _read(text).get("token") == owner["token"]:
@@ -147,7 +147,7 @@ def _beat(
     beats = 0
     while not ended.wait(EXPIRY_S / _BEATS):
         beats += 1
-        with contextlib.suppress(OSError):  # an outage of the storage ends no run; the next beat tries again
+        with contextlib.suppress(OSError):  # the run survives a storage outage; the next beat tries again
             newest, text = _newest(folder)
             entry = _read(text)
             if newest > number or (newest == number and entry.get("token", owner["token"]) != owner["token"]):
@@ -183,7 +183,7 @@ def _newest(folder: StoragePath) -> tuple[int, str]:
 
 
 def _remove(folder: StoragePath, number: int) -> None:
-    """Remove the leases up to a number, and the folders that are then empty: a refused run leaves nothing behind."""
+    """Remove the leases up to a number, and folders left empty, so that a refused run leaves nothing behind."""
     for older in _numbers(folder):
         if older <= number:
             _file(folder, older).unlink(missing_ok=True)

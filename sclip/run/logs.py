@@ -1,8 +1,8 @@
 """Write the log of a run's driver as JSON, one object per line.
 
-The format is Ray's: its formatter, and the fields that Ray Train adds to the logs of workers (run_name, component,
-world_rank), so that one query finds both. Workers need no such code: Ray Train writes all that they log or print
-as JSON to logs/train/ of its session folder, on their node. Credentials of URIs are masked in every field.
+Lines have Ray's format and the fields that Ray Train adds to the logs of workers (run_name, component, world_rank), so
+that one query finds the lines of driver and workers. Ray Train itself writes everything that workers log or print, as
+JSON, to logs/train/ in Ray's session folder on their node. Credentials of URIs are masked in every field.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ class PlanOptions:
     rates: planning.rates.Rates = field(default_factory=dict)
     prices: planning.price_table.Prices | None = None
     nodes: tuple[NodeType, ...] = ()
-    """Node types to plan for; if there are none, those of this machine's cluster."""
+    """Node types to plan for; empty: the node types of this machine's cluster."""
 
 
 _DEFAULTS = PlanOptions()
@@ -124,7 +124,7 @@ def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
 
 
 def _fit_to_cluster(config: Config, nodes: tuple[NodeType, ...] = ()) -> tuple[Config, Capacity]:
-    """Return the config, sized for these nodes or else for this machine's cluster, and their capacity."""
+    """Return the config sized for these nodes (without nodes: for this machine's cluster), and the capacity."""
     check_trainable(config.model, has_start=bool(config.run.init_from))
     capacity = Capacity.of(*nodes) if nodes else cluster.connect()
     config = sized(config, capacity)
@@ -141,9 +141,9 @@ def _plan(config: Config, capacity: Capacity, data: TrainingData, options: PlanO
 def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS) -> Summary:
     """Train, evaluate and register one run; resume it if it was begun before.
 
-    Raises ConfigError for errors found before anything is scheduled, and while another process owns the run. Errors
-    after that are one of ERRORS, each with a message for the user. After a signal, writes a checkpoint if there is
-    time, and raises Stopped or KeyboardInterrupt.
+    Raises ConfigError for errors found before anything is scheduled, and if another process owns the run. Later errors
+    are one of ERRORS, each with a message for the user. After a signal, writes a checkpoint if there is time, and
+    raises Stopped or KeyboardInterrupt.
     """
     with _at_the_start(config):
         checked = _check(config, console, options)
@@ -179,7 +179,7 @@ def _recorded(config: Config, console: Console) -> Iterator[tracking.Tracker]:
     """Record the run in MLflow with its final status: FINISHED, FAILED, or KILLED by a signal."""
     tracker = None
     try:
-        with stopping.deferred():  # a signal in between would leave an MLflow run that nobody ends
+        with stopping.deferred():  # a signal during open_run would leave an MLflow run that nobody ends
             tracker = tracking.open_run(config, config.run.name, config.run.storage)
         yield tracker
     except BaseException as error:
@@ -285,7 +285,7 @@ def _train(run: _Started, console: Console) -> None:
 
         def on_report(report: dict[str, Any]) -> None:
             if report["kind"] in ("metrics", "checkpoint"):
-                has_trained.set()  # first, so a user who sees the step may stop the run
+                has_trained.set()  # before the step is shown: a user who sees it may stop the run
             elif report["kind"] in ("start", "lost"):
                 has_trained.clear()
             progress.report(report)
@@ -312,7 +312,7 @@ def _train(run: _Started, console: Console) -> None:
 
 @contextlib.contextmanager
 def _evaluated(run: _Started, console: Console) -> Iterator[CheckpointEvaluator | None]:
-    """Evaluate checkpoints during the block if `evaluate.every` is set; wait for the last evaluation at its end."""
+    """Evaluate checkpoints during the block if `evaluate.every` is set; finally wait for the last evaluation."""
     if not run.config.evaluate.every:
         yield None
         return

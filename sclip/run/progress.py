@@ -67,7 +67,7 @@ class Progress:
         steps = max(report["step"], -(-self._samples // self._batch_size))
         # assume that the same share of samples passes the filter as before
         samples_left = round((steps - report["step"]) * report["samples"] / report["step"])
-        # smooth the rate: that of a single interval varies a lot
+        # smooth the rate, which varies a lot from one report to the next
         self._rate = (
             0.8 * self._rate + 0.2 * metrics["samples_per_s"] if self._rate else metrics["samples_per_s"]
         )

@@ -1,7 +1,7 @@
 """Resolve a user's config into the run's name, storage, counted shards and starting weights.
 
-The config says where to look. This module finds what is there (the shards, their samples, the layout of the weights)
-before anything is scheduled, and `sclip.run.pretrain` records it.
+The config says where to look. Before anything is scheduled, this module finds what is there: the shards, their
+samples, the layout of the weights. `sclip.run.pretrain` records the results.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from sclip.train.run_folder import RunFolder
 __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config"]
 
 _LOOKED_AT = 64
-"""Number of samples searched for a field, at the start of each folder's first shard; one with the field suffices."""
+"""Samples at the start of each folder's first shard that are searched for a field; one hit suffices."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def read_data(config: Config) -> TrainingData:
 
 
 def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tuple[int, ...], ...], Losses]:
-    """Return, for each source, the sample counts and the expected counts of its readable shards; and the losses."""
+    """Return the sample counts and the expected counts of each source's readable shards, and the losses."""
     data = config.data
     patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
     by_source = [find_shards(source, first) for first, source in enumerate(patterns)]
@@ -120,7 +120,7 @@ def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tu
 
 
 def _check_foreign_fields(data: DataConfig, shards: Sequence[str]) -> None:
-    """Raise ConfigError if no searched sample has a field that data.negatives_field or a similar key names."""
+    """Raise ConfigError if a key such as data.negatives_field names a field that no searched sample has."""
     counts, samples = Counter[str](), 0
     if not data.foreign_fields:
         return
@@ -185,13 +185,13 @@ def _check_storage(storage: str) -> None:
 def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -> Config:
     """Copy the starting weights, in whatever layout, into the run's folder; return the config for them.
 
-    Workers then read one safetensors file, whose header says which activation it needs; the returned config names the
-    architecture with that activation.
+    Workers then read one safetensors file, whose header says which activation the weights need; the returned config
+    names the architecture with that activation.
     """
     source = config.run.init_from
     path, _ = pretrained_source(config.model)
     if (source or path) and not folder.init.exists():
-        # The source may hold other weights by now.
+        # A LoRA checkpoint needs the weights that its run started from; the source may hold others by now.
         if config.model.lora.rank and folder.latest() is not None:
             raise ConfigError(folder.no_start)
         with tempfile.TemporaryDirectory() as fetched:

@@ -32,7 +32,7 @@ _SHOWN_PIXELS = 480
 
 
 def encoded_row(row: dict[str, Any], config: Config, epoch: int) -> tuple[Seen | None, str]:
-    """Return a reader's row as the encoder encodes it, or None and the reason why it is not trained on."""
+    """Encode a reader's row. Return (encoded row, ""), or (None, the reason why the row is not trained on)."""
     if row[col.STATUS] == col.REJECTED:
         return None, row[col.REASON]
     if row[col.STATUS] == col.FILTERED:

@@ -19,7 +19,7 @@ _DOMAINS = ("uniform", "loguniform", "randint", "choice")
 def space(name: str, config: Config, grid: Sequence[str], random: Sequence[str]) -> dict[str, Any]:
     """Return the search space of a sweep from its arguments KEY=V1,V2,.. (`grid`) and KEY=DOMAIN (`random`).
 
-    Raises ConfigError for an invalid name of a run, a malformed argument, and a value that the config rejects.
+    Raises ConfigError for an invalid run name, a malformed argument, and a value that the config rejects.
     """
     if not (grid or random):
         raise ConfigError("nothing to search: give --grid or --random")

@@ -1,8 +1,8 @@
-"""Find the samples that a run loses with its shards; refuse the run if they are too many, else record and report them.
+"""Find the samples that a run loses through faulty shards. Refuse the run if they are too many, else report them.
 
-`losses.json` in the run's folder holds what is known at the start: unreadable shards that are left out, records that
-differ from the tar's count, and tars that break before their end. `quarantine.jsonl` holds what readers find later: the
-rest of a shard that breaks, under an empty key, and a shard that ends early, with the number of samples in "missing".
+`losses.json` in the run's folder holds what is known at the start: unreadable shards that are left out, records (stored
+sample counts) that differ from the tar's count, and tars that break before their end. `quarantine.jsonl` holds what
+readers find later: an empty key marks a broken shard's rest or, with a count in "missing", a shard that ends early.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
 
 
 def _named(shards: Mapping[str, str]) -> str:
-    """Return, as text, the number of shards and the first few of them, each with its text."""
+    """Format the number of shards, then the first `_NAMED` of them with their texts."""
     some: Sequence[str] = [f"{shard}: {text}" for shard, text in sorted(shards.items())[:_NAMED]]
     more = f", and {len(shards) - _NAMED:,} more" if len(shards) > _NAMED else ""
     return f"{len(shards):,} shards ({'; '.join(some)}{more})"

@@ -1,9 +1,9 @@
 """End a program in good order at SIGTERM (`ray job stop`, a preempted node, a batch system, `timeout`) or Ctrl-C.
 
-The first signal asks the work to end by itself, if it can do so without loss; the second one ends the program at once.
-Other work of the main thread ends at the first signal. A shell, `make` and `timeout` each forward signals, so one
-event may arrive as several signals; those within `SAME_S` count as one. Ray Train registers its own handler, for SIGINT
-only, if it is called in the main thread. Therefore the work runs in another thread, and the main thread only waits.
+The first signal asks the work of `run` to end by itself, if it can do so without loss; a second signal ends the program
+at once. Outside of `run`, the first signal ends the program. A shell, `make` and `timeout` each forward signals, so one
+event may arrive as several signals; signals within `SAME_S` count as one. If Ray Train is called in the main thread, it
+registers its own handler, for SIGINT only. Therefore `run` calls it in another thread, and the main thread only waits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Answer = Callable[[signal.Signals, "FrameType | None"], None]
 """Signal handler, called in the main thread with the signal and the interrupted frame."""
 
 _answers: list[Answer] = []
-"""Handlers of the `answered` blocks that the main thread is in; a signal calls the innermost block's."""
+"""Handlers of the `answered` blocks that the main thread is in; a signal calls the last one."""
 _answered_s = -math.inf
 
 
@@ -63,10 +63,10 @@ def status_of(error: BaseException) -> int:
 
 
 def left(error: BaseException) -> int:
-    """Return `status_of(error)`, but end the process with it at once if a thread still works.
+    """Return `status_of(error)`; but if a thread still works, end the process at once with this status.
 
-    Python's own end would disconnect from Ray first, and Ray ends a process with status 1 when a thread calls it after
-    that. A cluster that this process started ends with it.
+    A normal exit of Python would disconnect from Ray first. If a thread calls Ray after that, Ray ends the process
+    with status 1. A Ray cluster that this process started ends with the process.
     """
     status = status_of(error)
     if isinstance(error, Stopped) and error.work_goes_on:
@@ -86,10 +86,10 @@ def stop(number: signal.Signals, frame: FrameType | None) -> NoReturn:
 
 
 def leave_imports(name: str) -> Answer:
-    """Return the handler of a program that still imports its modules: it prints one line and ends the process.
+    """Return a handler that prints one line, `name` first, and ends the process if the signal interrupts an import.
 
-    Raising would not do: an import might swallow the exception, or a C extension might print it. The line begins with
-    `name`. Outside of imports the handler calls `stop`.
+    It does not raise during an import, because the import might swallow the exception, or a C extension might print it.
+    Outside of imports the handler calls `stop`.
     """
 
     def answer(number: signal.Signals, frame: FrameType | None) -> None:
@@ -139,7 +139,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Delay signals to the end of the block, when everything that the block starts is known and can be ended."""
+    """Delay signals until the block ends, so that the block cannot leave something started that nobody ends."""
     came: list[signal.Signals] = []
     with answered(lambda number, frame: came.append(number)):
         yield
@@ -148,13 +148,13 @@ def deferred() -> Iterator[None]:
 
 
 def run(work: Callable[[], None], ask: Callable[[], bool]) -> signal.Signals | None:
-    """Run the work in a thread; return the signal at which it was asked to end, or None.
+    """Run the work in a thread; return the signal that asked it to end, or None if there was no signal.
 
     Args:
         work: function to run; its errors are raised here.
         ask: called at the first signal; returns whether the work will end by itself.
 
-    Raises Stopped if the work will not end by itself, or at a second signal; the thread then still works. Outside of
+    Raises Stopped if the work will not end by itself, or at a second signal; the thread goes on working. Outside of
     the main thread, the work runs directly, and no signal is handled.
     """
     if threading.current_thread() is not threading.main_thread():

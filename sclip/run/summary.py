@@ -24,7 +24,7 @@ __all__ = ["COUNTS", "Summary", "compared_with", "show"]
 _log = logging.getLogger("sclip")
 
 COUNTS = ("cases", "images", "captions")
-"""Last parts of metric names that are counts of the evaluated data, not scores."""
+"""Endings of the names of metrics that count the evaluated data and are not scores."""
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ class Sweep:
 
 
 POINT = "point"
-"""Key of a space of whole points: {"name": ending of the run's name, "set": {dotted key: value}}."""
+"""Key for a grid of whole points, each {"name": ending of the run's name, "set": {dotted key: value}}."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Trial:
 def run(sweep: Sweep, console: Console) -> list[Trial]:
     """Run every point; return the trials in order, including failed ones.
 
-    Raises ConfigError for errors found before anything is scheduled and while another process runs the sweep,
-    TrackingError as a run does, and KeyboardInterrupt or Stopped after the running trials have ended.
+    Raises ConfigError for errors found before anything is scheduled and if another process runs the sweep,
+    TrackingError if MLflow cannot be used, and KeyboardInterrupt or Stopped after the running trials have ended.
     """
     capacity = cluster.connect()
     config = changed(sweep.config, {"run.storage": storage_of(sweep.config), "tracking.parent": ""})

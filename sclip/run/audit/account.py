@@ -57,7 +57,7 @@ class Rows:
     source: int
     pass_: int
     ranges: tuple[tuple[int, int], ...]
-    """First and last index of each run of consecutive rows."""
+    """First and last index of each series of consecutive rows."""
     reason: str = ""
     """What is wrong with the rows; empty for missed and repeated rows, and in a `StepDifference`."""
 
@@ -88,7 +88,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class StepDifference:
-    """A step whose rows are not those that the run's order gives it."""
+    """A step in which the ledger's rows differ from the run's order."""
 
     step: int
     lacks: tuple[Rows, ...]
@@ -120,7 +120,7 @@ class Audit:
     lost: tuple[Lost, ...] = ()
     """Shards that were left out, that break before their end, or that hold fewer samples than recorded."""
     first_difference: StepDifference | None = None
-    """The first step whose rows are not those of the run's order."""
+    """The first step in which the ledger's rows differ from the run's order."""
 
     @property
     def exact(self) -> bool:
@@ -196,7 +196,7 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
 
 
 def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
-    """Yield the shards that break, or that hold fewer samples than the run or a file beside them recorded.
+    """Yield the shards that break, or that hold fewer samples than the run or a file beside the shards recorded.
 
     If a tar breaks within a sample, `Tar.groups` includes this sample, although a reader cannot return it.
     """
@@ -216,7 +216,7 @@ def _rows(
 ) -> dict[str, int]:
     """Return the number of rows of each shard: its groups, plus one for the unreadable rest of a broken shard.
 
-    Headers do not show whether the last group of a broken tar is complete; only the reader of the run knows it. If this
+    Headers do not show whether the last group of a broken tar is complete; only the run's reader found out. If this
     group is incomplete, it is part of the rest and is not counted twice.
     """
     rests = {expected.url(rejection.visit): rejection.row for rejection in rejections if not rejection.key}
@@ -235,7 +235,7 @@ def _groups(
 ) -> dict[str, int]:
     """Return the number of groups that a reader finds in each shard.
 
-    A broken shard is left out if an unfinished run has not reached its rest yet (see `_rows`).
+    A broken shard is left out if an unfinished run has not reached the shard's unreadable rest yet (see `_rows`).
     """
     rests = {expected.url(rejection.visit) for rejection in rejections if not rejection.key}
     return {

@@ -17,9 +17,9 @@ __all__ += ["FILTERED_ONCE", "MISSED", "QUARANTINED_ONCE", "REPEATED", "TRAINED_
 KINDS = ("trained", "filtered", "quarantined")
 _SHIFTS = {kind: 2 * at for at, kind in enumerate(KINDS)}
 _REST = 1 << 2 * len(KINDS)
-"""Bit that marks the row of a shard's unreadable rest if the row was neither missed nor quarantined once."""
+"""Bit that marks an unreadable rest with an impossible fate: anything but missed or quarantined once."""
 _WAITING = 4096
-"""Number of rows that are collected before they are counted together."""
+"""Number of rows to collect before they are counted together."""
 MISSED = 0
 TRAINED_ONCE, FILTERED_ONCE, QUARANTINED_ONCE = (1 << shift for shift in _SHIFTS.values())
 REPEATED = 2 * TRAINED_ONCE
@@ -39,7 +39,7 @@ class Fates:
         """Count rows, given by their indices in the shard, as one of KINDS."""
         waiting = self._waiting.setdefault(kind, [])
         waiting += rows
-        # A step has few rows of a visit. Count many at once, or all of them when they may complete the visit.
+        # A step has few rows of a visit, so collect many before counting, unless they may complete the visit.
         if len(waiting) >= min(_WAITING, self._untouched):
             self._count(kind)
 
@@ -83,13 +83,13 @@ class Fates:
 
 
 def words(code: int) -> str:
-    """Return a code in words."""
+    """Describe the code of a row in words."""
     often = {1: "once", 2: "repeatedly"}
     found = [f"{kind} {often[n]}" for kind, shift in _SHIFTS.items() if (n := code >> shift & 3)]
     return " and ".join(found) + (", but it is the unreadable rest of its tar" if code & _REST else "")
 
 
 def ranges(numbers: NDArray[np.int64] | NDArray[np.intp]) -> Iterator[tuple[int, int]]:
-    """Return the first and last number of each consecutive run; `numbers` is ascending and not empty."""
+    """Return the first and last number of each series of consecutive numbers; `numbers` is ascending, not empty."""
     gaps = np.flatnonzero(np.diff(numbers) != 1)
     return zip(numbers[[0, *(gaps + 1)]].tolist(), numbers[[*gaps, -1]].tolist(), strict=True)

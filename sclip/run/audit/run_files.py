@@ -1,7 +1,7 @@
 """Read the files of a run for the audit: its planned visits and their order, its ledger, and its quarantine.
 
-Each attempt of a run writes its own ledger files. Steps after the one from which a later attempt continued do not
-count: a crash rolled them back with the weights, and they were trained again.
+Each attempt of a run writes its own ledger files. If a later attempt continued from step N, steps after N of earlier
+attempts do not count: a crash rolled them back with the weights, and they were trained again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 class AuditError(Exception):
-    """A run that cannot be audited. The message is one line that says what is missing or damaged."""
+    """Error for a run that cannot be audited. The message is one line that says what is missing or damaged."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def read_expected_visits(
 
     Args:
         run: the run's folder.
-        given: shards to read instead of recorded ones. Each replaces the recorded shard with the same URI without
+        given: shards to read instead of recorded ones. Each replaces the recorded shard whose URI is the same up to
             credentials. If data.shards has `patterns` patterns, shards are also matched by name.
         patterns: number of patterns that named the given shards.
 
@@ -164,7 +164,7 @@ def read_expected_visits(
 def _where_they_lie(
     recorded: Sequence[Sequence[NamedShard]], given: Sequence[NamedShard], *, by_name: bool
 ) -> tuple[tuple[NamedShard, ...], ...]:
-    """Return the recorded shards with the URIs of the given ones. Raises AuditError if a given one matches none."""
+    """Return the recorded shards with the given shards' URIs. Raises AuditError if a given shard matches none."""
     by_place = {mask(shard.url): shard.url for shard in given}
     urls = {shard.name: shard.url for shard in given} if by_name else {}
     shards = tuple(
@@ -190,9 +190,9 @@ def _json(path: StoragePath) -> Any:
 
 
 def read_ledger(run: StoragePath, notes: list[str]) -> Iterator[LedgerRows]:
-    """Yield the rows of a run's ledger that count, in the order of the steps; append faults of its files to `notes`.
+    """Yield the rows of the steps that count, in the order of the steps; append faults of ledger files to `notes`.
 
-    Raises AuditError if there is no ledger, or if a file is damaged before its last line, which a kill may cut.
+    Raises AuditError if there is no ledger, or if a file is damaged before its last line (a kill may cut that line).
     """
     with local_copy(run / "ledger") as folder:
         yield from _read_ledger(run, folder, notes)

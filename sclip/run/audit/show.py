@@ -10,7 +10,7 @@ from sclip.run.audit.account import Audit, Rows
 from sclip.storage.paths import StoragePath
 
 LISTED = 20
-"""Default maximum lines of one kind, and ranges in one line."""
+"""Default maximum number of lines of one kind, and of ranges in one line."""
 
 
 def to_json(run: StoragePath, audit: Audit) -> str:

@@ -37,10 +37,10 @@ class Difference(NamedTuple):
 def first_difference(
     expected: ExpectedVisits, groups: Mapping[str, int], ledger: Iterable[LedgerRows], set_aside: Set[Row]
 ) -> Difference | None:
-    """Return the first step in which the ledger's rows differ from the order's; None if there is none.
+    """Return the first step in which the ledger's rows differ from the order's rows; None if no step differs.
 
-    In an unfinished run, the ledger may lack rows in steps after the newest checkpoint, because quarantined rows may
-    not be in a file yet.
+    In an unfinished run, the ledger may lack rows in steps after the newest checkpoint: they may be quarantined rows
+    that are not in a file yet.
 
     Args:
         expected: the visits of the run and their order.

@@ -57,7 +57,7 @@ class Tar:
     groups: int
     """Number of sample groups, including one in which the tar breaks; for a Parquet file, number of rows."""
     broken: bool
-    """Whether the end is missing or unreadable, or is followed by data or by more zeros than a record needs."""
+    """Whether the end is missing, is unreadable, or has data or too many zeros after it."""
     why: str = field(default="", compare=False)
     """Reason why the shard is broken."""
 
@@ -83,7 +83,7 @@ def _shard(key_ends_at: str, rests: Mapping[str, int], url: str) -> Tar:
 
 
 def _parquet(url: str, rest: int | None) -> Tar:
-    """Count the rows of a file. If it is broken, count those before `rest`, the first row that the run did not read."""
+    """Count the rows of a file; in a broken file, only rows before `rest`, the first row that the run did not read."""
     rows = 0
     with closing(SeekableFile(url)) as file:
         try:
@@ -113,7 +113,7 @@ def _tar(key_ends_at: str, url: str) -> Tar:
 
 
 class _Member(tarfile.TarInfo):
-    """A header. Raises ReadError for a broken or missing one, which tarfile would take for the end of the archive."""
+    """Tar header. Raises ReadError for a broken or missing header, which tarfile would take for the archive's end."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
