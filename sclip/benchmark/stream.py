@@ -60,7 +60,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     """Measure all rows. Raises BenchmarkError for errors that the user can fix."""
     samples = samples_of(options)
-    os.environ["RAY_ADDRESS"] = "local"  # never an existing cluster, whose nodes may be busy
+    os.environ["RAY_ADDRESS"] = "local"  # not an existing cluster, because its nodes may be busy
     with tempfile.TemporaryDirectory(prefix="stream-") as folder:
         try:
             capacity = cluster.connect()
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def samples_of(options: argparse.Namespace) -> int:
-    """Return the samples of a round. Raises BenchmarkError for options that allow no measurement."""
+    """Return the number of samples in a round. Raises BenchmarkError for options that allow no measurement."""
     if min(options.batch, options.rounds, options.processes) < 1 or options.image_size < 32:
         raise BenchmarkError("--batch, --rounds, --processes: 1 or more; --image-size: 32 or more")
     fewest = fewest_samples(options.batch, options.image_size, options.processes)

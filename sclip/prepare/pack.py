@@ -179,7 +179,7 @@ def _prepare(out: Path, overwrite: bool) -> None:
     old = [path for path in (out / INDEX, *sorted(out.glob(_OURS)), out / SKIPPED) if path.exists()]
     if old and not overwrite:
         raise PackError(f"{out}: holds {old[0].name} already; choose another folder or pass --overwrite")
-    for path in (*old, *out.glob(f".{_OURS}.*.tmp")):  # the index first: it must not describe shards that are gone
+    for path in (*old, *out.glob(f".{_OURS}.*.tmp")):  # the index goes first: it must not outlive its shards
         path.unlink()
 
 
