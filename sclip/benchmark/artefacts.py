@@ -42,7 +42,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         "--naturalness",
         type=Path,
         metavar="FILE",
-        help="what sclip naturalness --out wrote, in place of sclip's own",
+        help="file from sclip naturalness --out, used in place of sclip's own tables",
     )
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 

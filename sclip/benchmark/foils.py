@@ -31,7 +31,7 @@ _WORD = re.compile(r"[^\W_]+")
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """Declare the options of this benchmark."""
     arguments.add_argument(
-        "--sugarcrepe", type=Path, metavar="FOLDER", required=True, help="with replace_obj.json and its like"
+        "--sugarcrepe", type=Path, metavar="FOLDER", required=True, help="folder of replace_obj.json, .."
     )
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 

@@ -79,10 +79,10 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     )
     arguments.add_argument(
         "--image-size", type=int, default=_GPU_IMAGE,
-        help="side of an image in pixels, less if 224 need too much memory; a block keeps its rows (default: 224)",
+        help="side of an image in pixels; set less if memory is short, a block keeps its rows (default: 224)",
     )  # fmt: skip
     arguments.add_argument(
-        "--workers", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="(default: 1 2 4)"
+        "--workers", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="workers (default: 1 2 4)"
     )
 
 

@@ -65,7 +65,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         "--gold",
         type=Path,
         metavar="FILE",
-        help="score graphs instead, against FACTUAL's .csv or DiscoSG-DS's .json",
+        help="instead of the speed, score the graphs against FACTUAL's .csv or DiscoSG-DS's .json",
     )
     arguments.add_argument(
         "--wordnet",

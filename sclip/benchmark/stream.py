@@ -44,16 +44,16 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     )
     arguments.add_argument("--batch", type=int, default=64, help="samples in a batch (default: 64)")
     arguments.add_argument("--image-size", type=int, default=224, help="pixels of a crop (default: 224)")
-    arguments.add_argument("--processes", type=int, default=cores, help="that encode (default: the cores)")
+    arguments.add_argument("--processes", type=int, default=cores, help="encoders (default: the cores)")
     arguments.add_argument(
-        "--photographs", type=Path, metavar="FOLDER", help="of .jpg files (default: generated ones)"
+        "--photographs", type=Path, metavar="FOLDER", help=".jpg files to use (default: generated ones)"
     )
     arguments.add_argument(
         "--captions", type=Path, metavar="FILE", help="one a line, or COCO's .json (default: generated ones)"
     )
     arguments.add_argument(
         "--kills", type=int, default=0, metavar="N",
-        help="of trainings at random moments, a minute each (default: 0, the row is not measured)",
+        help="kill trainings N times at random moments, a minute each (default: 0, the row is left out)",
     )  # fmt: skip
 
 

@@ -136,7 +136,7 @@ class Towers:
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """Declare the options of this benchmark."""
     arguments.add_argument(
-        "--model", action="append", metavar="NAME", help="of all architectures these alone (repeatable)"
+        "--model", action="append", metavar="NAME", help="test only this architecture (repeatable)"
     )
 
 
