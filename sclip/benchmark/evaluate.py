@@ -154,7 +154,7 @@ def _timed(side: Callable[..., object], scorer: Scorer, images: Sequence[Caption
 
 
 def _line(name: str, samples: int, seconds: dict[str, list[Seconds]]) -> Line:
-    """Return a side's samples per second of wall-clock and of CPU time, and both as multiples of the peer's."""
+    """Return a side's samples per second (wall-clock and CPU time), each also as a multiple of the peer's rate."""
     words, figures = [], {}
     for at, of in enumerate(("s", "CPU s")):
         rates = [samples / times[at] for times in seconds[name]]

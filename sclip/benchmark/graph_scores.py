@@ -154,7 +154,7 @@ def phrases(graph: frozenset[Fact]) -> list[str]:
 
 
 def soft_spice(candidate: NDArray[np.float32], gold: NDArray[np.float32]) -> float:
-    """Return the mean over the candidate's phrases; each phrase scores its largest cosine with a gold phrase.
+    """Return the mean score of the candidate's phrases; a phrase scores its largest cosine with any gold phrase.
 
     Both arguments are unit features [phrases, D]. If a graph has no phrase, the score is 0.
     """

@@ -41,16 +41,16 @@ class Row:
     peer: str
     wanted: str
     measure: Callable[..., str]
-    """Function of case, rounds and a `Report` that measures the row; it returns details for the end of the table."""
+    """Function (case, rounds, report) that measures the row; it returns details for the end of the table."""
     words: Callable[..., str]
-    """Function of this row's figures and the figures of the row `compared_with` (or {}); it returns the result."""
+    """Function (own figures, figures of the row `compared_with`) that returns the result in words."""
     case: Any
     rounds: int
     limit_s: float
     compared_with: str = ""
     """Name of an earlier row, whose figures `words` and `adapt` get."""
     adapt: Callable[[Any, Figures], Any] = lambda case, _: case
-    """Function of `case` and the figures of the row `compared_with`; it returns the case to measure."""
+    """Function (case, figures of the row `compared_with`) that returns the case to measure."""
 
 
 @dataclass(frozen=True)

@@ -49,10 +49,10 @@ NAMES = {
 DEMANDS = {
     "ViT-B/32 by the plan's rule": 6000, "ViT-B/32 at half an H100's peak": 15_000, "ViT-L/14 by the plan's rule": 1100,
 }  # fmt: skip
-"""Images that one GPU takes in a second."""
+"""Images per second that one GPU takes, by name of the demand."""
 GPUS, GPUS_OF_NODE = (8, 64, 512), 8
 _SHARDS, _TARS = 128, 4
-"""Number of shard visits, which form one round of the order, and of tar files, each of which is visited repeatedly."""
+"""Number of shard visits in one round of the order, and number of tar files, each of which is visited repeatedly."""
 _FEWEST_STEPS = 16
 _GPU_IMAGE = 224
 """Image size in pixels that sets the number of rows in a block."""

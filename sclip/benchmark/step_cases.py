@@ -1,8 +1,7 @@
 """Define what the step benchmark runs: a batch of random images and captions, our step, and open_clip's step.
 
 Captions are as long as COCO's (mean 13 tokens with start and end, standard deviation 3.4) or fill the context. Their
-words are random, which does not change the amount of computation. The only large libraries it needs are torch and
-open_clip.
+words are random, which does not change the amount of computation. Torch and open_clip are the only large libraries.
 """
 
 from __future__ import annotations

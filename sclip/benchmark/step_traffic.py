@@ -88,7 +88,7 @@ def traffic(case: Case, rounds: int, report: Report) -> str:
 
 
 def traffic_words(figures: Figures, _: Figures) -> str:
-    """Return the units of lean and plain attention, for FSDP (and `train.sharding=auto` in bf16) and for DDP."""
+    """Return the units of lean and plain attention as text: with FSDP, which `auto` means in bf16, and with DDP."""
     units = {name: f"{values[0]:.0f}" for name, values in figures.items()}
     return (
         f"auto and FSDP {units['fsdp_lean']} (plain {units['fsdp_plain']}), DDP {units['ddp_lean']} "

@@ -34,7 +34,7 @@ _ROOT = Path(__file__).resolve().parent.parent.parent
 _WORKERS = (2, 1)
 """Numbers of workers; each start of the driver takes the next number."""
 _TARGETS = ("", "RayTrainWorker", "_ImportedEncoder")
-"""Targets of kills: "" is the driver with all its descendants, a text is one process with it in the command line."""
+"""Targets of kills: "" is the driver with all its descendants; a text is part of the command line of one process."""
 _PATIENCE_S = 600
 
 

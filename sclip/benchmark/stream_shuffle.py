@@ -41,7 +41,7 @@ class Mixture:
     shuffle_buffer: int = DataConfig.shuffle_buffer
     """Number of samples in the shuffle buffer of each open shard."""
     peer_buffer: int = 5000
-    """Number of samples in the buffer of each webdataset stream; a stream yields from a fifth on, as in open_clip."""
+    """Samples in the buffer of each webdataset stream, which yields once a fifth is filled, as in open_clip."""
 
 
 def shuffling(mixture: Mixture) -> Found:

@@ -72,7 +72,7 @@ def printing() -> Iterator[None]:
 
 
 _UNBROKEN = {ord(" "): "\xa0", ord("-"): "\u2011"}
-"""Similar character that forbids a line break, for each character that allows it."""
+"""Map from a character that allows a line break to a similar character that forbids it."""
 
 
 class Command(TyperCommand):
@@ -261,7 +261,7 @@ Root = Annotated[
 
 
 def read_config(overrides: list[str], name: str, print_config: bool = False) -> Config:
-    """Return the config of a command line. End the command if it is wrong, or after printing it (`print_config`)."""
+    """Return the config of a command line. Exits after an error, or after printing the config (`print_config`)."""
     from sclip.config.loader import load, to_yaml
 
     with errors(ConfigError):

@@ -45,7 +45,7 @@ def stamp(parser: Parser) -> str:
 
 
 def usable_stamp(data: DataConfig, shards: Sequence[str], most_words: int = MOST_WORDS) -> str:
-    """Return the stamp of the annotations that a run uses; empty if it uses none. Its model reads `most_words` words.
+    """Return the stamp of the annotations that a run uses; "" if it uses none. `most_words` is the model's word limit.
 
     Checks the first sample of the first shard in each folder. If the sample was annotated under another stamp than this
     installation's, warns that the run parses these captions again. Raises ConfigError if the annotation is unreadable

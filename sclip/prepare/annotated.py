@@ -28,7 +28,7 @@ _STATE = ".annotate"
 
 
 def shard_names(sources: Sequence[str]) -> dict[str, str]:
-    """Map the file name of each annotated shard to its source. It is the source's own name with the ending .tar.
+    """Map the file name of each annotated shard to its source. The file name is the source's, with the ending .tar.
 
     Raises PackError if two sources have the same file name, or if one is Parquet.
     """
@@ -63,7 +63,7 @@ class AnnotatedFolder:
         """Remove leftovers of killed jobs and records of outdated shards; return the sources left to annotate.
 
         Raises PackError if the folder holds a source, or tars that `sclip annotate` did not write. Without `overwrite`,
-        also raises it for shards that `names` does not list, and for those with another source, stamp or reading.
+        also raises it for shards that `names` does not list, or that have another source, stamp or reading.
         """
         refuse_sources(names.values(), self.path)
         state = self.path / _STATE

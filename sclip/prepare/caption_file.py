@@ -20,7 +20,7 @@ from sclip.data.shards import Sample, read_shard
 
 
 class CaptionsError(ValueError):
-    """File without captions; the message says what is missing."""
+    """Error of a file without captions; the message says what is missing."""
 
 
 def read(path: Path | str) -> list[str]:

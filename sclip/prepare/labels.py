@@ -40,7 +40,7 @@ LABELS: Mapping[Subject, Mapping[str, tuple[str, str]]] = {
     "graphs": {"wrong": ("no", "yes")},
     "triples": {"wrong": ("no", "yes")},
 }
-"""Columns that a person fills in, each with its two labels. The second label is the fault; `count` counts it."""
+"""Columns that a person fills in, each with its two labels. The second label is the fault that `count` counts."""
 
 _TEXTS = ("caption", "negative", "positive", "triples", "triple")
 """Text columns, which `read` replaces by digests."""
@@ -50,7 +50,7 @@ _NAMED = 10
 
 
 class LabelsError(ValueError):
-    """Table that cannot be drawn or counted; the message names the file and the fault."""
+    """Error of a table that cannot be drawn or counted; the message names the file and the fault."""
 
 
 @dataclass(frozen=True, slots=True)

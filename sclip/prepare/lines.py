@@ -1,7 +1,7 @@
 """Write the graphs or the negatives of a caption file as JSON, or draw them in the terminal or on an HTML page.
 
-Each line of the file is a caption, which is cleaned as in training. It becomes one line of JSON or one drawing; the
-order stays. The file is streamed, so it need not fit in memory.
+Each line of the file is a caption, which is cleaned as in training. Each caption becomes one line of JSON or one
+drawing, in the same order. The file is streamed, so it need not fit in memory.
 """
 
 from __future__ import annotations

@@ -265,7 +265,7 @@ def caption_fault(text: str) -> str:
 
 
 class _Skipped(Exception):
-    """Error of an unusable sample. Its text is the reason; few texts differ, so that reasons can be counted."""
+    """Error of an unusable sample. Its text is the reason. The texts are few, so that reasons can be counted."""
 
 
 def _members(sample: RawSample, exclusions: Exclusions | None) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Read Parquet files, as Hugging Face writes them, into a `RawSample` per image with its bytes or its path.
 
-Embedded images are streamed in small batches, whatever the size of a row group. All captions are read before them,
+Embedded images are streamed in small batches, whatever the size of a row group. Captions are read before the images,
 because one sample holds all rows of an image. Rows belong to the same image if they have the same name and the same
-bytes; a row without a name is an image of its own.
+bytes. A row without a name is a separate image.
 """
 
 from __future__ import annotations

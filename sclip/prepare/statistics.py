@@ -2,8 +2,8 @@
 
     shards -> (Ray Data: one task per shard) -> statistics of each shard -> merged -> `sclip.report`
 
-The graphs are the ones that a training run would see. They are read from annotations with this installation's stamp;
-all other captions are parsed. For the folder of a run, only the captions that the run trains on are counted.
+A training run would see the same graphs: they are read from annotations with this installation's stamp, and all other
+captions are parsed. For the folder of a run, only the captions that the run trains on are counted.
 """
 
 from __future__ import annotations

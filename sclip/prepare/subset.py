@@ -20,7 +20,7 @@ from sclip.storage.masking import mask
 
 @dataclass
 class Kept:
-    """Counts of samples and captions that pass the filter. Fields that end in `_of` count all checked ones."""
+    """Counts of samples and captions that pass the filter, and (`_of`) of all checked samples and captions."""
 
     samples: int = 0
     samples_of: int = 0

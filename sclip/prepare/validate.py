@@ -1,4 +1,4 @@
-"""Find the samples that a training run would quarantine. This happens before the run, with the run's own code.
+"""Find the samples that a training run would quarantine, before the run starts and with the code of the run.
 
     shards -> (Ray Data: one task per shard) -> findings of each -> merged -> quarantine.jsonl, report.json, report.html
 
@@ -54,7 +54,7 @@ class Findings:
     bytes: int = 0
     """Bytes of all members of the samples that a run would train on."""
     stamps: dict[str, int] = field(default_factory=dict)
-    """Samples by annotation stamp; "" counts samples without an annotation, "?" those with an unreadable one."""
+    """Number of samples by annotation stamp. The key "" means no annotation, "?" an unreadable annotation."""
     widths: dict[int, int] = field(default_factory=dict)
     """Number of images that a run would train on, by stored width in pixels; `heights` has the same by height."""
     heights: dict[int, int] = field(default_factory=dict)

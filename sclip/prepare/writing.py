@@ -13,7 +13,7 @@ from webdataset.writer import TarWriter
 
 
 class PackError(Exception):
-    """Failure to read a source or write shards; the message is one line with the place, fault and remedy."""
+    """Error in reading a source or writing shards; the message is one line with the place, fault and remedy."""
 
 
 @dataclass(frozen=True, slots=True)

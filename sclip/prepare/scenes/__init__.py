@@ -1,8 +1,8 @@
 """Generate scenes, the default input: ordinary shards and cases in ARO's format, from a spec and a seed.
 
 A folder holds training shards, held-out shards with pairings that training never shows, two evaluation files with
-their images, and the suite that names them. A sample depends only on seed, split and index, so any one can be drawn
-again alone. The packer writes the shards, so downstream code treats them like any others.
+their images, and the suite that names these files. A sample depends only on seed, split and index, so it can be drawn
+again without the others. The packer writes the shards, so downstream code treats them like any other shards.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ ARO_LEAST_CASES = 25
 
 @dataclass(frozen=True, slots=True)
 class SceneCase:
-    """One case: the scene to draw, and the fields of its ARO entry except those of the image."""
+    """One case: the scene to draw, and the entry in ARO's format without the fields about the image."""
 
     name: str
     scene: Scene
