@@ -32,7 +32,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     add(
         "--rows",
         type=int,
-        help=f"batch size, on a GPU the maximum (default: {ROWS_ON_CPU}, on a GPU {ROWS_ON_GPU})",
+        help=f"batch size of rows with a peer; maximum on a GPU (default: {ROWS_ON_CPU}, on a GPU {ROWS_ON_GPU})",
     )
     add("--seconds", type=float, default=float("inf"), help="time for all rows (default: no limit)")
     add(
