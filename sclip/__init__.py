@@ -14,11 +14,11 @@ __version__ = "0.1.0"
 def load(
     model: str | Path, device: str = "cpu", tracking_uri: str = "", storage: str | Path = "~/sclip"
 ) -> Scorer:
-    """Return the `Scorer` of a model: `encode_image`, `encode_text`, `score`.
+    """Load a model and return its `Scorer`, which has `encode_image`, `encode_text` and `score`.
 
-    `model` is a run, a checkpoint, an export, a file of weights, `ViT-B-32:openai`, or `models:/NAME@ALIAS`, looked
-    up in `tracking_uri`; `sclip.inference.open_model.open_model` says it in full, and what is raised. The import is
-    inside, so that the packages that need neither torch nor spaCy stay free of them.
+    `model` is a run, a checkpoint, an export, a weights file, `ViT-B-32:openai`, or a registered `models:/NAME@ALIAS`
+    of the store `tracking_uri`. `sclip.inference.open_model.open_model` lists all forms and errors. The function
+    imports torch itself, so that `import sclip` stays fast for packages that need neither torch nor spaCy.
     """
     if str(model).startswith("models:/"):
         from sclip.registry import open_version

@@ -1,10 +1,10 @@
-"""Measure how well a classifier tells negatives from captions without the image. If it fails, the image is needed.
+"""Measure how well a classifier that sees no image tells negatives from captions. If it fails, a model needs the image.
 
 A logistic regression over word and character n-grams is trained on captions, each with one negative, and tested on
-captions of other images. An AUC of 0.5 means that the text holds no trace (SugarCrepe, Hsieh et al., NeurIPS 2023,
-section 3). The peer is the random swap of two words that NegCLIP trains with. Captions that the naturalness model was
-trained on have their own row, because that model judges new captions differently. The table also counts negatives that
-ViT-B-32 or its knowledge encoder cannot tell from their captions, because each of them reads only a part of the text.
+captions of other images. An AUC of 0.5 means that the text alone gives nothing away (SugarCrepe, Hsieh et al., NeurIPS
+2023, section 3). The peer is NegCLIP's random swap of two words. Captions in the training set of the naturalness model
+have their own row, because the model judges new captions differently. ViT-B-32 and its knowledge encoder each read only
+a part of the text. The table also counts the negatives that look the same as their captions to one of these two models.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sclip.scenegraph import Parser, ParserError
 _TESTED = 1 / 3
 _SPLITS = 3
 _FEWEST = 10
-"""Minimum images with a negative; a row with fewer is left out."""
+"""Minimum number of images with a negative; a row with fewer images is left out."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         "--naturalness",
         type=Path,
         metavar="FILE",
-        help="what sclip naturalness --out wrote, in place of sclip's own",
+        help="file from sclip naturalness --out, used in place of sclip's own tables",
     )
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 
@@ -124,7 +124,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def text_only_auc(pairs: Sequence[tuple[str, str, int]]) -> float:
-    """Return the AUC of the classifier on (caption, negative, image), as the mean over splits by image.
+    """Return the classifier's AUC on triples (caption, negative, image), as the mean over splits by image.
 
     Raises BenchmarkError if scikit-learn is not installed.
     """
@@ -159,7 +159,7 @@ def text_only_auc(pairs: Sequence[tuple[str, str, int]]) -> float:
 
 
 def _images(path: Path, count: int) -> list[int]:
-    """Return the image id of each caption; in a text file each line counts as a separate image."""
+    """Return the image id of each caption. In a text file, each line counts as a separate image."""
     if path.suffix != ".json":
         return list(range(count))
     annotations = json.loads(path.read_text("utf-8"))["annotations"]

@@ -1,7 +1,7 @@
 """Provide captions for measurements: from a file, or from a small grammar that imitates descriptions of photographs.
 
-The grammar's sentences have about as many words (11) and objects (3) as COCO's captions, and few repeat, so that no
-cache makes a parser look faster than it is on new text.
+The grammar's sentences have about as many words (11) and objects (3) as COCO's captions. Few sentences repeat, because
+a cache would make a parser look faster than it is on new text.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ _WORDS = {
 }  # fmt: skip
 _ADJECTIVE_SHARE = 0.25
 _BEGINNING = 150
-"""Words of a long text that come from different captions; the rest of the text repeats them."""
+"""Number of words of a long text that come from different captions; the rest of the text repeats these words."""
 
 
 def generated(count: int, seed: int = 0) -> list[str]:
-    """Return captions of the grammar, always the same ones for the same seed."""
+    """Return `count` captions of the grammar; the same seed gives the same captions."""
     random = Random(seed)
     return [_sentence(random) for _ in range(count)]
 
@@ -61,7 +61,7 @@ def generated(count: int, seed: int = 0) -> list[str]:
 def joined(captions: Sequence[str], words: int) -> list[str]:
     """Return texts of `words` words; no two texts share a caption.
 
-    Only the beginning of a long text comes from different captions; the text then repeats it.
+    Only the beginning of a long text comes from different captions; the rest repeats this beginning.
     """
     texts, text, count = [], [], 0
     for caption in captions:

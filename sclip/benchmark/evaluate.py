@@ -1,9 +1,9 @@
 """Measure an evaluation of retrieval with sclip and with a loop of open_clip's own parts.
 
 Both sides get the same JPEG files (generated scenes), the same captions, and the same towers with random weights and
-without a knowledge encoder. sclip's side is all of `sclip evaluate` from the files to scores with intervals. The peer's
-side is what open_clip's users write: its preprocessing in a DataLoader with a process for each core, its tokenizer,
-`encode_image` and `encode_text`, and the ranks of the true captions and images among the first ten.
+without a knowledge encoder. sclip's side is all of `sclip evaluate`, from the files to scores with intervals. The peer
+is a loop as open_clip's users write it: open_clip's preprocessing in a DataLoader with one process per core, its
+tokenizer, `encode_image` and `encode_text`, and the ranks of the true captions and images among the first ten.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _BATCH = EvaluateConfig().batch_size
 _FIRST = 10
 
 Seconds = tuple[float, float]
-"""Wall-clock time, and CPU time of this process and of the processes that it started and that have ended."""
+"""(wall-clock time, CPU time of this process and of its child processes that have ended)."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -70,13 +70,13 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         pool = read(options.captions) if options.captions else generated(needed + needed // 4)
     except (CaptionsError, ModelError, OSError) as error:
         raise BenchmarkError(str(error)) from error
-    texts = list(dict.fromkeys(pool))[:needed]  # no caption twice, because an evaluation encodes it once
+    texts = list(dict.fromkeys(pool))[:needed]  # no repeats: sclip encodes equal captions once
     if len(texts) < needed:
         raise BenchmarkError(f"{len(texts):,} different captions are too few for {options.images:,} images")
     with tempfile.TemporaryDirectory() as folder:
         images = drawn(Path(folder), texts, options.side)
         sides = {OURS: partial(_timed, ours, scorer, images), PEER: partial(_timed, peer, scorer, images)}
-        for side in (ours, peer):  # not counted: what runs for the first time
+        for side in (ours, peer):  # a first call is slower and does not count
             side(scorer, images[:_FIRST])
         *_, seconds = in_turns(sides, options.rounds, on_round)
     of_captions = f"{len(texts):,} captions, {options.captions or 'generated'}"
@@ -132,7 +132,7 @@ def peer(scorer: Scorer, images: Sequence[Captioned]) -> dict[str, float]:
 
 
 def drawn(folder: Path, texts: Sequence[str], side: int) -> list[Captioned]:
-    """Draw a scene into a JPEG file of `side` pixels for every five texts, which become its captions."""
+    """Draw one scene per five texts into a JPEG file of `side` x `side` pixels; the texts become its captions."""
     images = []
     for number in range(len(texts) // CAPTIONS):
         scene = draw_scene(generator("benchmark", 0, 0, str(number)), FAMILIES["a"], held_out=False)
@@ -154,7 +154,7 @@ def _timed(side: Callable[..., object], scorer: Scorer, images: Sequence[Caption
 
 
 def _line(name: str, samples: int, seconds: dict[str, list[Seconds]]) -> Line:
-    """Return a side's samples per second of wall-clock and of CPU time, and both as multiples of the peer's."""
+    """Return a side's samples per second (wall-clock and CPU time), each also as a multiple of the peer's rate."""
     words, figures = [], {}
     for at, of in enumerate(("s", "CPU s")):
         rates = [samples / times[at] for times in seconds[name]]

@@ -1,7 +1,7 @@
-"""Count how many foils of SugarCrepe's replace_obj, replace_att and replace_rel our replacements could make.
+"""Count how many false captions (foils) of SugarCrepe's replace_obj, replace_att and replace_rel sclip could make.
 
-A foil counts as placed if we have a replacement of its kind at the place where it differs from its caption. It counts
-as proposed if one of our first candidates for this place consists of the foil's words.
+A foil differs from its caption in one place. It counts as placed if sclip has a replacement of its kind for this place.
+It counts as proposed if one of sclip's first candidates for this place consists of the foil's words.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WORD = re.compile(r"[^\W_]+")
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """Declare the options of this benchmark."""
     arguments.add_argument(
-        "--sugarcrepe", type=Path, metavar="FOLDER", required=True, help="with replace_obj.json and its like"
+        "--sugarcrepe", type=Path, metavar="FOLDER", required=True, help="folder of replace_obj.json, .."
     )
     arguments.add_argument("--spacy-model", default="", help="as data.spacy_model")
 
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def changed(caption: str, foil: str) -> tuple[Span, frozenset[str]]:
-    """Return the span of characters in which a caption differs from its foil, and the foil's words at that place."""
+    """Return the character span in which a caption differs from its foil, and the foil's words at this place."""
     one, other = (list(_WORD.finditer(text.lower())) for text in (caption, foil))
     shorter = min(len(one), len(other))
     first = next((k for k in range(shorter) if one[k].group() != other[k].group()), shorter)

@@ -1,7 +1,7 @@
-"""Score parsers' graphs against human-written graphs: sclip's and SceneGraphParser's in one run, by FACTUAL's measures.
+"""Score the graphs of sclip's parser and of SceneGraphParser against human-written graphs, by FACTUAL's measures.
 
-Captions with gold graphs come from the files of FACTUAL (.csv, short captions; its random and its length split have
-the same columns) or of DiscoSG-DS (.json, long captions; Lin et al., EMNLP 2025). Published scores have their own
+Captions with gold graphs come from the files of FACTUAL (.csv, short captions; its random split and its length split
+have the same columns) or of DiscoSG-DS (.json, long captions; Lin et al., EMNLP 2025). Published scores have their own
 column: they are for FACTUAL's test half, and this command does not measure them.
 """
 
@@ -40,11 +40,11 @@ PUBLISHED = {
 
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
-"""Return unit features [N, D] of texts."""
+"""Function that returns the unit features [N, D] of N texts."""
 
 
 def table(gold_file: Path, wordnet_folder: Path, parser: Parser, encode: Encode | None = None) -> Table:
-    """Return the scores of each parser on a file; Soft-SPICE only with a text encoder.
+    """Return the scores of each parser on a file. Soft-SPICE is scored only with a text encoder.
 
     Raises BenchmarkError for errors that the user can fix.
     """
@@ -97,7 +97,7 @@ def _soft_spice(
 def read_gold(path: Path) -> list[tuple[str, str]]:
     """Return (caption, graph as text) of each row of FACTUAL's .csv or DiscoSG-DS's .json.
 
-    Both name the fields `caption` and `scene_graph`. Raises OSError, and BenchmarkError if fields are missing.
+    Both files name the fields `caption` and `scene_graph`. Raises OSError, and BenchmarkError if fields are missing.
     """
     if path.suffix not in HEADS:
         raise BenchmarkError(f"--gold {path}: must be a .csv of FACTUAL or a .json of DiscoSG-DS")

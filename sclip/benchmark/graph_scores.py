@@ -2,8 +2,8 @@
 
 A score compares two graphs in the field's text form, such as "( boats , tie to , dock ) , ( boats , is , 5 )", and is a
 number from 0 to 1. The definitions are those of FACTUAL (Li et al., ACL Findings 2023) in its package
-FactualSceneGraph 0.7.3, with the settings of its test script: both graphs are lemmatized, and no tuples of one graph
-are merged. The package's synonyms are those of WordNet 3.0; this module reads them from WordNet's own files.
+FactualSceneGraph 0.7.3, with the settings of its test script: both graphs are lemmatized, and tuples of the same graph
+are not merged. The package takes synonyms from WordNet 3.0; this module reads them from WordNet's own files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _VERB_ENDINGS = (
     ("s", ""), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", ""),
 )  # fmt: skip
 _ADJECTIVE_ENDINGS = (("er", ""), ("est", ""), ("er", "e"), ("est", "e"))
-"""WordNet's rules of detachment, in the order of its manual page morphy(7WN)."""
+"""WordNet's rules for replacing the ending of a word, in the order of its manual page morphy(7WN)."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class WordNet:
 
     @classmethod
     def read(cls, folder: Path) -> WordNet:
-        """Read `index.*` and `*.exc` from a folder of WordNet's files. Raises BenchmarkError if one is missing."""
+        """Read `index.*` and `*.exc` from a folder of WordNet's files. Raises BenchmarkError if a file is missing."""
         synsets: dict[str, set[Synset]] = defaultdict(set)
         bases: dict[str, dict[str, tuple[str, ...]]] = {}
         nouns = frozenset[str]()
         try:
             for part in ("noun", "verb", "adj", "adv"):
                 lines = (folder / f"index.{part}").read_text(encoding="utf-8").splitlines()
-                # lemma pos synset_cnt p_cnt [pointer...] sense_cnt tagsense_cnt offset...; the licence is indented
+                # lemma pos synset_cnt p_cnt [pointer...] sense_cnt tagsense_cnt offset...; licence lines are indented
                 entries = [line.split() for line in lines if not line.startswith(" ")]
                 for word, _, count, *rest in entries:
                     synsets[word].update((part, offset) for offset in rest[-int(count) :])
@@ -110,7 +110,7 @@ def _detached(word: str, endings: tuple[tuple[str, str], ...]) -> list[str]:
 
 
 def facts(graph: str, wordnet: WordNet) -> frozenset[Fact]:
-    """Parse the facts of a graph in the field's text form, with each word lemmatized as a noun."""
+    """Parse a graph in the field's text form into facts, with each word lemmatized as a noun."""
     parsed = set()
     for fact in re.split(r"\)\s*,\s*\(", graph):
         parts = fact.strip("() ").split(",")
@@ -132,8 +132,8 @@ def set_match(candidate: frozenset[Fact], gold: frozenset[Fact]) -> float:
 def spice(candidate: frozenset[Fact], gold: frozenset[Fact], wordnet: WordNet) -> float:
     """Return F1 over the tuples of two graphs: objects, pairs of object and attribute, relations.
 
-    Equal tuples match first. Each remaining tuple then matches the first of equal length that shares a synset
-    in every part; a word unknown to WordNet matches nothing in this step, not even itself.
+    Equal tuples match first. Each remaining tuple then matches the first tuple of equal length that shares a synset
+    in every part. A word unknown to WordNet matches nothing in this step, not even itself.
     """
     ours, theirs = _tuples(candidate), _tuples(gold)
     matched = len(ours & theirs)
@@ -154,9 +154,9 @@ def phrases(graph: frozenset[Fact]) -> list[str]:
 
 
 def soft_spice(candidate: NDArray[np.float32], gold: NDArray[np.float32]) -> float:
-    """Return the mean over the candidate's phrases of the largest cosine with a phrase of the gold graph.
+    """Return the mean score of the candidate's phrases; a phrase scores its largest cosine with any gold phrase.
 
-    Both are unit features [phrases, D]. Without a phrase the score is 0.
+    Both arguments are unit features [phrases, D]. If a graph has no phrase, the score is 0.
     """
     return float((candidate @ gold.T).max(axis=1).mean()) if len(candidate) and len(gold) else 0.0
 

@@ -1,7 +1,7 @@
 """Measure the rows of a benchmark, each in its own process and within a time limit.
 
 A row may raise, crash, hang, run out of memory or leave the GPU's context unusable: its line says so, and the next
-row is measured. Figures arrive after every round, so that a row whose time is up keeps those of its finished rounds.
+row is measured. Figures arrive after every round, so a row that runs out of time keeps the figures of finished rounds.
 This module does not import torch; a row's process imports what the row needs.
 """
 
@@ -25,32 +25,32 @@ from sclip.benchmark.table import Line
 __all__ = ["Figures", "Outcome", "Report", "Row", "measure_rows", "outcome_of"]
 
 Figures = Mapping[str, Sequence[float]]
-"""The figures of all rounds so far, by name."""
+"""Figures of all rounds so far, by name."""
 Report = Callable[[Figures], None]
-"""Receives the figures of all rounds so far after each round; only the last call counts."""
+"""Function that a row calls after each round with the figures of all rounds so far; only the last call counts."""
 
 _SHORTEST_S = 5.0
-"""Minimum seconds that must be left to start a row; starting its process alone takes that long."""
+"""Minimum seconds that must be left to start a row, because the start of its process alone takes that long."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Row to be measured; `measure` and `case` are pickled for its process."""
+    """Row to be measured. `measure` and `case` are pickled for the row's process."""
 
     what: str
     peer: str
     wanted: str
     measure: Callable[..., str]
-    """Called with case, rounds and a `Report`; returns details for the table's end."""
+    """Function (case, rounds, report) that measures the row; it returns details for the end of the table."""
     words: Callable[..., str]
-    """Called with this row's figures and those of the row `compared_with` (or an empty mapping); returns the result."""
+    """Function (own figures, figures of the row `compared_with`) that returns the result in words."""
     case: Any
     rounds: int
     limit_s: float
     compared_with: str = ""
-    """Name of an earlier row; `words` and `adapt` get its figures."""
+    """Name of an earlier row, whose figures `words` and `adapt` get."""
     adapt: Callable[[Any, Figures], Any] = lambda case, _: case
-    """Called in this process; returns the case to measure, given the figures of the row `compared_with`."""
+    """Function (case, figures of the row `compared_with`) that returns the case to measure."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Outcome:
 def measure_rows(
     rows: Sequence[Row], seconds: float = float("inf"), on_round: Callable[[int], None] = lambda _: None
 ) -> Iterator[Line]:
-    """Yield each row's line as soon as it is measured; rows not started within `seconds` say that no time was left."""
+    """Yield each row's line as soon as the row is measured. Rows without time to start in `seconds` say so."""
     deadline = time.monotonic() + seconds
     measured: dict[str, Figures] = {}
     for row in rows:
@@ -90,13 +90,13 @@ def measure_rows(
 def outcome_of(row: Row, limit_s: float, on_round: Callable[[int], None] = lambda _: None) -> Outcome:
     """Measure a row in its own process, and kill that process after `limit_s` seconds."""
     context = multiprocessing.get_context("forkserver")
-    # The fork server has already imported the row's modules, which takes many seconds, and has not touched the GPU.
+    # The fork server imports the row's modules once, which takes many seconds, and does not touch the GPU.
     context.set_forkserver_preload([getattr(row.measure, "func", row.measure).__module__])
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_in_process, args=(sender, row.measure, row.case, row.rounds))
     figures: Figures = {}
     number = 0
-    process.start()  # the first time, this waits for the imports
+    process.start()  # the first start waits for the imports
     deadline = time.monotonic() + limit_s
     sender.close()
     try:
@@ -117,7 +117,7 @@ def outcome_of(row: Row, limit_s: float, on_round: Callable[[int], None] = lambd
 
 
 def _in_process(sender: Connection, measure: Callable[..., str], case: Any, rounds: int) -> None:
-    os.setsid()  # one process group with its children, such as a compiler's
+    os.setsid()  # a new process group, which includes children such as compilers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         outcome = Outcome({}, details=measure(case, rounds, sender.send))

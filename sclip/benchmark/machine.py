@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def machine(packages: Sequence[str]) -> dict[str, str]:
-    """Return the machine and the versions of these packages, as text by name."""
+    """Return the processor, the cores and the versions of these packages, as text by name."""
     facts = {
         "processor": _processor(),
         "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}, load {os.getloadavg()[0]:.1f}",
@@ -32,7 +32,7 @@ def _processor() -> str:
 
 
 def memory_bytes(name: str) -> int:
-    """Return this process's memory: the current value for the name VmRSS, the peak for VmHWM."""
+    """Return the memory of this process. `name` is VmRSS for the current value, VmHWM for the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (match,) = (line for line in lines if line.startswith(f"{name}:"))
     return 1024 * int(match.split()[1])

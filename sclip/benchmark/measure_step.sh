@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Measure the training step on a machine whose python3 has torch: sclip/benchmark/measure_step.sh WHEELS OUT [OPTION...]
 #
-# WHEELS is a folder of wheels of what that Python lacks, open_clip_torch, ftfy and wcwidth for instance; nothing is
-# fetched, and nothing is installed into that Python. OUT then holds step.json, the trace of a step and the output. Ends
-# within 8 minutes. The options are those of `python -m sclip.benchmark.step`.
+# WHEELS is a folder with wheels of the packages that this Python lacks, such as open_clip_torch, ftfy and wcwidth. The
+# script downloads nothing and installs nothing into this Python. It writes step.json, the trace of a step and
+# output.txt to OUT, and ends within 8 minutes. OPTION is an option of `python -m sclip.benchmark.step`.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then

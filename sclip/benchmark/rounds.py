@@ -25,7 +25,7 @@ def in_turns(
 ) -> Iterator[dict[str, list[_Measured]]]:
     """Call every peer in every round, with the number of the round; each round begins with another peer.
 
-    Yield the results of all rounds so far, after each round.
+    After each round, yield the results of all rounds so far.
     """
     names = list(peers)
     measured: dict[str, list[_Measured]] = {name: [] for name in names}
@@ -42,9 +42,9 @@ def rates_of(
     rounds: Sequence[Sequence[_Work]],
     on_round: Callable[[int], None],
 ) -> dict[str, list[float]]:
-    """Run every peer on every round's work in turns; return items per second by peer, in each round but the first.
+    """Run the peers in turns on each round's work; return each peer's items per second in every round but the first.
 
-    Each round has its own work, so that no peer is faster because it has seen the work before.
+    Each round has new work, because a peer may be faster on work that it has seen before.
     """
 
     def rate(peer: Callable[[Sequence[_Work]], None], number: int) -> float:

@@ -1,14 +1,14 @@
 """Measure what moving a sample costs each process of a run, and model which process limits a cluster of many GPUs.
 
 `sclip benchmark scale` starts its own Ray cluster on this machine, bound to loopback. It measures the real stream with
-encoders that only copy finished rows (`scale_stream`). The cost of a kind of process has a part per worker and second,
-because an executor polls for work all the time, and a part per sample. Processes that all workers share also have a
-constant part. Runs with different numbers of workers and at different rates separate these parts. The first run has no
-rate limit. The others run at half its rate or less, because CPU time grows with the load on a fully used machine.
+encoders that only copy finished rows (`scale_stream`). Each kind of process has a cost per worker and second, because
+an executor polls for work all the time, and a cost per sample. Processes that all workers share also have a constant
+cost. Runs with different numbers of workers and at different rates separate these costs. The first run has no rate
+limit. The others run at half its rate or less, because CPU time grows with the load on a fully used machine.
 
 The rows about clusters are modeled from these costs. A process can use one core. Some kinds of processes serve one
-worker, some all GPUs of a node, and some all GPUs of the cluster. A worker has as many streams as its GPU needs
-readers, as in the plan of a run. Each stream is assumed to cost as much as the single one that was measured.
+worker, some all GPUs of a node, and some all GPUs of the cluster. A worker has one stream per reader that its GPU
+needs, as in the plan of a run. The model assumes that each stream costs as much as the measured single stream.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ NAMES = {
 DEMANDS = {
     "ViT-B/32 by the plan's rule": 6000, "ViT-B/32 at half an H100's peak": 15_000, "ViT-L/14 by the plan's rule": 1100,
 }  # fmt: skip
-"""Images that one GPU takes in a second."""
+"""Images per second that one GPU takes, by name of the demand."""
 GPUS, GPUS_OF_NODE = (8, 64, 512), 8
 _SHARDS, _TARS = 128, 4
-"""Number of shard visits, which form one round of the order, and of tar files, which the visits read repeatedly."""
+"""Number of shard visits in one round of the order, and number of tar files, each of which is visited repeatedly."""
 _FEWEST_STEPS = 16
 _GPU_IMAGE = 224
-"""Image size in pixels from which the number of rows in a block is computed."""
+"""Image size in pixels that sets the number of rows in a block."""
 
 
 class Cost(NamedTuple):
@@ -79,10 +79,10 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     )
     arguments.add_argument(
         "--image-size", type=int, default=_GPU_IMAGE,
-        help="side of an image in pixels, less if 224 need too much memory; a block keeps its rows (default: 224)",
+        help="side of an image in pixels; set less if memory is short, a block keeps its rows (default: 224)",
     )  # fmt: skip
     arguments.add_argument(
-        "--workers", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="(default: 1 2 4)"
+        "--workers", type=int, nargs="+", default=[1, 2, 4], metavar="N", help="workers (default: 1 2 4)"
     )
 
 
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     min_samples = max(_SHARDS, _FEWEST_STEPS * options.share * max(options.workers))
     if options.samples < min_samples:
         raise BenchmarkError(f"--samples: {min_samples:,} or more, {_FEWEST_STEPS} batches for each worker")
-    os.environ["RAY_ADDRESS"] = "local"  # never an existing cluster, whose nodes may be busy
+    os.environ["RAY_ADDRESS"] = "local"  # not an existing cluster, because its nodes may be busy
     measured, per_shard = [], options.samples // _SHARDS
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:
         try:
@@ -146,7 +146,7 @@ def _plan(shards: Shards, options: argparse.Namespace, workers: int, cpus: float
 
 
 def fitted(of_kind: Sequence[Load], is_shared: bool = False) -> Cost:
-    """Fit the cost that best explains the cores of all loads, by non-negative least squares."""
+    """Fit the cost of a kind of process to the measured cores of its loads, by non-negative least squares."""
     sizes = np.array([(load.workers, load.per_s, 1.0)[: 2 + is_shared] for load in of_kind], np.float64)
     scale = sizes.max(axis=0)
     solution, _ = nnls(sizes / scale, np.array([load.cores for load in of_kind]))
@@ -174,7 +174,7 @@ def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float
 
 
 def streams(costs: Mapping[str, Cost], per_s: float) -> int:
-    """Return how many streams a worker needs, so that the readers deliver `per_s` samples per second to it."""
+    """Return the number of streams that a worker needs to get `per_s` samples per second from its readers."""
     reader = costs["reader"]
     return max(1, math.ceil(per_s * reader.sample / max(0.1, 1 - reader.worker)))
 

@@ -1,8 +1,8 @@
 """Run the stream with encoders that only copy finished rows, and measure the CPU time of each process in it.
 
-Tars, readers, Ray Data graphs and batches are real; workers are actors that take batches and discard them. What remains
-is the cost of moving a sample. A stage may run ahead of the next one. Therefore the times at which each row passes
-each stage are recorded, and a stage's CPU time and rows are counted over the same interval.
+Tars, readers, Ray Data graphs and batches are real; workers are actors that take batches and discard them. So the
+stream costs only what it takes to move samples. A stage may run ahead of the next stage. Therefore each row's time at
+each stage is recorded, and a stage's CPU time and rows are counted over the same interval.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _KINDS = {
     "SplitCoordinator": "coordinator", "CopyingEncoder": "encoder", "_Taker": "worker", "_StatsActor": "statistics",
     "gcs_server": "gcs", "raylet/raylet": "raylet", "ray::": "reader", "default_worker.py": "reader",
 }  # fmt: skip
-"""Kind of a process, by a part of its command line; the first match counts. Task processes have no specific name."""
+"""Kind of a process by a part of its command line; the first match counts. Readers are tasks and have no own name."""
 PER_WORKER = ("worker", "coordinator", "reader", "encoder")
 SHARED = ("gcs", "statistics", "driver", "raylet", "agents")
-"""`agents` are Ray's other processes on a node, for its dashboard, logs and environments."""
+"""Kinds that all workers share. `agents` are Ray's other processes on a node, for dashboard, logs and environments."""
 _IDLE_S, _LOOK_S = 4.0, 0.5
 _WARM_UP = 0.2
-"""Share of a stage's rows, from the first, that is not counted, because the stage's processes are still starting."""
+"""Share of a stage's first rows that is not counted, because the stage's processes are still starting."""
 
 Times = NDArray[np.float64]
 """[n, 2]: time in seconds since 1970, and number of rows at that time."""
@@ -125,7 +125,7 @@ class _CpuRecord:
 
     def look(self) -> None:
         """Record the CPU time of every process; a process that has ended keeps its last value."""
-        import psutil  # Ray bundles it, on a path that exists once Ray is imported
+        import psutil  # bundled with Ray; importing Ray adds it to the path
 
         this = psutil.Process()
         snapshot = dict(self._looks[-1]) if self._looks else {}
@@ -180,8 +180,8 @@ def loads(
 ) -> dict[str, Load]:
     """Return the load of each kind of process while `workers` workers take the batches of a plan.
 
-    The load of shared processes without any stream is subtracted. All workers together take at most `per_s` samples a
-    second; 0 means no limit.
+    For shared processes, their load on an idle cluster is subtracted. All workers together take at most `per_s` samples
+    a second; 0 means no limit.
     """
     record = _CpuRecord()
     takers = [ray.remote(num_cpus=worker_cpus)(_Taker).remote() for _ in range(workers)]
@@ -204,7 +204,7 @@ def loads(
         start, stop = _window(of_stages[stage])
         rows = _rows(of_stages[stage], start, stop)
         cores = record.seconds(kind, start, stop) / (stop - start)
-        if kind in SHARED:  # they serve all stages, which may run at different speeds
+        if kind in SHARED:  # shared processes serve all stages, which may run at different speeds
             rows = sum(_rows(times, start, stop) for times in of_stages.values()) / len(of_stages)
             cores -= record.seconds(kind, *idle) / (idle[1] - idle[0])
         by_kind[kind] = Load(workers, rows / (stop - start), max(0.0, cores))

@@ -1,8 +1,8 @@
 """Compare our parser with SceneGraphParser: captions per second on one core, or with `--gold` the accuracy of graphs.
 
-Speed covers parsing and negatives, and is also compared with spaCy alone. `sclip.benchmark.graph_quality` scores
-graphs. SceneGraphParser (github.com/vacancy/SceneGraphParser) is the field's rule-based parser. It uses the same spaCy
-pipeline and is called as in its README. The speed of our spaCy pipeline alone is an upper bound for our parser. The
+Speed covers parsing and negatives. `sclip.benchmark.graph_quality` scores the accuracy of graphs. SceneGraphParser
+(github.com/vacancy/SceneGraphParser) is the field's rule-based parser. It uses the same spaCy pipeline and is called
+as in its README. The speed of our spaCy pipeline alone, which is measured too, is an upper bound for our parser. The
 rows named "spaCy, ..." load the pipeline with `spacy.load`, as spaCy's users do.
 """
 
@@ -65,7 +65,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         "--gold",
         type=Path,
         metavar="FILE",
-        help="score graphs instead, against FACTUAL's .csv or DiscoSG-DS's .json",
+        help="instead of the speed, score the graphs against FACTUAL's .csv or DiscoSG-DS's .json",
     )
     arguments.add_argument(
         "--wordnet",
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         parser = Parser(options.spacy_model)
     except (CaptionsError, CheckpointError, ModelError, ParserError, RegistryError, OSError) as error:
         raise BenchmarkError(str(error)) from error
-    captions = list(dict.fromkeys(pool))  # no caption twice, because a parser caches words
+    captions = list(dict.fromkeys(pool))  # without repeats, because a parser caches words
     rounds = _rounds(captions, options.count, options.rounds)
     if not rounds:
         raise BenchmarkError(
@@ -138,7 +138,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def line_of(name: str, rates: Mapping[str, Sequence[float]]) -> Line:
-    """Return the row of a peer: captions per second, and ratios to other peers in the same rounds."""
+    """Return a table row: captions per second, and their ratios to the peers' rates in the same rounds."""
     if name not in rates:
         return Line(name, "", "", MISSING, {})
     words = f"{spread(rates[name], 0)} captions/s"
@@ -158,7 +158,7 @@ def _rounds(captions: Sequence[str], count: int, rounds: int) -> list[Sequence[s
 def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:
     model = ModelConfig()
     tokenizer = Tokenizer(model)
-    pipeline = parser._nlp  # the same object that the parser runs
+    pipeline = parser._nlp  # the object that the parser itself runs
     unused = [name for name in spacy.load(pipeline.path).component_names if name not in pipeline.pipe_names]
     same = spacy.load(pipeline.path, exclude=unused)
     more = spacy.load(pipeline.path, exclude=["ner", "senter"])

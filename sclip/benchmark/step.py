@@ -32,7 +32,7 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     add(
         "--rows",
         type=int,
-        help=f"batch of the step times, on a GPU at most (default: {ROWS_ON_CPU}, on a GPU {ROWS_ON_GPU})",
+        help=f"batch size of rows with a peer; maximum on a GPU (default: {ROWS_ON_CPU}, on a GPU {ROWS_ON_GPU})",
     )
     add("--seconds", type=float, default=float("inf"), help="time for all rows (default: no limit)")
     add(
@@ -68,7 +68,7 @@ def run(
     on_round: Callable[[int], None],
     on_row: Callable[[str], None] = lambda _: None,
 ) -> Table:
-    """Measure all rows; call `on_row` with each as text. Raises BenchmarkError for errors that the user can fix."""
+    """Measure all rows; call `on_row` with the text of each. Raises BenchmarkError for errors that the user can fix."""
     started = time.monotonic()
     rows, shown = _planned(options)
     column_widths = widths([HEAD, *((row.what, row.peer, row.wanted, "") for row in rows)])
@@ -87,7 +87,7 @@ def _planned(options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
     """Return the requested rows, and a description of the device and machine that measure them."""
     if options.rounds < 1 or (options.rows is not None and (options.rows < 8 or options.rows % 8)):
         raise BenchmarkError("--rows: a multiple of 8; --rounds: 1 or more")
-    # Not imported at the top: printing the table of a file needs no torch.
+    # Imported here, because `--table` prints a saved table without torch.
     import torch
 
     from sclip.benchmark.step_cases import SMALL_NAME, Case
@@ -130,7 +130,7 @@ def _write(path: Path, table: Table) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Print each row as it is measured; return 0, or 2 if nothing can be measured or the usage is wrong."""
+    """Measure and print each row; return 0, or 2 if nothing can be measured or the usage is wrong."""
     parser = argparse.ArgumentParser(
         prog="sclip benchmark step",
         description=__doc__,

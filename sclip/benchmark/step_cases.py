@@ -1,7 +1,7 @@
 """Define what the step benchmark runs: a batch of random images and captions, our step, and open_clip's step.
 
-Captions are as long as COCO's (13 tokens, deviation 3.4, start and end included) or fill the context. Their words are
-random, which does not change the amount of computation. Of large libraries, only torch and open_clip are imported.
+Captions are as long as COCO's (mean 13 tokens with start and end, standard deviation 3.4) or fill the context. Their
+words are random, which does not change the amount of computation. Torch and open_clip are the only large libraries.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ SMALL = {
 
 CONTEXT, START, END = 77, 49406, 49407
 COCO_TOKENS, COCO_DEVIATION = 13.0, 3.4
-"""Mean and deviation of the lengths of val2017's captions, in CLIP's tokens."""
+"""Mean and standard deviation of caption lengths in COCO's val2017, in CLIP's tokens."""
 NEGATIVES, TRIPLES = 0.8, (1, 4)
-"""Share of captions with a negative, and minimum and maximum triples of a caption: about COCO's values."""
+"""Share of captions with a negative, and (minimum, maximum) number of triples of a caption; about COCO's values."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Case:
 
     model: str
     rows: int
-    """Batch size; on a GPU with `sized_by_memory`, its maximum."""
+    """Batch size; with `sized_by_memory` on a GPU, the maximum batch size."""
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     sized_by_memory: bool = True
-    """Whether a GPU's free memory limits the rows."""
+    """Whether a GPU's free memory limits the batch size."""
     parts: int = 1
     """Number of equal parts in which the batch is computed (GradCache)."""
     kee: bool = False
@@ -149,7 +149,7 @@ class Ours:
             train=train,
         )
         torch.manual_seed(0)
-        with self._device:  # random weights of hundreds of millions of parameters take seconds on a CPU
+        with self._device:  # a CPU takes seconds to draw hundreds of millions of random weights
             model = build_model(self._config.model)
         teacher = copy.deepcopy(model) if case.distil else None
         self._count = StepFlops(model, self._config, teacher)
@@ -161,7 +161,7 @@ class Ours:
         """Make a batch of `rows` rows to train on."""
         columns = columns_of(replace(self.case, rows=rows))
         self.flops = self._count(columns)
-        """Operations of a step."""
+        """Floating-point operations of a step."""
         micro_batch = rows // self.case.parts if self.case.parts > 1 else 0
         train = replace(self._config.train, batch_size=rows, micro_batch=micro_batch)
         config = replace(self._config, train=train)

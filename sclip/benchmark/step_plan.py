@@ -16,7 +16,7 @@ __all__ = ["rows_of"]
 
 TRAIN_ONE_EPOCH = "open_clip_train's train_one_epoch"
 LIMIT_S, LIMIT_COMPILE_S = {"cpu": 900.0, "cuda": 75.0}, {"cpu": 900.0, "cuda": 150.0}
-"""Seconds for one row; the first compiled step takes a minute or more."""
+"""Maximum seconds for one row, by device; the first compiled step takes a minute or more."""
 PARTS = 8
 SWITCHES: list[dict[str, Any]] = [
     {"compile": True},
@@ -35,10 +35,10 @@ SWITCHES: list[dict[str, Any]] = [
 def rows_of(
     case: Case, models: dict[str, tuple[int, str]], rounds: int, trace_folder: Path | None
 ) -> list[Row]:
-    """Return all rows. Each model in `models`, with its batch and its target MFU, is measured with every switch.
+    """Return all rows. Every model in `models`, which maps names to (batch, target MFU), is measured with every switch.
 
-    `case` holds the settings of the flags, and the batch of the rows with a peer. No step is profiled without
-    `trace_folder`.
+    `case` holds the settings from the command line; rows with a peer use its batch. If `trace_folder` is set, a step is
+    profiled too.
     """
     limit_s = (LIMIT_COMPILE_S if case.compile else LIMIT_S)[case.device]
     row = partial(Row, rounds=rounds, limit_s=limit_s)
@@ -102,7 +102,7 @@ def rows_of(
 
 
 def _as_large(case: Case, plain: Figures) -> Case:
-    """Return the case with the batch of the plain step."""
+    """Return the case with the batch size of the plain step."""
     return replace(case, rows=int(plain["rows"][0]), sized_by_memory=False)
 
 

@@ -1,4 +1,4 @@
-"""Profile which kernels a training step spends its time in and how long the GPU waits, as a trace and as text."""
+"""Profile a training step, as a trace and as text: which kernels take the time, and how long the GPU waits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TRACE = "step-trace.json.gz"
 
 
 def profiled(case: Case, rounds: int, report: Report, folder: Path) -> str:
-    """Write a trace of some steps into a folder; return the operations (on a GPU: kernels) that take the most time."""
+    """Write a trace of some steps into a folder; list the operations (on a GPU: kernels) that take the most time."""
     prepare(case)
     with process_group(case):
         ours = Ours(case)
@@ -45,7 +45,7 @@ def profiled(case: Case, rounds: int, report: Report, folder: Path) -> str:
         span = max(e.time_range.end for e in on_device) - min(e.time_range.start for e in on_device)
         long = [wait_us for wait_us in waits if wait_us > LONG_US]
         figures |= {
-            # The profiler does not slow down kernels, but it slows down their launches.
+            # Divide by the time without the profiler, which slows down the launches of kernels but not the kernels.
             "idle": [max(0.0, 1 - (span - sum(waits)) / (1e6 * seconds))],
             "idle_profiled": [sum(waits) / span],
             "longest_gap_us": [max(waits, default=0.0)],
@@ -83,12 +83,12 @@ def _seconds(ours: Ours) -> float:
 
 
 def kernels(events: Iterable[Any]) -> list[Any]:
-    """Return the events of the GPU itself; the operators that launched them report the same time again."""
+    """Return the GPU's own events, without the operators that launched them and that repeat the same time."""
     return [e for e in events if e.device_type.name == "CUDA" and not e.is_user_annotation]
 
 
 def gaps(intervals: Iterable[tuple[float, float]]) -> list[float]:
-    """Return the lengths of the gaps that no interval (start, end) covers; intervals of several streams overlap."""
+    """Return the lengths of the gaps between intervals (start, end); intervals of different streams may overlap."""
     waits: list[float] = []
     until: float | None = None
     for start, end in sorted(intervals):

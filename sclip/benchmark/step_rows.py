@@ -39,11 +39,11 @@ __all__ = [
 ]  # fmt: skip
 
 STEPS_BESIDE_PEER, STEPS_ALONE = 10, 4
-"""Steps of a round on a GPU. The peer reads and logs its loss once a round, so more steps spread this cost."""
+"""Steps of a round on a GPU, beside a peer and alone. More steps spread the cost of the peer's one log per round."""
 RANKS = 512
-"""Ranks of the checkpoint that is planned; only one of them exists."""
+"""Number of ranks of the planned checkpoint; only one rank runs."""
 SIDE_ON_GPU, SIDE_ON_CPU = 8192, 1024
-"""Side of the square matrices whose product is measured."""
+"""Number of rows and columns of the matrices whose product is measured."""
 
 
 def prepare(case: Case) -> None:
@@ -66,7 +66,7 @@ def device(case: Case, rounds: int, report: Report) -> str:
 
 
 def matmul(case: Case, rounds: int, report: Report) -> str:
-    """Measure the product of large matrices; its operations per second are an upper bound for any step."""
+    """Measure the product of large matrices. Its operations per second are an upper bound for any training step."""
     prepare(case)
     side = SIDE_ON_GPU if case.device == "cuda" else SIDE_ON_CPU
     dtype = torch.bfloat16 if case.precision == "bf16" else torch.float32
@@ -102,12 +102,12 @@ def speed(case: Case, rounds: int, report: Report) -> str:
 
 
 def speed_words(figures: Figures, plain: Figures) -> str:
-    """Return MFU, rows per second, memory and batch; rate and memory also as multiples of the plain step's."""
+    """Return MFU, rows per second, memory and batch, and the multiples of the plain step's rate and memory."""
     rows, step_s, peak = figures["rows"][0], figures["step_s"], figures["peak_bytes"][0]
     mfu = f"MFU {spread([100 * share for share in figures['mfu']], 1)} %, " if "mfu" in figures else ""
     speed_ratio = memory_ratio = ""
     if plain:
-        # Rows a second, because the batches may differ.
+        # Compare rows per second, because the batches may differ.
         ratio = rows / median(step_s) / (plain["rows"][0] / median(plain["step_s"]))
         speed_ratio = f" ({ratio:.2f} x plain)"
         memory_ratio = f" ({peak / plain['peak_bytes'][0]:.2f} x plain)"
@@ -156,7 +156,7 @@ def arithmetic(case: Case, rounds: int, report: Report) -> str:
 
 
 def arithmetic_words(figures: Figures, _: Figures) -> str:
-    """Return the time and the operations as multiples of the plain step's, and their ratio."""
+    """Return time and operations as multiples of the plain step's, and the ratio of the two multiples."""
     (operations,) = figures["operations"]
     ratios = [more / plain for plain, more in zip(figures["plain_s"], figures["more_s"], strict=True)]
     over = spread([ratio / operations for ratio in ratios])
@@ -166,7 +166,7 @@ def arithmetic_words(figures: Figures, _: Figures) -> str:
 def stall(case: Case, rounds: int, report: Report) -> str:
     """Measure how long a checkpoint stops training, and how long a step takes while the checkpoint is written.
 
-    Training stops while the checkpoint is started, and in the next step, if its update has to wait for copies.
+    Training stops while the checkpoint starts. It stops again in the next step if the update has to wait for copies.
     """
     prepare(case)
     names = ("step_s", "synchronous_s", "stall_s", "step_meanwhile_s")
@@ -176,7 +176,7 @@ def stall(case: Case, rounds: int, report: Report) -> str:
         started = time.perf_counter()
         call()
         if case.device == "cuda":
-            torch.cuda.current_stream().synchronize()  # the copies have a stream of their own
+            torch.cuda.current_stream().synchronize()  # this does not wait for the copies, which have their own stream
         return time.perf_counter() - started
 
     with process_group(case), tempfile.TemporaryDirectory() as folder:
@@ -204,14 +204,14 @@ def stall(case: Case, rounds: int, report: Report) -> str:
             saver.wait()
             for path in paths:
                 shutil.rmtree(path)
-            if number:  # the first round copies into memory that was never touched
+            if number:  # the first round is slower: it copies into memory that was never touched
                 report({"rows": [rows]} | {name: of[1:] for name, of in seconds.items()})
         saver.close()
     return ""
 
 
 def stall_words(figures: Figures, _: Figures) -> str:
-    """Return the stall as a share of a synchronous checkpoint, and the slowdown of the step that runs meanwhile."""
+    """Return the stall as a share of a synchronous checkpoint, and the slowdown of the step during the writing."""
     synchronous, stalled = median(figures["synchronous_s"]), median(figures["stall_s"])
     slower = median(figures["step_meanwhile_s"]) / median(figures["step_s"])
     return f"1/{synchronous / stalled:.0f} of {synchronous:.2f} s ({stalled:.3f} s); the step meanwhile {slower:.2f} x"
@@ -222,7 +222,7 @@ def planning(case: Case, rounds: int, report: Report) -> str:
     prepare(case)
     dist.init_process_group("fake", rank=0, world_size=RANKS, store=FakeStore())
     ours, seconds = Ours(case), list[float]()
-    for number in range(rounds + 1):  # the first makes the optimizer's moments
+    for number in range(rounds + 1):  # the first round creates the optimizer's moments
         started = time.perf_counter()
         share, _ = share_of_rank(tensors_of(ours.model, ours.optimizer, None)[0])
         planner = DefaultSavePlanner(flatten_state_dict=False)
@@ -244,7 +244,7 @@ def seconds_in_turns(
     sides: Mapping[str, Callable[[], object]], rounds: int, case: Case
 ) -> Iterator[dict[str, list[float]]]:
     """Yield the seconds of each side so far, after each round; a first warm-up round does not count."""
-    # On a CPU: the process's CPU time, because other programs share the cores.
+    # On a CPU, use the process's CPU time, because other programs share the cores.
     clock = time.perf_counter if case.device == "cuda" else time.process_time
 
     def seconds(side: Callable[[], object], _: int) -> float:

@@ -1,4 +1,4 @@
-"""Find how many rows of a batch fit into a GPU's memory, and measure the memory of a step."""
+"""Find the largest batch that fits into a GPU's memory, and measure the memory of a step."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sclip.benchmark.step_cases import Case, Ours, Peer
 __all__ = ["fit", "peak_bytes", "round_number"]
 
 PROBES = (64, 128)
-"""Batch sizes whose peak memory tells how much memory a row needs."""
+"""Batch sizes that are tried first; the difference of their peak memory gives the memory of a row."""
 SHARE = 0.88
 """Share of the free memory planned for a batch; the rest covers fragmentation and growth beyond the estimate."""
 
 
 def fit(sides: Sequence[Ours | Peer], case: Case) -> int:
-    """Load all sides with the largest batch that fits, run a step of each, and return its rows; at most `case.rows`.
+    """Load all sides with the largest batch that fits, run one step of each, and return the rows of this batch.
 
-    On a CPU the batch has `case.rows` rows. Raises torch.OutOfMemoryError if not even 8 rows fit.
+    The batch has at most `case.rows` rows, and exactly these on a CPU. Raises torch.OutOfMemoryError if 8 do not fit.
     """
     rows = case.rows
     if case.device == "cuda" and case.sized_by_memory and rows > PROBES[1]:
@@ -33,7 +33,7 @@ def fit(sides: Sequence[Ours | Peer], case: Case) -> int:
         available = SHARE * (free + torch.cuda.memory_reserved())
         rows = min(rows, round_number(int(PROBES[1] + (available - large) / bytes_per_row)))
         _empty_cache()
-        if case.compile:  # otherwise the compiler expects the batch size to keep changing
+        if case.compile:  # without a reset, the compiler would expect more changes of the batch size
             torch.compiler.reset()
     while not _runs(sides, rows):
         rows = round_number(rows // 2)
@@ -65,7 +65,7 @@ def _step_of_each(sides: Sequence[Ours | Peer], rows: int) -> None:
 
 
 def _probe(sides: Sequence[Ours | Peer], rows: int) -> int:
-    """Return the peak memory of a step, in bytes, after a first step has created the optimizer's moments."""
+    """Run one step to create the optimizer's moments; return the peak memory of the next step, in bytes."""
     _step_of_each(sides, rows)
     torch.cuda.reset_peak_memory_stats()
     for side in sides:
@@ -79,7 +79,7 @@ def _empty_cache() -> None:
 
 
 def peak_bytes(step: Ours) -> int:
-    """Return a step's peak memory; on a CPU without model, gradients and moments. A step must have run before."""
+    """Return a step's peak bytes; on a CPU, without model, gradients and moments. A step must have run before."""
     if step.case.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step()

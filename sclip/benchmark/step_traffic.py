@@ -1,7 +1,7 @@
 """Count the memory traffic of a Transformer block with plain and with lean attention, without running it.
 
-A unit is one read or write of the block's input [B, L, W] in bf16. Matrix products are not counted: they are limited by
-arithmetic, and are the same on both sides. All other operators are limited by the memory that they read and write.
+A unit is one read or write of the block's input [B, L, W] in bf16. Matrix products are not counted: arithmetic limits
+their speed, and both sides have the same products. Memory reads and writes limit the speed of all other operators.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from sclip.model.packing import attention_mask
 __all__ = ["block_traffic", "traffic", "traffic_words"]
 
 ROWS, PLACES, WIDTH, HEADS = 1024, 80, 512, 8
-"""A batch of packed captions in the text tower of ViT-B."""
+"""Rows B, places L and width W of a batch of packed captions in the text tower of ViT-B, and its attention heads."""
 
 _NOT_COUNTED = {"mm", "addmm", "_unsafe_view", "empty", "empty_like", "new_empty", "new_empty_strided"}
 _ONLY_WRITE = {"new_zeros", "zeros_like", "ones_like", "fill_"}
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the bytes that operators read and write; views and matrix products have none."""
+    """Mode that adds up the bytes that operators read and write, without views and matrix products."""
 
     bytes = 0
 
@@ -45,14 +45,14 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _sizes(tree: Any) -> Iterator[int]:
-    """Yield the bytes of each tensor; an expanded one is read from as few as it was expanded from."""
+    """Yield the bytes of each tensor. An expanded tensor counts only the bytes of the tensor before expansion."""
     for tensor in tree_leaves(tree):
         if isinstance(tensor, Tensor):
             yield min(tensor.nbytes, tensor.untyped_storage().nbytes())
 
 
 def block_traffic(*, lean: bool, autocast: bool) -> float:
-    """Return the units of forward and backward, with bf16 parameters (FSDP) or fp32 ones under autocast (DDP)."""
+    """Return the units of forward and backward; parameters are bf16 (FSDP), or fp32 under autocast (DDP)."""
     dtype = torch.float32 if autocast else torch.bfloat16
     block = ResidualAttentionBlock(WIDTH, HEADS).to(dtype)
     if lean:
@@ -88,7 +88,7 @@ def traffic(case: Case, rounds: int, report: Report) -> str:
 
 
 def traffic_words(figures: Figures, _: Figures) -> str:
-    """Return the units of lean and plain attention, first as `train.sharding=auto` trains in bf16."""
+    """Return the units of lean and plain attention as text: with FSDP, which `auto` means in bf16, and with DDP."""
     units = {name: f"{values[0]:.0f}" for name, values in figures.items()}
     return (
         f"auto and FSDP {units['fsdp_lean']} (plain {units['fsdp_plain']}), DDP {units['ddp_lean']} "

@@ -44,23 +44,23 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
     )
     arguments.add_argument("--batch", type=int, default=64, help="samples in a batch (default: 64)")
     arguments.add_argument("--image-size", type=int, default=224, help="pixels of a crop (default: 224)")
-    arguments.add_argument("--processes", type=int, default=cores, help="that encode (default: the cores)")
+    arguments.add_argument("--processes", type=int, default=cores, help="encoders (default: the cores)")
     arguments.add_argument(
-        "--photographs", type=Path, metavar="FOLDER", help="of .jpg files (default: generated ones)"
+        "--photographs", type=Path, metavar="FOLDER", help=".jpg files to use (default: generated ones)"
     )
     arguments.add_argument(
         "--captions", type=Path, metavar="FILE", help="one a line, or COCO's .json (default: generated ones)"
     )
     arguments.add_argument(
         "--kills", type=int, default=0, metavar="N",
-        help="of trainings at random moments, a minute each (default: 0, the row is not measured)",
+        help="kill trainings N times at random moments, a minute each (default: 0, the row is left out)",
     )  # fmt: skip
 
 
 def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
     """Measure all rows. Raises BenchmarkError for errors that the user can fix."""
     samples = samples_of(options)
-    os.environ["RAY_ADDRESS"] = "local"  # never an existing cluster, whose nodes may be busy
+    os.environ["RAY_ADDRESS"] = "local"  # not an existing cluster, because its nodes may be busy
     with tempfile.TemporaryDirectory(prefix="stream-") as folder:
         try:
             capacity = cluster.connect()
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def samples_of(options: argparse.Namespace) -> int:
-    """Return the samples of a round. Raises BenchmarkError for options that allow no measurement."""
+    """Return the number of samples in a round. Raises BenchmarkError for options that allow no measurement."""
     if min(options.batch, options.rounds, options.processes) < 1 or options.image_size < 32:
         raise BenchmarkError("--batch, --rounds, --processes: 1 or more; --image-size: 32 or more")
     fewest = fewest_samples(options.batch, options.image_size, options.processes)

@@ -1,4 +1,4 @@
-"""Read our stream as a worker does, and record when its batches arrive and how much CPU time all processes take."""
+"""Read sclip's stream as a worker does; record when its batches arrive and how much CPU time all processes take."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = [
 ]  # fmt: skip
 
 _BLOCKS_IN_HAND = 2
-"""Blocks held by an encoder: Ray passes it one while it works on another."""
+"""Number of blocks that an encoder holds: it works on one while Ray passes it the next one."""
 LOADER_AHEAD = 4
 """Batches that each worker of a DataLoader prefetches."""
 _TIMES_IN_FLIGHT = 10
 """Minimum ratio of a round's samples to the samples in flight. Samples in flight are made before the round's first
 batch arrives, so their time is not measured."""
 _SHORTEST_S = 1.0
-"""Minimum time from the first batch of a round to its last for a valid rate."""
+"""Minimum time from the first batch of a round to the last batch; a shorter round gives no valid rate."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ class StreamCase:
 
     @property
     def block(self) -> int:
-        """Rows of a block of our stream."""
+        """Number of rows in a block of sclip's stream."""
         return rows_of_block(self.batch, self.image_size)
 
     def named(self, *, annotated: bool) -> tuple[NamedShard, ...]:
-        """Return the shards as a run names them."""
+        """Return the plain or annotated shards, with the names that a run gives them."""
         urls = self.shards.annotated if annotated else self.shards.plain
         return tuple(NamedShard(f"0/{Path(url).name}", url) for url in urls)
 
 
 def fewest_samples(batch: int, image_size: int, processes: int) -> int:
-    """Return the minimum samples of a round, so that finished batches of either side hold at most a tenth of them."""
+    """Return the minimum samples of a round. At most a tenth of them then wait in finished batches of either side."""
     ours = rows_of_block(batch, image_size) * (BLOCKS_AHEAD + _BLOCKS_IN_HAND * processes)
     of_loader = batch * (LOADER_AHEAD + 1) * processes
     return _TIMES_IN_FLIGHT * max(ours, of_loader)
@@ -80,13 +80,13 @@ def fewest_samples(batch: int, image_size: int, processes: int) -> int:
 
 @dataclass
 class Times:
-    """Arrival time of each batch, and the number of samples in it."""
+    """Arrival times of batches, and the number of samples in each batch."""
 
     started: float = field(default_factory=time.perf_counter)
     at: list[float] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     images: set[int] = field(default_factory=set)
-    """Digests of all samples' images; every sample has a different image."""
+    """Digests of all images; no two samples have the same image."""
     passes: list[set[int]] = field(default_factory=list)
     """For each batch, the passes over the shards that its samples come from."""
     cpu_s: float = 0.0
@@ -121,7 +121,7 @@ class CpuClock:
 
     Args:
         roots: returns the ids of the processes.
-        families: whether to include all their descendants.
+        families: whether to include all descendants of these processes.
     """
 
     def __init__(self, roots: Callable[[], Iterable[int]], *, families: bool) -> None:
@@ -130,7 +130,7 @@ class CpuClock:
 
     def seconds(self) -> float:
         """Return the CPU seconds of all these processes since their starts."""
-        import psutil  # Ray bundles it, on a path that exists once Ray is imported
+        import psutil  # bundled with Ray; importing Ray adds it to the path
 
         for root in self._roots():
             try:
@@ -160,7 +160,7 @@ def plan_of(case: StreamCase, *, annotated: bool, epochs: int = 1) -> StreamPlan
 
 
 def drained(case: StreamCase, *, annotated: bool, clock: CpuClock) -> Times:
-    """Read our stream to its end; return the arrival times of its batches."""
+    """Read sclip's stream to its end; return the arrival times of its batches."""
     plan, times = plan_of(case, annotated=annotated), Times()
     batches = batches_of(feeds_of(plan), plan.order)
     return timed(((batch.columns, batch.rows) for batch in batches), times, clock)

@@ -1,6 +1,6 @@
-"""Count rows that repeatedly killed trainings miss and repeat, and compare with the field's usual way to resume.
+"""Kill trainings repeatedly, and count the rows that they miss and repeat, in sclip and with the usual way to resume.
 
-Our side is `jobs/pretrain.py` itself with a tiny model. The benchmark kills its driver, a worker or an encoder at
+sclip's side is `jobs/pretrain.py` itself with a tiny model. The benchmark kills its driver, a worker or an encoder at
 random moments, restarts a killed driver with another number of workers, and audits the run. The peer is webdataset and
 a DataLoader. Its checkpoint holds the epoch and a number of batches, and a restart skips this many batches. Its process
 is `python -m sclip.benchmark.stream_kills`.
@@ -29,17 +29,17 @@ __all__ = ["PeerTraining", "count", "killed", "kills", "peer_killed"]
 
 BATCH, EVERY = 32, 5
 _STEPS_A_KILL = 16
-"""Steps of a run for each kill; each kill comes within two checkpoints and one second of the previous kill."""
+"""Steps of a run for each kill. A kill comes at most two checkpoint intervals and one second after the previous one."""
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _WORKERS = (2, 1)
-"""Numbers of workers, used in turns."""
+"""Numbers of workers; each start of the driver takes the next number."""
 _TARGETS = ("", "RayTrainWorker", "_ImportedEncoder")
-"""What is killed: "" is the driver with all its descendants; else one process with this text in its command line."""
+"""Targets of kills: "" is the driver with all its descendants; a text is part of the command line of one process."""
 _PATIENCE_S = 600
 
 
 def kills(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> Found:
-    """Return the rows that both sides missed and repeated over `number` kills."""
+    """Return the number of rows that each side missed and repeated over `number` kills."""
     epochs = max(2, -(-number * _STEPS_A_KILL * BATCH // samples))
     audits = killed(folder, shards, epochs, number)
     missed, repeated = sum(record.missed for record in audits), sum(record.repeated for record in audits)
@@ -71,7 +71,7 @@ def killed(folder: Path, shards: tuple[str, ...], epochs: int, number: int) -> l
 
 
 def _train(run: Path, shards: tuple[str, ...], epochs: int, most: int, random: Random) -> int:
-    """Train a run to its end, killing it up to `most` times; return how often it was killed."""
+    """Train a run to its end, and kill it up to `most` times on the way; return the number of kills."""
     starts = done = 0
     process = _start(run, shards, epochs, _WORKERS[0])
     while done < most and _reached(run, _step(run) + random.randint(0, 2 * EVERY), process):
@@ -129,7 +129,7 @@ def _step(run: Path) -> int:
 
 def _kill(process: subprocess.Popen[bytes], target: str) -> bool:
     """Kill the driver or one of its descendants; return False if no process of that name is alive."""
-    import psutil  # Ray bundles it, on a path that exists once Ray is imported
+    import psutil  # bundled with Ray; importing Ray adds it to the path
 
     children = psutil.Process(process.pid).children(recursive=True)
     if not target:
@@ -169,7 +169,7 @@ class PeerTraining:
 
 
 def peer_killed(peer: PeerTraining, samples: int, number: int) -> tuple[int, int]:
-    """Run the peer's loop to its end over `number` kills; return the rows that it missed and repeated."""
+    """Run the peer's loop to its end, with `number` kills; return the numbers of missed and of repeated rows."""
     Path(peer.folder).mkdir(parents=True)
     random = Random(0)
     between = max(2, peer.epochs * samples // BATCH // (number + 1))  # so it ends after the last kill
@@ -189,7 +189,7 @@ def peer_killed(peer: PeerTraining, samples: int, number: int) -> tuple[int, int
 def count(folder: Path, rows: int) -> tuple[int, int]:
     """Return how many of `rows` rows are missing from the loop's ledger, and how many are repeated in it.
 
-    Steps that a restart rolled back are left out.
+    Steps that a restart rolled back do not count.
     """
     trained: list[tuple[int, list[str]]] = []
     for line in (folder / "ledger.jsonl").read_text().splitlines():

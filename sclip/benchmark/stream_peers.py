@@ -1,6 +1,6 @@
 """Run the peers of the stream: webdataset with a DataLoader, and Ray Data iterated once for each epoch.
 
-Both make the same columns from the same samples with the same functions. They differ in how samples reach these
+Both peers make the same columns from the same samples with the same functions. They differ in how samples reach these
 functions and how batches reach the consumer.
 """
 
@@ -91,7 +91,7 @@ def loaded(case: StreamCase) -> Times:
 
 
 def epochs_of_ray_data(case: StreamCase, epochs: int) -> Times:
-    """Iterate a dataset of one pass over the plain shards once for each epoch; return the arrival times of batches."""
+    """Iterate a Ray dataset of the plain shards once for each epoch; return the arrival times of batches."""
     times = Times()
     plan = plan_of(case, annotated=False)
     (dataset,) = stream.build(plan, plan.order, 0)

@@ -1,4 +1,4 @@
-"""Measure the time and memory that the sample order and the stream of a very long run cost one process.
+"""Measure the time and memory that one process needs for the sample order and the stream of a very long run.
 
 A separate process, `python -m sclip.benchmark.stream_plan`, builds the real order and then a stream that starts in the
 middle of the run. It reads no shard. It also counts the bytes of the stream position in a checkpoint.
@@ -33,16 +33,16 @@ class Scale:
 
 
 def planned(scale: Scale) -> dict[str, float]:
-    """Return the seconds and bytes of an order of this scale, and of a worker's stream from the order's middle on.
+    """Return the seconds and bytes to build an order of this scale, and a worker's stream from the order's middle on.
 
-    Also return the bytes of the position in a checkpoint. Memory is counted without what Ray and its libraries use.
+    Also return the bytes of the position in a checkpoint. The memory of Ray and its libraries is not counted.
     """
     from sclip.data import stream
     from sclip.launch import cluster
 
     cluster.connect()
     small = _plan(Scale(shards=scale.workers))
-    stream.build(small, small.order, 0)  # loads and starts what Ray needs for any stream
+    stream.build(small, small.order, 0)  # lets Ray load and start what any stream needs
     before = memory_bytes("VmRSS")
     started = time.perf_counter()
     plan = _plan(scale)

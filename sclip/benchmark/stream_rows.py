@@ -1,6 +1,7 @@
 """Measure the rows of the stream benchmark: samples per second, starts, epoch changes, waiting, planning.
 
-A function takes a case and returns the result as text with the figures of every round. Sides of a ratio run in turns.
+A function takes a case and returns the result as text with the figures of every round. The two sides of a ratio run in
+turns.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from sclip.train.prefetch import Prefetcher
 __all__ = ["epochs", "parsing", "planning", "throughput", "waiting"]
 
 BUSY = 0.8
-"""Rate of the consumer in `waiting`, as a share of the measured rate of the stream."""
+"""Rate of the consumer in `waiting`, as a share of the stream's measured rate."""
 _WARM_UP = 0.25
-"""Share of batches, from the first, that `waiting` leaves out, because the consumer then drains full queues."""
+"""Share of first batches that `waiting` leaves out, because the consumer takes them from queues that are still full."""
 
 
 def family() -> CpuClock:
@@ -63,7 +64,7 @@ def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -
 
 
 def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
-    """Measure samples per second of plain shards, against the sum of the stages run alone."""
+    """Measure samples per second of plain shards, against the sum of the times of all stages run alone."""
     sides: dict[str, Callable[[int], Any]] = {
         "ours": lambda _: drained(case, annotated=False, clock=family()),
         "stages": lambda _: alone(case),
@@ -102,7 +103,7 @@ def _two_passes(case: StreamCase) -> Times:
 
 
 def seam(times: Times) -> float:
-    """Return the longest interval between two batches where two passes meet, minus the median interval, in seconds."""
+    """Return the longest interval between batches at the seam of two passes, minus the median interval, in seconds."""
     intervals = [after - before for before, after in zip(times.at, times.at[1:], strict=False)]
     first = next(n for n, passes in enumerate(times.passes) if 1 in passes)
     last = max(n for n, passes in enumerate(times.passes) if 0 in passes)
@@ -133,7 +134,7 @@ def waiting(case: StreamCase, rate: float) -> Found:
 
 
 def planning(scale: Scale) -> tuple[Found, Found, Found]:
-    """Measure memory and time of an order and a stream of this scale, and the bytes of a checkpoint's position."""
+    """Measure memory and time of an order and a stream of this scale, and the bytes of a position in a checkpoint."""
     command = [sys.executable, "-m", "sclip.benchmark.stream_plan", json.dumps(asdict(scale))]
     proc = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": "local"})
     if proc.returncode:

@@ -1,7 +1,7 @@
 """Make the shards on which the stream is measured: photographs with captions, plain and annotated.
 
-Photographs and captions come from the user or are generated. Generated pictures have 640 x 480 pixels, and their JPEGs
-are as large as a photograph's. Few generated captions repeat, so that no cache makes a parser look faster than it is.
+Photographs and captions come from the user or are generated. Generated pictures have 640 x 480 pixels; their JPEGs are
+as large as those of photographs. Few generated captions repeat, because a cache would make a parser look faster.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ __all__ = ["Shards", "make", "numbered", "photograph"]
 
 WIDTH, HEIGHT, QUALITY = 640, 480, 85
 CAPTIONS = 5
-"""Captions of each image, as in COCO."""
+"""Number of captions of each image, as in COCO."""
 _DISTINCT = 64
-"""Number of different photographs that are generated; decoding one again costs as much as the first time."""
+"""Number of different generated photographs; decoding a photograph again takes as long as the first time."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,18 @@ class Shards:
     plain: tuple[str, ...]
     annotated: tuple[str, ...]
     counts: tuple[int, ...]
-    """Samples of each shard."""
+    """Number of samples in each shard."""
     source: str
     """Description of the samples, as text."""
 
     @property
     def samples(self) -> int:
-        """Samples of all shards."""
+        """Number of samples in all shards."""
         return sum(self.counts)
 
 
 def photograph(seed: int) -> bytes:
-    """Return a JPEG of soft shapes under fine noise, with 60 to 90 kB like a photograph of this size."""
+    """Return a JPEG of soft shapes under fine noise. It has 60 to 90 kB, like a photograph of this size."""
     random = np.random.default_rng(seed)
     picture = np.zeros((HEIGHT, WIDTH, 3))
     for cells, height in ((3, 60.0), (12, 30.0), (60, 12.0)):
@@ -74,7 +74,7 @@ def make(
     captions: Path | None,
     connect: Callable[[], float],
 ) -> Shards:
-    """Write the shards into `folder`, and annotate them on the cluster that `connect` attaches to.
+    """Write the shards into `folder`, and annotate them on the cluster that `connect` connects to.
 
     Raises BenchmarkError if photographs or captions cannot be read.
     """

@@ -1,8 +1,8 @@
 """Measure how well rows are mixed: our order, and webdataset's `shuffle` with as many streams as we have open shards.
 
 Only keys are mixed; no shard is read. Each side gives every sample of every shard a place in a global order, which is
-cut into batches. webdataset's streams belong to several GPUs; the streams of a GPU, which are the workers of its
-DataLoader, give it batches in turns.
+cut into batches. webdataset's streams belong to several GPUs. The streams of one GPU are the workers of its DataLoader
+and give it batches in turns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sclip.data.schedule import Schedule
 __all__ = ["Mixture", "of_webdataset", "ours", "shuffling"]
 
 Places = NDArray[np.int64]
-"""[shards, samples of a shard]: place of each sample in the global order; columns are in the order of the tar."""
+"""[shards, samples of a shard]: place of each sample in the global order. Columns have the order of the tar."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Mixture:
     per_shard: int
     batch: int = 4096
     open_shards: int = DataConfig.open_shards
-    """Open shards of our side, and the number of webdataset's streams over all GPUs."""
+    """Number of sclip's open shards, and of webdataset's streams over all GPUs."""
     gpus: int = 8
     shuffle_buffer: int = DataConfig.shuffle_buffer
-    """Samples in the shuffle buffer of each open shard."""
+    """Number of samples in the shuffle buffer of each open shard."""
     peer_buffer: int = 5000
-    """Samples in the buffer of each webdataset stream; a stream yields when a fifth is filled, as in open_clip."""
+    """Samples in the buffer of each webdataset stream, which yields once a fifth is filled, as in open_clip."""
 
 
 def shuffling(mixture: Mixture) -> Found:
-    """Return for both sides the median shards in a batch and the median distance between neighbors of a tar."""
+    """Return the median number of shards in a batch and the median distance of a tar's neighbors, for both sides."""
     sides = {"ours": ours(mixture), "peer": of_webdataset(mixture)}
     shards = {name: shards_of_batches(places, mixture.batch) for name, places in sides.items()}
     apart = {name: float(np.median(np.abs(np.diff(places, axis=1)))) for name, places in sides.items()}

@@ -1,4 +1,4 @@
-"""Measure the time of each stage alone, in one process. Any stream needs at least the sum of these times per sample."""
+"""Measure the time of each stage alone, in one process. Any stream needs at least the sum of these times."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def alone(case: StreamCase) -> dict[str, float]:
     """Return the mean seconds that a sample of the plain shards spends in each stage."""
     config = case.config
     tokenizer, parser = Tokenizer(config.model), Parser(config.data.spacy_model)
-    # warm up: the first rows load libraries and fill caches, as in an encoder before its first batch
+    # Warm up: the first rows load libraries and fill caches. An encoder does this before its first batch.
     _seconds(case, islice(_items(case), case.block), parser, tokenizer)
     return _seconds(case, _items(case), parser, tokenizer)
 

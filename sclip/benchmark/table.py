@@ -1,6 +1,6 @@
 """Format the table of a benchmark: what was measured, the peer, the target, and the result.
 
-A table is shown in a terminal or saved as JSON; from that JSON comes the Markdown of a README.
+A table is shown in a terminal or saved as JSON. `markdown` turns the JSON into a table for a README.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "Found", "Line", "Plain", "Table", "markdown", "padded", "spread", "widths"]
 
 Found = tuple[str, Mapping[str, Sequence[float]]]
-"""The result in words, and the figures of every round by name."""
+"""Result in words, and the figures of every round by name."""
 
 HEAD = ("", "peer", "wanted", "measured, the median (least to most)")
 
@@ -42,7 +42,7 @@ class Line:
 
 
 class Plain:
-    """A stand-in for rich's console, without rich."""
+    """Stand-in for rich's console that does not need rich."""
 
     def print(self, text: str, **_: object) -> None:
         """Print one line at once, however long it is."""
@@ -51,7 +51,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows, and the machine they were measured on."""
+    """All rows, and the machine that measured them."""
 
     lines: list[Line]
     made_on: dict[str, str]

@@ -1,8 +1,8 @@
 """Test which architectures of `open_clip.list_models()` sclip can train, evaluate and export.
 
 Each architecture is built at full depth without tensors (torch's meta device), as at the start of a run. The smallest
-one of each family is then cut to one block for each stack of blocks, at full width. The cut model is trained for two
-steps, evaluated and exported. `sclip.benchmark.towers_hub` makes stand-ins for the files of a hub.
+architecture of each family is then cut: each of its stacks of blocks keeps one block, at full width. The cut model is
+trained for two steps, evaluated and exported. `sclip.benchmark.towers_hub` makes stand-ins for the files of a hub.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Tower:
     tokenizer: str = ""
     context: int = 0
     words: tuple[int, int] = (0, 0)
-    """Rows and width of the word table, from which the KEE takes its words."""
+    """Rows and width of the word table, from which the knowledge encoder (KEE) takes its words."""
     parameters: int = 0
-    """Number of parameters, including the knowledge encoder's (KEE)."""
+    """Number of parameters, including the KEE's."""
     packing: str = ""
-    """Why captions are not packed; empty if they are."""
+    """Reason why captions are not packed; empty if they are packed."""
     start: str = ""
     """"weights" if training must start from existing weights; else empty."""
     decoder: bool = False
-    """Whether it has a caption decoder, which sclip leaves out."""
+    """Whether the architecture has a caption decoder, which sclip leaves out."""
     refusal: str = ""
-    """Why it cannot be trained; empty if it can."""
+    """Reason why the architecture cannot be trained; empty if it can be trained."""
     cut: str | None = None
-    """Error of its cut, "" if the cut passed; None if another architecture of the family was cut."""
+    """Error of the cut model; "" if it passed, None if another architecture of the family was cut."""
 
     @property
     def family(self) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ class Tower:
 
 @dataclass(frozen=True)
 class Towers:
-    """All architectures and the machine they were built on."""
+    """All architectures and the machine that built them."""
 
     towers: list[Tower]
     made_on: dict[str, str]
@@ -89,7 +89,7 @@ class Towers:
         yield from (sorted(family, key=lambda tower: tower.cut is None) for family in by_family.values())
 
     def accepted(self) -> list[Tower]:
-        """Return the architectures that can be trained: each builds at full depth, and its family's cut passed."""
+        """Return the trainable architectures: each builds at full depth, and the cut model of its family passed."""
         return [t for family in self.families() for t in family if not (t.refusal or family[0].cut)]
 
     def show(self, console: Any) -> None:
@@ -136,7 +136,7 @@ class Towers:
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
     """Declare the options of this benchmark."""
     arguments.add_argument(
-        "--model", action="append", metavar="NAME", help="of all architectures these alone (repeatable)"
+        "--model", action="append", metavar="NAME", help="test only this architecture (repeatable)"
     )
 
 
@@ -213,7 +213,7 @@ def _tokenizer(hub: str) -> str:
 
 
 def _tower(model: StructureCLIP) -> str:
-    """Return the kind of a text tower: Hugging Face's class, or the attention and pooling of open_clip's."""
+    """Return the kind of a text tower: Hugging Face's class, or attention and pooling of an open_clip tower."""
     text = model.text_tower
     if is_hub_tower(text):
         return f"Hugging Face {type(text.transformer).__name__}"
@@ -225,7 +225,7 @@ def _tower(model: StructureCLIP) -> str:
 
 
 def _tried(name: str, hub_folder: Path) -> str:
-    """Check the cut of an architecture; return its error in one line, or "" if it passes."""
+    """Test the cut model of an architecture; return its error in one line, or "" if it passes."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             towers_cut.check(name, hub_folder, Path(folder))

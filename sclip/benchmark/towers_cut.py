@@ -47,7 +47,7 @@ class Failed(Exception):
 
 
 def check(name: str, hub_folder: Path, folder: Path) -> None:
-    """Train, evaluate and export a cut of an architecture. Raises `Failed`, or any error of a library.
+    """Train, evaluate and export a cut architecture. Raises `Failed`, or any error of a library.
 
     `hub_folder` holds the cut versions of its hub files; configs and exports are written to `folder`.
     """
@@ -61,7 +61,7 @@ def check(name: str, hub_folder: Path, folder: Path) -> None:
     reloaded = _evaluated(load_exported(export(model, folder / "export")))
     if not (torch.equal(reloaded[0], images) and torch.equal(reloaded[1], texts) and reloaded[2] == recall):
         raise Failed("an export read again has other features")
-    if not is_hub_tower(model.text_tower):  # open_clip would load that tower from the hub
+    if not is_hub_tower(model.text_tower):  # open_clip would load a hub tower from the hub
         _check_open_clip(model, export_clip(model, folder / "clip"))
 
 

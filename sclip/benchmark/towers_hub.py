@@ -1,7 +1,7 @@
 """Create folders that stand in for a hub: text towers of the published sizes, and tokenizers of the original kinds.
 
-Nothing is downloaded. A tokenizer has its original's algorithm, special tokens and their ids, but its words come from a
-few captions.
+Nothing is downloaded. A tokenizer has the algorithm, the special tokens and their ids of the original tokenizer, but
+its words come from a few captions.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _DEPTHS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers"
 
 
 def make(folder: Path, name: str, cut: bool = False) -> None:
-    """Write config and tokenizer of a hub's name below a folder; `cut` means one layer, `WORDS` words, full width."""
+    """Write the config and tokenizer of the hub model `name`; with `cut`, one layer and `WORDS` words at full width."""
     path = folder / name
     path.mkdir(parents=True, exist_ok=True)
     if name in TOWERS:
@@ -64,7 +64,7 @@ def make(folder: Path, name: str, cut: bool = False) -> None:
 
 
 def _tokenizer(name: str) -> Any:
-    """Return a new tokenizer of the kind that belongs to a hub's name."""
+    """Return a new tokenizer of the kind that the hub model `name` has."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

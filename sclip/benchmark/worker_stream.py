@@ -1,4 +1,4 @@
-"""Read our stream as a worker of a run does: an iterator of blocks for each stream (a feed), and batches made of them.
+"""Read the stream as a worker of a run does: one iterator of blocks (a feed) per stream, and batches made from them.
 
 This module does not import torch, because actors that only take batches import it.
 """

@@ -1,4 +1,4 @@
-"""The command line `sclip COMMAND ...`. Each panel of its help has its own file of commands.
+"""Command line `sclip COMMAND ...`, with one file per group of commands.
 
 A command parses its arguments, calls another package and prints. It imports torch, Ray, spaCy and MLflow only when it
 needs them, so that the help and error messages appear at once.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 _ENDS = threading.current_thread() is threading.main_thread()
 _interrupted = (
     signal.signal(signal.SIGINT, signal.SIG_DFL) if _ENDS else None
-)  # without a traceback of the imports
+)  # Ctrl-C during the imports prints no traceback
 
 import typer  # noqa: E402
 
@@ -29,7 +29,7 @@ app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; return its exit status. 0: done; 2: nothing was started; others: see the command's help."""
+    """Run a command line and return its exit status: 0 done, 2 nothing started, others as in the command's help."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     status = 0
     try:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except typer.TyperException as mistake:
         context = getattr(mistake, "ctx", None)
         message = mistake.format_message()
-        if context and message:  # there is none where the help was printed
+        if context and message:  # there is no message after a printed help
             print(f"{context.get_usage()}\n{context.info_name}: {message}", file=sys.stderr)
         return 2
     return status or 0

@@ -1,4 +1,4 @@
-"""Run the command line as `python -m sclip.cli`, where the script `sclip` is not installed."""
+"""Run the command line as `python -m sclip.cli` if the script `sclip` is not installed."""
 
 import sys
 

@@ -56,7 +56,7 @@ def doctor(
     from sclip.launch import doctor as examination
 
     out = sys.stdout
-    # Ray reports lost nodes on standard output, wherever its logs go.
+    # Ray reports lost nodes on standard output, even if its logs go elsewhere.
     with errors(ConfigError), contextlib.redirect_stdout(sys.stderr):
         with Console(stderr=True).status("connecting") as status:
             cluster.connect()
@@ -103,12 +103,12 @@ def benchmark(
       sclip benchmark evaluate     samples a second of an evaluation, beside a loop of open_clip's parts
       sclip benchmark stream --help
     """
-    # Set before any library that reads them is imported.
+    # Set these variables before importing any library that reads them.
     os.environ.update({f"{library}_NUM_THREADS": "1" for library in _LIBRARIES})
     module = importlib.import_module(f"sclip.benchmark.{name}")
     if name == "step":  # prints and writes each row as it is measured
         return int(module.main(arguments))
-    # A benchmark declares its own options: `step` also runs where only torch and open_clip are installed.
+    # Benchmarks declare their options with argparse, because `step` also runs with only torch and open_clip installed.
     parser = argparse.ArgumentParser(prog=f"sclip benchmark {name}", allow_abbrev=False)
     parser.add_argument(
         "--json", metavar="FILE", help="write the figures of every round to FILE; - is the standard output"

@@ -1,7 +1,7 @@
 """Define what all commands of `sclip` share: the layout of the help, error messages and common options.
 
-A command is a function that parses its arguments, calls another package and prints. It returns its exit status (None is
-0). The errors that it lists in `errors` become one line on standard error and an exit status.
+A command is a function that parses its arguments, calls another package and prints. It returns its exit status, or None
+for 0. Each error that the command lists in `errors` becomes one line on standard error and an exit status.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ STORAGE = RunConfig().storage
 
 
 class Refused(Exception):
-    """Exception that ends a command with a message for the user and an exit status."""
+    """Error that ends a command with a message for the user and an exit status."""
 
     def __init__(self, message: object, status: int = 2) -> None:
         super().__init__(str(message))
@@ -63,28 +63,28 @@ def errors(*kinds: type[BaseException], status: int = 2) -> Iterator[None]:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """End the output without an error when its reader closes the pipe, as `| head` does."""
+    """Ignore a closed output pipe: a reader such as `| head` may stop early."""
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:  # otherwise Python would flush again at exit and print an error
+    except BrokenPipeError:  # without a new target, Python would flush again at exit and print an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _UNBROKEN = {ord(" "): "\xa0", ord("-"): "\u2011"}
-"""Character that allows a line break -> a similar character that forbids it."""
+"""Map from a character that allows a line break to a similar character that forbids it."""
 
 
 class Command(TyperCommand):
-    """Typer command that shows all options in its usage line and keeps the line breaks of its examples."""
+    """Typer command with all options in its usage line and with unchanged line breaks in its examples."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the options and arguments of the usage line, each as one piece without line breaks."""
+        """Return the options and arguments of the usage line; no piece can be broken over two lines."""
         params = sorted(self.get_params(ctx), key=lambda param: param.param_type_name == "argument")
         return [_usage(param).translate(_UNBROKEN) for param in params]
 
     def get_usage(self, ctx: Any) -> str:
-        """Return the usage line."""
+        """Return the usage line with ordinary spaces and hyphens."""
         return super().get_usage(ctx).translate({ord(sign): key for key, sign in _UNBROKEN.items()})
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -124,11 +124,10 @@ def group(panel: str, name: str, help_: str) -> typer.Typer:
 def command(
     panel: str, interrupted: str = "interrupted", of: typer.Typer = app, **settings: Any
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
-    """Return a decorator that makes a function a command of `sclip`, or of the group `of`. `panel` is its help panel.
+    """Return a decorator that adds a function as a command to `sclip` or to the group `of`, in `panel` of the help.
 
-    The function's docstring is the help; indented blocks are examples. `interrupted` is the message after Ctrl-C. It
-    may contain the command's parameters in braces. After a signal, the exit status is 128 plus the signal's number, as
-    in shells.
+    The function's docstring is the help; indented blocks are examples. `interrupted` is the message after Ctrl-C, and
+    may contain the command's parameters in braces. After a signal, the exit status is 128 plus the signal's number.
     """
 
     def add(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -157,7 +156,7 @@ def command(
 
 
 def option(metavar: str, help_: str, *names: str, **more: Any) -> Any:
-    """Return an option with a value. The help shows the default of the function's parameter, unless it is empty."""
+    """Return an option with a value. The help shows the parameter's default unless this default is empty."""
     return typer.Option(*names, metavar=metavar, help=help_, **more)
 
 
@@ -178,7 +177,7 @@ def argument(metavar: str, help_: str, **more: Any) -> Any:
 
 
 def positive(text: str) -> float:
-    """Return the value of an option as a number above 0."""
+    """Parse the value of an option as a number above 0. Raises typer.BadParameter for any other value."""
     try:
         number = float(text)
     except ValueError:
@@ -188,7 +187,7 @@ def positive(text: str) -> float:
     return number
 
 
-# Options that several commands share. Where the config has such a key, the option has the key's name.
+# Options that several commands share. An option with a corresponding config key has the name of this key.
 
 Overrides = Annotated[
     list[str],
@@ -262,7 +261,7 @@ Root = Annotated[
 
 
 def read_config(overrides: list[str], name: str, print_config: bool = False) -> Config:
-    """Return a command line's config. If it has an error, end the command; with `print_config`, print it and end."""
+    """Return the config of a command line. Exits after an error, or after printing the config (`print_config`)."""
     from sclip.config.loader import load, to_yaml
 
     with errors(ConfigError):
@@ -274,7 +273,7 @@ def read_config(overrides: list[str], name: str, print_config: bool = False) -> 
 
 
 def read_data(given: list[str], caption_field: str = "", spacy_model: str = "") -> DataConfig:
-    """Return the options for reading shards, from --data and from the options with names of their own.
+    """Return the options for reading shards: `given` from --data, and two that the command line has by name.
 
     Raises ConfigError for an unknown key or a bad value.
     """
@@ -291,7 +290,7 @@ def read_data(given: list[str], caption_field: str = "", spacy_model: str = "") 
 
 
 def reading_overrides(data: DataConfig) -> str:
-    """Return the overrides, each after a space, that make a run read shards as `data` says; "" for the defaults."""
+    """Return the overrides that make a run read shards as `data` says, each after a space; "" for the defaults."""
     differ = DataConfig().reading().items() ^ data.reading().items()
     texts = {
         name: value if isinstance(value, str) else f"[{', '.join(value)}]"
@@ -303,7 +302,7 @@ def reading_overrides(data: DataConfig) -> str:
 
 
 def write_json(text: str, file: str, standard_output: TextIO | None = None) -> None:
-    """Write JSON to the file that --json names; "-" is standard output."""
+    """Write JSON to `file`, the value of --json; "-" is standard output."""
     if file == "-":
         print(text, file=standard_output or sys.stdout, flush=True)
     else:
@@ -311,5 +310,5 @@ def write_json(text: str, file: str, standard_output: TextIO | None = None) -> N
 
 
 def quiet_ray() -> None:
-    """Silence Ray's warning about every actor that Ray Data starts. Must run before Ray is imported."""
+    """Silence Ray's warning about every actor that Ray Data starts. Call this before importing Ray."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

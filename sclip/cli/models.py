@@ -164,7 +164,7 @@ def convert(
 
     if clip and to != "export":
         raise Refused(f"--clip writes a folder for open_clip, --to {to} another format: choose one of them")
-    # Torch warns that a single process reads the checkpoint, as it does in this command.
+    # Torch warns that a single process reads the checkpoint. In this command, this is intended.
     warnings.filterwarnings("ignore", "torch.distributed is disabled")
     with errors(CheckpointError, ConfigError, ModelError, OSError, ParserError, RegistryError):
         try:
@@ -175,6 +175,6 @@ def convert(
 
 
 def _with_own_options(told: str, model: str) -> str:
-    """Return a model error's message with the config keys replaced by the options of `convert`."""
+    """Replace the config keys in the message of a model error by the options of `convert`."""
     told = re.sub(r"model\.quick_gelu=['\"]?(\w+)['\"]?", r"--quick-gelu \1", told)
     return re.sub(r"model\.name=['\"]?([^\s'\":;]+)['\"]?", r"--model \1", told) if model else told

@@ -24,7 +24,7 @@ class ActorPool:
     def run(
         self, actor: type, arguments: Sequence[Any], shards: Sequence[str], cpus: float
     ) -> Iterator[dict[str, Any]]:
-        """Yield the rows that the actors return, in no order. The connected cluster has `cpus` CPUs.
+        """Yield the rows that the actors return, in any order. The connected cluster has `cpus` CPUs.
 
         `actor(*arguments)` makes an actor: a callable that takes an Arrow table with the column `shard` and returns a
         table. Raises ConfigError if one actor reserves more CPUs than the cluster has.

@@ -1,8 +1,8 @@
 """Copy shards and add the scene graph and the negatives of every caption.
 
-Ray Data runs a pool of actors. Each actor takes one shard at a time, writes its annotated copy and then a sidecar
+Ray Data runs a pool of actors. Each actor takes one shard at a time, writes its annotated copy and then a sidecar file
 (`sclip.prepare.annotated`), so a stopped job resumes after the finished shards. A sample that cannot be annotated is
-quarantined. A storage error leaves the whole shard to the next call.
+quarantined. A shard with a storage error is left to the next call.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _SAMPLES_AT_ONCE = 64
 
 
 def stamp(parser: Parser) -> str:
-    """Return the version of everything that graphs and negatives depend on: equal stamps mean equal annotations."""
+    """Return the versions of the parser and of the negatives as text. Equal stamps mean equal annotations."""
     return f"{parser.version}+negatives-{VERSION}"
 
 
 def usable_stamp(data: DataConfig, shards: Sequence[str], most_words: int = MOST_WORDS) -> str:
-    """Return the stamp of the annotations that a run uses, or "" for none. The run's model reads `most_words` words.
+    """Return the stamp of the annotations that a run uses; "" if it uses none. `most_words` is the model's word limit.
 
-    Checks the first sample of the first shard in each folder. Warns if it was annotated under another stamp than this
-    installation's, because the run then parses these captions again. Raises ConfigError if the annotation is unreadable
+    Checks the first sample of the first shard in each folder. If the sample was annotated under another stamp than this
+    installation's, warns that the run parses these captions again. Raises ConfigError if the annotation is unreadable
     or belongs to other captions, or if the config filters captions and the sample has no annotation with this stamp.
     """
     if not data.annotations:
@@ -91,7 +91,7 @@ class Annotated:
     bytes: int = 0
     quarantined: int = 0
     failure: str = ""
-    """Why the shard was not annotated; empty if it was."""
+    """Reason why the shard was not annotated; empty if it was annotated."""
 
 
 def annotate(
@@ -108,9 +108,9 @@ def annotate(
     """Annotate the shards and write them into the folder `out` under their own names; return the index.
 
     `connect` connects to the Ray cluster and returns its CPUs; it is called only if a shard is left to annotate.
-    `on_shard` is called for every shard that finishes or fails. Finished shards of an earlier call are kept. Shards
-    made from another source, under another stamp or with another `DataConfig.reading` are an error, unless `overwrite`
-    is set: then they are annotated again. At most `most_words` words of a caption are parsed.
+    `on_shard` is called for every shard that finishes or fails. Finished shards of an earlier call are kept. A shard
+    made from another source, under another stamp or with another `DataConfig.reading` is an error; with `overwrite`,
+    it is annotated again. At most `most_words` words of a caption are parsed.
 
     Raises PackError (finished shards are kept), ParserError, ConfigError, and what `connect` raises.
     """
@@ -180,8 +180,8 @@ class Annotator:
     def _samples(
         self, source: str, name: str, quarantined: list[dict[str, str]], statistics: CorpusStatistics
     ) -> Iterator[dict[str, Any]]:
-        """Yield the members of each sample plus its annotation; append unusable samples to `quarantined`."""
-        shard = NamedShard(f"0/{name}", source)  # its name in a run over this folder alone
+        """Yield each sample's members with its annotation; append unusable samples to `quarantined`."""
+        shard = NamedShard(f"0/{name}", source)  # the shard's name in a run over this folder alone
         items = read_shard(source, self._folder.data)
         while chunk := list(islice(items, _SAMPLES_AT_ONCE)):
             samples = [item for item in chunk if isinstance(item, Sample)]

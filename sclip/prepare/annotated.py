@@ -28,7 +28,7 @@ _STATE = ".annotate"
 
 
 def shard_names(sources: Sequence[str]) -> dict[str, str]:
-    """Return each source by the file name of its annotated shard: the source's own name, with the ending .tar.
+    """Map the file name of each annotated shard to its source. The file name is the source's, with the ending .tar.
 
     Raises PackError if two sources have the same file name, or if one is Parquet.
     """
@@ -50,7 +50,7 @@ def shard_names(sources: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedFolder:
-    """Folder of annotated shards, with the stamp and the options that they are made with."""
+    """Folder of annotated shards, with the stamp and the options for making them."""
 
     path: Path
     stamp: str
@@ -62,8 +62,8 @@ class AnnotatedFolder:
     def claim(self, names: Mapping[str, str], overwrite: bool) -> list[str]:
         """Remove leftovers of killed jobs and records of outdated shards; return the sources left to annotate.
 
-        Raises PackError if the folder holds a source, or tars that no annotation wrote. Raises it also for shards that
-        `names` does not list, or that have another source, stamp or reading, unless `overwrite` replaces them.
+        Raises PackError if the folder holds a source, or tars that `sclip annotate` did not write. Without `overwrite`,
+        also raises it for shards that `names` does not list, or that have another source, stamp or reading.
         """
         refuse_sources(names.values(), self.path)
         state = self.path / _STATE
@@ -89,7 +89,7 @@ class AnnotatedFolder:
                 )
             if sidecar is None or sidecar["made"] != made:
                 todo[name] = source
-        # The index goes first, a sidecar before its shard: none may outlive what it describes.
+        # Remove the index first and each sidecar before its shard: they must not describe shards that are gone.
         if todo or foreign:
             (self.path / INDEX).unlink(missing_ok=True)
         for name in todo.keys() | foreign:
@@ -145,11 +145,11 @@ class AnnotatedFolder:
         return self.path / _STATE / f"{name}.json"
 
     def _made(self, source: str) -> dict[str, str]:
-        """Return the values that decide a shard's content. The source's URI is masked, as its signature may change."""
+        """Return the values that decide a shard's content. The URI is masked, because its signature may change."""
         reading = {
             name: value if isinstance(value, str) else " ".join(value)
             for name, value in self.data.reading().items()
-            # image_field is for Parquet, which is not annotated. Older sidecars lack the FOREIGN_KEYS.
+            # Only Parquet, which cannot be annotated, has an image_field. Older sidecars lack the FOREIGN_KEYS.
             if name != "image_field" and (value or name not in FOREIGN_KEYS)
         }
         return {"source": mask(source), "stamp": self.stamp, **reading}

@@ -20,7 +20,7 @@ from sclip.data.shards import Sample, read_shard
 
 
 class CaptionsError(ValueError):
-    """File without captions; the message says what is missing."""
+    """Error of a file without captions; the message says what is missing."""
 
 
 def read(path: Path | str) -> list[str]:
@@ -44,9 +44,9 @@ def numbered(path: Path | str) -> list[tuple[int, str]]:
 
 
 def read_source(name: str) -> list[str]:
-    """Return the captions of a file as `read` does, or of the shards that a path or URI with wildcards names.
+    """Return the captions of a file as `read` does, or of shards, given by a path or URI that may have wildcards.
 
-    Also raises ShardError and ConfigError, as `sclip.data.patterns.find_shards` does.
+    In addition, raises ShardError and ConfigError as `sclip.data.patterns.find_shards` does.
     """
     if name == "-" or Path(name).suffix in (".txt", ".json", ".csv"):
         return read(name)

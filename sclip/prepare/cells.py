@@ -1,4 +1,4 @@
-"""Read the path of an image or the captions from one cell of a row; a `Fault` says why the row is left out."""
+"""Read an image path or captions from one cell of a row. A raised `Fault` says why the row is left out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_LIST_CHARACTERS = 1024 * 1024
 
 
 def is_image(name: str) -> bool:
-    """Return whether a file name has an image suffix, even of a format that cannot be packed."""
+    """Return whether a file name has an image suffix. Formats that cannot be packed count too."""
     suffix = os.path.splitext(name)[1].lower()
     kind = mimetypes.types_map.get(suffix, "")
     return suffix.removeprefix(".") in IMAGE_SUFFIXES or kind.startswith("image/")
@@ -35,7 +35,7 @@ def key_of(below: PurePath) -> str:
 
 
 def image_path(root: str, column: str, name: Any, folder: str = "") -> tuple[str, bool]:
-    """Return the path of an image, and whether it lies directly in `root` instead of in `folder` below `root`.
+    """Return an image's path, and whether the image lies directly in `root` instead of in `folder` below `root`.
 
     An absolute path is returned unchanged. Raises Fault if `name` is not a path, or leads out of `root`.
     """
@@ -68,9 +68,9 @@ def captions_of(column: str, value: Any) -> list[str]:
 
 
 def spelled_list(cell: Any) -> Any:
-    """Return the list that a cell's text spells in JSON or Python syntax, or the cell itself if it spells none.
+    """Return the list that a cell's text spells in JSON or Python syntax. Any other cell is returned unchanged.
 
-    Raises Fault for strings without commas between them, as numpy prints arrays, because Python would join them.
+    Raises Fault if commas are missing between strings, as in numpy's prints: Python would join such strings.
     """
     text = cell.strip() if isinstance(cell, str) else ""
     if not (text.startswith("[") and text.endswith("]")) or len(text) > _MAX_LIST_CHARACTERS:

@@ -36,7 +36,7 @@ def excluded(
         name: name of the source in the list.
         skips: counts pictures without a hash, which are listed by name only, and samples that cannot be read.
         split: split of a Karpathy file to list: "test", "val", "train" or "restval".
-        images: folder with the pictures of a Karpathy file; without it, they are listed by name only.
+        images: folder with the pictures of a Karpathy file; if None, they are listed by name only.
         data: options for reading shards.
 
     Raises ExclusionError for any other kind of source, ShardError for shards that cannot be reached, and ConfigError

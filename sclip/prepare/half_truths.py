@@ -2,8 +2,8 @@
 
     {"image": "0-3.tar-391895-5f1c09ab.jpg", "unit": "a man", "half_truth": "a man riding a horse", "kind": "relation"}
 
-Each caption gives at most one line. The draw depends on the seed and the sample's identity, so the same shards give the
-same lines. `sclip.evaluate.readers.half_truth` reads the benchmark. `sclip evaluate` knows it as kind `half-truth`.
+A half-truth is a true part of a caption (`unit`) with one false detail added. Each caption gives at most one. The same
+seed and shards give the same lines. `sclip evaluate` reads the benchmark as the kind `half-truth`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Counts:
 
 
 def write_half_truths(shards: Sequence[str], out: Path, data: DataConfig, seed: int) -> Counts:
-    """Write the images to the folder `images` beside `out`, and finally all lines to `out`; return the counts.
+    """Write the images into the folder `images` beside `out`, then all lines into `out`; return the counts.
 
     Raises ShardError, ConfigError or ParserError, and OSError if a file cannot be written.
     """
@@ -95,7 +95,7 @@ def _drawn(named: Sequence[tuple[Sample, str]], parser: Parser, seed: int) -> It
 def _written(
     sample: Sample, identity: str, found: list[HalfTruth], folder: Path, counts: Counts
 ) -> Iterator[str]:
-    """Write the image of a sample if it has half-truths, and yield their lines."""
+    """Write the image of a sample with half-truths, and yield one line per half-truth."""
     if not found:
         return
     suffix = next((name for name, content in sample.members.items() if content is sample.image), "jpg")

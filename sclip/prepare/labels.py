@@ -1,4 +1,4 @@
-"""Draw tables of negatives, positives, graphs or triples that a person labels row by row, and count the labels.
+"""Draw tables of negatives, positives, graphs or triples for a person to label row by row; count the labels.
 
     captions -> `draw` -> table with empty labels -> (a person) -> `count` -> shares with 95 % intervals
 
@@ -40,7 +40,7 @@ LABELS: Mapping[Subject, Mapping[str, tuple[str, str]]] = {
     "graphs": {"wrong": ("no", "yes")},
     "triples": {"wrong": ("no", "yes")},
 }
-"""Columns that a person fills in, each with its two labels. The second label is the fault; `count` counts it."""
+"""Columns that a person fills in, each with its two labels. The second label is the fault that `count` counts."""
 
 _TEXTS = ("caption", "negative", "positive", "triples", "triple")
 """Text columns, which `read` replaces by digests."""
@@ -50,7 +50,7 @@ _NAMED = 10
 
 
 class LabelsError(ValueError):
-    """Table that cannot be drawn or counted; the message names the file and the fault."""
+    """Error of a table that cannot be drawn or counted; the message names the file and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,8 @@ def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy
     """Write a table of up to `size` rows to label; return the number of rows.
 
     Distinct captions are drawn at random. With the same seed, a smaller table is the beginning of a larger one. Each
-    caption gives one row with its graph, its positive or the negative that training would draw. "replacements" draws
-    no exchanges; "triples" gives one row per triple that the encoder sees. Captions without a row are skipped.
+    caption gives one row with its graph, its positive or the negative that training would draw. "replacements" are
+    negatives without exchanges; "triples" gives one row per triple of the encoder. Captions without a row are skipped.
 
     Raises CaptionsError, ParserError or OSError; raises LabelsError if there is no row or if `out` exists.
     """

@@ -1,7 +1,7 @@
-"""Write the graphs or the negatives of a caption file as JSON, in the terminal or on an HTML page.
+"""Write the graphs or the negatives of a caption file as JSON, or draw them in the terminal or on an HTML page.
 
-Each line is a caption, cleaned as in training. It becomes a JSON object on one line, or a drawing, in the same order.
-The file is streamed, so it need not fit in memory.
+Each line of the file is a caption, which is cleaned as in training. Each caption becomes one line of JSON or one
+drawing, in the same order. The file is streamed, so it need not fit in memory.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from sclip.scenegraph.window import MOST_WORDS, parsed_part
 def graphs(file: str, out: str, show: bool, html: str, spacy_model: str) -> str:
     """Write the scene graph of each caption as JSON, or draw it in the terminal (`show`) or on a page (`html`).
 
-    `file` may be "-" for standard input; without `out` the JSON goes to standard output. Returns a line that counts
-    captions without an object, cut ones and undecodable ones. Raises ParserError or OSError before the first caption.
+    `file` may be "-" for standard input. Without `out`, JSON goes to standard output. Returns a line with the numbers
+    of object-less, cut and undecodable captions. Raises ParserError or OSError before the first caption.
     """
     return _stream(file, out, show, html, spacy_model, SceneGraph.to_json, None)
 
@@ -59,7 +59,7 @@ def _stream(
         source = stack.enter_context(open(sys.stdin.fileno() if std else file, "rb", closefd=not std))
         sinks: list[Any] = []
         if show or html:
-            from sclip.report.sinks import drawings  # rich and jinja2, which only drawings need
+            from sclip.report.sinks import drawings  # imports rich and jinja2, which only drawings need
 
             sinks += drawings(show, html, find)
         if out or not sinks:
@@ -89,7 +89,7 @@ class _Json:
 
 @dataclass
 class _Tally:
-    """Counts of captions, and of those that are cut, undecodable or without an object."""
+    """Counts of all captions, and of the captions that are cut, undecodable or without an object."""
 
     read: int = 0
     without_object: int = 0

@@ -56,7 +56,7 @@ class RawSample:
 
 @dataclass
 class Skips:
-    """Counts of skipped rows by reason, each with the first place."""
+    """Counts of skipped rows by reason, with the first place of each reason."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Skips:
     unit: str = "rows"
     """Word for the source's rows in messages."""
     notes: list[str] = field(default_factory=list)
-    """Lines for the user about parts of the source that are not rows and are not packed."""
+    """Lines that tell the user which parts of the source, other than rows, are not packed."""
 
     def add(self, reason: str, place: str, count: int = 1) -> None:
         """Count rows that are skipped at `place`."""
@@ -220,7 +220,7 @@ def _results(
     write: Callable[[int, list[RawSample]], _Written],
     workers: int,
 ) -> Iterator[_Written]:
-    """Write the chunks in this process or in a pool. Results come in order, and few chunks wait in memory."""
+    """Write the chunks in this process or in a pool; yield results in order. Few chunks wait in memory."""
     if workers <= 1:
         yield from (write(number, chunk) for number, chunk in jobs)
         return
@@ -256,7 +256,7 @@ def _write(number: int, chunk: list[RawSample], *, out: Path, exclusions: Exclus
 
 
 def caption_fault(text: str) -> str:
-    """Return why a text cannot be a caption or key of a sample; empty if it can."""
+    """Return the reason why a text cannot be a caption or a sample's key; empty if it can be one."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
@@ -265,7 +265,7 @@ def caption_fault(text: str) -> str:
 
 
 class _Skipped(Exception):
-    """Reason to skip a sample. There are few distinct texts, so that they can be counted."""
+    """Error of an unusable sample. Its text is the reason. The texts are few, so that reasons can be counted."""
 
 
 def _members(sample: RawSample, exclusions: Exclusions | None) -> dict[str, Any]:

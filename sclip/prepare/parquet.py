@@ -1,8 +1,8 @@
 """Read Parquet files, as Hugging Face writes them, into a `RawSample` per image with its bytes or its path.
 
-Embedded images are streamed in small batches, whatever the size of a row group. Captions are read first, because one
-sample holds all rows of an image. Rows belong to the same image if they have the same name and the same bytes; a
-row without a name is an image of its own.
+Embedded images are streamed in small batches, whatever the size of a row group. Captions are read before the images,
+because one sample holds all rows of an image. Rows belong to the same image if they have the same name and the same
+bytes. A row without a name is a separate image.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def parquet_samples(
 ) -> Iterable[RawSample]:
     """Return the samples of files with the same columns: a stream if the files embed images, a list if they name paths.
 
-    The stream counts rows without an image while it is read. Raises PackError, also from the stream.
+    The stream counts rows without an image while it is read. Both this call and the stream may raise PackError.
     """
     with _errors(source):
         schemas = [pq.read_schema(file) for file in files]
@@ -105,7 +105,7 @@ def _key_column(schema: pa.Schema, image: str) -> str:
 
 
 def _rows(source: Path, files: Sequence[Path], columns: Collection[str]) -> Iterator[Row]:
-    """Yield each row with these columns and its split. The split is read from a column, else from the file's path."""
+    """Yield each row with these columns and its split, which comes from a column or else from the file's path."""
     for file in files:
         with _errors(file):
             splits = [name for name in pq.read_schema(file).names if name.lower() in SPLIT_FIELDS]

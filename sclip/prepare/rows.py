@@ -30,7 +30,7 @@ KEPT_FIELDS = (
 )  # fmt: skip
 """Fields that come with captions in the files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP (`sclip.data.foreign`)."""
 SPLIT_FIELDS = ("split", "subset", "partition", "fold")
-"""Names of split columns, in any letter case. All but "split" count only if their cell is one of SPLIT_WORDS."""
+"""Names of split columns, in any letter case. Except for "split", a cell counts only if it is one of SPLIT_WORDS."""
 SPLIT_WORDS = ("train", "restval", "validation", "valid", "val", "dev", "test", "eval")
 FOLDER_FIELD = "filepath"
 """Field of Karpathy's files with the folder of the image that `filename` names."""
@@ -39,7 +39,7 @@ TRAIN = {"train", "restval"}
 """Training splits. Karpathy's "restval" is the rest of COCO's val2014."""
 
 Row = tuple[str, Mapping[str, Any] | str]
-"""Place of a row ("pairs.csv line 3"), and its fields or the reason why it has no fields."""
+"""Place of a row ("pairs.csv line 3"), and its fields. An unreadable row has a reason instead of fields."""
 Root = tuple[Path, bool]
 """Base folder of relative image paths, and whether all images below it, at any depth, belong to the source."""
 
@@ -82,7 +82,7 @@ class Columns:
         return cls(image, caption, folder)
 
     def unread(self, names: Iterable[str], choice: Choice) -> list[str]:
-        """Return a line about the columns that are not packed, or an empty list if all are."""
+        """Return a list with one line about the columns that are not packed; empty if all are packed."""
         read = (self.image, self.caption, self.folder, ID_FIELD, *choice.kept_fields)
         others = [name for name in names if name not in read and name.lower() != SPLIT_FIELDS[0]]
         return [f"fields that are not packed: {_listed(others)}"] if others else []
@@ -163,9 +163,9 @@ def group(
     Args:
         source: path that messages show.
         rows: output of a reader.
-        roots: possible base folders of image paths. The first with the first image is used; if none has it, roots[0].
+        roots: possible base folders of image paths. The first folder that holds the first image is used, else roots[0].
         choice: fields and splits that the user chooses.
-        skips: counts all rows and the skipped ones; its notes count the images that no row names.
+        skips: counts all rows and the skipped rows; its notes count the images that no row names.
         spelled: whether the text of a caption cell may spell a list.
     """
     columns: Columns | None = None
@@ -277,7 +277,7 @@ def _samples(images: dict[str, _Image], root: Path, skips: Skips) -> Iterator[Ra
 
 
 def _unnamed(root: Path, named: set[str], deep: bool) -> list[str]:
-    """Return a line about the images in or below `root` that no row names, or an empty list."""
+    """Return a list with one line about the images in or below `root` that no row names; empty if there are none."""
     folders = {str(root)} if deep else {os.path.dirname(path) for path in named}
     files = [
         file

@@ -34,7 +34,7 @@ def read_source(
     splits: Iterable[str] = (),
     kept: Iterable[str] = (),
 ) -> tuple[Iterable[RawSample], Skips]:
-    """Return the samples of a source in its order (a folder: sorted by name), and the skipped rows.
+    """Return the samples of a source in its order (in a folder: by name), and the skipped rows.
 
     Args:
         source: a file, a folder, or a pattern of Parquet files.
@@ -73,7 +73,7 @@ def _metadata(folder: Path) -> Path | None:
 
 
 def _not_utf8(source: Path) -> str:
-    """Return the file position of the first byte that is not UTF-8. A stream's error counts from its buffer."""
+    """Return the file position of the first byte that is not UTF-8. The error of a stream gives no file position."""
     content = source.read_bytes()
     try:
         content.decode()

@@ -1,8 +1,8 @@
-"""Count the captions, graphs and negatives of shards, or of the shards of a run.
+"""Count the captions, graphs and negatives of given shards, or of the shards of a run.
 
     shards -> (Ray Data: one task per shard) -> statistics of each shard -> merged -> `sclip.report`
 
-The graphs are those that a training run would see. They come from the annotations with this installation's stamp; other
+A training run would see the same graphs: they are read from annotations with this installation's stamp, and all other
 captions are parsed. For the folder of a run, only the captions that the run trains on are counted.
 """
 
@@ -76,7 +76,7 @@ class CorpusCounts:
 
 
 def corpus_of(sources: Sequence[str], data: DataConfig) -> Corpus:
-    """Return the corpus that the sources name: shards (paths, globs or URIs) to read as `data` says, or a run's folder.
+    """Return the corpus of `sources`: shards (paths, globs or URIs) read with the options `data`, or a run's folder.
 
     Raises ShardError if no shard is found, ConfigError if a pattern or the run's folder is unusable.
     """
@@ -119,7 +119,7 @@ def count_corpus(
 
 
 class CorpusCounter:
-    """Ray Data actor that counts shards: a callable for `map_batches`. The first caption to parse loads spaCy."""
+    """Ray Data actor that counts shards: a callable for `map_batches`. It loads spaCy only if it has to parse."""
 
     def __init__(
         self, data: DataConfig, stamp: str, shards: Mapping[str, NamedShard], words: int = MOST_WORDS
@@ -176,7 +176,7 @@ class CorpusCounter:
             yield known or list(islice(parsed, len(sample.captions)))
 
     def _annotated(self, sample: Sample) -> list[_Known]:
-        """Return the graphs and negatives in the sample's annotation; empty if there is no usable one."""
+        """Return the graphs and negatives in the sample's annotation; empty if it has no usable annotation."""
         if not self._data.annotations:
             return []
         try:

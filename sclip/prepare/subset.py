@@ -1,7 +1,7 @@
-"""Select the samples and captions of annotated shards that pass a filter, for `sclip.prepare.pack` to write.
+"""Select the samples and captions of annotated shards that pass a filter; `sclip.prepare.pack` then writes them.
 
-The kept captions are those that a run over the source shards trains on with the same data.min_objects,
-data.min_attributes and data.min_relations. They keep their annotation, so they have the same negatives.
+A run over the source shards with the same data.min_objects, data.min_attributes and data.min_relations trains on the
+same captions. They keep their annotation, so they have the same negatives.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sclip.storage.masking import mask
 
 @dataclass
 class Kept:
-    """Counts of samples and captions that pass the filter. Fields that end in `_of` count all that were checked."""
+    """Counts of samples and captions that pass the filter, and (`_of`) of all checked samples and captions."""
 
     samples: int = 0
     samples_of: int = 0
@@ -31,7 +31,7 @@ class Kept:
 def passing_samples(
     shards: Sequence[str], least: tuple[int, int, int], data: DataConfig, kept: Kept, skips: Skips
 ) -> Iterator[RawSample]:
-    """Yield the samples with only those captions that have at least `least` objects, attributes and relations.
+    """Yield the samples with only the captions that have at least `least` (objects, attributes, relations).
 
     Counts samples and captions in `kept`, and unusable samples in `skips`. Raises ShardError if the storage fails.
     """
@@ -44,7 +44,7 @@ def passing_samples(
                 skips.add(item.reason, place)
                 continue
             try:
-                stamp = stamp or annotation.read(item)[0]  # the first sample's: a subset has one stamp
+                stamp = stamp or annotation.read(item)[0]  # of the first sample: a subset has one stamp
                 records = annotation.read_stamped(item, stamp)
                 passing = annotation.passing(item, records, least)
             except AnnotationError as error:

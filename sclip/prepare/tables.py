@@ -1,10 +1,10 @@
-"""Yield the rows of a text file with their lines: CSV, TSV, `|`, Flickr's `results_20130124.token`, JSON Lines.
+"""Read the rows of a text file with their line numbers: CSV, TSV, `|`, Flickr's `results_20130124.token`, JSON Lines.
 
 Three rules keep each caption with its image:
 - CSV is read strictly. A quoted cell that never closes, or that seems to contain another row, stops the reader with an
   error that names the line where the cell opens.
 - In tables with tabs or `|`, a quote is an ordinary character unless a CSV writer quoted the cells (`_is_quoted`).
-- A row must have as many cells as the header. Any other row is skipped and counted, never cut or filled.
+- A row must have as many cells as the header. A row with more or fewer cells is skipped and counted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def jsonl_rows(source: Path) -> Iterator[Row]:
 
 
 def table_rows(source: Path, choice: Choice) -> Iterator[Row]:
-    """Yield the rows below the header. A file of lines IMAGE#NUMBER, tab, caption has no header: all lines are rows.
+    """Yield the rows below the header. If the first line is IMAGE#NUMBER, tab, caption, it is a row too, not a header.
 
     Raises PackError at the first line that cannot be read as part of the table.
     """
@@ -99,7 +99,7 @@ def _fields(names: list[str], cells: list[str]) -> Mapping[str, Any] | str:
 
 
 def _delimiter(header: str, choice: Choice) -> str:
-    """Return the delimiter that gives an image and a caption column. If none does, return the one with most columns."""
+    """Return the delimiter that gives an image and a caption column, or else the delimiter with the most columns."""
     images = {choice.image_field} if choice.image_field else set(IMAGE_FIELDS)
     captions = {choice.caption_field} if choice.caption_field else set(CAPTION_FIELDS)
 
@@ -117,11 +117,11 @@ def _cells(source: Path, delimiter: str) -> Iterator[_Cells]:
 
 
 def _is_quoted(text: str, delimiter: str) -> bool:
-    """Return whether the quotes in a table mark CSV cells; if not, they are characters of the captions.
+    """Return True if the quotes in a table mark CSV cells, False if they are characters of the captions.
 
-    To count as marks, all quotes must follow the CSV rules. Also, a whole column must be quoted, or every quoted cell
-    must hold a doubled quote or a line break (as pandas writes). If a quoted cell holds both a line break and a
-    delimiter, stray quotes may have joined two rows. Then every cell of the file must be quoted.
+    Quotes mark cells if all of them follow the CSV rules and one more condition holds: a whole column is quoted, or
+    every quoted cell holds a doubled quote or a line break (as pandas writes). But if a quoted cell holds both a line
+    break and a delimiter, stray quotes may have joined two rows. In this case, every cell of the file must be quoted.
     """
     if '"' not in text:
         return False
@@ -144,7 +144,7 @@ def _is_quoted(text: str, delimiter: str) -> bool:
 
 
 def _cell(delimiter: str, plain: str = "") -> re.Pattern[str]:
-    """Return a pattern for a cell and its end; an unquoted cell must not contain the characters `plain`."""
+    """Return a pattern for a cell and its end. An unquoted cell must not contain a character of `plain`."""
     mark = re.escape(delimiter)
     return re.compile(rf'("[^"]*+(?:""[^"]*+)*+"|(?!")[^{mark}{plain}\r\n]*+)({mark}|\r?\n|\Z)')
 

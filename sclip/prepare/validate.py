@@ -1,4 +1,4 @@
-"""Find the samples that a training run over shards would quarantine, before the run and with the same code.
+"""Find the samples that a training run would quarantine, before the run starts and with the code of the run.
 
     shards -> (Ray Data: one task per shard) -> findings of each -> merged -> quarantine.jsonl, report.json, report.html
 
@@ -54,30 +54,30 @@ class Findings:
     bytes: int = 0
     """Bytes of all members of the samples that a run would train on."""
     stamps: dict[str, int] = field(default_factory=dict)
-    """Samples by annotation stamp; "" counts samples without an annotation, "?" those with an unreadable one."""
+    """Number of samples by annotation stamp. The key "" means no annotation, "?" an unreadable annotation."""
     widths: dict[int, int] = field(default_factory=dict)
     """Number of images that a run would train on, by stored width in pixels; `heights` has the same by height."""
     heights: dict[int, int] = field(default_factory=dict)
     quarantined: list[dict[str, Any]] = field(default_factory=list)
-    """One entry per quarantined sample, or unreadable rest of a shard (empty key): shard, key, index, reason."""
+    """One entry (shard, key, index, reason) per quarantined sample and per unreadable rest of a shard (empty key)."""
     unreachable: list[str] = field(default_factory=list)
-    """One message per shard that the storage did not deliver to its end."""
+    """One message per shard that the storage did not deliver completely."""
     groups: dict[str, int] = field(default_factory=dict)
     """Number of samples of each shard, usable or not."""
     wrong: list[dict[str, Any]] = field(default_factory=list)
-    """One entry per shard with a sample count that differs from its record: shard, file, recorded, samples."""
+    """One entry (shard, file, recorded, samples) per shard with a sample count that differs from its record."""
     absent: list[str] = field(default_factory=list)
     """Shards that are recorded but do not exist."""
     missing: int = 0
     """Number of samples that are recorded but do not exist."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Images and texts that are not read because of their suffix, by suffix."""
+    """Number of images and texts that a run does not read because of their suffix, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
-    """Captions that are cleaned, by kind of change."""
+    """Number of captions that are cleaned, by kind of change."""
     foreign: dict[str, int] = field(default_factory=dict)
-    """Texts and graphs that the data set supplies with captions but that are not used, by reason."""
+    """Number of unused texts and graphs that the data set supplies with its captions, by reason."""
     malformed: list[dict[str, Any]] = field(default_factory=list)
-    """One entry per sample with an unreadable field of data.foreign_fields: shard, key, index, reason."""
+    """One entry (shard, key, index, reason) per sample with an unreadable field of data.foreign_fields."""
 
     def merge(self, other: Findings) -> None:
         """Add the findings of another shard."""
@@ -93,7 +93,7 @@ class Findings:
     def compare(self, records: Mapping[str, Record], absent: Iterable[str] = ()) -> None:
         """Compare the sample counts of shards with `records`; set the attributes `wrong`, `absent` and `missing`.
 
-        The argument `absent` names recorded shards that do not exist. Names of shards have no credentials.
+        The argument `absent` names recorded shards that do not exist. All shard names are free of credentials.
         """
         self.absent = sorted(absent)
         rests = {entry["shard"] for entry in self.rests}
@@ -101,24 +101,24 @@ class Findings:
             file, recorded = records.get(shard, Record("", samples))
             if recorded != samples:
                 self.wrong.append({"shard": shard, "file": file, "recorded": recorded, "samples": samples})
-                # The same rule as in a run; in other cases SHARD_stats.json is wrong.
+                # A run has the same rule. In all other cases the tar is complete, and its record is wrong.
                 if file == INDEX or not samples or shard in rests:
                     self.missing += max(0, recorded - samples)
 
     @property
     def is_clean(self) -> bool:
-        """Return whether a run trains on every existing or recorded sample unchanged."""
+        """Whether a run trains on every existing and every recorded sample, unchanged."""
         losses = (self.quarantined, self.unreachable, self.wrong, self.empty)
         return not any((*losses, self.unread, self.cleaned, self.foreign))
 
     @property
     def rests(self) -> list[dict[str, Any]]:
-        """Return the entries of `quarantined` for shards that are unreadable from some point on."""
+        """Entries of `quarantined` for shards that are unreadable from some point on."""
         return [entry for entry in self.quarantined if not entry["key"]]
 
     @property
     def empty(self) -> list[str]:
-        """Return the shards that are readable to their end and hold no sample."""
+        """Shards that are readable to their end and hold no sample."""
         rests = {entry["shard"] for entry in self.rests}
         return sorted(shard for shard, samples in self.groups.items() if not samples and shard not in rests)
 
@@ -129,7 +129,7 @@ class Findings:
         return lost / max(1, self.samples + lost)
 
     def reasons(self) -> list[tuple[str, int, dict[str, Any]]]:
-        """Return the kinds of reasons, the most frequent first, with their count and one example."""
+        """Return each kind of reason with its count and one example, the most frequent kind first."""
         kinds: dict[str, list[dict[str, Any]]] = {}
         for entry in self.quarantined:
             kinds.setdefault(kind(entry["reason"]), []).append(entry)
@@ -194,7 +194,7 @@ def _median(counts: Mapping[int, int]) -> int:
 
 
 def reachable(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the shards that paths, globs and URIs name, and one message per name without a shard."""
+    """Return the shards of all paths, globs and URIs, and one message per name without a shard."""
     shards: set[str] = set()
     failures = []
     for pattern in patterns:
@@ -212,7 +212,7 @@ def reachable(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def kind(reason: str) -> str:
-    """Return a reason without the parts that differ between samples: numbers and quoted names."""
+    """Replace the parts of a reason that differ between samples: numbers and quoted names."""
     reason = re.sub(r"'[^']*'|\"[^\"]*\"", "'…'", reason.partition("\n")[0])
     return re.sub(r"\b0x[0-9a-f]+|(?<![A-Z]-)\d[\d.,]*", "N", reason)[:160]
 
@@ -226,11 +226,11 @@ def examine(
     say: Callable[[Findings, int, float], None],
     out: Path | None,
 ) -> tuple[Findings, list[str]]:
-    """Validate the shards that can be reached, and write the report into the folder `out`, if any.
+    """Validate the shards that can be reached, and write the report into the folder `out` unless it is None.
 
     `cpus` connects to the cluster and returns its CPUs. `say` is called after each shard with the merged findings, the
     number of shards and the samples per second. Returns the findings, with the unreachable shards, and lines of notes.
-    Raises the errors of `validate`, OSError if the report cannot be written, and ParserError.
+    Raises ParserError, the errors of `validate`, and OSError if the report cannot be written.
     """
     shards, failures = reachable(patterns)
     if out:
@@ -271,8 +271,8 @@ def validate(
 ) -> Findings:
     """Read all shards on the connected cluster, which has `cpus` CPUs; return the findings of all shards together.
 
-    After each shard, `on_shard` gets the findings so far. `patterns` are the patterns that gave `shards`. A shard is
-    absent if a record names it and a pattern matches it, but it does not exist. The findings also list shards that
+    After each shard, `on_shard` gets the findings so far. `patterns` are the patterns that gave `shards`. A shard that
+    does not exist counts as absent if a record names it and a pattern matches it. The findings also list shards that
     cannot be reached. Raises ConfigError if no actor fits on the cluster.
     """
     findings = Findings()
@@ -333,7 +333,7 @@ class Validator:
         return findings
 
     def _judged(self, url: str, tally: Tally) -> Iterator[Sample | Rejected]:
-        """Yield the samples of `read_shard`, and reject those with an image that cannot be decoded."""
+        """Yield the samples of `read_shard`; a sample whose image cannot be decoded becomes a `Rejected`."""
         rng = random.Random(0)  # any seed will do: every crop decodes the whole image
         for item in read_shard(url, self._data, tally):
             judged: Sample | Rejected = item

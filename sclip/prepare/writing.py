@@ -1,7 +1,4 @@
-"""Write a tar or a small file atomically.
-
-Both are written under a hidden temporary name and renamed when they are complete.
-"""
+"""Write a tar or a small file atomically: under a hidden temporary name, with a rename when it is complete."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from webdataset.writer import TarWriter
 
 
 class PackError(Exception):
-    """Failure to read a source or write shards; the message is one line with the place, fault and remedy."""
+    """Error in reading a source or writing shards; the message is one line with the place, fault and remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ def refuse_sources(sources: Iterable[str], out: Path) -> None:
 
 
 def write_tar(path: Path, samples: Iterable[dict[str, Any]]) -> Shard | None:
-    """Atomically write samples, in the form that webdataset's TarWriter takes, to a tar.
+    """Atomically write samples to a tar; a sample is a dict as webdataset's TarWriter takes it.
 
     Returns the tar's index entry. If there is no sample, writes no tar and returns None.
     """
@@ -70,5 +67,5 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    """Return a unique hidden name, as processes of a killed job may still be writing the same file."""
+    """Return a unique hidden name, because processes of a killed job may still be writing the same file."""
     return path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")

@@ -1,8 +1,8 @@
 """Generate scenes, the default input: ordinary shards and cases in ARO's format, from a spec and a seed.
 
 A folder holds training shards, held-out shards with pairings that training never shows, two evaluation files with
-their images, and the suite that names them. Every sample derives from (seed, split, index), so each can be drawn
-again alone. The packer writes the shards, so downstream code treats them like any others.
+their images, and the suite that names these files. A sample depends only on seed, split and index, so it can be drawn
+again without the others. The packer writes the shards, so downstream code treats them like any other shards.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> Scene
     """Generate the scenes of `spec` and `seed` in a folder below `out_dir`, unless it exists; return its paths.
 
     The folder is named after spec, seed and generator version. It is built under a temporary name and renamed when
-    complete, so several processes may call this at once, and an interrupted build is never used. For a URI, it is built
-    on this machine and uploaded, its stamp last. Raises PackError or OSError if `out_dir` cannot be written to.
+    complete, so several processes may call this at once, and an interrupted build is never used. If `out_dir` is a URI,
+    this machine builds the folder and uploads it, scenes.json last. Raises PackError or OSError if writing fails.
     """
     stamp = {"version": VERSION, "seed": seed, **asdict(spec)}
     if spec.family == "a":
@@ -123,7 +123,7 @@ def _samples(family: Family, seed: int, split: str, count: int, size: int) -> It
 
 
 def _written(cases: Iterable[SceneCase], images: Path, size: int) -> list[dict[str, Any]]:
-    """Draw the images of the cases into the folder `images`, and return the entries of the cases."""
+    """Draw the image of each case into the folder `images`; return the cases as entries of ARO's file."""
     box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": size, "bbox_h": size}
     entries = []
     for case in cases:

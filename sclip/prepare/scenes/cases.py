@@ -1,7 +1,7 @@
-"""Make evaluation cases over held-out pairings in ARO's format: an image, a true caption and a false one.
+"""Make evaluation cases of held-out pairings in ARO's format: an image, a true caption and a false caption.
 
-Cases come in mirrored pairs: two pictures that differ in an exchange of the two objects (relation) or of the two colors
-(attribute). The true caption of each is the false caption of the other, so every caption is true as often as false. A
+Cases come in pairs. The second picture of a pair has the two objects exchanged (relation), or their colors (attribute).
+Its true caption is the first picture's false caption and vice versa, so every caption is true as often as false. A
 model that uses the words alone, or sees the image as a bag of words, is right in exactly half of the cases.
 """
 
@@ -23,7 +23,7 @@ ARO_LEAST_CASES = 25
 
 @dataclass(frozen=True, slots=True)
 class SceneCase:
-    """One case: the scene to draw, and the fields of its ARO entry except those of the image."""
+    """One case: the scene to draw, and the entry in ARO's format without the fields about the image."""
 
     name: str
     scene: Scene
@@ -78,7 +78,7 @@ def _rng(purpose: str, seed: int, number: int) -> Random:
 
 
 def _things(rng: Random, family: Family, colours: tuple[str, str] | None = None) -> tuple[Thing, Thing]:
-    """Draw two objects of a held-out pairing, in the two `colours` if given. Chance decides which has which color."""
+    """Draw two objects of a held-out pairing, in the two `colours` if given. The color of each object is random."""
     wanted = [pairing for pairing in family.held_out if colours is None or pairing[0] == set(colours)]
     wanted.sort(key=lambda pairing: [sorted(words) for words in pairing])  # sets have no order of their own
     colour_set, shape_set = rng.choice(wanted)

@@ -1,4 +1,4 @@
-"""Caption a scene in English with a small grammar that the parser of photograph captions can read.
+"""Caption a scene in English with a small grammar. The parser, made for captions of photographs, can read it.
 
 The parser gets the graph of every wording right. This matters because a wrong graph would give wrong negatives.
 """
@@ -46,7 +46,7 @@ def relation_phrase(relation: str) -> str:
 
 
 def noun_phrase(thing: Thing, article: str, *, size: bool = False) -> str:
-    """Return "a red circle", or "a small red circle" with its size."""
+    """Return a thing as a phrase: "a red circle", or "a small red circle" if `size` is set."""
     words = f"{thing.size} {thing.colour} {thing.shape}" if size else f"{thing.colour} {thing.shape}"
     if article == "a" and words[0] in "aeiou":
         return f"an {words}"
@@ -54,7 +54,7 @@ def noun_phrase(thing: Thing, article: str, *, size: bool = False) -> str:
 
 
 def captions(scene: Scene, rng: Random, count: int = 3) -> tuple[str, ...]:
-    """Return `count` different wordings of the scene; each is true of it and names at least two objects."""
+    """Return `count` different true captions of the scene; each names at least two objects."""
     wordings: dict[str, None] = {}
     while len(wordings) < count:
         wordings[_caption(scene, rng)] = None

@@ -1,4 +1,4 @@
-"""Draw a scene as JPEG bytes. It is drawn at four times the size and averaged down, which smooths the edges."""
+"""Draw a scene as JPEG bytes. The picture is drawn four times as large and averaged down, which smooths edges."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _draw(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
     elif placed.thing.shape == "square":
         pen.rectangle((left, top, right, bottom), fill=fill)
     elif placed.thing.shape == "cross":
-        arm = 0.65 * placed.radius * side  # width of the free corner beside an arm
+        arm = 0.65 * placed.radius * side  # side of the free square in each corner of the cross
         pen.rectangle((left + arm, top, right - arm, bottom), fill=fill)
         pen.rectangle((left, top + arm, right, bottom - arm), fill=fill)
     else:
