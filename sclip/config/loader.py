@@ -39,10 +39,15 @@ for _yaml in (_Loader, _Dumper):
     _yaml.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
-_Loader.yaml_implicit_resolvers = {  # dates stay text: a run's name may look like one
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+_TEXT = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")  # a run's name may look like a date
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _TEXT]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
+# As in YAML 1.2: model.quick_gelu=on is a text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 
 
 def _sections(cls: type) -> Iterator[type]:

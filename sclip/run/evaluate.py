@@ -171,9 +171,9 @@ def _folders(models: Sequence[str], out: Path) -> list[Path]:
     if len(models) == 1:
         return [out]
     names = [re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model" for model in models]
-    return [
-        out / (name if names.count(name) == 1 else f"{name}-{number}") for number, name in enumerate(names)
-    ]
+    if len(set(names)) < len(names):
+        names = [f"{name}-{number}" for number, name in enumerate(names)]
+    return [out / name for name in names]
 
 
 def _progress(model: str) -> Callable[[str, int, int], None]:

@@ -23,7 +23,7 @@ __all__ = ["JsonProgress", "json_console", "name_run"]
 _log = logging.getLogger("sclip")
 _JSONFormatter: Any = ray_internals.json_formatter_class()
 _KINDS = {
-    "start": "training begins", "metrics": "trained", "checkpoint": "checkpoint is whole",
+    "start": "training begins", "metrics": "trained", "checkpoint": "checkpoint is complete",
     "lost": "workers lost, they start again from the last checkpoint", "note": "note on the resume",
     "waiting": "waiting for the storage",
 }  # fmt: skip

@@ -191,7 +191,7 @@ def _single(tokens: list[Token], i: int) -> tuple[str, str]:
     following = tokens[i + 1].lower if i + 1 < len(tokens) else ""
     if code == "P" and text == "that":
         code = "K" if token.dep_ == "mark" else "W"
-    elif code == "P" and text == "as" and token.dep_ == "prep" and tokens[i - 1].tag_ == "VBN":
+    elif code == "P" and text == "as" and token.dep_ == "prep" and i and tokens[i - 1].tag_ == "VBN":
         pass  # "dressed as a pirate"
     elif code == "P" and (
         (token.dep_ == "mark" and text != "with" and following not in ("them", "him"))

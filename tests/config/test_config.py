@@ -224,6 +224,12 @@ def test_a_learning_rate_is_a_number_with_or_without_a_dot(folder: Path) -> None
         assert loaded(folder, config="rate").train.learning_rate == value
 
 
+def test_on_and_off_are_texts_as_in_yaml_1_2(folder: Path) -> None:
+    for text in ("on", "off"):
+        assert loaded(folder, f"model.quick_gelu={text}").model.quick_gelu == text
+    assert loaded(folder, "train.use_gpu=True").train.use_gpu is True
+
+
 def test_a_single_string_is_read_as_a_list_of_one(folder: Path) -> None:
     pattern = "s3://b/{000..127}.tar"
     for text, shards in ((pattern, (pattern,)), ("[a.tar, b.tar]", ("a.tar", "b.tar")), ("", ())):

@@ -35,7 +35,7 @@ class Row:
     shards: str = "*.tar"
     overrides: tuple[str, ...] = ()
     columns: list[str] = field(default_factory=list)
-    """The README's columns: what people bring, what becomes of it, and where people are told."""
+    """The README's columns: what people bring, what sclip does with it, and where sclip reports it."""
 
     @property
     def brought(self) -> str:

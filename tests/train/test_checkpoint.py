@@ -87,7 +87,7 @@ def test_a_cut_changed_missing_or_added_file_is_found_and_named(folder: Path) ->
     whole = shard.read_bytes()
     for kept in (0, len(whole) - 1):
         shard.write_bytes(whole[:kept])
-        expected = f"{shard}: {kept} bytes, the manifest says {len(whole)}"
+        expected = f"{shard}: {kept} bytes, the manifest says {len(whole)} bytes"
         assert manifest.verify(folder) == refused(folder) == expected
     for place in (0, 20, -1):
         content = bytearray(whole)
@@ -102,7 +102,7 @@ def test_a_cut_changed_missing_or_added_file_is_found_and_named(folder: Path) ->
     stray.unlink()
     assert manifest.verify(folder) == ""
     shard.unlink()
-    assert refused(folder).startswith(f"{shard}: None bytes")
+    assert refused(folder).startswith(f"{shard}: no such file, the manifest says ")
     assert manifest.verify(folder) == refused(folder)
 
 

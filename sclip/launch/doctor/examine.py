@@ -38,7 +38,7 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
     nodes, lost = alive()
     findings = [
         CheckFinding(
-            "nodes", name.partition(":")[0], "warn", name.partition(": ")[2], "see its log or ray list nodes"
+            "nodes", name.partition(": ")[0], "warn", name.partition(": ")[2], "see its log or ray list nodes"
         )
         for name in lost
     ]

@@ -149,8 +149,7 @@ def _measured(config: Config) -> dict[str, Rate]:
     folder = storage / "runs"
     work = _work(to_tree(config), storage)
     config_paths: list[StoragePath] = list(folder.glob("*/config.json"))
-    runs = sorted(config_paths, key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in runs[:_LATEST]:
+    for path in sorted(config_paths, key=_modified, reverse=True)[:_LATEST]:
         try:
             tree = json.loads(path.read_text())
             if _work(tree, storage) != work:
@@ -161,6 +160,14 @@ def _measured(config: Config) -> dict[str, Rate]:
         if rates:
             return {stage: Rate(rate, f"as {path.parent.name} measured") for stage, rate in rates.items()}
     return {}
+
+
+def _modified(path: StoragePath) -> float:
+    """Return the time of a file's last change; 0 if it has been removed meanwhile."""
+    try:
+        return float(path.stat().st_mtime)
+    except OSError:
+        return 0.0
 
 
 def _work(tree: dict[str, Any], storage: StoragePath) -> dict[str, Any]:
