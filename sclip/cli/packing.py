@@ -49,7 +49,7 @@ def scenes(
         int, option("PIXELS", "height and width of a scene, as scenes.image_size in a config")
     ] = _SCENES.image_size,
     family: Annotated[
-        Literal["a", "b"], option("a|b", "all scenes, or those of four colors, as scenes.family in a config")
+        Literal["a", "b"], option("a|b", "all scenes, or those of five colors, as scenes.family in a config")
     ] = _SCENES.family,
 ) -> None:
     """Generate the scenes that training uses by default.

@@ -56,7 +56,7 @@ def _narrowed(family: Family, colours: str) -> Family:
 _ALL = _family(
     "red green blue yellow orange purple white black", "circle square triangle cross", "grey brown pink beige"
 )
-FAMILIES = {"a": _ALL, "b": _narrowed(_ALL, "red green blue yellow")}
+FAMILIES = {"a": _ALL, "b": _narrowed(_ALL, "red green blue yellow orange")}
 """The second family is a narrow part of the first one, as a set for tuning is of what a model was pretrained on."""
 
 
