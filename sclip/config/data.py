@@ -40,7 +40,7 @@ class ScenesConfig(Section, key="scenes"):
     image_size: Annotated[int, at_least(32, "at least 32 pixels")] = 48
     """Height and width of a scene in pixels."""
     family: Literal["a", "b"] = "a"
-    """`a`: scenes in eight colors. `b`: scenes in four of these colors, to tune a model that was trained on `a`."""
+    """`a`: scenes in eight colors. `b`: scenes in five of these colors, to tune a model that was trained on `a`."""
 
 
 @dataclass(frozen=True)
