@@ -132,10 +132,10 @@ class AnnotatedFolder:
         write_file(self.path / QUARANTINE, quarantine)
         if not shards:
             raise PackError(f"no sample could be annotated; {self.path / QUARANTINE} says why")
-        left_out = quarantine.count(b"\n")
+        num_quarantined = quarantine.count(b"\n")
         notes = [f"Made by {self.stamp}."]
-        if left_out:
-            notes.append(f"{left_out} samples left out: {QUARANTINE}.")
+        if num_quarantined:
+            notes.append(f"{num_quarantined} samples left out: {QUARANTINE}.")
         write(statistics, self.path, self.path.name, notes)
         index = Index(tuple(shards), Skips())
         write_file(self.path / INDEX, json.dumps(index.to_json(), indent=1).encode())

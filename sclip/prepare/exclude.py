@@ -47,7 +47,7 @@ def excluded(
         below = sorted(map(Path, files_below(str(path))))
         files = [file for file in below if file.suffix.removeprefix(".").lower() in IMAGE_SUFFIXES]
         for file in files:
-            yield _of_file(file, name, skips)
+            yield _exclusion(file, name, skips)
         if not files:
             raise ExclusionError(f"{source}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
     elif path.suffix == ".json":
@@ -82,14 +82,14 @@ def _karpathy(path: Path, name: str, skips: Skips, split: str, images: Path | No
     if not files:
         raise ExclusionError(f"{path}: no picture of the split {split!r}")
     for folder, file in files:
-        places = [images / folder / file, images / file] if images else []
-        picture = next((place for place in places if place.is_file()), None)
+        candidates = [images / folder / file, images / file] if images else []
+        picture = next((candidate for candidate in candidates if candidate.is_file()), None)
         if images and not picture:
-            skips.add("hash of a missing picture, only its name is listed", str(places[0]))
-        yield _of_file(picture, name, skips) if picture else Exclusion(name, name_of(file))
+            skips.add("hash of a missing picture, only its name is listed", str(candidates[0]))
+        yield _exclusion(picture, name, skips) if picture else Exclusion(name, name_of(file))
 
 
-def _of_file(file: Path, name: str, skips: Skips) -> Exclusion:
+def _exclusion(file: Path, name: str, skips: Skips) -> Exclusion:
     return Exclusion(name, name_of(file.name), _hash(file.read_bytes(), str(file), skips))
 
 

@@ -45,10 +45,10 @@ class Counts:
     def line(self) -> str:
         """Return the counts as one line of text."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.kinds.items()))
-        left_out = f"; {self.rejected:,} unusable samples left out" if self.rejected else ""
+        suffix = f"; {self.rejected:,} unusable samples left out" if self.rejected else ""
         return (
             f"{self.kinds.total():,} half-truths ({kinds or 'none'}) of {self.captions:,} captions, "
-            f"{self.images:,} images{left_out}"
+            f"{self.images:,} images{suffix}"
         )
 
 
@@ -93,17 +93,17 @@ def _drawn(named: Sequence[tuple[Sample, str]], parser: Parser, seed: int) -> It
 
 
 def _written(
-    sample: Sample, identity: str, found: list[HalfTruth], folder: Path, counts: Counts
+    sample: Sample, identity: str, half_truths: list[HalfTruth], folder: Path, counts: Counts
 ) -> Iterator[str]:
     """Write the image of a sample with half-truths, and yield one line per half-truth."""
-    if not found:
+    if not half_truths:
         return
     suffix = next((name for name, content in sample.members.items() if content is sample.image), "jpg")
     digest = hashlib.sha256(sample.image).hexdigest()[:8]  # other shards may use the same names
     name = f"{identity.replace('/', '-')}-{digest}.{suffix}"
     (folder / name).write_bytes(sample.image)
     counts.images += 1
-    for half_truth in found:
+    for half_truth in half_truths:
         entry = {
             "image": name,
             "unit": half_truth.unit,

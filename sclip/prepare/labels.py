@@ -138,15 +138,15 @@ def count(table: Labelled, second: Labelled | None = None) -> Iterator[str]:
 
     Raises LabelsError if `second` and `table` have no row in common.
     """
-    rows, others = _by_draw(table), _by_draw(second) if second else {}
-    shared = [key for key in rows if key in others]
+    rows, second_rows = _rows_by_texts(table), _rows_by_texts(second) if second else {}
+    shared = [key for key in rows if key in second_rows]
     if second and not shared:
         raise LabelsError(f"{second.path}: has no row in common with {table.path}")
     for name, (_, fault) in LABELS[table.subject].items():
         yield f"{table.path.name}: {_share(table, name, fault)}"
         if second:
             yield f"{second.path.name}: {_share(second, name, fault)}"
-            yield _agreement(name, [(rows[key][name], others[key][name]) for key in shared])
+            yield _agreement(name, [(rows[key][name], second_rows[key][name]) for key in shared])
 
 
 def write_digests(table: Labelled, out: Path) -> None:
@@ -188,7 +188,7 @@ def _digest(text: str | None) -> str:
     return format(digest64(text or ""), "016x")
 
 
-def _by_draw(table: Labelled) -> dict[tuple[str, ...], dict[str, str]]:
+def _rows_by_texts(table: Labelled) -> dict[tuple[str, ...], dict[str, str]]:
     return {tuple(row[name] for name in _TEXTS if name in row): row for row in table.rows}
 
 

@@ -122,8 +122,8 @@ def _split_of(source: Path, file: Path) -> str:
     """Return the split in the file's name or in the nearest folder below the path that the user typed; else ""."""
     if file == source:
         return ""
-    top = source if source.is_dir() else next(at for at in source.parents if not glob.has_magic(str(at)))
-    for name in (file.stem, *(at.name for at in file.relative_to(top).parents)):
+    top = source if source.is_dir() else next(p for p in source.parents if not glob.has_magic(str(p)))
+    for name in (file.stem, *(parent.name for parent in file.relative_to(top).parents)):
         if words := _SPLIT_WORD.findall(name.lower()):
             return str(words[-1])
     return ""
@@ -172,16 +172,16 @@ def _plan(
     digests = _digests(files, image, {number for number, _, name, *_ in kept if name and counts[name] > 1})
     folder = Path(os.path.commonpath([file.parent for file in files]))
     plan: dict[int, _Image] = {}
-    by_name: dict[str, dict[str, _Image]] = {}
+    images_by_name: dict[str, dict[str, _Image]] = {}
     for number, place, name, captions, values in kept:
-        images = by_name.setdefault(name or place, {})
+        images = images_by_name.setdefault(name or place, {})
         digest = digests.get(number, "")
         if digest not in images:
             images[digest] = plan[number] = _Image(_key(name or _place_key(place, folder)), place, name)
         images[digest].captions += captions
         images[digest].kept += values
         images[digest].rows += 1
-    for images in by_name.values():
+    for images in images_by_name.values():
         if len(images) > 1:  # same name in several folders: Hugging Face stores no folder
             for digest, planned in images.items():
                 planned.key += f"-{digest[:8]}"

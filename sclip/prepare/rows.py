@@ -73,9 +73,9 @@ class Columns:
         """Return the columns of a source from its first row. Raises PackError if they are missing or ambiguous."""
         image = _field(source, row, choice.image_field, IMAGE_FIELDS, "--image-field")
         caption = _field(source, row, choice.caption_field, CAPTION_FIELDS, "--caption-field")
-        others = [name for name in CAPTION_FIELDS if name in row and name not in (caption, image)]
-        if not choice.caption_field and others not in ([], ["caption"]):
-            names = " and ".join((caption, *others))
+        alternatives = [name for name in CAPTION_FIELDS if name in row and name not in (caption, image)]
+        if not choice.caption_field and alternatives not in ([], ["caption"]):
+            names = " and ".join((caption, *alternatives))
             raise PackError(f"{source}: {names} could each be the caption; choose with --caption-field")
         in_folder = not choice.image_field and image == "filename" and FOLDER_FIELD in row
         folder = FOLDER_FIELD if in_folder and not is_image(str(row[FOLDER_FIELD])) else ""
@@ -84,8 +84,8 @@ class Columns:
     def unread(self, names: Iterable[str], choice: Choice) -> list[str]:
         """Return a list with one line about the columns that are not packed; empty if all are packed."""
         read = (self.image, self.caption, self.folder, ID_FIELD, *choice.kept_fields)
-        others = [name for name in names if name not in read and name.lower() != SPLIT_FIELDS[0]]
-        return [f"fields that are not packed: {_listed(others)}"] if others else []
+        unused = [name for name in names if name not in read and name.lower() != SPLIT_FIELDS[0]]
+        return [f"fields that are not packed: {_listed(unused)}"] if unused else []
 
 
 def _field(source: Path, row: Mapping[str, Any], chosen: str, usual: Sequence[str], option: str) -> str:
@@ -224,9 +224,9 @@ def _image_name(column: str, row: Mapping[str, Any]) -> Any:
 
 
 def kept_values(
-    row: Mapping[str, Any], count: int, choice: Choice, place: str, left_out: Skips
+    row: Mapping[str, Any], count: int, choice: Choice, place: str, skips: Skips
 ) -> list[dict[str, Any]]:
-    """Return the kept fields of each of a row's `count` captions; count malformed fields in `left_out`."""
+    """Return the kept fields of each of a row's `count` captions; count malformed fields in `skips`."""
     kept: list[dict[str, Any]] = [{} for _ in range(count)]
     for name in choice.kept_fields:
         value = row.get(name)
@@ -241,9 +241,7 @@ def kept_values(
             ):
                 raise Fault(f"no entry for each of {count} captions")
         except Fault:
-            left_out.add(
-                f"values of {name} that are not a list with one entry per caption, not packed", place
-            )
+            skips.add(f"values of {name} that are not a list with one entry per caption, not packed", place)
             continue
         for number, fields in enumerate(kept):
             fields[name] = value[number] if count > 1 and isinstance(value, list) else value

@@ -153,8 +153,8 @@ class Findings:
             f"be read to their end, {100 * self.share:.2f} % (data.max_quarantined)",
             *(f"{entry['shard']}: {entry['reason']}" for entry in self.rests[:_NAMED]),
             *(
-                f"{of['shard']}: {of['file']} records {of['recorded']:,} samples, there are {of['samples']:,}"
-                for of in self.wrong[:_NAMED]
+                f"{item['shard']}: {item['file']} records {item['recorded']:,} samples, there are {item['samples']:,}"
+                for item in self.wrong[:_NAMED]
             ),
         ]
         if self.empty:
@@ -166,11 +166,11 @@ class Findings:
                 f"{self.missing:,} recorded samples are missing, in {len(self.wrong):,} shards with wrong counts"
             )
         lines += Tally(Counter(self.unread), Counter(self.cleaned), Counter(self.foreign)).lines()
-        lines += [f"{of['shard']}: {of['key']}: {of['reason']}" for of in self.malformed[:_NAMED]]
+        lines += [f"{entry['shard']}: {entry['key']}: {entry['reason']}" for entry in self.malformed[:_NAMED]]
         lines += [f"{name}s {least}, {median}, {most} pixels: smallest, median, largest"
                   for name, (least, median, most) in self.pixels().items()]  # fmt: skip
-        ours = {of for of in self.stamps if of and _WORDS.sub("", of) == stamp}
-        own, none = sum(self.stamps[of] for of in ours), self.stamps.get("", 0)
+        ours = {name for name in self.stamps if name and _WORDS.sub("", name) == stamp}
+        own, none = sum(self.stamps[name] for name in ours), self.stamps.get("", 0)
         if own:
             lines.append(f"{own:,} samples are annotated under this installation's stamp")
         if other := self.samples - own - none:
@@ -185,10 +185,10 @@ class Findings:
 
 def _median(counts: Mapping[int, int]) -> int:
     """Return the lower median, given the count of each value."""
-    left = (sum(counts.values()) + 1) // 2
+    remaining = (sum(counts.values()) + 1) // 2
     for value in sorted(counts):
-        left -= counts[value]
-        if left <= 0:
+        remaining -= counts[value]
+        if remaining <= 0:
             break
     return value
 
@@ -319,8 +319,8 @@ class Validator:
                 findings.bytes += sum(map(len, item.members.values()))
                 width, height = open_image(item.image).size
                 if item.fault:
-                    place = {"shard": mask(url), "key": item.key, "index": item.index}
-                    findings.malformed.append(place | {"reason": item.fault})
+                    location = {"shard": mask(url), "key": item.key, "index": item.index}
+                    findings.malformed.append(location | {"reason": item.fault})
                 stamps[_stamp(item)] += 1
                 widths[width] += 1
                 heights[height] += 1

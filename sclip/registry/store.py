@@ -26,12 +26,12 @@ class RegistryError(RuntimeError):
 
 
 @contextlib.contextmanager
-def refusals(what: str, remedy: str = "") -> Iterator[None]:
+def refusals(failure: str, remedy: str = "") -> Iterator[None]:
     """Turn MLflow's errors into a RegistryError of one line: what failed, the first cause, the remedy."""
     try:
         yield
     except (MlflowException, OSError) as error:
-        raise RegistryError(f"{what}: {first_cause(error)}{remedy and f'; {remedy}'}") from error
+        raise RegistryError(f"{failure}: {first_cause(error)}{remedy and f'; {remedy}'}") from error
 
 
 def connect(uri: str) -> MlflowClient:

@@ -97,7 +97,7 @@ def write(
         title=shortened(layout.title, 120),
         notes=[],
         layout=layout,
-        rows=[(letter(at), shortened(label, 120)) for at, label in enumerate(layout.rows.values())],
+        rows=[(letter(index), shortened(label, 120)) for index, label in enumerate(layout.rows.values())],
         lines=list(zip(*(chart.entries for chart in charts), strict=True)),
         charts=charts,
         plane=_plane(layout, forgetting) if forgetting else None,
@@ -111,16 +111,16 @@ def write(
 
 
 def _chart(layout: Layout, score: str, cells: Mapping[str, Mapping[str, Cell]]) -> _Chart:
-    of_score = {row: cells[row][score] for row in layout.rows}
+    score_cells = {row: cells[row][score] for row in layout.rows}
     means = {
         row: f"{cell.mean:.3f}"
-        for row, cell in of_score.items()
+        for row, cell in score_cells.items()
         if row != layout.start and math.isfinite(cell.mean)
     }
     best = max(means.values(), key=float) if len(means) > 1 else ""
-    reference = of_score[layout.reference].mean if layout.reference in of_score else math.nan
-    entries = [_entry(cell, means.get(row) == best != "", layout.seeds) for row, cell in of_score.items()]
-    drawing = strips([(cell.values, cell.interval) for cell in of_score.values()], reference)
+    reference = score_cells[layout.reference].mean if layout.reference in score_cells else math.nan
+    entries = [_entry(cell, means.get(row) == best != "", layout.seeds) for row, cell in score_cells.items()]
+    drawing = strips([(cell.values, cell.interval) for cell in score_cells.values()], reference)
     return _Chart(shortened(layout.scores[score], 80), drawing, entries)
 
 
@@ -170,7 +170,7 @@ class _Plane:
 
 def _plane(layout: Layout, forgetting: Forgetting) -> _Plane | None:
     """Return the drawing, or None if no row has a finite point."""
-    numbers = {row: at for at, row in enumerate(layout.rows)}
+    numbers = {row: index for index, row in enumerate(layout.rows)}
     lines = {numbers[row]: line for row, line in forgetting.lines.items() if line}
     runs = {
         numbers[row]: finite

@@ -23,27 +23,29 @@ __all__ = ["PAGE", "line", "told", "write"]
 PAGE = "blend.html"
 
 
-def told(found: Tradeoff) -> str:
+def told(tradeoff: Tradeoff) -> str:
     """Describe the chosen blend in a sentence."""
-    start, taken = found.points[0], found.chosen
-    if taken.a == start.a:
-        return f"a = 0, the start itself: no blend raises {found.gained} and keeps {percent(found.keep)} %"
+    start, chosen = tradeoff.points[0], tradeoff.chosen
+    if chosen.a == start.a:
+        return (
+            f"a = 0, the start itself: no blend raises {tradeoff.gained} and keeps {percent(tradeoff.keep)} %"
+        )
     return (
-        f"a = {taken.a:g}: on the development split {found.gained} {percent(taken.gained.value)} (start "
-        f"{percent(start.gained.value)}); {found.kept} {percent(taken.kept.value)}, {_share(taken, start)}"
+        f"a = {chosen.a:g}: on the development split {tradeoff.gained} {percent(chosen.gained.value)} (start "
+        f"{percent(start.gained.value)}); {tradeoff.kept} {percent(chosen.kept.value)}, {_share(chosen, start)}"
     )
 
 
-def line(found: Tradeoff, of: Point) -> str:
+def line(tradeoff: Tradeoff, point: Point) -> str:
     """Describe what one blend gains and keeps, with 95 % intervals."""
-    share = _share(of, found.points[0])
-    return f"{found.gained} {_with_interval(of.gained)}; {found.kept} {_with_interval(of.kept)}, {share}"
+    share = _share(point, tradeoff.points[0])
+    return f"{tradeoff.gained} {_with_interval(point.gained)}; {tradeoff.kept} {_with_interval(point.kept)}, {share}"
 
 
-def _share(of: Point, start: Point) -> str:
+def _share(point: Point, start: Point) -> str:
     whole = f"the start's {percent(start.kept.value)}"
     return (
-        f"{percent(of.kept.value / start.kept.value)} % of {whole}"
+        f"{percent(point.kept.value / start.kept.value)} % of {whole}"
         if start.kept.value
         else f"against {whole}"
     )
@@ -53,38 +55,40 @@ def _with_interval(score: Score) -> str:
     return f"{percent(score.value)} ({percent(score.low)} to {percent(score.high)})"
 
 
-def write(found: Tradeoff, reported: Sequence[Evaluation], folder: Path, notes: Sequence[str] = ()) -> Path:
+def write(
+    tradeoff: Tradeoff, reported: Sequence[Evaluation], folder: Path, notes: Sequence[str] = ()
+) -> Path:
     """Write the page into the folder; return its path.
 
     Args:
-        found: the blends on the development split.
+        tradeoff: the blends on the development split.
         reported: evaluations of start, chosen blend and trained model on another split.
         folder: folder that the page is written into.
         notes: lines shown at the top of the page.
     """
-    points = found.points
-    places = [(100 * p.kept.value, 100 * p.gained.value) for p in points]
-    series = [places, *([place] for place in places)]  # the curve, then its points
+    points = tradeoff.points
+    positions = [(100 * p.kept.value, 100 * p.gained.value) for p in points]
+    series = [positions, *([position] for position in positions)]  # the curve, then its points
     drawing = curves(series, 100 * points[0].gained.chance, by_step=False)
     dots = [(points[line.index - 1], line.end) for line in drawing.lines if line.index] if drawing else []
-    named = (points[0], found.chosen, points[-1])
-    of_benchmark = zip(*(evaluation.results for evaluation in reported), strict=True)
+    named = (points[0], tradeoff.chosen, points[-1])
+    benchmark_results = zip(*(evaluation.results for evaluation in reported), strict=True)
     html = render(
         "blend.html",
         title="Blend of the start and the trained model",
         notes=notes,
-        told=told(found),
-        found=found,
+        told=told(tradeoff),
+        found=tradeoff,
         drawing=drawing,
-        dots=[(f"{p.a:g}", end, p is found.chosen, p in named) for p, end in dots],
+        dots=[(f"{p.a:g}", end, p is tradeoff.chosen, p in named) for p, end in dots],
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "bottom": BOTTOM},
-        lines=[(f"{p.a:g}", line(found, p), p is found.chosen) for p in points],
+        lines=[(f"{p.a:g}", line(tradeoff, p), p is tradeoff.chosen) for p in points],
         sections=[
             (shortened(results[0].name, 80), called(results[0].headline), [
                 score_row(shortened(e.model, 80), r.scores[r.headline])
                 for e, r in zip(reported, results, strict=True)
             ])
-            for results in of_benchmark
+            for results in benchmark_results
         ],
     )  # fmt: skip
     page = folder / PAGE

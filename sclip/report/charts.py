@@ -115,7 +115,7 @@ def strips(
     The axis covers all values. Intervals extend each end by at most the range of the values, and below zero
     only if a value is negative. Without these limits, few seeds' wide intervals would hide differences.
     """
-    values = [value for of_row, _ in rows for value in of_row if _is_finite(value)]
+    values = [value for row_values, _ in rows for value in row_values if _is_finite(value)]
     if not values:
         return None
     low, high = min(values), max(values)
@@ -124,19 +124,19 @@ def strips(
     bounds = max(least, min([low, *ends])), min(most, max([high, *ends]))
     ticks = _ticks(*_span((max(0.0, bounds[0]) if low >= 0 else bounds[0], bounds[1])))
 
-    def at(value: float) -> float:
+    def position(value: float) -> float:
         return 100 * (value - ticks[0]) / (ticks[-1] - ticks[0])
 
-    def strip(of_row: Sequence[float], ends: tuple[float, float] | None) -> Strip:
-        dots = [round(at(value), 2) for value in of_row if _is_finite(value)]
+    def strip(row_values: Sequence[float], ends: tuple[float, float] | None) -> Strip:
+        dots = [round(position(value), 2) for value in row_values if _is_finite(value)]
         if ends is None:
             return Strip(dots, None, None)
-        start, end = (min(100 + _BEYOND, max(-_BEYOND, at(end))) for end in ends)
+        start, end = (min(100 + _BEYOND, max(-_BEYOND, position(end))) for end in ends)
         return Strip(dots, round(start, 2), round(end - start, 2))
 
     is_marked = ticks[0] <= mark <= ticks[-1]
     drawn = [strip(*row) for row in rows]
-    return Strips(drawn, _marks(ticks, at), round(at(mark), 2) if is_marked else None)
+    return Strips(drawn, _marks(ticks, position), round(position(mark), 2) if is_marked else None)
 
 
 def curves(
@@ -198,11 +198,11 @@ def _runs(
     run: list[tuple[float, float]] = []
     for _, group in groupby(points, bucket):
         together = list(group)
-        finite = [(at, point) for at, point in enumerate(together) if _is_finite(point[1])]
+        finite = [(index, point) for index, point in enumerate(together) if _is_finite(point[1])]
         if finite:
-            by_value = sorted(finite, key=lambda entry: entry[1][1])
-            kept = dict([finite[0], by_value[0], by_value[-1], finite[-1]])
-            run += [kept[at] for at in sorted(kept)]
+            ascending = sorted(finite, key=lambda entry: entry[1][1])
+            kept = dict([finite[0], ascending[0], ascending[-1], finite[-1]])
+            run += [kept[index] for index in sorted(kept)]
         if len(finite) < len(together) and run:
             yield run
             run = []
@@ -211,8 +211,8 @@ def _runs(
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
-    (x, y), *others = points
-    line = "".join(f"L{x:.1f} {y:.1f}" for x, y in others)
+    (x, y), *rest = points
+    line = "".join(f"L{x:.1f} {y:.1f}" for x, y in rest)
     return f"M{x:.1f} {y:.1f}{line or 'h0'}"
 
 
@@ -236,10 +236,10 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [float(f"{n * step:.12g}") for n in range(first, last + 1)]
 
 
-def _marks(places: Sequence[float], at: Callable[[float], float]) -> list[Tick]:
+def _marks(values: Sequence[float], position: Callable[[float], float]) -> list[Tick]:
     """Return the ticks of an axis; their texts have as many digits as the values need."""
-    digits = next(d for d in range(4, 18) if d == 17 or all(float(f"{p:.{d}g}") == p for p in places))
-    return [Tick(round(at(place), 1), number(place, digits)) for place in places]
+    digits = next(d for d in range(4, 18) if d == 17 or all(float(f"{p:.{d}g}") == p for p in values))
+    return [Tick(round(position(value), 1), number(value, digits)) for value in values]
 
 
 def number(value: float, digits: int = 4) -> str:

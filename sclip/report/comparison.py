@@ -86,7 +86,7 @@ def write(
     """
     evaluations = comparison.evaluations
     evaluations[0].require_results()
-    models = [Model(at, letter(at), shortened(e.model, 120)) for at, e in enumerate(evaluations)]
+    models = [Model(index, letter(index), shortened(e.model, 120)) for index, e in enumerate(evaluations)]
     adjusted = comparison.adjusted()
     benchmarks = [_benchmark(comparison, result, adjusted) for result in evaluations[0].results]
     facts = _facts(evaluations)
@@ -99,7 +99,7 @@ def write(
         comparisons=len(comparison.differences),
         glance=_glance(models, benchmarks),
         benchmarks=benchmarks,
-        charts=[chart(name, by_model, evaluations) for name, by_model in (curves or {}).items()],
+        charts=[chart(name, points, evaluations) for name, points in (curves or {}).items()],
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "bottom": BOTTOM},
         differ={name: values for name, values in facts.items() if len(set(values)) > 1},
         shared={name: values[0] for name, values in facts.items() if len(set(values)) == 1},
@@ -118,9 +118,9 @@ def letter(index: int) -> str:
 def _benchmark(comparison: Comparison, first: Result, adjusted: Mapping[tuple[str, int], float]) -> Benchmark:
     results = [next(r for r in e.results if r.name == first.name) for e in comparison.evaluations]
     verdicts = [Verdict(score_row("", first.scores[first.headline]), "", "", "even")]
-    for at, result in enumerate(results[1:], start=1):
-        difference = comparison.of(first.name, at)
-        words, kind = verdict(difference, adjusted[first.name, at], len(first.won))
+    for index, result in enumerate(results[1:], start=1):
+        difference = comparison.of(first.name, index)
+        words, kind = verdict(difference, adjusted[first.name, index], len(first.won))
         row = score_row("", result.scores[first.headline])
         verdicts.append(Verdict(row, _points(difference.change), words, kind))
     names = dict.fromkeys(name for result in results for name in result.scores if name != first.headline)
@@ -167,15 +167,15 @@ def _glance(models: Sequence[Model], benchmarks: Sequence[Benchmark]) -> list[tu
     """Return a summary for each model except the first: where it is better or worse than the first."""
     summaries = []
     for model in models[1:]:
-        by_kind: dict[str, list[str]] = {"good": [], "bad": [], "even": []}
+        names_by_kind: dict[str, list[str]] = {"good": [], "bad": [], "even": []}
         for benchmark in benchmarks:
-            by_kind[benchmark.verdicts[model.index].kind].append(benchmark.name)
+            names_by_kind[benchmark.verdicts[model.index].kind].append(benchmark.name)
         parts = [
-            f"{label} on {listed(by_kind[kind])}"
+            f"{label} on {listed(names_by_kind[kind])}"
             for label, kind in (("better", "good"), ("worse", "bad"))
-            if by_kind[kind]
+            if names_by_kind[kind]
         ]
-        even = by_kind["even"]
+        even = names_by_kind["even"]
         if len(even) == len(benchmarks) > 1:
             parts.append(f"no clear difference on any of {len(even)} benchmarks")
         elif even:

@@ -93,12 +93,12 @@ def write(
     results = evaluation.results
     captions = drawn_captions(example for r in results for example in r.examples) if graphs else []
     parsed = dict(zip(captions, graphs(captions), strict=True)) if graphs else {}
-    sections = [_section(f"benchmark-{at}", result, parsed) for at, result in enumerate(results, start=1)]
+    sections = [_section(f"benchmark-{n}", result, parsed) for n, result in enumerate(results, start=1)]
     overview = [headline_row(r, s.link) for r, s in zip(results, sections, strict=True)]
     html = render(
         "evaluation.html",
         title=f"Evaluation of {shortened(evaluation.model, 120)}",
-        notes=[_asked(evaluation), *(shortened(note, MOST_CHARACTERS) for note in notes)],
+        notes=[_size_line(evaluation), *(shortened(note, MOST_CHARACTERS) for note in notes)],
         glance=_glance(results, overview),
         overview=overview,
         sections=sections,
@@ -128,7 +128,7 @@ def _section(link: str, result: Result, parsed: dict[str, SceneGraph]) -> PageSe
     )
 
 
-def _asked(evaluation: Evaluation) -> str:
+def _size_line(evaluation: Evaluation) -> str:
     """Return a line with the number of cases and benchmarks."""
     count, cases = len(evaluation.results), sum(len(result.won) for result in evaluation.results)
     suite = evaluation.facts.get("suite", "")
@@ -138,10 +138,10 @@ def _asked(evaluation: Evaluation) -> str:
 
 def _glance(results: Sequence[Result], overview: Sequence[FigureRow]) -> list[str]:
     """Return sentences that sum up the overview figure."""
-    by_verdict: dict[str, list[str]] = {}
+    names_by_verdict: dict[str, list[str]] = {}
     for result, row in zip(results, overview, strict=True):
-        by_verdict.setdefault(row.verdict, []).append(result.name)
-    above = by_verdict.pop("above chance", [])
+        names_by_verdict.setdefault(row.verdict, []).append(result.name)
+    above = names_by_verdict.pop("above chance", [])
     lines = [
         f"Above chance on {len(above)} of {len(results)} {'benchmark' if len(results) == 1 else 'benchmarks'}."
     ]
@@ -150,5 +150,5 @@ def _glance(results: Sequence[Result], overview: Sequence[FigureRow]) -> list[st
         "below chance": "Below chance",
         DIVERGED: "No number, because the model has diverged",
     }
-    lines += [f"{words[verdict]}: {listed(names)}." for verdict, names in by_verdict.items()]
+    lines += [f"{words[verdict]}: {listed(names)}." for verdict, names in names_by_verdict.items()]
     return lines

@@ -44,11 +44,11 @@ def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]
     labels: dict[tuple[int, str, bool], RowNode] = {}
 
     def reaches(start: int, end: int) -> bool:
-        seen, left = {start}, [start]
-        while left:
-            new = below.get(left.pop(), set()) - seen
+        seen, pending = {start}, [start]
+        while pending:
+            new = below.get(pending.pop(), set()) - seen
             seen |= new
-            left += new
+            pending += new
         return end in seen
 
     edges = []
@@ -67,10 +67,10 @@ def layers_of(widths: Sequence[float], edges: Sequence[Edge]) -> list[int]:
     layers = [-1] * len(widths)
     boxes: dict[int, list[float]] = {}
     labels: dict[int, list[float]] = {}
-    left = set(range(len(widths)))
-    while left:
-        index = min(k for k in left if not any(e.lower == k and e.upper in left for e in edges))
-        left.remove(index)
+    remaining = set(range(len(widths)))
+    while remaining:
+        index = min(k for k in remaining if not any(e.lower == k and e.upper in remaining for e in edges))
+        remaining.remove(index)
         incoming = [edge for edge in edges if edge.lower == index]
         label_widths = [label.width for label in dict.fromkeys(edge.label for edge in incoming)]
         layer = max((layers[edge.upper] + 1 for edge in incoming), default=0)

@@ -54,9 +54,9 @@ def sides(models: Sequence[Sequence[Group]]) -> FoldedSides:
     Groups are sorted by their largest difference times the square root of their number of cases. This product
     says how clearly the difference exceeds chance. The difference alone would put the smallest groups first.
     """
-    by_name = [{group.name: group for group in groups} for groups in models]
-    names = dict.fromkeys(name for groups in by_name for name in groups)
-    matched = [[groups.get(name) for groups in by_name] for name in names]
+    groups_by_name = [{group.name: group for group in groups} for groups in models]
+    names = dict.fromkeys(name for groups in groups_by_name for name in groups)
+    matched = [[groups.get(name) for groups in groups_by_name] for name in names]
     matched.sort(key=lambda groups: -_stands_out([group for group in groups if group]))
     all_sides = [_side(groups) for groups in matched]
     counted = [side for side in all_sides if side.counted]

@@ -57,8 +57,8 @@ def show_findings(reasons: Sequence[tuple[str, int, Mapping[str, Any]]], console
     table.add_column("for example", overflow="fold")
     for name, count, example in reasons:
         shard = str(example["shard"]).rpartition("/")[2]
-        where = shortened(f"{shard}: {example['key'] or 'the rest of the shard'}", 60)
-        table.add_row(Text(shortened(name, 120)), f"{count:,}", Text(where))
+        location = shortened(f"{shard}: {example['key'] or 'the rest of the shard'}", 60)
+        table.add_row(Text(shortened(name, 120)), f"{count:,}", Text(location))
     console.print(table)
 
 

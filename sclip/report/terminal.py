@@ -93,10 +93,10 @@ def _graph(graph: SceneGraph) -> list[Text]:
 def _names(graph: SceneGraph) -> list[str]:
     """Return the label of each object: two men become man¹ and man²."""
     names = [shortened(obj.name, _MOST) for obj in graph.objects[:MOST_OBJECTS]]
-    of_name, seen = Counter(names), Counter[str]()
+    counts, seen = Counter(names), Counter[str]()
     for index, name in enumerate(names):
         seen[name] += 1
-        if of_name[name] > 1:
+        if counts[name] > 1:
             names[index] = name + str(seen[name]).translate(_SUPERSCRIPTS)
     return names
 

@@ -183,12 +183,12 @@ def show_visit(visit: SampleVisit, out: Console | None = None) -> None:
     show(visit.seen.graph, visit.seen.negatives, out)
     out.print(Text(f"graph     {visit.seen.origin}"), soft_wrap=True)
     out.print(Text(f"image     {visit.seen.crop.caption}"), soft_wrap=True)
-    for name, encoded, is_there in visit.seen.texts:
-        _tokens(name, encoded, is_there, out)
+    for name, encoded, is_present in visit.seen.texts:
+        _tokens(name, encoded, is_present, out)
 
 
-def _tokens(name: str, encoded: Encoded, is_there: bool, out: Console) -> None:
-    mask = "" if is_there else ", has_negative=false: not computed"
+def _tokens(name: str, encoded: Encoded, is_present: bool, out: Console) -> None:
+    mask = "" if is_present else ", has_negative=false: not computed"
     count = f"{len(encoded.words)} of {len(encoded.tokens)} tokens, {encoded.padding} padding"
     out.print(Text(f"{name}: {count}{mask}", "dim"), soft_wrap=True)
     if encoded.words:

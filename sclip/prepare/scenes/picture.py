@@ -60,9 +60,9 @@ def _background(scene: Scene, side: int) -> Image.Image:
             for y in range(step // 2, side, step):
                 pen.ellipse((x - step // 8, y - step // 8, x + step // 8, y + step // 8), fill=darker)
     elif scene.pattern == "grid":
-        for at in range(0, side, step):
-            pen.line((at, 0, at, side), fill=darker, width=_OVERSAMPLING)
-            pen.line((0, at, side, at), fill=darker, width=_OVERSAMPLING)
+        for offset in range(0, side, step):
+            pen.line((offset, 0, offset, side), fill=darker, width=_OVERSAMPLING)
+            pen.line((0, offset, side, offset), fill=darker, width=_OVERSAMPLING)
     return picture
 
 

@@ -39,11 +39,11 @@ def _family(colours: str, shapes: str, backgrounds: str) -> Family:
     Both assignments of the colors are on the same side of the split, so exchanging attributes never crosses it.
     Training shows every single (color, shape).
     """
-    of_colours, of_shapes = colours.split(), shapes.split()
-    colour_pairs, shape_pairs = (list(combinations(words, 2)) for words in (of_colours, of_shapes))
+    colour_names, shape_names = colours.split(), shapes.split()
+    colour_pairs, shape_pairs = (list(combinations(words, 2)) for words in (colour_names, shape_names))
     numbered = product(enumerate(colour_pairs), enumerate(shape_pairs))
     held_out = frozenset((frozenset(c), frozenset(s)) for (i, c), (j, s) in numbered if (i + j) % 5 == 0)
-    return Family(tuple(of_colours), tuple(of_shapes), tuple(backgrounds.split()), held_out)
+    return Family(tuple(colour_names), tuple(shape_names), tuple(backgrounds.split()), held_out)
 
 
 def _narrowed(family: Family, colours: str) -> Family:
