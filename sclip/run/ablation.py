@@ -282,11 +282,11 @@ def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) ->
 
 def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, dict[str, Cell]]:
     """Return the cell of each row and score."""
-    by_name = {trial.name: trial for trial in trials}
+    trials_by_name = {trial.name: trial for trial in trials}
 
     def reached(row: str, score: str) -> list[float | None]:
         # If a run failed, its blends are missing too.
-        runs = (by_name.get(f"{name}-{row}-seed-{seed}") for seed in ablation.seeds)
+        runs = (trials_by_name.get(f"{name}-{row}-seed-{seed}") for seed in ablation.seeds)
         return [run.scores.get(score) if run else None for run in runs]
 
     cells: dict[str, dict[str, Cell]] = {}

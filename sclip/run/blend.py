@@ -187,9 +187,9 @@ def _development(blend: Blend, ready: Ready, console: Console) -> Tradeoff:
     return tradeoff
 
 
-def _report(blend: Blend, ready: Ready, found: Tradeoff, console: Console) -> Evaluation:
+def _report(blend: Blend, ready: Ready, tradeoff: Tradeoff, console: Console) -> Evaluation:
     """Evaluate start, blend and trained model on the reported split; save all results; return the blend's result."""
-    a, folder, tracker = found.chosen.a, ready.folder, ready.tracker
+    a, folder, tracker = tradeoff.chosen.a, ready.folder, ready.tracker
     ends = sorted({0.0, a, 1.0})
     names, scorers = [blend.called(a) for a in ends], [blended(ready.start, ready.trained, a) for a in ends]
     done = evaluate.evaluate(
@@ -200,9 +200,9 @@ def _report(blend: Blend, ready: Ready, found: Tradeoff, console: Console) -> Ev
     chosen = done.evaluations[ends.index(a)]
     chosen.write(folder / EVALUATION_FILE)
     scorers[ends.index(a)].save(folder / "model")
-    record = mask_tree({"asked": asdict(blend), "found": asdict(found)})
+    record = mask_tree({"asked": asdict(blend), "found": asdict(tradeoff)})
     (folder / "blend.json").write_text(json.dumps(record, indent=1) + "\n")
-    report.write(found, done.evaluations, folder, ready.notes)
+    report.write(tradeoff, done.evaluations, folder, ready.notes)
     tracker.log(chosen.scores(), round(STEPS * a))
     for name in (report.PAGE, "report", "blend.json", EVALUATION_FILE):
         tracker.log_artifact(folder / name, "report" if name == "report" else "")

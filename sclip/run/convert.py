@@ -80,7 +80,7 @@ def _opened(source: str, tracking_uri: str, storage: str, has_card: bool) -> Ite
     """Yield the name that `open_source` reads and, if a card is needed, the model's recorded settings and scores."""
     if not source.startswith("models:/"):
         path = located(source, storage)
-        yield _of_path(source, path) if has_card and path is not None else _Origin(source)
+        yield _path_origin(source, path) if has_card and path is not None else _Origin(source)
         return
     uri = tracking_uri or store_uri(Config(), storage)
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ def _registered(source: str, exported: str, uri: str) -> _Origin:
     return _Origin(exported, settings, evaluation_of(client, registered))
 
 
-def _of_path(source: str, path: StoragePath) -> _Origin:
+def _path_origin(source: str, path: StoragePath) -> _Origin:
     """Return the settings that a run's folder records, and the model's scores; a checkpoint has no scores."""
     is_step = path.name.startswith("step-")
     run = path.parent if is_step or path.name == "model" else path

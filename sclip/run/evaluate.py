@@ -177,12 +177,12 @@ def _folders(models: Sequence[str], out: Path) -> list[Path]:
 
 
 def _progress(model: str) -> Callable[[str, int, int], None]:
-    said = time.monotonic()
+    print_time = time.monotonic()
 
-    def say(what: str, done: int, of: int) -> None:
-        nonlocal said
-        if (now := time.monotonic()) - said >= PROGRESS_S:
-            said = now
-            print(f"{model}: {done:,} of {of:,} {what} encoded", file=sys.stderr, flush=True)
+    def say(kind: str, done: int, total: int) -> None:
+        nonlocal print_time
+        if (now := time.monotonic()) - print_time >= PROGRESS_S:
+            print_time = now
+            print(f"{model}: {done:,} of {total:,} {kind} encoded", file=sys.stderr, flush=True)
 
     return say

@@ -110,9 +110,9 @@ def _score_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> N
     _write(_evaluation(scorer, config, shards, BEFORE), folder, EVALUATION_BEFORE)
 
 
-def _write(found: Evaluation, folder: RunFolder, name: str) -> None:
+def _write(evaluation: Evaluation, folder: RunFolder, name: str) -> None:
     with staged(folder.path) as staging:
-        found.write(staging / name)
+        evaluation.write(staging / name)
         send(staging, folder.path, [name])
 
 

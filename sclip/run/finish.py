@@ -69,14 +69,14 @@ def _before(folder: RunFolder) -> Evaluation | None:
 
 
 def _registered(
-    config: Config, folder: RunFolder, tracker: tracking.Tracker, found: Evaluation
+    config: Config, folder: RunFolder, tracker: tracking.Tracker, measured: Evaluation
 ) -> tuple[str, registry.Promotion | None]:
     """Register the model and apply its gates; do neither if the store is unreachable (`sclip sync` does it later)."""
     if not tracker.flush():
         return "", None
     name, gates = config.tracking.model_name, config.tracking.gates
     with local_copy(folder.model) as exported:
-        version = registry.register_once(tracker.client, tracker.run_id, exported, name, found, gates)
+        version = registry.register_once(tracker.client, tracker.run_id, exported, name, measured, gates)
     return version, registry.decide(tracker.client, name, version) if gates else None
 
 
@@ -84,7 +84,7 @@ def _pages(
     config: Config,
     folder: RunFolder,
     written: Path,
-    found: Evaluation,
+    measured: Evaluation,
     before: Evaluation | None,
     promotion: registry.Promotion | None,
 ) -> list[Path]:
@@ -99,34 +99,34 @@ def _pages(
     parser = Parser(config.data.spacy_model, most_words(config.model))
     pages = [
         evaluation.write(
-            found,
+            measured,
             written,
             graphs=lambda texts: parser.parse(list(map(clean_caption, texts))),
             decision=decision,
         )
     ]
-    others = [before] if before else []
+    candidates = [before] if before else []
     folders: list[StoragePath] = [written]
     if config.run.compare_with:
         other = folder.path.parent / config.run.compare_with
-        others.append(compared_with(config, folder.path.parent))
+        candidates.append(compared_with(config, folder.path.parent))
         folders.append(other)
-    comparable = [other for other in others if _cases(other) == _cases(found)]
+    comparable = [other for other in candidates if _cases(other) == _cases(measured)]
     if comparable:
-        compared = compare([*comparable, found])
+        compared = compare([*comparable, measured])
         pages.append(
             comparison.write(compared, written, curves(folders), title=f"{config.run.name}, compared")
         )
     return pages
 
 
-def _cases(found: Evaluation) -> dict[str, set[str]]:
-    return {result.name: set(result.won) for result in found.results}
+def _cases(measured: Evaluation) -> dict[str, set[str]]:
+    return {result.name: set(result.won) for result in measured.results}
 
 
 def curves(folders: Sequence[StoragePath]) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Return curves by metric and run: losses, learning rate, and every score measured during training."""
-    by_metric: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    curves_by_metric: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for folder in folders:
         for metric, points in tracking.history(folder).items():
             is_training_curve = metric in (
@@ -140,5 +140,5 @@ def curves(folders: Sequence[StoragePath]) -> dict[str, dict[str, list[tuple[int
             )
             is_series = len(points) > 1 and not metric.startswith(("train/", "stream/", "system/"))
             if is_training_curve or (is_series and metric.rpartition("/")[2] not in COUNTS):
-                by_metric.setdefault(metric, {})[folder.name] = points
-    return by_metric
+                curves_by_metric.setdefault(metric, {})[folder.name] = points
+    return curves_by_metric

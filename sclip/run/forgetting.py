@@ -81,8 +81,8 @@ def write_suites(ablation: Ablation, name: str, config: Config) -> None:
         raise ConfigError(f"run.storage={config.run.storage!r}: {error}") from error
 
 
-def _cases(kind: str, scenes_of: StoragePath, called: str) -> dict[str, str]:
-    return {"kind": kind, "file": f"{scenes_of}/{called}.json", "images": f"{scenes_of}/images"}
+def _cases(kind: str, scenes: StoragePath, called: str) -> dict[str, str]:
+    return {"kind": kind, "file": f"{scenes}/{called}.json", "images": f"{scenes}/images"}
 
 
 def add_blends(
@@ -95,10 +95,10 @@ def add_blends(
     done = {trial.name: trial for trial in trials if trial.scores}
     blends = []
     for seed in ablation.seeds:
-        by_row = {row: done.get(f"{name}-{row}-seed-{seed}") for row in ablation.rows}
+        row_trials = {row: done.get(f"{name}-{row}-seed-{seed}") for row in ablation.rows}
         measured = _Measured(config, name, seed)
         for row, spec in ablation.rows.items():
-            ends = [by_row[end] for end in (ablation.start, ablation.plain, spec.blend or ablation.start)]
+            ends = [row_trials[end] for end in (ablation.start, ablation.plain, spec.blend or ablation.start)]
             if not spec.blend or None in ends:
                 continue
             run_scores = [end.scores for end in ends if end]
@@ -193,18 +193,18 @@ def forgetting(ablation: Ablation, name: str, config: Config, trials: Sequence[T
     points: dict[str, list[tuple[float, float]]] = {}
     lines: dict[str, list[tuple[float, tuple[float, float]]]] = {}
     for row, spec in ablation.rows.items():
-        by_seed = {seed: done.get(f"{name}-{row}-seed-{seed}") for seed in ablation.seeds}
+        seed_scores = {seed: done.get(f"{name}-{row}-seed-{seed}") for seed in ablation.seeds}
         points[row] = [
             (run_scores["second/gain"], run_scores["first/kept"])
-            for run_scores in by_seed.values()
+            for run_scores in seed_scores.values()
             if run_scores and {"second/gain", "first/kept"} <= run_scores.keys()
         ]
         if spec.blend:
-            files = [_record_of(config, name, seed, row) for seed, scores in by_seed.items() if scores]
+            files = [_record_of(config, name, seed, row) for seed, scores in seed_scores.items() if scores]
             sweeps = filter(None, (_line(json.loads(file.read_text())) for file in files))
             lines[row] = [
                 (a, (fmean(gain), fmean(kept)))
-                for (a, *_), gain, kept in (zip(*at, strict=True) for at in zip(*sweeps, strict=True))
+                for (a, *_), gain, kept in (zip(*group, strict=True) for group in zip(*sweeps, strict=True))
             ]
     return Forgetting(points, lines, _REACHED)
 

@@ -81,10 +81,10 @@ def held(
 
 def _take(folder: StoragePath, owner: dict[str, Any], say: Callable[[str], None]) -> int:
     """Make this process the owner; return the number of its lease."""
-    place = folder / LEASE
-    if isinstance(place, Path) and os.path.lexists(place) and not place.is_dir():
+    path = folder / LEASE
+    if isinstance(path, Path) and os.path.lexists(path) and not path.is_dir():
         raise ConfigError(
-            f"run {folder.name}: {place} is a file, but must be the lease's folder; move the file away"
+            f"run {folder.name}: {path} is a file, but must be the lease's folder; move the file away"
         )
     while True:
         number, text = _newest(folder)

@@ -62,7 +62,7 @@ ERRORS = (
 LIMIT_TAG = "sclip.limit"
 """MLflow tag that says in words which stage limits the rate of the run."""
 
-_AT_THE_START = (
+_START_ERRORS = (
     BenchmarkDataError, EvaluationError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
     tracking.TrackingError, OSError,
 )  # fmt: skip
@@ -119,7 +119,7 @@ def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
         config, capacity = _fit_to_cluster(config, options.nodes)
         run_plan = _plan(config, capacity, read_data(config), options)
         return dataclasses.replace(run_plan, memory=planning.check_memory(run_plan.config, capacity))
-    except _AT_THE_START as error:
+    except _START_ERRORS as error:
         raise ConfigError(str(error)) from error
 
 
@@ -145,11 +145,11 @@ def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS)
     are one of ERRORS, each with a message for the user. After a signal, writes a checkpoint if there is time, and
     raises Stopped or KeyboardInterrupt.
     """
-    with _at_the_start(config):
+    with _start_errors(config):
         checked = _check(config, console, options)
     name = checked.config.run.name
     with contextlib.ExitStack() as stack:
-        with _at_the_start(config):
+        with _start_errors(config):
             stack.enter_context(stopping.answered())
             stack.enter_context(lease.held(checked.folder.path, lambda line: _say(line, console)))
             run = _start(checked, console, stack)
@@ -166,11 +166,11 @@ def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS)
 
 
 @contextlib.contextmanager
-def _at_the_start(config: Config) -> Iterator[None]:
+def _start_errors(config: Config) -> Iterator[None]:
     """Convert an error in the block into ConfigError: no work is scheduled yet, and the user can fix the error."""
     try:
         yield
-    except _AT_THE_START as error:
+    except _START_ERRORS as error:
         raise ConfigError(_with_key(error, config)) from error
 
 
@@ -195,8 +195,8 @@ def _with_key(error: Exception, config: Config) -> str:
     """Return the error's message; a system error, such as a full disk, names the key run.storage."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
-    place = f"{error.filename}: " if error.filename else ""
-    return f"run.storage={mask(config.run.storage)!r}: {place}{error.strerror}"
+    prefix = f"{error.filename}: " if error.filename else ""
+    return f"run.storage={mask(config.run.storage)!r}: {prefix}{error.strerror}"
 
 
 def _say(line: str, console: Console) -> None:

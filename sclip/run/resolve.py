@@ -40,7 +40,7 @@ from sclip.train.run_folder import RunFolder
 
 __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config"]
 
-_LOOKED_AT = 64
+_SEARCHED_SAMPLES = 64
 """Samples at the start of each folder's first shard that are searched for a field; one hit suffices."""
 
 
@@ -92,14 +92,14 @@ def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tu
     """Return the sample counts and the expected counts of each source's readable shards, and the losses."""
     data = config.data
     patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
-    by_source = [find_shards(source, first) for first, source in enumerate(patterns)]
-    for shards in by_source:
-        if repeated := [place for place, n in Counter(mask(shard.url) for shard in shards).items() if n > 1]:
+    shard_lists = [find_shards(source, first) for first, source in enumerate(patterns)]
+    for shards in shard_lists:
+        if repeated := [url for url, n in Counter(mask(shard.url) for shard in shards).items() if n > 1]:
             raise ConfigError(
                 f"data.shards: several shards are recorded as {repeated[0]}, because a run records no credentials and "
                 "query values; give each shard a path of its own, and name it once"
             )
-    urls = [shard.url for shards in by_source for shard in shards]
+    urls = [shard.url for shards in shard_lists for shard in shards]
     if len(urls) > len(set(urls)):
         raise ConfigError(
             f"data.shards={mask(str(list(data.shards)))}: with data.weights, a shard may belong to only one source"
@@ -109,9 +109,9 @@ def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tu
     records = recorded_samples(urls, data.shards)
     counts = count_samples([url for url in urls if url not in not_tars], data, records)
     losses = judged(data, not_tars, counts, records)
-    kept = [[shard for shard in shards if mask(shard.url) not in losses.unreadable] for shards in by_source]
+    kept = [[shard for shard in shards if mask(shard.url) not in losses.unreadable] for shards in shard_lists]
     sources = [{shard: counts.samples[shard.url] for shard in shards} for shards in kept]
-    for source_patterns, source, shards in zip(patterns, sources, by_source, strict=True):
+    for source_patterns, source, shards in zip(patterns, sources, shard_lists, strict=True):
         if not sum(source.values()):
             raise ConfigError(
                 f"data.shards={mask(str(list(source_patterns)))}: {len(shards)} shards without a sample"
@@ -128,7 +128,7 @@ def _check_foreign_fields(data: DataConfig, shards: Sequence[str]) -> None:
     for shard in firsts.values():
         tally = Tally()
         samples += sum(
-            isinstance(item, Sample) for item in islice(read_shard(shard, data, tally), _LOOKED_AT)
+            isinstance(item, Sample) for item in islice(read_shard(shard, data, tally), _SEARCHED_SAMPLES)
         )
         counts += tally.foreign
     for key, names in data.foreign_fields.items():

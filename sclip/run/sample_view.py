@@ -93,19 +93,19 @@ def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[
                 graph, _ = read_record(record, caption)
                 sizes = ", ".join(f"{len(getattr(graph, name))} {name}" for name in SIZES)
                 notes[index] = sizes if index in passing else f"{sizes}: left out"
-    at = sample.captions.index(row[col.CAPTION]) if row.get(col.CAPTION) else -1
-    return [CaptionChoice(text, n == at, notes[n]) for n, text in enumerate(sample.captions)]
+    drawn = sample.captions.index(row[col.CAPTION]) if row.get(col.CAPTION) else -1
+    return [CaptionChoice(text, n == drawn, notes[n]) for n, text in enumerate(sample.captions)]
 
 
 def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
     """Return the tokens of one text [L], with the roles of start, end and padding tokens."""
     length = int(text_lengths(ids))
-    special = [at for at in range(length) if int(ids[at]) in tokenizer.special_ids]
-    end = next((at for at in special if at or length == 1), length)
+    special = [index for index in range(length) if int(ids[index]) in tokenizer.special_ids]
+    end = next((index for index in special if index or length == 1), length)
     roles = [""] * min(end + 1, length)
-    for at, role in ((0, "start"), (end, "end")):
-        if at in special:
-            roles[at] = role
+    for index, role in ((0, "start"), (end, "end")):
+        if index in special:
+            roles[index] = role
     roles += ["padding"] * (len(ids) - len(roles))
     words = tokenizer.words(ids.tolist())
     return [Token(*token) for token in zip(ids.tolist(), words, roles, strict=True)]
@@ -114,8 +114,8 @@ def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
 def _triples(ids: NDArray[Any], tokenizer: Tokenizer) -> list[list[list[Token]]]:
     """Return the tokens of each phrase of the triples [K, 3, T], without padding."""
 
-    def phrase(of_phrase: Sequence[int]) -> list[Token]:
-        kept = [i for i in of_phrase if i >= 0]
+    def phrase(phrase_ids: Sequence[int]) -> list[Token]:
+        kept = [i for i in phrase_ids if i >= 0]
         return [Token(i, word) for i, word in zip(kept, tokenizer.words(kept), strict=True)]
 
     return [[phrase(part) for part in triple] for triple in ids.tolist() if np.max(triple) >= 0]

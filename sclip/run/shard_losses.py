@@ -53,8 +53,8 @@ class Losses:
         if self.empty:
             lines.append(f"empty       {len(self.empty):,} shards hold no sample (first {self.empty[0]})")
         if self.wrong:
-            (shard, (file, says, holds)), *others = self.wrong.items()
-            more = f" and {len(others):,} more counts are wrong" if others else ""
+            (shard, (file, says, holds)), *rest = self.wrong.items()
+            more = f" and {len(rest):,} more counts are wrong" if rest else ""
             lines.append(
                 f"counted     {file} records {says:,} samples, {shard} holds {holds:,}{more}; every shard was "
                 "counted, and the schedule follows the counts"

@@ -161,7 +161,7 @@ def run(work: Callable[[], None], ask: Callable[[], bool]) -> signal.Signals | N
         work()
         return None
     done: Future[None] = Future()
-    asked: list[signal.Signals] = []
+    signals: list[signal.Signals] = []
 
     def called() -> None:
         try:
@@ -172,11 +172,11 @@ def run(work: Callable[[], None], ask: Callable[[], bool]) -> signal.Signals | N
             done.set_result(None)
 
     def answer(number: signal.Signals, frame: FrameType | None) -> None:
-        asked.append(number)
-        if len(asked) > 1 or not ask():
+        signals.append(number)
+        if len(signals) > 1 or not ask():
             raise Stopped("stopped", number, work_goes_on=True)
 
     with answered(answer):
         threading.Thread(target=called, name="work", daemon=True).start()
         done.result()
-    return asked[0] if asked else None
+    return signals[0] if signals else None

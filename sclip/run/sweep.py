@@ -132,7 +132,7 @@ def _tune(
     if any(not result.error and "scores" not in (result.metrics or {}) for result in results):
         # Ray Tune handles the first Ctrl-C itself: it ends its trials and returns the results so far.
         raise KeyboardInterrupt
-    return [_ended(sweep.name, at, result) for at, result in enumerate(results)]
+    return [_ended(sweep.name, number, result) for number, result in enumerate(results)]
 
 
 def _ended(sweep: str, number: int, result: tune.Result) -> Trial:
@@ -162,14 +162,14 @@ def _bound(config: Config, cpus: float, at_once: int) -> dict[str, Any]:
     return {"data.actors_max": most_encoders(config, cpus / at_once - _DRIVER_CPUS)}
 
 
-def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> dict[str, Any]:
+def _trial(settings: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> dict[str, Any]:
     """Train one point, in a process that Ray Tune starts."""
     number = int(tune.get_context().get_trial_id().rpartition("_")[2])
-    name = _name(sweep, given, number)
+    name = _name(sweep, settings, number)
     os.environ["OMP_NUM_THREADS"] = str(config.train.worker_threads)
     with (logs / f"{name}.log").open("a") as log:
         console = Console(file=log, width=120)
-        config = changed(config, _point(given) | {"run.name": name})
+        config = changed(config, _point(settings) | {"run.name": name})
         try:
             trained = pretrain.pretrain(config, console)
         except (ConfigError, *pretrain.ERRORS) as error:
@@ -179,12 +179,12 @@ def _trial(given: dict[str, Any], *, sweep: str, config: Config, logs: Path) -> 
     return {"scores": trained.scores}
 
 
-def _name(sweep: str, given: Mapping[str, Any], number: int) -> str:
-    return f"{sweep}-{given[POINT]['name'] if POINT in given else f'{number:05d}'}"
+def _name(sweep: str, settings: Mapping[str, Any], number: int) -> str:
+    return f"{sweep}-{settings[POINT]['name'] if POINT in settings else f'{number:05d}'}"
 
 
-def _point(given: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(given[POINT]["set"]) if POINT in given else dict(given)
+def _point(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(settings[POINT]["set"]) if POINT in settings else dict(settings)
 
 
 def _reason(error: Exception | None) -> str:

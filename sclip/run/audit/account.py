@@ -157,17 +157,17 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     except StorageError as error:
         raise AuditError(mask(str(error))) from error
     rows = _rows(tars, expected, rejections)
-    lost = [Lost(shard, what) for shard, what in expected.left_out.items()] + list(_lost(tars, expected))
+    lost = [Lost(shard, fault) for shard, fault in expected.left_out.items()] + list(_lost(tars, expected))
     fates: dict[Visit, Fates] = {}
 
-    def of(visit: Visit) -> Fates:
+    def fates_of(visit: Visit) -> Fates:
         if visit not in fates:
             fates[visit] = Fates(rows[expected.url(visit)] if visit in expected.visits else 0)
         return fates[visit]
 
     def counted() -> Iterator[LedgerRows]:
         for line in read_ledger(run, notes):
-            of(line.visit).add(line.kind, line.rows)
+            fates_of(line.visit).add(line.kind, line.rows)
             yield line
 
     ledger = counted()
@@ -179,19 +179,19 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     for rejection in rejections:
         url = expected.url(rejection.visit)
         if rejection.key or (url in tars and tars[url].broken and rejection.row == rows[url] - 1):
-            of(rejection.visit).add("quarantined", [rejection.row])
+            fates_of(rejection.visit).add("quarantined", [rejection.row])
         else:
-            at = (rejection.row, rejection.row)
+            span = (rejection.row, rejection.row)
             false_rests.append(
-                _found(
-                    expected, rejection.visit, [at], "set aside as the unreadable rest, but it is readable"
+                _shard_rows(
+                    expected, rejection.visit, [span], "set aside as the unreadable rest, but it is readable"
                 )
             )
-    found = _sum(expected, tars, rows, fates, rejections, false_rests, notes)
+    result = _sum(expected, tars, rows, fates, rejections, false_rests, notes)
     return dataclasses.replace(
-        found,
+        result,
         lost=tuple(sorted(lost, key=lambda one: one.shard)),
-        first_difference=difference and _of_visits(expected, difference),
+        first_difference=difference and _step_difference(expected, difference),
     )
 
 
@@ -265,13 +265,13 @@ def _sum(
         for code in np.unique(codes).tolist():
             if code in _REGULAR:
                 continue
-            of_code = {MISSED: missed, REPEATED: repeated}.get(code, unknown)
-            reason = words(code) if of_code is unknown else ""
-            of_code.append(_found(expected, visit, ranges(np.flatnonzero(codes == code)), reason))
+            code_rows = {MISSED: missed, REPEATED: repeated}.get(code, unknown)
+            reason = words(code) if code_rows is unknown else ""
+            code_rows.append(_shard_rows(expected, visit, ranges(np.flatnonzero(codes == code)), reason))
         if len(indices := fate.beyond()):
             beyond += len(indices)
             reason = f"its tar has {rows[url]} rows" if planned else "the schedule has no such visit"
-            unknown.append(_found(expected, visit, ranges(indices), reason))
+            unknown.append(_shard_rows(expected, visit, ranges(indices), reason))
     known = {code: int(counts[code]) for code in (MISSED, *_REGULAR, REPEATED)}
     return Audit(
         expected.complete, expected.epochs, expected=int(counts.sum()), trained_once=known[TRAINED_ONCE],
@@ -284,17 +284,17 @@ def _sum(
     )  # fmt: skip
 
 
-def _found(
-    expected: ExpectedVisits, visit: Visit, found: Iterable[tuple[int, int]], reason: str = ""
+def _shard_rows(
+    expected: ExpectedVisits, visit: Visit, spans: Iterable[tuple[int, int]], reason: str = ""
 ) -> Rows:
-    return Rows(mask(expected.url(visit)), visit.source, visit.pass_, tuple(found), reason)
+    return Rows(mask(expected.url(visit)), visit.source, visit.pass_, tuple(spans), reason)
 
 
-def _of_visits(expected: ExpectedVisits, difference: Difference) -> StepDifference:
+def _step_difference(expected: ExpectedVisits, difference: Difference) -> StepDifference:
     lacks, extra = (
         tuple(
-            _found(expected, visit, ranges(np.array([row for _, row in of_visit])))
-            for visit, of_visit in groupby(rows, key=itemgetter(0))
+            _shard_rows(expected, visit, ranges(np.array([row for _, row in visit_rows])))
+            for visit, visit_rows in groupby(rows, key=itemgetter(0))
         )
         for rows in (difference.lacks, difference.extra)
     )

@@ -15,7 +15,7 @@ __all__ = ["Fates", "ranges", "words"]
 __all__ += ["FILTERED_ONCE", "MISSED", "QUARANTINED_ONCE", "REPEATED", "TRAINED_ONCE"]
 
 KINDS = ("trained", "filtered", "quarantined")
-_SHIFTS = {kind: 2 * at for at, kind in enumerate(KINDS)}
+_SHIFTS = {kind: 2 * index for index, kind in enumerate(KINDS)}
 _REST = 1 << 2 * len(KINDS)
 """Bit that marks an unreadable rest with an impossible fate: anything but missed or quarantined once."""
 _WAITING = 4096
@@ -44,15 +44,15 @@ class Fates:
             self._count(kind)
 
     def _count(self, kind: str) -> None:
-        found, times = np.unique(np.array(self._waiting.pop(kind), np.int64), return_counts=True)
-        inside = (found >= 0) & (found < self.rows)
+        rows, times = np.unique(np.array(self._waiting.pop(kind), np.int64), return_counts=True)
+        inside = (rows >= 0) & (rows < self.rows)
         if not inside.all():
-            self._beyond.append(found[~inside])
-            found, times = found[inside], times[inside]
+            self._beyond.append(rows[~inside])
+            rows, times = rows[inside], times[inside]
         codes, shift = self._all_codes(), _SHIFTS[kind]
-        before = codes[found]
+        before = codes[rows]
         known = before >> shift & 3
-        codes[found] = before + ((np.minimum(known + times, 2) - known) << shift)
+        codes[rows] = before + ((np.minimum(known + times, 2) - known) << shift)
         self._untouched -= int(np.count_nonzero(before == MISSED))
         self._codes = None if not self._untouched and (codes == TRAINED_ONCE).all() else codes
 
@@ -85,8 +85,8 @@ class Fates:
 def words(code: int) -> str:
     """Describe the code of a row in words."""
     often = {1: "once", 2: "repeatedly"}
-    found = [f"{kind} {often[n]}" for kind, shift in _SHIFTS.items() if (n := code >> shift & 3)]
-    return " and ".join(found) + (", but it is the unreadable rest of its tar" if code & _REST else "")
+    parts = [f"{kind} {often[n]}" for kind, shift in _SHIFTS.items() if (n := code >> shift & 3)]
+    return " and ".join(parts) + (", but it is the unreadable rest of its tar" if code & _REST else "")
 
 
 def ranges(numbers: NDArray[np.int64] | NDArray[np.intp]) -> Iterator[tuple[int, int]]:

@@ -102,18 +102,18 @@ class _LedgerFile:
 
 
 def read_expected_visits(
-    run: StoragePath, given: Sequence[NamedShard] = (), patterns: int = 0
+    run: StoragePath, replacements: Sequence[NamedShard] = (), patterns: int = 0
 ) -> ExpectedVisits:
     """Return the visits that a run was to make, with the current URLs of its shards.
 
     Args:
         run: the run's folder.
-        given: shards to read instead of recorded ones. Each replaces the recorded shard whose URI is the same up to
-            credentials. If data.shards has `patterns` patterns, shards are also matched by name.
-        patterns: number of patterns that named the given shards.
+        replacements: shards to read instead of recorded ones. Each replaces the recorded shard whose URI is the same up
+            to credentials. If data.shards has `patterns` patterns, shards are also matched by name.
+        patterns: number of patterns that named the replacements.
 
     Raises AuditError if the folder holds no run, if the records of the run contradict each other, or if a shard was
-    recorded without its credentials and is not given.
+    recorded without its credentials and is not replaced.
     """
     config, shard_list = (_json(run / name) for name in ("config.json", "shards.json"))
     try:
@@ -123,18 +123,18 @@ def read_expected_visits(
         key_ends_at = str(data["key_ends_at"])
         sources = [sorted(source["shards"].items()) for source in shard_list["sources"]]
         weights = [float(source["weight"]) for source in shard_list["sources"]]
-        recorded = [[NamedShard(name, str(of["url"])) for name, of in source] for source in sources]
-        samples = [[int(of["samples"]) for _, of in source] for source in sources]
+        recorded = [[NamedShard(name, str(entry["url"])) for name, entry in source] for source in sources]
+        samples = [[int(entry["samples"]) for _, entry in source] for source in sources]
         moved = patterns > 0 and patterns == len(data["shards"])
         schedule = Schedule.weighted(seed, epochs, samples, weights)
         order = Order(schedule, tuple(map(tuple, samples)), open_shards, batch_size)
         entries = len(schedule)
         visits = frozenset(schedule.visit(entry) for entry in range(entries))
         losses = _json(run / "losses.json") if (run / "losses.json").exists() else {"unreadable": {}}
-        left_out = {str(url): str(what) for url, what in losses["unreadable"].items()}
+        left_out = {str(url): str(fault) for url, fault in losses["unreadable"].items()}
     except _MALFORMED as error:
         raise AuditError(f"{run}: config.json or shards.json is of another version: {error!r}") from error
-    shards = _where_they_lie(recorded, given, by_name=moved)
+    shards = _current_shards(recorded, replacements, by_name=moved)
     if masked := [shard.url for source in shards for shard in source if is_masked(shard.url)]:
         raise AuditError(
             f"{run}: {len(masked)} shards are recorded without their credentials or signatures, the first is "
@@ -151,28 +151,28 @@ def read_expected_visits(
     complete = (run / "complete.json").is_file()
     whole_checkpoints = [path for path in run.glob("step-*") if (path / "manifest.json").is_file()]
     checkpoint = max((int(path.name.removeprefix("step-")) for path in whole_checkpoints), default=0)
-    of_shards = {
+    sizes = {
         shard.url: count
         for source, counts in zip(shards, samples, strict=True)
         for shard, count in zip(source, counts, strict=True)
     }
     return ExpectedVisits(
-        shards, epochs, visits, order, shuffle_buffer, key_ends_at, complete, checkpoint, of_shards, left_out
+        shards, epochs, visits, order, shuffle_buffer, key_ends_at, complete, checkpoint, sizes, left_out
     )
 
 
-def _where_they_lie(
-    recorded: Sequence[Sequence[NamedShard]], given: Sequence[NamedShard], *, by_name: bool
+def _current_shards(
+    recorded: Sequence[Sequence[NamedShard]], replacements: Sequence[NamedShard], *, by_name: bool
 ) -> tuple[tuple[NamedShard, ...], ...]:
-    """Return the recorded shards with the given shards' URIs. Raises AuditError if a given shard matches none."""
-    by_place = {mask(shard.url): shard.url for shard in given}
-    urls = {shard.name: shard.url for shard in given} if by_name else {}
+    """Return the recorded shards with the replacements' URIs. Raises AuditError if a replacement matches none."""
+    masked_urls = {mask(shard.url): shard.url for shard in replacements}
+    urls = {shard.name: shard.url for shard in replacements} if by_name else {}
     shards = tuple(
-        tuple(of._replace(url=by_place.get(mask(of.url)) or urls.get(of.name) or of.url) for of in source)
+        tuple(s._replace(url=masked_urls.get(mask(s.url)) or urls.get(s.name) or s.url) for s in source)
         for source in recorded
     )
     used = {shard.url for source in shards for shard in source}
-    if foreign := [shard.url for shard in given if shard.url not in used]:
+    if foreign := [shard.url for shard in replacements if shard.url not in used]:
         raise AuditError(
             f"--shards: {mask(foreign[0])} is no shard of the run; if its data was moved, give one pattern "
             "for each pattern of data.shards, in the same order"
@@ -212,17 +212,17 @@ def _read_ledger(run: StoragePath, folder: Path, notes: list[str]) -> Iterator[L
     for attempt, files in sorted(attempts.items()):
         absent = set(range(max(file.world_size for file in files))) - {file.rank for file in files}
         notes += (f"attempt {attempt}: no ledger of rank {rank}" for rank in sorted(absent))
-        later = [file.from_step for number, of in attempts.items() if number > attempt for file in of]
-        for step, place, line in heapq.merge(*map(_steps, files), key=itemgetter(0)):
+        later = [file.from_step for number, group in attempts.items() if number > attempt for file in group]
+        for step, location, line in heapq.merge(*map(_steps, files), key=itemgetter(0)):
             if later and step > min(later):
                 continue
             try:
-                found = [
-                    LedgerRows(step, kind, *_places(*of)) for kind in _KINDS for of in line.get(kind, ())
+                entries = [
+                    LedgerRows(step, kind, *_places(*item)) for kind in _KINDS for item in line.get(kind, ())
                 ]
             except _MALFORMED as error:
-                raise AuditError(f"{place}: not a step's line: {error!r}") from error
-            yield from found
+                raise AuditError(f"{location}: not a step's line: {error!r}") from error
+            yield from entries
 
 
 def _places(source: int, pass_: int, shard: int, indices: list[int]) -> tuple[Visit, list[int]]:
@@ -233,23 +233,23 @@ def _places(source: int, pass_: int, shard: int, indices: list[int]) -> tuple[Vi
 
 
 def _head(path: StoragePath) -> _LedgerFile | None:
-    for place, line in _lines(path):
+    for location, line in _lines(path):
         try:
             numbers = (int(line[name]) for name in ("attempt", "rank", "world_size", "from_step"))
             return _LedgerFile(path, *numbers)
         except _MALFORMED as error:
-            raise AuditError(f"{place}: not the head of a ledger: {error!r}") from error
+            raise AuditError(f"{location}: not the head of a ledger: {error!r}") from error
     return None
 
 
 def _steps(file: _LedgerFile) -> Iterator[tuple[int, str, dict[str, Any]]]:
     lines = _lines(file.path)
     next(lines)
-    for place, line in lines:
+    for location, line in lines:
         try:
-            yield int(line["step"]), place, line
+            yield int(line["step"]), location, line
         except _MALFORMED as error:
-            raise AuditError(f"{place}: not a step's line: {error!r}") from error
+            raise AuditError(f"{location}: not a step's line: {error!r}") from error
 
 
 def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Rejection]:
@@ -259,7 +259,7 @@ def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Reje
     """
     path = run / "quarantine.jsonl"
     numbers = [{shard.name: number for number, shard in enumerate(source)} for source in expected.shards]
-    for place, line in _lines(path) if path.exists() else ():
+    for location, line in _lines(path) if path.exists() else ():
         try:
             if "missing" in line:  # the run's count of lost samples, not a row
                 continue
@@ -267,21 +267,21 @@ def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Reje
             visit = Visit(source, int(line["pass"]), numbers[source][line["name"]])
             rejection = Rejection(visit, int(line["index"]), str(line["key"]), str(line["reason"]))
         except _MALFORMED as error:
-            raise AuditError(f"{place}: not a quarantined sample of this run: {error!r}") from error
+            raise AuditError(f"{location}: not a quarantined sample of this run: {error!r}") from error
         yield rejection
 
 
 def _lines(path: StoragePath) -> Iterator[tuple[str, Any]]:
-    """Yield the place and the JSON value of each line; skip a last line that a kill cut."""
+    """Yield the location and the JSON value of each line; skip a last line that a kill cut."""
     cut = ""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if cut:
                 raise AuditError(f"{cut}: not JSON; a kill can only cut the last line of the file")
-            place = f"{path} line {number}"
+            location = f"{path} line {number}"
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError):
-                cut = place
+                cut = location
             else:
-                yield place, value
+                yield location, value

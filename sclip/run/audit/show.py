@@ -26,7 +26,7 @@ def lines(audit: Audit, most: int) -> Iterator[str]:
     lost = [f"lost_shards={len(audit.lost)}"] if audit.lost else []
     yield " ".join([*(f"{name}={getattr(audit, name)}" for name in names), *lost, f"order={audit.order}"])
     yield from audit.notes
-    yield from _kind("lost", [f"{of.shard}: {of.reason}" for of in audit.lost], most)
+    yield from _kind("lost", [f"{entry.shard}: {entry.reason}" for entry in audit.lost], most)
     set_aside = [
         f"{row.shard} row {row.row}: {row.key or 'the rest of the shard'}: {row.reason}"
         + (f" ({row.passes} passes)" if row.passes > 1 else "")

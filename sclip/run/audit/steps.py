@@ -48,17 +48,17 @@ def first_difference(
         ledger: rows that were trained on or filtered, in the order of the steps.
         set_aside: rows that were quarantined in any step.
     """
-    of_order = _steps_of_order(expected, groups)
-    of_ledger = chain(_steps_of_ledger(expected, groups, ledger), [(math.inf, Counter[Row]())])
+    order_steps = _steps_of_order(expected, groups)
+    ledger_steps = chain(_steps_of_ledger(expected, groups, ledger), [(math.inf, Counter[Row]())])
     last_settled = math.inf if expected.complete else expected.checkpoint
-    step, rows = next(of_ledger)
-    for number, in_order in of_order:
+    step, rows = next(ledger_steps)
+    for number, in_order in order_steps:
         if step < number:
             break
         in_ledger = Counter[Row]()
         if step == number:
             in_ledger = rows
-            step, rows = next(of_ledger)
+            step, rows = next(ledger_steps)
         elif step == math.inf and number > last_settled:
             return None
         lacks = in_order - in_ledger.keys() - set_aside if number <= last_settled else set()

@@ -167,5 +167,5 @@ def _keys(tar: tarfile.TarFile, key: re.Pattern[str]) -> Iterator[str]:
         tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header
         name = _LEADING.sub("", member.name.replace("\\", "/"))
         is_member = member.isreg() or member.issym() or member.islnk()
-        if is_member and (found := key.fullmatch(name)) and not _META.match(name):
-            yield found[1]
+        if is_member and (match := key.fullmatch(name)) and not _META.match(name):
+            yield match[1]
