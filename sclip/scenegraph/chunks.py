@@ -60,8 +60,8 @@ def _receiver(words: Sequence[Word], start: int, end: int) -> int:
     if verb not in lexicon.GIVING:
         return 0
     for i in range(start, end - 1):
-        text, given = words[i].text, words[i + 1].text
-        owns = words[start].code == "D" and is_living(text) and lexicon.noun_lemma(given) != given
+        text, following = words[i].text, words[i + 1].text
+        owns = words[start].code == "D" and is_living(text) and lexicon.noun_lemma(following) != following
         if is_animal(text) and verb not in ("feed", "give", "throw", "bring"):
             owns = False  # "passes the horse stables"
         if words[i].code == "N" and (owns or words[i].dep == "dative" or lexicon.noun_lemma(text) != text):

@@ -131,10 +131,10 @@ def _may_begin(text: str) -> bool:
 def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Expression]:
     """Return the expressions of a caption: index of the first token -> expression."""
     expressions: dict[int, Expression] = {}
-    taken = 0
+    first = 0
     has_participle = not _COVERED.isdisjoint(lower)
     for i, (token, word) in enumerate(zip(tokens, lower, strict=True)):
-        if i < taken or not (has_participle or _may_begin(token.text)):
+        if i < first or not (has_participle or _may_begin(token.text)):
             continue
         entry: tuple[int, Expression] | None = None
         if token.text[0].isupper():
@@ -142,18 +142,18 @@ def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Exp
         if entry:
             pass
         elif word in _QUOTES:
-            taken = _quotation(tokens, lower, i, expressions)
+            first = _quotation(tokens, lower, i, expressions)
         elif word in _TIMES or word[0].isdigit() or word in _NUMBERED or word == "size":
             entry = _quantity(tokens, lower, i)
             if entry is None and (word in _TIMES or word[0].isdigit()):
-                entry = _time(tokens, lower, i, taken)
+                entry = _time(tokens, lower, i, first)
         elif word in _SHORTHAND:
             entry = i, Expression(i + 1, _SHORTHAND[word], "P")
         elif word == "half" and lower[i + 1 : i + 3] == ["a", "dozen"]:
             entry = i, Expression(i + 3, "6", "M")
         elif (word, lower[i + 1 : i + 2]) in _EMPTY:
             entry = i, Expression(i + 2, "", "")
-        elif word == "by" and _is_beside(tokens, lower, i):
+        elif word == "by" and _names_place(tokens, lower, i):
             entry = i, Expression(i + 1, "beside", "P")
         elif i + 2 < len(lower) and (end := _compound_end(tokens, lower, i)):
             entry = i, Expression(end, " ".join(lower[i:end]), "J")
@@ -169,11 +169,11 @@ def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Exp
             entry = _quantity(tokens, lower, i)
         if entry:
             expressions[entry[0]] = entry[1]
-            taken = entry[1].end
+            first = entry[1].end
     return expressions
 
 
-def _is_beside(tokens: Sequence[Token], lower: list[str], i: int) -> bool:
+def _names_place(tokens: Sequence[Token], lower: list[str], i: int) -> bool:
     """Return whether "by" after a participle names a place ("served by the shore"), not an agent."""
     return bool(i) and tokens[i - 1].tag_ in ("VBN", "VBD") and not _PLACES.isdisjoint(lower[i + 2 : i + 4])
 
@@ -196,7 +196,7 @@ def _idiom(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expr
     return (i, Expression(i + 2, "", "I")) if lower[i] == "taking" else None
 
 
-def _quotation(tokens: Sequence[Token], lower: list[str], i: int, found: dict[int, Expression]) -> int:
+def _quotation(tokens: Sequence[Token], lower: list[str], i: int, expressions: dict[int, Expression]) -> int:
     """Read the quotation that opens at token i, or drop its marks. Return the index of the next token."""
     close = _QUOTES[lower[i]]
     if lower[i] == "'" and (tokens[i].whitespace_ or (i and not tokens[i - 1].whitespace_)):
@@ -204,7 +204,7 @@ def _quotation(tokens: Sequence[Token], lower: list[str], i: int, found: dict[in
     end = next((j for j in range(i + 1, min(i + _LONGEST_QUOTE, len(lower))) if lower[j] == close), -1)
     if end < 0 or end == i + 1:
         if lower[i] != "'":
-            found[i] = Expression(i + 1, "", "")
+            expressions[i] = Expression(i + 1, "", "")
         return i + 1
     inside = range(i + 1, end)
     is_text = (
@@ -213,12 +213,12 @@ def _quotation(tokens: Sequence[Token], lower: list[str], i: int, found: dict[in
         or not _QUOTED.isdisjoint(lower[max(0, i - 2) : i])
     )
     if not is_text:  # a "cute" dog
-        found[i] = Expression(i + 1, "", "")
-        found[end] = Expression(end + 1, "", "")
+        expressions[i] = Expression(i + 1, "", "")
+        expressions[end] = Expression(end + 1, "", "")
         return i + 1
     joined = " ".join(lower[j] for j in inside).rstrip(" .,!?") or lower[i + 1]
     describes = end + 1 < len(lower) and tokens[end + 1].tag_.startswith("NN")
-    found[i] = Expression(end + 1, joined, "N" if describes else "Q", True)
+    expressions[i] = Expression(end + 1, joined, "N" if describes else "Q", True)
     return end + 1
 
 
@@ -270,7 +270,7 @@ def _text(tokens: Sequence[Token], lower: list[str], start: int, end: int) -> st
     return "".join(word + space for word, space in zip(lower[start:end], spaces, strict=True)).strip()
 
 
-def _time(tokens: Sequence[Token], lower: list[str], i: int, taken: int) -> tuple[int, Expression] | None:
+def _time(tokens: Sequence[Token], lower: list[str], i: int, first: int) -> tuple[int, Expression] | None:
     """Read a time with its preposition and determiner. Most times get code I, since no picture shows them."""
     n = len(lower)
     word = lower[i]
@@ -279,12 +279,12 @@ def _time(tokens: Sequence[Token], lower: list[str], i: int, taken: int) -> tupl
     following = lower[end] if end < n else ""
     if word == "way":
         on_the = before == "the" and i > 1 and lower[i - 2] in ("on", "along") and following != "of"
-        if i < 2 or i - 1 < taken or not (tokens[i - 1].tag_ == "PRP$" or on_the):
+        if i < 2 or i - 1 < first or not (tokens[i - 1].tag_ == "PRP$" or on_the):
             return None
-        if i - 2 >= taken and lower[i - 2] in _MAKES_WAY:  # "makes its way down the road": goes
+        if i - 2 >= first and lower[i - 2] in _MAKES_WAY:  # "makes its way down the road": goes
             return i - 2, Expression(end, _MAKES_WAY[lower[i - 2]], "G" if lower[i - 2] == "making" else "V")
         start = i - 1
-        if start > taken and lower[start - 1] in ("on", "along", "by", "in"):
+        if start > first and lower[start - 1] in ("on", "along", "by", "in"):
             start -= 1
         if following == "to" and start < i - 1:  # "on their way to school"
             return start, Expression(end + 1, "towards", "P")
@@ -329,14 +329,14 @@ def _time(tokens: Sequence[Token], lower: list[str], i: int, taken: int) -> tupl
         ):
             break
         end += 2 if comma else 1
-    if word in ("century", "centuries") and i > taken and before[:1].isdigit() and _is_described(tokens, end):
+    if word in ("century", "centuries") and i > first and before[:1].isdigit() and _is_described(tokens, end):
         return i - 1, Expression(end, f"{before} {word}", "J")
     possessive = end < n and lower[end] in ("'s", "’s", "'")
     if possessive:
         end += 1
     elif end < n and tokens[end].tag_ in ("NN", "NNS") and before not in _THIS:
         return None  # "a sunday market", "time lapse"
-    floor = max(taken, 0)
+    floor = max(first, 0)
     while start > floor and (
         lower[start - 1] in _TIME_BEFORE or lower[start - 1][0].isdigit() or _describes_time(tokens, start)
     ):

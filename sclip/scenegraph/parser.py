@@ -76,7 +76,7 @@ class Parser:
             if len(doc):
                 words, shape = read_words(doc)
                 if segment:
-                    _place(words, caption, segment)
+                    _restore_spans(words, caption, segment)
                 parts.append(extract(caption, words, shape))
             if is_last:
                 graph = parts[0] if len(parts) == 1 else _joined(caption, parts)
@@ -227,7 +227,7 @@ def _is_name(word: str, after: str) -> bool:
     )
 
 
-def _place(words: list[Word], caption: str, segment: Segment) -> None:
+def _restore_spans(words: list[Word], caption: str, segment: Segment) -> None:
     """Convert the words' spans from segment to caption, and mark placeholders ("<PERSON>") as names."""
     for word in words:
         start, end = word.span = segment.origin(word.span)

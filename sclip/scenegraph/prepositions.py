@@ -30,22 +30,22 @@ def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
         draft.relate(subjects, k, f"{words[i].text} than", words[i].span, negated=i in c.denied_words)
 
 
-def _agent(draft: Draft, previous: int, k: int, by: Word) -> bool:
+def _agent(draft: Draft, previous: int, k: int, preposition: Word) -> bool:
     """Relate chunk k as a passive verb's agent ("given wine by a page"). Returns False if k is no agent."""
-    at = next((v for v, object_ in draft.transitive.items() if object_ == previous), by.head)
-    if at not in draft.subjects_of or draft.words[at].code != "E":
+    verb_index = next((v for v, object_ in draft.transitive.items() if object_ == previous), preposition.head)
+    if verb_index not in draft.subjects_of or draft.words[verb_index].code != "E":
         return False
-    verb, given = draft.words[at], draft.transitive.get(at, -1)
-    lemma, receivers = lexicon.verb_lemma(verb.text), draft.subjects_of[at]
+    verb, gift = draft.words[verb_index], draft.transitive.get(verb_index, -1)
+    lemma, receivers = lexicon.verb_lemma(verb.text), draft.subjects_of[verb_index]
     living = reference.is_living(draft.chunks[k].name)
     # spaCy calls places agents too ("made by the window"), so k must be living or the verb in GIVING.
     gives = lemma in lexicon.GIVING
-    if not (living or gives) or not (by.dep == "agent" or (living and given >= 0 and gives)):
+    if not (living or gives) or not (preposition.dep == "agent" or (living and gift >= 0 and gives)):
         return False
-    negated = at in draft.denied_verbs
-    if given >= 0 and gives:
-        draft.links[given] = [link for link in draft.links.get(given, []) if link.span[0] != verb.span[0]]
-        draft.relate([k], given, lemma, verb.span, negated=negated)
+    negated = verb_index in draft.denied_verbs
+    if gift >= 0 and gives:
+        draft.links[gift] = [link for link in draft.links.get(gift, []) if link.span[0] != verb.span[0]]
+        draft.relate([k], gift, lemma, verb.span, negated=negated)
         lemma = f"{lemma} to"
     draft.relate(receivers, k, lemma, verb.span, reverse=True, negated=negated)
     return True
@@ -53,10 +53,10 @@ def _agent(draft: Draft, previous: int, k: int, by: Word) -> bool:
 
 def possess(draft: Draft, previous: int, k: int) -> None:
     """Move an owner's relations to the owned object: "licks the boy's hand" is about the hand."""
-    owned_by = [link for link in draft.links.get(previous, []) if link.span[0] == link.span[1]]
+    relations = [link for link in draft.links.get(previous, []) if link.span[0] == link.span[1]]
     draft.replace(previous, k)
-    draft.links[k] = [link for link in draft.links[k] if link not in owned_by]
-    draft.links[previous] = owned_by
+    draft.links[k] = [link for link in draft.links[k] if link not in relations]
+    draft.links[previous] = relations
     draft.relate([previous], k, "have", (draft.words[draft.chunks[k].start].span[0],) * 2)
 
 
@@ -85,8 +85,8 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     if head in draft.subjects_of and (not c.conjunction or (c.verb < 0 and head not in draft.transitive)):
         subjects, denied = draft.subjects_of[head], head in draft.denied_verbs
         object_ = draft.transitive.get(head, -1)
-        taken = words[head].code == "E" and lexicon.verb_lemma(words[head].text) in lexicon.SHOOTING
-        if taken or (object_ >= 0 and draft.chunks[object_].frame):
+        is_shot = words[head].code == "E" and lexicon.verb_lemma(words[head].text) in lexicon.SHOOTING
+        if is_shot or (object_ >= 0 and draft.chunks[object_].frame):
             return [], "", False  # "captured from above on a sunny day", "adds a touch of color to the room"
         lemma = lexicon.verb_lemma(words[head].text)
         if word.text == "with" and subjects == [previous] and draft.chunks[previous].start > head:
@@ -114,7 +114,7 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     if draft.chunks[subject].frame and draft.partners(subject):
         return draft.partners(subject), "", False
     if word.text == "from" and any(
-        of == subject and draft.chunks[m].frame for m, of in draft.measured.items()
+        whole == subject and draft.chunks[m].frame for m, whole in draft.measured.items()
     ):
         return [], "", False  # "a view of the city from above the clouds"
     if words[head].code == "B" and head < c.preposition:

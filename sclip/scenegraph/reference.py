@@ -28,7 +28,7 @@ _PERSONS = frozenset(
 _NOBODY = frozenset(
     """someone somebody anyone anybody everyone everybody nobody noone nothing anything everything""".split()
 )
-_MEANING_OTHERS = _MEMBERS | _NOBODY | {"dozen"}
+_PRONOUNS = _MEMBERS | _NOBODY | {"dozen"}
 POSSESSIVES = {"his": "he", "her": "she", "its": "it", "their": "they"}
 _HE = frozenset("he him himself".split())
 _SHE = frozenset("she her herself".split())
@@ -94,20 +94,20 @@ def mark_members(words: Sequence[Word]) -> None:
         ranked = word.text in _RANKED and 0 < i < len(words) - 1
         if ranked and words[i + 1].code in "BV" and words[i - 1].text in ("the", "a"):
             word.code = "H"  # "the third is asleep"
-        of = i + 2 < len(words) and words[i + 1].text == "of"
-        if of and word.code == "J" and is_rank(word.text) and i and words[i - 1].code == "D":
+        has_of = i + 2 < len(words) and words[i + 1].text == "of"
+        if has_of and word.code == "J" and is_rank(word.text) and i and words[i - 1].code == "D":
             word.code = "N"  # "the oldest of the sisters", "the bigger of the boats"
-        if word.text not in _MEANING_OTHERS and word.text not in ("neither", "none"):
+        if word.text not in _PRONOUNS and word.text not in ("neither", "none"):
             continue
         if word.text == "dozen" and word.code == "N" and i + 1 < len(words) and words[i + 1].code in "JN":
             word.code = "M"
         if word.text in _NOBODY and word.code == "N":
             word.code = "H"
-        if word.text in ("neither", "none") and of:
+        if word.text in ("neither", "none") and has_of:
             word.code = "N"
         if word.text not in _MEMBERS or word.code not in "MJDNCH":
             continue
-        if of and word.text in ("one", "each", "both", "all"):
+        if has_of and word.text in ("one", "each", "both", "all"):
             word.code = "H" if words[i + 2].code == "H" else "N"
             continue
         end = i + 1
@@ -208,10 +208,10 @@ def resolve(
         if text in lexicon.REFLEXIVES and links_of(k):
             referents[k] = links_of(k)[0]
             continue
-        others = {referents.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
-        possible = [j for j in earlier if j not in others and _fits(words, chunks[j], text)]
-        at = chunk.start
-        if at > 1 and words[at - 1].code in "VG" and text in ("it", "them"):
+        partners = {referents.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
+        possible = [j for j in earlier if j not in partners and _fits(words, chunks[j], text)]
+        index = chunk.start
+        if index > 1 and words[index - 1].code in "VG" and text in ("it", "them"):
             parallel = [j for j in possible if j in acted_on and sentence_of[j] == number]
             possible = parallel[-1:] or possible  # "one stirs a sauce while the other tastes it"
         if len(possible) > 1 and number and subjects[number - 1] in possible:

@@ -181,7 +181,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
     if before == "C" and i > 1 and words[i - 2].code == "N" and after in ("G", "E", "P", "B", "", "."):
         return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
-    if before == "" and after == "P" and words[1].text in _WHERE and base not in ACTIONS | _ORDERS:
+    if before == "" and after == "P" and words[1].text in _LOCATIVES and base not in ACTIONS | _ORDERS:
         return True  # "whisk on a table"
     if base not in NOUNS_FIRST:
         return (
@@ -265,7 +265,7 @@ _POSSESSED = frozenset(
 )
 """Nouns of living beings that captions put before things made for them: "baby toys", "horse stables"."""
 
-_WHERE = frozenset(
+_LOCATIVES = frozenset(
     ("on", "in", "next to", "under", "behind", "beside", "near", "in front of", "with", "on top of")
 )
 _ORDERS = frozenset(

@@ -34,21 +34,21 @@ def extract(caption: str, words: list[Word], shape: int) -> SceneGraph:
 
 def _walk(draft: Draft) -> None:
     """Read all sentences into the draft, then resolve the pronouns."""
-    at = 0
+    index = 0
     sentence_of: list[int] = []
     subjects: list[int] = []
     for number, (start, end) in enumerate(_sentences(draft.words)):
         previous = -1
         draft.front, draft.main, draft.main_verb = False, -1, -1
-        draft.first, draft.has_verb = at, False
-        while at < len(draft.chunks) and draft.chunks[at].start < end:
-            chunk = draft.chunks[at]
+        draft.first, draft.has_verb = index, False
+        while index < len(draft.chunks) and draft.chunks[index].start < end:
+            chunk = draft.chunks[index]
             sentence_of.append(number)
-            _connect(draft, previous, at, read_connector(draft.words, start, chunk.start))
-            previous, start = at, chunk.end
-            at += 1
+            _connect(draft, previous, index, read_connector(draft.words, start, chunk.start))
+            previous, start = index, chunk.end
+            index += 1
         _finish(draft, previous, read_connector(draft.words, start, end))
-        _settle(draft, at)
+        _settle(draft, index)
         subjects.append(draft.main)
     held = set(draft.transitive.values())
     stands_for, owners = reference.resolve(
@@ -282,7 +282,7 @@ def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
     if held and (following.code == "B" or acts) and all(w.code != "W" for w in draft.words[: held[0]]):
         return True  # "she has long hair and her dress is red", "sweeps the steps and a cook peels potatoes"
     heads = [before.head] + [
-        draft.words[draft.chunks[m].head].head for m, of in draft.measured.items() if of == previous
+        draft.words[draft.chunks[m].head].head for m, whole in draft.measured.items() if whole == previous
     ]
     return word.dep.startswith("nsubj") and word.head > draft.chunks[k].head and word.head not in heads
 

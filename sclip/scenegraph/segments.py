@@ -28,17 +28,17 @@ class Segment:
         """Convert a span of `text` to the span of the caption that it comes from."""
         start, end = span
         if start == end:
-            at = self.origins[start] if start < len(self.origins) else self.origins[-1] + 1
-            return at, at
+            position = self.origins[start] if start < len(self.origins) else self.origins[-1] + 1
+            return position, position
         return self.origins[start], self.origins[end - 1] + 1
 
     def without(self, spans: Iterable[Span]) -> Segment:
         """Return the segment without the spans, which are in order and do not overlap."""
-        kept, at = [], 0
+        kept, position = [], 0
         for start, end in spans:
-            kept.append((at, start))
-            at = end
-        kept.append((at, len(self.text)))
+            kept.append((position, start))
+            position = end
+        kept.append((position, len(self.text)))
         return Segment(
             "".join(self.text[start:end] for start, end in kept),
             [origin for start, end in kept for origin in self.origins[start:end]],
@@ -60,7 +60,7 @@ _ODD = re.compile(r"[^A-Za-z\s,.'\"!;-]|\.[.a-zA-Z]|--|\s-")
 _SIGNS = re.compile(
     r"[|<>\[\](){}@#~*=_/\\$€£©®™•·…»«›‹×?–—]|:(?!\d)|\s-+\s|--|\.\.|\d{5}|\d\s?x\s?\d|\d[/.-]\d|\.[a-z]|&\w"
 )
-_BY = re.compile(r"[,.]\s?by\s|\s[Bb]y:?\s[A-Z]|\sby\s(?:person|\w* ?artist|author)\b")
+_BYLINE_START = re.compile(r"[,.]\s?by\s|\s[Bb]y:?\s[A-Z]|\sby\s(?:person|\w* ?artist|author)\b")
 _STARTS = re.compile(
     r"""(?:^|[.!]\s+)(?:(?:the\s|\d+\s)?(?:\w+\s)?(?:ideas?|tips?|recipes?|guide|tutorials?|inspiration|reasons|ways|things)\s
     |(?:learn|read|get|see|enjoy|find|try|let|don|is|are|do|does|did|can|could|should|would|will|keep|make|order|please|browse
@@ -157,7 +157,7 @@ _COMPOUND_ENDS = frozenset(
     lapse life plan air road time end theme tech chic known wood iron height weather old glass block queen key
     heeled legged made based""".split()
 )
-_OF_A_KIND = (COLOURS, frozenset("spring summer autumn fall winter".split()))
+_WORD_KINDS = (COLOURS, frozenset("spring summer autumn fall winter".split()))
 _COMPOUND_SUFFIX = re.compile(r"..(?:ed|ing|wn)$")
 
 _SHOWN_BEHIND = re.compile(rf"\bbackground\s{_KIND}\b", re.I)
@@ -238,7 +238,7 @@ _NO_WORDS = frozenset(
 
 
 _PHRASES = (
-    ("by", _BY),
+    ("by", _BYLINE_START),
     ("background", _SHOWN_BEHIND),
     ("one", _SEEN),
     *(
@@ -340,7 +340,7 @@ def _is_compound(caption: str, begin: int, end: int) -> bool:
         return right[0] not in _NEW_PHRASE or left in _NEW_PHRASE
     if (left, right[0]) == ("go", "to"):
         return True
-    if any(left in kind and right[0] in kind for kind in _OF_A_KIND):
+    if any(left in kind and right[0] in kind for kind in _WORD_KINDS):
         return True
     if right[0] in _NEW_PHRASE:
         return right[0] == "in" and left in ("built", "screened", "walk", "plug")

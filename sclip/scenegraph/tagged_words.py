@@ -86,7 +86,7 @@ def read_words(doc: Doc) -> tuple[list[Word], int]:
     tokens, shape = read_tokens(doc)
     lower = [token.lower for token in tokens]
     words: list[Word] = []
-    word_of = [0] * len(doc)
+    indices = [0] * len(doc)
     expressions = find_expressions(tokens, lower)
     following = [*lower[1:], ""]
     end = 0
@@ -104,13 +104,13 @@ def read_words(doc: Doc) -> tuple[list[Word], int]:
             end = i + 1
         if not code:
             continue
-        word_of[token.i] = len(words)
+        indices[token.i] = len(words)
         if end == i + 1:
             words.append(Word(text, code, (token.idx, token.end), token.dep_, token.head, owner, fixed))
             continue
         last = tokens[end - 1]
         for merged in tokens[i:end]:
-            word_of[merged.i] = len(words)
+            indices[merged.i] = len(words)
         # The head comes from the last token of a joined word ("t-shirt"), the first token of a preposition,
         # or the first token of an expression that has its head outside the expression.
         anchor = token if code in "PL" else last
@@ -119,7 +119,7 @@ def read_words(doc: Doc) -> tuple[list[Word], int]:
             anchor = next((t for t in tokens[i:end] if t.head not in inside), anchor)
         words.append(Word(text, code, (token.idx, last.end), anchor.dep_, anchor.head, owner, fixed))
     for word in words:
-        word.head = word_of[word.head]
+        word.head = indices[word.head]
     retag(words)
     _correct(words)
     find_verbs(words)
@@ -131,19 +131,19 @@ def read_words(doc: Doc) -> tuple[list[Word], int]:
 def _attach_background(words: list[Word]) -> None:
     """Attach "on a white background" and "isolated" to the first object shown, not to the noun just before."""
     for i, word in enumerate(words):
-        at = i
+        index = i
         if word.text in _BACKGROUNDS and word.code == "N":
-            at -= 1
-            while at > 0 and words[at].code in "DJMN":
-                at -= 1
+            index -= 1
+            while index > 0 and words[index].code in "DJMN":
+                index -= 1
         elif word.text != "isolated" or i + 1 == len(words):
             continue
         isolated = word.text == "isolated" and words[i + 1].text in _BEHIND
-        if not isolated and (words[at].text not in _BEHIND or words[at - 1].text == "isolated"):
+        if not isolated and (words[index].text not in _BEHIND or words[index - 1].text == "isolated"):
             continue
-        first = _first_shown(words, at)
+        first = _first_shown(words, index)
         if first >= 0:
-            words[at].head = first
+            words[index].head = first
 
 
 def _first_shown(words: list[Word], end: int) -> int:
@@ -161,9 +161,9 @@ def _merge(tokens: list[Token], lower: list[str], i: int) -> tuple[int, str, str
         form = lexicon.MULTIWORD_PREPOSITIONS.get(tuple(lower[i : i + length]))
         if form and i + length <= len(lower):
             return i + length, form, _CODES.get(form, "P"), False
-    place = _place_phrase(lower, i)
-    if place:
-        return place
+    phrase = _place_phrase(lower, i)
+    if phrase:
+        return phrase
     compared = _comparison(tokens, lower, i)
     if compared > i:
         return compared, " ".join(lower[i:compared]), "P", False

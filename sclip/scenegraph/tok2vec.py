@@ -105,12 +105,12 @@ class Tok2Vec:
         lengths = np.array([len(doc) for doc in docs])
         if not len(features):
             return [np.zeros((0, self._width), np.float32) for _ in docs]
-        _, at, word = np.unique((features * self._key).sum(axis=1), return_index=True, return_inverse=True)
+        _, first, word = np.unique((features * self._key).sum(axis=1), return_index=True, return_inverse=True)
         depth = len(self._later) + 1
         text = np.repeat(np.arange(len(docs)), lengths)
         rows = np.arange(len(features)) + depth * (text + 1)
         count = len(features) + depth * (len(docs) + 1)
-        vectors = self._convolve(self._words(features[at]), word, rows, count)
+        vectors = self._convolve(self._words(features[first]), word, rows, count)
         return np.split(vectors, np.cumsum(lengths)[:-1])
 
     def _words(self, features: np.ndarray) -> np.ndarray:
@@ -123,20 +123,20 @@ class Tok2Vec:
 
     def _convolve(self, words: np.ndarray, word: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
         """Return the words' vectors in context. Of `count` rows, `rows` hold words; the rest is padding."""
-        of_row = np.full(count, len(words))
-        of_row[rows] = word
+        index = np.full(count, len(words))
+        index[rows] = word
         words = np.vstack((words, np.zeros((1, self._width), np.float32)))
         previous, current, following = np.split(words @ self._sides, 3, axis=1)
         read = np.arange(1, count - 1)
         x = np.zeros((count, self._width), np.float32)
         for block in _blocks(read):
-            summed = previous[of_row[block - 1]]
-            summed += current[of_row[block]]
-            summed += following[of_row[block + 1]]
-            x[block] = words[of_row[block]] + self._first.finish(summed)
-        for left, layer in zip(range(len(self._later) - 1, -1, -1), self._later, strict=True):
+            summed = previous[index[block - 1]]
+            summed += current[index[block]]
+            summed += following[index[block + 1]]
+            x[block] = words[index[block]] + self._first.finish(summed)
+        for reach, layer in zip(range(len(self._later) - 1, -1, -1), self._later, strict=True):
             near = np.zeros(count, bool)  # rows that the later layers read
-            for offset in range(-left, left + 1):
+            for offset in range(-reach, reach + 1):
                 near[rows + offset] = True
             y = x.copy()
             for block in _blocks(np.flatnonzero(near)):
@@ -151,4 +151,4 @@ _WINDOW = np.array([-1, 0, 1])
 
 
 def _blocks(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[at : at + _BLOCK] for at in range(0, len(rows), _BLOCK)]
+    return [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]

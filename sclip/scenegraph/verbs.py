@@ -74,8 +74,8 @@ def bind_object(draft: Draft, k: int, c: Connector) -> None:
             _fill_gap(draft, c.verb)  # "to whom a waiter hands the bill"
         for use in c.closed:
             if _shares_object(draft, use, c):
-                text, at = words[use.verb].text, words[use.verb].span
-                draft.relate(subjects, k, lexicon.verb_lemma(text), at, negated=use.verb in c.denied_words)
+                text, ends = words[use.verb].text, words[use.verb].span
+                draft.relate(subjects, k, lexicon.verb_lemma(text), ends, negated=use.verb in c.denied_words)
     elif _fill_gap(draft, c.verb):
         draft.relate(subjects, k, preposition, words[c.preposition].span, negated=negated)
     elif c.passive_by or (lemma in lexicon.COVERING and words[c.verb].code == "E"):

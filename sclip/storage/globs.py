@@ -58,23 +58,23 @@ def files_below(folder: str, pattern: str = "**/*") -> list[str]:
     files, seen, last = list[str](), set[tuple[int, int, int]](), len(components) - 1
     pending = deque([(folder, 0)])
     while pending:
-        path, at = pending.popleft()
+        path, index = pending.popleft()
         status = os.stat(path)
-        if (state := (status.st_dev, status.st_ino, at)) in seen:
+        if (state := (status.st_dev, status.st_ino, index)) in seen:
             continue
         seen.add(state)
-        component, deep = components[at], components[at] == "**"
+        component, deep = components[index], components[index] == "**"
         fits = re.compile(r"(?!\.)" * (component[:1] != ".") + glob_translate(component)).match
         if deep:
-            pending.appendleft((path, at + 1))
+            pending.appendleft((path, index + 1))
         with os.scandir(path) as entries:
             fitting = sorted((entry for entry in entries if fits(entry.name)), key=lambda entry: entry.name)
         for entry in fitting:
             link = entry.is_symlink()
             if entry.is_dir():
-                if deep or at < last:  # visit links last
-                    (pending.append if link else pending.appendleft)((entry.path, at + (not deep)))
-            elif at == last and (link or entry.is_file()):
+                if deep or index < last:  # visit links last
+                    (pending.append if link else pending.appendleft)((entry.path, index + (not deep)))
+            elif index == last and (link or entry.is_file()):
                 files.append(entry.path)
     return sorted(files)
 
@@ -115,11 +115,11 @@ def _split(fs: Any, path: str) -> tuple[str, str]:
     if isinstance(fs, LocalFileSystem):
         path = os.path.normpath(path)
     components = re.sub("/{2,}", "/", path).split("/")
-    for at, component in enumerate(components):
-        literal = "/".join(components[: at + 1])
+    for index, component in enumerate(components):
+        literal = "/".join(components[: index + 1])
         if "*" in component or "?" in component or ("[" in component and not _exists(fs, literal)):
-            root = "/".join(components[:at]) or "/" * (at > 0)
-            return root, "/".join(components[at:])
+            root = "/".join(components[:index]) or "/" * (index > 0)
+            return root, "/".join(components[index:])
     return "/".join(components).rstrip("/") or "/", ""
 
 
@@ -172,8 +172,8 @@ def _address(name: str, fs: Any, path: str) -> str:
     if isinstance(fs, ArrowFSWrapper):
         location, query = parts(name)
         scheme, _, bucket_path = location.partition("://")
-        user, at, _ = bucket_path.partition("/")[0].rpartition("@")
-        return f"{scheme}://{user}{at}{path}{query}"
+        user, at_sign, _ = bucket_path.partition("/")[0].rpartition("@")
+        return f"{scheme}://{user}{at_sign}{path}{query}"
     links = name.split("::")
     if len(links) == 1:
         return str(fs.unstrip_protocol(path))

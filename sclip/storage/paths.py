@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 StoragePath: TypeAlias = "Path | Remote"
 
 
-def storage_path(where: str | StoragePath) -> StoragePath:
+def storage_path(path: str | StoragePath) -> StoragePath:
     """Return the absolute path for a URI or a local path. A `StoragePath` is returned unchanged."""
-    if not isinstance(where, str):
-        return where
-    if "://" in where and not where.startswith("file://"):
-        return _remote(where)
-    return Path(where.removeprefix("file://")).expanduser().absolute()
+    if not isinstance(path, str):
+        return path
+    if "://" in path and not path.startswith("file://"):
+        return _remote(path)
+    return Path(path.removeprefix("file://")).expanduser().absolute()
 
 
 def address(path: StoragePath) -> str:

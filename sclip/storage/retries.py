@@ -49,9 +49,9 @@ class StorageError(OSError):
 def concurrently(function: Callable[[str], _T], names: Sequence[str]) -> Iterator[_T]:
     """Yield the function's result for each path or URI, in order. Threads compute one batch of results at a time."""
     threads = _THREADS_REMOTE if any("://" in name for name in names) else _THREADS
-    left = iter(names)
+    remaining = iter(names)
     with ThreadPoolExecutor(threads) as pool:
-        while batch := list(islice(left, 32 * threads)):
+        while batch := list(islice(remaining, 32 * threads)):
             yield from pool.map(function, batch)
 
 

@@ -39,8 +39,8 @@ class SeekableFile:
 
     def read(self, size: int = -1) -> bytes:
         """Return `size` bytes, or all bytes up to the end. Raises StorageError."""
-        left = max(0, self._size - self._at)
-        size = left if size < 0 else min(size, left)
+        remaining = max(0, self._size - self._at)
+        size = remaining if size < 0 else min(size, remaining)
 
         def read(file: Any) -> bytes:
             file.seek(self._at)

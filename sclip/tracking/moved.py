@@ -53,7 +53,7 @@ def follow(uri: str, root: str = "") -> None:
                 return  # empty, or from another MLflow version; MLflow reports that itself
             for old in _roots(store):
                 new = file.absolute().parent / old.name
-                if same_folder(old, new) or not (str(old) == root or _is_beside(store, old, new)):
+                if same_folder(old, new) or not (str(old) == root or _has_artifacts(store, old, new)):
                     continue
                 rows = _change(store, old, new, mask(uri))
                 _log.warning(
@@ -76,23 +76,23 @@ def same_folder(one: str | Path, other: str | Path) -> bool:
 def _roots(store: Connection) -> list[Path]:
     """Return the local folders in which experiments keep their artifacts."""
     rows = store.execute(sqlalchemy.text("SELECT DISTINCT artifact_location FROM experiments"))
-    return [Path(place) for (place,) in rows if place and place.startswith("/")]
+    return [Path(folder) for (folder,) in rows if folder and folder.startswith("/")]
 
 
-def _is_beside(store: Connection, old: Path, new: Path) -> bool:
+def _has_artifacts(store: Connection, old: Path, new: Path) -> bool:
     """Return whether recorded artifacts exist in `new`; raise TrackingError if some files exist only in `old`."""
-    places = {
-        Path(place).relative_to(old)
+    paths = {
+        Path(path).relative_to(old)
         for table, column in _COLUMNS
-        for (place,) in store.execute(
+        for (path,) in store.execute(
             sqlalchemy.text(f"SELECT {column} FROM {table} WHERE {_BELOW.format(column)}"),
             {"old": str(old), "n": len(str(old))},
         )
-        if Path(place) != old
+        if Path(path) != old
     }
-    if not any((new / place).exists() for place in places):
+    if not any((new / path).exists() for path in paths):
         return False
-    for file in (file for place in places for file in (old / place).rglob("*") if file.is_file()):
+    for file in (file for path in paths for file in (old / path).rglob("*") if file.is_file()):
         if not (new / file.relative_to(old)).exists():
             raise TrackingError(
                 f"MLflow's store in {shown(new.parent)} has artifacts in two folders, and only the old one has "

@@ -74,11 +74,11 @@ class MLflow:
             return True
 
     def _upload(self, sent: Sent) -> None:
-        at, *others = sent.artifacts
+        offset, *remaining = sent.artifacts
         self._journal.sent = replace(
-            sent, artifacts=(*others, at)
+            sent, artifacts=(*remaining, offset)
         )  # if this upload fails, try the others first
-        _, event = next(self._journal.read(at))
+        _, event = next(self._journal.read(offset))
         path = Path(event["artifact"])
         if not path.exists():  # the event is from another machine: use the file in the run's folder
             path = self._journal.folder / path.name
@@ -87,7 +87,7 @@ class MLflow:
             log(sent.run_id, str(path), event["to"] or None)
         else:
             _log.warning("%s no longer exists, so it was not recorded", path)
-        self._journal.sent = replace(sent, artifacts=tuple(others))
+        self._journal.sent = replace(sent, artifacts=tuple(remaining))
 
     def _deliver(self, run_id: str, events: list[Event]) -> None:
         try:

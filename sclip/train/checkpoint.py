@@ -180,8 +180,8 @@ class _Stager(StateDictStager):
             host = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=self.pin_memory)
             copied = self._cached_storage_mapping[storage] = host.untyped_storage()
         # UntypedStorage.copy_ would hold Python's lock; Tensor.copy_ releases it.
-        to, of = (torch.empty(0, dtype=torch.uint8, device=s.device).set_(s) for s in (copied, storage))
-        to.copy_(of, non_blocking=non_blocking)
+        dst, src = (torch.empty(0, dtype=torch.uint8, device=s.device).set_(s) for s in (copied, storage))
+        dst.copy_(src, non_blocking=non_blocking)
         return copied
 
 
@@ -316,10 +316,10 @@ def _write(
             send(folder, path)
             return {"elements": count, "files": files}
 
-        of_ranks = in_unison(written, NotWritten, group)
-    if (count := sum(of_rank["elements"] for of_rank in of_ranks)) != elements:
+        results = in_unison(written, NotWritten, group)
+    if (count := sum(result["elements"] for result in results)) != elements:
         raise NotWritten(f"{path}: the ranks have written {count} of {elements} elements")
-    files = {name: entry for of_rank in of_ranks for name, entry in of_rank["files"].items()}
+    files = {name: entry for result in results for name, entry in result["files"].items()}
 
     def declare() -> dict[str, Any]:
         if rank == 0:

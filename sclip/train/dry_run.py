@@ -205,10 +205,10 @@ def _add_parts(tracker: StepTracker, loss: StepTracker, times: float, stays_whol
     """
     for kind in tracker.counts:
         again = 1 if stays_whole or kind == "all-reduce" else times
-        count_of_model = tracker.counts[kind] - loss.counts[kind]
-        size_of_model = tracker.sizes[kind] - round(loss.sizes[kind] / times)
-        tracker.counts[kind] = loss.counts[kind] + round(again * count_of_model)
-        tracker.sizes[kind] = loss.sizes[kind] + round(again * size_of_model)
+        model_count = tracker.counts[kind] - loss.counts[kind]
+        model_size = tracker.sizes[kind] - round(loss.sizes[kind] / times)
+        tracker.counts[kind] = loss.counts[kind] + round(again * model_count)
+        tracker.sizes[kind] = loss.sizes[kind] + round(again * model_size)
 
 
 def _models(config: Config, strides: int) -> tuple[StructureCLIP, StructureCLIP | None]:

@@ -75,10 +75,10 @@ class Ledger:
         self._lines.close()
 
     def _by_visit(self, entries: Sequence[int], indices: Sequence[int]) -> list[list[Any]]:
-        by_entry: dict[int, list[int]] = {}
+        groups: dict[int, list[int]] = {}
         for entry, index in zip(entries, indices, strict=True):
-            by_entry.setdefault(entry, []).append(index)
-        return [[*self._schedule.visit(entry), entry_indices] for entry, entry_indices in by_entry.items()]
+            groups.setdefault(entry, []).append(index)
+        return [[*self._schedule.visit(entry), entry_indices] for entry, entry_indices in groups.items()]
 
 
 class _LocalLines:

@@ -83,8 +83,8 @@ def checked_manifest(path: StoragePath) -> dict[str, Any]:
     for name in sorted(file_sizes.keys() | manifest["files"].keys()):
         stored, expected = file_sizes.get(name), manifest["files"].get(name, {}).get("bytes")
         if stored != expected:
-            sizes_of = ["no such file" if size is None else f"{size} bytes" for size in (stored, expected)]
-            raise CheckpointError(f"{path / name}: {sizes_of[0]}, the manifest says {sizes_of[1]}")
+            texts = ["no such file" if size is None else f"{size} bytes" for size in (stored, expected)]
+            raise CheckpointError(f"{path / name}: {texts[0]}, the manifest says {texts[1]}")
     return manifest
 
 

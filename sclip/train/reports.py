@@ -93,17 +93,17 @@ class StepReports:
             "epoch": min(1.0, progress.step / order.recorded_steps) * self._job.config.train.epochs,
             "quarantined": accounts.quarantined, "filtered": accounts.filtered, "missing": accounts.missing,
         }  # fmt: skip
-        at = {"step": progress.step, "samples": progress.samples}
+        position = {"step": progress.step, "samples": progress.samples}
 
         def send() -> None:
-            sums, of_steps, *of_parts = copy.read()
-            self._count_skipped(steps, of_steps)
+            sums, step_values, *norm_values = copy.read()
+            self._count_skipped(steps, step_values)
             metrics = interval.metrics(sums)
             if self._peak_flops:
                 flops = self._launcher.world_size * self._peak_flops
                 metrics["mfu"] = metrics["gflops_per_s"] * 1e9 / flops
-            metrics |= dict(zip(norms, of_parts, strict=True)) | counts | {"skipped": progress.skipped}
-            self._send(metrics, stream, at)
+            metrics |= dict(zip(norms, norm_values, strict=True)) | counts | {"skipped": progress.skipped}
+            self._send(metrics, stream, position)
 
         self._begun = send
 
@@ -121,7 +121,7 @@ class StepReports:
         progress = self._accounts.progress
         progress.skipped += self._monitor.count_skipped(steps, values, progress.skipped, self._last_good)
 
-    def _send(self, metrics: dict[str, float], stream: dict[str, float], at: Mapping[str, int]) -> None:
+    def _send(self, metrics: dict[str, float], stream: dict[str, float], position: Mapping[str, int]) -> None:
         keep = self._job.config.checkpoint
         if keep.keep_best and keep.best_metric not in metrics:
             raise ConfigError(
@@ -131,7 +131,7 @@ class StepReports:
         if self._launcher.rank == 0:
             self._folder.touch()
         limit = limiting_stage(stream, metrics["data_wait"])
-        report(self._launcher, "metrics", **at, metrics=metrics, stream=stream, limit=limit)
+        report(self._launcher, "metrics", **position, metrics=metrics, stream=stream, limit=limit)
 
 
 class HostCopy:

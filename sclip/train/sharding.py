@@ -217,8 +217,8 @@ def _mesh(sharding: Sharding, shard_ranks: int, timeout_s: float, device: torch.
     # `init_device_mesh` would make groups with torch's timeout instead of the default group's.
     timeout = timedelta(seconds=timeout_s)
     groups = {
-        name: cast(dist.ProcessGroup, dist.new_subgroups_by_enumeration(of, timeout, group_desc=name)[0])
-        for name, of in (("replicate", across), ("shard", ranks))
+        name: cast(dist.ProcessGroup, dist.new_subgroups_by_enumeration(members, timeout, group_desc=name)[0])
+        for name, members in (("replicate", across), ("shard", ranks))
     }
     return DeviceMesh.from_group(list(groups.values()), device.type, ranks, mesh_dim_names=tuple(groups))
 

@@ -196,11 +196,11 @@ def _parts(batch: Mapping[str, Tensor], passes: int) -> list[dict[str, Tensor]]:
     return [{name: column.chunk(passes)[k] for name, column in batch.items()} for k in range(passes)]
 
 
-def _joined(of_parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return the features of the whole batch. Scalars such as the logit scale are equal in all parts."""
     return {
-        name: torch.cat([part[name] for part in of_parts]) if first.ndim else first
-        for name, first in of_parts[0].items()
+        name: torch.cat([part[name] for part in parts]) if first.ndim else first
+        for name, first in parts[0].items()
     }
 
 

@@ -52,8 +52,8 @@ class StepTracker(MemTracker):
                 parameter.register_post_accumulate_grad_hook(stored)  # type: ignore[no-untyped-call]
 
     def _update_peak_stats(self, peak_state: Any) -> None:
-        place = "in" if len(self._mod_tracker.parents) > 1 else "outside of"
-        phase = f"{peak_state.value} {place} the model"
+        side = "in" if len(self._mod_tracker.parents) > 1 else "outside of"
+        phase = f"{peak_state.value} {side} the model"
         for now in self._curr_mem_snap.values():
             if now["Total"] > self.peaks.get(phase, {}).get("Total", 0):
                 self.peaks[phase] = {str(getattr(use, "value", use)): size for use, size in now.items()}

@@ -53,11 +53,11 @@ def weights_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def check_start(recorded: str, present: str, place: StoragePath) -> None:
+def check_start(recorded: str, present: str, path: StoragePath) -> None:
     """Raise CheckpointError unless the present starting weights have the digest that a checkpoint recorded."""
     if recorded != present:
         raise CheckpointError(
-            f"{place}: the run's starting weights have changed (SHA-256 {present[:12]}, was {recorded[:12]}), but "
+            f"{path}: the run's starting weights have changed (SHA-256 {present[:12]}, was {recorded[:12]}), but "
             "loss.distil and model.lora need them unchanged; restore them, or choose another run.name"
         )
 

@@ -68,7 +68,7 @@ def _forward(
     forward: Callable[..., Any] = kind.forward
     if config.activation_checkpointing != "none":
         forward = _checkpointed(forward, config.activation_checkpointing == "selective")
-    return torch.compile(_of_its_own(forward, name), backend=backend) if config.compile else forward
+    return torch.compile(_own_copy(forward, name), backend=backend) if config.compile else forward
 
 
 def _checkpointed(forward: Callable[..., Any], selective: bool) -> Callable[..., Any]:
@@ -82,7 +82,7 @@ def _checkpointed(forward: Callable[..., Any], selective: bool) -> Callable[...,
     return checkpointed
 
 
-def _of_its_own(forward: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _own_copy(forward: Callable[..., Any], name: str) -> Callable[..., Any]:
     """Return the forward as a function with a code object that no other list of blocks shares.
 
     The compiler caches by code object, up to 8 versions each, and treats a size that changed between two calls as

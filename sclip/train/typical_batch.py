@@ -48,9 +48,9 @@ def typical_columns(config: Config, rows: int) -> dict[str, NDArray[Any]]:
     if loss.units:
         units = np.zeros((rows, 2, length), np.int32)
         units[:, :, (tokens - 1) // 2] = 1
-        of_units = np.repeat(triples[:, None], 2, 1)
-        of_units[:, :, 1:] = -1
-        columns |= {"unit_text": units, "has_unit": np.ones(rows, bool), "unit_triples": of_units}
+        unit_triples = np.repeat(triples[:, None], 2, 1)
+        unit_triples[:, :, 1:] = -1
+        columns |= {"unit_text": units, "has_unit": np.ones(rows, bool), "unit_triples": unit_triples}
     if loss.positives:
         columns |= {
             "positive_text": text[:, None],
