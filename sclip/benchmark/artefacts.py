@@ -1,10 +1,11 @@
-"""Measure how well a classifier that sees no image tells negatives from captions. If it fails, a model needs the image.
+"""Measure how well a classifier that sees no image can tell negatives from captions.
 
-A logistic regression over word and character n-grams is trained on captions, each with one negative, and tested on
-captions of other images. An AUC of 0.5 means that the text alone gives nothing away (SugarCrepe, Hsieh et al., NeurIPS
-2023, section 3). The peer is NegCLIP's random swap of two words. Captions in the training set of the naturalness model
-have their own row, because the model judges new captions differently. ViT-B-32 and its knowledge encoder each read only
-a part of the text. The table also counts the negatives that look the same as their captions to one of these two models.
+If the classifier fails, a model needs the image. The classifier is a logistic regression over word and character
+n-grams. It is trained on captions, each with one negative, and tested on captions of other images. An AUC of 0.5 means
+that the text alone gives nothing away (SugarCrepe, Hsieh et al., NeurIPS 2023, section 3). sclip's negatives are
+compared with NegCLIP's random swaps of two words. Captions that sclip's naturalness model was trained on have their own
+row, because this model judges new captions differently. The table also counts the negatives that have the same tokens
+for ViT-B-32 as their caption, or the same triples for its knowledge encoder, because long texts are cut.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Both sides get the same JPEG files (generated scenes), the same captions, and the same towers with random weights and
 without a knowledge encoder. sclip's side is all of `sclip evaluate`, from the files to scores with intervals. The peer
-is a loop as open_clip's users write it: open_clip's preprocessing in a DataLoader with one process per core, its
-tokenizer, `encode_image` and `encode_text`, and the ranks of the true captions and images among the first ten.
+is a loop as open_clip's users write it. It has open_clip's preprocessing in a DataLoader with one process per core, its
+tokenizer, `encode_image` and `encode_text`, and looks for the true captions and images among the ten most similar.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def ours(scorer: Scorer, images: Sequence[Captioned]) -> dict[str, float]:
-    """Evaluate retrieval as `sclip evaluate` does; return R@1, R@5 and R@10 both ways."""
+    """Evaluate retrieval as `sclip evaluate` does; return R@1, R@5 and R@10 in both directions."""
     task = Retrieval(About("scenes", "retrieval", "generated scenes"), images)
     encoder = Here(scorer, _BATCH)
     (result,) = measure(encoder, [task], "", facts(scorer, ""), reads_whole=scorer.reads_whole).results
@@ -111,7 +111,7 @@ class _Files(Dataset[Tensor]):
 
 @torch.inference_mode()
 def peer(scorer: Scorer, images: Sequence[Captioned]) -> dict[str, float]:
-    """Evaluate retrieval with open_clip's towers, preprocessing and tokenizer; return the same scores."""
+    """Evaluate retrieval with open_clip's towers, preprocessing and tokenizer; return the same scores as `ours`."""
     clip = scorer.model.clip
     preprocess = image_transform_v2(PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False)
     loader = DataLoader(_Files(images, preprocess), _BATCH, num_workers=len(os.sched_getaffinity(0)))
@@ -154,7 +154,7 @@ def _timed(side: Callable[..., object], scorer: Scorer, images: Sequence[Caption
 
 
 def _line(name: str, samples: int, seconds: dict[str, list[Seconds]]) -> Line:
-    """Return a side's samples per second (wall-clock and CPU time), each also as a multiple of the peer's rate."""
+    """Return a side's table row: samples per second of wall-clock and of CPU time, also as multiples of the peer's."""
     words, figures = [], {}
     for at, of in enumerate(("s", "CPU s")):
         rates = [samples / times[at] for times in seconds[name]]

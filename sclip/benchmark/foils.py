@@ -1,7 +1,8 @@
 """Count how many false captions (foils) of SugarCrepe's replace_obj, replace_att and replace_rel sclip could make.
 
-A foil differs from its caption in one place. It counts as placed if sclip has a replacement of its kind for this place.
-It counts as proposed if one of sclip's first candidates for this place consists of the foil's words.
+A foil differs from its caption in one place. The foil counts as placed if sclip has a replacement of the same kind
+(object, attribute or relation) at this place. The foil counts as proposed if one of sclip's first `CANDIDATES`
+replacements at this place has only words that the foil has there.
 """
 
 from __future__ import annotations

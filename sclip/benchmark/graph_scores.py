@@ -1,7 +1,7 @@
 """Score scene graphs as FACTUAL's evaluator does: Set Match, SPICE and Soft-SPICE.
 
-A score compares two graphs in the field's text form, such as "( boats , tie to , dock ) , ( boats , is , 5 )", and is a
-number from 0 to 1. The definitions are those of FACTUAL (Li et al., ACL Findings 2023) in its package
+A score from 0 to 1 compares two graphs. Data sets write a graph as "( boats , tie to , dock ) , ( boats , is , 5 )",
+which is called its text form below. The definitions are those of FACTUAL (Li et al., ACL Findings 2023) in its package
 FactualSceneGraph 0.7.3, with the settings of its test script: both graphs are lemmatized, and tuples of the same graph
 are not merged. The package takes synonyms from WordNet 3.0; this module reads them from WordNet's own files.
 """
@@ -110,7 +110,7 @@ def _detached(word: str, endings: tuple[tuple[str, str], ...]) -> list[str]:
 
 
 def facts(graph: str, wordnet: WordNet) -> frozenset[Fact]:
-    """Parse a graph in the field's text form into facts, with each word lemmatized as a noun."""
+    """Parse the text form of a graph into facts; lemmatize each word except "is" as a noun."""
     parsed = set()
     for fact in re.split(r"\)\s*,\s*\(", graph):
         parts = fact.strip("() ").split(",")
@@ -132,8 +132,9 @@ def set_match(candidate: frozenset[Fact], gold: frozenset[Fact]) -> float:
 def spice(candidate: frozenset[Fact], gold: frozenset[Fact], wordnet: WordNet) -> float:
     """Return F1 over the tuples of two graphs: objects, pairs of object and attribute, relations.
 
-    Equal tuples match first. Each remaining tuple then matches the first tuple of equal length that shares a synset
-    in every part. A word unknown to WordNet matches nothing in this step, not even itself.
+    Equal tuples match first. Then each remaining tuple of `candidate` matches the first remaining tuple of `gold`
+    that has the same length and shares a synset with it in every part. In this step, a word that WordNet does not
+    know matches nothing, not even itself.
     """
     ours, theirs = _tuples(candidate), _tuples(gold)
     matched = len(ours & theirs)

@@ -43,19 +43,19 @@ class Row:
     measure: Callable[..., str]
     """Function (case, rounds, report) that measures the row; it returns details for the end of the table."""
     words: Callable[..., str]
-    """Function (own figures, figures of the row `compared_with`) that returns the result in words."""
+    """Function (figures of this row, figures of the row `compared_with`) that returns the result as text."""
     case: Any
     rounds: int
     limit_s: float
     compared_with: str = ""
-    """Name of an earlier row, whose figures `words` and `adapt` get."""
+    """Name of an earlier row; `words` and `adapt` get the figures of that row."""
     adapt: Callable[[Any, Figures], Any] = lambda case, _: case
     """Function (case, figures of the row `compared_with`) that returns the case to measure."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Report of a row's process; `error` is empty if all rounds were measured."""
+    """Result of a row's process; `error` is empty if all rounds were measured."""
 
     figures: Figures
     details: str = ""
@@ -66,7 +66,7 @@ class Outcome:
 def measure_rows(
     rows: Sequence[Row], seconds: float = float("inf"), on_round: Callable[[int], None] = lambda _: None
 ) -> Iterator[Line]:
-    """Yield each row's line as soon as the row is measured. Rows without time to start in `seconds` say so."""
+    """Yield each row's line as soon as the row is measured. If `seconds` end before a row starts, its line says so."""
     deadline = time.monotonic() + seconds
     measured: dict[str, Figures] = {}
     for row in rows:

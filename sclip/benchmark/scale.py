@@ -1,14 +1,14 @@
 """Measure what moving a sample costs each process of a run, and model which process limits a cluster of many GPUs.
 
 `sclip benchmark scale` starts its own Ray cluster on this machine, bound to loopback. It measures the real stream with
-encoders that only copy finished rows (`scale_stream`). Each kind of process has a cost per worker and second, because
-an executor polls for work all the time, and a cost per sample. Processes that all workers share also have a constant
-cost. Runs with different numbers of workers and at different rates separate these costs. The first run has no rate
-limit. The others run at half its rate or less, because CPU time grows with the load on a fully used machine.
+encoders that only copy finished rows (`scale_stream`). Each kind of process has a cost per sample. It also has a cost
+per worker and second, because an executor polls for work all the time. Processes that all workers share also have a
+constant cost. Runs with different numbers of workers and at different rates separate these costs. The first run has no
+rate limit. The others run at half its rate or less, because CPU time grows with the load on a fully used machine.
 
 The rows about clusters are modeled from these costs. A process can use one core. Some kinds of processes serve one
-worker, some all GPUs of a node, and some all GPUs of the cluster. A worker has one stream per reader that its GPU
-needs, as in the plan of a run. The model assumes that each stream costs as much as the measured single stream.
+worker, some all GPUs of a node, and some all GPUs of the cluster. A worker has as many streams as its GPU needs
+readers, as in the plan of a run. The model assumes that each stream costs as much as the measured single stream.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ DEMANDS = {
 """Images per second that one GPU takes, by name of the demand."""
 GPUS, GPUS_OF_NODE = (8, 64, 512), 8
 _SHARDS, _TARS = 128, 4
-"""Number of shard visits in one round of the order, and number of tar files, each of which is visited repeatedly."""
+"""Number of shards in the measured epoch, and number of tar files; each tar file serves as several shards."""
 _FEWEST_STEPS = 16
 _GPU_IMAGE = 224
-"""Image size in pixels that sets the number of rows in a block."""
+"""Image size in pixels from which the number of rows in a block is computed."""
 
 
 class Cost(NamedTuple):
@@ -146,7 +146,7 @@ def _plan(shards: Shards, options: argparse.Namespace, workers: int, cpus: float
 
 
 def fitted(of_kind: Sequence[Load], is_shared: bool = False) -> Cost:
-    """Fit the cost of a kind of process to the measured cores of its loads, by non-negative least squares."""
+    """Fit the cost of one kind of process to its measured loads, by non-negative least squares."""
     sizes = np.array([(load.workers, load.per_s, 1.0)[: 2 + is_shared] for load in of_kind], np.float64)
     scale = sizes.max(axis=0)
     solution, _ = nnls(sizes / scale, np.array([load.cores for load in of_kind]))

@@ -39,7 +39,7 @@ SHARED = ("gcs", "statistics", "driver", "raylet", "agents")
 """Kinds that all workers share. `agents` are Ray's other processes on a node, for dashboard, logs and environments."""
 _IDLE_S, _LOOK_S = 4.0, 0.5
 _WARM_UP = 0.2
-"""Share of a stage's first rows that is not counted, because the stage's processes are still starting."""
+"""Share of a stage's rows, from the first row on, that is not counted: the stage's processes are still starting."""
 
 Times = NDArray[np.float64]
 """[n, 2]: time in seconds since 1970, and number of rows at that time."""
@@ -76,11 +76,11 @@ def copying_encoder(config: Config, image_size: int) -> type[Any]:
 
 
 class Load(NamedTuple):
-    """Load of all processes of a kind together."""
+    """Samples per second and CPU cores in use, of all processes of one kind together."""
 
     workers: int
     per_s: float
-    """Samples that all processes of the kind together handle in a second."""
+    """Samples that these processes together handle in a second."""
     cores: float
 
 

@@ -44,14 +44,14 @@ SCENE_GRAPH_PARSER = "SceneGraphParser (SGP)"
 LONG = (150, 1000)
 """Numbers of words of the long captions; only a window of a long caption is parsed."""
 PEERS = {"its spaCy alone": PIPELINE, "SGP": SCENE_GRAPH_PARSER, "spaCy": SAME, "exchanges": EXCHANGES}
-"""Peers by short name; the table also gives rates as multiples of the peers' rates."""
+"""Peers by short name; each row also states its rate as a multiple of each peer's rate."""
 MISSING = "not installed: pip install '.[benchmark]'"
 
 _BATCH = 256
 _FEWER = 8
 """Number of short captions for each long caption of a round."""
 _JOINED = 30
-"""Extra captions to generate for one long caption of every length in `LONG`."""
+"""Number of captions to generate for two long captions, one of each length in `LONG`."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:

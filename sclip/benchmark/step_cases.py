@@ -74,7 +74,7 @@ class Case:
     checkpointing: Literal["none", "block", "selective"] = "none"
     """Activation checkpointing."""
     sharding: Literal["none", "ddp", "fsdp"] = "none"
-    """Any value except "none" uses a process group of one rank."""
+    """How the model is distributed. Except for "none", the process is the only rank of a process group."""
 
 
 def add_small_model() -> None:

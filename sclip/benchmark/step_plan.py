@@ -29,16 +29,16 @@ SWITCHES: list[dict[str, Any]] = [
     {"precision": "fp32"},
     {"precision": "bf16"},
 ]
-"""Changes to the plain step; each has its own row."""
+"""Changes to the plain step (see `step_rows`); each change is measured in its own row."""
 
 
 def rows_of(
     case: Case, models: dict[str, tuple[int, str]], rounds: int, trace_folder: Path | None
 ) -> list[Row]:
-    """Return all rows. Every model in `models`, which maps names to (batch, target MFU), is measured with every switch.
+    """Return the rows about `case`, and for each model in `models` a plain row and a row for each change in `SWITCHES`.
 
-    `case` holds the settings from the command line; rows with a peer use its batch. If `trace_folder` is set, a step is
-    profiled too.
+    `case` holds the settings from the command line; rows with a peer have its model and batch size. `models` maps a
+    name to (batch size, target MFU as text). If `trace_folder` is set, a step is profiled too.
     """
     limit_s = (LIMIT_COMPILE_S if case.compile else LIMIT_S)[case.device]
     row = partial(Row, rounds=rounds, limit_s=limit_s)

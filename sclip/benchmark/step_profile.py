@@ -83,7 +83,7 @@ def _seconds(ours: Ours) -> float:
 
 
 def kernels(events: Iterable[Any]) -> list[Any]:
-    """Return the GPU's own events, without the operators that launched them and that repeat the same time."""
+    """Return the events on the GPU, without operators and annotations, which count the time of their kernels again."""
     return [e for e in events if e.device_type.name == "CUDA" and not e.is_user_annotation]
 
 

@@ -1,7 +1,8 @@
 """Measure the rows of the step benchmark, with a pair of functions for each kind of row.
 
 The first function takes a case and reports figures after every round; the second turns the figures into text. The two
-sides of a ratio run in turns on the same device.
+sides of a ratio run in turns on the same device. The plain step has no knowledge encoder, no distillation and no change
+from `step_plan.SWITCHES`.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ __all__ = [
 ]  # fmt: skip
 
 STEPS_BESIDE_PEER, STEPS_ALONE = 10, 4
-"""Steps of a round on a GPU, beside a peer and alone. More steps spread the cost of the peer's one log per round."""
+"""Steps of a round on a GPU: beside a peer, and alone. The peer logs once a round; more steps spread this cost."""
 RANKS = 512
-"""Number of ranks of the planned checkpoint; only one rank runs."""
+"""Number of ranks for which `planning` plans a checkpoint; only one rank runs."""
 SIDE_ON_GPU, SIDE_ON_CPU = 8192, 1024
 """Number of rows and columns of the matrices whose product is measured."""
 
@@ -102,7 +103,7 @@ def speed(case: Case, rounds: int, report: Report) -> str:
 
 
 def speed_words(figures: Figures, plain: Figures) -> str:
-    """Return MFU, rows per second, memory and batch, and the multiples of the plain step's rate and memory."""
+    """Return MFU, rows per second, memory and batch. Rate and memory also appear as multiples of the plain step's."""
     rows, step_s, peak = figures["rows"][0], figures["step_s"], figures["peak_bytes"][0]
     mfu = f"MFU {spread([100 * share for share in figures['mfu']], 1)} %, " if "mfu" in figures else ""
     speed_ratio = memory_ratio = ""

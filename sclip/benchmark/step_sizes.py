@@ -23,7 +23,8 @@ SHARE = 0.88
 def fit(sides: Sequence[Ours | Peer], case: Case) -> int:
     """Load all sides with the largest batch that fits, run one step of each, and return the rows of this batch.
 
-    The batch has at most `case.rows` rows, and exactly these on a CPU. Raises torch.OutOfMemoryError if 8 do not fit.
+    On a GPU, the batch has at most `case.rows` rows; on a CPU, it has `case.rows` rows.
+    Raises torch.OutOfMemoryError if a batch of 8 rows does not fit.
     """
     rows = case.rows
     if case.device == "cuda" and case.sized_by_memory and rows > PROBES[1]:

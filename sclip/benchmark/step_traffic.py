@@ -52,7 +52,7 @@ def _sizes(tree: Any) -> Iterator[int]:
 
 
 def block_traffic(*, lean: bool, autocast: bool) -> float:
-    """Return the units of forward and backward; parameters are bf16 (FSDP), or fp32 under autocast (DDP)."""
+    """Return the units of a forward and backward pass; parameters are bf16 (FSDP), or fp32 under autocast (DDP)."""
     dtype = torch.float32 if autocast else torch.bfloat16
     block = ResidualAttentionBlock(WIDTH, HEADS).to(dtype)
     if lean:
@@ -88,7 +88,7 @@ def traffic(case: Case, rounds: int, report: Report) -> str:
 
 
 def traffic_words(figures: Figures, _: Figures) -> str:
-    """Return the units of lean and plain attention as text: with FSDP, which `auto` means in bf16, and with DDP."""
+    """Return the units of lean and plain attention as text: with FSDP (train.sharding=auto in bf16), and with DDP."""
     units = {name: f"{values[0]:.0f}" for name, values in figures.items()}
     return (
         f"auto and FSDP {units['fsdp_lean']} (plain {units['fsdp_plain']}), DDP {units['ddp_lean']} "

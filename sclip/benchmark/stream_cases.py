@@ -72,7 +72,7 @@ class StreamCase:
 
 
 def fewest_samples(batch: int, image_size: int, processes: int) -> int:
-    """Return the minimum samples of a round. At most a tenth of them then wait in finished batches of either side."""
+    """Return the minimum samples of a round: ten times the samples that sclip or a DataLoader has in flight."""
     ours = rows_of_block(batch, image_size) * (BLOCKS_AHEAD + _BLOCKS_IN_HAND * processes)
     of_loader = batch * (LOADER_AHEAD + 1) * processes
     return _TIMES_IN_FLIGHT * max(ours, of_loader)
@@ -88,7 +88,7 @@ class Times:
     images: set[int] = field(default_factory=set)
     """Digests of all images; no two samples have the same image."""
     passes: list[set[int]] = field(default_factory=list)
-    """For each batch, the passes over the shards that its samples come from."""
+    """Numbers of the epochs from which the samples of each batch come."""
     cpu_s: float = 0.0
     """CPU seconds of all cores together from the first batch to the last."""
 

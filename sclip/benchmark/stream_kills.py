@@ -118,7 +118,7 @@ def _reached(run: Path, step: float, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _step(run: Path) -> int:
-    """Return the last step in the newest attempt's ledger."""
+    """Return the last step in the newest file of the run's ledger (one line per step); 0 if there is none."""
     files = sorted((run / "ledger").glob("*.jsonl"))
     lines = files[-1].read_text().splitlines()[-1:] if files else []
     try:
@@ -187,9 +187,9 @@ def peer_killed(peer: PeerTraining, samples: int, number: int) -> tuple[int, int
 
 
 def count(folder: Path, rows: int) -> tuple[int, int]:
-    """Return how many of `rows` rows are missing from the loop's ledger, and how many are repeated in it.
+    """Return how many of `rows` rows the peer's loop missed, and how many it repeated.
 
-    Steps that a restart rolled back do not count.
+    The loop's ledger has a line for each step. Steps that a restart rolled back do not count.
     """
     trained: list[tuple[int, list[str]]] = []
     for line in (folder / "ledger.jsonl").read_text().splitlines():

@@ -1,7 +1,8 @@
-"""Measure the time and memory that one process needs for the sample order and the stream of a very long run.
+"""Measure the time and memory that one process needs to build the sample order and a data stream of a very long run.
 
-A separate process, `python -m sclip.benchmark.stream_plan`, builds the real order and then a stream that starts in the
-middle of the run. It reads no shard. It also counts the bytes of the stream position in a checkpoint.
+A separate process, `python -m sclip.benchmark.stream_plan`, builds the real order, and then a stream that starts in the
+middle of the run. It reads no shard. It also counts the bytes of the stream position, that is, of the run's counters
+in a checkpoint, from which a resumed run continues.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Scale:
 
 
 def planned(scale: Scale) -> dict[str, float]:
-    """Return the seconds and bytes to build an order of this scale, and a worker's stream from the order's middle on.
+    """Return the seconds of building the order, the seconds of building a worker's stream, and the memory of both.
 
-    Also return the bytes of the position in a checkpoint. The memory of Ray and its libraries is not counted.
+    Also return the bytes of the stream position. The memory of Ray and its libraries is not counted.
     """
     from sclip.data import stream
     from sclip.launch import cluster

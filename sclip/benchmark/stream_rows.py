@@ -30,7 +30,7 @@ __all__ = ["epochs", "parsing", "planning", "throughput", "waiting"]
 BUSY = 0.8
 """Rate of the consumer in `waiting`, as a share of the stream's measured rate."""
 _WARM_UP = 0.25
-"""Share of first batches that `waiting` leaves out, because the consumer takes them from queues that are still full."""
+"""Share of the batches, from the first on, that `waiting` does not count: the queues are still full."""
 
 
 def family() -> CpuClock:
@@ -64,7 +64,7 @@ def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -
 
 
 def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
-    """Measure samples per second of plain shards, against the sum of the times of all stages run alone."""
+    """Measure samples per second of plain shards, against 1 / (seconds that a sample takes in all stages run alone)."""
     sides: dict[str, Callable[[int], Any]] = {
         "ours": lambda _: drained(case, annotated=False, clock=family()),
         "stages": lambda _: alone(case),
@@ -103,7 +103,7 @@ def _two_passes(case: StreamCase) -> Times:
 
 
 def seam(times: Times) -> float:
-    """Return the longest interval between batches at the seam of two passes, minus the median interval, in seconds."""
+    """Return the longest interval between batches at the change of epochs, minus the median interval, in seconds."""
     intervals = [after - before for before, after in zip(times.at, times.at[1:], strict=False)]
     first = next(n for n, passes in enumerate(times.passes) if 1 in passes)
     last = max(n for n, passes in enumerate(times.passes) if 0 in passes)
@@ -134,7 +134,7 @@ def waiting(case: StreamCase, rate: float) -> Found:
 
 
 def planning(scale: Scale) -> tuple[Found, Found, Found]:
-    """Measure memory and time of an order and a stream of this scale, and the bytes of a position in a checkpoint."""
+    """Call `stream_plan` for a run of this scale; return memory, seconds, and the bytes of the stream position."""
     command = [sys.executable, "-m", "sclip.benchmark.stream_plan", json.dumps(asdict(scale))]
     proc = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": "local"})
     if proc.returncode:

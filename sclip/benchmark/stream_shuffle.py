@@ -1,8 +1,8 @@
-"""Measure how well rows are mixed: our order, and webdataset's `shuffle` with as many streams as we have open shards.
+"""Measure how well samples are mixed by sclip's order and by webdataset's `shuffle`.
 
 Only keys are mixed; no shard is read. Each side gives every sample of every shard a place in a global order, which is
-cut into batches. webdataset's streams belong to several GPUs. The streams of one GPU are the workers of its DataLoader
-and give it batches in turns.
+cut into batches. sclip draws each batch from a number of open shards; webdataset gets as many streams, which belong to
+several GPUs. The streams of one GPU are the workers of its DataLoader and give it batches in turns.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Mixture:
     per_shard: int
     batch: int = 4096
     open_shards: int = DataConfig.open_shards
-    """Number of sclip's open shards, and of webdataset's streams over all GPUs."""
+    """Number of shards from which sclip draws a batch; also the number of webdataset's streams over all GPUs."""
     gpus: int = 8
     shuffle_buffer: int = DataConfig.shuffle_buffer
     """Number of samples in the shuffle buffer of each open shard."""
@@ -45,7 +45,7 @@ class Mixture:
 
 
 def shuffling(mixture: Mixture) -> Found:
-    """Return the median number of shards in a batch and the median distance of a tar's neighbors, for both sides."""
+    """Return medians for both sides: shards in a batch, and places in the order between two neighbors of a tar."""
     sides = {"ours": ours(mixture), "peer": of_webdataset(mixture)}
     shards = {name: shards_of_batches(places, mixture.batch) for name, places in sides.items()}
     apart = {name: float(np.median(np.abs(np.diff(places, axis=1)))) for name, places in sides.items()}
@@ -65,7 +65,7 @@ def shuffling(mixture: Mixture) -> Found:
 
 
 def ours(mixture: Mixture) -> Places:
-    """Return the places that `sclip.data.order` gives to the rows as the readers mix them."""
+    """Return the places that sclip gives to the samples, by `sclip.data.order` and the readers' shuffle buffers."""
     data = DataConfig(shuffle_buffer=mixture.shuffle_buffer, open_shards=mixture.open_shards)
     counts = (mixture.per_shard,) * mixture.shards
     order = Order(Schedule(0, 1, (mixture.shards,)), (counts,), data.open_shards, mixture.batch)

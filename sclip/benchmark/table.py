@@ -45,7 +45,7 @@ class Plain:
     """Stand-in for rich's console that does not need rich."""
 
     def print(self, text: str, **_: object) -> None:
-        """Print one line at once, however long it is."""
+        """Print the text without wrapping it, and flush the output."""
         print(text, flush=True)
 
 

@@ -54,7 +54,7 @@ class Tower:
     refusal: str = ""
     """Reason why the architecture cannot be trained; empty if it can be trained."""
     cut: str | None = None
-    """Error of the cut model; "" if it passed, None if another architecture of the family was cut."""
+    """Error of the model cut to one block per stack; "" if it passed, None if this architecture was not cut."""
 
     @property
     def family(self) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class Towers:
         return {"made_on": self.made_on, "towers": [dataclasses.asdict(tower) for tower in self.towers]}
 
     def families(self) -> Iterator[list[Tower]]:
-        """Yield the architectures of each family; the first of them was cut."""
+        """Yield the architectures of each family. If one of them was cut, it comes first."""
         by_family: dict[tuple[str, ...], list[Tower]] = {}
         for tower in self.towers:
             by_family.setdefault(tower.family, []).append(tower)

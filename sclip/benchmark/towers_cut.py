@@ -49,7 +49,7 @@ class Failed(Exception):
 def check(name: str, hub_folder: Path, folder: Path) -> None:
     """Train, evaluate and export a cut architecture. Raises `Failed`, or any error of a library.
 
-    `hub_folder` holds the cut versions of its hub files; configs and exports are written to `folder`.
+    `hub_folder` holds the cut versions of the architecture's hub files; configs and exports are written to `folder`.
     """
     cut = cut_config(name, folder)
     torch.manual_seed(0)

@@ -50,7 +50,7 @@ _DEPTHS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers"
 
 
 def make(folder: Path, name: str, cut: bool = False) -> None:
-    """Write the config and tokenizer of the hub model `name`; with `cut`, one layer and `WORDS` words at full width."""
+    """Write config and tokenizer of hub model `name`; with `cut`, for one layer and `WORDS` words at full width."""
     path = folder / name
     path.mkdir(parents=True, exist_ok=True)
     if name in TOWERS:

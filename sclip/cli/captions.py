@@ -249,7 +249,7 @@ def corpus(
 ) -> None:
     """Report on the captions of a corpus: graphs, negatives, the most frequent words, examples.
 
-    Runs on the same Ray cluster as pretrain: a running one, or else a new one on this machine.
+    Uses the running Ray cluster, as pretrain does. If none is running, starts one on this machine.
 
       sclip corpus 'shards/train/*.tar' --out train-report
       sclip corpus ~/sclip/runs/my-first-run

@@ -273,8 +273,9 @@ def read_config(overrides: list[str], name: str, print_config: bool = False) -> 
 
 
 def read_data(given: list[str], caption_field: str = "", spacy_model: str = "") -> DataConfig:
-    """Return the options for reading shards: `given` from --data, and two that the command line has by name.
+    """Return the config section `data` with the options of a command that reads shards.
 
+    `given` has the values of --data; `caption_field` and `spacy_model` are those of --caption-field and --spacy-model.
     Raises ConfigError for an unknown key or a bad value.
     """
     from sclip.config.loader import changed, read_value
@@ -290,7 +291,7 @@ def read_data(given: list[str], caption_field: str = "", spacy_model: str = "") 
 
 
 def reading_overrides(data: DataConfig) -> str:
-    """Return the overrides that make a run read shards as `data` says, each after a space; "" for the defaults."""
+    """Return the overrides (" KEY=VALUE ..") that make a run read shards as `data` says; "" for the defaults."""
     differ = DataConfig().reading().items() ^ data.reading().items()
     texts = {
         name: value if isinstance(value, str) else f"[{', '.join(value)}]"

@@ -115,8 +115,8 @@ def pack(
     The format of SOURCE is recognized by its content: JSON (COCO's captions, Karpathy's dataset_coco.json, a list of
     objects like BLIP's); JSON Lines; a table with a header (separated by commas, tabs or |), where each row has an
     image path and one or several captions; Flickr's results_20130124.token; Parquet with images or their paths; a
-    folder of images. The folder has a metadata file (.jsonl, .csv or .parquet), or a .txt file (one caption per line)
-    or .json file for each image, with the name of the image.
+    folder of images. The folder needs a metadata file (.jsonl, .csv or .parquet), or beside each image a .txt file (one
+    caption per line) or a .json file of the same name.
 
     Every row is packed, or it is counted and listed with its line. A column or the names of Parquet files may give
     splits. --split is needed if there are splits other than train and restval, or if only some rows have a split.

@@ -65,8 +65,8 @@ def annotate(
 ) -> None:
     """Copy shards and add the scene graph and the negatives of every caption, so that no run has to make them again.
 
-    Runs on the same Ray cluster as pretrain: a running one, or else a new one on this machine. After a stop, the same
-    command resumes.
+    Uses the running Ray cluster, as pretrain does. If none is running, starts one on this machine. After a stop, the
+    same command resumes.
 
       sclip annotate 'shards/train/*.tar' shards/annotated
       sclip pretrain data.shards='shards/annotated/*.tar'
@@ -124,8 +124,8 @@ def validate(
 ) -> int:
     """Find, before a run, every sample that the run would set aside and every shard that it could not read.
 
-    Reads each shard and decodes each image as training does, on the same Ray cluster as pretrain: a running one, or
-    else a new one on this machine. Exit status 0: a run trains on every sample as it is; 1: something is set
+    Reads each shard and decodes each image as training does. Uses the running Ray cluster, as pretrain does. If none is
+    running, starts one on this machine. Exit status 0: a run trains on every sample as it is; 1: something is set
     aside, missing, ignored or cleaned; 2: a shard cannot be reached (the others are validated), or nothing can be
     validated.
 

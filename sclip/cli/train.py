@@ -303,10 +303,10 @@ def inspect(
 ) -> None:
     """Show what a training step saw of one sample: the caption drawn, its graph, negatives, tokens and crop.
 
-    If the run does not train on the sample, the reason is shown. EPOCH is `pass` in quarantine.jsonl; with
-    data.weights, EPOCH counts the passes over the shard's source. Only seed, epoch, shard and key decide the random
-    choices, so this is exactly what the run saw or will see. Exit status 0: the sample is shown; 2: there is no such
-    sample.
+    If the run does not train on the sample, the reason is shown. EPOCH is called `pass` in quarantine.jsonl. With
+    data.weights, EPOCH counts the passes over the source that holds the shard. Only seed, epoch, shard and key decide
+    the random choices, so this is exactly what the run saw or will see. Exit status 0: the sample is shown; 2: there is
+    no such sample.
 
       sclip inspect 00003.tar 000000391895 2 --run my-first-run --html page.html
       sclip inspect 00003.tar 000000391895 0 --config paper run.seed=1

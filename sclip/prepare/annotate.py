@@ -49,7 +49,8 @@ def usable_stamp(data: DataConfig, shards: Sequence[str], most_words: int = MOST
 
     Checks the first sample of the first shard in each folder. If the sample was annotated under another stamp than this
     installation's, warns that the run parses these captions again. Raises ConfigError if the annotation is unreadable
-    or belongs to other captions, or if the config filters captions and the sample has no annotation with this stamp.
+    or belongs to other captions. If the config filters captions (data.min_*), also raises it
+    for another stamp or a missing annotation.
     """
     if not data.annotations:
         return ""
@@ -108,9 +109,9 @@ def annotate(
     """Annotate the shards and write them into the folder `out` under their own names; return the index.
 
     `connect` connects to the Ray cluster and returns its CPUs; it is called only if a shard is left to annotate.
-    `on_shard` is called for every shard that finishes or fails. Finished shards of an earlier call are kept. A shard
-    made from another source, under another stamp or with another `DataConfig.reading` is an error; with `overwrite`,
-    it is annotated again. At most `most_words` words of a caption are parsed.
+    `on_shard` is called for every shard that finishes or fails. Finished shards of an earlier call are kept. If a
+    finished shard has another source, stamp or reading options (`DataConfig.reading`) than this call, it is annotated
+    again with `overwrite`, and is an error without. At most `most_words` words of a caption are parsed.
 
     Raises PackError (finished shards are kept), ParserError, ConfigError, and what `connect` raises.
     """

@@ -60,10 +60,11 @@ class AnnotatedFolder:
     """Maximum number of words of a caption that are parsed."""
 
     def claim(self, names: Mapping[str, str], overwrite: bool) -> list[str]:
-        """Remove leftovers of killed jobs and records of outdated shards; return the sources left to annotate.
+        """Remove leftovers of killed jobs and sidecars of outdated shards; return the sources left to annotate.
 
-        Raises PackError if the folder holds a source, or tars that `sclip annotate` did not write. Without `overwrite`,
-        also raises it for shards that `names` does not list, or that have another source, stamp or reading.
+        A shard is outdated if it has another source, stamp or reading options. With `overwrite`, shards that `names`
+        does not list are removed. Without it, such shards and outdated shards raise PackError. Also raises PackError if
+        the folder holds a source, or tars that `sclip annotate` did not write.
         """
         refuse_sources(names.values(), self.path)
         state = self.path / _STATE

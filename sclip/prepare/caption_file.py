@@ -44,9 +44,9 @@ def numbered(path: Path | str) -> list[tuple[int, str]]:
 
 
 def read_source(name: str) -> list[str]:
-    """Return the captions of a file as `read` does, or of shards, given by a path or URI that may have wildcards.
+    """Return the captions of a file as `read` does, or of shards; a path or URI of shards may have wildcards.
 
-    In addition, raises ShardError and ConfigError as `sclip.data.patterns.find_shards` does.
+    Raises the errors of `read`; for shards, also ShardError and ConfigError as `sclip.data.patterns.find_shards`.
     """
     if name == "-" or Path(name).suffix in (".txt", ".json", ".csv"):
         return read(name)

@@ -68,9 +68,10 @@ class Labelled:
 def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy_model: str = "") -> int:
     """Write a table of up to `size` rows to label; return the number of rows.
 
-    Distinct captions are drawn at random. With the same seed, a smaller table is the beginning of a larger one. Each
-    caption gives one row with its graph, its positive or the negative that training would draw. "replacements" are
-    negatives without exchanges; "triples" gives one row per triple of the encoder. Captions without a row are skipped.
+    Distinct captions are drawn at random. With the same seed, a smaller table is the beginning of a larger one. A row
+    holds a caption with its graph, its positive, or the negative that training would draw. For "replacements", no
+    negative is an exchange. For "triples", a row holds one triple that the knowledge encoder reads. A caption without
+    a graph, positive, negative or triple gives no row.
 
     Raises CaptionsError, ParserError or OSError; raises LabelsError if there is no row or if `out` exists.
     """
@@ -97,7 +98,8 @@ def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy
 def read(path: Path) -> Labelled:
     """Return a labelled table that `draw` or `write_digests` wrote.
 
-    Raises OSError, and LabelsError with the lines where a label is missing or is not one of the column's two words.
+    Raises OSError. Raises LabelsError if the file is no such table, or if a label is missing or is not one of its
+    column's two labels; the message then names the lines.
     """
     text = path.read_text(encoding="utf-8-sig")
     try:

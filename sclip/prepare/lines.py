@@ -24,8 +24,9 @@ from sclip.scenegraph.window import MOST_WORDS, parsed_part
 def graphs(file: str, out: str, show: bool, html: str, spacy_model: str) -> str:
     """Write the scene graph of each caption as JSON, or draw it in the terminal (`show`) or on a page (`html`).
 
-    `file` may be "-" for standard input. Without `out`, JSON goes to standard output. Returns a line with the numbers
-    of object-less, cut and undecodable captions. Raises ParserError or OSError before the first caption.
+    `file` may be "-" for standard input. Without `out`, JSON goes to standard output. Returns a line that counts the
+    captions without an object, the captions of which only the beginning was parsed (`cut`), and the undecodable
+    captions. Raises ParserError or OSError before the first caption.
     """
     return _stream(file, out, show, html, spacy_model, SceneGraph.to_json, None)
 

@@ -89,7 +89,7 @@ class Skips:
         ]
 
     def noted(self) -> list[str]:
-        """Return one line per reason, for counts of something other than rows."""
+        """Return one line per reason, if this object counts left-out values of packed rows instead of skipped rows."""
         return [f"{n} {reason} (first: {self.first[reason]})" for reason, n in self.counts.items()]
 
     def write(self, out: Path) -> Path:

@@ -119,7 +119,10 @@ def _rows(source: Path, files: Sequence[Path], columns: Collection[str]) -> Iter
 
 
 def _split_of(source: Path, file: Path) -> str:
-    """Return the split in the file's name or in the nearest folder below the path that the user typed; else ""."""
+    """Return the split that the file's name states, or else its nearest folder's name; "" if there is none.
+
+    Only folders below the path that the user typed count. If the user typed the file itself, its name does not count.
+    """
     if file == source:
         return ""
     top = source if source.is_dir() else next(p for p in source.parents if not glob.has_magic(str(p)))
@@ -148,7 +151,8 @@ def _plan(
 ) -> dict[int, _Image]:
     """Return the images to pack by the number of their first row, counted over all files.
 
-    If `named`, the name of an image is the path in its struct. Otherwise, it is the image's cell in column `key`.
+    If `named`, the name of an image is the path stored beside its bytes in column `columns.image`. If there is no such
+    path, the name is the row's cell in column `key`.
     """
     image, splits = columns.image, Splits(choice.splits)
     kept: list[tuple[int, str, str, list[str], list[dict[str, Any]]]] = []

@@ -30,7 +30,7 @@ KEPT_FIELDS = (
 )  # fmt: skip
 """Fields that come with captions in the files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP (`sclip.data.foreign`)."""
 SPLIT_FIELDS = ("split", "subset", "partition", "fold")
-"""Names of split columns, in any letter case. Except for "split", a cell counts only if it is one of SPLIT_WORDS."""
+"""Names of split columns, in any letter case. In columns other than "split", only SPLIT_WORDS count as a split."""
 SPLIT_WORDS = ("train", "restval", "validation", "valid", "val", "dev", "test", "eval")
 FOLDER_FIELD = "filepath"
 """Field of Karpathy's files with the folder of the image that `filename` names."""

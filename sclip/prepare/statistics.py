@@ -2,8 +2,9 @@
 
     shards -> (Ray Data: one task per shard) -> statistics of each shard -> merged -> `sclip.report`
 
-A training run would see the same graphs: they are read from annotations with this installation's stamp, and all other
-captions are parsed. For the folder of a run, only the captions that the run trains on are counted.
+The graphs are those that a training run would see. They are read from annotations with this installation's stamp (the
+versions of its parser and negatives). Captions without such an annotation are parsed. For the folder of a run, only the
+captions that the run trains on are counted.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Corpus:
 
 @dataclass(slots=True)
 class CorpusCounts:
-    """Statistics of a corpus, and counts of annotated, rejected and filtered parts."""
+    """Statistics of a corpus, and counts of annotated captions, unusable samples and filtered captions."""
 
     statistics: CorpusStatistics
     annotated: int = 0

@@ -1,7 +1,7 @@
 """Select the samples and captions of annotated shards that pass a filter; `sclip.prepare.pack` then writes them.
 
 A run over the source shards with the same data.min_objects, data.min_attributes and data.min_relations trains on the
-same captions. They keep their annotation, so they have the same negatives.
+same captions. The captions keep their annotation, so they have the same negatives.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sclip.storage.masking import mask
 
 @dataclass
 class Kept:
-    """Counts of samples and captions that pass the filter, and (`_of`) of all checked samples and captions."""
+    """Counts of samples and captions that pass the filter. Names with `_of` count all checked samples or captions."""
 
     samples: int = 0
     samples_of: int = 0

@@ -30,7 +30,7 @@ _IMAGE_SUFFIX = rf"\.(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})"
 _TOO_FEW = "fewer cells than the header has"
 _TOO_MANY = "more cells than the header has (a cell that holds the delimiter must be quoted)"
 _Cells = tuple[int, list[str], str]
-"""Number of the first line, cells, and text of a row."""
+"""Row of a table: the number of its first line, its cells, and its text."""
 
 
 def jsonl_rows(source: Path) -> Iterator[Row]:

@@ -3,7 +3,8 @@
     shards -> (Ray Data: one task per shard) -> findings of each -> merged -> quarantine.jsonl, report.json, report.html
 
 As in a run, `read_shard` reads each shard and `random_crop` decodes each image. There is no other check, so a run
-trains on the samples that pass here. Captions are not parsed, because parsing quarantines no sample.
+trains on the samples that pass here. Captions are not parsed, because parsing quarantines no sample. A shard may have a
+record, which is its sample count in a file beside the shard (`sclip.data.counts.recorded_samples`).
 """
 
 from __future__ import annotations
@@ -65,17 +66,17 @@ class Findings:
     groups: dict[str, int] = field(default_factory=dict)
     """Number of samples of each shard, usable or not."""
     wrong: list[dict[str, Any]] = field(default_factory=list)
-    """One entry (shard, file, recorded, samples) per shard with a sample count that differs from its record."""
+    """One entry (shard, file of the record, recorded, samples) per shard whose record is not its sample count."""
     absent: list[str] = field(default_factory=list)
-    """Shards that are recorded but do not exist."""
+    """Shards that have a record but do not exist."""
     missing: int = 0
-    """Number of samples that are recorded but do not exist."""
+    """Number of samples that records count but no shard holds."""
     unread: dict[str, int] = field(default_factory=dict)
     """Number of images and texts that a run does not read because of their suffix, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
     """Number of captions that are cleaned, by kind of change."""
     foreign: dict[str, int] = field(default_factory=dict)
-    """Number of unused texts and graphs that the data set supplies with its captions, by reason."""
+    """Number of texts and graphs that the data set supplies with its captions but a run cannot use, by reason."""
     malformed: list[dict[str, Any]] = field(default_factory=list)
     """One entry (shard, key, index, reason) per sample with an unreadable field of data.foreign_fields."""
 
@@ -107,7 +108,7 @@ class Findings:
 
     @property
     def is_clean(self) -> bool:
-        """Whether a run trains on every existing and every recorded sample, unchanged."""
+        """Whether no shard is lost or empty, every record is right, and a run uses each sample and text unchanged."""
         losses = (self.quarantined, self.unreachable, self.wrong, self.empty)
         return not any((*losses, self.unread, self.cleaned, self.foreign))
 
@@ -229,7 +230,7 @@ def examine(
     """Validate the shards that can be reached, and write the report into the folder `out` unless it is None.
 
     `cpus` connects to the cluster and returns its CPUs. `say` is called after each shard with the merged findings, the
-    number of shards and the samples per second. Returns the findings, with the unreachable shards, and lines of notes.
+    number of shards and the samples per second. Returns the findings, unreachable shards included, and lines of notes.
     Raises ParserError, the errors of `validate`, and OSError if the report cannot be written.
     """
     shards, failures = reachable(patterns)
@@ -272,8 +273,8 @@ def validate(
     """Read all shards on the connected cluster, which has `cpus` CPUs; return the findings of all shards together.
 
     After each shard, `on_shard` gets the findings so far. `patterns` are the patterns that gave `shards`. A shard that
-    does not exist counts as absent if a record names it and a pattern matches it. The findings also list shards that
-    cannot be reached. Raises ConfigError if no actor fits on the cluster.
+    does not exist counts as absent if it has a record and a pattern matches its name. The findings also list the shards
+    that cannot be reached. Raises ConfigError if no actor fits on the cluster.
     """
     findings = Findings()
     for row in pool.run(Validator, (data, size), shards, cpus):

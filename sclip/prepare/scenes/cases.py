@@ -50,7 +50,7 @@ def relation_cases(family: Family, seed: int, least: int) -> Iterator[SceneCase]
 def attribute_cases(family: Family, seed: int, least: int) -> Iterator[SceneCase]:
     """Yield at least `least` cases of "the red circle and the blue square".
 
-    They use as many color pairs as possible while each ordered pair still has `ARO_LEAST_CASES` cases.
+    The cases use as many color pairs as possible, with at least `ARO_LEAST_CASES` cases of each ordered pair.
     """
     colour_pairs = list(combinations(family.colours, 2))
     _rng("attribute-colours", seed, 0).shuffle(colour_pairs)

@@ -36,8 +36,8 @@ class Family:
 def _family(colours: str, shapes: str, backgrounds: str) -> Family:
     """Return a family that holds out every fifth pairing, one or two for each pair of colors.
 
-    Both assignments of the colors are on the same side of the split, so exchanging attributes never crosses it.
-    Training shows every single (color, shape).
+    If two objects exchange their colors, their pairing stays the same: training shows both scenes or neither.
+    Training shows every combination of one color and one shape.
     """
     colour_names, shape_names = colours.split(), shapes.split()
     colour_pairs, shape_pairs = (list(combinations(words, 2)) for words in (colour_names, shape_names))
@@ -57,7 +57,7 @@ _ALL = _family(
     "red green blue yellow orange purple white black", "circle square triangle cross", "grey brown pink beige"
 )
 FAMILIES = {"a": _ALL, "b": _narrowed(_ALL, "red green blue yellow orange")}
-"""The second family is a narrow part of the first one, as a set for tuning is of what a model was pretrained on."""
+"""Families by name. "b" has only five colors of "a", because data for tuning is narrower than data for pretraining."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def pairing(first: Thing, second: Thing) -> Pairing:
 def compose(
     rng: Random, family: Family, things: tuple[Thing, ...], relation: str, second_relation: str = ""
 ) -> Scene:
-    """Place the first thing `relation` ("left", ..) of the second, and a third one `second_relation` of the second.
+    """Return a scene. Thing 1 is `relation` ("left", ..) of thing 2; thing 3, if any, is `second_relation` of thing 2.
 
     The draws of `rng` do not depend on the things: the same generator state gives the same places, background and
     radius per size, so two scenes can differ in an exchange alone.
