@@ -55,7 +55,7 @@ class _Feed:
     is_ended: bool = False
 
     def places(self, stop: int) -> int:
-        """Return the number of places before `stop` with a fetched row or marker that is not in a batch yet."""
+        """Count the places before `stop` whose row or marker was fetched and is not in a batch yet."""
         rows = sum(int(np.searchsorted(block[col.PLACE], stop)) for block in self.held)
         return rows + sum(marker.place < stop and marker.status != col.END for marker in self.markers)
 
@@ -71,7 +71,7 @@ class Batches:
         blank: one padding row for each model column.
         rank: rank of the worker.
         world_size: number of workers.
-        parts: number of equal parts that a batch is computed in. The width is a multiple of this number.
+        parts: number of micro-batches per batch. The batch's width is a multiple of this number.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Batches:
         return Batch(columns, len(order), entries, indices, tuple(markers), notes, queued)
 
     def _wait_for(self, places: int) -> None:
-        """Fetch blocks until the feeds hold `places` rows and markers of the step, or until no feed can supply more."""
+        """Fetch blocks until the feeds hold rows or markers for `places` places of the step, or no feed has more."""
         while sum(feed.places(self._stop) for feed in self._feeds) < places:
             lagging = [feed for feed in self._feeds if feed.upto < self._stop and not feed.is_ended]
             if not lagging:
@@ -161,15 +161,15 @@ class Record:
     """`entry`, `index`, `key` and `reason` of each rejected sample."""
     filtered: int = 0
     ends: list[dict[str, Any]] = field(default_factory=list)
-    """`entry`, `rows` and the `VisitEnd` fields of each finished shard with something to report."""
+    """`entry`, `rows` and the `VisitEnd` fields of each finished shard that has a nonempty `VisitEnd`."""
 
     @property
     def missing(self) -> int:
-        """Number of recorded samples that the finished shards do not hold."""
+        """Number of samples that the finished shards should hold but lack."""
         return sum(end["missing"] for end in self.ends)
 
     def passed(self, batch: Batch) -> tuple[list[int], list[int]]:
-        """Record the markers of the batch that the loop takes. Return the entries and indices of filtered samples."""
+        """Record a batch's markers. Return the entry and the index of each filtered sample, as two lists."""
         entries, indices = [], []
         for marker in batch.markers:
             place = {"entry": marker.entry, "index": marker.tar_index}

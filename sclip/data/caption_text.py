@@ -24,7 +24,8 @@ _BOMS = {
 }  # fmt: skip
 
 _ROUNDS = 8
-"""Cleaning rounds for nested markup ("&amp;amp;...", "<<b>b>"). In further rounds, <, > and & become spaces."""
+"""Number of times that all cleaning steps run on nested markup ("&amp;amp;...", "<<b>b>"). If the text still changes
+after that, each <, > and & becomes a space."""
 _MARKUP = str.maketrans("<>&", "   ")
 
 _BOM = "\ufeff"

@@ -1,4 +1,8 @@
-"""Names of the columns that flow from the readers through the encoders to the training workers."""
+"""Names of the columns that flow from the readers through the encoders to the training workers.
+
+In the shapes, L is the token count of a text, M the number of negative slots of a caption, K the number of its triples,
+and T the token count of each of a triple's 3 phrases (head, relation, tail).
+"""
 
 # From the readers to the encoders: one row for each sample, each rejected or filtered sample, and each end of a shard.
 
@@ -14,7 +18,7 @@ INDEX = "index"
 PASS = "pass"
 """int64: number of the pass over the source, from 0. Seed, pass and identity determine all random draws."""
 STATUS = "status"
-"""int8: SAMPLE, REJECTED, FILTERED or END."""
+"""int8: SAMPLE, REJECTED (unusable), FILTERED (excluded by the config) or END (of a shard)."""
 SAMPLE_KEY = "sample_key"
 """str: the sample's key in its shard. On an END row, the shard's path or URI."""
 IDENTITY = "identity"
@@ -75,8 +79,8 @@ VALID = "valid"
 MODEL_COLUMNS = (IMAGE, TEXT, NEGATIVE_TEXT, HAS_NEGATIVE, TRIPLES, NEGATIVE_TRIPLES, IMAGE_DIGEST)
 """Columns of every training batch. The worker adds `valid` when it pads the batch."""
 UNIT_COLUMNS = (UNIT_TEXT, UNIT_TRIPLES, HAS_UNIT)
-"""Additional columns with loss.units."""
+"""Additional columns if loss.units is set."""
 POSITIVE_COLUMNS = (POSITIVE_TEXT, POSITIVE_TRIPLES, HAS_POSITIVE)
-"""Additional columns with loss.positives."""
+"""Additional columns if loss.positives is set."""
 NO_SAMPLE = -1
 """PLACE of the dummy row that carries the note of an encoder call without any sample."""

@@ -27,7 +27,8 @@ INDEX = "index.json"
 _CHECKED, _CHECKED_REMOTE = 64, 16
 """Maximum number of local shards, and of remote ones, for which the recorded count is checked."""
 _CHECKED_SAMPLES = 100_000
-"""Approximate total of samples in the checked shards. At least 8 shards are checked. A header takes some 50 us."""
+"""Approximate number of samples in all checked shards together; at least 8 shards are checked. Reading one tar header
+takes some 50 us."""
 
 
 class Record(NamedTuple):
@@ -62,8 +63,8 @@ class Counts:
     def expected(self, url: str) -> int:
         """Return the number of samples that a reader should find in a shard; -1 if it is unknown.
 
-        A complete count of the tar overrides a record of another program, but not `index.json`. sclip wrote that
-        file together with the tar, so a tar with fewer samples has lost some.
+        A complete count of the tar overrides the record of another program, but not `index.json`: sclip wrote
+        `index.json` together with the tar, so a tar with fewer samples has lost some.
         """
         record = self.records.get(url)
         if record and (url not in self.counted or url in self.broken or record.file == INDEX):
@@ -109,8 +110,8 @@ def count_samples(
 def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[str, Record]:
     """Return the sample counts that files next to the shards record. Shards without a record are left out.
 
-    A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). With
-    `patterns`, the result also has the records of absent shards that a wildcard or a folder in `patterns` would match.
+    A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). The
+    result also has the records of absent shards that would match a wildcard or a folder in `patterns`.
     Records of Parquet files are ignored, because img2dataset counts only rows with an image.
     """
     urls = [url for url in urls if not is_parquet(url)]

@@ -151,7 +151,7 @@ class Encoder:
         return Parser(self._config.data.spacy_model, most_words(self._config.model))
 
     def known(self, rows: Sequence[dict[str, Any]]) -> list[Known]:
-        """Return graph, negatives and foreign texts per row. Parses captions without usable record or foreign graph."""
+        """Return each row's graph, negatives and foreign texts. Parse captions that lack a usable record or graph."""
         captions = [row[col.CAPTION] for row in rows]
         foreign = [Foreign.from_bytes(row.get(col.FOREIGN)) for row in rows]
         ready = [
@@ -189,7 +189,7 @@ class Encoder:
         return Known(self._window(graph), None, foreign) if graph else None
 
     def _triples(self, window: Window, negative: negatives.Negative) -> list[Triple]:
-        """Return a negative's triples. If sclip made it, they match the caption's triples one by one."""
+        """Return a negative's triples. If sclip made it, triple k corresponds to the caption's triple k."""
         is_foreign = negative.kind == "foreign"
         return self._window(negative.graph).triples if is_foreign else window.triples_of(negative.graph)
 
@@ -197,7 +197,7 @@ class Encoder:
         """Return the negatives to train on for each row, at most loss.negatives_per_caption each.
 
         With data.verify_negatives, this actor also parses the negatives that sclip makes for the captions parsed here,
-        and draws others for the unsound ones.
+        to check them (`sclip.negatives.sound`). A negative that fails the check is replaced by another negative.
         """
         most = self._config.loss.negatives_per_caption
         turns = [self._turn(row, caption) for row, caption in zip(rows, known, strict=True)]
@@ -227,7 +227,10 @@ class Encoder:
     def _sound(
         self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
-        """Return the first `most` negatives per caption. `verify`: skip unsound negatives of captions parsed here."""
+        """Return the first `most` negatives of each caption.
+
+        With `verify`, a negative of a caption that is parsed here must pass `sclip.negatives.sound`.
+        """
         unsure = [
             k
             for k, caption in enumerate(known)
@@ -242,7 +245,7 @@ class Encoder:
     def units(
         self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
     ) -> list[negatives.UnitPair | None]:
-        """Return a pair to train on (loss.units) for each row, or None: a part of the caption, and the part's foil.
+        """Return a part of each row's caption and the part's foil, to train on (loss.units); None if a row has no pair.
 
         A foil is the part with a change that makes it false. loss.negatives does not affect the draw of foils.
         """

@@ -140,7 +140,7 @@ def _spread(value: Any, captions: Sequence[Place], count: int) -> list[list[Fore
 
 
 def _texts(entry: Any, caption: str) -> Iterator[ForeignText]:
-    """Yield the texts of an entry for a caption, not yet cleaned."""
+    """Yield the raw texts that an entry of a field holds for a caption."""
     if isinstance(entry, str):
         yield ForeignText(entry)
     elif isinstance(entry, list):
@@ -199,7 +199,7 @@ def _storable(text: str) -> str:
 
 
 def _graphs(value: Any, captions: Sequence[Place]) -> list[list[dict[str, Any]]]:
-    """Return one list per caption. It holds the graph of this caption, or is empty if the field has none."""
+    """Return one list per caption: the caption's graph, or an empty list if the field has no graph of the caption."""
     graphs = value if isinstance(value, list) else [value]
     if isinstance(value, dict) and "objects" not in value:
         graphs = list(value.values())
@@ -243,9 +243,10 @@ def _graph(value: Any, caption: Any) -> dict[str, Any]:
 
 
 def _stands_apart(graph: SceneGraph) -> bool:
-    """Return False if two phrases overlap, or an attribute overlaps its object's name, another phrase or attribute.
+    """Return whether no two phrases overlap and no two attributes overlap.
 
-    One word may be an attribute of several objects. With overlaps, a negative could exchange a word with itself.
+    An attribute may overlap only the phrase of its own object, and not the object's name. One word may be an attribute
+    of several objects. If words overlapped, a negative could exchange a word with itself.
     """
     phrases = sorted(obj.phrase for obj in graph.objects)
     if any(one[1] > other[0] for one, other in pairwise(phrases)):

@@ -61,7 +61,7 @@ def is_first(config: Config, purpose: str, epoch: int, identity: str) -> bool:
 def turn(
     texts: Sequence[ForeignText], window: Window, tokenizer: Tokenizer, config: Config, epoch: int, identity: str
 ) -> Turn:  # fmt: skip
-    """Return the foreign negatives for one visit of a sample. If the data set supplies no graph, the graph is empty."""
+    """Return the foreign negatives for one visit of a sample. A negative without a supplied graph has an empty one."""
     purpose = "foreign negative"
     ordered = order(texts, window, tokenizer, purpose, config.run.seed, epoch, identity)
     drawn = [

@@ -8,8 +8,8 @@ this sequence.
 Step t trains on the places t * batch to (t + 1) * batch - 1. A step therefore has the same rows for any number of
 workers and after any crash, and a checkpoint stores its position as the step number alone.
 
-Two numbers identify a row: its schedule entry (the number of its visit) and its ordinal. A visit's reader yields the
-rows of the shard in a shuffled order (`mixed`), and the ordinal is the row's index in this order. A place stays empty
+Two numbers identify a row: its schedule entry (the number of its visit) and its ordinal. A visit's reader shuffles
+the rows of the shard (`mixed`), and the ordinal is the row's index among the shuffled rows. A place stays empty
 if its row does not exist, is unreadable or is filtered. Rows beyond a shard's recorded count are added to the order
 when readers find them; they form one extra round after all other steps.
 
@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 
 class Part(NamedTuple):
-    """Consecutive rows of one visit (one reading of a shard): `start` to `stop - 1` in its shuffled order."""
+    """Consecutive rows of one visit (one reading of a shard): indices `start` to `stop - 1` of its shuffled rows."""
 
     entry: int
     start: int
@@ -137,8 +137,8 @@ def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...]
     """Return the workers that read each track. If n workers read a track, worker number i % n takes row i.
 
     The shortest tracks have one worker each, and every worker has equally many of these tracks. Each other track has 1,
-    2, 4, .. workers, so that the workers' row counts agree within `_TOLERANCE`. Each of them must read the whole track,
-    so the function picks the assignment with the fewest rows to read.
+    2, 4, .. workers, so that the workers' row counts agree within `_TOLERANCE`. Every worker of a track must read
+    the whole track, so the function picks the assignment with the fewest rows to read.
     """
     shortest = sorted(range(len(lengths)), key=lambda track: (lengths[track], track))
     best: tuple[int, list[list[int]]] | None = None

@@ -33,7 +33,7 @@ _BUFFER_BYTES = 2 * 2**20
 
 
 class ParquetError(ValueError):
-    """A Parquet file that is unreadable, at all or from some row on. `args` are kind, remedy and detail (`NotATar`)."""
+    """A Parquet file that is unreadable, at all or from some row on. `args` are `NotATar`'s kind, remedy, detail."""
 
     def __str__(self) -> str:
         kind, remedy, detail = self.args

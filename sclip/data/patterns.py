@@ -21,10 +21,10 @@ from sclip.storage.retries import concurrently
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
-    """Return the shards that paths or URIs with `*`, `?`, `[..]` and `{000..012}` match, sorted, without duplicates.
+    """Return the shards that paths or URIs with `*`, `?`, `[..]` and `{000..012}` match: sorted, each once.
 
-    Local paths become absolute. URIs keep the pattern's credentials and query. The order ignores both, so a shard keeps
-    its number when they change.
+    Local paths become absolute. URIs keep the pattern's credentials and query. Sorting ignores credentials
+    and query, so a shard keeps its number when they change.
 
     A folder matches the tars in it; `*.parquet` matches Parquet files. Raises ShardError if a pattern matches nothing
     or cannot be looked up, and ConfigError if `::` joins several sources.
@@ -75,15 +75,15 @@ def find_shards(patterns: Sequence[str], first: int = 0) -> list[NamedShard]:
 def path_below(pattern: str, url: str) -> str:
     """Return a shard's path below the fixed folder of its pattern. Moving that folder does not change the shard's name.
 
-    The fixed folder is the part of the pattern before the first wildcard or brace. Without
-    these, it is the folder that the pattern names, or the folder of the file. Brackets in a folder's name are literal.
+    The fixed folder is the part of the pattern before the first wildcard or brace. A pattern without either
+    names a folder, which is the fixed folder, or a file in the fixed folder. Brackets in a folder's name are literal.
     """
     path = _components(url)
     return "/".join(path[_depth(_components(pattern), path) :])
 
 
 def would_name(patterns: Sequence[str], shards: Iterable[str]) -> Callable[[str], bool]:
-    """Return a predicate that tells whether the patterns of these shards would also match another path.
+    """Return a function that tells whether the patterns, which matched `shards`, would also match another path.
 
     Patterns with wildcards, and folders, can match other paths. Single file names and names in braces cannot.
     """

@@ -85,7 +85,7 @@ def read_round(
         place: rows before this place are left out.
         on_wait: takes one line about the failing storage; called before each wait.
 
-    Raises ShardError if the storage refuses, or fails for an hour.
+    Raises ShardError if the storage refuses access, or fails for an hour.
     """
     block_samples = reading.config.data.block_samples
     rows: list[dict[str, Any]] = []
@@ -222,7 +222,7 @@ def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pa
 def _of_drawn_field(
     sample: Sample, choices: list[int], weights: Sequence[float], rng: random.Random
 ) -> list[int]:
-    """Draw one field of the `choices` by weight, and return its captions. Without weights, return all choices."""
+    """Draw a caption field by weight; return the indices in `choices` of its captions. Without weights, return all."""
     if not weights:
         return choices
     fields = sorted({sample.fields[index] for index in choices})

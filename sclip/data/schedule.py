@@ -102,9 +102,9 @@ class Schedule:
     def _permuted(self, source: int, pass_: int, index: int) -> int:
         """Return the shard at an index in the order of a pass.
 
-        A balanced Feistel network on the smallest even number of bits that can hold the shard numbers permutes a power
-        of four. Results outside the range go through the network again ("cycle walking"; Black and Rogaway, "Ciphers
-        with Arbitrary Finite Domains", 2002), which leaves a permutation of the range.
+        A balanced Feistel network permutes the numbers of 2 n bits, for the smallest n that can hold the shard numbers.
+        A result that is no shard number goes through the network again ("cycle walking"; Black and Rogaway, "Ciphers
+        with Arbitrary Finite Domains", 2002). The result is a permutation of the shard numbers.
         """
         shards = self.shards[source]
         half = max(1, ((shards - 1).bit_length() + 1) // 2)

@@ -33,11 +33,11 @@ class VisitEnd:
     """A reader's report on a shard that it has read to the end."""
 
     missing: int = 0
-    """Number of recorded samples that the shard does not hold."""
+    """Number of samples that the shard should hold (`OpenedVisit.expected`) but lacks."""
     more: int = 0
     """Number of samples in the shard beyond its recorded count."""
     recorded: int = 0
-    """Recorded count of the shard; set only if samples are missing."""
+    """Number of samples that the shard should hold; set only if samples are missing."""
     rest: str = ""
     """Why the rest of the shard cannot be read."""
     unread: dict[str, int] = field(default_factory=dict)

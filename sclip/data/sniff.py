@@ -20,7 +20,7 @@ from sclip.storage.masking import mask
 from sclip.storage.retries import concurrently, first_bytes
 
 MAX_ZEROS = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
-"""Size of the end-of-archive marker plus the zeros that fill its record."""
+"""Bytes of zeros at the end of a whole tar, at most: the end-of-archive marker, and padding to a full tar record."""
 _MOST_REMOTE = 4096
 """Maximum number of remote shards that are checked, evenly spread. Each takes one request; all take some seconds."""
 _AGAIN = "download it again"

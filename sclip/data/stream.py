@@ -1,4 +1,4 @@
-"""Build the Ray Data graph of one worker: rounds of the order -> readers -> encoders, in the order of the run.
+"""Build the Ray Data graph of one worker: rounds of shards -> readers -> encoders. Rows keep the order of the run.
 
 Each worker builds its own graph, and the graph's executor runs on the worker's node. The executors share the cluster;
 each is limited to its part of the CPUs and of the object store. One execution covers all remaining rounds, so encoders
@@ -31,13 +31,14 @@ BLOCKS_AHEAD = 4
 _MOST_READ_TASKS = 4096
 """Maximum number of read tasks of a stream; each is a Ray object. In a longer run, a task reads several rounds."""
 _TASK_ROWS = 100_000
-"""Rows that a read task should have. If rounds are small, a task reads several. Long tasks save process starts of
-25 s on two busy cores: Ray soon ends an idle reader process. A reader is idle while its execution's budget has no
-free CPU, because Ray then submits no read task. (Ray divides a node's free CPUs among the executions, rounded down.)
-But a lost task is read again from its start."""
+"""Rows that a read task should have. If rounds are small, a task reads several. Ray soon ends an idle reader process,
+and starting the next one takes 25 s on two busy cores; long tasks need few starts. A reader process is idle if Ray
+submits no read task, because the stream's CPU budget (its share of the node's free CPUs, rounded down) is used up.
+A long task has one drawback: if it is lost, it is read again from its start."""
 _READ_TASKS = 2
-"""Read tasks of a stream at a time. The second task opens its first shards in advance. Both share data.read_cpus.
-A larger reservation could take CPUs that another worker's first encoder needs, and block all workers."""
+"""Read tasks of a stream that run at the same time; the second opens its first shards in advance. The two together
+reserve data.read_cpus. Reserving more could take the CPUs that another worker's first encoder needs, and block all
+workers."""
 _STORE_SHARE = 0.5
 """Maximum share of the object store for all streams of a run together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024

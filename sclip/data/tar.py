@@ -114,9 +114,10 @@ class Group:
     unread_images: int = 0
     unread_texts: int = 0
     last_unread: tuple[str, bool] = ("", False)
-    """Suffix, up to its last dot, of the last unread image, text or .json, and whether that member is an image."""
+    """The last unread image, text or .json: its suffix up to the last dot, and whether it is an image."""
     shares_stems: bool = False
-    """Whether an unread image and the next text differ only after their last dot. If so, the key may end too early."""
+    """Whether the suffixes of an unread image and a neighboring text differ only after the last dot. The key may then
+end too early."""
     fault: str = ""
     unread: dict[str, str] = field(default_factory=dict)
     """Why an optional member (.json or one of data.foreign_suffixes) was not read, by suffix."""

@@ -1,4 +1,4 @@
-"""Find the part of a caption and its graph that a model reads: tokens for the text tower, triples for the KEE."""
+"""Find what a model reads of a caption and its graph: the text tower's tokens, the knowledge encoder's triples."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A wildcard matches only tars and files without an extension. Other files next to shards are not shards: some describe
 the shards (`.parquet`, `_stats.json`, `index.json`), and `0.tar.1` is wget's second copy of `0.tar`. A pattern that
-spells an extension also matches files with this extension (`*.parquet`). A name without a wildcard matches the file of
+ends in an extension also matches files with this extension (`*.parquet`). A name without a wildcard matches the file of
 this name, or all tars in the folder of this name.
 """
 
@@ -51,7 +51,7 @@ def files_below(folder: str, pattern: str = "**/*") -> list[str]:
     """Return the local files below a folder that match a pattern. By default, all files match.
 
     Symbolic links to folders are followed, as in a shell. If several paths lead to one folder, it is listed once, under
-    a path without links if possible. Hidden files match only a pattern that spells the dot. A link to a missing file
+    a path without links if possible. Hidden files match only a pattern with a leading dot. A link to a missing file
     is listed too, so that the reader's error names the missing shard. Raises OSError if a folder cannot be listed.
     """
     components = pattern.split("/") + ["*"] * pattern.endswith("**")
@@ -110,7 +110,7 @@ def _on_http(fs: Any, url: str) -> list[str]:
 def _split(fs: Any, path: str) -> tuple[str, str]:
     """Split a path before its first component with a wildcard. `[..]` is literal if a file or folder has that name.
 
-    Local paths are normalized (`.` and `..`), so that two spellings of a shard are one shard.
+    Local paths are normalized (`.` and `..`), so that two paths of one shard count as one shard.
     """
     if isinstance(fs, LocalFileSystem):
         path = os.path.normpath(path)

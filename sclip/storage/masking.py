@@ -1,7 +1,7 @@
 """Mask the credentials of URIs in every text that is shown or recorded.
 
 URIs of shards, weights and stores may contain a password, a token or a signature. Every error, log, report and record
-passes through `mask`. A library's message may repeat parts of its URI, so `mask` also takes that URI.
+passes through `mask`. An error of a library may repeat parts of a URI, so `mask` takes this URI too.
 A run records and compares the masked URIs of its shards, so a new password or signature does not make a new shard.
 """
 
@@ -14,7 +14,7 @@ from urllib.parse import unquote
 _USER = re.compile(r"(://)(?!anonymous@)(?:[^/@:\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@")
 _OPTION = r"(?:anonymous|endpoint_override|region|scheme|retry_limit_seconds)=(?:[^&?=,%@\s'\"]|%3A|%2F)+(?![^&\s'\"])"
 _VALUE = re.compile(rf"([?&](?!{_OPTION})[^=&/\s'\"]+=)[^&\s'\"]+", re.IGNORECASE)
-"""Pattern of the query values to mask. Options that describe the store are excluded: no secrets, and needed later."""
+"""Pattern of the query values to mask. Options of the store stay: they are no secrets, and are needed later."""
 _MASKED = re.compile(r"://\*\*\*@|[?&][^=&\s]+=\*\*\*")
 _PASSWORD = re.compile(r"://[^/@:\s]*:(\S+)@")
 

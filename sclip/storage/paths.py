@@ -113,7 +113,7 @@ def remove(folder: StoragePath, ignore_errors: bool = False) -> None:
 
 
 def move(folder: StoragePath, to: StoragePath, first: str) -> None:
-    """Rename a folder within its storage. In an object store, files move one by one, and `first` is the first file."""
+    """Rename a folder within its storage. In an object store, files move one by one; file `first` moves first."""
     if isinstance(folder, Path):
         folder.rename(address(to))
         return
@@ -158,9 +158,9 @@ def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> N
 
 
 def fetch(source: StoragePath, folder: Path, names: Iterable[str] | None = None) -> None:
-    """Copy files below a path to a local folder: all files, or the files in `names` that exist. Raises OSError.
+    """Copy files below a path to a local folder: all files, or the files in `names` that exist.
 
-    Does nothing if `source` is the folder itself.
+    Does nothing if `source` is the folder itself. Raises OSError if a file cannot be read or written.
     """
     if isinstance(source, Path):
         assert source == folder

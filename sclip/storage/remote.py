@@ -83,7 +83,7 @@ class Remote:
         return self._type() == "directory"
 
     def stat(self) -> Stat:
-        """Return size and modification time of the file. Raises FileNotFoundError."""
+        """Return size and modification time of the file. Raises FileNotFoundError if the file is missing."""
         return self._do(lambda fs, path: Stat(fs.info(path)["size"], fs.modified(path).timestamp()))
 
     def iterdir(self) -> Iterator[Remote]:
@@ -108,20 +108,20 @@ class Remote:
         return sizes
 
     def read_bytes(self) -> bytes:
-        """Return the file's content. Raises FileNotFoundError."""
+        """Return the file's content. Raises FileNotFoundError if the file is missing."""
         return bytes(self._do(lambda fs, path: fs.cat_file(path)))
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """Return the file's text. Raises FileNotFoundError."""
+        """Return the file's text. Raises FileNotFoundError if the file is missing."""
         return self.read_bytes().decode(encoding)
 
     def open(self, mode: str = "rb") -> io.BytesIO:
-        """Read a small file into memory and return it as an open file. Raises FileNotFoundError."""
+        """Read a small file into memory and return it as an open file. Raises FileNotFoundError if it is missing."""
         assert mode == "rb"
         return io.BytesIO(self.read_bytes())
 
     def sha256(self) -> tuple[int, str]:
-        """Return size and SHA-256 of the file. Raises FileNotFoundError."""
+        """Return size and SHA-256 of the file. Raises FileNotFoundError if the file is missing."""
 
         def digest_blocks(fs: AbstractFileSystem, path: str) -> tuple[int, str]:
             digest, size = hashlib.sha256(), 0
@@ -142,7 +142,7 @@ class Remote:
         self.write_bytes(text.encode())
 
     def create(self, text: str) -> None:
-        """Write the file unless it exists (`sclip.storage.exclusive`). Raises FileExistsError."""
+        """Write a new file (`sclip.storage.exclusive`). Raises FileExistsError if the file exists."""
 
         def make(fs: AbstractFileSystem, path: str) -> bool:
             _make_parents(fs, path)
@@ -160,7 +160,7 @@ class Remote:
         self._write(lambda: file.open("rb"))
 
     def download(self, file: Path, size: int) -> None:
-        """Copy this file, which has `size` bytes, to a local file. Raises FileNotFoundError."""
+        """Copy this file, which has `size` bytes, to a local file. Raises FileNotFoundError if this file is missing."""
 
         def copy(fs: AbstractFileSystem, path: str) -> None:
             with fs.open(path, "rb", **_forward(fs)) as source, file.open("wb") as target:
@@ -171,7 +171,7 @@ class Remote:
         self._do(copy)
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Remove the file."""
+        """Remove the file. Raises FileNotFoundError if it is missing, unless `missing_ok`."""
         try:
             self._do(lambda fs, path: fs.rm_file(path))
         except FileNotFoundError:
@@ -234,7 +234,7 @@ class Remote:
         self._do(write)
 
     def _do(self, action: Callable[[AbstractFileSystem, str], _T]) -> _T:
-        """Return the result of `action` for the file system and path. Raises FileNotFoundError or StorageError."""
+        """Return `action(file system, path)`. Raises FileNotFoundError if the file is missing, else as `retry` does."""
 
         def attempt() -> _T | FileNotFoundError:
             try:

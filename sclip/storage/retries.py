@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 
 class StorageError(OSError):
-    """Error of storage that failed at every try, or that refused. The message is one line: path, error and remedy."""
+    """Error of storage that failed at every try, or refused access. The message is one line: path, error and remedy."""
 
     lasts = True
     """Whether another try would fail too."""
@@ -66,12 +66,12 @@ def read_bytes(url: str) -> bytes:
 
 
 def first_bytes(url: str, judge: Callable[[Peeked], _T]) -> _T:
-    """Return what `judge` returns for the start of a file. Downloads only the first part. Raises StorageError."""
+    """Return what `judge` returns for the start of a file; download only that. Raises StorageError as `retry` does."""
     return next(resumed(url, lambda stream: iter((judge(Peeked(stream)),)), HEAD_BYTES))
 
 
 def retry(url: str, ask: Callable[[], _T]) -> _T:
-    """Return the result of `ask`. Raises StorageError if the storage refuses, or fails at every try."""
+    """Return the result of `ask`. Raises StorageError if the storage refuses access, or fails at every try."""
 
     def attempt() -> _T:
         try:

@@ -34,7 +34,7 @@ def own() -> Iterator[Path]:
 
 
 def common(name: str, fill: Callable[[Path], None]) -> Path:
-    """Return the folder `name` of this node. The first process that asks for the folder fills it."""
+    """Return the folder `name` of this node. The first process that asks for the folder fills it with `fill`."""
     root = _root()
     folder = root / name
     with FileLock(folder.with_suffix(".lock")):

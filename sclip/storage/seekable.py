@@ -20,7 +20,7 @@ class SeekableFile:
     """A seekable file that is open for reading, with the methods of a Python file."""
 
     def __init__(self, url: str) -> None:
-        """Open a path or URI. Raises StorageError."""
+        """Open a path or URI. Raises StorageError if the storage refuses access or keeps failing."""
         self.failure: StorageError | None = None
         """The final storage error; None until the storage fails."""
         self.closed = False  # pyarrow checks this attribute

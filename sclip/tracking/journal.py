@@ -2,7 +2,7 @@
 
 Each event is one appended line. A process that dies loses no complete line and leaves at most one torn line, which
 readers skip. `tracking.json` holds the store's masked address, the MLflow run, and the byte offset after the last line
-that was sent. This file is written only after a sync of the journal to disk, so it counts no line that may be lost.
+that was sent. The journal is synced to disk before this file is written. So the offset covers no line that may be lost.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Journal:
     """Journal of one run, open for appending. Threads may share it."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the journal in `folder`, creating both if missing. Raises OSError."""
+        """Open the journal in `folder`; create either if missing. Raises OSError if the folder is not writable."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._lock = threading.Lock()

@@ -1,9 +1,9 @@
 """Correct the paths recorded in a SQLite MLflow store that was moved or copied together with its artifacts.
 
 MLflow records only absolute paths. In a moved store, model versions would fail with "no artifact", and new runs would
-write into the old folder. If the artifacts lie next to the store and not at the recorded path, `follow` corrects the
-recorded paths in one transaction and logs one line. It does not change servers, other databases, or artifacts that were
-never next to their store.
+write into the old folder. If recorded artifacts lie next to the store, outside their recorded folder, `follow` corrects
+the recorded paths in one transaction and logs one line. It does not change servers, other databases, or artifacts that
+were never next to their store.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class TrackingError(RuntimeError):
 
 
 def follow(uri: str, root: str = "") -> None:
-    """Change the artifact folders recorded in a moved SQLite store to the folder next to the store; skip other stores.
+    """Correct the artifact folders that a moved SQLite store records; do nothing for other stores.
 
-    A recorded folder is changed only if its artifacts lie in the folder next to the store. The recorded folder `root`
-    is changed in any case.
+    A recorded folder is replaced by the folder of the same name next to the store, if that folder holds some of the
+    recorded artifacts. The recorded folder `root` is always replaced.
 
-    Raises TrackingError if a recorded folder has files that the new one lacks, or if the store cannot be changed.
+    Raises TrackingError if a recorded folder has files that the new folder lacks, or if the store cannot be changed.
     """
     file = Path(uri.removeprefix("sqlite:///"))
     if not uri.startswith("sqlite:///") or not file.is_file():

@@ -47,7 +47,7 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
 
 
 def open_parent(config: Config, name: str, storage: str, params: Mapping[str, str] | None = None) -> Tracker:
-    """Open the record of a sweep or a blend. The runs of a sweep have the `run_id` of its record as `tracking.parent`.
+    """Open the record of a sweep or a blend. The `run_id` of a sweep's record is the `tracking.parent` of its runs.
 
     The record is kept in `storage/sweeps/name` and sent only to MLflow. Its params are `params`; without `params`, they
     are the flattened config.
@@ -61,7 +61,7 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
     Args:
         home: the folder of the run; nothing is added to its journal.
-        uri: address to use instead of the recorded one; required if the recorded address has a masked password.
+        uri: the store's address, if not the recorded one; required if the recorded address has a masked password.
 
     Raises TrackingError if the folder holds no record or the store cannot be used.
     """
@@ -102,8 +102,8 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 def _take_over(home: StoragePath, folder: Path) -> None:
     """Fetch the journal from a run's remote folder, unless the local journal already contains all of it.
 
-    If the remote folder has no journal, the local journal was never copied, or is from a deleted run of the same name.
-    The local journal is then kept under another name.
+    If the remote folder has no journal, the local journal is kept under another name: it was never copied, or it is of
+    a deleted run of the same name.
     """
     if isinstance(home, Path):
         return

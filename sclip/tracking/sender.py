@@ -25,7 +25,7 @@ _log = logging.getLogger("sclip.tracking")
 
 
 class Destination(Protocol):
-    """Receiver of a run's events. Only the thread of the receiver's sender calls `send`."""
+    """Receiver of a run's events. Only the thread of the `Sender` made for this receiver calls `send`."""
 
     @property
     def name(self) -> str:

@@ -97,7 +97,7 @@ class Store:
     def open(self, run_id: str, started_ms: int) -> Run:
         """Return the run with the id `run_id`, else the experiment's run named `run_name`, else a new run.
 
-        Raises MlflowException or TrackingError.
+        Raises MlflowException if a request fails, and TrackingError if the experiment cannot be used.
         """
         if run := self.find(run_id):
             return run
@@ -108,7 +108,7 @@ class Store:
         return self.client.create_run(experiment, started_ms, tags=tags, run_name=self.run_name)
 
     def find(self, run_id: str) -> Run | None:
-        """Return the run with this id; None if it does not exist or was deleted. Raises MlflowException."""
+        """Return the run with this id; None if missing or deleted. Raises MlflowException if the request fails."""
         if not run_id:
             return None
         try:
@@ -141,7 +141,7 @@ class Store:
     def _check_root(self, root: str) -> None:
         """Raise TrackingError if an experiment's artifacts would go into another run's storage.
 
-        A root with a name other than `mlartifacts` is accepted, because a user chose it.
+        `root` is the experiment's artifact folder. A name other than `mlartifacts` is accepted: a user chose it.
         """
         own_root = f"{self.storage}/{ARTIFACTS}"
         if not root.startswith("/") or Path(root).name != ARTIFACTS or same_folder(root, own_root):
@@ -158,7 +158,7 @@ class Store:
 def try_store(config: Config) -> str:
     """Check a config's store by creating and deleting a run in it; return the store's masked address.
 
-    If the experiment is missing, it is created, as a run would do. Raises TrackingError.
+    If the experiment is missing, it is created, as a run would do. Raises TrackingError if the store cannot be used.
     """
     storage = config.run.storage
     store = Store(store_uri(config, storage), config.tracking.experiment, "doctor", str(local(storage)))
@@ -190,7 +190,7 @@ def local(storage: str) -> Path:
 
 
 def _check_database(uri: str) -> None:
-    """Connect to a database once, because MLflow itself would retry for minutes. Raises TrackingError."""
+    """Connect to a database once, because MLflow itself would retry for minutes. Raises TrackingError on failure."""
     parts = urlsplit(uri)
     try:
         if parts.hostname and parts.port:

@@ -33,7 +33,7 @@ class TensorBoard:
         self._offset = 0
 
     def send(self, until: int) -> bool:
-        """Write the next events before journal offset `until`; return False if none is left. Raises OSError."""
+        """Write the next events before offset `until`; False if none is left. Raises OSError if a write fails."""
         writer, offset = self._writer, self._offset
         self._writer, self._offset = None, 0  # if this send fails, the next one starts over
         if writer is None:

@@ -1,6 +1,6 @@
 """Log the metrics of a journal to Weights & Biases, through the separate process of `sclip.tracking.wandb_process`.
 
-Each event with metrics is one row. Rows are numbered from 0, and wandb gets this number as its own step. When a run
+Each event with metrics is one row. Rows are numbered from 0. wandb's own step is the number of the row. When a run
 starts again, it asks the server how many rows the server has, and skips the rows with lower numbers. Charts use the
 column `step` as their x axis, because a run's events do not come in the order of their steps: a checkpoint is evaluated
 after later steps were trained. An offline run (WANDB_MODE=offline) has no server to ask. So each start writes all rows

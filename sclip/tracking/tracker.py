@@ -33,7 +33,7 @@ from sclip.tracking.to_mlflow import MLflow
 _FINISH_S = 30.0
 """Seconds without progress after which an ending run stops sending; the remaining events stay on disk."""
 _OFFLINE_S = 5.0
-"""Like `_FINISH_S`, for a destination that is not expected to answer."""
+"""`_FINISH_S` for a destination that is not expected to answer."""
 
 _V = TypeVar("_V")
 _log = logging.getLogger("sclip.tracking")
@@ -139,8 +139,8 @@ class Tracker:
     def flush(self) -> bool:
         """Wait until MLflow's store has all recorded events; return False after 30 s without progress.
 
-        The limit is 5 s if `finish` is in a hurry, if the previous `flush` returned False, or if MLflow has no such run
-        yet. In the last two cases the store is not expected to answer.
+        The limit is 5 s if `finish` got `in_a_hurry`. It is also 5 s if the store is not expected to answer:
+        the previous `flush` returned False, or the store does not have the run yet.
         """
         self._away = not self._sender.flush(_OFFLINE_S if self._away or not self.run_id else _FINISH_S)
         return not self._away
@@ -195,9 +195,9 @@ class Tracker:
     ) -> None:
         """Record the config and the status RUNNING, and start to sample this machine's load.
 
-        `params` replace the config's params, if set. `also` names the destinations in addition to MLflow. `known` holds
-        the metrics and params that the store has; these count as recorded even if the journal was lost. Params keep
-        their first value, as MLflow requires.
+        `params`, if set, are recorded instead of the config. `also` names the destinations in addition to MLflow.
+        `known` holds the metrics and params that the store has; these count as recorded even if the journal was lost.
+        Params keep their first value, as MLflow requires.
         """
         if known:  # only RunData's protobuf form has the steps of metrics
             steps = {metric.key: metric.step for metric in known.to_proto().metrics}
@@ -237,7 +237,7 @@ class Tracker:
 
 
 def _parts(entities: Mapping[str, _V]) -> Iterator[dict[str, _V]]:
-    """Split entities into parts that each fit one MLflow call."""
+    """Split metrics, params or tags into parts that each fit one MLflow call."""
     names = list(entities)
     for start in range(0, len(names), PER_EVENT):
         yield {name: entities[name] for name in names[start : start + PER_EVENT]}

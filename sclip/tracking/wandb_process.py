@@ -22,7 +22,7 @@ from typing import Any, TextIO
 _INIT_S = 30.0
 """Seconds that the server may take to answer when the run begins."""
 _UPLOAD_S = 25.0
-"""Seconds that the last upload may take, fewer than the sender waits. The next start sends the remaining rows."""
+"""Seconds that the last upload may take; the sender waits longer. The run's next start sends the remaining rows."""
 
 
 def main() -> None:
