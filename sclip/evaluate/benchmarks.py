@@ -130,7 +130,8 @@ def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) ->
 def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, Any]]:
     """Return (name, entry) pairs as `each` does, from a list or object that is already read.
 
-    Raises BenchmarkDataError, naming file and entry, if `found` is no list and no object, or if an entry is no object.
+    Raises BenchmarkDataError naming the file if `found` is neither a list nor an object. Raises it naming file and
+    entry if an entry is not an object.
     """
     if not isinstance(found, list | dict):
         raise BenchmarkDataError(f"{path}: {what}s={ascii(found)[:50]}: must be a list")
@@ -186,7 +187,7 @@ def is_text(value: object) -> bool:
 
 
 def box_of(left: int, top: int, width: int, height: int, fields: str) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of a crop in pixels. Raises ValueError naming `fields` if it is empty."""
+    """Return left, top, right and bottom of a crop in pixels. Raises ValueError if the crop is empty."""
     if width < 1 or height < 1:
         raise ValueError(f"{fields}={width}, {height}: the crop is empty")
     return left, top, left + width, top + height
@@ -204,9 +205,9 @@ def located(folder: Path, name: str) -> Path:
     """Return the path of a picture. `name` may include leading folders (`data/val2014/COCO_1.jpg`).
 
     The function tries `name` itself if it is absolute, then `name` below `folder`, then `name` without its first
-    folder, its first two folders and so on, below `folder`. The first path that is a file is returned. If there is
-    no such file, the result is `name` below `folder`; of an absolute `name`, only the file name below `folder`.
-    Raises ValueError if `name` has no file name.
+    folder, its first two folders and so on, below `folder`. The first path that is a file is returned. If no path
+    is a file, `folder` / `name` is returned, or `folder` / file name if `name` is absolute. Raises ValueError if
+    `name` has no file name.
     """
     path = Path(name)
     if not path.name:

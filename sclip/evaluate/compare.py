@@ -20,7 +20,7 @@ __all__ = ["Comparison", "Difference", "compare", "differing", "paired_interval"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Difference of one model's headline score on a benchmark from the first model's."""
+    """Difference on one benchmark between the headline scores of a model and of the first model."""
 
     benchmark: str
     score: str
@@ -113,10 +113,9 @@ def differing(first: Result, other: Result) -> str:
 def paired_interval(first: Result, other: Result) -> tuple[float, float]:
     """Return the 95 % interval of `other`'s headline minus `first`'s; both must have answered the same cases.
 
-    As for the variance of a difference, the square of the interval's half width is s^2 + t^2 - 2 r s t. The
-    half widths of the two scores' bootstrap intervals are s and t. The correlation r is that of the models' wins
-    over all cases, even if the score is a mean over groups. For a share of independent cases, the result is
-    Wald's interval.
+    The square of the interval's half width is s^2 + t^2 - 2 r s t, as for the variance of a difference. s and t
+    are the half widths of the two scores' bootstrap intervals. r is the correlation of the models' wins over all
+    cases, even if the score is a mean over groups. For a share of independent cases, the result is Wald's interval.
     """
     a, b = first.scores[first.headline], other.scores[first.headline]
     wins = [float(won) for won in first.won.values()], [float(other.won[case]) for case in first.won]

@@ -35,7 +35,7 @@ MOST_BITS = 6
 
 _SIDE = 256
 _FLAT = 8
-"""Minimum range of a picture's grey values (0 to 255). The hash of a plainer picture says nothing."""
+"""Minimum range of a picture's grey values (0 to 255). The hash of a plainer picture does not identify it."""
 _COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
 _SUFFIX = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
 _FEW_DIGITS = re.compile(r"\d{1,5}")

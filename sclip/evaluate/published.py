@@ -48,7 +48,7 @@ def headings() -> dict[str, Heading]:
 
 
 def sources(chosen: Sequence[PublishedRow], shown: Collection[str]) -> dict[str, str]:
-    """Return a text for each publication: the labels of its rows among the chosen ones.
+    """Return, for each publication, a text with the labels of the chosen rows that it reports.
 
     `shown` holds the scores that the table shows ("benchmark/score"). If a row has other scores on the same
     benchmarks, its label lists them in parentheses.

@@ -43,7 +43,7 @@ class SeveralTrue:
     places: tuple[str, ...]
     """Names of the scores for single true captions, in the order of `SeveralCase.true`."""
     together: str = ""
-    """Name of the score for cases whose false caption does not score between true ones. Empty: no such score."""
+    """Name of a score: the share of cases whose false caption does not score between true ones. Empty: none."""
     macro: bool = False
     """Whether the authors report the mean over groups. If they do, `macro` is the headline."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Choose a blend of a start model and a trained model by two scores on a development split.
 
-The weights of a blend are (1 - a) * start + a * trained. Training should raise one score (`gained`) and not
-lower the other (`kept`). A blend is a candidate if its kept score is at least `keep` times the start model's.
+The weights of a blend are (1 - a) * start + a * trained. A blend should raise one score (`gained`) and
+keep the other high (`kept`). A blend is a candidate if its kept score is at least `keep` times the start model's.
 The candidate with the highest gained score is chosen. Ties go to the higher kept score, then to the smaller
 `a`. The start model (a = 0) is always a candidate.
 """

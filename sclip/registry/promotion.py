@@ -148,9 +148,9 @@ def _existing(client: MlflowClient, model_name: str, version: str) -> ModelVersi
 
 
 def _champions(client: MlflowClient, model_name: str, champion: str) -> list[str]:
-    """Return all past champions, oldest first, then the current `champion`, unless it is empty.
+    """Return all past champions, oldest first, then the current `champion` (empty: there is none).
 
-    The tag lacks the current champion if another program set the alias.
+    The tag `sclip.champions` lacks the current champion if another program set the alias.
     """
     with _refused(client, model_name):
         tag = client.get_registered_model(model_name).tags.get(CHAMPIONS_TAG, "")

@@ -1,8 +1,8 @@
 """Write `ablation.html`: each row's scores over seeds (table, charts), and what tuning gained and kept.
 
-A row is a recipe that runs once for each seed. If an ablation has a start row, the other rows are tuned from it,
-one of them plainly. A row's gain share is its rise of the new task's score, divided by plain tuning's rise. Its
-kept share is its score on the start's task, divided by the start's score.
+A row is a recipe that runs once for each seed. If an ablation has a start row, the other rows are tuned from it.
+One of them is plain tuning. The gain share of a row is its rise of the new task's score above the start's score,
+divided by the rise of plain tuning. The kept share is the row's score on the start's task, divided by the start's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Compute where a chart's marks lie: intervals and strips in percent of an axis, curves as SVG path data.
 
-Numbers go in and positions come out; the templates draw. Values of a diverged run that are not finite (NaN, infinity)
-are left out of the drawing and counted.
+Numbers go in and positions come out; the templates draw. Values that are not finite (NaN or infinity, from a
+diverged run) are counted, but not drawn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BUCKETS = 160
 """Number of buckets across the plot. Each bucket keeps its first, lowest, highest and last value."""
 
 _LEAST, _MOST = 1e-30, 1e30
-"""Values above _MOST count as infinite, because they would hide all others. Values below _LEAST count as zero."""
+"""Values above _MOST count as infinite, because they would hide all others. Values all below _LEAST count as zero."""
 
 _BEYOND = 4.0
 """Maximum length of an interval beyond an end of the axis, in percent of the axis."""
@@ -112,8 +112,8 @@ def strips(
 ) -> Strips | None:
     """Return rows of (values, interval) on a common axis, or None if no row has a finite value.
 
-    The axis covers all values. Intervals extend the axis at each end by at most the range of the values. It goes
-    below zero only if a value is negative. Without these limits, wide intervals of few seeds would hide differences.
+    The axis covers all values. Intervals extend the axis at each end by at most the range of the values. The axis
+    goes below zero only if a value is negative. Without these limits, few seeds' wide intervals would hide differences.
     """
     values = [value for of_row, _ in rows for value in of_row if _is_finite(value)]
     if not values:

@@ -17,7 +17,7 @@ from sclip.negatives import Negative
 from sclip.scenegraph import SceneGraph, Span
 
 MOST_CHARACTERS = 600
-"""Maximum number of characters of a caption that are drawn. Few graphs have words beyond it."""
+"""Maximum number of characters of a caption that are drawn. Few graphs use words beyond this length."""
 
 _MOST_OCCURRENCES = 8
 _HIDDEN = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))
@@ -108,8 +108,8 @@ def _located(text: str, other: str, first: str, second: str) -> list[Span]:
     """Return the span of `first` and then that of `second` in `text`. In `other`, the two are exchanged.
 
     The first difference between the texts is near the start of `first`, the last difference near the end of
-    `second`. It can be some characters away, because exchanges also correct articles and capitals, and phrases
-    can share words.
+    `second`. A phrase can be some characters away from the difference, because exchanges also correct articles and
+    capitals, and phrases can share words.
     """
     begin, end = _difference(text, other)
     starts = sorted(_occurrences(first, text), key=lambda span: abs(span[0] - begin))[:_MOST_OCCURRENCES]
