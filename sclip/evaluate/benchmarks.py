@@ -46,7 +46,7 @@ class About:
     notes: tuple[str, ...] = ()
     """Caveats that a report shows before the figures."""
     whole: int = 0
-    """Number of cases or images in the whole benchmark; 0 if the task has all of them."""
+    """Number of cases or images before some were left out; 0 if none was left out."""
 
 
 class Task(Protocol):
@@ -88,7 +88,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str = "cases") -> About:
-    """Return `about`, with a note if only some cases are kept. Raises BenchmarkDataError if none is kept."""
+    """Return `about`, with a note if `kept` lacks some cases. Raises BenchmarkDataError if `kept` is empty."""
     if not kept:
         raise BenchmarkDataError(
             f"{about.name}: none of its pictures can be read; set its images to the folder that holds them"
@@ -130,7 +130,8 @@ def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) ->
 def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, Any]]:
     """Return (name, entry) pairs as `each` does, from a list or object that is already read.
 
-    Raises BenchmarkDataError, naming file and entry, if `found` has another type or an entry is no object.
+    Raises BenchmarkDataError naming the file if `found` is neither a list nor an object. Raises it naming file and
+    entry if an entry is not an object.
     """
     if not isinstance(found, list | dict):
         raise BenchmarkDataError(f"{path}: {what}s={ascii(found)[:50]}: must be a list")
@@ -201,11 +202,12 @@ def images_of(file: Path, images: Path | None) -> Path:
 
 
 def located(folder: Path, name: str) -> Path:
-    """Return the path of a picture whose name may include leading folders (`data/val2014/COCO_1.jpg`).
+    """Return the path of a picture. `name` may include leading folders (`data/val2014/COCO_1.jpg`).
 
-    The first path that exists wins: the name itself if absolute; the name below `folder`; then the same
-    without the name's first folder, its first two, and so on. If none exists, return the name below `folder`,
-    or only its last part below `folder` if the name is absolute. Raises ValueError for a name without a file.
+    The function tries `name` itself if it is absolute, then `name` below `folder`, then `name` without its first
+    folder, its first two folders and so on, below `folder`. The first path that is a file is returned. If no path
+    is a file, `folder` / `name` is returned, or `folder` / file name if `name` is absolute. Raises ValueError if
+    `name` has no file name.
     """
     path = Path(name)
     if not path.name:

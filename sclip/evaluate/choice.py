@@ -28,7 +28,7 @@ class ChoiceCase:
     group: str = ""
     """Group that the benchmark's authors average over, such as a relation or a pair of attributes."""
     counted: bool = True
-    """Whether the case enters the scores. If not, the case is only shown in its group."""
+    """Whether the case enters the scores. If it does not, it enters only the figures of its group."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Choice:
     """Additional scores: each name maps to the groups over which the accuracy is averaged."""
     ties_win: bool = False
     jointly: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = field(default_factory=dict)
-    """Additional scores: each name maps to sets of cases, (label, case names) pairs. The score is the share
-    of sets in which every case is won. Sets with a missing case are left out."""
+    """Additional scores over sets of cases. A score's name maps to its sets, (label, case names) pairs. The score
+    is the share of sets in which all cases are won. A set that lacks a case is left out."""
     skips_unreadable: bool = False
 
     def __post_init__(self) -> None:
@@ -125,7 +125,7 @@ class Choice:
         return row[0] >= max(row[1:]) if self.ties_win else row[0] > max(row[1:])
 
     def _of_sets(self, asked: Sequence[tuple[ChoiceCase, bool]]) -> dict[str, Score]:
-        """Return the scores of `jointly`: the share of complete sets in which every case was won."""
+        """Return each score of `jointly`: the share of sets with all cases won. Sets that lack a case are left out."""
         by_name = {case.name: (won, self._chance(case)) for case, won in asked}
         scores = {}
         for score_name, sets in self.jointly.items():

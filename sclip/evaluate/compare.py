@@ -20,7 +20,7 @@ __all__ = ["Comparison", "Difference", "compare", "differing", "paired_interval"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Difference between a model and the first model in a benchmark's headline score."""
+    """Difference on one benchmark between the headline scores of a model and of the first model."""
 
     benchmark: str
     score: str
@@ -45,7 +45,7 @@ class Comparison:
     differences: list[Difference]
 
     def of(self, benchmark: str, model: int) -> Difference:
-        """Return a model's difference from the first on a benchmark. Raises KeyError if there is none."""
+        """Return a model's difference from the first model on a benchmark. Raises KeyError if there is none."""
         return {(d.benchmark, d.model): d for d in self.differences}[benchmark, model]
 
     def adjusted(self) -> dict[tuple[str, int], float]:
@@ -113,9 +113,9 @@ def differing(first: Result, other: Result) -> str:
 def paired_interval(first: Result, other: Result) -> tuple[float, float]:
     """Return the 95 % interval of `other`'s headline minus `first`'s; both must have answered the same cases.
 
-    The variance of a difference is s^2 + t^2 - 2 r s t. The scores' bootstrap intervals give s and t. The
-    correlation of the models' wins over all cases gives r, even if the score is a mean over groups. For a
-    share of independent cases, the result is Wald's interval.
+    The square of the interval's half width is s^2 + t^2 - 2 r s t, as for the variance of a difference. s and t
+    are the half widths of the two scores' bootstrap intervals. r is the correlation of the models' wins over all
+    cases, even if the score is a mean over groups. For a share of independent cases, the result is Wald's interval.
     """
     a, b = first.scores[first.headline], other.scores[first.headline]
     wins = [float(won) for won in first.won.values()], [float(other.won[case]) for case in first.won]

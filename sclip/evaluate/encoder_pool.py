@@ -1,7 +1,7 @@
 """Encode chunks of pictures and captions in a pool of Ray actors, and yield the features in chunk order.
 
 Each actor gets the exported model's files through Ray's object store. So the nodes need no shared folder, and
-every actor has exactly the driver's weights, even if they are random.
+every actor has exactly the driver's weights, even random ones.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 def chosen(benchmark: str, lost: Iterable[tuple[str, _T]]) -> list[tuple[str, _T]]:
-    """Draw up to 24 lost cases, (name, payload) pairs, by a hash of their names; return them in their order.
+    """Draw up to 24 lost cases by a hash of the case name. Cases are (name, payload) pairs; their order is kept.
 
     The hash does not depend on the model, so reports on two models tend to show the same lost cases.
     """

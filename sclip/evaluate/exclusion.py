@@ -1,14 +1,14 @@
 """Look up samples in lists of pictures that training must not see, such as the test pictures of benchmarks.
 
-Many training sets contain COCO's test pictures, or pictures of Visual Genome, which ARO uses, some of them
-under other names. A list is a JSON Lines file. Each line identifies one picture by `key`, `phash` or both,
-and names its `source`: {"source": "coco-test", "key": "000000391895", "phash": "c3a1d0e4b2964f3c"}.
+Many training sets contain test pictures of COCO, or pictures of Visual Genome, which ARO uses. Some of them have
+other names there. A list is a JSON Lines file. Each line identifies one picture by `key`, `phash` or both, and
+names its `source`: {"source": "coco-test", "key": "000000391895", "phash": "c3a1d0e4b2964f3c"}.
 
-The perceptual hash (`imagehash.phash`, 64 bits of a cosine transform) finds a picture under any name. On 159
-photographs of COCO, copies in JPEG or WebP at quality 30 to 50, in other sizes down to 96 pixels, squared or
-in grey differ from the original by at most 2 bits, so the limit MOST_BITS finds all of them. It finds 99 % of
-copies cropped by 1 % at each side, 90 % of those cropped by 2 %, and 13 % of those cropped by 5 %. The two
-most similar of the different photographs (12,561 pairs) differ by 14 bits.
+The perceptual hash (`imagehash.phash`, 64 bits of a cosine transform) finds a picture under any name. It was
+tested on 159 photographs of COCO. Copies in JPEG or WebP at quality 30 to 50, resized copies (down to 96
+pixels), square copies and grey copies differ from the original by at most 2 bits. So the limit MOST_BITS finds
+all of them. The limit finds 99 % of copies cropped by 1 % at each side, 90 % of copies cropped by 2 %, and
+13 % of copies cropped by 5 %. Two different photographs differ by at least 14 bits (12,561 pairs).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MOST_BITS = 6
 
 _SIDE = 256
 _FLAT = 8
-"""Minimum range of a picture's grey values (0 to 255). The hash of a plainer picture says nothing."""
+"""Minimum range of a picture's grey values (0 to 255). The hash of a plainer picture does not identify it."""
 _COCO = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})")
 _SUFFIX = re.compile(rf"\.({'|'.join(IMAGE_SUFFIXES)})$", re.IGNORECASE)
 _FEW_DIGITS = re.compile(r"\d{1,5}")
@@ -105,7 +105,9 @@ class Exclusions:
         return cls([entry for path in paths for entry in _read(path)])
 
     def match(self, key: str, image: bytes | Image.Image | None = None) -> str | None:
-        """Return the reason to exclude a picture, or None. The reason names the source and how it matched.
+        """Return the reason to exclude a picture, or None.
+
+        The reason names the source, and says whether the name or the hash matched.
 
         Args:
             key: key of a sample, or path or name of a file.
@@ -124,7 +126,7 @@ class Exclusions:
         return None if index is None else f"excluded: looks like a picture of {self._sources[index]}"
 
     def _nearest(self, found: str) -> int | None:
-        """Return the index of the nearest entry within MOST_BITS. Takes 0.2 ms for 100,000 entries."""
+        """Return the index of the entry with the nearest hash; None beyond MOST_BITS. 100,000 entries take 0.2 ms."""
         bits = np.bitwise_count(self._hashes ^ np.uint64(int(found, 16)))
         nearest = int(bits.argmin())
         return int(self._hashed[nearest]) if bits[nearest] <= MOST_BITS else None

@@ -28,7 +28,7 @@ Encoded = tuple[Tensor, dict[Picture, str]]
 Say = Callable[[str, int, int], None]
 """Progress callback. Its arguments: "pictures" or "captions", the number done, and the total."""
 _CASES_AT_A_TIME = 2048
-"""Number of cases whose cosines are computed at a time: 32 MB for five captions of 768 numbers per case."""
+"""Number of cases whose cosines are computed at a time. With five captions per case and D = 768, they take 32 MB."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ __all__ = ["groups", "mean_score", "scored", "share"]
 _DRAWS = 1000
 _TAIL = 0.025
 _NUMBERS_AT_A_TIME = 5_000_000
-"""Maximum number of image picks in memory during the bootstrap."""
+"""Maximum number of image indices that the bootstrap draws at a time."""
 
 
 def scored(
@@ -33,7 +33,7 @@ def scored(
     *,
     key: str,
 ) -> Score:
-    """Return the share of won cases as a `Score`. Arguments as in `share`, plus `chance`."""
+    """Return the share of won cases as a `Score`. `chance` is the chance level; other arguments as in `share`."""
     return Score(*share(won, images, groups, key=key), chance)
 
 
@@ -46,9 +46,9 @@ def mean_score(
     *,
     key: str,
 ) -> Score:
-    """Return the share of won cases as a `Score` or, if `of` names groups, the mean of the shares of these groups.
+    """Return the share of won cases as a `Score`. If `of` names groups, return the mean of their shares instead.
 
-    Arguments as in `share`, plus the chance of each case.
+    `chance` holds the probability that a guess wins each case; other arguments as in `share`.
     """
     kept = [index for index, group in enumerate(groups) if of is None or group in of]
     by_group: dict[str, list[float]] = defaultdict(list)
@@ -66,9 +66,10 @@ def mean_score(
 def groups(
     benchmark: str, cases: Iterable[tuple[str, Hashable, bool]], counted: Container[str] | None = None
 ) -> list[Group]:
-    """Count cases, (group, image, is won) tuples, by group. Return all groups but "", sorted by name.
+    """Return each group with the counts of its cases, sorted by name. Cases are (group, image, is won) tuples.
 
-    `counted` holds the names of the groups that enter the benchmark's mean; None: all groups.
+    Cases of the group "" are left out. `counted` holds the names of the groups that enter the benchmark's mean;
+    None: all groups.
     """
     members: dict[str, list[tuple[Hashable, bool]]] = defaultdict(list)
     for group, image, won in cases:
@@ -122,7 +123,10 @@ def _numbered(names: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
 
 
 def _means(picks: NDArray[np.int64], wins: csr_array, cases: csr_array) -> NDArray[np.float64]:
-    """Return each draw's mean over the groups that have a drawn case, [draws]; `picks` is [draws, images]."""
+    """Return each draw's mean over the groups that have a drawn case, [draws].
+
+    `picks` [draws, images] holds image indices; `wins` and `cases` [images, groups] hold counts.
+    """
     draws, images = picks.shape
     numbered = (picks + images * np.arange(draws)[:, None]).ravel()
     counts = np.bincount(numbered, minlength=draws * images).reshape(draws, images)

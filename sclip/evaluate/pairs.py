@@ -47,7 +47,7 @@ class Pairs:
     headline: str = "group"
     """The published score: "text", "image" or "group"."""
     titles: Mapping[str, str] = field(default_factory=dict)
-    """Names that the authors give our scores, if they differ."""
+    """Our name of a score -> the authors' name; only for names that differ."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Additional scores: each name maps to the groups over which the headline is averaged."""
     skips_unreadable: bool = False

@@ -56,7 +56,7 @@ def missing(pictures: Iterable[Picture]) -> list[Picture]:
 
 
 def excluded(pictures: Iterable[Picture], exclusions: Exclusions) -> dict[str, str]:
-    """Return reasons by `Picture.image` for pictures that are named in the lists, or look like a listed one.
+    """Find pictures that the lists name, or that look like a listed one. Return reasons by `Picture.image`.
 
     The whole picture is compared, even if a benchmark shows only a crop.
     """

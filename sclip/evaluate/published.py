@@ -48,9 +48,10 @@ def headings() -> dict[str, Heading]:
 
 
 def sources(chosen: Sequence[PublishedRow], shown: Collection[str]) -> dict[str, str]:
-    """Return the labels of the chosen rows, by the publication that reports them.
+    """Return, for each publication, a text with the labels of the chosen rows that it reports.
 
-    `shown` holds the table's scores ("benchmark/score"). Labels list other scores on these benchmarks.
+    `shown` holds the scores that the table shows ("benchmark/score"). If a row has other scores on the same
+    benchmarks, its label lists them in parentheses.
     """
     labels_by_source: dict[str, list[str]] = {}
     benchmarks = dict.fromkeys(score.partition("/")[0] for score in shown)

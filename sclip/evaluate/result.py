@@ -30,7 +30,7 @@ __all__ = [
 
 EVALUATION_FILE = "evaluation.json"
 PARTIAL = "partial: "
-"""Start of the note of a result that covers only part of its benchmark."""
+"""Prefix of a note. It says that the result covers only part of the benchmark."""
 
 VERSION = 1
 """Version of the file format. Raise it when older files can no longer be read."""
@@ -101,7 +101,7 @@ class Result:
     name: str
     """Name of the benchmark in the suite. Full names of scores begin with it: "benchmark/score"."""
     kind: str
-    """Key of the benchmark's definition, for instance `vg-relation`."""
+    """Kind of the benchmark, a key of `sclip.evaluate.kinds.KINDS`, for instance `vg-relation`."""
     definition: str
     """One sentence for the reader of a report: what the benchmark asks, and who published it."""
     headline: str

@@ -71,7 +71,7 @@ def check_files(config: EvaluateConfig, data: DataConfig = _DEFAULTS) -> None:
 
 
 def exclusions_of(files: Sequence[str]) -> Exclusions | None:
-    """Read exclusion lists; return None without files. Raises BenchmarkDataError naming file and line."""
+    """Read exclusion lists; return None if `files` is empty. Raises BenchmarkDataError naming file and line."""
     try:
         return Exclusions.read([Path(file).expanduser() for file in files]) if files else None
     except ExclusionError as error:
@@ -99,10 +99,10 @@ def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], data: DataC
 def prepared(
     tasks: Sequence[Task], partial: bool = False, exclusions: Exclusions | None = None
 ) -> list[Task]:
-    """Return the tasks without missing or excluded pictures. Notes count the excluded ones.
+    """Return the tasks without missing or excluded pictures. A task's notes count its excluded pictures.
 
     Raises BenchmarkDataError if every picture of a benchmark is excluded, or if pictures are missing. With
-    `partial`, a task with missing pictures keeps the others, and a note says so.
+    `partial`, missing pictures raise no error: a note says how many cases are left.
     """
     absent = set(missing(picture for task in tasks for picture in task.pictures()))
     present = [_without(task, absent, dict.fromkeys(absent, "no such file"), partial) for task in tasks]
@@ -161,7 +161,7 @@ def measure(
 
 
 def _with_captions(result: Result, task: Task, whole: Mapping[str, bool]) -> Result:
-    """Add to a result its digest and, if captions were truncated, their number and a note."""
+    """Return a result with its digest. If captions were truncated, add their number and a note."""
     captions = set(task.captions())
     asked = json.dumps([sorted(result.won), sorted(captions)])
     result = replace(result, digest=hashlib.sha256(asked.encode()).hexdigest())

@@ -127,7 +127,7 @@ def _require_same_cases(
 
 
 def _scores(name: str, by_name: Sequence[Mapping[str, Result]]) -> list[str]:
-    """Return the scores shown: those that papers report, else R@1 in both directions, else the headline."""
+    """Return the scores to show: those that papers report, else R@1 in both directions, else the headline."""
     results = [row[name] for row in by_name if name in row]
     reported = published.headings()[name].scores if name in published.headings() else []
     if not results or any(result.scores.keys() & set(reported) for result in results):

@@ -43,7 +43,7 @@ class SeveralTrue:
     places: tuple[str, ...]
     """Names of the scores for single true captions, in the order of `SeveralCase.true`."""
     together: str = ""
-    """Name of the score that is lost if the false caption scores between true ones. Empty: no such score."""
+    """Name of a score: the share of cases whose false caption does not score between true ones. Empty: none."""
     macro: bool = False
     """Whether the authors report the mean over groups. If they do, `macro` is the headline."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -109,5 +109,5 @@ def _chance(true: Sequence[str], false: str) -> float:
 
 
 def _is_together(row: Sequence[float]) -> bool:
-    """Return whether the last score in `row`, the false caption's, is outside the range of the true ones."""
+    """Return whether the false caption's score, the last of `row`, is outside the range of the true captions'."""
     return not any(map(math.isnan, row)) and not min(row[:-1]) < row[-1] < max(row[:-1])

@@ -24,7 +24,7 @@ class BenchmarkSource:
     files: tuple[tuple[str, str], ...]
     """(path below the root folder, where to get the content) of each file or folder."""
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Published sizes by unit, with the units of `Task.sizes`; several numbers if releases differ."""
+    """Published sizes, by a key of `Task.sizes` such as "cases". Several numbers are the sizes of several releases."""
 
 
 _ARO = "Yuksekgonul et al., When and why vision-language models behave like bags-of-words, ICLR 2023"

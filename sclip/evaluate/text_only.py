@@ -85,7 +85,7 @@ class TextOnly:
         )  # fmt: skip
 
     def _examples(self, lost: Sequence[tuple[TextCase, tuple[float, float]]]) -> list[Example]:
-        """Return lost cases: the pair with its cosine, and the third caption with its higher cosine."""
+        """Return lost cases: two captions with their cosine, and the third with the higher of its two cosines."""
         drawn = examples.chosen(self.about.name, ((case.name, (case, cosines)) for case, cosines in lost))
         return [
             examples.example(

@@ -1,8 +1,9 @@
-"""Choose a blend of two models by two scores on a development split: a score to gain and a score to keep.
+"""Choose a blend of a start model and a trained model by two scores on a development split.
 
-A blend is a candidate if its kept score is at least `keep` times the start model's. The candidate with the
-highest gained score is chosen. Ties go to the higher kept score, then to the smaller `a`. The start model is
-always a candidate.
+The weights of a blend are (1 - a) * start + a * trained. A blend should raise one score (`gained`) and
+keep the other high (`kept`). A blend is a candidate if its kept score is at least `keep` times the start model's.
+The candidate with the highest gained score is chosen. Ties go to the higher kept score, then to the smaller
+`a`. The start model (a = 0) is always a candidate.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Tradeoff:
     """Name of the score to raise, "benchmark/score"."""
     kept: str
     keep: float
-    """Minimum share of the start model's kept score that a blend must keep."""
+    """Minimum kept score of a candidate, as a share of the start model's kept score."""
     points: list[Point]
     """The first point is the start model, the last one the trained model."""
     chosen: Point
@@ -59,7 +60,7 @@ def point(a: float, measured: Evaluation, gained: str, kept: str) -> Point:
 def choose(points: Sequence[Point], gained: str, kept: str, keep: float) -> Tradeoff:
     """Choose a blend. `points` must be in order of rising `a`; the first point is the start model.
 
-    Raises EvaluationError if the start's kept score is not positive, or its gained score is not finite.
+    Raises EvaluationError if the start model's kept score is not positive, or its gained score is not finite.
     """
     start = points[0]
     if not (start.kept.value > 0 and math.isfinite(start.gained.value)):
@@ -72,7 +73,10 @@ def choose(points: Sequence[Point], gained: str, kept: str, keep: float) -> Trad
 
 
 def cheapest(points: Sequence[Point], target: float) -> Point:
-    """Return the point that keeps most among points that reach `target`, else the point that gains most."""
+    """Return the point with the highest kept score among the points whose gained score reaches `target`.
+
+    If no point reaches `target`, return the point with the highest gained score.
+    """
     candidates = [p for p in points if p.gained.value >= target - _ROUNDING]
     if not candidates:
         return max(points, key=lambda p: (p.gained.value, p.kept.value, -p.a))

@@ -158,7 +158,10 @@ class ZeroShot:
         )  # fmt: skip
 
     def _before(self, features: Features, classes: Tensor) -> Tensor:
-        """Return int64 [N]: for each picture, the number of wrong classes not below the right class."""
+        """Return int64 [N]: for each picture, the number of wrong classes that score at least as high as the right one.
+
+        NaN cosines count against the model.
+        """
         return torch.cat([
             (~(cosines < right)).sum(dim=1) - 1 for cosines, right in self._cosines(features, classes)
         ])  # fmt: skip
@@ -172,7 +175,8 @@ class ZeroShot:
     def _cosines(self, features: Features, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the cosines of n pictures with every class, [n, classes], and with the right class, [n, 1].
 
-        If another class has the right class's name, its cosine is +infinity if it is first, else -infinity.
+        Another class with the right class's name gets the cosine +infinity if it comes before the right class,
+        else -infinity.
         """
         number = {name: index for index, name in enumerate(dict.fromkeys(self.classes))}
         named = torch.tensor([number[name] for name in self.classes])

@@ -51,8 +51,8 @@ def judge(gates: Sequence[Gate], candidate: Evaluation | None, champion: Evaluat
     Args:
         gates: at least one.
         candidate: evaluation of the new version. None: every gate fails.
-        champion: evaluation of the champion on the same cases. None: there is no champion yet, and gates that compare
-            with a champion hold. Without results: the champion was never evaluated, and these gates fail.
+        champion: evaluation of the champion on the same cases. Gates that compare with the champion hold if this is
+            None (there is no champion yet). They fail if this has no results (the champion was never evaluated).
     """
     checks = [Check(gate.text, *_check(gate, candidate, champion)) for gate in gates]
     return Decision(bool(checks) and all(check.holds for check in checks), checks)
@@ -92,7 +92,7 @@ def _compare(value: float, bound: float) -> tuple[bool, str]:
 
 
 def _result(evaluation: Evaluation | None, score: str) -> Result | None:
-    """Return the result that has the score "benchmark/score", or None."""
+    """Return the result that has a score; None if no result has it. `score` is a name such as "vg-relation/macro"."""
     name, _, key = score.partition("/")
     results = evaluation.results if evaluation else []
     return next((result for result in results if result.name == name and key in result.scores), None)

@@ -40,7 +40,7 @@ def evaluation_of(client: MlflowClient, version: ModelVersion) -> Evaluation | N
 
 
 def record(client: MlflowClient, version: ModelVersion, evaluation: Evaluation) -> None:
-    """Replace the evaluation of a version: the file next to the model, and the tags.
+    """Replace the evaluation of a version, both the file stored with the model and the scores in the tags.
 
     Raises RegistryError if the store refuses, if `register` did not register the version, or if the earlier evaluation
     measured other weights. Raises EvaluationError if the new evaluation has no benchmark.

@@ -1,14 +1,14 @@
 """Decide which version is champion, and record why.
 
-Each decision is written to the tags of its versions, with all figures, before the alias `champion` moves:
+Each decision, with all figures, is written to tags of the versions concerned before the alias `champion` moves:
 
     sclip.decision      the last decision: promoted, refused, promoted by hand, rolled back, restored
-    sclip.decided_at    its time, UTC
+    sclip.decided_at    the time of the last decision, UTC
     sclip.gate.N        one gate with the figures of both versions
     sclip.compared_with the champion at that time
     sclip.replaced      the champion that this version replaced
     sclip.why           the reason that a person wrote
-    sclip.history       one line for each decision ever made
+    sclip.history       one line for each decision about the version
 
 For `roll_back`, the registered model's tag `sclip.champions` lists all versions that were champion, oldest first.
 """
@@ -34,7 +34,7 @@ from sclip.storage.masking import mask
 
 CHAMPIONS_TAG = "sclip.champions"
 _REMEMBERED = 500
-"""Maximum number of champions in the tag, because MLflow's databases limit a tag to 5,000 characters."""
+"""Maximum number of versions in `sclip.champions`. MLflow's databases limit a tag to 5,000 characters."""
 _JUDGED = ("sclip.gate.", "sclip.compared_with", "sclip.replaced", "sclip.why")
 """Prefixes of the tags that the next judgement of a version replaces."""
 
@@ -73,8 +73,8 @@ def decide(
 ) -> Promotion:  # fmt: skip
     """Judge a version against the champion, make it champion if all gates hold, and record the decision.
 
-    `version` is a number or an alias. Without `gates`, those registered with the version count. A dry run judges, but
-    changes and records nothing.
+    `version` is a number or an alias. If `gates` is empty, the gates that were registered with the version apply.
+    A dry run judges, but changes and records nothing.
 
     Raises RegistryError if the version or its gates are missing, or the store refuses; ConfigError for a bad gate.
     """
@@ -102,7 +102,10 @@ def decide(
 def promote_by_hand(
     client: MlflowClient, model_name: str, version: str, why: str, *, dry_run: bool = False
 ) -> Promotion:
-    """Make a version champion regardless of its scores, and record why. Raises RegistryError as `decide` does."""
+    """Make a version champion regardless of its scores, and record why.
+
+    Raises RegistryError if the version is missing, or the store refuses.
+    """
     candidate, champion = find(client, model_name, version), find_alias(client, model_name, CHAMPION)
     number = str(candidate.version)
     outcome = Promotion(number, str(champion.version) if champion else "", number)
@@ -145,7 +148,10 @@ def _existing(client: MlflowClient, model_name: str, version: str) -> ModelVersi
 
 
 def _champions(client: MlflowClient, model_name: str, champion: str) -> list[str]:
-    """Return all champions, oldest first; the current one is last, even if another program set the alias."""
+    """Return all past champions, oldest first, then the current `champion` (empty: there is none).
+
+    The tag `sclip.champions` lacks the current champion if another program set the alias.
+    """
     with _refused(client, model_name):
         tag = client.get_registered_model(model_name).tags.get(CHAMPIONS_TAG, "")
     past = tag.split(",") if tag else []

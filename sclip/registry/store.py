@@ -22,7 +22,7 @@ CHAMPION = "champion"
 
 
 class RegistryError(RuntimeError):
-    """A version that could not be registered, found or promoted. The message is one line: reason and remedy."""
+    """Error for a version that cannot be registered, found or promoted. The message is one line: reason and remedy."""
 
 
 @contextlib.contextmanager
@@ -35,7 +35,7 @@ def refusals(failure: str, remedy: str = "") -> Iterator[None]:
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of an existing store. Raises RegistryError if its file is missing: MLflow would create it."""
+    """Return a client of an existing store. Raises RegistryError if its file is missing, as MLflow would create it."""
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
         raise RegistryError(

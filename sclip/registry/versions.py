@@ -91,9 +91,10 @@ def register_once(
     evaluation: Evaluation,
     gates: Sequence[str],
 ) -> str:
-    """Return the number of the run's version with these weights; without one, register the model as `register` does.
+    """Return the number of the run's version with these weights. If there is no such version, call `register`.
 
-    A run may be killed after it registered its model but before it recorded the number. Its restart finds the version.
+    A run may be killed after it registered its model but before it recorded the number. After a restart, the run
+    finds the version again.
     """
     with refusals(
         f"{mask(client.tracking_uri)} cannot be searched for versions", f"the model is in {directory}"

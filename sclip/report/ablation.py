@@ -1,4 +1,9 @@
-"""Write `ablation.html`: each row's scores over seeds (table, charts), and what tuning gained and kept."""
+"""Write `ablation.html`: each row's scores over seeds (table, charts), and what tuning gained and kept.
+
+A row is a recipe that runs once for each seed. If an ablation has a start row, the other rows are tuned from it.
+One of them is plain tuning. The gain share of a row is its rise of the new task's score above the start's score,
+divided by the rise of plain tuning. The kept share is the row's score on the start's task, divided by the start's.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +27,19 @@ __all__ = ["PAGE", "Forgetting", "Layout", "write"]
 PAGE = "ablation.html"
 
 Point = tuple[float, float]
-"""(share of plain tuning's gain, share of the start's score that was kept)."""
+"""(gain share, kept share), as the module docstring defines them."""
 
 
 @dataclass(frozen=True)
 class Forgetting:
-    """Gains and kept scores of rows that are tuned from one start. One of these rows is plain tuning."""
+    """Gain shares and kept shares of the rows that are tuned from the start row."""
 
     points: Mapping[str, Sequence[Point]]
     """Points by row, one for each seed."""
     lines: Mapping[str, Sequence[tuple[float, Point]]]
-    """For each row with a blend: (share `a` of the trained model, mean point over the seeds) pairs."""
+    """(a, mean point over the seeds) pairs of each blend row. `a` is the trained model's share of the blend."""
     reached: float
-    """Minimum gain of a row to be compared, as a share of plain tuning's gain."""
+    """Gain share that a row must reach to be compared with other rows."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def write(
         layout: rows and scores; `cells` must have all of them.
         cells: results by row and score.
         folder: folder that the page is written into.
-        forgetting: what rows gained and kept, for an ablation with a start row.
+        forgetting: gain shares and kept shares, for an ablation with a start row.
         comparison: file name of the page that compares the runs of the first seed; empty: no such page.
     """
     charts = [_chart(layout, score, cells) for score in layout.scores]
@@ -144,7 +149,7 @@ def _published(cell: Cell) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Dot:
-    """A circle on the plane of gained and kept shares."""
+    """A circle on the plane: x is a gain share, y a kept share."""
 
     row: int
     kind: str
@@ -157,19 +162,19 @@ class _Dot:
 
 @dataclass(frozen=True, slots=True)
 class _Plane:
-    """Lines and dots on the plane of gained and kept shares."""
+    """Lines and dots on the plane of gain shares (x) and kept shares (y)."""
 
     axes: Curves
     reached: str
-    """Path of the vertical line at the gain `Forgetting.reached`."""
+    """SVG path of the vertical line at the gain share `Forgetting.reached`."""
     lines: list[tuple[int, str]]
-    """Number of each row with a blend, and the path of its line."""
+    """(index of the row, SVG path of its line) pairs of the blend rows."""
     dots: list[_Dot]
     """Dots in drawing order: later dots lie on top."""
 
 
 def _plane(layout: Layout, forgetting: Forgetting) -> _Plane | None:
-    """Return the drawing, or None if no row has a finite point."""
+    """Return the lines and dots, or None if no row has a point of finite numbers."""
     numbers = {row: index for index, row in enumerate(layout.rows)}
     lines = {numbers[row]: line for row, line in forgetting.lines.items() if line}
     runs = {

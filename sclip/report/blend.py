@@ -1,6 +1,7 @@
-"""Write `blend.html`: how much each blend of two models gains and keeps, and how good the chosen blend is.
+"""Write `blend.html`: two scores of each blend of two models, and how good the chosen blend is.
 
-The curve and its table show the development split, where the blend was chosen. The bars show another split.
+`sclip.evaluate.tradeoff` defines the gained score, the kept score and the choice. The curve and its table show the
+development split, where the blend was chosen. The bars show another split.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def told(tradeoff: Tradeoff) -> str:
 
 
 def line(tradeoff: Tradeoff, point: Point) -> str:
-    """Describe what one blend gains and keeps, with 95 % intervals."""
+    """Describe the gained and the kept score of the blend `point`, with 95 % intervals."""
     share = _share(point, tradeoff.points[0])
     return f"{tradeoff.gained} {_with_interval(point.gained)}; {tradeoff.kept} {_with_interval(point.kept)}, {share}"
 

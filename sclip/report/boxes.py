@@ -44,7 +44,7 @@ class ObjectBox:
 
 
 def object_box(graph: SceneGraph, other: SceneGraph | None, index: int) -> ObjectBox:
-    """Return the box of the object at `index`. Parts that differ in the `other` graph are marked."""
+    """Return the box of the object at `index`. Marks each part that differs from the same part of `other`."""
     obj = graph.objects[index]
     name = _words(obj.name, 24, _NAME_SIZE, _PAD, other is not None and obj.name != other.objects[index].name)
     pills = [

@@ -1,7 +1,7 @@
 """Compute where a chart's marks lie: intervals and strips in percent of an axis, curves as SVG path data.
 
-Numbers go in and positions come out; the templates draw. Values of a diverged run that are not finite (NaN, infinity)
-are left out of the drawing and counted.
+Numbers go in and positions come out; the templates draw. Values that are not finite (NaN or infinity, from a
+diverged run) are counted, but not drawn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BUCKETS = 160
 """Number of buckets across the plot. Each bucket keeps its first, lowest, highest and last value."""
 
 _LEAST, _MOST = 1e-30, 1e30
-"""Values above _MOST count as infinite, because they would hide all others; values below _LEAST as zero."""
+"""Values above _MOST count as infinite, because they would hide all others. Values all below _LEAST count as zero."""
 
 _BEYOND = 4.0
 """Maximum length of an interval beyond an end of the axis, in percent of the axis."""
@@ -112,8 +112,8 @@ def strips(
 ) -> Strips | None:
     """Return rows of (values, interval) on a common axis, or None if no row has a finite value.
 
-    The axis covers all values. Intervals extend each end by at most the range of the values, and below zero
-    only if a value is negative. Without these limits, few seeds' wide intervals would hide differences.
+    The axis covers all values. Intervals extend the axis at each end by at most the range of the values. The axis
+    goes below zero only if a value is negative. Without these limits, few seeds' wide intervals would hide differences.
     """
     values = [value for row_values, _ in rows for value in row_values if _is_finite(value)]
     if not values:
@@ -144,8 +144,8 @@ def curves(
 ) -> Curves | None:
     """Return series of (step, value) on common axes, or None if no series has a finite value.
 
-    A value that is not finite interrupts its curve. With `by_step`, points are joined by ascending step; without it,
-    in the order of the series.
+    A value that is not finite interrupts its curve. With `by_step`, a curve joins its points by ascending step;
+    otherwise in the order of the series.
     """
     finite = [(step, value) for points in series for step, value in points if _is_finite(value)]
     if not finite:
@@ -227,7 +227,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Return two to `most` round numbers from `low` or slightly below to `high` or slightly above."""
+    """Return 2 to `most` round numbers at equal distances. They reach from `low` or lower to `high` or higher."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for step in (factor * power for factor in (1, 2, 2.5, 5, 10, 20, 25, 50, 100)):
         first, last = math.floor(low / step + 0.001), math.ceil(high / step - 0.001)

@@ -1,7 +1,7 @@
 """Count the captions, graphs and negatives of a corpus, and write the statistics as JSON and as a page.
 
-Statistics of parts can be merged in any order, so every actor of a pool counts its own part. Memory is
-limited: only the WORDS_KEPT most frequent words stay, and the report says how many occurrences of others were
+Statistics of parts can be merged in any order, so every actor of a pool counts its own part. To limit
+memory, only the WORDS_KEPT most frequent words are kept. The report says how many occurrences of other words were
 dropped.
 """
 
@@ -30,7 +30,7 @@ SHARES = {
     "with_object": "with a graph", "with_triple": "with a triple", "with_negative": "with a negative",
     "with_relation_negative": "with a relation negative", "with_attribute_negative": "with an attribute negative",
 }  # fmt: skip
-"""Labels of the counts of captions, by the names of these counts in `CorpusStatistics`."""
+"""Labels of counts in reports, by the field of `CorpusStatistics` that holds the count."""
 
 _COUNTS = ("captions", *SHARES, "objects", "attributes", "relations", "negatives")
 _WORDS = ("object_names", "attribute_words", "predicates")
@@ -46,7 +46,7 @@ class CorpusExample:
 
 
 class WordCounts:
-    """Word counts. Of over WORDS_KEPT words, the rarest are dropped, so low counts may be too low."""
+    """Counts of words. Beyond WORDS_KEPT words, the rarest are dropped, so low counts may be too low."""
 
     def __init__(self, counts: dict[str, int] | None = None, dropped: int = 0) -> None:
         self.counts: Counter[str] = Counter(counts or {})
@@ -86,7 +86,7 @@ class CorpusStatistics:
     with_triple: int = 0
     """Number of captions with a relation or an attribute, which the knowledge-enhanced encoder sees."""
     with_negative: int = 0
-    """Number of captions for which training draws a negative. The next two counts are by kind."""
+    """Number of captions for which training draws a negative. The two fields below count by kind."""
     with_relation_negative: int = 0
     with_attribute_negative: int = 0
     objects: int = 0

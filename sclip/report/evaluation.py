@@ -49,7 +49,7 @@ class GateVerdict:
     """Decision of the registry's gates on the model."""
 
     title: str
-    """For instance "refused" or "promoted to champion, version 7"."""
+    """Decision in words, such as "refused" or "promoted to champion, version 7"."""
     passed: bool
     gates: list[tuple[str, bool]]
     """(gate in words with its figures, whether the model passed it) pairs."""

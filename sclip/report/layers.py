@@ -38,7 +38,7 @@ class Edge:
 def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]) -> list[Edge]:
     """Return an edge for each relation, with the subject above the object unless that would close a cycle.
 
-    `label` holds the width of each relation's predicate, and the height of all predicates.
+    `label` is (drawn width of each relation's predicate, height that all predicates have).
     """
     below: dict[int, set[int]] = {}
     labels: dict[tuple[int, str, bool], RowNode] = {}
@@ -63,7 +63,10 @@ def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]
 
 
 def layers_of(widths: Sequence[float], edges: Sequence[Edge]) -> list[int]:
-    """Return each object's layer: the highest below the upper ends of its edges that has room for it."""
+    """Return the index of each object's layer; layer 0 is at the top.
+
+    An object gets the highest layer that is below the upper ends of its edges and has room for it.
+    """
     layers = [-1] * len(widths)
     boxes: dict[int, list[float]] = {}
     labels: dict[int, list[float]] = {}

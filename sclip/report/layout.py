@@ -81,7 +81,7 @@ class Drawing:
 
 
 def lay_out(graph: SceneGraph, other: SceneGraph | None = None) -> Drawing:
-    """Return the drawing of a graph. Parts that differ from those of `other` at the same index are marked."""
+    """Return the drawing of a graph. Marks each part that differs from the part of `other` with the same index."""
     count = min(len(graph.objects), MOST_OBJECTS)
     cards = [object_box(graph, other, k) for k in range(count)]
     pairs = zip(graph.relations, other.relations if other else graph.relations, strict=True)

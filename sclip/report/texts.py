@@ -17,7 +17,7 @@ from sclip.negatives import Negative
 from sclip.scenegraph import SceneGraph, Span
 
 MOST_CHARACTERS = 600
-"""Maximum number of characters of a caption that are drawn. Graphs seldom reach further."""
+"""Maximum number of characters of a caption that are drawn. Few graphs use words beyond this length."""
 
 _MOST_OCCURRENCES = 8
 _HIDDEN = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))
@@ -64,7 +64,8 @@ def described(graph: SceneGraph) -> list[Piece]:
 def compared(caption: str, negative: Negative) -> tuple[list[Piece], list[Piece]]:
     """Return the caption and its negative as pieces. Both mark the two phrases that changed places.
 
-    In a replacement or a foreign negative, the removed and the added words are marked instead.
+    In a replacement, or a negative that came with the data ("foreign"), the removed and the added words are
+    marked instead.
     """
     if negative.is_replacement or negative.kind == "foreign":
         return differing(caption, negative.caption)
@@ -104,10 +105,11 @@ def differing(caption: str, other: str) -> tuple[list[Piece], list[Piece]]:
 
 
 def _located(text: str, other: str, first: str, second: str) -> list[Span]:
-    """Return the spans of `first` and then `second` in the text; the other text has them exchanged.
+    """Return the span of `first` and then that of `second` in `text`. In `other`, the two are exchanged.
 
-    The texts' first difference is near the start of `first`, and their last is near the end of `second`. They
-    can be some characters off: exchanges also correct articles and capitals, and phrases can share words.
+    The first difference between the texts is near the start of `first`, the last difference near the end of
+    `second`. A phrase can be some characters away from the difference, because exchanges also correct articles and
+    capitals, and phrases can share words.
     """
     begin, end = _difference(text, other)
     starts = sorted(_occurrences(first, text), key=lambda span: abs(span[0] - begin))[:_MOST_OCCURRENCES]

@@ -115,9 +115,9 @@ class Seen:
     slots: list[Slot]
     crop: EncodedPicture
     units: list[tuple[str, Encoded]] = field(default_factory=list)
-    """(heading, encoding) pairs of the caption's unit and its foil (loss.units); empty if there are none."""
+    """(heading, encoding) pairs of a part of the caption and a false part (loss.units); empty if there are none."""
     positives: list[tuple[str, Encoded]] = field(default_factory=list)
-    """(heading, encoding) of another wording of the caption (loss.positives); empty if there is none."""
+    """(heading, encoding) pair of the caption's other wording (loss.positives); empty if it has none."""
 
     @property
     def negatives(self) -> list[Negative]:
@@ -126,7 +126,7 @@ class Seen:
 
     @property
     def texts(self) -> list[tuple[str, Encoded, bool]]:
-        """Name, encoding and mask of each text of the row."""
+        """(name, encoding, mask) of each text: the caption, negatives, units and positives."""
         further = [(name, encoded, True) for name, encoded in (*self.units, *self.positives)]
         return [("caption", self.encoded, True), *map(_row, self.slots), *further]
 

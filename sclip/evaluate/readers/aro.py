@@ -3,9 +3,9 @@
 ARO (Yuksekgonul et al., "When and why vision-language models behave like bags-of-words, and what to do about it?", ICLR
 2023). Each case is one crop of an image with a true caption and a false one. The definitions are those of the authors'
 release (github.com/mertyg/vision-language-models-are-bows, MIT): the crop, the groups and the minimum number of cases
-come from `dataset_zoo/aro_datasets.py`; the relations left out come from the notebook that replicates the paper's
-table. The published figure is the mean over groups, `macro`. The authors take the argmax of (false, true), so a tie
-goes to the false caption.
+come from `dataset_zoo/aro_datasets.py`; the list of relations that are left out comes from the notebook that
+replicates the paper's table. The published figure is the mean over groups, `macro`. The authors take the argmax of
+(false, true), so a tie goes to the false caption.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def relations(about: About, file: Path, images: Path | None = None) -> Choice:
     """Return the task of a `visual_genome_relation.json` with 23,937 cases.
 
     Symmetric relations are shown but enter no score, because both of their captions are true. `images` is the folder
-    that `image_path` is relative to. None: `images` beside the file, where ARO's download puts it. Raises
-    BenchmarkDataError naming file, case and field.
+    that `image_path` is relative to. None: the folder `images` beside the file, where ARO's download puts it, else
+    the file's own folder. Raises BenchmarkDataError naming file, case and field.
     """
     cases = _cases(file, images, lambda entry: text_of(entry, "relation_name"))
     return Choice(about, [replace(case, counted=case.group not in LEFT_OUT) for case in cases], macro=True)

@@ -3,14 +3,14 @@
 Kamath et al., "The hard positive truth about vision-language compositionality", ECCV 2024
 (github.com/amitakamath/hard_positives at 33addaa, `run_eval.py`): `data/` has each case's original caption
 and hard negative. `swapped_data/` has its hard positive (a caption with the same meaning) and hard negative.
-The files of both are lists of `image_path`, `true_caption` and `false_caption` in the same order:
+Both folders have these files, which list `image_path`, `true_caption` and `false_caption` in the same order:
 
-    visual_genome_attribution.json (SWAP, of a crop)
+    visual_genome_attribution.json (SWAP; pictures are crops)
     vl_checklist_attributes.json  vl_checklist_relations.json (REPLACE)
 
-`original`: the original caption scores strictly higher than the negative. `augmented`, the headline: the
-positive also scores strictly higher. `not_brittle`: 1 minus the paper's brittleness, the share of cases whose
-negative scores between original and positive. The paper's REPLACE is the mean of its two files.
+Each score is a share of cases. `original`: the original caption scores strictly higher than the negative.
+`positive`: the positive does. `augmented`, the headline: both do. `not_brittle`: the negative does not score
+between the two (1 minus the paper's brittleness). The paper's REPLACE is the mean of its two files.
 """
 
 from __future__ import annotations

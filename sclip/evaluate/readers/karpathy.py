@@ -45,7 +45,7 @@ def read(
         file: the JSON.
         images: the folder that the picture names are relative to, or that holds the pictures.
         split: the split to read in Karpathy's form.
-        captions: maximum captions of an image; 0 means all, and None as many as the module docstring says.
+        captions: maximum captions of an image; 0: all. None: five in Karpathy's form, all in the other forms.
 
     Raises BenchmarkDataError naming file, image and field.
     """

@@ -73,7 +73,7 @@ def read_texts(about: About, file: Path) -> TextOnly:
 
 
 def _kinds(file: Path) -> tuple[str, ...]:
-    """Return all kinds for a folder, and none for a file. Raises BenchmarkDataError if files are missing."""
+    """Return all kinds if `file` is a folder, else (). Raises BenchmarkDataError if the folder lacks files."""
     if not file.is_dir():
         return ()
     lacking = ", ".join(f"{kind}.json" for kind in KINDS if not (file / f"{kind}.json").is_file())

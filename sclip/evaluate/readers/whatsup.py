@@ -38,7 +38,7 @@ _RELATIONS = {
     "left of": "left", "right of": "right", "front of": "front", "behind": "behind", "above": "above",
     "below": "below", "top of": "top",
 }  # fmt: skip
-"""Name of a relation, by words in a caption of two objects. A caption of one object ends with the name."""
+"""Words in a caption of two objects -> name of the relation. A caption of one object ends with this name."""
 
 
 def controlled(about: About, file: Path, images: Path | None = None) -> Choice:
