@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 
 FOREIGN_KEYS = ("negatives_field", "positives_field", "graphs_field")
-"""Keys of `DataConfig` that name fields with foreign texts and graphs. These came with the data, not from sclip."""
+"""Keys of `DataConfig` that name fields with foreign texts and graphs: those that the data set supplies."""
 READING_KEYS = (
     "caption_field", "image_suffixes", "text_suffixes", "key_ends_at", "image_field", *FOREIGN_KEYS,
 )  # fmt: skip
@@ -67,8 +67,8 @@ class DataConfig(Section, key="data"):
     graphs_field: str = ""
     """Fields with scene graphs and their captions in the format of `sclip graph`, named as in data.negatives_field."""
     foreign_share: Annotated[float, Limit("above 0, at most 1", lambda share: 0 < share <= 1)] = 1.0
-    """Share of draws that prefer texts of data.negatives_field and data.positives_field to generated texts. 1: only
-    captions without such texts get generated ones. With loss.negatives=foreign, no negatives are generated."""
+    """Share of draws in which texts of data.negatives_field and data.positives_field come before generated ones.
+    1: only captions without such texts get generated ones. With loss.negatives=foreign, no negatives are generated."""
     image_field: str = ""
     """Column of a Parquet file with the images: bytes, Hugging Face's struct of bytes and path, or paths. Empty:
     `image` or another usual name."""

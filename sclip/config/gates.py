@@ -33,11 +33,11 @@ class Gate:
     text: str
     """The gate as the user wrote it, with single spaces."""
     score: str
-    """Name of the score, "benchmark/score"."""
+    """Name of the benchmark and of its score, such as coco/text_to_image_r1."""
     least: float | None = None
     """The bound, if it does not depend on the champion; otherwise None."""
     margin: float = 0.0
-    """Distance from the champion's score down to the bound."""
+    """NUMBER of a gate `champion - NUMBER`, which is how far the bound is below the champion's score; otherwise 0."""
     interval: bool = False
     """Whether the bound is the lower end of the 95 % interval of the champion's score."""
 

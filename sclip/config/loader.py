@@ -32,7 +32,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML dumper that quotes a text such as "1e-3", so that `_Loader` does not read a number."""
+    """YAML dumper that quotes a text such as "1e-3", so that `_Loader` reads a text again."""
 
 
 for _yaml in (_Loader, _Dumper):

@@ -80,13 +80,13 @@ class MixtureConfig(Section, key="loss.mixture"):
     """
 
     exchange: Annotated[float, at_least(0)] = 0.25
-    """Parts of the caption change places. The paper uses only this kind."""
+    """Share of negatives in which parts of the caption change places. The paper uses only this kind."""
     replace_object: Annotated[float, at_least(0)] = 0.25
-    """An object is replaced by another: "a dog" becomes "a cat"."""
+    """Share of negatives in which an object is replaced by another: "a dog" becomes "a cat"."""
     replace_attribute: Annotated[float, at_least(0)] = 0.25
-    """A color, number or material is replaced by another, or a word by its opposite."""
+    """Share of negatives in which a color, number or material is replaced by another, or a word by its opposite."""
     replace_relation: Annotated[float, at_least(0)] = 0.25
-    """A preposition or verb is replaced by another: "above" becomes "below"."""
+    """Share of negatives in which a preposition or verb is replaced by another: "above" becomes "below"."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,9 +105,9 @@ class LossConfig(Section, key="loss"):
     contrastive: Literal["infonce", "max_margin", "sigmoid"] = "infonce"
     """Loss. infonce: CLIP's; max_margin: hinge on each row's hardest candidate (released code); sigmoid: SigLIP's."""
     contrastive_margin: Annotated[float, _MARGIN] = 0.2
-    """For contrastive=max_margin: margin between s(I, w) and the hardest candidate of the batch."""
+    """For max_margin: margin between the cosine of image and caption and that of the hardest candidate of the batch."""
     contrastive_warmup: Annotated[float, SHARE] = 0.0125
-    """For max_margin: first share of the run, in which captions are compared with the mean image, not the hardest."""
+    """For max_margin: share of the run, at its start, in which captions are compared with the mean of all images."""
     negatives_as_texts: bool = False
     """For infonce: images choose among the batch's negatives too (NegCLIP). hinge_weight=0 turns the hinge off."""
     negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
@@ -120,13 +120,14 @@ class LossConfig(Section, key="loss"):
     hinge_weight: Annotated[float, at_least(0)] = 1.0
     """Alpha: weight of the hinge term."""
     hinge_margin: Annotated[float, _MARGIN] = 0.2
-    """Gamma: margin between s(I, w) and s(I, w-)."""
+    """Gamma: margin between an image's cosine with its caption and its cosine with a negative."""
     units: Annotated[float, at_least(0)] = 0.0
     """Weight of a hinge (margin: hinge_margin) between a caption's part ("a brown dog") and a false part; 0: off."""
     positives: Annotated[float, at_least(0)] = 0.0
     """Weight of two hinges on another wording: its score stays near the caption's, and above the negatives'. 0: off."""
     positive_margin: Annotated[float, _MARGIN] = 0.02
-    """How far s(I, wording) may be below the caption's s(I, w). The default is a tenth of hinge_margin."""
+    """How far an image's cosine with another wording may be below its cosine with the caption. The default is a tenth
+    of hinge_margin."""
     distil: Annotated[float, at_least(0)] = 0.0
     """Mu: weight of KL(frozen starting weights || model), a divergence of image-text similarities; 0: off."""
 

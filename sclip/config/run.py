@@ -23,7 +23,7 @@ class RunConfig(Section, key="run"):
     storage: str = "~/sclip"
     """Folder that every node reaches, or `s3://..`, `gs://..`, for runs, generated scenes and, by default, MLflow."""
     seed: int = 0
-    """Seed of every random choice, together with epoch, shard and key."""
+    """Seed of every random choice. A choice about a sample also depends on epoch, shard and the sample's key."""
     init_from: str = ""
     """Starting weights: a finished run (name or folder), `models:/NAME@alias`, or any value of model.pretrained."""
     compare_with: str = ""
@@ -54,7 +54,8 @@ class EvaluateConfig(Section, key="evaluate"):
     batch_size: Annotated[int, at_least(1)] = 128
     """Images or captions encoded at a time."""
     before: bool = False
-    """Also evaluate the starting weights. Retention: the kept share of their retrieval and zero-shot scores."""
+    """Also evaluate the starting weights. retention/... is the share of their retrieval and zero-shot scores that the
+    trained model keeps."""
     every: Annotated[int, OFF_OR_MORE] = 0
     """Steps between evaluations during training. Each uses the checkpoint of its step. 0: evaluate only at the end."""
     suite_beside: str = ""
@@ -74,7 +75,8 @@ class TrackingConfig(Section, key="tracking"):
     """Where the run, its metrics and the model are recorded."""
 
     uri: str = ""
-    """Tracking server or store (`http://mlflow:5000`, `sqlite:///FILE`). Empty: SQLite in run.storage, or ~/sclip."""
+    """Tracking server or store (`http://mlflow:5000`, `sqlite:///FILE`). Empty: SQLite in run.storage, or in
+    ~/sclip if run.storage is a URI."""
     experiment: str = "sclip"
     """MLflow experiment that lists the run."""
     model_name: str = "structure-clip"

@@ -39,7 +39,8 @@ class TrainConfig(Section, key="train"):
     shard_ranks: Annotated[int, at_least(0, "0 (the workers of one node) or more")] = 0
     """For sharding=hsdp: number of workers that hold one replica together; 0: the workers of one node."""
     reshard_after_forward: bool = True
-    """FSDP2 frees gathered weights of a block after its forward pass. With micro_batch, only above 10^9 parameters."""
+    """FSDP2 frees the gathered weights of a block after the block's forward pass. With micro_batch, it does so only
+    above 10^9 parameters."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
     """block: keep only block inputs for backward; selective: also the outputs of matrix products and attention."""
     compile: bool = False

@@ -61,9 +61,9 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
     Args:
         source: the model.
         folder: new or empty folder. All files appear together after the last check. After an error, none appears.
-        form: "export" is for `sclip.load`, "clip" for open_clip, "transformers" for its `CLIPModel`, "onnx" for
-            onnxruntime. The check of the last two forms loads the files with that library and compares its
-            outputs with the model's (`sclip.model.clip_model`, `onnx_files`).
+        form: "export" is for `sclip.load`, "clip" for open_clip, "transformers" for the `CLIPModel` of transformers,
+            "onnx" for onnxruntime. To check the last two forms, transformers or onnxruntime loads the files, and its
+            outputs are compared with the model's (`sclip.model.clip_model`, `onnx_files`).
         card: text of README.md in the folder; "" writes no README.md.
 
     Raises ModelError with one line that says what is wrong and what to do.

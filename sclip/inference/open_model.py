@@ -79,7 +79,7 @@ def open_source(
 
 
 def located(name: str, storage: str | Path) -> StoragePath | None:
-    """Return the path of the file, the folder or the run in `storage` with this name; None if there is none.
+    """Return the path of the file or folder `name`, else of the run `name` in `storage`; None if neither exists.
 
     Raises ModelError for an empty name.
     """

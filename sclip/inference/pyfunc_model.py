@@ -45,8 +45,9 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
     ) -> pd.DataFrame:
         """Return the output that `params["output"]` names, one row for each input row, in the same order.
 
-        Raises MlflowException (INVALID_PARAMETER_VALUE, over HTTP status 400) for an unknown output, a missing
-        column, an unreadable image, or a caption that is not text. The message names the image's or caption's row.
+        Raises MlflowException (INVALID_PARAMETER_VALUE; a server answers with HTTP status 400) for an unknown output, a
+        missing column, an unreadable image, or a caption that is not text. The message names the row of the image or
+        caption.
         """
         output = (params or {}).get("output", "score")
         if output not in OUTPUTS:
@@ -109,7 +110,10 @@ def _from_path(value: Any) -> Any:
 
 
 def _from_base64(value: Any) -> Any:
-    """Decode base64 that MLflow leaves encoded (`inputs`, `instances`, CSV). Return bytes in another form unchanged."""
+    """Decode an image that MLflow leaves in base64 (`inputs`, `instances`, CSV); return other bytes unchanged.
+
+    Raises ValueError for text that is not base64.
+    """
     if isinstance(value, str):
         try:
             return base64.b64decode("".join(value.split()), validate=True)

@@ -38,7 +38,7 @@ BATCH_SIZE = 128
 """Default number of images or captions in one forward pass."""
 
 _SORTED = 1024
-"""Number of captions that are sorted by length together, if `batch_size` is not larger."""
+"""Number of captions that are sorted by length at a time; a larger `batch_size` takes its place."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Scorer:
     def load(cls, directory: str | Path, device: str = "cpu") -> Scorer:
         """Return the scorer that `save` wrote. A directory from `sclip.model.export` gets the default parser.
 
-        Raises ModelError if the files do not fit, and ParserError if the spaCy pipeline is missing.
+        Raises ModelError if the files cannot be loaded, and ParserError if the spaCy pipeline is missing.
         """
         parser = read_parser(directory)
         scorer = cls(load_exported(directory), parser["spacy_model"], device)
@@ -89,7 +89,7 @@ class Scorer:
         return self._model
 
     def with_model(self, model: StructureCLIP) -> Scorer:
-        """Return a scorer of another model of this architecture, with the same parser and tokenizer."""
+        """Return a scorer of another model, of the same architecture, with this scorer's parser and tokenizer."""
         other = copy.copy(self)
         other._model = model.to(self._device).eval().requires_grad_(False)
         return other
@@ -173,7 +173,10 @@ class Scorer:
         return self._tokenizer.read_end(clean) == len(clean)
 
     def score(self, images: Sequence[bytes | Image.Image], captions: Sequence[str]) -> Tensor:
-        """Return the cosine similarity of each row's image and caption, fp32 [N]. Raises ValueError."""
+        """Return the cosine similarity of each row's image and caption, fp32 [N].
+
+        Raises ValueError if there are not as many images as captions, or as `encode_image` and `encode_text` do.
+        """
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images and {len(captions)} captions: score compares row by row")
         return (self.encode_image(images) * self.encode_text(captions)).sum(dim=1)

@@ -1,6 +1,6 @@
 """Size a run: what its stages reserve, how many workers and encoders a cluster holds, and whether all of it fits.
 
-    config, Capacity -> sized config -> demands by stage -> bounds of the encoders, or a ConfigError with the arithmetic
+    config, Capacity -> sized config -> demands by stage -> minimum and maximum encoders, or a ConfigError
 
 A worker reserves train.worker_cpus and a GPU. The evaluation during training reserves evaluate.cpus and evaluate.gpus.
 A reader reserves data.read_cpus, an encoder data.actor_cpus; each stream of a worker needs one reader and one encoder
@@ -126,8 +126,8 @@ def encoder_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
     """Return the minimum and maximum number of encoders of a sized run on this cluster.
 
     Raises ConfigError with the arithmetic if the smallest run can never be placed, because Ray would wait forever. The
-    smallest run has the fewest workers, a reader and an encoder for each of their streams, and the evaluation. Also
-    raises ConfigError if there are more workers than data.open_shards.
+    smallest run has the fewest workers, a reader and an encoder for each of their streams (at least data.actors_min
+    encoders), and the evaluation. Also raises ConfigError if there are more workers than data.open_shards.
     """
     if (workers := config.train.num_workers) > config.data.open_shards:
         raise ConfigError(
@@ -187,6 +187,6 @@ def _workers_key(config: Config) -> str:
 
 
 def _either(config: Config, *keys: str) -> str:
-    """Join the config keys that a user may lower by "or". Leave out data.readers if it is 1, the minimum."""
+    """Return the config keys as "A, B or C". Leave out data.readers if it is 1, because it cannot be lowered then."""
     *others, last = [key for key in keys if key != "data.readers" or streams_of_worker(config) > 1]
     return f"{', '.join(others)} or {last}" if others else last

@@ -70,7 +70,7 @@ def _listens(address: str | None) -> bool:
 
 
 def _loopback() -> None:
-    """Bind a cluster that starts now, its workers and their collectives to 127.0.0.1; set a token of its own."""
+    """Bind a cluster that starts now, its workers and their collectives to 127.0.0.1; make a token if none is set."""
     ray_internals.keep_on_loopback()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # Without this token, Ray would write one to the home folder, and every later head would require that one.

@@ -1,4 +1,4 @@
-"""Place the stages of a run on nodes: take bundles of CPUs and GPUs, return the nodes that are used or requested.
+"""Place the stages of a run on nodes: take bundles of CPUs and GPUs, return the living and the new nodes.
 
 Bundles are placed as Ray's autoscaler places them: on living nodes first, then on as few new nodes as needed. A bundle
 without GPUs goes to nodes without GPUs first. If two node types fit, the autoscaler may choose the other one.
@@ -28,7 +28,7 @@ class Placement:
     """Nodes that the bundles of each stage are placed on."""
 
     nodes: dict[str, int]
-    """Number of nodes of each type: all living ones, and the new ones that are requested."""
+    """Number of nodes of each type: all living nodes, and the new nodes that the bundles need."""
     by_stage: dict[str, dict[str, int]]
     """Number of bundles on each node type, by stage."""
     unplaced: dict[str, int]
@@ -74,7 +74,7 @@ def place_bundles(bundles: Sequence[Bundle], types: Sequence[NodeType]) -> Place
 def _candidates(
     nodes: list[_Free], types: Sequence[NodeType], spare: dict[str, int], bundle: Bundle
 ) -> Iterator[_Free]:
-    """Yield nodes for the bundle: living and already requested ones first, then a new one for each further call."""
+    """Yield nodes for the bundle: those in `nodes`, then new ones; each new node is added to `nodes` when yielded."""
     yield from sorted(nodes, key=lambda node: bool(node.gpus) and not bundle.gpus)
     for new in sorted(types, key=lambda t: bool(t.gpus) and not bundle.gpus):
         if new.cpus + 1e-6 < bundle.cpus or new.gpus + 1e-6 < bundle.gpus:

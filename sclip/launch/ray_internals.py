@@ -43,7 +43,8 @@ def send_token() -> None:
     """Make this driver send its authentication token, if it has one.
 
     A head that finds a token on its machine requires this token from drivers. A driver that finds a token sends it only
-    with RAY_AUTH_MODE=token, and Ray reads this variable on import. Without the token, a driver tries for minutes.
+    with RAY_AUTH_MODE=token, and Ray reads this variable on import. Without the token, a driver tries for
+    minutes to connect.
     """
     from ray._private.authentication import authentication_token_setup
 
@@ -148,9 +149,9 @@ def autoscaler_groups() -> list[dict[str, Any]]:
 
 
 def kuberay_client(namespace: str) -> Any:
-    """Return the client with which Ray's autoscaler reads its RayCluster: `get(path)` with the pod's own token.
+    """Return the client of Ray's autoscaler for Kubernetes: its `get(path)` sends the pod's own token.
 
-    The client raises errors of the package `requests`, which are OSErrors. It saves us a Kubernetes client library.
+    The client raises errors of the package `requests`, which are OSErrors. With it, sclip needs no Kubernetes library.
     """
     from ray.autoscaler._private.kuberay import node_provider
 

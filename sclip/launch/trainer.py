@@ -54,11 +54,11 @@ def fit(
     on_report: Callable[[dict[str, Any]], None],
     control: RunControl,
 ) -> None:
-    """Train until every sample of the plan is trained on or a request stops the training; continue after lost workers.
+    """Train until every sample of the plan is trained on or a request stops the training; restart if workers are lost.
 
     `RunFolder.complete` is set only after every sample was trained on. With train.min_workers, the remaining workers
-    continue after a loss. Every train.resize_every_s seconds Ray Train checks whether more workers fit on the cluster,
-    and adds them after a checkpoint.
+    go on without the lost ones. Every train.resize_every_s seconds Ray Train checks whether more workers fit on the
+    cluster, and adds them after a checkpoint.
 
     Args:
         plan: the stream of the run.
@@ -66,7 +66,7 @@ def fit(
         on_report: called in a thread of the driver with each report of the worker loop.
         control: accepts requests for a checkpoint or a stop.
 
-    Raises TrainingFailed.
+    Raises TrainingFailed when Ray Train gives up: after a fatal error, or after run.max_failures restarts.
     """
     train, run = plan.config.train, plan.config.run
     resources = {"CPU": train.worker_cpus} | ({"GPU": 1} if train.use_gpu else {})
@@ -113,13 +113,13 @@ def job_of(plan: stream.StreamPlan, path: StoragePath) -> TrainJob:
 
 
 class WorkerErrors(ray.train.UserCallback):  # type: ignore[misc]
-    """Callback that reports every loss of workers, and ends the run at a fatal error (`FATAL_ERRORS`)."""
+    """Callback that tells the driver when workers are lost, and ends the run at a fatal error (`FATAL_ERRORS`)."""
 
     def __init__(self, reports: Queue) -> None:
         self._reports = reports
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise a worker's fatal error if there is one, else report the loss."""
+        """Raise a worker's fatal error if there is one; otherwise put a report about the lost workers on the queue."""
         for error in worker_exceptions.values():
             fatal = _fatal_cause(error)
             if fatal is not None:

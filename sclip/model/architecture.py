@@ -72,9 +72,12 @@ def architecture(config: ModelConfig, source: str = "", quick_gelu: bool | None 
 
     OpenAI's and several other weights need QuickGELU. open_clip keeps these models under separate names
     (`ViT-B-32-quickgelu`). The same weights also run under the plain name, but score several points lower. An open_clip
-    tag states the activation. For a weights file named `source`, pass the file's statement as `quick_gelu`. Without a
-    statement, `config.quick_gelu` decides. Raises `ModelError` if the architecture is unknown, if two statements
-    contradict each other, or if both variants exist and neither the file nor the config states the activation.
+    tag tells whether its weights need QuickGELU. For weights from a file, `source` is the file's name in messages, and
+    `quick_gelu` is what the file records; if the file records nothing (None), `config.quick_gelu` decides.
+
+    Raises `ModelError` if the architecture is unknown, if `config.quick_gelu` contradicts the tag or the file, if
+    neither the architecture nor its -quickgelu variant has the activation, or if `config.quick_gelu` is auto, both
+    variants exist, and the file records no activation.
     """
     name = config.name.replace("/", "-")
     own = with_quick_gelu(name)
@@ -210,10 +213,11 @@ _WHAT = 256
 class ScenesTower(nn.Module):
     """Image tower of four convolutions with LayerNorm. It returns a maximum over positions and features per position.
 
-    The maximum does not show which of two objects is above the other. The features per position do, but they must learn
-    at each position anew what a red ring is. A tower twice as wide was trained for 500 steps of 128 samples. Its
-    relation / attribute accuracy on held-out scenes was 0.50 / 0.99 with the maximum alone, 1.00 / 0.77 with features
-    per position alone, 1.00 / 0.98 with both. This tower takes a third of that time and reaches 1.00 / 0.95.
+    The maximum does not show which of two objects is above the other. The features per position show it, but the tower
+    must learn for each position anew how a red ring looks. A tower twice as wide was trained for 500 steps of 128
+    samples. Its relation / attribute accuracy on held-out scenes was 0.50 / 0.99 with the maximum alone, 1.00 / 0.77
+    with features per position alone, 1.00 / 0.98 with both. The tower here needs a third of the time of the wide one,
+    and reaches 1.00 / 0.95.
 
     `depth` transformer blocks follow the convolutions, for methods such as LoRA that need attention and MLP layers.
     """

@@ -119,9 +119,11 @@ def parameter_count(config: ModelConfig) -> int:
 
 
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
-    """Return the model with `weights`, on the CPU in fp32. None: the weights of the config's tag if `tag`, else random.
+    """Return the model with `weights`, on the CPU in fp32.
 
-    `model.config.name` is the architecture whose activation matches the weights. Raises the errors of `build_model`.
+    If `weights` is None, the model gets the weights of the open_clip tag in `config.pretrained`. Without such a tag, or
+    if `tag` is False, its weights are random. `model.config.name` is the architecture whose activation matches the
+    weights. Raises the errors of `build_model`.
     """
     config = dataclasses.replace(config, name=_architecture(config, weights))
     source = config.pretrained if tag and weights is None else ""
@@ -259,7 +261,10 @@ def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
 
 
 def _resize(clip: nn.Module, state: dict[str, Tensor], places: int) -> list[str]:
-    """Resize a ViT's patch position embeddings [1 + n * n, W] to the model's grid in place; skip other layouts."""
+    """Resize a ViT's patch position embeddings [1 + n * n, W] in `state` to the model's `places`; return notes.
+
+    Embeddings of another layout stay as they are.
+    """
     embeddings = state[_IMAGE_POSITIONS]
     side = math.isqrt(len(embeddings) - 1)
     if len(embeddings) == places or side * side != len(embeddings) - 1:
@@ -273,7 +278,7 @@ def _resize(clip: nn.Module, state: dict[str, Tensor], places: int) -> list[str]
 def _fit_context(
     model: StructureCLIP, state: dict[str, Tensor], own: Mapping[str, Tensor], source: str
 ) -> list[str]:
-    """Stretch or cut the caption position embeddings [L, W] in `state` to the model's context length."""
+    """Fit the caption position embeddings [L, W] in `state` to the model's context length; return notes."""
     name = f"{CLIP_PREFIX}{'' if model.text_tower is model.clip else 'text.'}positional_embedding"
     if name not in state or name not in own or state[name].shape[1:] != own[name].shape[1:]:
         return []  # no such embeddings, or a mismatch that `_fitted` reports

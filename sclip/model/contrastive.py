@@ -1,12 +1,12 @@
 """Compute each row's contrastive loss against the global batch, in three forms (method, section 4).
 
 This rank's unit features and the `GlobalRows` of all ranks go in; one loss value for each of this rank's rows
-comes out. All three forms use the same candidates: the row itself, and valid rows of other images. They score this
-rank's B rows against N = world size * B gathered rows (open_clip's local loss), so work grows with B * N, not N * N.
+comes out. All three forms use the same candidates: the row itself, and valid rows of other images. Each scores this
+rank's B rows against the N = world size * B rows of all ranks (open_clip's local loss), so work grows with B * N.
 
 - InfoNCE (CLIP) is the cross entropy among all candidates.
 - The margin loss of Structure-CLIP's released code counts only the hardest candidate.
-- SigLIP's sigmoid loss (Zhai et al. 2023) decides for each pair by itself whether image and text match.
+- SigLIP's sigmoid loss (Zhai et al. 2023) decides for each image and text separately whether they match.
 
 Above TILE logits, each form is computed for one tile of candidates at a time (`in_tiles`), so memory stays bounded.
 """
@@ -30,8 +30,9 @@ __all__ = ["GlobalRows", "contrastive_rows", "in_tiles", "logits_of"]
 TILE = 1 << 24
 """Maximum logits of a tile: 64 MiB in fp32, of which backward holds about five copies.
 
-Peak memory in GiB of loss, features and their gradients for 65,536 rows of width 768 on eight ranks, counted on fake
-tensors (in brackets: all logits at once): InfoNCE 1.0 (9.2), with a negative as text 1.4 (15.0), max_margin 0.8 (7.4).
+Peak memory of loss, features and their gradients was counted on fake tensors, for 65,536 rows of width 768 on eight
+ranks. In GiB, with tiles (and with all logits at once): InfoNCE 1.0 (9.2), InfoNCE with one negative per row as a
+further text 1.4 (15.0), max_margin 0.8 (7.4).
 """
 _ALL = slice(None)
 """All candidates."""
@@ -55,7 +56,7 @@ class GlobalRows:
 
     @classmethod
     def gathered(cls, image_digest: Tensor, valid: Tensor, has_negative: Tensor) -> GlobalRows:
-        """Return the rows of all ranks, gathered from each rank's columns [B] and [B, M]."""
+        """Gather each rank's columns [B] and [B, M]; return the columns of the global batch."""
         rows = gather(torch.cat([image_digest[:, None], valid[:, None].long(), has_negative.long()], dim=1))
         return cls(rows[:, 0], rows[:, 1].bool(), rows[:, 2:].bool(), world()[0], len(image_digest))
 
@@ -73,7 +74,7 @@ class GlobalRows:
     def excluded(self, columns: slice) -> Tensor:
         """Return bool [B, C], for the C candidates at `columns`: whether the row ignores the candidate.
 
-        Rows ignore padding and their image's other rows. No row ignores itself: a softmax over only -inf is NaN.
+        A row ignores padding, and other rows of its image. No row ignores itself: a softmax over only -inf is NaN.
         """
         same_image = self.image_digest[columns] == self.image_digest[self.target][:, None]
         return (~self.valid[columns] | same_image) & ~self.itself(columns)
@@ -176,7 +177,7 @@ def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, av
 
 
 def _hardest(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
-    """Return each row's highest product with another row's candidate [B]; -inf without candidates.
+    """Return each row's highest product with a candidate other than itself, [B]; -inf if there is none.
 
     Candidates with equal products share the gradient, even across tiles, so the order of ranks does not matter.
     """
@@ -199,7 +200,7 @@ def _hardest_of(
 
 
 def _average(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
-    """Return the mean of each row's products with its candidates, itself included [B]."""
+    """Return the mean [B] of each row's products with its candidates, which include the row itself."""
     total, count = (
         torch.stack(of).sum(0) for of in zip(*in_tiles(_sum_of, own, [candidates], rows), strict=True)
     )

@@ -41,7 +41,10 @@ def _divergence(
 def _of_tile(
     own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice, taught: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return KL(teacher || model) within a tile, and log sum exp of the teacher's and the model's logits, each [B]."""
+    """Return KL(teacher || model) within a tile, and log sum exp of the teacher's and the model's logits, each [B].
+
+    `own` and `taught` [B, D] are scaled features of model and teacher; `candidates` are the model's and the teacher's.
+    """
     of_model = logits_of(own, candidates[:1], rows, columns)
     of_teacher = logits_of(taught, candidates[1:], rows, columns)
     return _kl(of_teacher, of_model, dim=1), of_teacher.logsumexp(1), of_model.logsumexp(1)

@@ -40,8 +40,8 @@ __all__ = ["export", "export_clip", "export_state", "load_exported"]
 def export(model: StructureCLIP, directory: str | Path, tokenizer: Tokenizer | None = None) -> Path:
     """Write the whole model's weights and config; return the directory, which is created if missing.
 
-    Pass the model's `tokenizer` if it is loaded already, because its folder may no longer exist. Without their prefix,
-    the tensors "clip.*" are the state dict of open_clip's model of the same name.
+    If the model's tokenizer is loaded already, pass it as `tokenizer`: the folder that it came from may no longer
+    exist. The tensors "clip.*", without this prefix, are the state dict of open_clip's model of the same name.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def source(name: str, hub_folder: str) -> str:
 
 
 def below(folder: Path, name: str) -> Path:
-    """Return the path below `folder` for the files of a hub name, which may be an absolute path."""
+    """Return the path below `folder` for the files of a hub name. The hub name may itself be an absolute path."""
     return folder / name.strip("/")
 
 
@@ -54,7 +54,7 @@ def text_config(text: Mapping[str, Any], hub_folder: str) -> Any:
 
 @contextlib.contextmanager
 def hub_errors(name: str) -> Iterator[None]:
-    """Raise `HubError` if `transformers` cannot load the files of a name or is not installed."""
+    """Turn errors in the block into a `HubError`: files of `name` cannot be loaded, or a package is missing."""
     try:
         yield
     except ImportError as error:

@@ -32,7 +32,7 @@ class HubTokenizer:
     """Tokenizer from a hub, as named in the `text_cfg` of an architecture."""
 
     def __init__(self, text: Mapping[str, Any], hub_folder: str) -> None:
-        """Load the tokenizer. Raise `HubError` if it cannot be loaded, or has more words than the text tower."""
+        """Load the tokenizer. Raise `HubError` if that fails, or if it has more words than the tower's word table."""
         self._name = hub_name(text)
         name = hub.source(self._name, hub_folder)
         with hub.hub_errors(name):

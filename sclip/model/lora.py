@@ -50,7 +50,7 @@ class LowRank(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Return the matrix plus its update, in the dtype of the matrix.
 
-        Autocast is disabled here: bfloat16 has no step between w and 1.004 w, so it would round small updates away.
+        Autocast is disabled here: bfloat16 has no number between w and 1.004 w, so it would round small updates away.
         """
         with torch.autocast(weight.device.type, enabled=False):
             return torch.addmm(weight, self.up, self.down, alpha=self.scale)
@@ -94,7 +94,7 @@ def has_updates(model: nn.Module) -> bool:
 
 
 def is_stored(name: str) -> bool:
-    """Return whether a checkpoint of a model with updates holds this tensor. The starting weights hold the others."""
+    """Return whether a checkpoint of a model with updates holds this tensor. The starting weights hold all others."""
     return not name.startswith(CLIP_PREFIX) or f".{_UPDATE}." in name
 
 

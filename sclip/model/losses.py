@@ -47,10 +47,11 @@ def structure_loss(
     the run's samples already trained on; 1 is past every warm-up. A term without any counted row is 0 and has gradient
     0. `teacher` holds the frozen model's features of the same rows, without gradient; None disables distillation.
 
-    Logged, detached scalars: loss, loss_contrastive, samples (valid rows), share_with_triples; for negatives
-    loss_hinge, share_with_negative, hinge_active (share with a hinge above 0), negative_gap (mean s(I, w) - s(I, w-))
-    and share_negative_unseen_by_kee (`sclip.model.kee.negatives_unseen`); for max_margin contrastive_active (share of
-    rows with a loss above 0); loss_distil with a teacher; and the values of `unit_loss` and `positive_loss`.
+    Logged, detached scalars: loss, loss_contrastive, samples (number of valid rows), share_with_triples (of the valid
+    rows), and the values of `unit_loss` and `positive_loss`. A teacher adds loss_distil. max_margin adds
+    contrastive_active (share of the valid rows with a loss above 0). Negatives add loss_hinge, share_with_negative (of
+    the valid rows), hinge_active (share of the negatives with a hinge above 0), negative_gap (mean s(I, w) - s(I, w-))
+    and share_negative_unseen_by_kee (share of the negatives that `sclip.model.kee.negatives_unseen` marks).
     """
     features = {name: tensor.float() for name, tensor in features.items()}
     image, text = features["image_features"], features["text_features"]

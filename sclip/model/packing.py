@@ -94,8 +94,8 @@ def pack(
 def text_lengths(text: NDArray[Any]) -> NDArray[np.int64]:
     """Return the number of tokens [...] of texts [..., L] up to the end token; 0 for an absent text (only zeros).
 
-    CLIP's tokenizer pads with 0. If another tokenizer pads with another id, often the end token's, one token of the
-    run of equal ids at the end is counted.
+    CLIP's tokenizer pads with 0; no 0 at the end is counted. Other tokenizers may pad with another id, often the end
+    token's. Then the text ends with a run of equal ids, and only the first of them is counted.
     """
     reverse = text[..., ::-1]
     other = reverse != reverse[..., :1]
@@ -113,7 +113,10 @@ def _of_parts(of_texts: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
 def _by_column(
     values: NDArray[Any], counts: Sequence[int], names: Sequence[str], columns: Mapping[str, NDArray[Any]]
 ) -> Columns:
-    """Split values [parts, N, ...] into a column [B, ...] and others [B, M, ...], with `counts` values per part."""
+    """Split values [parts, N, ...] into one column for each name: the first is [B, ...], the others are [B, M, ...].
+
+    A column gets as many of the N values of each part as its entry in `counts` says.
+    """
     batch, within = len(columns["text"]), values.shape[2:]
     of_names = np.split(values, np.cumsum(counts[:-1], dtype=int), axis=1)
     return {
@@ -123,13 +126,13 @@ def _by_column(
 
 
 def _numbers(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return [parts, N, n]: at each place the number of its caption, counted from 1."""
+    """Return [parts, N, n], the shape of `kept`: each place holds its caption's number within the part, from 1."""
     return np.broadcast_to(np.arange(kept.shape[1])[:, None] + 1, kept.shape)
 
 
 @dataclass(frozen=True)
 class _Filling:
-    """Function that fills rows of `capacity` places: the `kept` values of a caption begin at the caption's `start`."""
+    """Function that copies the `kept` values of each caption into rows of `capacity` places, from `start` on."""
 
     start: NDArray[np.int64]
     kept: NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""Compute two hinges: another wording of a caption scores near the caption and above the negatives (method, 9)."""
+"""Compute two hinges: another wording must score near its caption, and above the negatives (method, 9)."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ class StructureCLIP(nn.Module):
         """Return unit features, fp32 [B, D], of token ids [B, L] and triple ids [B, K, 3, T] (-1: padding).
 
         If `triples` is None, or a row has no triple, the feature is exactly CLIP's. If the model packs text, the last
-        columns may be left out where they hold only padding.
+        columns of `text` may be left out if they hold only padding.
         """
         knowledge = None if self.kee is None or triples is None else self.kee(triples, self._kee_table)
         return self._fused(self._captions(text), knowledge)

@@ -35,10 +35,10 @@ def is_hub_tower(text: nn.Module) -> bool:
 
 
 class _FirstToken(ClsPooler):  # type: ignore[misc]
-    """ClsPooler as another class, because HFTextEncoder copies all other tokens too if its pooler is a ClsPooler.
+    """ClsPooler under another type. With a pooler of type ClsPooler, HFTextEncoder also copies the other tokens.
 
-    Only a caption decoder reads these tokens. HFTextEncoder selects them by a mask, so a dry run on fake tensors cannot
-    know their number.
+    Only a caption decoder reads these copies. HFTextEncoder selects the tokens by a mask, so a dry run on fake tensors
+    cannot know their number.
     """
 
 
@@ -70,7 +70,7 @@ def sizes(text: Any) -> tuple[int, int, int]:
 
 
 def unpackable(text: Any) -> str:
-    """Return the reason why a text tower cannot take packed captions; "" if packing leaves their features unchanged.
+    """Return the reason why a text tower cannot take packed captions; "" if packing leaves the features unchanged.
 
     Packing needs causal attention in torch's own module, and a feature taken at the end token. Then no token of the
     caption sees the padding after it.

@@ -114,7 +114,7 @@ def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFi
 def judge_collective(
     places: list[ClusterNode], answers: Mapping[int, Answer], gpus: bool
 ) -> list[CheckFinding]:
-    """Return one finding for each node with a failed rank; if no rank failed, one with the rate of the slowest rank."""
+    """Return a finding for each node with a failed rank, or one with the slowest rank's rate if no rank failed."""
     name = "nccl" if gpus else "gloo"
     failed: dict[str, str] = {}
     for index, answer in answers.items():

@@ -68,7 +68,7 @@ def judge_versions(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
 
 
 def look_machine(storage: str) -> dict[str, Any]:
-    """Return this node's shared memory, disks and limit of open files; `storage` is a folder, or "" for a URI."""
+    """Return this node's shared memory, disks and open-file limits; `storage` is run.storage, or "" if it is a URI."""
     disks = {
         path: _disk(path) for path in dict.fromkeys(filter(None, (ray_internals.session_folder(), storage)))
     }
@@ -142,7 +142,10 @@ def look_clock() -> float:
 
 
 def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]]]) -> list[CheckFinding]:
-    """Compare each node's clock with the driver's. The fastest answer is the most precise one, as in NTP."""
+    """Compare each node's clock with the driver's, by the fastest of the node's answers: it is the most precise.
+
+    `rounds` holds, for each answer, the driver's time before, the node's time, and the driver's time after.
+    """
     findings = []
     for node, times in rounds.items():
         if not times:
@@ -160,7 +163,10 @@ def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]
 
 
 def check_authentication(token: bool, addresses: Sequence[str]) -> CheckFinding:
-    """Judge whether anyone who can reach the head's port can run code on the cluster."""
+    """Judge whether anyone who can reach the head's port can run code on the cluster.
+
+    Nobody can if Ray requires a token (`token`), or if all `addresses` of nodes are loopback addresses.
+    """
     if token:
         return CheckFinding("authentication", "cluster", "ok", "Ray requires a token")
     if all(address.startswith("127.") for address in addresses):

@@ -1,8 +1,10 @@
 """Judge the network between nodes: the rate of an all-reduce, and whether NCCL uses RDMA or fell back to TCP.
 
 NCCL falls back to TCP silently if it finds no RDMA device, cannot lock enough memory, or has no plugin for the device
-(EFA needs aws-ofi-nccl). Training then works, but waits for gradients. Rates are bus bandwidths: 2 (n - 1) / n times
-the message's bytes, divided by the seconds of an all-reduce over n ranks: the rate of the slowest link, for any n.
+(EFA needs aws-ofi-nccl). Training then works, but waits for gradients.
+
+All rates here are bus bandwidths: 2 (n - 1) / n times the message's bytes, divided by the seconds that an all-reduce
+over n ranks takes. For any n, the bus bandwidth equals the rate of the slowest link.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ MESSAGE_ELEMENTS = 2**24
 _TCP = "Socket"
 """NCCL's name for TCP."""
 _EXPECTED_GB_S = {"B200": 6.0, "H200": 6.0, "H100": 6.0, "A100": 0.8, "L40S": 1.5, "A10G": 0.6, "L4": 0.6}
-"""Lowest usual bus bandwidth in GB/s for each GPU of a node: about half of a GPU's share of the node's network, in the
-common machine types (a3-highgpu-8g, a2-highgpu-8g, g6e.12xlarge, g5.12xlarge, g6.12xlarge)."""
+"""Lowest usual bus bandwidth between nodes, in GB/s for each GPU of a node. In the common machine types (a3-highgpu-8g,
+a2-highgpu-8g, g6e.12xlarge, g5.12xlarge, g6.12xlarge), this is about half of the node's network rate per GPU."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Answer:
 
 
 def alive() -> tuple[list[ClusterNode], list[str]]:
-    """Return the living nodes of the connected cluster, and "NAME: REASON" for each node lost by accident."""
+    """Return the living nodes of the connected cluster, and "NAME: REASON" for each that died or was preempted."""
     nodes, lost = [], []
     for node in ray.nodes():
         name = f"{node['NodeName'] or node['NodeManagerAddress']} ({node['NodeID'][:6]})"
@@ -94,7 +94,10 @@ class NodeProbes:
     def rounds(
         self, function: Callable[[], float], count: int
     ) -> dict[ClusterNode, list[tuple[float, float, float]]]:
-        """Call the function `count` times on each node in turn; return (driver's time before, result, time after)."""
+        """Call the function `count` times on each node in turn, fewer times if a call fails.
+
+        Return a tuple for each call: the driver's time before the call, the result, the driver's time after it.
+        """
         times: dict[ClusterNode, list[tuple[float, float, float]]] = {}
         for node in self.nodes:
             times[node] = []

@@ -129,7 +129,10 @@ def check_shards(nodes: NodeProbes, config: Config) -> list[CheckFinding]:
 
 
 def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Return a finding for each node: whether it can read, finds samples, and is not far slower than others."""
+    """Return a finding for each node: whether it can read samples, at a rate not far below the fastest node's.
+
+    `shards` is the number of all shards.
+    """
     findings = []
     rates = {node: a.value[0] / max(a.value[2], 1e-9) for node, a in answers.items() if not a.failure}
     fastest = max(rates.values(), default=0.0)

@@ -33,7 +33,7 @@ _LEAST_ROWS = 16
 """Minimum samples of a micro-batch: with fewer samples, a GPU has too little work."""
 
 _UNCHANGED = 0.9
-"""Maximum share of the activations that one halving of the micro-batch may leave for another halving to be tried."""
+"""If halving the micro-batch leaves more than this share of the activations, the micro-batch is not halved again."""
 
 _FURTHER: tuple[dict[str, Any], ...] = (
     {}, {"activation_checkpointing": "selective"}, {"activation_checkpointing": "block"}, {"sharding": "fsdp"},
@@ -133,6 +133,6 @@ def _rows_at_a_time(config: Config) -> int:
 
 
 def _with(config: Config, change: dict[str, Any]) -> Config:
-    """Return the config with `change` applied to `train`, for the maximum number of workers."""
+    """Return the config with `change` applied to `train`, for a run with all of train.num_workers."""
     settings = {"min_workers": 0, **({"shard_ranks": 0} if "sharding" in change else {}), **change}
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))

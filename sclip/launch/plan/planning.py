@@ -45,13 +45,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class NodeCount:
-    """Number of nodes of one type that a run uses."""
+    """Number of nodes of one type during a run: the living nodes, and those that the autoscaler adds for the run."""
 
     kind: NodeType
     start: int
-    """Nodes in use at the minimum encoder count, including running ones."""
+    """This number with the minimum number of encoders."""
     most: int
-    """Nodes in use at the maximum encoder count."""
+    """This number with the maximum number of encoders."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _stages(
 
 
 def _remedies(config: Config, stages: Iterable[Stage]) -> list[str]:
-    """Return a line with the config keys to raise if they limit the slowest stage; else no line."""
+    """Return a line with the config keys to raise, if readers or executors are the slowest stage; else no line."""
     limit = _slowest(stages)
     name = limit.name if limit else ""
     if name == "executors":

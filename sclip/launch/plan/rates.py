@@ -1,9 +1,10 @@
 """Rates of one worker, encoder, reader and executor: given by the user, measured by an earlier run, or from a rule.
 
-Measured rates are in the journal of an earlier run in `run.storage` with the same model and work. Without such a run, a
-rule assumes that a GPU reaches `UTILISATION` of its peak on the operations of a step (`sclip.train.flops`), and that an
-encoder has one core and gets photographs of 640 x 480. No rule covers CPU workers or GPUs of unknown peak. An executor
-is the process in which Ray Data passes on the blocks of one stream; its rate always comes from a rule.
+Measured rates are in the journal of an earlier run in `run.storage` with the same work: the same shards, and the same
+values of the config keys that `_WORK` matches. Without such a run, a rule assumes that a GPU reaches `UTILISATION` of
+its peak on the operations of a step (`sclip.train.flops`), and that an encoder has one core and gets photographs of
+640 x 480. No rule covers CPU workers or GPUs of unknown peak. An executor is the process in which Ray Data passes on
+the blocks of one stream; its rate always comes from a rule.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from sclip.train.flops import StepFlops, peak_flops
 from sclip.train.typical_batch import TOKENS, caption_tokens, typical_columns
 
 UTILISATION = 0.2
-"""Assumed share of a GPU's dense peak. Published for towers of this size: 0.18 to 0.21 (LAION's CLAP on GH200, plain
-DDP); for ViT-g/14 0.38 (NVIDIA NeMo on A100). For a small batch per worker, the lower values fit better."""
+"""Share of a GPU's dense peak that a step is assumed to reach. Published shares are 0.18 to 0.21 for towers of this
+size (LAION's CLAP on GH200, plain DDP) and 0.38 for ViT-g/14 (NVIDIA NeMo on A100). For a small batch per worker, the
+lower shares fit better."""
 
 SECONDS = {"parse": 1.13e-3, "draw": 0.33e-3, "decode": 2.72e-3, "tokenise": 0.10e-3}
 """Core seconds of encoding a COCO sample (640 x 480 photograph, caption), on a busy server (EPYC, 2 shared cores)."""
 READ_S = 0.40e-3
-"""Core seconds that a reader takes to read a sample (three tar members) from a local disk, half of them for headers."""
+"""Core seconds that a reader takes to read a sample (three tar members) from a local disk; tar headers take half."""
 REMOTE_BYTES_PER_S = 85e6
 """Bytes per second of one stream from an object store, as AWS documents for S3."""
 SAMPLE_BYTES, PIXELS = 162e3, 640 * 480
@@ -50,7 +52,7 @@ _WORK = re.compile(
     r"(model|loss|scenes)\.|train\.(batch_size|micro_batch|precision|use_gpu|activation_checkpointing|compile|pack_text"
     r"|worker_threads)$|data\.(annotations|crop_scale|spacy_model|actor_cpus)$"
 )
-"""Config keys that the rates depend on."""
+"""Config keys that the rates depend on, besides data.shards."""
 _LATEST = 50
 """Maximum number of runs that are searched, newest first: a sweep may leave thousands of runs."""
 
@@ -144,7 +146,7 @@ def _flops(config: Config) -> float:
 
 
 def _measured(config: Config) -> dict[str, Rate]:
-    """Return the rates of the latest run in this storage that did the same work; {} if there is none."""
+    """Return the rates of the latest run in `run.storage` with the same work; {} if there is none."""
     storage = storage_path(config.run.storage)
     folder = storage / "runs"
     work = _work(to_tree(config), storage)
@@ -178,7 +180,7 @@ def _work(tree: dict[str, Any], storage: StoragePath) -> dict[str, Any]:
 
 
 def _of_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> dict[str, float]:
-    """Return the rate of one process per stage, from the later half of each curve: at first all stages wait."""
+    """Return each stage's rate per process: the median of a curve's later half, because at first all stages wait."""
 
     def typical(name: str) -> float:
         values = [value for _, value in curves.get(name, [])]

@@ -54,7 +54,7 @@ def lines(plan: Plan) -> list[str]:
 
 
 def _of_step(memory: Memory, step_s: float | None) -> list[str]:
-    """Return a line for the memory of a GPU at the peak of a step, and one for the collectives of 0.01 GiB or more."""
+    """Return a line for a GPU's memory at the peak of a step, and one for kinds of collectives of 0.01 GiB or more."""
     step = memory.step
     of = f" of {memory.gpu_bytes / GIB:g}" if memory.gpu_bytes else ""
     uses = {
