@@ -94,11 +94,11 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
             tokenizer.text([n.caption for n in false]),
         ]
         triples = tokenizer.triples([one.triples for one in kept])
-        others = tokenizer.triples([one.triples_of(n.graph) for one, n in zip(kept, false, strict=True)])
+        foil_ids = tokenizer.triples([one.triples_of(n.graph) for one, n in zip(kept, false, strict=True)])
         unseen = negatives_unseen(
             {
                 "triples": torch.from_numpy(triples),
-                "negative_triples": torch.from_numpy(others)[:, None],
+                "negative_triples": torch.from_numpy(foil_ids)[:, None],
                 "has_negative": torch.ones(len(false), 1, dtype=torch.bool),
             }
         )

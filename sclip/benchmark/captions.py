@@ -28,7 +28,7 @@ parking-lot tree river mountain building city-street grassy-hill window sidewalk
 _ACTS = """holding carrying eating riding wearing looking-at reaching-for playing-with pulling watching cutting
 walking-with holding-up leaning-on""".replace("\n", " ").split()
 _POSES = "sitting standing lying walking posing resting parked sleeping waiting".split()
-_WHERE = (
+_PREPOSITIONS = (
     "on in next-to in-front-of near behind under on-top-of by beside across-from to-the-left-of along".split()
 )
 _FRAMES = (
@@ -45,7 +45,7 @@ _FRAMES = (
 )
 _WORDS = {
     "person": _PEOPLE, "animal": _ANIMALS, "thing": _THINGS, "place": _PLACES, "act": _ACTS, "pose": _POSES,
-    "where": _WHERE,
+    "where": _PREPOSITIONS,
 }  # fmt: skip
 _ADJECTIVE_SHARE = 0.25
 _BEGINNING = 150

@@ -79,11 +79,11 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         for side in (ours, peer):  # a first call is slower and does not count
             side(scorer, images[:_FIRST])
         *_, seconds = in_turns(sides, options.rounds, on_round)
-    of_captions = f"{len(texts):,} captions, {options.captions or 'generated'}"
+    captions = f"{len(texts):,} captions, {options.captions or 'generated'}"
     return Table(
         [_line(name, len(images) + len(texts), seconds) for name in sides],
         {
-            "samples": f"{len(images):,} images of {options.side} x {options.side} pixels and {of_captions}",
+            "samples": f"{len(images):,} images of {options.side} x {options.side} pixels and {captions}",
             "model": f"{options.model}, random weights, {torch.get_num_threads()} thread of torch",
             **machine(["torch", "open_clip_torch", "pillow"]),
         },
@@ -122,11 +122,11 @@ def peer(scorer: Scorer, images: Sequence[Captioned]) -> dict[str, float]:
     text = torch.cat([clip.encode_text(tokenizer(batch), normalize=True) for batch in batches])
     owner = torch.tensor([row for row, image in enumerate(images) for _ in image.captions])
     similarity = image @ text.T
-    of_images = owner[similarity.topk(_FIRST, dim=1).indices] == torch.arange(len(images))[:, None]
-    of_texts = similarity.T.topk(_FIRST, dim=1).indices == owner[:, None]
+    image_hits = owner[similarity.topk(_FIRST, dim=1).indices] == torch.arange(len(images))[:, None]
+    text_hits = similarity.T.topk(_FIRST, dim=1).indices == owner[:, None]
     return {
         f"{way}_r{k}": hits[:, :k].any(1).double().mean().item()
-        for way, hits in (("image_to_text", of_images), ("text_to_image", of_texts))
+        for way, hits in (("image_to_text", image_hits), ("text_to_image", text_hits))
         for k in (1, 5, 10)
     }
 
@@ -156,11 +156,11 @@ def _timed(side: Callable[..., object], scorer: Scorer, images: Sequence[Caption
 def _line(name: str, samples: int, seconds: dict[str, list[Seconds]]) -> Line:
     """Return a side's table row: samples per second of wall-clock and of CPU time, also as multiples of the peer's."""
     words, figures = [], {}
-    for at, of in enumerate(("s", "CPU s")):
-        rates = [samples / times[at] for times in seconds[name]]
-        ratios = [other[at] / own[at] for own, other in zip(seconds[name], seconds[PEER], strict=True)]
-        words.append(f"{spread(rates, 0)} samples/{of}, {spread(ratios)} x the peer")
-        figures[f"per_{of}".replace(" ", "_")] = rates
+    for index, unit in enumerate(("s", "CPU s")):
+        rates = [samples / times[index] for times in seconds[name]]
+        ratios = [other[index] / own[index] for own, other in zip(seconds[name], seconds[PEER], strict=True)]
+        words.append(f"{spread(rates, 0)} samples/{unit}, {spread(ratios)} x the peer")
+        figures[f"per_{unit}".replace(" ", "_")] = rates
     return Line(
         name, PEER if name == OURS else "", "1.0 x" if name == OURS else "", "; ".join(words), figures
     )

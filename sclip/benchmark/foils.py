@@ -47,11 +47,11 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
             graphs = parser.parse([case["caption"] for case in cases])
             placed = proposed = 0
             for case, graph in zip(cases, graphs, strict=True):
-                place, foil_words = changed(case["caption"], case["negative_caption"])
+                region, foil_words = changed(case["caption"], case["negative_caption"])
                 candidates = [
                     new
                     for span, new in candidate_replacements(graph, kind)
-                    if span[0] < place[1] and place[0] < span[1]
+                    if span[0] < region[1] and region[0] < span[1]
                 ]
                 placed += bool(candidates)
                 proposed += any(_words(new) <= foil_words for new in candidates[:CANDIDATES])

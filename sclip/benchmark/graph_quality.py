@@ -89,7 +89,7 @@ def _soft_spice(
     distinct = dict.fromkeys(phrase for graph in (*graphs, *golds) for phrase in phrases(graph))
     features, rows = encode(list(distinct)), {phrase: row for row, phrase in enumerate(distinct)}
     sides = (
-        [features[[rows[phrase] for phrase in phrases(graph)]] for graph in of] for of in (graphs, golds)
+        [features[[rows[phrase] for phrase in phrases(graph)]] for graph in side] for side in (graphs, golds)
     )
     return [100 * soft_spice(ours, theirs) for ours, theirs in zip(*sides, strict=True)]
 

@@ -71,11 +71,11 @@ class WordNet:
                 f"--wordnet {folder}: {error}: name the folder that holds index.noun, noun.exc and the like of "
                 "WordNet 3.0 (Debian's wordnet-base, or NLTK's corpus wordnet, unpacked)"
             ) from error
-        irregular = {form for of_part in bases.values() for form in of_part}
+        irregular = {form for part_bases in bases.values() for form in part_bases}
         return cls(
             {word: frozenset(offsets) for word, offsets in synsets.items()},
             {
-                form: frozenset().union(*(of_part.get(form, ()) for of_part in bases.values()))
+                form: frozenset().union(*(part_bases.get(form, ()) for part_bases in bases.values()))
                 for form in irregular
             },
             nouns,

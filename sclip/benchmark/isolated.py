@@ -70,13 +70,13 @@ def measure_rows(
     deadline = time.monotonic() + seconds
     measured: dict[str, Figures] = {}
     for row in rows:
-        left_s = deadline - time.monotonic()
-        if left_s < _SHORTEST_S:
+        remaining_s = deadline - time.monotonic()
+        if remaining_s < _SHORTEST_S:
             yield Line(row.what, row.peer, row.wanted, "not measured: no time was left for it", {})
             continue
         compared = measured.get(row.compared_with, {})
         case = row.adapt(row.case, compared) if compared else row.case
-        outcome = outcome_of(replace(row, case=case), min(row.limit_s, left_s), on_round)
+        outcome = outcome_of(replace(row, case=case), min(row.limit_s, remaining_s), on_round)
         if not outcome.figures:
             text = f"not measured: {outcome.error or 'it reported no figures'}"
         else:

@@ -119,9 +119,9 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         finally:
             ray.shutdown()
     block = rows_of_block(options.share, _GPU_IMAGE)
-    of_kinds = {kind: [of[kind] for of in measured] for kind in (*PER_WORKER, *SHARED)}
-    costs = {kind: fitted(of_kind, kind in SHARED) for kind, of_kind in of_kinds.items()}
-    lines = [_measured(kind, of_kinds[kind], costs[kind]) for kind in of_kinds]
+    loads_by_kind = {kind: [load[kind] for load in measured] for kind in (*PER_WORKER, *SHARED)}
+    costs = {kind: fitted(kind_loads, kind in SHARED) for kind, kind_loads in loads_by_kind.items()}
+    lines = [_measured(kind, loads_by_kind[kind], costs[kind]) for kind in loads_by_kind]
     lines += [_modelled(costs, gpus, name) for name in DEMANDS for gpus in GPUS]
     shown = {
         "samples": f"{_SHARDS * per_shard:,} of annotated shards: over and over {shards.source}",
@@ -145,11 +145,11 @@ def _plan(shards: Shards, options: argparse.Namespace, workers: int, cpus: float
     return StreamPlan(reading, order, (visits,), options.image_size, (workers, workers))
 
 
-def fitted(of_kind: Sequence[Load], is_shared: bool = False) -> Cost:
+def fitted(kind_loads: Sequence[Load], is_shared: bool = False) -> Cost:
     """Fit the cost of one kind of process to its measured loads, by non-negative least squares."""
-    sizes = np.array([(load.workers, load.per_s, 1.0)[: 2 + is_shared] for load in of_kind], np.float64)
+    sizes = np.array([(load.workers, load.per_s, 1.0)[: 2 + is_shared] for load in kind_loads], np.float64)
     scale = sizes.max(axis=0)
-    solution, _ = nnls(sizes / scale, np.array([load.cores for load in of_kind]))
+    solution, _ = nnls(sizes / scale, np.array([load.cores for load in kind_loads]))
     return Cost(*(solution / scale).tolist())
 
 
@@ -163,13 +163,13 @@ def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float
     """
     served = {"gcs": gpus, "statistics": gpus, "driver": gpus}
     served |= dict.fromkeys(("raylet", "agents"), min(gpus, GPUS_OF_NODE)) | {"worker": 1}
-    of_gpu = streams(costs, per_s)
+    gpu_streams = streams(costs, per_s)
     needed = {
-        kind: costs[kind].constant + number * (of_gpu * costs[kind].worker + costs[kind].sample * per_s)
+        kind: costs[kind].constant + number * (gpu_streams * costs[kind].worker + costs[kind].sample * per_s)
         for kind, number in served.items()
     }
     for kind in ("coordinator", "reader"):
-        needed[kind] = costs[kind].worker + costs[kind].sample * per_s / of_gpu
+        needed[kind] = costs[kind].worker + costs[kind].sample * per_s / gpu_streams
     return needed
 
 
@@ -179,10 +179,10 @@ def streams(costs: Mapping[str, Cost], per_s: float) -> int:
     return max(1, math.ceil(per_s * reader.sample / max(0.1, 1 - reader.worker)))
 
 
-def _measured(kind: str, of_kind: Sequence[Load], cost: Cost) -> Line:
-    figures = {name: [float(getattr(load, name)) for load in of_kind] for name in Load._fields}
+def _measured(kind: str, kind_loads: Sequence[Load], cost: Cost) -> Line:
+    figures = {name: [float(getattr(load, name)) for load in kind_loads] for name in Load._fields}
     words = ", ".join(
-        f"{1e6 * load.cores / load.per_s:.1f} with {load.workers} at {load.per_s:,.0f}" for load in of_kind
+        f"{1e6 * load.cores / load.per_s:.1f} with {load.workers} at {load.per_s:,.0f}" for load in kind_loads
     )
     constant = f", {cost.constant:.3f} in all" if cost.constant else ""
     fit = f"as {cost.worker:.3f} of a core for each worker and {1e6 * cost.sample:.1f} a sample{constant}"

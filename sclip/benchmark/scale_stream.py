@@ -101,18 +101,18 @@ class _Taker:
 
     def take(self, plan: StreamPlan, rank: int, world_size: int, encoder: type[Any], per_s: float) -> _Taken:
         """Take all batches of a worker, at most `per_s` rows a second (0: no limit)."""
-        read, encoded, taken = [np.zeros(0)], [], []
+        read, encoded, arrivals = [np.zeros(0)], [], []
         started, rows = 0.0, 0
         for batch in batches_of(feeds_of(plan, rank, world_size, encoder), plan.order, rank, world_size):
-            taken.append((time.time(), batch.rows))
+            arrivals.append((time.time(), batch.rows))
             encoded += [(note.made_at, note.samples) for note in batch.notes]
             read.append(batch.columns[col.IMAGE_DIGEST][: batch.rows] / 1e6)
             if per_s:
                 started = started or time.time()
                 time.sleep(max(0.0, started + rows / per_s - time.time()))
                 rows += batch.rows
-        at = np.concatenate(read)
-        return _Taken(np.stack([at, np.ones_like(at)], axis=1), np.array(encoded), np.array(taken))
+        times = np.concatenate(read)
+        return _Taken(np.stack([times, np.ones_like(times)], axis=1), np.array(encoded), np.array(arrivals))
 
 
 class _CpuRecord:
@@ -161,8 +161,8 @@ class _CpuRecord:
     def seconds(self, kind: str, start: float, stop: float) -> float:
         """Return the CPU seconds of a kind's processes between two times."""
         total = 0.0
-        for key, of_process in self._kinds.items():
-            if of_process == kind:
+        for key, process_kind in self._kinds.items():
+            if process_kind == kind:
                 series = [look.get(key, 0.0) for look in self._looks]
                 first, last = np.interp([start, stop], self._at, series)
                 total += float(last - first)
@@ -191,21 +191,21 @@ def loads(
         taker.take.remote(plan, rank, workers, encoder, per_s / workers) for rank, taker in enumerate(takers)
     ]
     record.watch(pending)
-    taken: list[_Taken] = ray.get(pending)
+    results: list[_Taken] = ray.get(pending)
     for taker in takers:
         ray.kill(taker)
-    of_stages = {
-        "reader": _joined(worker.read for worker in taken), "encoder": _joined(worker.encoded for worker in taken),
-        "worker": _joined(worker.taken for worker in taken),
+    stage_times = {
+        "reader": _joined(worker.read for worker in results), "encoder": _joined(worker.encoded for worker in results),
+        "worker": _joined(worker.taken for worker in results),
     }  # fmt: skip
     by_kind = {}
     for kind in (*PER_WORKER, *SHARED):
         stage = "encoder" if kind == "coordinator" else "worker" if kind in SHARED else kind
-        start, stop = _window(of_stages[stage])
-        rows = _rows(of_stages[stage], start, stop)
+        start, stop = _window(stage_times[stage])
+        rows = _rows(stage_times[stage], start, stop)
         cores = record.seconds(kind, start, stop) / (stop - start)
         if kind in SHARED:  # shared processes serve all stages, which may run at different speeds
-            rows = sum(_rows(times, start, stop) for times in of_stages.values()) / len(of_stages)
+            rows = sum(_rows(times, start, stop) for times in stage_times.values()) / len(stage_times)
             cores -= record.seconds(kind, *idle) / (idle[1] - idle[0])
         by_kind[kind] = Load(workers, rows / (stop - start), max(0.0, cores))
     return by_kind

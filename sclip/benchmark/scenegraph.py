@@ -123,7 +123,7 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
             long_rates = rates_of({name: peers[OURS], PIPELINE: bare}, long_rounds, on_round)
         lines.append(line_of(name, long_rates) if long_rounds else Line(name, "", "", text, {}))
     lines.append(line_of(SCENE_GRAPH_PARSER, rates))
-    used = [caption for of_round in rounds for caption in of_round]
+    used = [caption for round_captions in rounds for caption in round_captions]
     mean_words = sum(len(caption.split()) for caption in used) / len(used)
     source = f"{options.captions or 'generated'}, {mean_words:.1f} words each"
     return Table(
@@ -152,7 +152,7 @@ def line_of(name: str, rates: Mapping[str, Sequence[float]]) -> Line:
 def _rounds(captions: Sequence[str], count: int, rounds: int) -> list[Sequence[str]]:
     """Split captions into one uncounted round and the counted rounds; return [] if there are too few captions."""
     count = min(max(1, count), len(captions) // (rounds + 1))
-    return [captions[at : at + count] for at in range(0, count * (rounds + 1), count)] if count else []
+    return [captions[row : row + count] for row in range(0, count * (rounds + 1), count)] if count else []
 
 
 def _peers(parser: Parser) -> dict[str, Callable[[Sequence[str]], None]]:

@@ -47,18 +47,16 @@ def add_arguments(arguments: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="profile a step with negatives and KEE, and write its trace",
     )
-    of_step = arguments.add_argument_group("the plain step of every row")
-    of_step.add_argument(
-        "--precision", choices=("fp32", "bf16"), help="default: bf16 on a GPU, fp32 on a CPU"
-    )
-    of_step.add_argument("--compile", action="store_true", help="train.compile=true")
-    of_step.add_argument(
+    group = arguments.add_argument_group("the plain step of every row")
+    group.add_argument("--precision", choices=("fp32", "bf16"), help="default: bf16 on a GPU, fp32 on a CPU")
+    group.add_argument("--compile", action="store_true", help="train.compile=true")
+    group.add_argument(
         "--checkpointing",
         choices=("none", "block", "selective"),
         default="none",
         help="train.activation_checkpointing",
     )
-    of_step.add_argument(
+    group.add_argument(
         "--sharding", choices=("none", "ddp", "fsdp"), default="none", help="train.sharding, over one rank"
     )
 
@@ -74,8 +72,8 @@ def run(
     column_widths = widths([HEAD, *((row.what, row.peer, row.wanted, "") for row in rows)])
     table = Table([], shown)
     on_row(padded(HEAD, column_widths))
-    left_s = options.seconds - (time.monotonic() - started)
-    for line in measure_rows(rows, left_s, on_round):
+    remaining_s = options.seconds - (time.monotonic() - started)
+    for line in measure_rows(rows, remaining_s, on_round):
         table.lines.append(line)
         if options.json:
             _write(options.json, table)
@@ -117,8 +115,8 @@ def _planned(options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
         if not rows:
             raise BenchmarkError(f"--only: no row has this in its name: {', '.join(options.only)}")
     shown = outcome_of(replace(rows[0], measure=device, case=case), 60)
-    of_device = json.loads(shown.details) if not shown.error else {"device": f"not known: {shown.error}"}
-    return rows, of_device | machine(["torch", "open_clip_torch"])
+    device_details = json.loads(shown.details) if not shown.error else {"device": f"not known: {shown.error}"}
+    return rows, device_details | machine(["torch", "open_clip_torch"])
 
 
 def _write(path: Path, table: Table) -> None:

@@ -85,9 +85,9 @@ def rows_of(
             row("profile of a step with negatives and KEE", "", "", measure, profiled_words, with_kee)
         )
     for change in SWITCHES:
-        for of_model in plain.values():
-            switched = replace(of_model, **change)
-            if switched == of_model:
+        for plain_case in plain.values():
+            switched = replace(plain_case, **change)
+            if switched == plain_case:
                 continue
             wanted = "memory a third, a quarter" if "parts" in change else ""
             rows.append(
@@ -95,7 +95,7 @@ def rows_of(
                     _name(switched), "plain: the step without", wanted,
                     step_rows.speed, step_rows.speed_words, switched,
                     limit_s=(LIMIT_COMPILE_S if switched.compile else LIMIT_S)[case.device],
-                    compared_with=_name(of_model), adapt=_as_large,
+                    compared_with=_name(plain_case), adapt=_as_large,
                 )
             )  # fmt: skip
     return rows

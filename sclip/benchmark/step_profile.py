@@ -32,7 +32,7 @@ def profiled(case: Case, rounds: int, report: Report, folder: Path) -> str:
             _seconds(ours)
         folder.mkdir(parents=True, exist_ok=True)
         profiler.export_chrome_trace(str(folder / TRACE))
-    took: Counter[str] = Counter()
+    cost: Counter[str] = Counter()
     figures: dict[str, list[float]] = {"rows": [rows], "step_s": [seconds / STEPS]}
     tail = ""
     if case.device == "cuda":
@@ -40,7 +40,7 @@ def profiled(case: Case, rounds: int, report: Report, folder: Path) -> str:
         if not on_device:
             raise RuntimeError("the profiler saw no kernel of the GPU")
         for event in on_device:
-            took[event.name] += event.time_range.elapsed_us()
+            cost[event.name] += event.time_range.elapsed_us()
         waits = gaps((event.time_range.start, event.time_range.end) for event in on_device)
         span = max(e.time_range.end for e in on_device) - min(e.time_range.start for e in on_device)
         long = [wait_us for wait_us in waits if wait_us > LONG_US]
@@ -58,11 +58,11 @@ def profiled(case: Case, rounds: int, report: Report, folder: Path) -> str:
         )
     else:
         for event in profiler.key_averages():
-            took[event.key] += event.self_cpu_time_total
+            cost[event.key] += event.self_cpu_time_total
     report(figures)
-    total = sum(took.values())
+    total = sum(cost.values())
     head = f"profile of a step of {1e3 * seconds / STEPS:.1f} ms, {case.model}, batch {rows} ({folder / TRACE}):\n"
-    return head + "\n".join(f"{us / total:7.1%}  {name[:150]}" for name, us in took.most_common(SHOWN)) + tail
+    return head + "\n".join(f"{us / total:7.1%}  {name[:150]}" for name, us in cost.most_common(SHOWN)) + tail
 
 
 def profiled_words(figures: Figures, _: Figures) -> str:

@@ -130,7 +130,7 @@ def faster(case: Case, rounds: int, report: Report) -> str:
         }
         for seconds in seconds_in_turns(sides, rounds, case):
             fixed: dict[str, Sequence[float]] = {"rows": [rows]}
-            report(fixed | {name: [s / steps for s in of] for name, of in seconds.items()})
+            report(fixed | {name: [s / steps for s in times] for name, times in seconds.items()})
     return ""
 
 
@@ -152,7 +152,7 @@ def arithmetic(case: Case, rounds: int, report: Report) -> str:
         }
         for seconds in seconds_in_turns(timed, rounds, case):
             fixed: dict[str, Sequence[float]] = {"rows": [rows], "operations": [operations]}
-            report(fixed | {name: [s / steps for s in of] for name, of in seconds.items()})
+            report(fixed | {name: [s / steps for s in times] for name, times in seconds.items()})
     return ""
 
 
@@ -206,7 +206,7 @@ def stall(case: Case, rounds: int, report: Report) -> str:
             for path in paths:
                 shutil.rmtree(path)
             if number:  # the first round is slower: it copies into memory that was never touched
-                report({"rows": [rows]} | {name: of[1:] for name, of in seconds.items()})
+                report({"rows": [rows]} | {name: times[1:] for name, times in seconds.items()})
         saver.close()
     return ""
 
@@ -256,8 +256,8 @@ def seconds_in_turns(
         return clock() - started
 
     timed = {name: partial(seconds, side) for name, side in sides.items()}
-    for so_far in islice(in_turns(timed, rounds + 1), 1, None):
-        yield {name: of[1:] for name, of in so_far.items()}
+    for results in islice(in_turns(timed, rounds + 1), 1, None):
+        yield {name: times[1:] for name, times in results.items()}
 
 
 def wait(case: Case) -> None:
@@ -271,11 +271,11 @@ def _steps(case: Case, on_gpu: int) -> int:
 
 
 def _repeated(step: Callable[[], object], count: int) -> Callable[[], None]:
-    def all_of_them() -> None:
+    def repeat() -> None:
         for _ in range(count):
             step()
 
-    return all_of_them
+    return repeat
 
 
 def _shares_of_peak(case: Case, rates: Sequence[float]) -> dict[str, Sequence[float]]:

@@ -74,8 +74,8 @@ class StreamCase:
 def fewest_samples(batch: int, image_size: int, processes: int) -> int:
     """Return the minimum samples of a round: ten times the samples that sclip or a DataLoader has in flight."""
     ours = rows_of_block(batch, image_size) * (BLOCKS_AHEAD + _BLOCKS_IN_HAND * processes)
-    of_loader = batch * (LOADER_AHEAD + 1) * processes
-    return _TIMES_IN_FLIGHT * max(ours, of_loader)
+    loader_rows = batch * (LOADER_AHEAD + 1) * processes
+    return _TIMES_IN_FLIGHT * max(ours, loader_rows)
 
 
 @dataclass
@@ -107,13 +107,13 @@ class Times:
     @property
     def rate(self) -> float:
         """Samples per second from the first batch to the last. Raises BenchmarkError if this interval is too short."""
-        took_s = self.at[-1] - self.at[0]
-        if took_s < _SHORTEST_S:
-            fewest = round(sum(self.samples) * 1.5 * _SHORTEST_S / max(took_s, 1e-3))
+        elapsed_s = self.at[-1] - self.at[0]
+        if elapsed_s < _SHORTEST_S:
+            fewest = round(sum(self.samples) * 1.5 * _SHORTEST_S / max(elapsed_s, 1e-3))
             raise BenchmarkError(
-                f"--samples: a round takes {took_s:.2f} s, too short to measure; {fewest} or more"
+                f"--samples: a round takes {elapsed_s:.2f} s, too short to measure; {fewest} or more"
             )
-        return self.steady / took_s
+        return self.steady / elapsed_s
 
 
 class CpuClock:
@@ -168,13 +168,13 @@ def drained(case: StreamCase, *, annotated: bool, clock: CpuClock) -> Times:
 
 def timed(batches: Iterable[tuple[dict[str, Any], int]], times: Times, clock: CpuClock) -> Times:
     """Consume batches, given as (columns, rows); record their arrivals, and the CPU time since the first batch."""
-    at_first = looked = 0.0
+    first_s = looked = 0.0
     for columns, rows in batches:
         times.add(columns[col.IMAGE_DIGEST][:rows].tolist())
         now = times.at[-1]
         if len(times.at) == 1:
-            at_first, looked = clock.seconds(), now
+            first_s, looked = clock.seconds(), now
         elif now - looked > 0.5:
-            times.cpu_s, looked = clock.seconds() - at_first, now
-    times.cpu_s = clock.seconds() - at_first
+            times.cpu_s, looked = clock.seconds() - first_s, now
+    times.cpu_s = clock.seconds() - first_s
     return times

@@ -45,12 +45,12 @@ def kills(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> F
     missed, repeated = sum(record.missed for record in audits), sum(record.repeated for record in audits)
     orders = sorted({getattr(record, "order", "") for record in audits} - {""})
     order = f", order {' and '.join(orders)}" if orders else ""
-    of_peer = peer_killed(PeerTraining(str(folder / "peer"), shards, _WORKERS[0], epochs), samples, number)
+    peer_rows = peer_killed(PeerTraining(str(folder / "peer"), shards, _WORKERS[0], epochs), samples, number)
     return (
         f"{missed} missed, {repeated} repeated{order} after {number} kills, runs: {len(audits)} of {epochs} epochs; "
-        f"the peer {of_peer[0]}, {of_peer[1]}",
+        f"the peer {peer_rows[0]}, {peer_rows[1]}",
         {"kills": [number], "runs": [len(audits)], "missed": [missed], "repeated": [repeated]}
-        | {"peer_missed": [of_peer[0]], "peer_repeated": [of_peer[1]]},
+        | {"peer_missed": [peer_rows[0]], "peer_repeated": [peer_rows[1]]},
     )
 
 

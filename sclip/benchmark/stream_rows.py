@@ -71,7 +71,7 @@ def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> F
     }
     *_, results = in_turns(sides, rounds, on_round)
     ours, stages = results["ours"], results["stages"]
-    sums = [sum(of.values()) for of in stages]
+    sums = [sum(seconds.values()) for seconds in stages]
     ratios = [times.rate / case.processes * alone_s for times, alone_s in zip(ours, sums, strict=True)]
     cpu = [alone_s / _cpu(times) for times, alone_s in zip(ours, sums, strict=True)]
     return (
@@ -80,7 +80,7 @@ def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> F
             "ours_per_core_s": [times.rate / case.processes for times in ours],
             "ours_cpu_s": [_cpu(t) for t in ours],
         }
-        | {f"{stage}_s": [of[stage] for of in stages] for stage in stages[0]},
+        | {f"{stage}_s": [seconds[stage] for seconds in stages] for stage in stages[0]},
     )
 
 
@@ -89,8 +89,8 @@ def epochs(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> tu
     *_, results = in_turns(
         {"ours": lambda _: _two_passes(case), "peer": lambda _: epochs_of_ray_data(case, 2)}, rounds, on_round
     )
-    starts = {f"{name}_s": [times.at[0] - times.started for times in of] for name, of in results.items()}
-    seams = {f"{name}_s": [seam(times) for times in of] for name, of in results.items()}
+    starts = {f"{name}_s": [times.at[0] - times.started for times in runs] for name, runs in results.items()}
+    seams = {f"{name}_s": [seam(times) for times in runs] for name, runs in results.items()}
     return _with_peer(starts), _with_peer(seams)
 
 

@@ -85,9 +85,9 @@ def make(
     except (CaptionsError, OSError) as error:
         raise BenchmarkError(str(error)) from error
 
-    def sample(at: int) -> RawSample:
-        own = tuple(texts[(at * CAPTIONS + k) % len(texts)] for k in range(CAPTIONS))
-        return RawSample(f"{at:08d}", numbered(images[at % len(images)], at), own)
+    def sample(number: int) -> RawSample:
+        own = tuple(texts[(number * CAPTIONS + k) % len(texts)] for k in range(CAPTIONS))
+        return RawSample(f"{number:08d}", numbered(images[number % len(images)], number), own)
 
     plain, annotated = folder / "plain", folder / "annotated"
     write_shards(map(sample, range(samples)), plain, samples_per_shard=per_shard)
@@ -98,7 +98,7 @@ def make(
     return Shards(
         tuple(urls),
         tuple(str(annotated / Path(url).name) for url in urls),
-        tuple(min(per_shard, samples - at) for at in range(0, samples, per_shard)),
+        tuple(min(per_shard, samples - start) for start in range(0, samples, per_shard)),
         source + f"{min(len(texts), wanted):,} captions, {captions or 'generated'}",
     )
 

@@ -54,12 +54,14 @@ def shuffling(mixture: Mixture) -> Found:
     }  # fmt: skip
 
     def words(side: str) -> str:
-        of = float(np.median(shards[side]))
-        return f"{of:.0f} shards, {apart[side]:,.0f} places, {held[side]:,} samples held"
+        shard_count = float(np.median(shards[side]))
+        return f"{shard_count:.0f} shards, {apart[side]:,.0f} places, {held[side]:,} samples held"
 
     figures = {f"{side}_shards": shards[side] for side in sides}
     figures |= {
-        f"{side}_{figure}": [of[side]] for side in sides for figure, of in (("apart", apart), ("held", held))
+        f"{side}_{figure}": [values[side]]
+        for side in sides
+        for figure, values in (("apart", apart), ("held", held))
     }
     return f"{words('ours')}; the peer {words('peer')}", figures
 
@@ -86,7 +88,7 @@ def of_webdataset(mixture: Mixture) -> Places:
     """Return the places that webdataset's `shuffle` gives to the samples, over `open_shards` streams."""
     shards = Random(0).sample(range(mixture.shards), mixture.shards)
     share = mixture.batch // mixture.gpus
-    of_gpus = [
+    gpu_samples = [
         _in_turns(
             [_batches(mixture, shards[stream :: mixture.open_shards], share, stream)
              for stream in range(gpu, mixture.open_shards, mixture.gpus)]
@@ -94,7 +96,7 @@ def of_webdataset(mixture: Mixture) -> Places:
         for gpu in range(mixture.gpus)
     ]  # fmt: skip
     places = np.full((mixture.shards, mixture.per_shard), -1)
-    for place, (shard, index) in enumerate(chain.from_iterable(_in_turns(of_gpus))):
+    for place, (shard, index) in enumerate(chain.from_iterable(_in_turns(gpu_samples))):
         places[shard, index] = place
     return places
 
@@ -122,4 +124,4 @@ def shards_of_batches(places: Places, batch: int) -> list[float]:
     """Return the number of distinct shards of each full batch."""
     shards = np.repeat(np.arange(len(places)), places.shape[1])[np.argsort(places, axis=None)]
     full = shards[: len(shards) // batch * batch].reshape(-1, batch)
-    return [float(len(np.unique(of_batch))) for of_batch in full]
+    return [float(len(np.unique(batch_shards))) for batch_shards in full]

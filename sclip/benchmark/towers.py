@@ -148,7 +148,10 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Towers:
     with tempfile.TemporaryDirectory() as work:
         full, cut = Path(work, "hub"), Path(work, "cut")
         for hub in {
-            name for of in map(_text, names) for name in (hub_name(of), of.get("hf_model_name", "")) if name
+            name
+            for cfg in map(_text, names)
+            for name in (hub_name(cfg), cfg.get("hf_model_name", ""))
+            if name
         }:
             towers_hub.make(full, hub)
             towers_hub.make(cut, hub, cut=True)

@@ -154,7 +154,7 @@ def _evaluated(model: StructureCLIP) -> tuple[Tensor, Tensor, dict[str, float]]:
     tokenizer, side = Tokenizer(model.config), image_size(model.config.name)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (len(CAPTIONS), 3, side, side), dtype=torch.uint8, generator=generator)
-    ids, triples = (torch.from_numpy(of) for of in (tokenizer.text(CAPTIONS), tokenizer.triples(_TRIPLES)))
+    ids, triples = (torch.from_numpy(ids) for ids in (tokenizer.text(CAPTIONS), tokenizer.triples(_TRIPLES)))
     model.eval()
     images, texts = model.encode_image(pixels), model.encode_text(ids, triples)
     return images, texts, rivals(images, texts, torch.arange(len(CAPTIONS))).recall()

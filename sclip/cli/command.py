@@ -134,17 +134,17 @@ def command(
         name = function.__name__ if of is app else f"{of.info.name} {function.__name__}"
 
         @functools.wraps(function)
-        def guarded(**given: Any) -> int | None:
+        def guarded(**arguments: Any) -> int | None:
             try:
                 with printing():
-                    return function(**given)
+                    return function(**arguments)
             except Refused as refused:
                 for line in str(refused).splitlines() or [""]:
                     print(f"{name}: {mask(line)}", file=sys.stderr)
                 return refused.status
             except (KeyboardInterrupt, stopping.Stopped) as ended:
                 is_stopped = isinstance(ended, stopping.Stopped)
-                print(f"{name}: {ended if is_stopped else interrupted.format(**given)}", file=sys.stderr)
+                print(f"{name}: {ended if is_stopped else interrupted.format(**arguments)}", file=sys.stderr)
                 return stopping.left(ended)
             finally:  # so that Ctrl-C during Python's shutdown ends it at once
                 atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -272,7 +272,7 @@ def read_config(overrides: list[str], name: str, print_config: bool = False) -> 
     return config
 
 
-def read_data(given: list[str], caption_field: str = "", spacy_model: str = "") -> DataConfig:
+def read_data(data_keys: list[str], caption_field: str = "", spacy_model: str = "") -> DataConfig:
     """Return the config section `data` with the options of a command that reads shards.
 
     `given` has the values of --data; `caption_field` and `spacy_model` are those of --caption-field and --spacy-model.
@@ -282,7 +282,7 @@ def read_data(given: list[str], caption_field: str = "", spacy_model: str = "") 
 
     options = {"caption_field": caption_field, "spacy_model": spacy_model}
     values: dict[str, Any] = {f"data.{name}": value for name, value in options.items() if value}
-    for text in given:
+    for text in data_keys:
         name, _, value = text.removeprefix("data.").partition("=")
         if name not in READING_KEYS:
             raise ConfigError(f"--data {text}: write KEY=VALUE, with a key of {', '.join(READING_KEYS)}")

@@ -241,13 +241,13 @@ def blend(
 
     console = Console(highlight=False)
     with errors(*job.NOT_STARTED):
-        asked = job.Blend(
+        request = job.Blend(
             start, trained, suite, report, gained, kept, keep, job.alphas(alpha), name, register, tuple(gate),
             device, actors, batch_size,
         )  # fmt: skip
-        ready = job.prepare(asked, root, exclude, tracking_uri, storage)
+        ready = job.prepare(request, root, exclude, tracking_uri, storage)
     with errors(*job.ERRORS, status=1):
-        lines = job.run(asked, ready, console)
+        lines = job.run(request, ready, console)
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
 
@@ -280,6 +280,6 @@ def fetch(
             )
             if source := SOURCES.get(entry.name):
                 print(f"    paper    {source.paper}\n    licence  {source.licence}")
-                for place, origin in source.files:
-                    print(f"    {Path(root).expanduser() / place}\n        from {origin}")
+                for path, origin in source.files:
+                    print(f"    {Path(root).expanduser() / path}\n        from {origin}")
     return 0 if complete else 1

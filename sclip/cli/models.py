@@ -174,7 +174,7 @@ def convert(
             raise ModelError(_with_own_options(str(error), model)) from error
 
 
-def _with_own_options(told: str, model: str) -> str:
+def _with_own_options(message: str, model: str) -> str:
     """Replace the config keys in the message of a model error by the options of `convert`."""
-    told = re.sub(r"model\.quick_gelu=['\"]?(\w+)['\"]?", r"--quick-gelu \1", told)
-    return re.sub(r"model\.name=['\"]?([^\s'\":;]+)['\"]?", r"--model \1", told) if model else told
+    message = re.sub(r"model\.quick_gelu=['\"]?(\w+)['\"]?", r"--quick-gelu \1", message)
+    return re.sub(r"model\.name=['\"]?([^\s'\":;]+)['\"]?", r"--model \1", message) if model else message

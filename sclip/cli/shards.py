@@ -141,16 +141,16 @@ def validate(
     from sclip.report.table import show_findings
     from sclip.scenegraph import ParserError
 
-    said = time.monotonic()
+    last_time = time.monotonic()
 
-    def say(findings: Findings, of: int, rate: float) -> None:
-        nonlocal said
-        if (now := time.monotonic()) - said >= PROGRESS_S:
-            said = now
+    def say(findings: Findings, total: int, rate: float) -> None:
+        nonlocal last_time
+        if (now := time.monotonic()) - last_time >= PROGRESS_S:
+            last_time = now
             counts = (
                 f"{findings.samples:,} samples, {len(findings.quarantined):,} set aside, {rate:,.0f} a second"
             )
-            print(f"{findings.shards:,} of {of:,} shards: {counts}", file=sys.stderr, flush=True)
+            print(f"{findings.shards:,} of {total:,} shards: {counts}", file=sys.stderr, flush=True)
 
     with errors(ConfigError, OSError, ParserError, RayError):
         data = read_data(data_keys, caption_field, spacy_model)

@@ -164,9 +164,9 @@ class DataConfig(Section, key="data"):
         self.require(not both, "text_suffixes", f"also in data.image_suffixes: {', '.join(both)}")
         for name in FOREIGN_KEYS:
             members = [field[1:] for field in _names(getattr(self, name)) if field.startswith(".")]
-            taken = {*self.image_suffixes, *self.text_suffixes, "json"}
+            reserved_suffixes = {*self.image_suffixes, *self.text_suffixes, "json"}
             self.require(
-                all(_SUFFIX.fullmatch(member) and member not in taken for member in members),
+                all(_SUFFIX.fullmatch(member) and member not in reserved_suffixes for member in members),
                 name, "the suffix after a dot must be lower case, and none of images or captions",
             )  # fmt: skip
 

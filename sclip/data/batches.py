@@ -95,7 +95,7 @@ class Batches:
         self._wait_for(rows_of_workers[self._rank])
         parts, markers = [], list[Marker]()
         for feed in self._feeds:
-            parts += _taken(feed, self._stop)
+            parts += _pop_rows(feed, self._stop)
             markers += [marker for marker in feed.markers if marker.place < self._stop]
             feed.markers = [marker for marker in feed.markers if marker.place >= self._stop]
         order = np.argsort(_joined(parts, col.PLACE))
@@ -140,17 +140,17 @@ def _joined(parts: list[Columns], name: str) -> NDArray[np.int64]:
     return np.concatenate([np.zeros(0, np.int64), *(part[name] for part in parts)])
 
 
-def _taken(feed: _Feed, stop: int) -> list[Columns]:
+def _pop_rows(feed: _Feed, stop: int) -> list[Columns]:
     """Remove the rows with places below `stop` from a feed and return them."""
-    taken, kept = [], []
+    blocks, kept = [], []
     for block in feed.held:
         split = int(np.searchsorted(block[col.PLACE], stop))
         if split:
-            taken.append({name: values[:split] for name, values in block.items()})
+            blocks.append({name: values[:split] for name, values in block.items()})
         if split < len(block[col.PLACE]):
             kept.append({name: values[split:] for name, values in block.items()})
     feed.held = kept
-    return taken
+    return blocks
 
 
 @dataclass(slots=True)
@@ -172,14 +172,14 @@ class Record:
         """Record a batch's markers. Return the entry and the index of each filtered sample, as two lists."""
         entries, indices = [], []
         for marker in batch.markers:
-            place = {"entry": marker.entry, "index": marker.tar_index}
+            position = {"entry": marker.entry, "index": marker.tar_index}
             if marker.status == col.END and marker.reason:
                 end = VisitEnd.from_json(marker.reason)
                 self.ends.append({"entry": marker.entry, "rows": marker.tar_index} | asdict(end))
                 if end.rest:
-                    self.rejected.append(place | {"key": "", "reason": end.rest})
+                    self.rejected.append(position | {"key": "", "reason": end.rest})
             elif marker.status == col.REJECTED:
-                self.rejected.append(place | {"key": marker.key, "reason": marker.reason})
+                self.rejected.append(position | {"key": marker.key, "reason": marker.reason})
             elif marker.status == col.FILTERED:
                 entries.append(marker.entry)
                 indices.append(marker.tar_index)
@@ -188,6 +188,6 @@ class Record:
 
     def take(self) -> Record:
         """Return the record since the last call, for a checkpoint, and start a new one."""
-        taken = Record(self.rejected, self.filtered, self.ends)
+        record = Record(self.rejected, self.filtered, self.ends)
         self.rejected, self.filtered, self.ends = [], 0, []
-        return taken
+        return record

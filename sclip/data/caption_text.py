@@ -102,7 +102,7 @@ def cleaned(text: str) -> tuple[str, tuple[str, ...]]:
     if text.isascii():
         spaced = " ".join(text.split())
         if "&" not in spaced and "<" not in spaced and spaced.isprintable():
-            return _said(spaced), ()
+            return _unless_missing(spaced), ()
     kinds: dict[str, None] = {}
     for rounds in range(2 * _ROUNDS):
         before = text
@@ -115,10 +115,10 @@ def cleaned(text: str) -> tuple[str, tuple[str, ...]]:
             break
         if rounds >= _ROUNDS:
             text = text.translate(_MARKUP)
-    return _said(_part_ampersands(text)), tuple(kinds)
+    return _unless_missing(_part_ampersands(text)), tuple(kinds)
 
 
-def _said(text: str) -> str:
+def _unless_missing(text: str) -> str:
     return "" if text in _MISSING or _BLANK.fullmatch(text) else text
 
 

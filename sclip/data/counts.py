@@ -87,9 +87,9 @@ def count_samples(
     counted: dict[str, tuple[int, str]] = {}
 
     def count(some: Iterable[str]) -> None:
-        left = [url for url in some if url not in counted]
+        uncounted = [url for url in some if url not in counted]
         with shard_errors():
-            counted.update(zip(left, concurrently(partial(_count, data), left), strict=True))
+            counted.update(zip(uncounted, concurrently(partial(_count, data), uncounted), strict=True))
 
     count(url for url in urls if url not in records)
     local = [url for url in urls if url in records and "://" not in url]

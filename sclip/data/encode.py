@@ -74,7 +74,7 @@ class Encoder:
         """
         note = Note()
         note.seconds["idle"] = time.perf_counter() - self._ended_at
-        note.read_queued = sum(time.time() - at for at in batch[col.READ_AT].to_pylist() if at)
+        note.read_queued = sum(time.time() - start for start in batch[col.READ_AT].to_pylist() if start)
         rows, crops, digests = [], [], []
         with _timed(note, "decode"):
             for row in batch.to_pylist():
@@ -155,7 +155,7 @@ class Encoder:
         captions = [row[col.CAPTION] for row in rows]
         foreign = [Foreign.from_bytes(row.get(col.FOREIGN)) for row in rows]
         ready = [
-            self._given(row.get(col.RECORD), caption, texts) if caption else None
+            self._known_caption(row.get(col.RECORD), caption, texts) if caption else None
             for row, caption, texts in zip(rows, captions, foreign, strict=True)
         ]
         self._parse(caption for caption, usable in zip(captions, ready, strict=True) if usable is None)
@@ -175,7 +175,7 @@ class Encoder:
     def _window(self, graph: SceneGraph) -> Window:
         return window_of(graph, self._tokenizer)
 
-    def _given(self, record: bytes | None, caption: str, foreign: Foreign) -> Known | None:
+    def _known_caption(self, record: bytes | None, caption: str, foreign: Foreign) -> Known | None:
         """Return a caption's graph and negatives without parsing, from its annotation record or foreign graph.
 
         Returns None if neither is usable. A record is unusable if its graph differs from the foreign graph.
@@ -202,18 +202,18 @@ class Encoder:
         most = self._config.loss.negatives_per_caption
         turns = [self._turn(row, caption) for row, caption in zip(rows, known, strict=True)]
         orders = [
-            self._drawn(row, caption) if len(of.first) < most and not of.alone else []
-            for row, caption, of in zip(rows, known, turns, strict=True)
+            self._drawn(row, caption) if len(turn.first) < most and not turn.alone else []
+            for row, caption, turn in zip(rows, known, turns, strict=True)
         ]
         verify = self._config.loss.negatives != "shuffle" and self._config.data.verify_negatives
         sound = self._sound(known, orders, most, verify)
         drawn = [
-            list(itertools.islice(of.with_ours(own), most)) for own, of in zip(sound, turns, strict=True)
+            list(itertools.islice(turn.with_ours(own), most)) for own, turn in zip(sound, turns, strict=True)
         ]
-        self._parse(n.caption for of in drawn for n in of if _is_unread(n))
+        self._parse(n.caption for choices in drawn for n in choices if _is_unread(n))
         return [
-            [replace(n, source=self._windows[n.caption].graph) if _is_unread(n) else n for n in of]
-            for of in drawn
+            [replace(n, source=self._windows[n.caption].graph) if _is_unread(n) else n for n in choices]
+            for choices in drawn
         ]
 
     def _turn(self, row: dict[str, Any], known: Known) -> foreign_draw.Turn:
@@ -270,17 +270,17 @@ class Encoder:
         In a share of the draws (data.foreign_share), a foreign wording (from the data set) comes before sclip's own. In
         the other draws, a foreign wording is used only if sclip has no wording of its own.
         """
-        foreign = [self._foreign_positive(row, found) for row, found in zip(rows, known, strict=True)]
+        foreign = [self._foreign_positive(row, caption) for row, caption in zip(rows, known, strict=True)]
         open_rows = [k for k, pair in enumerate(foreign) if pair is None or not pair[1]]
-        found = negatives.draw_positives(
+        wordings = negatives.draw_positives(
             [known[k].window for k in open_rows], [rows[k].get(col.IDENTITY) or "" for k in open_rows],
             lambda texts: self._parser.parse(texts), seed=self._config.run.seed,
             epochs=[rows[k].get(col.PASS) or 0 for k in open_rows],
         )  # fmt: skip
-        drawn = dict(zip(open_rows, found, strict=True))
-        taken = {k: pair[0] for k, pair in enumerate(foreign) if pair is not None and drawn.get(k) is None}
-        self._parse(text.text for text in taken.values() if not text.graph)
-        for k, text in taken.items():
+        drawn = dict(zip(open_rows, wordings, strict=True))
+        texts = {k: pair[0] for k, pair in enumerate(foreign) if pair is not None and drawn.get(k) is None}
+        self._parse(text.text for text in texts.values() if not text.graph)
+        for k, text in texts.items():
             graph = foreign_draw.graph_of(text) or self._windows[text.text].graph
             drawn[k] = negatives.Positive(text.text, "foreign", graph)
         return [drawn[k] for k in range(len(rows))]

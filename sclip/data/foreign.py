@@ -58,7 +58,7 @@ class Foreign:
         if not content:
             return cls()
         *texts, graph = json.loads(content)
-        negatives, positives = (tuple(ForeignText(*text) for text in of) for of in texts)
+        negatives, positives = (tuple(ForeignText(*text) for text in entries) for entries in texts)
         return cls(negatives, positives, graph)
 
 
@@ -108,13 +108,13 @@ def read_foreign(
             for texts, added in zip(texts_by_key[key], read_texts, strict=True):
                 texts.extend(added)
     foreign = []
-    for place, (caption, _) in enumerate(captions):
-        of_caption = {key: read_texts[place] for key, read_texts in texts_by_key.items()}
+    for index, (caption, _) in enumerate(captions):
+        foreign_texts = {key: read_texts[index] for key, read_texts in texts_by_key.items()}
         negatives, positives = (
-            _kept(caption, of_caption.get(f"{kind}_field", ()), kind, counts)
+            _kept(caption, foreign_texts.get(f"{kind}_field", ()), kind, counts)
             for kind in ("negatives", "positives")
         )
-        foreign.append(Foreign(negatives, positives, next(iter(of_caption.get("graphs_field", ())), None)))
+        foreign.append(Foreign(negatives, positives, next(iter(foreign_texts.get("graphs_field", ())), None)))
     return tuple(foreign), "; ".join(faults)
 
 
@@ -152,18 +152,18 @@ def _texts(entry: Any, caption: str) -> Iterator[ForeignText]:
         text = next(entry[key] for key in _TEXT_KEYS if isinstance(entry.get(key), str))
         yield ForeignText(text, _graph(entry["graph"], text) if entry.get("graph") else None)
     elif isinstance(entry, dict):
-        for part, others in entry.items():
-            yield from _with(caption, part, others)
+        for part, replacements in entry.items():
+            yield from _with(caption, part, replacements)
     elif entry is not None:
         raise ValueError(f"{type(entry).__name__}, not text")
 
 
-def _with(caption: str, part: str, others: Any) -> Iterator[ForeignText]:
-    """Yield the caption with each of `others` in place of `part`, which may be the whole caption."""
-    if isinstance(others, dict) and not _is_text(others):
+def _with(caption: str, part: str, replacements: Any) -> Iterator[ForeignText]:
+    """Yield the caption with each of `replacements` in place of `part`, which may be the whole caption."""
+    if isinstance(replacements, dict) and not _is_text(replacements):
         raise ValueError("a mapping inside a mapping")
     match = re.search(rf"(?<!\w){re.escape(part.strip())}(?!\w)", caption) if part.strip() else None
-    for other in _texts(others, caption):
+    for other in _texts(replacements, caption):
         if match and match.span() == (0, len(caption)):
             yield other
         elif match:

@@ -81,9 +81,9 @@ class Round:
         by this position, and ties by track.
         """
         tracks, length = len(self.lengths), self.lengths[track]
-        at = 2 * (tracks * row + track) + 1
+        key = 2 * (tracks * row + track) + 1
         return self.first + sum(
-            (at * other_length - (2 * other + 1) * length - (other >= track)) // (2 * tracks * length) + 1
+            (key * other_length - (2 * other + 1) * length - (other >= track)) // (2 * tracks * length) + 1
             for other, other_length in enumerate(self.lengths)
         )
 
@@ -168,8 +168,8 @@ def _dealt_to(
     """
     readers = [[0] * splits.get(track, 1) for track in range(len(lengths))]
     turns = [
-        (-_in_turn(length, len(of), turn), track, turn)
-        for track, (length, of) in enumerate(zip(lengths, readers, strict=True)) for turn in range(len(of))
+        (-_in_turn(length, len(workers), turn), track, turn)
+        for track, (length, workers) in enumerate(zip(lengths, readers, strict=True)) for turn in range(len(workers))
     ]  # fmt: skip
     loads = [(0, worker) for worker in range(world_size)]
     for rows, track, turn in sorted(turns):
@@ -260,9 +260,9 @@ class Order:
         """Return the entries of a round. An epoch's last round also takes the rest, which is too small for a round."""
         shards = sum(self.schedule.shards)
         in_epoch = self._rounds_of_epoch
-        epoch, of_epoch = divmod(number, in_epoch)
-        stop = shards if of_epoch == in_epoch - 1 else (of_epoch + 1) * self._visits
-        return range(epoch * shards + of_epoch * self._visits, epoch * shards + stop)
+        epoch, index = divmod(number, in_epoch)
+        stop = shards if index == in_epoch - 1 else (index + 1) * self._visits
+        return range(epoch * shards + index * self._visits, epoch * shards + stop)
 
     def _dealt(self, parts: Iterable[Part]) -> tuple[tuple[Part, ...], ...]:
         """Deal parts to tracks of nearly equal length: the longest part first, each to the shortest track so far."""

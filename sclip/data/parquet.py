@@ -162,16 +162,16 @@ def parts_of_image(value: Any) -> tuple[bytes | None, Any]:
 def _file(url: str, below: str) -> bytes:
     """Read an image file by its absolute path, or by its path relative to the folder of the table."""
     is_remote = "://" in url and not os.path.isabs(below)
-    place = sibling(url, below) if is_remote else os.path.join(os.path.dirname(url), below)
+    path = sibling(url, below) if is_remote else os.path.join(os.path.dirname(url), below)
 
     def ask() -> bytes:
         try:
-            with closing(open_stream(place)) as file:
+            with closing(open_stream(path)) as file:
                 return file.read()
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return b""
 
-    if content := retry(place, ask):
+    if content := retry(path, ask):
         return content
     raise Fault(f"no image: there is no file {below!r}, or it is empty")
 

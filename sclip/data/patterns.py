@@ -115,8 +115,8 @@ def _components(uri: str) -> list[str]:
     """Split a URI (bucket or host first, no credentials) or an absolute local path into its components."""
     scheme, separator, rest = parts(uri)[0].partition("://")
     if separator and scheme != "file":
-        place, slash, key = rest.partition("/")
-        path = place.rpartition("@")[2] + slash + key
+        authority, slash, key = rest.partition("/")
+        path = authority.rpartition("@")[2] + slash + key
     else:
         path = os.path.abspath(os.path.expanduser(rest or scheme))
     return [part for part in path.split("/") if part]

@@ -143,9 +143,9 @@ def _track(
         if is_end:
             ordinal += sum(1 for _ in items)
             end = groups.end(visit, ordinal)
-            at = round_.place(share.track, row_number - 1)
+            end_place = round_.place(share.track, row_number - 1)
             yield visit_columns | {
-                col.PLACE: at, col.INDEX: ordinal, col.STATUS: col.END, col.SAMPLE_KEY: visit.shard.url,
+                col.PLACE: end_place, col.INDEX: ordinal, col.STATUS: col.END, col.SAMPLE_KEY: visit.shard.url,
                 col.REASON: end.to_json(),
             }  # fmt: skip
         yield from last
@@ -178,11 +178,11 @@ class _Items:
                 time.sleep(wait_s)
                 waited_s += wait_s
 
-    def end(self, visit: OpenedVisit, there: int) -> VisitEnd:
-        """Return the report on a shard that was read to its end and has `there` samples, usable or not."""
-        missing = max(0, visit.expected - there)
+    def end(self, visit: OpenedVisit, num_samples: int) -> VisitEnd:
+        """Return the report on a shard that was read to its end and has `num_samples` samples, usable or not."""
+        missing = max(0, visit.expected - num_samples)
         recorded = visit.expected if missing else 0
-        more = max(0, there - visit.recorded)
+        more = max(0, num_samples - visit.recorded)
         tally = self._tally
         counters = (dict(counts) for counts in (tally.unread, tally.cleaned, tally.foreign))
         return VisitEnd(missing, more, recorded, self._rest, *counters)
@@ -211,7 +211,7 @@ def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pa
     if not choices:
         return row | {col.STATUS: col.FILTERED}
     rng = seeding.generator("caption", reading.config.run.seed, pass_, row[col.IDENTITY])
-    index = rng.choice(_of_drawn_field(item, choices, reading.config.data.caption_weights, rng))
+    index = rng.choice(_draw_field(item, choices, reading.config.data.caption_weights, rng))
     return row | {
         col.STATUS: col.SAMPLE, col.JPEG: item.image, col.CAPTION: item.captions[index],
         col.RECORD: records[index] if records else None,
@@ -219,13 +219,13 @@ def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pa
     }  # fmt: skip
 
 
-def _of_drawn_field(
+def _draw_field(
     sample: Sample, choices: list[int], weights: Sequence[float], rng: random.Random
 ) -> list[int]:
     """Draw a caption field by weight; return the indices in `choices` of its captions. Without weights, return all."""
     if not weights:
         return choices
     fields = sorted({sample.fields[index] for index in choices})
-    of_fields = [weights[field] for field in fields]
-    drawn = rng.choices(fields, of_fields)[0] if any(of_fields) else fields[0]
+    field_weights = [weights[field] for field in fields]
+    drawn = rng.choices(fields, field_weights)[0] if any(field_weights) else fields[0]
     return [index for index in choices if sample.fields[index] == drawn]

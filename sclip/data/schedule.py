@@ -82,9 +82,9 @@ class Schedule:
 
     def visit(self, entry: int) -> Visit:
         """Return the source, the pass and the shard of an entry."""
-        cycles, place = divmod(entry, len(self.cycle))
-        source = self.cycle[place]
-        turn = cycles * self.cycle.count(source) + self.cycle[:place].count(source)
+        cycles, position = divmod(entry, len(self.cycle))
+        source = self.cycle[position]
+        turn = cycles * self.cycle.count(source) + self.cycle[:position].count(source)
         pass_, index = divmod(turn, self.shards[source])
         return Visit(source, pass_, self._permuted(source, pass_, index))
 

@@ -136,7 +136,7 @@ def _judged_rows(url: str, data: DataConfig, tally: Tally) -> Iterator[Sample | 
 def _judge_row(index: int, row: Row, data: DataConfig, tally: Tally) -> Sample | Rejected:
     key = f"{index:08d}"
     try:
-        captions, count = _of_fields(row.captions, data.caption_fields, row.captions)
+        captions, count = _field_captions(row.captions, data.caption_fields, row.captions)
     except ValueError as error:
         return Rejected(index, key, str(error))
     if row.fault or not captions:
@@ -245,7 +245,7 @@ def _captions(
         if "json" in group.unread:
             raise ValueError(f".json {group.unread['json']}")
         record = _record(parts.get("json", b"{}"))
-        captions, count = _of_fields(record, fields, ("captions", "caption"))
+        captions, count = _field_captions(record, fields, ("captions", "caption"))
     except ValueError as error:
         if fields or not text:
             raise
@@ -266,7 +266,7 @@ def _captions(
     return captions, count, record
 
 
-def _of_fields(
+def _field_captions(
     record: Mapping[str, Any], fields: Sequence[str], usual: Iterable[str]
 ) -> tuple[list[_Caption], int]:
     """Return captions, and the number of texts including blank ones.

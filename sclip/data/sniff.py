@@ -150,7 +150,7 @@ def unreadable(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, N
     """
     remote = [url for url in urls if "://" in url]
     step = max(1.0, len(remote) / _MOST_REMOTE)
-    chosen = {remote[int(at * step)] for at in range(min(len(remote), _MOST_REMOTE))}
+    chosen = {remote[int(index * step)] for index in range(min(len(remote), _MOST_REMOTE))}
     chosen_urls = [url for url in urls if "://" not in url or url in chosen]
     results = zip(chosen_urls, concurrently(partial(look, data=data), chosen_urls), strict=True)
     return {url: fault for url, fault in results if fault is not None}

@@ -197,7 +197,7 @@ class _RoundSource(Datasource):  # type: ignore[misc]
         remaining = range(first, order.num_rounds)
         rows = order.recorded / max(1, order.num_rounds) / (reads.world_size * reads.streams)
         size = max(-(-len(remaining) // _MOST_READ_TASKS), round(_TASK_ROWS / max(1, rows)), 1)
-        self.chunks: Sequence[range] = [remaining[at : at + size] for at in range(0, len(remaining), size)]
+        self.chunks: Sequence[range] = [remaining[low : low + size] for low in range(0, len(remaining), size)]
 
     def estimate_inmemory_data_size(self) -> int | None:
         return None

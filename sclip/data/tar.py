@@ -163,9 +163,9 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
                     _take(group, suffix, tar, member, data, counted)
             _check_end(tar)
     except _BROKEN_TAR as error:
-        where = f"broken tar, last key {group.key!r}" if group.key else "not a tar, or broken at its start"
+        fault = f"broken tar, last key {group.key!r}" if group.key else "not a tar, or broken at its start"
         not_tar = not_a_tar(plain.head) if plain and not group.key else None
-        group.cut = str(not_tar or f"{where}: {error}")
+        group.cut = str(not_tar or f"{fault}: {error}")
     if group.key or group.cut:
         yield group
 

@@ -87,7 +87,7 @@ _Case = TypeVar("_Case")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str = "cases") -> About:
+def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], noun: str = "cases") -> About:
     """Return `about`, with a note if `kept` lacks some cases. Raises BenchmarkDataError if `kept` is empty."""
     if not kept:
         raise BenchmarkDataError(
@@ -96,9 +96,9 @@ def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], what: str 
     if len(kept) == len(cases):
         return about
     whole = about.whole or len(cases)
-    note = f"{PARTIAL}{len(kept):,} of {whole:,} {what}, not comparable with published figures"
-    others = about.notes[:-1] if about.whole else about.notes
-    return replace(about, notes=(*others, note), whole=whole)
+    note = f"{PARTIAL}{len(kept):,} of {whole:,} {noun}, not comparable with published figures"
+    notes = about.notes[:-1] if about.whole else about.notes
+    return replace(about, notes=(*notes, note), whole=whole)
 
 
 def read_json(path: Path) -> Any:
@@ -116,32 +116,31 @@ def no_such_file(path: Path) -> BenchmarkDataError:
     return BenchmarkDataError(f"{path}: no such file; sclip fetch says where to get each benchmark")
 
 
-def each(path: Path, what: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:
+def each(path: Path, noun: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:
     """Read a JSON file into (name, entry) pairs; names are keys of an object, or indices (from 0) of a list.
 
     Raises BenchmarkDataError if the content is empty or not of type `kind`, or if an entry is not an object.
     """
     content = read_json(path)
     if not isinstance(content, kind) or not content:
-        raise BenchmarkDataError(f"{path}: must hold {'a list' if kind is list else 'an object'} of {what}")
+        raise BenchmarkDataError(f"{path}: must hold {'a list' if kind is list else 'an object'} of {noun}")
     return entries(path, content)
 
 
-def entries(path: Path, found: object, what: str = "case") -> list[tuple[str, Any]]:
+def entries(path: Path, tree: object, noun: str = "case") -> list[tuple[str, Any]]:
     """Return (name, entry) pairs as `each` does, from a list or object that is already read.
 
-    Raises BenchmarkDataError naming the file if `found` is neither a list nor an object. Raises it naming file and
-    entry if an entry is not an object.
+    Raises BenchmarkDataError, naming file and entry, if `tree` has another type or an entry is no object.
     """
-    if not isinstance(found, list | dict):
-        raise BenchmarkDataError(f"{path}: {what}s={ascii(found)[:50]}: must be a list")
+    if not isinstance(tree, list | dict):
+        raise BenchmarkDataError(f"{path}: {noun}s={ascii(tree)[:50]}: must be a list")
     named = [
-        (str(name), entry) for name, entry in (found.items() if isinstance(found, dict) else enumerate(found))
+        (str(name), entry) for name, entry in (tree.items() if isinstance(tree, dict) else enumerate(tree))
     ]
     for name, entry in named:
         if not isinstance(entry, dict):
             raise BenchmarkDataError(
-                f"{path}: {what} {name}: {ascii(entry)[:50]} must be an object with fields"
+                f"{path}: {noun} {name}: {ascii(entry)[:50]} must be an object with fields"
             )
     return named
 
@@ -156,8 +155,8 @@ def named_once(path: Path, names: Iterable[str]) -> None:
 class at_case:
     """Context manager that turns errors in an entry into a BenchmarkDataError naming the file and the case."""
 
-    def __init__(self, path: Path, name: Hashable, what: str = "case") -> None:
-        self._place = f"{path}: {what} {name}"
+    def __init__(self, path: Path, name: Hashable, noun: str = "case") -> None:
+        self._place = f"{path}: {noun} {name}"
 
     def __enter__(self) -> None:
         return None

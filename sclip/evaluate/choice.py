@@ -84,13 +84,13 @@ class Choice:
         name = self.about.name
         sizes = Counter(case.group for case, _ in counted_cases)
 
-        def score(called: str, of: Collection[str] | None = None) -> Score:
+        def score(called: str, subset: Collection[str] | None = None) -> Score:
             return mean_score(
                 [won for _, won in counted_cases],
                 [case.picture.image for case, _ in counted_cases],
                 [case.group for case, _ in counted_cases],
                 [self._chance(case) for case, _ in counted_cases],
-                of,
+                subset,
                 key=f"{name}/{called}",
             )
 
@@ -98,10 +98,10 @@ class Choice:
         counted = {group for group, size in sizes.items() if size >= self.least_cases}
         if self.macro and counted:
             scores["macro"] = score("macro", counted)
-        for mean, of in self.means.items():
-            if set(of) <= counted:
-                scores[mean] = score(mean, set(of))
-        scores |= self._of_sets(counted_cases)
+        for mean, subset in self.means.items():
+            if set(subset) <= counted:
+                scores[mean] = score(mean, set(subset))
+        scores |= self._joint_scores(counted_cases)
         return Result(
             name, self.about.kind, self.about.definition,
             headline="macro" if "macro" in scores else "accuracy",
@@ -124,9 +124,9 @@ class Choice:
         """Return whether a case is won. `row` holds the cosine of each caption, the true caption first."""
         return row[0] >= max(row[1:]) if self.ties_win else row[0] > max(row[1:])
 
-    def _of_sets(self, asked: Sequence[tuple[ChoiceCase, bool]]) -> dict[str, Score]:
+    def _joint_scores(self, answers: Sequence[tuple[ChoiceCase, bool]]) -> dict[str, Score]:
         """Return each score of `jointly`: the share of sets with all cases won. Sets that lack a case are left out."""
-        by_name = {case.name: (won, self._chance(case)) for case, won in asked}
+        by_name = {case.name: (won, self._chance(case)) for case, won in answers}
         scores = {}
         for score_name, sets in self.jointly.items():
             complete = [

@@ -70,9 +70,9 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     """
     if len(evaluations) < 2:
         raise EvaluationError("a comparison needs two evaluations or more")
-    first, *others = evaluations
+    first, *rest = evaluations
     differences = []
-    for model, other in enumerate(others, start=1):
+    for model, other in enumerate(rest, start=1):
         by_name = {result.name: result for result in other.results}
         for result in first.results:
             if result.name not in by_name:
@@ -80,10 +80,10 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
                     f"{first.model} was evaluated on {result.name}, but {other.model} was not; evaluate both on it"
                 )
             differences.append(_difference(model, result, by_name[result.name], (first.model, other.model)))
-    return Comparison([first, *others], differences)
+    return Comparison([first, *rest], differences)
 
 
-def _difference(at: int, first: Result, other: Result, models: tuple[str, str]) -> Difference:
+def _difference(model: int, first: Result, other: Result, models: tuple[str, str]) -> Difference:
     if why := differing(first, other):
         raise EvaluationError(
             f"{first.name}: {models[0]} and {models[1]} were tested on {why}; evaluate both on the same files"
@@ -94,7 +94,7 @@ def _difference(at: int, first: Result, other: Result, models: tuple[str, str]) 
     p_value = float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
     score = first.headline
     change = other.scores[score].value - first.scores[score].value
-    return Difference(first.name, score, at, change, only_first, only_other, p_value)
+    return Difference(first.name, score, model, change, only_first, only_other, p_value)
 
 
 def differing(first: Result, other: Result) -> str:

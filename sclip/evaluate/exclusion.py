@@ -125,9 +125,9 @@ class Exclusions:
         index = self._nearest(picture_hash) if picture_hash else None
         return None if index is None else f"excluded: looks like a picture of {self._sources[index]}"
 
-    def _nearest(self, found: str) -> int | None:
+    def _nearest(self, phash: str) -> int | None:
         """Return the index of the entry with the nearest hash; None beyond MOST_BITS. 100,000 entries take 0.2 ms."""
-        bits = np.bitwise_count(self._hashes ^ np.uint64(int(found, 16)))
+        bits = np.bitwise_count(self._hashes ^ np.uint64(int(phash, 16)))
         nearest = int(bits.argmin())
         return int(self._hashed[nearest]) if bits[nearest] <= MOST_BITS else None
 
@@ -137,17 +137,17 @@ def _read(path: Path) -> list[Exclusion]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ExclusionError(f"{path}: cannot be read: {error}") from error
-    return [_entry(f"{path} line {at}", line) for at, line in enumerate(lines, start=1) if line.strip()]
+    return [_entry(f"{path} line {index}", line) for index, line in enumerate(lines, start=1) if line.strip()]
 
 
-def _entry(place: str, line: str) -> Exclusion:
+def _entry(label: str, line: str) -> Exclusion:
     try:
         tree: Any = json.loads(line)
         entry = Exclusion(**{name: str(value) for name, value in tree.items()})
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise ExclusionError(f'{place}: must be {{"source": .., "key": .., "phash": ..}}: {error}') from error
+        raise ExclusionError(f'{label}: must be {{"source": .., "key": .., "phash": ..}}: {error}') from error
     if entry.phash and not re.fullmatch("[0-9a-f]{16}", entry.phash):
-        raise ExclusionError(f"{place}: phash {entry.phash!r} is not 16 hexadecimal digits")
+        raise ExclusionError(f"{label}: phash {entry.phash!r} is not 16 hexadecimal digits")
     if not entry.key and not entry.phash:
-        raise ExclusionError(f"{place}: names no picture; give a key, a phash or both")
+        raise ExclusionError(f"{label}: names no picture; give a key, a phash or both")
     return entry

@@ -42,23 +42,23 @@ def mean_score(
     images: Sequence[Hashable],
     groups: Sequence[str],
     chance: Sequence[float],
-    of: Collection[str] | None = None,
+    subset: Collection[str] | None = None,
     *,
     key: str,
 ) -> Score:
-    """Return the share of won cases as a `Score`. If `of` names groups, return the mean of their shares instead.
+    """Return the share of won cases as a `Score`. If `subset` names groups, return the mean of their shares instead.
 
     `chance` holds the probability that a guess wins each case; other arguments as in `share`.
     """
-    kept = [index for index, group in enumerate(groups) if of is None or group in of]
+    kept = [index for index, group in enumerate(groups) if subset is None or group in subset]
     by_group: dict[str, list[float]] = defaultdict(list)
     for index in kept:
-        by_group[groups[index] if of is not None else ""].append(chance[index])
+        by_group[groups[index] if subset is not None else ""].append(chance[index])
     return scored(
         [won[index] for index in kept],
         [images[index] for index in kept],
         sum(sum(chances) / len(chances) for chances in by_group.values()) / len(by_group),
-        [groups[index] for index in kept] if of is not None else None,
+        [groups[index] for index in kept] if subset is not None else None,
         key=key,
     )
 

@@ -59,9 +59,9 @@ def rivals(image_features: Tensor, text_features: Tensor, owner: Tensor) -> Riva
         text_features: float [M, D], unit length; every image has at least one caption.
         owner: int64 [M], the image of each caption, 0 to N - 1.
     """
-    of_images, image_ties = _text_rivals(image_features, text_features, owner)
-    of_captions, text_ties = _image_rivals(image_features, text_features, owner)
-    return Rivals(of_images, of_captions, image_ties + text_ties)
+    image_to_text, image_ties = _text_rivals(image_features, text_features, owner)
+    text_to_image, text_ties = _image_rivals(image_features, text_features, owner)
+    return Rivals(image_to_text, text_to_image, image_ties + text_ties)
 
 
 def chance_of_captions(own: int, captions: int, k: int) -> float:

@@ -87,10 +87,10 @@ class Retrieval:
             examples=self._examples(rival_counts, features),
         )  # fmt: skip
 
-    def _scores(self, found: Rivals, owner: Sequence[int]) -> dict[str, Score]:
+    def _scores(self, rival_counts: Rivals, owner: Sequence[int]) -> dict[str, Score]:
         captions, pictures = len(owner), len(self.images)
         scores = {}
-        for direction, k, hits in found.found():
+        for direction, k, hits in rival_counts.found():
             if direction == "image_to_text":
                 own = [chance_of_captions(len(image.captions), captions, k) for image in self.images]
                 chance, images = sum(own) / pictures, list(range(pictures))
@@ -100,11 +100,11 @@ class Retrieval:
             scores[name] = scored(hits.tolist(), images, chance, key=f"{self.about.name}/{name}")
         return scores
 
-    def _examples(self, found: Rivals, features: Features) -> list[Example]:
+    def _examples(self, rival_counts: Rivals, features: Features) -> list[Example]:
         """Return pictures whose top caption is wrong, with their best own caption and the best wrong ones."""
         lost = [
             (image.name, image)
-            for image, count in zip(self.images, found.image_to_text.tolist(), strict=True) if count
+            for image, count in zip(self.images, rival_counts.image_to_text.tolist(), strict=True) if count
         ]  # fmt: skip
         drawn = examples.chosen(self.about.name, lost)
         if not drawn:
@@ -117,6 +117,6 @@ class Retrieval:
             own = set(image.captions)
             score = dict(zip(captions, row, strict=True))
             best = max(own, key=lambda caption: score[caption])
-            others = [(caption, value) for caption, value in score.items() if caption not in own]
-            shown.append(examples.example(name, "", pictures[image.picture], [(best, score[best])], others))
+            false = [(caption, value) for caption, value in score.items() if caption not in own]
+            shown.append(examples.example(name, "", pictures[image.picture], [(best, score[best])], false))
         return shown

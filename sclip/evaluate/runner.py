@@ -117,7 +117,7 @@ def _excluding(task: Task, reasons: Mapping[str, str]) -> Task:
     if not lost:
         return task
     images = Counter(reasons[image] for image in {picture.image for picture in lost})
-    counted = sorted(images.items(), key=lambda found: (-found[1], found[0]))
+    counted = sorted(images.items(), key=lambda item: (-item[1], item[0]))
     notes = tuple(f"{count:,} picture{'s' * (count > 1)} {reason}" for reason, count in counted)
     if len(lost) == len(set(task.pictures())):
         raise BenchmarkDataError(f"{task.about.name}: no picture is left ({'; '.join(notes)}); leave it out")
@@ -163,8 +163,8 @@ def measure(
 def _with_captions(result: Result, task: Task, whole: Mapping[str, bool]) -> Result:
     """Return a result with its digest. If captions were truncated, add their number and a note."""
     captions = set(task.captions())
-    asked = json.dumps([sorted(result.won), sorted(captions)])
-    result = replace(result, digest=hashlib.sha256(asked.encode()).hexdigest())
+    content = json.dumps([sorted(result.won), sorted(captions)])
+    result = replace(result, digest=hashlib.sha256(content.encode()).hexdigest())
     cut = sum(not whole[caption] for caption in captions)
     if not cut:
         return result

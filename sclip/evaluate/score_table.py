@@ -85,7 +85,7 @@ def score_table(evaluations: Sequence[Evaluation], benchmarks: Sequence[str] = (
     scores = [f"{name}/{score}" for name, score in columns]
     rows = [row for row in published.rows().values() if row.scores.keys() & set(scores)]
     sources = published.sources(rows, scores)
-    letters = {source: chr(ord("a") + at) for at, source in enumerate(sources)}
+    letters = {source: chr(ord("a") + index) for index, source in enumerate(sources)}
     cells = [
         _cells(
             score,
@@ -101,12 +101,14 @@ def score_table(evaluations: Sequence[Evaluation], benchmarks: Sequence[str] = (
     return ScoreTable(
         [(_name(name), _called(score)) for name, score in columns],
         [
-            TableRow(f"{row.label}, {row.note}" if row.note else row.label, of, letters[row.source])
-            for row, of in zip(rows, by_row, strict=False)
+            TableRow(f"{row.label}, {row.note}" if row.note else row.label, row_cells, letters[row.source])
+            for row, row_cells in zip(rows, by_row, strict=False)
         ],
-        [TableRow(e.model, of) for e, of in zip(evaluations, by_row[len(rows) :], strict=True)],
+        [TableRow(e.model, row_cells) for e, row_cells in zip(evaluations, by_row[len(rows) :], strict=True)],
         _caption(
-            by_row, [score for _, score in columns], {letters[s]: f"{s}: {of}" for s, of in sources.items()}
+            by_row,
+            [score for _, score in columns],
+            {letters[s]: f"{s}: {label}" for s, label in sources.items()},
         ),
     )
 
@@ -114,15 +116,15 @@ def score_table(evaluations: Sequence[Evaluation], benchmarks: Sequence[str] = (
 def _require_same_cases(
     name: str, evaluations: Sequence[Evaluation], results: Sequence[Result | None]
 ) -> None:
-    asked = [
+    pairs = [
         (evaluation.model, result)
         for evaluation, result in zip(evaluations, results, strict=True)
         if result and not result.is_partial
     ]
-    for model, result in asked[1:]:
-        if why := differing(asked[0][1], result):
+    for model, result in pairs[1:]:
+        if why := differing(pairs[0][1], result):
             raise EvaluationError(
-                f"{name}: {asked[0][0]} and {model} were tested on {why}; evaluate both on the same files"
+                f"{name}: {pairs[0][0]} and {model} were tested on {why}; evaluate both on the same files"
             )
 
 

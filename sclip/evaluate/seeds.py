@@ -47,9 +47,9 @@ class Cell:
         return f"{self.mean:.3f} ({interval[0]:.3f} to {interval[1]:.3f}){suffix}"
 
 
-def p_value(values: Sequence[float | None], others: Sequence[float | None]) -> float | None:
+def p_value(values: Sequence[float | None], reference: Sequence[float | None]) -> float | None:
     """Return the p-value of a paired t-test, or None if a value is missing or all pairs differ equally."""
-    pairs = [(a, b) for a, b in zip(values, others, strict=True) if a is not None and b is not None]
+    pairs = [(a, b) for a, b in zip(values, reference, strict=True) if a is not None and b is not None]
     if len(pairs) < len(values) or len({round(a - b, 9) for a, b in pairs}) < 2:
         return None
     return float(stats.ttest_rel(*zip(*pairs, strict=True)).pvalue)

@@ -115,18 +115,18 @@ def from_options(
 
 
 def _entry(
-    place: str, name: object, options: object, base: StoragePath, defaults: Mapping[str, Any]
+    origin: str, name: object, options: object, base: StoragePath, defaults: Mapping[str, Any]
 ) -> Entry:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise BenchmarkDataError(f"{place}: a benchmark's name has letters, digits, '-', '_' and '.' only")
+        raise BenchmarkDataError(f"{origin}: a benchmark's name has letters, digits, '-', '_' and '.' only")
     if not isinstance(options, dict) or not isinstance(options.get("kind"), str):
-        raise BenchmarkDataError(f"{place}: must have a kind: one of {', '.join(kinds.KINDS)}")
+        raise BenchmarkDataError(f"{origin}: must have a kind: one of {', '.join(kinds.KINDS)}")
     kind = options["kind"]
     values = {option: value for option, value in options.items() if option != "kind"}
     known = kinds.KINDS.get(kind)
     if known:
         values = {k: v for k, v in defaults.items() if v and k in (*known.needs, *known.may)} | values
-    parsed = kinds.checked(kind, values, place)
+    parsed = kinds.checked(kind, values, origin)
     for option in PATHS:
         if option in parsed:
             parsed[option] = cached_copy(base / parsed[option])
@@ -138,20 +138,20 @@ def _entry(
 
 
 def _included(
-    path: StoragePath, of: object, root: str | Path, defaults: Mapping[str, Any] | None
+    path: StoragePath, suites: object, root: str | Path, defaults: Mapping[str, Any] | None
 ) -> list[Entry]:
-    if not isinstance(of, list) or not all(isinstance(name, str) for name in of):
+    if not isinstance(suites, list) or not all(isinstance(name, str) for name in suites):
         raise BenchmarkDataError(f"{path}: {_INCLUDE} must be a list of suites: {', '.join(names())}")
-    for name in of:
+    for name in suites:
         if name not in names():
             raise BenchmarkDataError(f"{path}: {_INCLUDE}: {name!r}: {kinds.nearest(name, set(names()))}")
         if path == _FOLDER / f"{name}.yaml":
             raise BenchmarkDataError(f"{path}: includes itself")
-    return [entry for name in of for entry in read(name, root, defaults)]
+    return [entry for name in suites for entry in read(name, root, defaults)]
 
 
-def _each_once(entries: Sequence[Entry], place: str) -> list[Entry]:
+def _each_once(entries: Sequence[Entry], origin: str) -> list[Entry]:
     for entry in entries:
         if sum(other.name == entry.name for other in entries) > 1:
-            raise BenchmarkDataError(f"{place}: two benchmarks have the name {entry.name}")
+            raise BenchmarkDataError(f"{origin}: two benchmarks have the name {entry.name}")
     return list(entries)

@@ -126,9 +126,9 @@ class ZeroShot:
 
     def class_features(self, features: Features) -> Tensor:
         """Return the unit-length feature of each class, [classes, D]."""
-        of_templates = features.of_captions(self.captions())
+        template_features = features.of_captions(self.captions())
         return F.normalize(
-            of_templates.reshape(len(self.classes), -1, of_templates.shape[1]).mean(dim=1), dim=-1
+            template_features.reshape(len(self.classes), -1, template_features.shape[1]).mean(dim=1), dim=-1
         )
 
     def result(self, features: Features) -> Result:
@@ -180,14 +180,14 @@ class ZeroShot:
         """
         number = {name: index for index, name in enumerate(dict.fromkeys(self.classes))}
         named = torch.tensor([number[name] for name in self.classes])
-        place = torch.arange(len(named))
+        indices = torch.arange(len(named))
         for start in range(0, len(self.images), _AT_A_TIME):
             batch = self.images[start : start + _AT_A_TIME]
             cosines = features.of_pictures(image.picture for image in batch) @ classes.T
             labels = torch.tensor([[image.label] for image in batch])
             twins = named == named[labels]
-            cosines = cosines.masked_fill(twins & (place < labels), torch.inf)
-            cosines = cosines.masked_fill(twins & (place > labels), -torch.inf)
+            cosines = cosines.masked_fill(twins & (indices < labels), torch.inf)
+            cosines = cosines.masked_fill(twins & (indices > labels), -torch.inf)
             yield cosines, cosines.gather(1, labels)
 
     def _score(self, won: Sequence[bool], k: int, name: str, classes: Sequence[str] | None = None) -> Score:
@@ -201,9 +201,9 @@ class ZeroShot:
         shown = []
         for name, image in drawn:
             row = (features.of_pictures([image.picture]) @ classes.T)[0].tolist()
-            right, others = self.classes[image.label], list(zip(self.classes, row, strict=True))
-            del others[image.label]
+            right, false = self.classes[image.label], list(zip(self.classes, row, strict=True))
+            del false[image.label]
             shown.append(
-                examples.example(name, right, pictures[image.picture], [(right, row[image.label])], others)
+                examples.example(name, right, pictures[image.picture], [(right, row[image.label])], false)
             )
         return shown

@@ -57,9 +57,9 @@ def check(start: Scorer, trained: Scorer) -> list[str]:
     lacking = tuple(part for part in _ONLY_TRAINED if not any(name.startswith(part) for name in ours))
     added = {name for name in theirs if name.startswith(lacking)}
     differ = [
-        f"{name}: {_told(ours.get(name))} and {_told(theirs.get(name))}"
+        f"{name}: {_tensor_text(ours.get(name))} and {_tensor_text(theirs.get(name))}"
         for name in sorted((ours.keys() | theirs.keys()) - added)
-        if _told(ours.get(name)) != _told(theirs.get(name))
+        if _tensor_text(ours.get(name)) != _tensor_text(theirs.get(name))
         or (name in _NORMALISATION and not torch.equal(ours[name], theirs[name]))
     ]
     names = [model.config.name for model in (one, other)]
@@ -73,7 +73,7 @@ def check(start: Scorer, trained: Scorer) -> list[str]:
     return [label for part, label in _ONLY_TRAINED.items() if any(name.startswith(part) for name in added)]
 
 
-def _told(tensor: Tensor | None) -> str:
+def _tensor_text(tensor: Tensor | None) -> str:
     return "none" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 

@@ -140,7 +140,7 @@ def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on"
         step = latest[0] if latest else None
     if step is not None:
         # `address` is absolute: a relative `step` may be the folder name alone, without its run folder.
-        return _of_run(step, RunFolder(storage_path(address(step)).parent))
+        return _from_run(step, RunFolder(storage_path(address(step)).parent))
     folder = cached_copy(source) if source.exists() else Path(address(source))
     if (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file():
         parser = folder / PARSER_FILE
@@ -164,7 +164,7 @@ def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on"
     return Source(assemble(config, weights).eval(), notes)
 
 
-def _of_run(step: StoragePath, run: RunFolder) -> Source:
+def _from_run(step: StoragePath, run: RunFolder) -> Source:
     damage = manifest.verify(step)
     if damage:
         raise CheckpointError(damage)

@@ -55,8 +55,8 @@ def open_model(name: str | Path, device: str = "cpu", storage: str | Path = "~/s
     text = str(name)
     path = located(text, storage)
     if path is not None:
-        return _of_path(path, device)
-    return Scorer(_of_architecture(text), device=device)
+        return _from_path(path, device)
+    return Scorer(_from_architecture(text), device=device)
 
 
 def open_source(
@@ -72,7 +72,7 @@ def open_source(
     """
     path = located(name, storage)
     if path is None:
-        return convert.Source(_of_architecture(name))
+        return convert.Source(_from_architecture(name))
     if path.name == WEIGHTS_FILE and (path.parent / CONFIG_FILE).is_file():
         path = path.parent
     return convert.opened(path, architecture, quick_gelu)
@@ -90,7 +90,7 @@ def located(name: str, storage: str | Path) -> StoragePath | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def _of_path(path: StoragePath, device: str) -> Scorer:
+def _from_path(path: StoragePath, device: str) -> Scorer:
     if (path / "config.json").is_file() and not (path / WEIGHTS_FILE).is_file():
         finished = (path / "model" / WEIGHTS_FILE).is_file()
         if not finished and not any(path.glob("step-*")):
@@ -113,7 +113,7 @@ def _of_path(path: StoragePath, device: str) -> Scorer:
     return Scorer(source.model, source.spacy_model or "", device)
 
 
-def _of_architecture(text: str) -> StructureCLIP:
+def _from_architecture(text: str) -> StructureCLIP:
     """Build the model that ARCHITECTURE:TAG names."""
     architecture, separator, source = text.partition(":")
     if not separator or source.startswith("//"):

@@ -55,10 +55,10 @@ def sized(config: Config, capacity: Capacity) -> Config:
         workers = max(1, min(gpus, train.batch_size)) if use_gpu else 1
         cpus_per_gpu = min((n.cpus / n.gpus for n in capacity.nodes if n.gpus), default=worker_cpus)
         planned = dataclasses.replace(config, train=dataclasses.replace(train, use_gpu=use_gpu))
-        others, _ = _total(
+        other_cpus, _ = _total(
             [b for b in demands(planned, workers, config.data.actors_min) if b.stage != "workers"]
         )
-        crowded = workers * worker_cpus > capacity.cpus - others + _EPSILON or worker_cpus > cpus_per_gpu
+        crowded = workers * worker_cpus > capacity.cpus - other_cpus + _EPSILON or worker_cpus > cpus_per_gpu
         if use_gpu and crowded:
             worker_cpus = max(0.01, math.floor(100 * min(worker_cpus, _WORKERS_SHARE * cpus_per_gpu)) / 100)
     train = dataclasses.replace(train, num_workers=workers, use_gpu=use_gpu, worker_cpus=worker_cpus)
@@ -111,8 +111,8 @@ def fits(config: Config, workers: int, capacity: Capacity) -> bool:
 
 def most_encoders(config: Config, cpus: float) -> int:
     """Return how many encoders fit into `cpus` beside the run's other stages; at least data.actors_min."""
-    others, _ = _total([b for b in demands(config, config.train.num_workers, 0) if b.stage != "encoders"])
-    return max(config.data.actors_min, math.floor((cpus - others) / config.data.actor_cpus + _EPSILON))
+    other_cpus, _ = _total([b for b in demands(config, config.train.num_workers, 0) if b.stage != "encoders"])
+    return max(config.data.actors_min, math.floor((cpus - other_cpus) / config.data.actor_cpus + _EPSILON))
 
 
 def runs_at_once(config: Config, capacity: Capacity, driver_cpus: float) -> int:
@@ -188,5 +188,5 @@ def _workers_key(config: Config) -> str:
 
 def _either(config: Config, *keys: str) -> str:
     """Return the config keys as "A, B or C". Leave out data.readers if it is 1, because it cannot be lowered then."""
-    *others, last = [key for key in keys if key != "data.readers" or streams_of_worker(config) > 1]
-    return f"{', '.join(others)} or {last}" if others else last
+    *rest, last = [key for key in keys if key != "data.readers" or streams_of_worker(config) > 1]
+    return f"{', '.join(rest)} or {last}" if rest else last

@@ -51,14 +51,14 @@ COUNTERS = {
     "sclip_data_wait_seconds_total": "Reported seconds in which training waited for data",
 }
 
-_OF_METRICS = {
+_METRIC_NAMES = {
     "epoch": "sclip_epoch", "loss": "sclip_loss", "learning_rate": "sclip_learning_rate",
     "grad_norm": "sclip_grad_norm", "samples_per_s": "sclip_samples_per_second",
     "tokens_per_s": "sclip_tokens_per_second", "data_wait": "sclip_data_wait_ratio", "mfu": "sclip_mfu_ratio",
     "quarantined": "sclip_quarantined_samples", "filtered": "sclip_filtered_samples",
     "skipped": "sclip_nonfinite_steps",
 }  # fmt: skip
-_OF_STREAM = {
+_STREAM_NAMES = {
     "read_utilisation": "sclip_read_utilisation_ratio", "encode_utilisation": "sclip_encode_utilisation_ratio",
     "encoded_queue": "sclip_encoded_queue_samples",
 }  # fmt: skip
@@ -135,8 +135,8 @@ class RunMetrics:
     def _metrics(self, report: dict[str, Any]) -> None:
         metrics, stream = report["metrics"], report["stream"]
         values = {"sclip_step": report["step"], "sclip_samples": report["samples"]}
-        values |= {_OF_METRICS[name]: value for name, value in metrics.items() if name in _OF_METRICS}
-        values |= {_OF_STREAM[name]: value for name, value in stream.items() if name in _OF_STREAM}
+        values |= {_METRIC_NAMES[name]: value for name, value in metrics.items() if name in _METRIC_NAMES}
+        values |= {_STREAM_NAMES[name]: value for name, value in stream.items() if name in _STREAM_NAMES}
         self._set(values)
         new, self._samples = report["samples"] - self._samples, report["samples"]
         seconds = new / metrics["samples_per_s"] if new > 0 else 0.0

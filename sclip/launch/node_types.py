@@ -117,11 +117,11 @@ def of_file(path: Path) -> tuple[NodeType, ...]:
     added = _addable(config)
     if head in types:
         added[head] = {"resources": types[head]["resources"], "max_workers": 1}
-    if not (found := node_types([], added)):
+    if not (result := node_types([], added)):
         raise ConfigError(
             f"{path}: max_workers=0: no node can be added; write the number of nodes of each type"
         )
-    return found
+    return result
 
 
 def _type(name: str, resources: Mapping[str, float], alive: int, most: int) -> NodeType:
@@ -142,7 +142,7 @@ def declared(gcs_address: str) -> dict[str, dict[str, Any]]:
 
     The result is empty if there is no autoscaler, or if this process cannot read the autoscaler's config.
     """
-    return _reported() or _of_file(gcs_address) or _of_kuberay()
+    return _reported() or _from_file(gcs_address) or _from_kuberay()
 
 
 def _reported() -> dict[str, dict[str, Any]]:
@@ -153,7 +153,7 @@ def _reported() -> dict[str, dict[str, Any]]:
     }
 
 
-def _of_file(gcs_address: str) -> dict[str, dict[str, Any]]:
+def _from_file(gcs_address: str) -> dict[str, dict[str, Any]]:
     """Return the types in the config file of this cluster's autoscaler, if the autoscaler runs on this machine."""
     for process in psutil.process_iter(["cmdline"]):
         arguments = process.info["cmdline"] or []
@@ -182,7 +182,7 @@ def _addable(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _of_kuberay() -> dict[str, dict[str, Any]]:
+def _from_kuberay() -> dict[str, dict[str, Any]]:
     """Return the worker groups of this pod's RayCluster, which KubeRay allows the head to read."""
     name = os.environ.get("RAY_CLUSTER_NAME")
     if not name or not _NAMESPACE.is_file():

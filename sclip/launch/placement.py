@@ -59,14 +59,14 @@ def place_bundles(bundles: Sequence[Bundle], types: Sequence[NodeType]) -> Place
     by_stage: dict[str, Counter[str]] = {bundle.stage: Counter() for bundle in bundles}
     unplaced: dict[str, int] = {}
     for bundle in bundles:
-        left = bundle.count
+        remaining = bundle.count
         candidates = _candidates(nodes, types, spare, bundle)
-        while left and (node := next(candidates, None)):
-            if taken := node.take(bundle, left):
-                by_stage[bundle.stage][node.type.name] += taken
-                left -= taken
-        if left:
-            unplaced[bundle.stage] = left
+        while remaining and (node := next(candidates, None)):
+            if count := node.take(bundle, remaining):
+                by_stage[bundle.stage][node.type.name] += count
+                remaining -= count
+        if remaining:
+            unplaced[bundle.stage] = remaining
     counts = Counter(node.type.name for node in nodes)
     return Placement(dict(counts), {stage: dict(on) for stage, on in by_stage.items()}, unplaced)
 

@@ -83,14 +83,14 @@ def architecture(config: ModelConfig, source: str = "", quick_gelu: bool | None 
     own = with_quick_gelu(name)
     tag = open_clip.pretrained.get_pretrained_cfg(name, config.pretrained) if config.pretrained else {}
     stated = quick_gelu if source else bool(tag.get("quick_gelu", False)) if tag else None
-    asked = {"auto": None, "on": True, "off": False}[config.quick_gelu]
+    setting = {"auto": None, "on": True, "off": False}[config.quick_gelu]
     origin = source or f"model.pretrained={config.pretrained!r}"
     words = {True: "with QuickGELU", False: "without QuickGELU"}
-    if stated is not None and asked not in (None, stated):
+    if stated is not None and setting not in (None, stated):
         raise ModelError(
             f"model.quick_gelu={config.quick_gelu!r}: {origin} was trained {words[stated]}; leave it at auto"
         )
-    wanted = stated if stated is not None else asked
+    wanted = stated if stated is not None else setting
     if wanted is None and source and not own and f"{name}-quickgelu" in open_clip.list_models():
         raise ModelError(
             f"{source} does not say whether it was trained with QuickGELU; set model.quick_gelu=on (OpenAI's weights, "
@@ -137,24 +137,24 @@ def check_model(config: ModelConfig) -> None:
     image_size(config.name)
     text = open_clip_config(config.name)["text_cfg"]
     try:
-        of_hub = hub.text_config(text, config.hub_folder) if text.get("hf_model_name") else None
+        hub_config = hub.text_config(text, config.hub_folder) if text.get("hf_model_name") else None
     except hub.HubError as error:
         raise ModelError(f"model.name={config.name!r}: {error}") from error
-    width = of_hub.hidden_size if of_hub else text["width"]
-    _check_context(config, of_hub)
+    width = hub_config.hidden_size if hub_config else text["width"]
+    _check_context(config, hub_config)
     if config.kee.enabled and width % config.kee.heads:
         raise ModelError(
             f"model.kee.heads={config.kee.heads}: must divide the text tower's width {width} of {config.name}"
         )
 
 
-def _check_context(config: ModelConfig, of_hub: Any) -> None:
-    """Raise `ModelError` for an impossible context length; `of_hub` is a Hugging Face text tower's config or None."""
+def _check_context(config: ModelConfig, hub_config: Any) -> None:
+    """Raise `ModelError` for an impossible context length; `hub_config`: a Hugging Face text tower's config or None."""
     text = open_clip_config(config.name)["text_cfg"]
-    if of_hub:
-        max_positions = getattr(of_hub, "max_position_embeddings", None)  # T5 has none
-        if max_positions is not None and "roberta" in of_hub.model_type:
-            max_positions -= of_hub.pad_token_id + 1  # RoBERTa's positions start after the padding id
+    if hub_config:
+        max_positions = getattr(hub_config, "max_position_embeddings", None)  # T5 has none
+        if max_positions is not None and "roberta" in hub_config.model_type:
+            max_positions -= hub_config.pad_token_id + 1  # RoBERTa's positions start after the padding id
         if max_positions is not None and context_length(config) > max_positions:
             raise ModelError(
                 f"model.context_length={config.context_length}: {config.name} has {max_positions} positions; "
@@ -207,7 +207,7 @@ def image_size(name: str) -> int:
 
 _SIZE = 48
 _WIDTHS, _STRIDES = (16, 32, 64, 128), (2, 2, 2, 1)
-_WHAT = 256
+_POOLED_WIDTH = 256
 
 
 class ScenesTower(nn.Module):
@@ -222,7 +222,7 @@ class ScenesTower(nn.Module):
     `depth` transformer blocks follow the convolutions, for methods such as LoRA that need attention and MLP layers.
     """
 
-    num_features = _WHAT + _WIDTHS[-1] * (_SIZE // 8) ** 2
+    num_features = _POOLED_WIDTH + _WIDTHS[-1] * (_SIZE // 8) ** 2
     default_cfg: dict[str, Any] = {}  # noqa: RUF012  (open_clip's adapter reads it)
 
     def __init__(self, depth: int = 0) -> None:
@@ -236,7 +236,7 @@ class ScenesTower(nn.Module):
         )
         side = _SIZE // 8
         self.position = nn.Parameter(0.5 * torch.randn(_WIDTHS[-1], side, side))
-        self.what = nn.Sequential(nn.Conv2d(_WIDTHS[-1], _WHAT, 1), nn.ReLU())
+        self.what = nn.Sequential(nn.Conv2d(_WIDTHS[-1], _POOLED_WIDTH, 1), nn.ReLU())
         self.layers = nn.Sequential(*(Block(_WIDTHS[-1], num_heads=4, mlp_ratio=2.0) for _ in range(depth)))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -244,12 +244,12 @@ class ScenesTower(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return features [B, num_features] of normalized images [B, 3, 48, 48]."""
-        where = self.blocks(image)
+        grid = self.blocks(image)
         if self.layers:
-            tokens = (where + self.position).flatten(2).transpose(1, 2)  # [B, 36, 128]
-            where = self.layers(tokens).transpose(1, 2).unflatten(2, where.shape[2:])
-        what = self.what(where + self.position).flatten(2).amax(2)
-        return torch.cat([what, where.flatten(1)], dim=1)
+            tokens = (grid + self.position).flatten(2).transpose(1, 2)  # [B, 36, 128]
+            grid = self.layers(tokens).transpose(1, 2).unflatten(2, grid.shape[2:])
+        pooled = self.what(grid + self.position).flatten(2).amax(2)
+        return torch.cat([pooled, grid.flatten(1)], dim=1)
 
 
 @register_model  # type: ignore[untyped-decorator]

@@ -88,10 +88,10 @@ def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCL
         model = _random(dataclasses.replace(config, pretrained=""), "")
         if config.lora.rank:
             lora.add(model)
-    place = next((name for name, module in model.clip.named_modules() if isinstance(module, _BatchNorm)), "")
-    if place and not config.pretrained and not has_start:
+    layer = next((name for name, module in model.clip.named_modules() if isinstance(module, _BatchNorm)), "")
+    if layer and not config.pretrained and not has_start:
         raise ModelError(
-            f"model.name={config.name!r}: has BatchNorm ({place}), which keeps the statistics of the starting weights, "
+            f"model.name={config.name!r}: has BatchNorm ({layer}), which keeps the statistics of the starting weights, "
             "but random weights have none; set model.pretrained or run.init_from, or choose a ViT"
         )
     return model
@@ -208,9 +208,9 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
     initial: dict[str, Tensor] = {}
     notes: list[str] = []
     for part, note in _OPTIONAL.items():
-        of_model = {name: tensor for name, tensor in own.items() if name.startswith(part)}
-        if of_model and not any(name.startswith(part) for name in state):
-            initial |= of_model
+        part_tensors = {name: tensor for name, tensor in own.items() if name.startswith(part)}
+        if part_tensors and not any(name.startswith(part) for name in state):
+            initial |= part_tensors
             notes += [note] if note else []
     if any(name.startswith(_DECODER) for name in state):
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_DECODER)}
@@ -245,14 +245,14 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
 
 def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
     """Return the tensors under the model's own names. Sources use other names for scalars and the text tower."""
-    of_clip = {
+    clip_tensors = {
         n.removeprefix(CLIP_PREFIX): t for n, t in weights.tensors.items() if n.startswith(CLIP_PREFIX)
     }
-    others = {n: t for n, t in weights.tensors.items() if not n.startswith(CLIP_PREFIX)}
-    of_clip = convert_state_dict(model.clip, of_clip)
+    other_tensors = {n: t for n, t in weights.tensors.items() if not n.startswith(CLIP_PREFIX)}
+    clip_tensors = convert_state_dict(model.clip, clip_tensors)
     if model.text_tower is not model.clip:
-        of_clip = convert_to_custom_text_state_dict(of_clip)
-    state = others | {CLIP_PREFIX + name: tensor for name, tensor in of_clip.items()}
+        clip_tensors = convert_to_custom_text_state_dict(clip_tensors)
+    state = other_tensors | {CLIP_PREFIX + name: tensor for name, tensor in clip_tensors.items()}
     state.pop(_OLD_BUFFER, None)
     for name, in_clip in SCALARS.items():
         if CLIP_PREFIX + in_clip in state:

@@ -154,8 +154,8 @@ def _config(model: StructureCLIP) -> dict[str, Any]:
         "its text tower has no causal mask": getattr(text, "attn_mask", None) is None,
         "its text tower has no projection": getattr(text, "text_projection", None) is None,
     }
-    for why, is_so in refusals.items():
-        if is_so:
+    for why, is_refused in refusals.items():
+        if is_refused:
             raise _unfit(model, why)
     if image.attn_pool is not None or image.pool_type != "tok":
         raise _unfit(model, "its image feature is not taken at the class token")

@@ -87,9 +87,9 @@ def tile_width(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> i
 
 
 def in_tiles(
-    of_tile: Callable[..., T], own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, *more: Any
+    operation: Callable[..., T], own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, *more: Any
 ) -> list[T]:
-    """Call `of_tile(own, tile, rows, columns, *more)` for each tile of candidates; return the results in order.
+    """Call `operation(own, tile, rows, columns, *more)` for each tile of candidates; return the results in order.
 
     `own` is [B, D]. `candidates` are [N, D], or [N, M, D] with M candidates for each of the N rows. A tile has at most
     TILE logits, but at least one column. With several tiles, backward computes each tile again, so that no logits
@@ -97,13 +97,13 @@ def in_tiles(
     """
     width = tile_width(own, candidates, rows)
     if width >= len(rows.valid):
-        return [of_tile(own, candidates, rows, _ALL, *more)]
+        return [operation(own, candidates, rows, _ALL, *more)]
     # One split, not a slice for each tile: the gradient of a slice is as large as the whole tensor.
     tiles = zip(*(torch.split(tensor, width) for tensor in candidates), strict=True)
     columns = (slice(first, first + width) for first in range(0, len(rows.valid), width))
     return [
-        checkpoint(of_tile, own, tile, rows, place, *more, use_reentrant=False, preserve_rng_state=False)
-        for tile, place in zip(tiles, columns, strict=True)
+        checkpoint(operation, own, tile, rows, span, *more, use_reentrant=False, preserve_rng_state=False)
+        for tile, span in zip(tiles, columns, strict=True)
     ]
 
 
@@ -135,8 +135,8 @@ def _info_nce(
     all_image, *all_texts = (
         gather_with_gradient(tensor) for tensor in (image, text, negative) if tensor is not None
     )
-    of_image = _cross_entropy(scale * image, text, all_texts, rows)
-    return 0.5 * (of_image + _cross_entropy(scale * text, image, [all_image], rows))
+    image_loss = _cross_entropy(scale * image, text, all_texts, rows)
+    return 0.5 * (image_loss + _cross_entropy(scale * text, image, [all_image], rows))
 
 
 def _cross_entropy(own: Tensor, pair: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> Tensor:
@@ -157,8 +157,8 @@ def logits_of(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, colum
     excluded = rows.excluded(columns)
     if negatives:
         texts = torch.cat([texts, negatives[0].flatten(0, 1)])
-        of_negatives = (excluded[:, :, None] | ~rows.has_negative[columns]).flatten(1)
-        excluded = torch.cat([excluded, of_negatives], dim=1)
+        excluded_negatives = (excluded[:, :, None] | ~rows.has_negative[columns]).flatten(1)
+        excluded = torch.cat([excluded, excluded_negatives], dim=1)
     return (own @ texts.T).masked_fill(excluded, -torch.inf)
 
 
@@ -182,7 +182,7 @@ def _hardest(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
     Candidates with equal products share the gradient, even across tiles, so the order of ranks does not matter.
     """
     hardest, ties = (
-        torch.stack(of) for of in zip(*in_tiles(_hardest_of, own, [candidates], rows), strict=True)
+        torch.stack(tiles) for tiles in zip(*in_tiles(_hardest_of, own, [candidates], rows), strict=True)
     )
     lower = hardest < hardest.amax(0)
     ties = ties.to(hardest.dtype).masked_fill(lower, 0.0)
@@ -202,7 +202,7 @@ def _hardest_of(
 def _average(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
     """Return the mean [B] of each row's products with its candidates, which include the row itself."""
     total, count = (
-        torch.stack(of).sum(0) for of in zip(*in_tiles(_sum_of, own, [candidates], rows), strict=True)
+        torch.stack(tiles).sum(0) for tiles in zip(*in_tiles(_sum_of, own, [candidates], rows), strict=True)
     )
     return total / count
 

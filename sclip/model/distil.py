@@ -23,36 +23,36 @@ def distil_rows(features: Mapping[str, Tensor], teacher: Mapping[str, Tensor], r
     Each mapping holds image_features and text_features [B, D] and its own logit_scale, in fp32.
     """
     ways = (("image_features", "text_features"), ("text_features", "image_features"))
-    of_texts, of_images = (_divergence(features, teacher, *way, rows) for way in ways)
-    return 0.5 * (of_texts + of_images)
+    image_to_text, text_to_image = (_divergence(features, teacher, *way, rows) for way in ways)
+    return 0.5 * (image_to_text + text_to_image)
 
 
 def _divergence(
     features: Mapping[str, Tensor], teacher: Mapping[str, Tensor], own: str, other: str, rows: GlobalRows
 ) -> Tensor:
     """Return KL(teacher || model) [B] of one direction: the mean KL within the tiles plus the KL among the tiles."""
-    scaled, taught = (of["logit_scale"] * of[own] for of in (features, teacher))
+    scaled, taught = (side["logit_scale"] * side[own] for side in (features, teacher))
     candidates = [gather_with_gradient(features[other]), gather(teacher[other])]
-    tiles = in_tiles(_of_tile, scaled, candidates, rows, taught)
-    within, of_teacher, of_model = (torch.stack(of) for of in zip(*tiles, strict=True))
-    return (of_teacher.softmax(0) * within).sum(0) + _kl(of_teacher, of_model, dim=0)
+    tiles = in_tiles(_within_tile, scaled, candidates, rows, taught)
+    within, teacher_sums, model_sums = (torch.stack(values) for values in zip(*tiles, strict=True))
+    return (teacher_sums.softmax(0) * within).sum(0) + _kl(teacher_sums, model_sums, dim=0)
 
 
-def _of_tile(
+def _within_tile(
     own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice, taught: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return KL(teacher || model) within a tile, and log sum exp of the teacher's and the model's logits, each [B].
 
     `own` and `taught` [B, D] are scaled features of model and teacher; `candidates` are the model's and the teacher's.
     """
-    of_model = logits_of(own, candidates[:1], rows, columns)
-    of_teacher = logits_of(taught, candidates[1:], rows, columns)
-    return _kl(of_teacher, of_model, dim=1), of_teacher.logsumexp(1), of_model.logsumexp(1)
+    model_logits = logits_of(own, candidates[:1], rows, columns)
+    teacher_logits = logits_of(taught, candidates[1:], rows, columns)
+    return _kl(teacher_logits, model_logits, dim=1), teacher_logits.logsumexp(1), model_logits.logsumexp(1)
 
 
 def _kl(teacher: Tensor, model: Tensor, dim: int) -> Tensor:
     """Return KL(teacher || model) of the softmax of logits. Places where both logits are -inf are left out."""
     excluded = teacher.isinf()
     # -inf minus -inf would be NaN, also in backward; with zeros on both sides, these places add nothing.
-    of_teacher, of_model = (of.log_softmax(dim).masked_fill(excluded, 0.0) for of in (teacher, model))
-    return (of_teacher.exp() * (of_teacher - of_model)).sum(dim)
+    log_teacher, log_model = (side.log_softmax(dim).masked_fill(excluded, 0.0) for side in (teacher, model))
+    return (log_teacher.exp() * (log_teacher - log_model)).sum(dim)

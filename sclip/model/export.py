@@ -51,8 +51,8 @@ def export(model: StructureCLIP, directory: str | Path, tokenizer: Tokenizer | N
     config["hub_folder"] = ""
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
     text = open_clip_config(model.config.name)["text_cfg"]
-    if hub_name(text) and (of_hub := (tokenizer or Tokenizer(model.config)).hub):
-        of_hub.save(hub.below(directory / hub.FOLDER, hub_name(text)))
+    if hub_name(text) and (hub_tokenizer := (tokenizer or Tokenizer(model.config)).hub):
+        hub_tokenizer.save(hub.below(directory / hub.FOLDER, hub_name(text)))
         if is_hub_tower(model.text_tower):
             model.text_tower.config.save_pretrained(hub.below(directory / hub.FOLDER, text["hf_model_name"]))
     return directory
@@ -76,8 +76,8 @@ def export_clip(model: StructureCLIP, directory: str | Path) -> Path:
     mean, std = normalisation(model)
     written = {"model_cfg": config, "preprocess_cfg": {"mean": mean, "std": std}}
     (directory / HF_CONFIG_NAME).write_text(json.dumps(written, indent=2) + "\n")
-    if hub_name(config["text_cfg"]) and (of_hub := Tokenizer(model.config).hub):
-        of_hub.save(directory)  # open_clip looks for a tokenizer here
+    if hub_name(config["text_cfg"]) and (hub_tokenizer := Tokenizer(model.config).hub):
+        hub_tokenizer.save(directory)  # open_clip looks for a tokenizer here
     return directory
 
 
@@ -87,9 +87,9 @@ def export_state(model: StructureCLIP) -> dict[str, Tensor]:
     Logit scale and bias get open_clip's names, so that open_clip loads the CLIP part unchanged.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    for own, of_clip in SCALARS.items():
+    for own, clip_name in SCALARS.items():
         if own in state:
-            state[CLIP_PREFIX + of_clip] = state.pop(own).reshape(())
+            state[CLIP_PREFIX + clip_name] = state.pop(own).reshape(())
     return state
 
 

@@ -44,10 +44,10 @@ def negatives_unseen(batch: Mapping[str, Tensor]) -> Tensor:
     first T of a phrase. This holds for under 2 % of the negatives of alt-text (`sclip benchmark artefacts`).
     `batch` holds has_negative [B, M], triples [B, K, 3, T], negative_triples [B, M, K, 3, T].
     """
-    triples, others = batch["triples"].flatten(2), batch["negative_triples"].flatten(3)
+    triples, negative_triples = batch["triples"].flatten(2), batch["negative_triples"].flatten(3)
     # Count how often each of the caption's triples occurs on both sides: counts ignore the order.
     in_caption = (triples[:, :, None] == triples[:, None]).all(-1).sum(-1)
-    in_negative = (triples[:, None, :, None] == others[:, :, None]).all(-1).sum(-1)
+    in_negative = (triples[:, None, :, None] == negative_triples[:, :, None]).all(-1).sum(-1)
     return (in_caption[:, None] == in_negative).all(2) & batch["has_negative"]
 
 

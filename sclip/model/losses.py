@@ -87,13 +87,13 @@ def structure_loss(
         distil = divergence.sum() / samples.clamp(min=1.0)
         loss = loss + config.distil * distil
         sums.append(distil.detach())
-    of_units: dict[str, Tensor] = {}
+    unit_metrics: dict[str, Tensor] = {}
     if "unit_features" in features:
-        units, of_units = unit_loss(features, batch, config.hinge_margin)
+        units, unit_metrics = unit_loss(features, batch, config.hinge_margin)
         loss = loss + config.units * units
-    of_positives: dict[str, Tensor] = {}
+    positive_metrics: dict[str, Tensor] = {}
     if "positive_features" in features:
-        positives, of_positives = positive_loss(features, batch, has_negative, config)
+        positives, positive_metrics = positive_loss(features, batch, has_negative, config)
         loss = loss + config.positives * positives
     total = torch.stack([value.float() for value in sums])
     _, world_size = world()
@@ -119,12 +119,12 @@ def structure_loss(
     if teacher is not None:
         metrics["loss"] = metrics["loss"] + config.distil * total[-1]
         metrics["loss_distil"] = total[-1]
-    if of_units:
-        metrics["loss"] = metrics["loss"] + config.units * of_units["loss_units"]
-        metrics |= of_units
-    if of_positives:
-        metrics["loss"] = metrics["loss"] + config.positives * of_positives["loss_positives"]
-        metrics |= of_positives
+    if unit_metrics:
+        metrics["loss"] = metrics["loss"] + config.units * unit_metrics["loss_units"]
+        metrics |= unit_metrics
+    if positive_metrics:
+        metrics["loss"] = metrics["loss"] + config.positives * positive_metrics["loss_positives"]
+        metrics |= positive_metrics
     return world_size * loss, metrics
 
 

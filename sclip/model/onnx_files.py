@@ -165,8 +165,8 @@ def _difference(graph: Graph, file: Path, rows: int, scale: float) -> float:
     inputs = {name: tensor[-rows:] for name, tensor in graph.inputs.items()}
     outputs = session.run(list(graph.outputs), {name: tensor.numpy() for name, tensor in inputs.items()})
     differences = (
-        float((torch.from_numpy(of_file) - of_model).abs().max()) / (scale if "logits" in name else 1.0)
-        for name, of_file, of_model in zip(graph.outputs, outputs, graph.module(**inputs), strict=True)
+        float((torch.from_numpy(output) - expected).abs().max()) / (scale if "logits" in name else 1.0)
+        for name, output, expected in zip(graph.outputs, outputs, graph.module(**inputs), strict=True)
     )
     return max(differences)
 

@@ -64,7 +64,7 @@ def pack(
     further = [name for name in FURTHER if f"{name}_text" in columns]
     texts = ["text", *(f"{name}_text" for name in further)]
     packed = {name: values for name, values in columns.items() if name not in texts}
-    text = _of_parts([columns[name] for name in texts], parts)
+    text = _by_part([columns[name] for name in texts], parts)
     lengths = text_lengths(text)  # the model never reads tokens after the end token
     start, rows, capacity = _starts(lengths, text.shape[2], round_rows)
     if rows * capacity >= text.shape[1] * text.shape[2]:
@@ -81,7 +81,7 @@ def pack(
         further_triples = {name: columns[f"{name}_triples"] for name in further}
         if "negative" in further_triples and not on_negatives:
             further_triples["negative"] = np.full_like(further_triples["negative"], -1)
-        triples = _of_parts([columns["triples"], *further_triples.values()], parts)
+        triples = _by_part([columns["triples"], *further_triples.values()], parts)
         kept = np.any(triples >= 0, axis=(3, 4))
         start, rows, capacity = _starts(kept.sum(2), max(triples.shape[2], _TRIPLE_PLACES), round_rows)
         fill = _Filling(start, kept, rows, capacity)
@@ -104,10 +104,10 @@ def text_lengths(text: NDArray[Any]) -> NDArray[np.int64]:
     return lengths
 
 
-def _of_parts(of_texts: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
+def _by_part(arrays: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
     """Return [parts, N, ...] from arrays [B, ...] and [B, M, ...], concatenated in this order within each part."""
-    of_row = of_texts[0].shape[1:]
-    return np.concatenate([values.reshape(parts, -1, *of_row) for values in of_texts], axis=1)
+    row_shape = arrays[0].shape[1:]
+    return np.concatenate([values.reshape(parts, -1, *row_shape) for values in arrays], axis=1)
 
 
 def _by_column(
@@ -118,10 +118,10 @@ def _by_column(
     A column gets as many of the N values of each part as its entry in `counts` says.
     """
     batch, within = len(columns["text"]), values.shape[2:]
-    of_names = np.split(values, np.cumsum(counts[:-1], dtype=int), axis=1)
+    pieces = np.split(values, np.cumsum(counts[:-1], dtype=int), axis=1)
     return {
-        name: of_name.reshape(batch, *((-1,) if k else ()), *within)
-        for k, (name, of_name) in enumerate(zip(names, of_names, strict=True))
+        name: piece.reshape(batch, *((-1,) if k else ()), *within)
+        for k, (name, piece) in enumerate(zip(names, pieces, strict=True))
     }
 
 
@@ -149,8 +149,8 @@ class _Filling:
     @cached_property
     def _places(self) -> NDArray[np.int64]:
         """Indices of the kept values among the places of all parts, counted row after row."""
-        of_part = np.arange(len(self.start))[:, None] * self.rows * self.capacity + self.start
-        places: NDArray[np.int64] = of_part[:, :, None] + self.kept.cumsum(2) - 1
+        starts = np.arange(len(self.start))[:, None] * self.rows * self.capacity + self.start
+        places: NDArray[np.int64] = starts[:, :, None] + self.kept.cumsum(2) - 1
         return places[self.kept]
 
 
@@ -160,7 +160,7 @@ def _starts(lengths: NDArray[np.int64], longest: int, round_rows: bool) -> tuple
     A start counts the places of the caption's part, row after row, from 0.
     """
     capacity = -(-longest // _ALIGNED) * _ALIGNED
-    starts, counts = zip(*(_best_fit(of_part, capacity) for of_part in lengths.tolist()), strict=True)
+    starts, counts = zip(*(_best_fit(part, capacity) for part in lengths.tolist()), strict=True)
     rows = max(1, *counts)
     if round_rows:
         multiple = 1 << max(0, rows.bit_length() - _ROW_BITS)
@@ -179,16 +179,16 @@ def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int
         if not length:
             break
         if fitting := free >> length:
-            left = length + (fitting & -fitting).bit_length() - 1
-            row = rows_with[left].pop()
-            if not rows_with[left]:
-                free &= ~(1 << left)
+            space = length + (fitting & -fitting).bit_length() - 1
+            row = rows_with[space].pop()
+            if not rows_with[space]:
+                free &= ~(1 << space)
         else:
-            row, left, count = count, capacity, count + 1
-        start[caption] = row * capacity + capacity - left
-        if left > length:
-            rows_with[left - length].append(row)
-            free |= 1 << (left - length)
+            row, space, count = count, capacity, count + 1
+        start[caption] = row * capacity + capacity - space
+        if space > length:
+            rows_with[space - length].append(row)
+            free |= 1 << (space - length)
     return start, count
 
 

@@ -136,20 +136,20 @@ class StructureCLIP(nn.Module):
         ending = "end" if "packed_text" in batch else "text"
         further = [name for name in FURTHER if f"{name}_{ending}" in batch]
 
-        def all_of(of_text: str, ending: str) -> Tensor:
-            others = [batch[f"{name}_{ending}"].flatten(0, 1) for name in further]
-            return torch.cat([batch[of_text], *others]) if others else batch[of_text]
+        def joined(key: str, ending: str) -> Tensor:
+            texts = [batch[f"{name}_{ending}"].flatten(0, 1) for name in further]
+            return torch.cat([batch[key], *texts]) if texts else batch[key]
 
         knowledge = None
         if "packed_text" in batch:
-            caption = self._packed_captions(batch, all_of("text_end", "end"))
+            caption = self._packed_captions(batch, joined("text_end", "end"))
             if self.kee is not None and "packed_triples" in batch:
-                slot = all_of("triple_slot", "slot")
+                slot = joined("triple_slot", "slot")
                 knowledge = self.kee(batch["packed_triples"], self._kee_table, batch["packed_owner"], slot)
         else:
-            caption = self._captions(all_of("text", "text"))
+            caption = self._captions(joined("text", "text"))
             if self.kee is not None and "triples" in batch:
-                triples = all_of("triples", "triples")
+                triples = joined("triples", "triples")
                 if self.training and not self.config.kee.on_negatives and "negative" in further:
                     rows = len(image_features)
                     triples[rows : rows + batch["negative_text"].shape[:2].numel()] = PADDING
@@ -162,8 +162,8 @@ class StructureCLIP(nn.Module):
             # Clones, not views: FSDP2 attaches backward hooks to outputs.
             rows, width = len(image_features), text_features.shape[1]
             counts = [batch[f"{name}_{ending}"].shape[:2].numel() for name in further]
-            text_features, *of_further = torch.split(text_features, [rows, *counts])
-            for name, rows_of_name in zip(further, of_further, strict=True):
+            text_features, *further_features = torch.split(text_features, [rows, *counts])
+            for name, rows_of_name in zip(further, further_features, strict=True):
                 features[f"{name}_features"] = rows_of_name.view(rows, -1, width).clone()
             text_features = text_features.clone()
         features["text_features"] = text_features

@@ -115,8 +115,8 @@ class Tokenizer:
     def triples(self, triples: Sequence[Sequence[tuple[str, str, str]]]) -> npt.NDArray[np.int32]:
         """Return the ids [N, K, 3, T] (head, relation, tail) of each caption's first K triples, T tokens per phrase."""
         ids = np.full((len(triples), self._triples, 3, self._phrase_tokens), PADDING, dtype=np.int32)
-        for row, of_caption in enumerate(triples):
-            for k, triple in enumerate(of_caption[: self._triples]):
+        for row, caption_triples in enumerate(triples):
+            for k, triple in enumerate(caption_triples[: self._triples]):
                 for part, phrase in enumerate(triple):
                     tokens = self._phrase(phrase)
                     ids[row, k, part, : len(tokens)] = tokens

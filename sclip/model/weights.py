@@ -106,7 +106,7 @@ def read(path: str | Path, source: str) -> Weights:
     if not path.stat().st_size:
         raise ModelError(f"{source}: an empty file")
     if path.name in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME) and (path.parent / HF_CONFIG_NAME).is_file():
-        return _of_hub(path.parent, path, source)
+        return _from_hub(path.parent, path, source)
     return _file(path, source)
 
 
@@ -121,7 +121,7 @@ def _folder(path: Path, source: str) -> Weights:
     if (path / HF_CONFIG_NAME).is_file():
         for name in (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME):
             if (path / name).is_file():
-                return _of_hub(path, path / name, source)
+                return _from_hub(path, path / name, source)
         raise ModelError(f"{source}: no {HF_SAFE_WEIGHTS_NAME} or {HF_WEIGHTS_NAME} beside {HF_CONFIG_NAME}")
     if not (path / WEIGHTS_FILE).is_file():
         raise ModelError(
@@ -135,7 +135,7 @@ def _folder(path: Path, source: str) -> Weights:
     return replace(weights, architecture=name, quick_gelu=with_quick_gelu(name))
 
 
-def _of_hub(folder: Path, file: Path, source: str) -> Weights:
+def _from_hub(folder: Path, file: Path, source: str) -> Weights:
     """Return the weights of a folder in open_clip's format, with the image normalization from its config."""
     config = _json(folder / HF_CONFIG_NAME, source)
     try:
@@ -157,8 +157,8 @@ def _named(config: Mapping[str, Any]) -> str:
     The context length may differ (`model.context_length`).
     """
 
-    def shape(of: Mapping[str, Any]) -> dict[str, Any]:
-        towers = contrastive(dict(of))
+    def shape(candidate: Mapping[str, Any]) -> dict[str, Any]:
+        towers = contrastive(dict(candidate))
         text = {key: value for key, value in towers["text_cfg"].items() if key != "context_length"}
         kept = {key: value for key, value in towers.items() if not key.startswith("init_logit_")}
         return kept | {"text_cfg": text}
@@ -245,8 +245,8 @@ def _unwrapped(held: Any, source: str, depth: int = 2) -> Weights:
     for entry in ("state_dict", "model"):
         if depth and isinstance(held.get(entry), Mapping):
             weights = _unwrapped(held[entry], source, depth - 1)
-            others = ", ".join(str(name) for name in held if name != entry)
-            return replace(weights, left_out=(*([others] if others else []), *weights.left_out))
+            names = ", ".join(str(name) for name in held if name != entry)
+            return replace(weights, left_out=(*([names] if names else []), *weights.left_out))
     return _state(held, source)
 
 

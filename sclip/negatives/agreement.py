@@ -134,12 +134,12 @@ def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
         and not _in_row(graph, index)
     ):
         forms = _changed(caption, verb.span(1), plural)
-    for at, is_verb in _said_behind(graph, index):
-        auxiliary = _AUXILIARY_BEFORE.search(caption, end, at)
-        word = _WORD.match(caption, at)
+    for offset, is_verb in _descriptions_behind(graph, index):
+        auxiliary = _AUXILIARY_BEFORE.search(caption, end, offset)
+        word = _WORD.match(caption, offset)
         if auxiliary is not None:
             forms |= _changed(caption, auxiliary.span(1), plural)
-        elif word is not None and not _INFINITE_BEFORE.search(caption, max(0, at - 8), at):
+        elif word is not None and not _INFINITE_BEFORE.search(caption, max(0, offset - 8), offset):
             text = word.group().lower()
             adjacent = verb is not None and verb.span(1) == word.span()
             if text not in CONNECTIVES and (is_verb or adjacent or _is_third_person(text)):
@@ -160,7 +160,7 @@ def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
     return {span: form.capitalize() if caption[span[0]].isupper() else form}
 
 
-def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
+def _descriptions_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
     """Return (offset, is a verb) of each predicate or attribute after the phrase that describes only this object."""
     objects, end = graph.objects, graph.objects[index].phrase[1]
     closing = _SENTENCE_END.search(graph.caption, end)
@@ -168,16 +168,18 @@ def _said_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
     described: dict[int, set[int]] = {}
     verbs = set()
     for r in graph.relations:
-        at = r.span[0]
-        if end <= at < min(r.span[1], stop):
-            described.setdefault(at, set()).add(r.subject if objects[r.subject].phrase[1] <= at else r.object)
-            word = _WORD.match(graph.caption, at)
+        start = r.span[0]
+        if end <= start < min(r.span[1], stop):
+            described.setdefault(start, set()).add(
+                r.subject if objects[r.subject].phrase[1] <= start else r.object
+            )
+            word = _WORD.match(graph.caption, start)
             if word is not None and verb_lemma(word.group().lower()) == r.predicate.split()[0]:
-                verbs.add(at)
+                verbs.add(start)
     for a in graph.attributes:
         if end <= a.span[0] < stop:
             described.setdefault(a.span[0], set()).add(a.object)
-    return [(at, at in verbs) for at, subjects in sorted(described.items()) if subjects == {index}]
+    return [(start, start in verbs) for start, subjects in sorted(described.items()) if subjects == {index}]
 
 
 def _hangs(graph: SceneGraph, index: int) -> bool:

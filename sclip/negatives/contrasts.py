@@ -25,9 +25,9 @@ def _row(words: str, near: str = "") -> Iterator[tuple[str, str, float]]:
 def _pairs(text: str) -> Iterator[tuple[str, str, float]]:
     """Yield (word, other word, weight) from a text of the form "word word: others, word: others"."""
     for entry in text.replace("\n", " ").split(","):
-        words, _, others = entry.partition(":")
+        words, _, alternatives = entry.partition(":")
         for word in words.split():
-            for k, other in enumerate(others.split()):
+            for k, other in enumerate(alternatives.split()):
                 yield word.replace("_", " "), other.replace("_", " "), 1 / (k + 2)
 
 
@@ -36,7 +36,7 @@ def _options(*sources: Iterator[tuple[str, str, float]]) -> dict[str, Options]:
     for source in sources:
         for word, other, weight in source:
             options.setdefault(word, {})[other] = weight
-    return {word: tuple(others.items()) for word, others in options.items()}
+    return {word: tuple(weights.items()) for word, weights in options.items()}
 
 
 COLOUR_WORDS = "white black red blue green brown yellow orange pink gray purple"
@@ -193,13 +193,13 @@ for _line in (
     "fly|kite plane|carry repair",
     "smile|None|cry",
 ):
-    _verbs, _names, _others = _line.split("|")
+    _verbs, _names, _choices = _line.split("|")
     for _verb in _verbs.split():
         TRANSITIVE[_verb] = (
             *TRANSITIVE.get(_verb, ()),
             (
                 None if _names == "None" else frozenset(_names.split()),
-                tuple((other, 1 / (k + 2)) for k, other in enumerate(_others.split()) if other in FORM_OF),
+                tuple((other, 1 / (k + 2)) for k, other in enumerate(_choices.split()) if other in FORM_OF),
             ),
         )
 
@@ -243,8 +243,8 @@ _PLACES: Mapping[str, str] = {
     "after": "before,during",
 }
 PLACES: dict[str, Options] = {
-    word: tuple((other, 1 / (k + 2)) for k, other in enumerate(others.split(",")))
-    for word, others in _PLACES.items()
+    word: tuple((other, 1 / (k + 2)) for k, other in enumerate(alternatives.split(",")))
+    for word, alternatives in _PLACES.items()
 }
 """Preposition -> prepositions that exclude it between the same two things."""
 SIDES = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}

@@ -150,15 +150,15 @@ def candidate_replacements(graph: SceneGraph, kind: Kind) -> list[tuple[Span, st
 
 
 def draw(
-    found: Sequence[Negative], *, seed: int, epoch: int, identity: str, window: Window | None = None
+    negatives: Sequence[Negative], *, seed: int, epoch: int, identity: str, window: Window | None = None
 ) -> Negative | None:
     """Return one of the `natural` negatives of a sample for one epoch, or None if it has none."""
-    drawn = draw_several(found, 1, seed=seed, epoch=epoch, identity=identity, window=window)
+    drawn = draw_several(negatives, 1, seed=seed, epoch=epoch, identity=identity, window=window)
     return next(iter(drawn), None)
 
 
 def draw_several(
-    found: Sequence[Negative],
+    negatives: Sequence[Negative],
     count: int,
     *,
     seed: int,
@@ -175,10 +175,10 @@ def draw_several(
     change no triple of the knowledge encoder come last. Dropped negatives do not affect the order of the others, so a
     record that holds only sound negatives gives the same draws.
     """
-    of_kinds = {
-        name: [negative for negative in found if negative.kind in kinds] for name, kinds in KINDS.items()
+    negatives_by_kind = {
+        name: [negative for negative in negatives if negative.kind in kinds] for name, kinds in KINDS.items()
     }
-    drawn = _in_order(of_kinds.__getitem__, seed, epoch, identity, window, shares)
+    drawn = _in_order(negatives_by_kind.__getitem__, seed, epoch, identity, window, shares)
     return list(islice(drawn, count))
 
 
@@ -321,8 +321,8 @@ def _around(text: str, start: int, end: int) -> Span:
     return start, len(text) if end < 0 else end
 
 
-def _order(found: tuple[Negative, PlannedExchange]) -> float:
-    return found[1].rank + found[0].strangeness / 8
+def _order(pair: tuple[Negative, PlannedExchange]) -> float:
+    return pair[1].rank + pair[0].strangeness / 8
 
 
 def _rank(plan: PlannedExchange) -> float:

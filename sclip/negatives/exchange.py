@@ -91,40 +91,40 @@ class Exchange:
 
     def _region_text(self, region: Span) -> str:
         low, high = region
-        text, at = "", low
+        text, offset = "", low
         for (start, end), form in self._ordered:
             if low <= start and end <= high:
-                text += self._caption[at:start] + form
-                at = end
-        return text + self._caption[at:high]
+                text += self._caption[offset:start] + form
+                offset = end
+        return text + self._caption[offset:high]
 
     # -- the seams
 
-    def _capitals(self, filled: list[Span], place: Mapping[Span, int]) -> None:
-        """Move capitals of sentence starts to the new first words; `place`: piece -> offset where it goes."""
+    def _capitals(self, filled: list[Span], offsets: Mapping[Span, int]) -> None:
+        """Move capitals of sentence starts to the new first words; `offsets`: piece -> offset where it goes."""
         caption = self._caption
         left, length = (0, 0), 0
         for region in filled:
-            at = region[0]
-            opened, opens = _opens(caption, 0, at), length == 0 or _opens(caption, *left)
+            start = region[0]
+            opened, opens = _opens(caption, 0, start), length == 0 or _opens(caption, *left)
             if opens and not opened:
                 # only if the caption has a capital at this place
-                own = place.get(region, length)
-                if caption[at].islower() and caption[own : own + 1].isupper():
-                    self._first_letter(at, caption[at].upper())
-            elif opened and not opens and caption[at].isupper() and not _is_name(caption[slice(*region)]):
-                self._first_letter(at, caption[at].lower())
+                own = offsets.get(region, length)
+                if caption[start].islower() and caption[own : own + 1].isupper():
+                    self._first_letter(start, caption[start].upper())
+            elif opened and not opens and caption[start].isupper() and not _is_name(caption[slice(*region)]):
+                self._first_letter(start, caption[start].lower())
             left, length = region, length + region[1] - region[0]
 
-    def _first_letter(self, at: int, letter: str) -> None:
+    def _first_letter(self, offset: int, letter: str) -> None:
         if len(letter) != 1:
             return
         for (start, end), form in self._forms.items():
-            if start <= at < end:
-                if at == start and form:
+            if start <= offset < end:
+                if offset == start and form:
                     self._forms[(start, end)] = letter + form[1:]
                 return
-        self._forms[(at, at + 1)] = letter
+        self._forms[(offset, offset + 1)] = letter
 
     def _articles(self, filled: list[Span]) -> None:
         """Make each "a" or "an" before a seam fit the word after the seam."""

@@ -93,27 +93,27 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
                     continue
                 if not reading.changes(reading.relabelled(owners)):
                     continue
-                at = _place_before(reading, target, reading.text(unit.span))
+                gap = _place_before(reading, target, reading.text(unit.span))
                 piece = with_space(reading, unit.span)
-                if piece[0] <= at <= piece[1]:
+                if piece[0] <= gap <= piece[1]:
                     continue
                 crowd = len([k for k in reading.attributes_of[target] if reading.is_before_name(k)])
                 rank = 2.0 + 0.5 * crowd + 0.2 * (len(unit.attributes) - 1)
-                if graph.objects[target].phrase[0] == at:  # no article: "on top of black mat"
+                if graph.objects[target].phrase[0] == gap:  # no article: "on top of black mat"
                     rank += 0.3
-                yield PlannedExchange("attribute", rank, piece, (at, at), certain=certain, owners=owners)
+                yield PlannedExchange("attribute", rank, piece, (gap, gap), certain=certain, owners=owners)
 
 
-def _fits(reading: Reading, unit: Unit, place: Unit) -> bool:
+def _fits(reading: Reading, unit: Unit, target: Unit) -> bool:
     """Return whether a modifier reads well where another one stood: "a brick wall", not "a brick red child"."""
     phrase = reading.graph.objects[unit.object].phrase
     if not reading.phrases.is_open(unit.object) or is_verb_like(reading.caption, unit.span, phrase):
         return False
-    kinds = modifier_kind(reading.text(unit.span)), modifier_kind(reading.text(place.span))
+    kinds = modifier_kind(reading.text(unit.span)), modifier_kind(reading.text(target.span))
     if kinds[0] != kinds[1]:
         if "noun" in kinds:
             return False
-        if kinds[0] == "material" and not _takes_material(reading, place.object, place.span[1]):
+        if kinds[0] == "material" and not _takes_material(reading, target.object, target.span[1]):
             return False
     return moves_freely(reading.caption, unit.span)
 
@@ -138,8 +138,8 @@ def _takes_material(reading: Reading, index: int, end: int | None) -> bool:
     obj = reading.graph.objects[index]
     if end is not None and reading.caption[end : obj.span[0]].strip():
         return False
-    others = [modifier_kind(reading.text(unit.span)) for unit in reading.units[index]] if end is None else []
-    return not is_animate(obj.name) and others.count("adjective") == len(others)
+    kinds = [modifier_kind(reading.text(unit.span)) for unit in reading.units[index]] if end is None else []
+    return not is_animate(obj.name) and kinds.count("adjective") == len(kinds)
 
 
 def _stands_alone(reading: Reading, span: Span) -> bool:

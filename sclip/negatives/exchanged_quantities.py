@@ -36,7 +36,7 @@ _PAIRED = frozenset(
 _IN_APPOSITION = re.compile(
     r",\s*(?:one|two|three|both|all)\b|\b(?:both|each|others?|them|these|those|they|their)\b", re.IGNORECASE
 )
-_NUMBER_TOLD = re.compile(
+_NUMBER_STATED = re.compile(
     r"\b(?:these|those|they|this|that|it|he|she)(?:\s+(?:is|are|was|were)|'s|'re)\s+$", re.IGNORECASE
 )
 
@@ -151,6 +151,6 @@ def _counts_freely(reading: Reading, quantity: _Quantity) -> bool:
     start, end = reading.graph.objects[quantity.object].phrase
     if not reading.phrases.is_open(quantity.object) or reading.heads[quantity.object][0] < start:
         return False
-    if _NUMBER_TOLD.search(reading.caption, max(0, start - 16), start):
+    if _NUMBER_STATED.search(reading.caption, max(0, start - 16), start):
         return False  # "these are two cats"
     return _IN_APPOSITION.search(reading.caption, end) is None

@@ -106,28 +106,28 @@ def save(tables: Mapping[str, NDArray[Any]], path: Path, source: str) -> None:
 def _weights(pairs: Sequence[tuple[str, Sequence[str]]], classes: bytes, seed: int) -> NDArray[np.float16]:
     own = _features([caption for caption, _ in pairs], classes)
     texts = _features([text for _, false in pairs for text in false], classes)
-    caption_of = np.repeat(np.arange(len(pairs)), [len(false) for _, false in pairs])
-    starts = np.r_[0, np.cumsum(np.bincount(caption_of))[:-1]]
-    chosen = np.flatnonzero(np.arange(len(caption_of)) - starts[caption_of] < _FIRST)
+    owners = np.repeat(np.arange(len(pairs)), [len(false) for _, false in pairs])
+    starts = np.r_[0, np.cumsum(np.bincount(owners))[:-1]]
+    chosen = np.flatnonzero(np.arange(len(owners)) - starts[owners] < _FIRST)
     weights = np.zeros(BUCKETS)
     rng = np.random.default_rng(seed)
     for strength in _ROUNDS:
         if weights.any():
-            strangeness = texts @ weights - (own @ weights)[caption_of]
-            chosen = _drawn(strangeness, caption_of, rng)
+            strangeness = texts @ weights - (own @ weights)[owners]
+            chosen = _drawn(strangeness, owners, rng)
         labels = np.r_[np.zeros(len(pairs)), np.ones(len(chosen))]
-        share = 1.0 / np.bincount(caption_of[chosen])[caption_of[chosen]]
+        share = 1.0 / np.bincount(owners[chosen])[owners[chosen]]
         model = LogisticRegression(C=strength, solver="liblinear", max_iter=200)
         model.fit(vstack([own, texts[chosen]]), labels, sample_weight=np.r_[np.ones(len(pairs)), share])
         weights += model.coef_[0]
     return weights.astype(np.float16)
 
 
-def _drawn(strangeness: NDArray[Any], caption_of: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+def _drawn(strangeness: NDArray[Any], owners: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """Return the index of one negative per caption, drawn by its strangeness (Gumbel's trick)."""
     keys = -np.maximum(strangeness, 0) / TEMPERATURE + rng.gumbel(size=len(strangeness))
-    order = np.lexsort((-keys, caption_of))
-    _, first = np.unique(caption_of[order], return_index=True)
+    order = np.lexsort((-keys, owners))
+    _, first = np.unique(owners[order], return_index=True)
     drawn: NDArray[Any] = order[first]
     return drawn
 
@@ -153,10 +153,10 @@ def _classes(captions: Sequence[str], seed: int) -> NDArray[np.uint8]:
     vocabulary = [word for word, _ in Counter(word for text in texts for word in text).most_common()]
     number = {word: k for k, word in enumerate(vocabulary)}
     ids = np.array([number[word] for text in texts for word in text])
-    of_text = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+    text_rows = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
     blocks = []
     for offset in (1, 2):
-        same = of_text[offset:] == of_text[:-offset]
+        same = text_rows[offset:] == text_rows[:-offset]
         left, right = ids[:-offset][same], ids[offset:][same]
         for word, neighbor in ((left, right), (right, left)):
             near = neighbor < _NEIGHBOURS
@@ -176,15 +176,15 @@ def _classes(captions: Sequence[str], seed: int) -> NDArray[np.uint8]:
     return table
 
 
-def _counts(word: NDArray[Any], beside: NDArray[Any], size: int) -> csr_matrix:
-    return csr_matrix((np.ones(len(word)), (word, beside)), shape=(size, _NEIGHBOURS))
+def _counts(word: NDArray[Any], neighbor: NDArray[Any], size: int) -> csr_matrix:
+    return csr_matrix((np.ones(len(word)), (word, neighbor)), shape=(size, _NEIGHBOURS))
 
 
 def _vectors(blocks: Sequence[csr_matrix], seed: int) -> NDArray[Any]:
     """Return unit vectors of the words: singular vectors of the positive pointwise mutual information."""
     table = hstack(blocks).tocoo()
-    of_word, of_neighbour = np.asarray(table.sum(1)).ravel(), np.asarray(table.sum(0)).ravel() ** 0.75
-    gain = np.log(table.data * of_neighbour.sum() / (of_word[table.row] * of_neighbour[table.col]))
+    word_sums, neighbor_sums = np.asarray(table.sum(1)).ravel(), np.asarray(table.sum(0)).ravel() ** 0.75
+    gain = np.log(table.data * neighbor_sums.sum() / (word_sums[table.row] * neighbor_sums[table.col]))
     kept = gain > 0
     positive = csr_matrix((gain[kept], (table.row[kept], table.col[kept])), shape=table.shape)
     size = min(_DIMENSIONS, min(table.shape) - 1)

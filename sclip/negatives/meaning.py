@@ -49,7 +49,7 @@ POSTURES = frozenset(
 _MUTUAL = frozenset(
     "kiss hug match meet resemble face touch marry embrace connect border join mix play cross intersect".split()
 )
-_OF_THINGS = frozenset("touch connect meet join border match resemble cross intersect".split())
+_THING_VERBS = frozenset("touch connect meet join border match resemble cross intersect".split())
 """Verbs of `_MUTUAL` that also hold between inanimate things."""
 _TOGETHER = frozenset("with to against".split())
 
@@ -76,7 +76,7 @@ def is_symmetric(predicate: str, subject: str, object_: str) -> bool:
     last = predicate.rsplit(" ", 1)[-1]
     if last == "with":
         return equals
-    return verb in _MUTUAL and (not preposition or last in _TOGETHER) and (equals or verb in _OF_THINGS)
+    return verb in _MUTUAL and (not preposition or last in _TOGETHER) and (equals or verb in _THING_VERBS)
 
 
 Label = tuple[str, tuple[str, ...]]

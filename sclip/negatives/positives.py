@@ -105,7 +105,7 @@ def wordings(graph: SceneGraph) -> list[Wording]:
     if not graph.objects:
         return []
     reading = Reading(graph, _MOST_OBJECTS)
-    kind_of: dict[str, PositiveKind] = {}
+    kinds: dict[str, PositiveKind] = {}
     makers: list[tuple[PositiveKind, Callable[[Reading, str], Iterator[str]]]] = [
         ("adjectives", _adjectives), ("synonym", _synonyms), ("clause", _clauses),
     ]  # fmt: skip
@@ -114,8 +114,8 @@ def wordings(graph: SceneGraph) -> list[Wording]:
     for kind, maker in makers:
         for other in maker(reading, text):
             if other.casefold() != text.casefold():
-                kind_of.setdefault(other + rest, kind)
-    return list(kind_of.items())
+                kinds.setdefault(other + rest, kind)
+    return list(kinds.items())
 
 
 def draw_positives(
@@ -196,13 +196,13 @@ def _between(reading: Reading, relation: Relation) -> tuple[Span, Span] | None:
     return (first.phrase, second.phrase) if _opens(_OPENING, caption, first.phrase[0]) else None
 
 
-def _opens(opening: re.Pattern[str], caption: str, at: int) -> bool:
-    return opening.search(caption, max(0, at - 24), at) is not None
+def _opens(opening: re.Pattern[str], caption: str, offset: int) -> bool:
+    return opening.search(caption, max(0, offset - 24), offset) is not None
 
 
-def _ends(caption: str, at: int) -> bool:
+def _ends(caption: str, offset: int) -> bool:
     """Return whether a sentence ends at this offset."""
-    return _ENDING.match(caption, at) is not None
+    return _ENDING.match(caption, offset) is not None
 
 
 def _aux(reading: Reading, old: Span, index: int) -> str:

@@ -145,9 +145,9 @@ class Reading:
         if all(labels[k] == now for k, now in new.items()):
             return False
         touched = {k for index in new for k in self.relations_of[index]}
-        return bool(touched) and self._said(touched, new) != self._said(touched, {})
+        return bool(touched) and self._statements(touched, new) != self._statements(touched, {})
 
-    def _said(self, relations: set[int], new: dict[int, Label]) -> list[tuple[str, Label, Label]]:
+    def _statements(self, relations: set[int], new: dict[int, Label]) -> list[tuple[str, Label, Label]]:
         statements = []
         for k in relations:
             relation = self.graph.relations[k]
@@ -181,14 +181,14 @@ class Reading:
 
     def outside(self, index: int) -> list[str]:
         """Return the attributes of an object that stand outside its phrase."""
-        return self._said_where[index][1]
+        return self._split_attributes[index][1]
 
     def said_inside(self, index: int) -> list[str]:
         """Return the attributes of an object that stand within its phrase."""
-        return self._said_where[index][0]
+        return self._split_attributes[index][0]
 
     @cached_property
-    def _said_where(self) -> list[tuple[list[str], list[str]]]:
+    def _split_attributes(self) -> list[tuple[list[str], list[str]]]:
         attributes: list[tuple[list[str], list[str]]] = [([], []) for _ in self.graph.objects]
         for attribute in self.graph.attributes:
             start, end = self.graph.objects[attribute.object].phrase
@@ -239,14 +239,14 @@ class Reading:
         if len(units) < 2:
             return units
         run = [unit for unit in units if unit.compound <= 1 and unit.span[1] <= self.heads[index][0]]
-        for at in range(len(run)):
-            end = at
+        for low in range(len(run)):
+            end = low
             while end + 1 < len(run) and self._adjacent(run[end].span, run[end + 1].span):
                 end += 1
-            if end > at:
-                members = tuple(k for unit in run[at : end + 1] for k in unit.attributes)
+            if end > low:
+                members = tuple(k for unit in run[low : end + 1] for k in unit.attributes)
                 last = run[end]
-                units.append(Unit(index, (run[at].span[0], last.span[1]), members, last.compound, last.name))
+                units.append(Unit(index, (run[low].span[0], last.span[1]), members, last.compound, last.name))
         return units
 
     def _compounds(self, index: int) -> list[Unit]:

@@ -26,7 +26,7 @@ from sclip.scenegraph.lexicon import NUMBERS
 _ARTICLE_BEFORE = re.compile(r"(?<![\w'-])(an?)\s+$", re.IGNORECASE)
 _JOINED_BEFORE = re.compile(r"[-–/&]\s*$|\band\s+$|,\s*$")
 _JOINED_BEHIND = re.compile(r"\s*[-–/&]|\s+and\b|\s*,")
-_NUMBER_TOLD = re.compile(
+_NUMBER_STATED = re.compile(
     r",\s*(?:one|two|three|both|all)\b|\b(?:both|each|others?)\b|\bthe other\b", re.IGNORECASE
 )
 _PARTICLE_BEHIND = re.compile(r"\s+(?:up|down|out|off|over|around|away|still|back|together|in line)\b")
@@ -45,7 +45,7 @@ def replacements(reading: Reading, kind: Kind, most: int) -> Iterator[Replacemen
 
     The caption alone seeds the order. A frequent word replaces others as often as others replace it.
     """
-    words = _said(reading)
+    words = _caption_words(reading)
     seed = crc32(reading.caption.encode(errors="replace"))
     slots = {"replaced object": objects, "replaced attribute": _attributes, "replaced relation": _relations}
     drawn = []
@@ -62,7 +62,7 @@ def replacements(reading: Reading, kind: Kind, most: int) -> Iterator[Replacemen
     return (_made(reading, slot, word) for _, slot, word in drawn[:most])
 
 
-def _said(reading: Reading) -> set[str]:
+def _caption_words(reading: Reading) -> set[str]:
     """Return the words and object names of a caption, and the word that represents the synonyms of each."""
     words = {word.lower() for word in _WORD.findall(reading.caption)}
     words |= {obj.name for obj in reading.graph.objects}
@@ -92,10 +92,10 @@ def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
             word = contrasts.LEMMAS.get(word, word)
         for k in slot.held:
             predicate = graph.relations[k].predicate
-            at = 0 if slot.form >= 0 else predicate.rfind(slot.lemma)
-            predicates[k] = predicate[:at] + word + predicate[at + len(slot.lemma) :]
+            start = 0 if slot.form >= 0 else predicate.rfind(slot.lemma)
+            predicates[k] = predicate[:start] + word + predicate[start + len(slot.lemma) :]
         if slot.form >= 0:
-            predicates |= _said_on(graph, slot, word)
+            predicates |= _other_predicates(graph, slot, word)
     forms[slot.span] = _cased(new, old)
     before = _ARTICLE_BEFORE.search(caption, max(0, slot.span[0] - 6), slot.span[0])
     if before is not None:
@@ -105,7 +105,7 @@ def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
     return Replacement(slot.kind, forms, slot.span, names, attributes, predicates)
 
 
-def _said_on(graph: SceneGraph, slot: Slot, word: str) -> dict[int, str]:
+def _other_predicates(graph: SceneGraph, slot: Slot, word: str) -> dict[int, str]:
     """Return new predicates for the verb's other relations: "sits on a bench next to a dog" makes two relations."""
     subjects = {graph.relations[k].subject for k in slot.held}
     return {
@@ -163,7 +163,7 @@ def _attribute_options(reading: Reading, k: int, text: str, name: str) -> Option
     attribute = reading.graph.attributes[k]
     index = attribute.object
     if attribute.attribute.isdigit():
-        if not reading.head_plural[index] or _NUMBER_TOLD.search(reading.caption):
+        if not reading.head_plural[index] or _NUMBER_STATED.search(reading.caption):
             return ()
         if (
             reading.phrases.determiner[index] != "many"
@@ -175,8 +175,8 @@ def _attribute_options(reading: Reading, k: int, text: str, name: str) -> Option
     if before and not reading.phrases.is_open(index):
         return ()
     if text in contrasts.COLOURS:
-        others = [reading.graph.attributes[j].attribute for j in reading.attributes_of[index] if j != k]
-        if any(word in contrasts.COLOURS for other in others for word in other.split()):
+        siblings = [reading.graph.attributes[j].attribute for j in reading.attributes_of[index] if j != k]
+        if any(word in contrasts.COLOURS for other in siblings for word in other.split()):
             return ()
         return contrasts.COLOURS[text]
     if not before:
@@ -248,8 +248,8 @@ def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str
         ):
             if words[:2] == ["on", "top"]:
                 continue
-            at = span[0] + text.index(side)
-            yield Slot("replaced relation", (at, at + len(side)), ((other, 1.0),), held, side)
+            offset = span[0] + text.index(side)
+            yield Slot("replaced relation", (offset, offset + len(side)), ((other, 1.0),), held, side)
             return
     verb = 0
     if words[0] in contrasts.PLACE_VERBS or words[1:] in (
@@ -260,18 +260,18 @@ def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str
         ["after"],
     ):
         verb = 1
-    place = " ".join(words[verb:])
-    options = contrasts.PLACES.get(place)
-    if not options or not relation.predicate.endswith(place):
+    preposition = " ".join(words[verb:])
+    options = contrasts.PLACES.get(preposition)
+    if not options or not relation.predicate.endswith(preposition):
         return
-    start = span[1] - len(place)
+    start = span[1] - len(preposition)
     if _ADVERB_BEFORE.search(caption, max(0, start - 10), start):
         return
     for k in held:
         r = graph.relations[k]
         name = graph.objects[r.object].name
         options = tuple(
-            option for option in options if _is_elsewhere(reading, place, option[0], r.object, name)
+            option for option in options if _is_elsewhere(reading, preposition, option[0], r.object, name)
         )
         if (
             graph.objects[r.object].phrase[0] < span[1]
@@ -279,30 +279,30 @@ def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str
             or is_worn(name)
         ):
             return
-    yield Slot("replaced relation", (start, span[1]), options, held, place)
+    yield Slot("replaced relation", (start, span[1]), options, held, preposition)
 
 
-def _is_elsewhere(reading: Reading, place: str, other: str, index: int, name: str) -> bool:
-    """Return whether the prepositions `place` and `other` both fit the object at `index` but exclude each other."""
+def _is_elsewhere(reading: Reading, word: str, other: str, index: int, name: str) -> bool:
+    """Return whether the prepositions `word` and `other` both fit the object at `index` but exclude each other."""
     head = name.rsplit(" ", 1)[-1]
     phrases = reading.phrases
     if is_vague(name) or head in contrasts.NO_SUPPORT:
         return False
-    if place in ("up", "down"):
+    if word in ("up", "down"):
         return head in contrasts.SLOPES
-    if place == "through":
+    if word == "through":
         return is_scene(name)
-    if place in ("during", "before", "after"):
+    if word in ("during", "before", "after"):
         return True
     if not (phrases.determiner[index] or reading.head_plural[index]):
         return False
-    if place == "at":
+    if word == "at":
         return head in contrasts.AT_ONLY
     if is_scene(name):
-        return place not in ("on", "in", "at", "around", "next to", "near", "by", "beside", "between") or (
-            place in ("next to", "near", "beside") and other == "in"
+        return word not in ("on", "in", "at", "around", "next to", "near", "by", "beside", "between") or (
+            word in ("next to", "near", "beside") and other == "in"
         )
-    return not (place == "between" and not reading.head_plural[index])
+    return not (word == "between" and not reading.head_plural[index])
 
 
 def _verbs(reading: Reading, held: tuple[int, ...], span: Span, word: str, rest: str) -> Iterator[Slot]:
@@ -329,9 +329,9 @@ def _verbs(reading: Reading, held: tuple[int, ...], span: Span, word: str, rest:
         names = [graph.objects[r.object].name.rsplit(" ", 1)[-1] for r in relations]
         options = tuple(
             option
-            for things, others in contrasts.TRANSITIVE.get(base, ())
+            for things, alternatives in contrasts.TRANSITIVE.get(base, ())
             if things is None or all(name in things for name in names)
-            for option in others
+            for option in alternatives
         )
         if not all(
             graph.objects[r.subject].span[1] <= span[0] < graph.objects[r.object].span[0] for r in relations

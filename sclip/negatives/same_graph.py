@@ -11,10 +11,10 @@ __all__ = ["says_the_same"]
 
 def says_the_same(one: SceneGraph, other: SceneGraph) -> bool:
     """Return whether two graphs differ only in synonyms and in the direction of inverse or symmetric relations."""
-    return _said(one) == _said(other)
+    return _statements(one) == _statements(other)
 
 
-def _said(graph: SceneGraph) -> list[tuple[object, ...]]:
+def _statements(graph: SceneGraph) -> list[tuple[object, ...]]:
     names = [_alike(obj.name) for obj in graph.objects]
     statements: list[tuple[object, ...]] = [
         (name, obj.negated) for name, obj in zip(names, graph.objects, strict=True)

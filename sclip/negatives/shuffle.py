@@ -73,8 +73,8 @@ def _adjectives(reading: Reading) -> list[PlannedExchange]:
             attributes[other].span,
             owners={one: attributes[other].object, other: attributes[one].object},
         )
-        for at, one in enumerate(words)
-        for other in words[at + 1 :]
+        for index, one in enumerate(words)
+        for other in words[index + 1 :]
         if _differ(reading, attributes[one].span, attributes[other].span)
     ]
 

@@ -69,15 +69,15 @@ def units_first(
 
     Yield nothing if no negative has a unit, so that the caller need not verify any.
     """
-    reading, others, has_unit = Reading(graph, MOST_EXCHANGED), list[Negative](), False
+    reading, rest, has_unit = Reading(graph, MOST_EXCHANGED), list[Negative](), False
     for negative in drawn:
         if (part_of or unit_of)(reading, negative):
             has_unit = True
             yield negative
         else:
-            others.append(negative)
+            rest.append(negative)
     if has_unit:
-        yield from others
+        yield from rest
 
 
 def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | None:
@@ -86,7 +86,7 @@ def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | Non
     for part in _parts(reading, negative):
         if not all(_stands_alone(reading, part, k) for k in part.objects):
             continue
-        unit, foil = _said(reading.graph, part), _said(negative.graph, part)
+        unit, foil = _part_graph(reading.graph, part), _part_graph(negative.graph, part)
         if not (unit and foil) or unit.caption.casefold() == foil.caption.casefold():
             continue
         if (
@@ -95,20 +95,20 @@ def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | Non
             and phrase_of(foil, 0) != phrase_of(unit, 1)
         ):
             continue  # "a group of hats on people"
-        if _is_told(reading, foil):
+        if _is_stated(reading, foil):
             continue
         return UnitPair(negative.kind, unit, foil)
     return None
 
 
-def _is_told(reading: Reading, foil: SceneGraph) -> bool:
+def _is_stated(reading: Reading, foil: SceneGraph) -> bool:
     """Return whether the caption itself states the foil: the foil "a black cat" when another cat is black."""
     graph = reading.graph
 
-    def is_like(index: int, place: int) -> bool:
-        wanted = {synonym(a.attribute) for a in foil.attributes if a.object == place}
+    def is_like(index: int, foil_index: int) -> bool:
+        wanted = {synonym(a.attribute) for a in foil.attributes if a.object == foil_index}
         has = {synonym(graph.attributes[k].attribute) for k in reading.attributes_of[index]}
-        return _alike(graph.objects[index].name) == _alike(foil.objects[place].name) and wanted <= has
+        return _alike(graph.objects[index].name) == _alike(foil.objects[foil_index].name) and wanted <= has
 
     if not foil.relations:
         return any(is_like(index, 0) for index in range(len(graph.objects)))
@@ -134,17 +134,17 @@ def phrase_of(graph: SceneGraph, index: int) -> str:
 def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
     graph, false = reading.graph, negative.graph
     if negative.kind == "relation":
-        names, others = ([obj.name for obj in of.objects] for of in (graph, false))
+        names, false_names = ([obj.name for obj in g.objects] for g in (graph, false))
         for k, r in enumerate(graph.relations):
             ends = (names[r.subject], names[r.object])
             if is_having(r.predicate) or any(map(is_worn, ends)):
                 continue  # "a face with a woman", "a hat in a man"
-            exchanged = (others[r.object], others[r.subject]) == ends
+            exchanged = (false_names[r.object], false_names[r.subject]) == ends
             if exchanged and surely_fails(reading, r.object, r.subject, k):
                 yield _Part((r.subject, r.object), k)
     elif negative.kind == "attribute":
         for index in range(reading.count):
-            old, new = ({a.attribute for a in of.attributes if a.object == index} for of in (graph, false))
+            old, new = ({a.attribute for a in g.attributes if a.object == index} for g in (graph, false))
             if any(_excludes(one, other) for one in old - new for other in new - old):
                 yield _Part((index,))
     elif negative.kind == "replaced attribute":
@@ -194,7 +194,7 @@ def _stands_alone(reading: Reading, part: _Part, index: int) -> bool:
     return reading.phrases.is_open(index)
 
 
-def _said(graph: SceneGraph, part: _Part) -> SceneGraph | None:
+def _part_graph(graph: SceneGraph, part: _Part) -> SceneGraph | None:
     """Return the part as a caption of its own with its graph; None if its words are not English."""
     spans = [graph.objects[k].phrase for k in part.objects]
     if part.relation >= 0:
@@ -215,13 +215,13 @@ def _said(graph: SceneGraph, part: _Part) -> SceneGraph | None:
         return (span[0] + more, span[1] + more)
 
     objects, attributes = [], []
-    for place, k in enumerate(part.objects):
-        obj, piece = graph.objects[k], 2 * place
+    for index, k in enumerate(part.objects):
+        obj, piece = graph.objects[k], 2 * index
         objects.append(Object(obj.name, moved(obj.span, piece), moved(obj.phrase, piece), fixed=obj.fixed))
         for n, a in enumerate(graph.attributes):
             inside = obj.phrase[0] <= a.span[0] and a.span[1] <= obj.phrase[1]
             if a.object == k and (inside or n == part.behind):
-                attributes.append(Attribute(place, a.attribute, moved(a.span, piece if inside else 1)))
+                attributes.append(Attribute(index, a.attribute, moved(a.span, piece if inside else 1)))
     relations: tuple[Relation, ...] = ()
     if part.relation >= 0:
         relations = (Relation(0, graph.relations[part.relation].predicate, 1, moved(spans[1], 1)),)

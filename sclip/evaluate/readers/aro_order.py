@@ -108,13 +108,13 @@ def false_captions(name: str, caption: str, tagged: Tagged) -> tuple[str, ...]:
     nouns, adjectives = (
         [i for i, (_, tag) in enumerate(tagged) if tag in tag_set] for tag_set in (_NOUNS, _ADJECTIVES)
     )
-    others = [i for i, (_, tag) in enumerate(tagged) if tag not in _NOUNS | _ADJECTIVES]
+    rest = [i for i, (_, tag) in enumerate(tagged) if tag not in _NOUNS | _ADJECTIVES]
     trigrams = _trigrams(_tokens(caption))
     within = [rng.sample(trigram, len(trigram)) for trigram in trigrams]
     moved = rng.sample(trigrams, len(trigrams))
     token_lists = (
         _exchanged(_exchanged(words, nouns, rng), adjectives, rng),
-        _exchanged(words, others, rng),
+        _exchanged(words, rest, rng),
         [token for trigram in within for token in trigram],
         [token for trigram in moved for token in trigram],
     )
@@ -131,8 +131,8 @@ def pre_caption(caption: str) -> str:
 def _exchanged(words: Sequence[str], places: Sequence[int], rng: Random) -> list[str]:
     """Return the words, with those at `places` shuffled."""
     shuffled = list(words)
-    for place, source in zip(places, rng.sample(places, len(places)), strict=True):
-        shuffled[place] = words[source]
+    for target, source in zip(places, rng.sample(places, len(places)), strict=True):
+        shuffled[target] = words[source]
     return shuffled
 
 

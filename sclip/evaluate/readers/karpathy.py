@@ -91,8 +91,8 @@ def _karpathy(file: Path, tree: Mapping[str, Any], split: str) -> Iterator[tuple
                 yield (f"{folder}/{name}" if folder else name), texts
 
 
-def _blip(file: Path, found: list[Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for number, entry in entries(file, found):
+def _blip(file: Path, tree: list[Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for number, entry in entries(file, tree):
         with at_case(file, number):
             texts = entry["caption"]
             if isinstance(texts, str):  # as in BLIP's training files

@@ -124,13 +124,13 @@ def on(node: ClusterNode) -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(node.id, soft=False)
 
 
-def within(asked: Mapping[Any, ray.ObjectRef], timeout_s: float) -> dict[Any, Answer]:
+def within(calls: Mapping[Any, ray.ObjectRef], timeout_s: float) -> dict[Any, Answer]:
     """Return an `Answer` for each call. If a call has no result after `timeout_s`, its `Answer` says so."""
     ready, _ = (
-        ray.wait(list(asked.values()), num_returns=len(asked), timeout=timeout_s) if asked else ([], [])
+        ray.wait(list(calls.values()), num_returns=len(calls), timeout=timeout_s) if calls else ([], [])
     )
     late = Answer(failure=f"no answer in {timeout_s:g} s")
-    return {key: _answer(ref, timeout_s) if ref in ready else late for key, ref in asked.items()}
+    return {key: _answer(ref, timeout_s) if ref in ready else late for key, ref in calls.items()}
 
 
 def _answer(ref: ray.ObjectRef, timeout_s: float) -> Answer:

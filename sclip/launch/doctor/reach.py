@@ -75,16 +75,14 @@ def judge_storage(
     removed: Mapping[ClusterNode, Answer],
 ) -> list[CheckFinding]:
     """Return a finding for each node: whether it can write, see the others' files, and remove its own."""
-    place = mask(storage)
-    shared = (
-        f"run.storage={place} must be one folder or bucket for all nodes: mount it on each node, or set a URI"
-    )
-    rights = f"give this node the right to write and remove at {place}"
+    address = mask(storage)
+    shared = f"run.storage={address} must be one folder or bucket for all nodes: mount it on each node, or set a URI"
+    rights = f"give this node the right to write and remove at {address}"
     findings = []
     for node, answer in written.items():
-        others = [other for other, reply in written.items() if not reply.failure and other != node]
+        peers = [other for other, reply in written.items() if not reply.failure and other != node]
         visible = sees.get(node, Answer(failure="was not asked"))
-        blind = [other.name for other in others if other.id not in (visible.value or ())]
+        blind = [other.name for other in peers if other.id not in (visible.value or ())]
         remedy = rights
         if answer.failure:
             fault = f"cannot write: {mask(answer.failure)}"
@@ -95,7 +93,7 @@ def judge_storage(
         elif failure := removed[node].failure:
             fault = f"cannot remove: {mask(failure)}"
         else:
-            success = "writes, reads, removes" + (f", sees {len(others)} others" if others else "")
+            success = "writes, reads, removes" + (f", sees {len(peers)} others" if peers else "")
             findings.append(CheckFinding("storage", node.name, "ok", success))
             continue
         findings.append(CheckFinding("storage", node.name, "fail", fault, remedy))
@@ -160,11 +158,11 @@ def check_mlflow(config: Config, timeout_s: float) -> CheckFinding:
     """Write a run to the tracking store and remove it. Check only the driver, because no other process writes there."""
     pool = ThreadPoolExecutor(1)
     try:
-        place = pool.submit(try_store, config).result(timeout_s)
+        store = pool.submit(try_store, config).result(timeout_s)
     except (TrackingError, Late) as error:
         text = str(error) or f"no answer in {timeout_s:g} s"
         remedy = "check tracking.uri, MLFLOW_TRACKING_TOKEN or _USERNAME and _PASSWORD, and the server"
         return CheckFinding("mlflow", "driver", "fail", text, remedy)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    return CheckFinding("mlflow", "driver", "ok", f"{place}: a run was written and removed")
+    return CheckFinding("mlflow", "driver", "ok", f"{store}: a run was written and removed")

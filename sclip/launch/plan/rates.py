@@ -156,7 +156,7 @@ def _measured(config: Config) -> dict[str, Rate]:
             tree = json.loads(path.read_text())
             if _work(tree, storage) != work:
                 continue
-            rates = _of_curves(history(path.parent), int(tree["train"]["num_workers"]))
+            rates = _from_curves(history(path.parent), int(tree["train"]["num_workers"]))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):  # other version, or truncated
             continue
         if rates:
@@ -179,7 +179,7 @@ def _work(tree: dict[str, Any], storage: StoragePath) -> dict[str, Any]:
     return keys
 
 
-def _of_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> dict[str, float]:
+def _from_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> dict[str, float]:
     """Return each stage's rate per process: the median of a curve's later half, because at first all stages wait."""
 
     def typical(name: str) -> float:

@@ -38,7 +38,7 @@ def lines(plan: Plan) -> list[str]:
     if plan.nodes:
         texts.append("nodes: " + ", ".join(map(_nodes, plan.nodes)))
     if plan.memory:
-        texts += _of_step(plan.memory, plan.step_s)
+        texts += _step_lines(plan.memory, plan.step_s)
     texts.append(_time(plan))
     if plan.hourly is not None and plan.prices:
         unit = f" {plan.prices.currency}".rstrip()
@@ -53,17 +53,17 @@ def lines(plan: Plan) -> list[str]:
     return texts + list(plan.notes)
 
 
-def _of_step(memory: Memory, step_s: float | None) -> list[str]:
+def _step_lines(memory: Memory, step_s: float | None) -> list[str]:
     """Return a line for a GPU's memory at the peak of a step, and one for kinds of collectives of 0.01 GiB or more."""
     step = memory.step
-    of = f" of {memory.gpu_bytes / GIB:g}" if memory.gpu_bytes else ""
+    capacity = f" of {memory.gpu_bytes / GIB:g}" if memory.gpu_bytes else ""
     uses = {
         "parameters": step.parameters, "gradients": step.gradients, "moments": step.moments,
         "activations and loss": step.activations,
     }  # fmt: skip
     each = ", ".join(f"{use} {size / GIB:.1f}" for use, size in uses.items())
     on = f"each {memory.accelerator or 'GPU'}"
-    lines = [f"memory: {step.peak / GIB:.1f}{of} GiB of {on} ({each})"]
+    lines = [f"memory: {step.peak / GIB:.1f}{capacity} GiB of {on} ({each})"]
     large = [collectives for collectives in step.collectives if collectives.size_bytes >= 0.01 * GIB]
     if large:
         kinds = ", ".join(f"{c.count:,} {c.kind} of {c.size_bytes / GIB:.2f} GiB" for c in large)
