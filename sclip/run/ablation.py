@@ -15,8 +15,8 @@ are of other data than the scores, `published_as: {relation/accuracy: vg-relatio
 published figure that is shown beside it.
 
 Each row and seed is an ordinary run. `sclip.run.sweep` runs them, and resumes them after a stop. With `start: ROW`,
-every other row's run begins with the weights of that row's run of the same seed (`sclip.run.forgetting`). A row with
-`blend: ROW` instead of `set` is not trained: its model is a blend of the start with that row.
+every other row's run begins with the weights of that row's run of the same seed (`sclip.run.forgetting`); ROW is then
+the start row. A row with `blend: ROW` instead of `set` is not trained: its model blends the start row's with ROW's.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class AblationRow:
     """Published figure of each score: a number, or a text for an inexact figure or a note. A file may name rows
     of `sclip.evaluate.published` instead."""
     blend: str = ""
-    """Row to blend with the start, without training; empty: this row is trained."""
+    """Trained row whose weights are blended with the start row's to make this row; empty: this row is trained."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,13 @@ class Ablation:
     set: dict[str, Any] = field(default_factory=dict)
     """Settings of all rows, by dotted key; the command line overrides them."""
     start: str = ""
-    """Row that the others are tuned from; empty: the rows are independent."""
+    """The start row: training of every other row begins with its weights; empty: the rows are independent."""
     reference: str = ""
     """Row that the others are tested against, seed by seed; empty: no test."""
 
     @property
     def plain(self) -> str:
-        """First row tuned from the start. Tables give every other row's gain as a share of this row's gain."""
+        """First trained row but for the start row. Tables give other rows' gains as shares of this row's gain."""
         return next(row for row, spec in self.rows.items() if row != self.start and not spec.blend)
 
 
@@ -167,7 +167,10 @@ def _with_published(path: Path, ablation: Ablation) -> Ablation:
 
 
 def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> Ablation:
-    """Keep only these rows, the rows they build on, and these seeds; an empty list keeps all. Raises ConfigError."""
+    """Keep only these rows and seeds, and the rows that these rows need; an empty list keeps all.
+
+    Raises ConfigError if a row does not exist.
+    """
     for row in rows:
         if row not in ablation.rows:
             raise ConfigError(f"row {row!r}: no such row; the rows are {', '.join(ablation.rows)}")
@@ -179,7 +182,7 @@ def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> A
 
 
 def shared_config(ablation: Ablation, overrides: Sequence[str] = ()) -> Config:
-    """Return the config that all rows share; the overrides are applied last. Raises ConfigError."""
+    """Return the config that all rows share, with the overrides on top. Raises ConfigError for a wrong key or value."""
     return load(
         [*(f"{key}={json.dumps(value)}" for key, value in ablation.set.items()), *overrides], ablation.config
     )
@@ -355,5 +358,5 @@ def _lines(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]]) -> list[
 
 
 def _width(ablation: Ablation) -> int:
-    """Return the number of columns per score: one if no figure is published."""
+    """Return the number of columns per score: 2 if any row has published figures, else 1."""
     return 2 if any(row.published for row in ablation.rows.values()) else 1

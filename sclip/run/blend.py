@@ -47,11 +47,11 @@ class Blend:
     start: str
     trained: str
     suite: str
-    """Benchmarks of the development split."""
+    """Suite of the development split, on which the blend is chosen."""
     report: str
-    """Benchmarks of the reported split."""
+    """Suite of the reported split, on which the chosen blend is measured."""
     gained: str
-    """Score that should rise on the development split, as "benchmark/score"; `+` joins scores to average."""
+    """Score that should rise on the development split: BENCHMARK/SCORE, or the mean of several, joined by `+`."""
     kept: str
     """Score that should not fall on the development split, written like `gained`."""
     keep: float
@@ -59,7 +59,7 @@ class Blend:
     name: str = ""
     """Name of the folder and the MLflow run; by default made from the time."""
     register: str = ""
-    """Registered model that gets the chosen blend as a version; empty: none."""
+    """Name of the registered model that gets the chosen blend as a new version; empty: the blend is not registered."""
     gates: tuple[str, ...] = ()
     device: str = "cpu"
     actors: int = 0
@@ -129,7 +129,11 @@ def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, 
 
 
 def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[Task]) -> list[str]:
-    """Return notes on the splits. Raises BenchmarkDataError if they share a benchmark, or lack one of the scores'."""
+    """Return notes on the splits.
+
+    Raises BenchmarkDataError if the splits share a benchmark, or if the development split lacks the benchmark of one of
+    the scores in `gained` and `kept`.
+    """
     for one in development:
         for other in reported:
             if _asks(one, other) or _asks(other, one):
@@ -188,7 +192,7 @@ def _development(blend: Blend, ready: Ready, console: Console) -> Tradeoff:
 
 
 def _report(blend: Blend, ready: Ready, tradeoff: Tradeoff, console: Console) -> Evaluation:
-    """Evaluate start, blend and trained model on the reported split; save all results; return the blend's result."""
+    """Evaluate both models and the chosen blend on the reported split; save all; return the blend's evaluation."""
     a, folder, tracker = tradeoff.chosen.a, ready.folder, ready.tracker
     ends = sorted({0.0, a, 1.0})
     names, scorers = [blend.called(a) for a in ends], [blended(ready.start, ready.trained, a) for a in ends]

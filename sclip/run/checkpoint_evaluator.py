@@ -2,7 +2,7 @@
 
 Each evaluation is a Ray task. Its CPUs (`evaluate.cpus`) are reserved before the workers start, because the workers
 would never release CPUs for it. One evaluation runs at a time. A checkpoint that becomes due during an evaluation
-is skipped, so a slow evaluation costs points of the curve, but never training time.
+is skipped: a slow evaluation means fewer points on the curve of scores, but takes no training time.
 """
 
 from __future__ import annotations

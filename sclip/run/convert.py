@@ -55,8 +55,9 @@ def convert(
 ) -> str:
     """Write the model that `sclip.load(source)` opens into a new folder; return one line about the result.
 
-    `form` is as in `sclip.inference.convert.convert`; `architecture` and `quick_gelu` give what a file of weights does
-    not record. Raises ModelError, CheckpointError, ParserError, RegistryError or OSError with one line for the user.
+    `form` is as in `sclip.inference.convert.convert`. `architecture` and `quick_gelu` describe the model of a bare file
+    of weights, which records neither. Raises ModelError, CheckpointError, ParserError, RegistryError or OSError; the
+    message is one line for the user.
     """
     conversion.require_new(folder)
     card = ""

@@ -67,9 +67,10 @@ def checkpoint_scorer(
 
 
 def retention(before: Evaluation, after: Evaluation) -> dict[str, float]:
-    """Return each retrieval and zero-shot benchmark's headline score after / before training, and the mean ratio.
+    """Return the retention of each retrieval and zero-shot benchmark, and the mean of all.
 
-    1 means that nothing was lost. A benchmark whose score was 0 before training has no retention.
+    A benchmark's retention is its headline score after training divided by that before training; 1 means that nothing
+    was lost. A benchmark whose score was 0 before training has no retention.
     """
     kept = {}
     old_results = {result.name: result for result in before.results}

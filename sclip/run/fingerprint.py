@@ -39,7 +39,7 @@ def fingerprint(sources: Sequence[Mapping[NamedShard, int]], parser: str) -> Dat
 
     Args:
         sources: sample count of each shard, one mapping for each source.
-        parser: stamp of the annotations, or version of the parser.
+        parser: stamp (parser versions) of the shards' annotations, or the version of the parser that the run uses.
     """
     shards = {shard.url: samples for source in sources for shard, samples in source.items()}
     indexes = sorted({sibling(url, INDEX) for url in shards})

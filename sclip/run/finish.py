@@ -29,9 +29,10 @@ __all__ = ["curves", "finish"]
 
 
 def finish(plan: StreamPlan, folder: RunFolder, tracker: tracking.Tracker, console: Console) -> Summary:
-    """Export, evaluate and register the trained model, unless a result is recorded; return the run's summary.
+    """Export, evaluate and register the trained model; return the run's summary.
 
-    Raises TrainingFailed if not every sample was trained on, and the errors of the evaluation and the registry.
+    If the run's folder already holds a result, only the summary is made. Raises TrainingFailed if not every sample was
+    trained on, and the errors of the evaluation and the registry.
     """
     trained = folder.complete
     if trained is None:
@@ -71,7 +72,7 @@ def _before(folder: RunFolder) -> Evaluation | None:
 def _registered(
     config: Config, folder: RunFolder, tracker: tracking.Tracker, measured: Evaluation
 ) -> tuple[str, registry.Promotion | None]:
-    """Register the model and apply its gates; do neither if the store is unreachable (`sclip sync` does it later)."""
+    """Register the model and apply its gates; if the store is unreachable, leave both to a later `sclip sync`."""
     if not tracker.flush():
         return "", None
     name, gates = config.tracking.model_name, config.tracking.gates
@@ -88,9 +89,9 @@ def _pages(
     before: Evaluation | None,
     promotion: registry.Promotion | None,
 ) -> list[Path]:
-    """Write the evaluation page and, if another evaluation has the same cases, the comparison page.
+    """Write the evaluation page and, if possible, the comparison page into the local folder `written`.
 
-    Both go to the local folder `written`.
+    Compared are the evaluation before training and that of `run.compare_with`, if they have the same cases.
     """
     decision = None
     if promotion and promotion.decision:

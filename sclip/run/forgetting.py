@@ -1,8 +1,9 @@
-"""Measure what tuning forgets: the share of the start's score that a row keeps, and its share of plain tuning's gain.
+"""Measure what tuning forgets: the share of the start row's score that a row keeps, and what the row gains instead.
 
-The start is trained on one family of scenes, and the other rows are tuned on a second family. A row with `blend: ROW`
-is not trained: its weights are (1 - a) * start + a * ROW. For each seed, two splits are made of both families'
-held-out scenes. The development split serves to choose `a`; all scores come from the report split.
+The start row is trained on a first family of scenes, and other rows are tuned from it on a second family. The first
+tuned row is the plain row; the gains of all rows are given as shares of its gain. A row with `blend: ROW` is not
+trained: its weights are (1 - a) * start row + a * ROW. For each seed, two splits are made of both families' held-out
+scenes. The development split serves to choose `a`; all scores come from the report split.
 
 The ablation's table may also show the scores that `shares` returns.
 """
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
 __all__ = ["add_blends", "add_shares", "forgetting", "shares", "suite", "write_suites"]
 
 _KEPT = "first/image_to_text_r10+first/text_to_image_r10"
-"""R@1 would not do: among scenes that differ in a relation, it rises if relations are learned."""
+"""Scores that a row should keep. R@1 would not do: it tells apart scenes that differ only in a relation, so it rises
+when a row learns relations."""
 _GAINED = "relation/accuracy+attribute/accuracy"
 _REACHED = 0.9
-"""Minimum gain of a row that is compared, as a share of the plain row's gain."""
+"""A row is compared only if its gain is at least this share of the plain row's gain."""
 _MARGIN = 0.03
-"""Added to `_REACHED` on the development split, because a blend's share of the gain differs between the splits."""
+"""Added to `_REACHED` when `a` is chosen, because a blend's share of the gain differs between the two splits."""
 _ALPHAS = [n / 10 for n in range(11)]
 
 
@@ -88,9 +90,10 @@ def _cases(kind: str, scenes: StoragePath, called: str) -> dict[str, str]:
 def add_blends(
     ablation: Ablation, name: str, config: Config, trials: Sequence[Trial], console: Console
 ) -> list[Trial]:
-    """Return the trials and, for every blend row and seed whose runs are done, a trial of the blend.
+    """Return the trials, and one more for each blend row and seed. A blend is left out if one of its runs is not done.
 
-    A recorded blend is not measured again if the scores of its runs have not changed since.
+    A blend's runs are those of the start row, the plain row and the blended row. A recorded blend is measured again
+    only if the scores of its runs have changed.
     """
     done = {trial.name: trial for trial in trials if trial.scores}
     blends = []
@@ -129,7 +132,11 @@ class _Measured:
         self._points: dict[tuple[str, float], Point] = {}
 
     def blend(self, start: str, plain: str, trained: str) -> dict[str, Any]:
-        """Return `a`, points and plain's gained score on the development split, and scores on the report split."""
+        """Choose the share `a` of `trained` in a blend with `start`, and measure this blend.
+
+        Returns "a", its "scores" on the report split, and two figures of the development split: "points", the scores
+        at each `a`, and "plain", the plain run's gained score.
+        """
         first, last = self._point(start, plain, 0.0), self._point(start, plain, 1.0)
         target = first.gained.value + (_REACHED + _MARGIN) * (last.gained.value - first.gained.value)
         points = [self._point(start, trained, a) for a in _ALPHAS]
@@ -166,8 +173,8 @@ class _Measured:
 def add_shares(ablation: Ablation, name: str, trials: Sequence[Trial]) -> list[Trial]:
     """Add the scores of `shares` to the trials of each seed whose start and plain row are done.
 
-    If one seed of a row has no `first/kept_at_90`, all of its seeds lose it, because a mean over the other seeds would
-    flatter the row.
+    If one seed of a row has no `first/kept_at_90`, this score is removed from all seeds of the row, because a mean over
+    the other seeds would flatter the row.
     """
     done = {trial.name: trial.scores for trial in trials if trial.scores}
     added: dict[str, dict[str, float]] = {}
@@ -188,7 +195,7 @@ def add_shares(ablation: Ablation, name: str, trials: Sequence[Trial]) -> list[T
 
 
 def forgetting(ablation: Ablation, name: str, config: Config, trials: Sequence[Trial]) -> Forgetting:
-    """Return the plot's data: a point for each run with a gain and a kept share, and a line for each blend row."""
+    """Return the plot's data: a point (`second/gain`, `first/kept`) for each run, and a line for each blend row."""
     done = {trial.name: trial.scores for trial in trials}
     points: dict[str, list[tuple[float, float]]] = {}
     lines: dict[str, list[tuple[float, tuple[float, float]]]] = {}
@@ -210,9 +217,9 @@ def forgetting(ablation: Ablation, name: str, config: Config, trials: Sequence[T
 
 
 def _line(record: Mapping[str, Any]) -> list[tuple[float, float, float]]:
-    """Return (a, share of plain's gain, share kept) on the development split.
+    """Return (a, share of the plain row's gain, share of the start row's score) for each `a`, on the development split.
 
-    The list is empty if the plain row has no gain, or if the start's kept score is 0.
+    The list is empty if the plain row has no gain, or if the start row's score is 0.
     """
     start = record["points"][0]
     rise = record["plain"] - start["gained"]
@@ -226,11 +233,12 @@ def _line(record: Mapping[str, Any]) -> list[tuple[float, float, float]]:
 def shares(
     start: Mapping[str, float], plain: Mapping[str, float], scores: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return what a run kept and gained, given the scores of the start, of the plain row and of the run itself.
+    """Return what a run kept and gained, given the scores of the start row, of the plain row and of the run itself.
 
-    `first/r10` is R@10 on the first family, the mean of both directions; `first/kept` is its ratio to the start's.
-    `second/gain` is the rise in mean relation and attribute accuracy, divided by the plain row's rise (absent if that
-    is not positive). `first/kept_at_90` equals `first/kept` if `second/gain` is 0.9 or more, else it is absent.
+    `first/r10` is R@10 on the first family, the mean of both directions. `first/kept` is `first/r10` divided by the
+    start row's. `second/gain` is the run's rise above the start row in the mean of relation and attribute accuracy,
+    divided by the plain row's rise. A share is absent if its divisor is not positive. `first/kept_at_90` equals
+    `first/kept` if `second/gain` is 0.9 or more, else it is absent.
     """
     r10, start_r10 = _mean(scores, _KEPT), _mean(start, _KEPT)
     result = {"first/r10": r10}

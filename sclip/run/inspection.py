@@ -1,7 +1,7 @@
 """Show one sample as a training step sees it: what is drawn and encoded for a shard, a key and an epoch.
 
-Every random choice depends only on (seed, epoch, identity). So this module passes the sample again through the
-reader's `row_of` and the `Encoder`, and gets the same row as the run.
+Every random choice depends only on (seed, epoch, the sample's identity). So this module passes the sample again through
+the reader's `row_of` and the `Encoder`, and gets the same row as the run.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["InspectionError", "Run", "inspect_sample", "of_run"]
 
 
 class InspectionError(ValueError):
-    """Error for a missing shard, sample or epoch: one line with what was found and what to do."""
+    """Error for a missing shard, sample or epoch. The message is one line with what was found and what to do."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
         run: the run that the step belongs to, with its config and seed.
         shard: path or URI of one shard.
         key: key of a sample in the shard; the sample may be one that cannot be trained on.
-        epoch: from 0; with data.weights, the pass over the shard's source.
+        epoch: number of the epoch, from 0; with data.weights, number of the pass over the shard's source.
 
     Raises InspectionError, ShardError, ConfigError, ParserError or ModelError, each with a message for the user.
     """
@@ -91,10 +91,10 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
 
 
 def _named(shard: NamedShard, read: Sequence[NamedShard]) -> tuple[NamedShard, list[str]]:
-    """Return the shard under the name that the run uses, with a note if the run does not read this URL.
+    """Return the shard under the name that the run uses, and notes: one if the run reads no shard from this URL.
 
-    If the end of the shard's path matches the name of exactly one shard of the run, the shard was moved. It takes that
-    name, so that the random choices stay the same.
+    If the run reads no shard from this URL, but the end of the path matches the name of exactly one of its shards, the
+    given shard is this one, moved. It gets this shard's name, so that the random choices stay the same.
     """
     if known := next((candidate for candidate in read if _same(candidate.url, shard.url)), None):
         return known, []
@@ -134,13 +134,16 @@ def _check_epoch(run: Run, shard: NamedShard, epoch: int) -> None:
 
 
 def _last_pass(schedule: Schedule, source: int, number: int) -> int | None:
-    """Return the last pass that reads the shard, else None. A weighted source's last pass may skip shards."""
+    """Return the last pass that reads the shard; None if none does. A weighted source's last pass may skip shards."""
     visits = (schedule.visit(entry) for entry in reversed(range(len(schedule))))
     return next((visit.pass_ for visit in visits if (visit.source, visit.shard) == (source, number)), None)
 
 
 def _item(url: str, data: DataConfig, key: str) -> tuple[Sample | Rejected, list[Rejected]]:
-    """Return the sample with a key, and the later samples that are rejected because they repeat the key."""
+    """Return the first sample with a key, and later samples with it, which are rejected as duplicates.
+
+    Raises InspectionError if no sample has the key.
+    """
     matches: list[Sample | Rejected] = []
     keys: list[str] = []
     for item in read_shard(url, data):

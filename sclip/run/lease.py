@@ -39,7 +39,7 @@ __all__ = ["EXPIRY_S", "held"]
 EXPIRY_S = 30.0
 """Seconds without a beat after which an owner on another machine counts as dead."""
 _BEATS = 6
-"""Beats of an owner within `EXPIRY_S`; a waiting process looks at the lease twice as often."""
+"""Number of beats of an owner in `EXPIRY_S`. A process that waits for an owner reads the lease twice as often."""
 
 _NUMBERED = re.compile(r"(\d+)\.json")
 _log = logging.getLogger("sclip.run")
@@ -53,11 +53,13 @@ def held(
 
     Args:
         folder: the folder; it need not exist.
-        say: called with a line when this process waits for a sign of life of another owner, and when it takes over.
-        lost: called in a thread with a line once another process is the owner. The default ends this process at
-            once, since this process no longer owns the folder and the MLflow run.
+        say: called with a line for the user when this process begins to wait for a sign of life from another owner,
+            and when it takes over from that owner.
+        lost: called with a line for the log when another process has become the owner, in the thread that renews the
+            lease. The default ends this process at once, since it no longer owns the folder and the MLflow run.
 
-    Raises ConfigError that names the host and process of another live owner, and OSError if storage fails.
+    Raises ConfigError with host and process of the owner if another live process owns the folder, and OSError if
+    storage fails.
     """
     owner = _this_process()
     number = _take(folder, owner, say)
@@ -99,7 +101,7 @@ def _take(folder: StoragePath, owner: dict[str, Any], say: Callable[[str], None]
 
 
 def _is_over(folder: StoragePath, number: int, text: str, say: Callable[[str], None]) -> bool:
-    """Return whether the owner is dead; False if its lease was removed or replaced meanwhile.
+    """Return True if the owner is dead, False if its lease was removed or replaced while this process watched it.
 
     Raises ConfigError if the owner lives.
     """
@@ -172,7 +174,7 @@ def _numbers(folder: StoragePath) -> list[int]:
 
 
 def _newest(folder: StoragePath) -> tuple[int, str]:
-    """Return the number and text of the owner's file; number 0 if there is none."""
+    """Return the number and text of the owner's lease file; (0, "") if there is no lease file."""
     while numbers := _numbers(folder):
         with contextlib.suppress(FileNotFoundError):  # the owner ended meanwhile; there may be a new one
             try:
@@ -183,7 +185,7 @@ def _newest(folder: StoragePath) -> tuple[int, str]:
 
 
 def _remove(folder: StoragePath, number: int) -> None:
-    """Remove the leases up to a number, and folders left empty, so that a refused run leaves nothing behind."""
+    """Remove the lease files up to a number, and folders that are then empty: a refused run leaves nothing behind."""
     for older in _numbers(folder):
         if older <= number:
             _file(folder, older).unlink(missing_ok=True)
@@ -198,7 +200,7 @@ def _text(owner: dict[str, Any]) -> str:
 
 
 def _read(text: str) -> dict[str, Any]:
-    """Parse the owner; empty if the file is half-written or damaged."""
+    """Parse the owner from a lease file's text; return {} if the text is half-written or damaged."""
     try:
         owner = json.loads(text)
     except (ValueError, RecursionError):
@@ -218,7 +220,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Return the boot and PID namespace in which process ids are valid; "" on systems other than Linux."""
+    """Return a text for the boot and PID namespace in which process ids are valid; "" on systems other than Linux."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -227,7 +229,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return the start time of a process in kernel ticks; empty if it is gone or a zombie."""
+    """Return the start time of a process in kernel ticks; "" if the process is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -236,7 +238,7 @@ def _started(pid: int) -> str:
 
 
 def _is_alive(owner: dict[str, Any]) -> bool | None:
-    """Return whether the owner's process on this machine lives and its id was not reused; None if unknown."""
+    """Return whether the owner's process on this machine lives (another process may have its id); None if unknown."""
     pid = owner.get("pid")
     if type(pid) is not int or not 0 < pid < 2**31:
         return None

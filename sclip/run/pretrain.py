@@ -93,7 +93,7 @@ class _Checked:
 
 @dataclass(frozen=True)
 class _Started:
-    """A run whose start is recorded; nothing is scheduled yet."""
+    """A run whose start is recorded; no worker or actor is scheduled yet."""
 
     stream: StreamPlan
     folder: RunFolder
@@ -101,12 +101,12 @@ class _Started:
 
     @property
     def samples(self) -> int:
-        """Samples of all epochs together."""
+        """Number of samples in all epochs together."""
         return self.stream.order.recorded
 
     @property
     def config(self) -> Config:
-        """The run's config; its model starts from the weights in the run's folder."""
+        """The run's config. Its starting weights, if there are any, are those in the run's folder."""
         return self.stream.config
 
 
@@ -192,7 +192,7 @@ def _recorded(config: Config, console: Console) -> Iterator[tracking.Tracker]:
 
 
 def _with_key(error: Exception, config: Config) -> str:
-    """Return the error's message; a system error, such as a full disk, names the key run.storage."""
+    """Return the error's message. For a system error such as a full disk, it begins with the key run.storage."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     prefix = f"{error.filename}: " if error.filename else ""

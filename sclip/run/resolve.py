@@ -41,26 +41,29 @@ from sclip.train.run_folder import RunFolder
 __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config"]
 
 _SEARCHED_SAMPLES = 64
-"""Samples at the start of each folder's first shard that are searched for a field; one hit suffices."""
+"""Number of samples to search for a field, at the start of each folder's first shard. One sample with it suffices."""
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The shards of a run with their sample counts, and the order of their samples."""
+    """The shards of a run with their sample counts, and the order of their samples.
+
+    With data.weights, each pattern of data.shards is a source of its own; else all shards form one source.
+    """
 
     sources: tuple[dict[NamedShard, int], ...]
     """Sample count of each shard, sorted by name; one mapping for each source."""
     order: Order
     stamp: str
-    """Stamp of the annotations that the run uses; empty if the run parses captions itself."""
+    """Stamp (parser versions) of the annotations that the run uses; empty if the run parses captions itself."""
     expected: tuple[tuple[int, ...], ...] = ()
-    """Samples that a reader should find in each shard of each source; -1 if unknown."""
+    """Number of samples that a reader should find in each shard of each source; -1 if unknown."""
     losses: Losses = field(default_factory=Losses)
-    """Losses that are known before the shards are read."""
+    """Lost samples and wrong sample counts that are known before training."""
 
     @property
     def samples(self) -> int:
-        """Samples of all epochs together."""
+        """Number of samples in all epochs together."""
         return self.order.recorded
 
     @property
@@ -70,7 +73,10 @@ class TrainingData:
 
 
 def read_data(config: Config) -> TrainingData:
-    """Count the samples of the config's shards, or of the scenes to generate. Raises ConfigError or ShardError."""
+    """Count the samples of the config's shards, or of the scenes to generate.
+
+    Raises ConfigError if config and shards do not fit, ShardError if shards are not found or cannot be reached.
+    """
     data = config.data
     sources: list[dict[NamedShard, int]]
     if data.shards:
@@ -89,7 +95,7 @@ def read_data(config: Config) -> TrainingData:
 
 
 def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tuple[int, ...], ...], Losses]:
-    """Return the sample counts and the expected counts of each source's readable shards, and the losses."""
+    """Return two counts of each source's readable shards (`TrainingData.sources` and `expected`), and the losses."""
     data = config.data
     patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
     shard_lists = [find_shards(source, first) for first, source in enumerate(patterns)]
@@ -164,7 +170,7 @@ def resolve_config(config: Config, console: Console) -> Config:
 
 
 def _check_storage(storage: str) -> None:
-    """Raise ConfigError for a folder or URI that is not writable."""
+    """Raise ConfigError for a folder that is not writable, an HTTP URI, or a URI of an unknown kind of storage."""
     path = storage_path(storage)
     if isinstance(path, Path):
         try:
@@ -183,10 +189,10 @@ def _check_storage(storage: str) -> None:
 
 
 def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -> Config:
-    """Copy the starting weights, in whatever layout, into the run's folder; return the config for them.
+    """Copy the starting weights, in whatever layout, into one safetensors file in the run's folder.
 
-    Workers then read one safetensors file, whose header says which activation the weights need; the returned config
-    names the architecture with that activation.
+    Returns the config for them. The file's header says which activation the weights need, and the returned config names
+    the architecture with this activation. Without starting weights, only the config is returned.
     """
     source = config.run.init_from
     path, _ = pretrained_source(config.model)

@@ -82,7 +82,7 @@ SIZES = ("objects", "attributes", "relations")
 
 
 def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[CaptionChoice]:
-    """Return all captions with the filter's counts of their scene graphs; the drawn caption is marked."""
+    """Return all captions of a sample; mark the drawn one. If captions are filtered, add each graph's counts."""
     notes = [""] * len(sample.captions)
     least = reading.config.data.least
     if any(least):

@@ -40,7 +40,7 @@ def space(name: str, config: Config, grid: Sequence[str], random: Sequence[str])
 
 
 def values(key: str, text: str) -> list[Any]:
-    """Parse the values of a grid, written as V1,V2,... Raises ConfigError."""
+    """Parse the values of a grid, written as V1,V2,... Raises ConfigError for any other text."""
     parsed = read_value(key, f"[{text}]")
     if not isinstance(parsed, list) or not parsed:
         raise ConfigError(f"{key}={text}: write its values as V1,V2,...")
@@ -50,7 +50,8 @@ def values(key: str, text: str) -> list[Any]:
 def domain(key: str, text: str) -> tuple[Any, list[Any]]:
     """Parse a Ray Tune domain written as `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)` or `choice(a,b,..)`.
 
-    Also returns the values to check against the config: both ends of the range, or all choices. Raises ConfigError.
+    Also returns the values to check against the config: both ends of the range, or all choices. Raises ConfigError for
+    any other text, or a range that is empty or of the wrong type.
     """
     match = re.fullmatch(r"(\w+)\((.+)\)", text)
     name, arguments = (match[1], values(key, match[2])) if match else ("", [])

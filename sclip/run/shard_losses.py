@@ -1,8 +1,9 @@
 """Find the samples that a run loses through faulty shards. Refuse the run if they are too many, else report them.
 
-`losses.json` in the run's folder holds what is known at the start: unreadable shards that are left out, records (stored
-sample counts) that differ from the tar's count, and tars that break before their end. `quarantine.jsonl` holds what
-readers find later: an empty key marks a broken shard's rest or, with a count in "missing", a shard that ends early.
+`losses.json` in the run's folder holds what is known before training: unreadable shards that are left out, records
+(stored sample counts) that differ from the tar's count, and tars that break before their end. `quarantine.jsonl` holds
+what readers find later. A line with an empty key is about a shard: one that ends early if the line has a count in
+"missing", else one whose rest is unreadable.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ __all__ = ["LOSSES_FILE", "Losses", "closing_lines", "judged"]
 
 LOSSES_FILE = "losses.json"
 _NAMED = 3
-"""Maximum shards that one line names."""
+"""Maximum number of shards that one line names."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Lost samples and wrong records that are known at the start of a run."""
+    """Lost samples and wrong records (stored sample counts) that are known before training."""
 
     unreadable: dict[str, str] = field(default_factory=dict)
     """Fault of each shard that is left out, by the shard's URL without credentials."""
     unreadable_samples: int = 0
-    """Recorded samples of the unreadable shards."""
+    """Number of samples that the unreadable shards should hold by their records."""
     unreadable_line: str = ""
     wrong: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-    """Wrong records by shard: the record's file, the recorded count, and the true count."""
+    """Wrong record of each shard: the record's file, the recorded count, and the true count."""
     broken: dict[str, str] = field(default_factory=dict)
-    """Shards that cannot be read to their end, with the reason."""
+    """Reason why a shard cannot be read to its end, by shard."""
     absent: dict[str, str] = field(default_factory=dict)
-    """Shards that a record lists but that do not exist, with the recorded count and the record's file."""
+    """Record of each shard that does not exist: a text with the recorded count and the record's file."""
     empty: list[str] = field(default_factory=list)
     """Shards without a sample."""
 
     def lines(self) -> list[str]:
-        """Return the lines for the user at the start and at the end of the run."""
+        """Return lines about the losses, which the user sees at the start and at the end of the run."""
         lines = [f"left out    {self.unreadable_line}"] if self.unreadable else []
         if self.absent:
             lines.append(f"absent      recorded but missing: {_named(self.absent)}")
@@ -70,12 +71,13 @@ def judged(
     """Return the losses of the shards.
 
     Args:
-        data: says how much may be lost.
-        unreadable: shards that are not tars.
-        counts: counts of the other shards; a tar without samples counts as unreadable if its record has samples.
+        data: limits the losses (`max_unreadable_shards`, `max_quarantined`).
+        unreadable: unreadable shards, with the fault of each.
+        counts: sample counts of the other shards. A shard in which no sample was found is unreadable too if it is
+            broken, or if its record names samples.
         records: records of all shards, absent shards included.
 
-    Raises ConfigError if more is lost than the config allows.
+    Raises ConfigError if more is lost than the config allows, or if every shard is unreadable.
     """
     lost = dict(unreadable)
     lost |= {url: EMPTY_TAR for url in counts.wrong() if not counts.samples[url] and url not in counts.broken}
@@ -121,7 +123,7 @@ def judged(
 
 
 def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
-    """Return lines for the closing table on samples that were not trained on, read from the run's folder."""
+    """Return lines on the samples that were not trained on, for the end of the run, from files in the run's folder."""
     path = folder / LOSSES_FILE
     losses = Losses(**json.loads(path.read_text())) if path.exists() else Losses()
     rests, short = dict(losses.broken), dict[str, tuple[int, str]]()
@@ -152,7 +154,7 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
 
 
 def _named(shards: Mapping[str, str]) -> str:
-    """Format the number of shards, then the first `_NAMED` of them with their texts."""
+    """Format the number of shards, then the first `_NAMED` shards, each with its text."""
     some: Sequence[str] = [f"{shard}: {text}" for shard, text in sorted(shards.items())[:_NAMED]]
     more = f", and {len(shards) - _NAMED:,} more" if len(shards) > _NAMED else ""
     return f"{len(shards):,} shards ({'; '.join(some)}{more})"

@@ -41,7 +41,7 @@ Answer = Callable[[signal.Signals, "FrameType | None"], None]
 """Signal handler, called in the main thread with the signal and the interrupted frame."""
 
 _answers: list[Answer] = []
-"""Handlers of the `answered` blocks that the main thread is in; a signal calls the last one."""
+"""Handlers of the `answered` blocks that the main thread is in, outermost first; a signal calls only the last one."""
 _answered_s = -math.inf
 
 
@@ -86,10 +86,10 @@ def stop(number: signal.Signals, frame: FrameType | None) -> NoReturn:
 
 
 def leave_imports(name: str) -> Answer:
-    """Return a handler that prints one line, `name` first, and ends the process if the signal interrupts an import.
+    """Return a signal handler. During an import, it prints a line that begins with `name`, and ends the process.
 
     It does not raise during an import, because the import might swallow the exception, or a C extension might print it.
-    Outside of imports the handler calls `stop`.
+    Outside of imports, it calls `stop`.
     """
 
     def answer(number: signal.Signals, frame: FrameType | None) -> None:
@@ -112,7 +112,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 @contextlib.contextmanager
 def answered(answer: Answer = stop) -> Iterator[None]:
-    """Call a function at SIGTERM and Ctrl-C during the block; outside of the main thread, change nothing."""
+    """Call `answer` at SIGTERM and Ctrl-C during the block. Outside of the main thread, the block changes nothing."""
     global _answered_s
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -139,7 +139,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Delay signals until the block ends, so that the block cannot leave something started that nobody ends."""
+    """Delay signals until the block ends. A signal within it could leave something running that nobody ends."""
     came: list[signal.Signals] = []
     with answered(lambda number, frame: came.append(number)):
         yield

@@ -24,7 +24,7 @@ __all__ = ["COUNTS", "Summary", "compared_with", "show"]
 _log = logging.getLogger("sclip")
 
 COUNTS = ("cases", "images", "captions")
-"""Endings of the names of metrics that count the evaluated data and are not scores."""
+"""Last parts of the names of metrics that are no scores: they count the evaluated data."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Summary:
 
 
 def compared_with(config: Config, runs: StoragePath) -> Evaluation:
-    """Return the evaluation of the run that `run.compare_with` names. Raises ConfigError if it is not finished."""
+    """Return the evaluation of the run that `run.compare_with` names. Raises ConfigError if no such run is finished."""
     folder = RunFolder(runs / config.run.compare_with)
     if folder.result is None:
         raise ConfigError(

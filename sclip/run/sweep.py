@@ -52,9 +52,9 @@ class Sweep:
     config: Config
     """Config that all trials share."""
     space: Mapping[str, Any]
-    """Ray Tune domain or grid of each dotted key; or, under the key `POINT`, a grid of whole points."""
+    """Ray Tune domain or grid of each dotted config key; or only the key `POINT`, with a grid of whole points."""
     samples: int = 1
-    """Number of draws of the keys with a random domain; each draw is run with every point of the grid."""
+    """Number of times that the keys with a random domain are drawn; each draw runs with every point of the grid."""
     at_once: int = 0
     """Maximum concurrent trials; 0: as many as the cluster holds."""
 
@@ -156,7 +156,7 @@ def storage_of(config: Config) -> str:
 
 
 def _bound(config: Config, cpus: float, at_once: int) -> dict[str, Any]:
-    """Return overrides that limit each run's encoders, so that concurrent runs fit into the CPUs of the cluster."""
+    """Return settings that limit a run's number of encoders, so that concurrent runs fit into the cluster's CPUs."""
     if config.data.actors_max or at_once == 1:
         return {}
     return {"data.actors_max": most_encoders(config, cpus / at_once - _DRIVER_CPUS)}
@@ -217,7 +217,7 @@ class _TrialReporter(tune.Callback):  # type: ignore[misc]
 
 
 def pages(trials: Sequence[Trial], storage: Path, folder: Path, title: str) -> list[Path]:
-    """Write the page that compares successful trials on the same cases; none for fewer than two trials."""
+    """Write the page that compares successful trials on the same cases. Fewer than two such trials make no page."""
     runs = [storage / "runs" / trial.name for trial in trials if trial.scores]
     measured = [dataclasses.replace(Evaluation.read(run / EVALUATION_FILE), model=run.name) for run in runs]
     if len(measured) < 2:

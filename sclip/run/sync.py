@@ -16,7 +16,7 @@ from sclip.train.run_inputs import read_run_inputs
 
 
 class NotSent(RuntimeError):
-    """Error if the store took only a part of the record, or if the model could not be registered."""
+    """Error for a store that took only a part of a run's events, or a model that could not be registered."""
 
 
 def folder_of(run: str, storage: str) -> StoragePath:
@@ -27,13 +27,13 @@ def folder_of(run: str, storage: str) -> StoragePath:
 
 
 def sync(folder: StoragePath, tracking_uri: str, say: Callable[[str], None]) -> Iterator[str]:
-    """Send the events that the store lacks to the existing run or a new one; yield a line for each action.
+    """Send the events that the store lacks to the run's MLflow run, or to a new one; yield a line for each action.
 
-    A live run sends its own record, and two senders would send some events twice, so `sync` takes the run's lease
+    A live run sends its own events, and two senders would send some events twice, so `sync` takes the run's lease
     first. `say` is called with a line if `sync` waits for another process.
 
-    Raises NotSent if the store takes only a part or the model cannot be registered, TrackingError or OSError if nothing
-    can be sent, and ConfigError if another process owns the run.
+    Raises NotSent if the store takes only a part of the events or the model cannot be registered, TrackingError or
+    OSError if nothing can be sent, and ConfigError if another process owns the run.
     """
     with lease.held(folder, say) if folder.is_dir() else contextlib.nullcontext():
         yield from _sync(folder, tracking_uri)

@@ -2,9 +2,9 @@
 
 `sclip.train.manifest` defines the layout; torch.distributed.checkpoint (DCP) writes the safetensors files. Nothing is
 pickled (DCP's default storage pickles its metadata), so a checkpoint from elsewhere can be opened without trust.
-On each rank, a thread copies the rank's share to the host, then writes and hashes it. Rank 0 marks the checkpoint as
+On each rank, a thread copies the rank's part to the host, then writes and hashes it. Rank 0 marks the checkpoint as
 complete. Training pauses only if the copies are not done when the next step is about to change the weights. If the
-path is a URI, each node stages files on its disk.
+checkpoint's path is a URI, each node writes the files on its own disk before it sends them.
 
 The optimizer's hyperparameters are not stored: they come from the config of the run that loads. Random generator
 states are not stored either: the loop seeds torch again in every step, from (seed, step, rank).
@@ -95,11 +95,11 @@ class Saver:
         ema: EMA | None = None,
         afterwards: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start to copy this rank's share to the host, and to write it as `save` does; the caller continues meanwhile.
+        """Start to copy this rank's part to the host, and to write it as `save` does; return before this is done.
 
         The caller must call `until_copied` before it changes weights, moments or averages. `start` first
-        waits for the previous checkpoint, and raises its error as `wait` does. The writer thread of rank 0
-        calls `afterwards` once the checkpoint is complete.
+        waits for the previous checkpoint; if that failed, `start` raises the same error as `wait`. The writer
+        thread of rank 0 calls `afterwards` once the checkpoint is complete.
         """
         self.wait()
         share, elements = share_of_rank(tensors_of(model, optimizer, ema)[0])
@@ -115,7 +115,7 @@ class Saver:
     def until_copied(self) -> None:
         """Wait until the checkpoint in progress no longer needs the weights.
 
-        On a GPU, the host waits until the copies are queued, and the current stream until they are done.
+        On a GPU, the host waits until the copies are queued, and the current CUDA stream waits until they are done.
         """
         copied, self._copied = self._copied, None
         if copied is None:
@@ -155,7 +155,7 @@ class Saver:
         self._stager.close()  # type: ignore[no-untyped-call]
 
     def _copy(self, share: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Copy the share; on a GPU, only queue the copy. Also return `share`, to keep it alive until then."""
+        """Copy `share`; on a GPU, only queue the copy. Also return `share`, so that it lives until the copy is done."""
         with torch.cuda.stream(self._stream):
             return self._stager.stage(share, non_blocking=self._cuda), share
 
@@ -167,11 +167,11 @@ class Saver:
 
 
 class _Stager(StateDictStager):
-    """Copies tensors into host memory that it allocates once. Other threads can run during a copy.
+    """Copier of tensors into host memory that is allocated only once. Other threads can run during a copy.
 
-    torch's StateDictStager would hold Python's lock during its copies. It also does not pin tensors below 5
-    bytes, so copies of AdamW's step counts would wait for the GPU. torch's DefaultStager uses the same class.
-    In torch 2.11 it closes the stager after each copy, so a second copy fails.
+    torch's StateDictStager would hold Python's lock during a copy. It also does not pin tensors below 5 bytes, so
+    copies of AdamW's step counts would wait for the GPU. torch's DefaultStager uses StateDictStager. In torch 2.11,
+    DefaultStager also closes the stager after each copy, so that a second copy fails.
     """
 
     def _stage_untyped_storage(self, storage: torch.UntypedStorage, non_blocking: bool = False) -> Any:
@@ -195,8 +195,8 @@ def save(
     """Write a checkpoint to a folder that all ranks see, or to a URI. All ranks call it together.
 
     `state` is the caller's JSON value (progress and metrics); rank 0's value is stored. A folder at `path` without a
-    manifest is removed first; a complete checkpoint is never overwritten (CheckpointError). Raises NotWritten on every
-    rank if any rank cannot write.
+    manifest is removed first. Raises CheckpointError if `path` already holds a complete checkpoint, and NotWritten on
+    every rank if any rank cannot write.
     """
     share, elements = share_of_rank(tensors_of(model, optimizer, ema)[0])
     _write(storage_path(path), lambda: share, elements, state, None)
@@ -240,7 +240,7 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
 
     Uses the averaged weights if the checkpoint has them (train.ema_decay). `config` is the model config of the run that
     wrote it. If the checkpoint holds low-rank updates (`model.lora`), loads the pretrained weights and merges the
-    updates into them. Raises ModelError if these weights are gone, CheckpointError if they changed.
+    updates into them. Raises ModelError if the pretrained weights are gone, CheckpointError if they changed.
     """
     checkpoint_path = storage_path(path)
     start = checked_manifest(checkpoint_path)["state"].get("start", {})
@@ -271,7 +271,7 @@ def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
 
 
 def size_bytes(model: nn.Module, has_ema: bool) -> int:
-    """Return a checkpoint's bytes. A trained weight also has two moments and, if `has_ema`, an average."""
+    """Return the bytes of a checkpoint: weights, two moments of each trained weight, and its average if `has_ema`."""
     copies, updates = 4 if has_ema else 3, lora.has_updates(model)
     return sum(
         p.numel() * p.element_size() * (copies if p.requires_grad else 1)
@@ -288,7 +288,10 @@ def _write(
     group: dist.ProcessGroup | None,
     afterwards: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write this rank's share. Once all ranks have written all elements, write the manifest."""
+    """Write this rank's tensors, `share()`. Once the ranks have written all `elements` numbers, write the manifest.
+
+    Rank 0 then calls `afterwards`.
+    """
     rank = dist.get_rank() if dist.is_initialized() else 0
 
     def unused() -> dict[str, Any]:

@@ -59,11 +59,11 @@ def tensors_of(
 
 
 def share_of_rank(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Return the tensors that this rank writes, and the number of elements that all ranks together write.
+    """Return the tensors that this rank writes, and the number of tensor elements that all ranks together write.
 
-    With FSDP, each rank writes its shards. If ranks hold equal copies (whole tensors with DDP, shards with
-    HSDP), one of them writes a tensor, and all of them write about equally many bytes. Every rank computes
-    the same division, without communication.
+    With FSDP, each rank writes its shards. With DDP, several ranks hold copies of the same tensor, and with HSDP of the
+    same shard. One of these ranks writes it, chosen so that all write about equally many bytes. Every rank
+    computes the same choice, without communication.
     """
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
     # By number of copies: a heap of (bytes assigned to a copy's rank, number of the copy).
@@ -80,7 +80,7 @@ def share_of_rank(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
 
 
 def _copies(tensor: Tensor) -> tuple[int, int]:
-    """Return the number of ranks that hold the same part of a tensor, and this rank's number among them."""
+    """Return the number of ranks that hold the same part of a tensor, and this rank's index among them."""
     if not isinstance(tensor, DTensor):
         return (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     copies, own = 1, 0
@@ -92,10 +92,10 @@ def _copies(tensor: Tensor) -> tuple[int, int]:
 
 
 def write_tensors(path: Path, share: dict[str, Any], rank: int) -> int:
-    """Write a share from `share_of_rank` into one file in a folder; return the number of written elements.
+    """Write the tensors from `share_of_rank` into one file in a folder; return the number of written elements.
 
-    It uses DCP's planner and writer for one rank. DCP's plan over all ranks would take one process two
-    minutes at 512 ranks, and only removes copies, which a share does not hold.
+    Each rank uses DCP's planner and writer alone. With 512 ranks, DCP's common plan would take one process two minutes,
+    only to remove copies, which `share_of_rank` has left out.
     """
     writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
     planner = DefaultSavePlanner(flatten_state_dict=False)
@@ -145,7 +145,10 @@ def compare(path: StoragePath, tensors: Mapping[str, Any], stored: Mapping[str, 
 
 
 def read_tensors(path: Path, tensors: dict[str, Any], alone: bool = False) -> None:
-    """Read the tensors in place: on all ranks together, or in this process only (`alone`). Raises CheckpointError."""
+    """Read a checkpoint's values into `tensors`: on all ranks together, or in this process only (`alone`).
+
+    Raises CheckpointError, on all ranks that read, if a file cannot be read.
+    """
     reader = HuggingFaceStorageReader(str(path))
     try:
         state_dict_loader.load(tensors, storage_reader=reader, no_dist=alone or not dist.is_initialized())

@@ -9,7 +9,8 @@ import torch
 __all__ = ["use_deterministic_algorithms"]
 
 _ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple"}
-"""Fixed choices. By default, NCCL chooses by message size and topology; network switches may sum in any order."""
+"""Environment variables that fix what cuBLAS and NCCL would choose. By default, NCCL chooses by message size and
+topology, and network switches may sum in any order."""
 
 
 def use_deterministic_algorithms() -> None:

@@ -2,8 +2,9 @@
 
 Fake tensors have shapes and no values, so one CPU core computes a step of any number of GPUs in seconds.
 Model, sharding, loss and step are the run's own. torch's fake process group stands for the other ranks. To
-save time, the step runs twice with some of the blocks of each tower, and its figures are extrapolated. With
-`train.micro_batch`, only two of the equal parts run; the loss of all rows runs separately.
+save time, the step runs at two depths, each with only some of the blocks of each tower, and the figures are
+extrapolated to all blocks. With `train.micro_batch`, only two of the batch's equal parts run; the loss of all rows runs
+separately.
 
 Some parts are counted by hand: AdamW's moments, the average of `train.ema_decay`, the next batch on the device, and
 DDP, which the fake process group does not support (all gradients exist all the time, in buckets that are reduced once).
@@ -47,11 +48,11 @@ __all__ = ["Collectives", "DryRun", "dry_run"]
 _CPU = torch.device("cpu")
 """Device of fake tensors: on fake CUDA devices, backward fails without a driver."""
 _STRIDES = 5
-"""Strides (groups of blocks) that the least depth leaves out. The step runs at that depth, and with one stride more."""
+"""Number of strides (groups of blocks) that the smaller depth leaves out. The other depth leaves out one fewer."""
 _RUN_PASSES = 2
-"""Maximum parts of a batch that run. The first part differs from the last one; all others are like the first."""
+"""Maximum number of a batch's parts that run. Only the last part differs from the others."""
 _BUCKET_BYTES = 25 * 2**20
-"""DDP's bytes of gradients in one all-reduce."""
+"""Bytes of gradients that DDP sums in one all-reduce."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class Collectives:
     kind: str
     count: int
     size_bytes: int
-    """Sum of the sizes; the size of a collective is the larger of a rank's input and output."""
+    """Sum of the collectives' sizes; a size is the bytes of a rank's input or output, whichever is larger."""
 
     @property
     def sent_bytes(self) -> int:
-        """Maximum bytes that a rank sends. A ring sends each byte once, or twice if all ranks get the sum."""
+        """Maximum bytes that a rank sends. In a ring, a rank sends each byte once, or twice in an all-reduce."""
         return self.size_bytes * (2 if self.kind == "all-reduce" else 1)
 
 
@@ -74,12 +75,12 @@ class DryRun:
     """Bytes on one GPU at the peak of a step, by their use, and the collectives of a step."""
 
     parameters: int
-    """Parameters and buffers of model and teacher (`loss.distil`) on this rank, and averages (`train.ema_decay`)."""
+    """Bytes of the parameters and buffers of model and teacher (`loss.distil`), and of averages (`train.ema_decay`)."""
     gradients: int
-    """Gradients that exist at the peak: all of them with DDP, those already reduced with FSDP2."""
+    """Bytes of the gradients that exist at the peak: with DDP all, with FSDP2 those already reduced."""
     moments: int
     activations: int
-    """The rest: batches, activations, gathered weights, temporary tensors, features of all ranks, logits."""
+    """All other bytes: batches, activations, gathered weights, temporary tensors, features of all ranks, logits."""
     collectives: tuple[Collectives, ...]
 
     @property
@@ -115,7 +116,8 @@ def dry_run(config: Config, ranks_per_node: int, *, all_blocks: bool = False) ->
 
 
 _Figures = Mapping[tuple[str, ...], int]
-"""Figures by name: ("parameters",), ("trained",) in bytes, ("count", kind), ("size", kind), ("peak", phase, use)."""
+"""Figures of a step by name. In bytes: ("parameters",), ("trained",) for trained parameters, ("size", kind) for
+collectives, ("peak", phase, use). Number of collectives: ("count", kind)."""
 
 
 def _summary(figures: _Figures, config: Config) -> DryRun:
@@ -136,7 +138,7 @@ def _summary(figures: _Figures, config: Config) -> DryRun:
 
 
 def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
-    """Run a step with `strides` more strides of blocks than at the least depth; return its figures."""
+    """Run a step with `strides` more strides (groups of blocks) than at the smaller depth; return its figures."""
     train = config.train
     rows = -(-train.batch_size // train.num_workers)
     passes = passes_of(rows, train.micro_batch)
@@ -198,10 +200,10 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
 
 
 def _add_parts(tracker: StepTracker, loss: StepTracker, times: float, stays_whole: bool) -> None:
-    """Add the collectives of the parts that did not run.
+    """Add to `tracker` the collectives of the parts that did not run.
 
-    A step has `times` as many parts as ran, but runs the loss (`loss`) once for all rows. A model that stays
-    whole gathers and reduces once. Groups of ranks always sum their gradients once.
+    A step has `times` as many parts as ran, but only one loss of all rows, which `loss` tracked. With `stays_whole`,
+    the model's parameters are gathered and its gradients reduced once, not for each part. All-reduces run once anyway.
     """
     for kind in tracker.counts:
         again = 1 if stays_whole or kind == "all-reduce" else times
@@ -244,7 +246,7 @@ def _batch(config: Config, rows: int, passes: int, packs: bool) -> dict[str, Ten
 def _loss_alone(
     config: Config, rows: int, shapes: Mapping[str, torch.Size], batch: dict[str, Tensor]
 ) -> StepTracker:
-    """Track forward and backward of the loss of `rows` rows. `shapes` are those of the features of fewer rows."""
+    """Track forward and backward of the loss of `rows` rows. `shapes` has each feature's shape for fewer rows."""
     features = {
         name: torch.empty((rows, *shape[1:]) if shape else shape, requires_grad=True)
         for name, shape in shapes.items()
@@ -264,7 +266,7 @@ def _trained(model: nn.Module) -> Iterator[nn.Parameter]:
 
 @contextlib.contextmanager
 def _fake_tensors(config: Config) -> Iterator[None]:
-    """Make all new tensors in the block fake. Code that asks for the model's size gets the size with all blocks."""
+    """Make all new tensors fake while the block runs. `sharding` gets the model's size as if it had all blocks."""
     real_mesh = sharding._mesh
 
     def mesh(*args: Any) -> DeviceMesh:

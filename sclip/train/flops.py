@@ -1,10 +1,11 @@
 """Count the floating-point operations of a step, and look up a device's peak FLOP/s; both are needed for the MFU.
 
 The count is what the model needs, not what is executed. A multiply-add is two operations. A trained part counts as
-three forward passes, because backward costs two. A frozen part counts as two if a gradient passes through it, else as
-one (the teacher of `loss.distil`). Low-rank updates count as full matrices, because the full gradient is
-computed. Not counted: recomputation by activation checkpointing or GradCache, padding (unless the text tower cannot
-pack texts), absent negatives, and empty triple slots. For l tokens, a Transformer layer of width W needs
+three forward passes, because backward costs two. A frozen part counts as two forward passes if a gradient passes
+through it, else as one (such as the teacher of `loss.distil`). A weight with a low-rank update counts as trained,
+because its full gradient is computed. Not counted: recomputation by activation checkpointing or GradCache, padding
+(unless the text tower cannot pack texts), absent negatives, and empty triple slots. For l tokens, a Transformer layer
+of width W needs
 
     24 W^2 l  (projections and the MLP of four times the width)  +  4 W l^2  (attention, as if not causal),
 
@@ -97,7 +98,7 @@ class StepFlops:
             self._knowledge = 2 * kee.projection.weight.numel()
 
     def __call__(self, columns: Mapping[str, NDArray[Any]], world_size: int = 1) -> float:
-        """Return the operations of forward and backward. `columns` may hold only columns that the step trains on.
+        """Return the operations of forward and backward. `columns` must not hold columns that the step does not read.
 
         Other ranks are assumed to hold as many rows and negatives as this one.
         """
@@ -152,7 +153,8 @@ class StepFlops:
     def _logits(self, samples: int, negatives: int) -> int:
         """Return the forward operations of one row's contrastive logits against the rows of one rank.
 
-        Counts both directions, but one matrix for the sigmoid loss. NegCLIP's loss adds logits of images and negatives.
+        Counts the logits of images to texts and of texts to images; the sigmoid loss has one matrix for both. NegCLIP's
+        loss adds the logits of images to negatives.
         """
         candidates = samples if self._loss.contrastive == "sigmoid" else 2 * samples
         if self._loss.negatives_as_texts:

@@ -41,15 +41,15 @@ class StepValues:
     values: Tensor
     """[5], the values named in _READ, on the device."""
     entries: NDArray[np.int64]
-    """Schedule entries of this rank's samples."""
+    """Schedule entries (`sclip.data.schedule`: numbers of shard visits) of this rank's samples."""
 
 
 class HealthMonitor:
     """Count the steps without an update, given the values of many steps at once.
 
     Args:
-        config: whether the first step without an update ends the run, or how many are allowed.
-        shard: returns the shard name of a schedule entry, for the error.
+        config: says how many steps without an update are allowed, if any.
+        shard: returns the shard's path or URI for a schedule entry; the error names it.
     """
 
     def __init__(self, config: HealthConfig, shard: Callable[[int], str]) -> None:

@@ -38,14 +38,14 @@ class TrainJob:
         return self.shards[visit.source][visit.shard].url
 
     def location(self, entry: int) -> dict[str, Any]:
-        """Return source, pass and shard of a schedule entry, as they are written to quarantine.jsonl."""
+        """Return source, pass, name and shard of a schedule entry, as quarantine.jsonl has them."""
         visit = self.order.schedule.visit(entry)
         name, url = self.shards[visit.source][visit.shard]
         return {"source": visit.source, "pass": visit.pass_, "name": name, "shard": url}
 
 
 class Requested(NamedTuple):
-    """Requests of the driver to a running training."""
+    """What the driver requests of the training loop."""
 
     checkpoint: bool = False
     """Write a checkpoint after the next step."""
@@ -61,22 +61,23 @@ class Launcher(Protocol):
     device: torch.device
 
     def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
-        """Return this rank's streams. Together they hold its rows of `order` from `step` on, each sorted by place.
+        """Return this rank's streams. Together they hold the rank's rows of `order` from step `step` on.
 
-        A stream yields blocks with the columns of `sclip.data.columns`, and fetches some blocks ahead.
+        A stream yields blocks with the columns of `sclip.data.columns`, and fetches some blocks ahead. The rows of each
+        stream are sorted by their place in the order.
         """
 
     def report(self, report: dict[str, Any]) -> None:
         """Send a report to the driver without waiting. Its "kind" is `note`, `start`, `metrics` or `checkpoint`."""
 
     def requested(self) -> Requested:
-        """Return the unfulfilled request without waiting. Every rank calls it at every step.
+        """Return, without waiting, what the driver has requested and `fulfil` has not yet reported as done.
 
-        Only rank 0 returns requests: the other ranks return an empty one.
+        Every rank calls it at every step, but only rank 0 gets requests; other ranks get an empty `Requested`.
         """
 
     def fulfil(self) -> None:
-        """Report that the checkpoint for the last returned request is complete."""
+        """Tell the driver that the requested checkpoint is complete."""
 
 
 def report(launcher: Launcher, kind: str, **values: Any) -> None:

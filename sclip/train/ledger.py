@@ -1,11 +1,12 @@
-"""Record the rows that each rank trained on in each step, in its own files; `sclip.run.audit` reads them as evidence.
+"""Record in files of each rank which rows it trained on in each step; `sclip.run.audit` reads these files as evidence.
 
 ledger/ATTEMPT-RANK.jsonl    {"attempt", "rank", "world_size", "from_step"}, then a line for each step with rows:
                              {"step", "trained": [[source, pass, shard, [indices]], ...], "filtered": the same}
 
 Files in an object store cannot grow. There, each checkpoint writes a new part in the same form,
 ATTEMPT-RANK-PART.jsonl. A line is written after `optimizer.step` and names the rows that arrived in the
-batch, not those that the order plans for the step. An attempt is one start of the workers. If a later attempt
+batch, not those that the order plans for the step. "filtered" rows arrived but were left out, because no caption passes
+data.min_objects, min_attributes and min_relations. An attempt is one start of the workers. If a later attempt
 resumed from step N, earlier attempts' steps after N were rolled back.
 """
 
@@ -57,7 +58,10 @@ class Ledger:
         trained: tuple[Sequence[int], Sequence[int]],
         filtered: tuple[Sequence[int], Sequence[int]],
     ) -> None:
-        """Write the rows that a step trained on, and its filtered rows, each as lists of entries and indices."""
+        """Write a line with the rows of a step, or nothing if it has no rows.
+
+        `trained` and `filtered` are two sequences each: the rows' schedule entries, and their indices in the shards.
+        """
         line: dict[str, Any] = {"step": step}
         if trained[0]:
             line["trained"] = self._by_visit(*trained)
@@ -67,11 +71,11 @@ class Ledger:
             self._lines.add(_line(line))
 
     def sync(self) -> None:
-        """Make the written lines durable; called before a checkpoint that relies on them is complete."""
+        """Make the written lines survive a crash; called before a checkpoint that counts them is complete."""
         self._lines.sync()
 
     def close(self) -> None:
-        """Close the files. Lines that were not synced may be lost, but no checkpoint relies on them."""
+        """Close the files. Lines that were not synced may be lost, but no checkpoint counts them."""
         self._lines.close()
 
     def _by_visit(self, entries: Sequence[int], indices: Sequence[int]) -> list[list[Any]]:

@@ -1,6 +1,6 @@
-"""Train on a rank's share of the order, and write checkpoints.
+"""Train on a rank's rows of the run's order, and write checkpoints.
 
-`train` runs on every rank, and all ranks step together. A step's number determines its rows in the run's order
+`train` runs on every rank, and all ranks make each step together. A step's number determines its rows in the order
 (`sclip.data.order`), so the step of the newest checkpoint says where to continue. During each step the ranks add up
 their sample counts. Trained samples are recorded after `optimizer.step` and counted in the next checkpoint.
 """
@@ -50,7 +50,7 @@ _log = logging.getLogger("sclip.train")
 def train(job: TrainJob, launcher: Launcher) -> None:
     """Train until every sample of the order is trained on. Runs on every rank.
 
-    If a request stops it earlier, a checkpoint holds the progress, and `RunFolder.complete` is None. Raises
+    If the driver requests a stop before that, a checkpoint holds the progress, and `RunFolder.complete` is None. Raises
     ConfigError if a step does not fit into the GPU's memory, and the errors of the functions that it calls.
     """
     folder = RunFolder(job.folder)
@@ -72,7 +72,7 @@ def train(job: TrainJob, launcher: Launcher) -> None:
 
 
 def _queues(device: torch.device) -> bool:
-    """Return whether this device only queues a step, so that the host can wait for other ranks in the meantime."""
+    """Return whether a step is only queued on this device, so that the host can wait for other ranks meanwhile."""
     return device.type == "cuda"
 
 
@@ -123,7 +123,7 @@ def _newest(folder: RunFolder, launcher: Launcher) -> dict[str, Any]:
 
 
 def _started(feeds: Iterable[Iterable[Columns]], stack: contextlib.ExitStack) -> list[Iterator[Columns]]:
-    """Return iterators over the feeds; a thread per feed fetches one block ahead until `stack` is closed."""
+    """Return iterators over the feeds. Until `stack` is closed, a thread for each feed fetches one block ahead."""
     prefetchers = [Prefetcher(functools.partial(next, iter(feed), None)) for feed in feeds]
     return [iter(stack.enter_context(feed).next, None) for feed in prefetchers]
 
@@ -191,7 +191,7 @@ class _Run:
         self.reports = StepReports(job, launcher, self.step, self.accounts, self.checkpoints.last_good)
 
     def train(self, order: Order, feeds: Sequence[Iterator[Columns]]) -> None:
-        """Train to the last step and complete the run, unless a request stops the training earlier."""
+        """Train to the last step and complete the run, unless the driver requests a stop before that."""
         launcher, progress = self.launcher, self.accounts.progress
         _log.info(
             "one of %d workers begins, on %s", launcher.world_size, launcher.device, extra={"step": progress.step}
@@ -210,13 +210,13 @@ class _Run:
             self._complete()
 
     def _beyond(self) -> dict[int, int]:
-        """Return, for each schedule entry, how many rows all ranks have found beyond the shard's recorded count."""
+        """Return the number of rows beyond a shard's recorded count that any rank has found, by schedule entry."""
         accounts = self.accounts
         accounts.settle(accounts.progress.step)
         return {int(entry): rows for entry, rows in accounts.progress.beyond.items()}
 
     def _loop(self, order: Order, feeds: Sequence[Iterator[Columns]], trace: ProfilerTrace) -> bool:
-        """Step to the end of the order and return True; return False if a request stops the training earlier."""
+        """Make the steps of the order; return True at its end, or False if the driver requests a stop before that."""
         progress, reports = self.accounts.progress, self.reports
         stopped = False
         with self._batches(order, feeds) as batches:
@@ -227,7 +227,7 @@ class _Run:
         return not stopped
 
     def _step(self, order: Order, batches: Prefetcher[ReadyBatch], trace: ProfilerTrace) -> bool:
-        """Do one step, and the reports and checkpoints due after it; return whether a request stops the training."""
+        """Do one step, and the reports and checkpoints due after it; return whether the driver requests a stop."""
         config, launcher = self.job.config, self.launcher
         accounts, checkpoints, reports = self.accounts, self.checkpoints, self.reports
         progress = accounts.progress
@@ -268,7 +268,7 @@ class _Run:
         return bool(sums.stop)
 
     def _tell_wait(self, waited_s: float) -> None:
-        """Report that this rank's streams deliver no rows. Any rank may report this, because all others wait for it."""
+        """Report that this rank's streams deliver no rows. Any rank may do so, because all other ranks wait for it."""
         line = (
             f"worker {self.launcher.rank} has waited {waited_s:.0f} s for rows; its readers and encoders are starting, "
             "or find no free CPUs: each worker needs its own encoder (data.actor_cpus, data.read_cpus)"
@@ -316,7 +316,7 @@ def _build_model(job: TrainJob, folder: RunFolder) -> StructureCLIP:
 
 
 def _blank_row(job: TrainJob) -> dict[str, Any]:
-    """Return one blank row of each model column, to fill up batches that have fewer rows than their width."""
+    """Return a blank row with all model columns. Copies of it fill up a batch with fewer samples than rows."""
     tokenizer = Tokenizer(job.config.model)
     text, triples = tokenizer.text([""])[0], tokenizer.triples([[]])[0]
     negatives = job.config.loss.negatives_per_caption

@@ -60,7 +60,7 @@ def read_state(path: str | StoragePath) -> dict[str, Any]:
 def verify(path: str | StoragePath) -> str:
     """Return one line that says what is damaged in a complete checkpoint, or "" if every byte is as it was written.
 
-    Reads all files (about one second per GB), so one process should call it before a resume, not every rank.
+    Reads all files (about one second per GB), so before a resume, only one process should call it, not every rank.
     Raises OtherFormat for a checkpoint of another version, which this version cannot check.
     """
     path = storage_path(path)

@@ -60,7 +60,7 @@ class EMA:
     """Moving averages of a wrapped model's trained parameters, starting from their values at construction."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Take the unwrapped model, after `sharding.apply`. Each update keeps the share `decay` of an average."""
+        """Take the `unwrapped` model, after `sharding.apply`. An update keeps the share `decay` of an average."""
         self.decay = decay
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.weights: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()}
@@ -72,7 +72,7 @@ class EMA:
     def update(self, step: int, skipped: Tensor | None = None) -> None:
         """Move the averages toward the weights after optimizer step number `step`, counted from 1.
 
-        The first steps keep only (1 + step) / (10 + step); else the averages of a short run would stay near its start.
+        The first updates keep only the share (1 + step) / (10 + step); else a short run would hardly move its averages.
         `skipped`, a scalar on the device, is 1 if the step made no update; then no bit of an average changes.
         """
         share = 1.0 - min(self.decay, (1 + step) / (10 + step))

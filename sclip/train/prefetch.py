@@ -1,7 +1,7 @@
 """Prepare the next batch while the current one trains: a thread assembles, packs and copies it to the device.
 
-The thread turns each host batch of `Batches` into a `ReadyBatch`, in order and one ahead. The copy to the device runs
-on its own CUDA stream from pinned memory, so neither the loop nor the step waits for it.
+The thread turns each host batch of `Batches` into a `ReadyBatch`, in order and one batch ahead. The copy to the device
+runs on its own CUDA stream from pinned memory, so neither the loop nor the step waits for it.
 
 Two sets of host buffers alternate, because fresh memory pages cost more than the copy into them. The thread refills a
 set only when nothing reads the batch in it any more. On a CPU, the step reads the batch, and the thread waits until
@@ -43,7 +43,7 @@ _JOIN_TIMEOUT_S = 10.0
 class Prefetcher(Generic[T]):
     """Call `make` in a thread, one result ahead: it makes the next result while the caller uses the current one.
 
-    If `make` raises, `next` raises that exception at its place in the order, and the thread makes nothing
+    If `make` raises, `next` first returns the earlier results, then raises that exception; the thread makes nothing
     more. Leaving the context ends the thread.
     """
 
@@ -96,7 +96,7 @@ class ReadyBatch:
     """A batch on the device."""
 
     batch: Batch
-    """The host batch without its columns, for the accounts."""
+    """The host batch without its columns, for `SampleAccounts`."""
     tokens: int
     """Tokens of captions, negatives, units and positives, without padding."""
     gflops: int

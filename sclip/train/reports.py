@@ -1,7 +1,7 @@
 """Report on the steps: turn step results, stream rates and the model's health into metrics for the driver.
 
-A report begins after its last step and is sent after the step that follows. Meanwhile, its values reach the
-host in one copy, so the device never waits for the host to read them.
+A report covers several steps. After the last of them, its values are copied to the host; after one more step, it is
+sent. So the device never waits for the host to read the values.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["StepReports"]
 class StepReports:
     """Collect the figures of the steps and send them to the driver. All ranks make a report together.
 
-    `last_good` returns the newest complete checkpoint, for the error of a diverged run.
+    `last_good` returns the path of the newest complete checkpoint, which the error of a diverged run names.
     """
 
     def __init__(
@@ -62,25 +62,25 @@ class StepReports:
         self._meter.wait_s += time.perf_counter() - started
 
     def receive(self, ready: ReadyBatch) -> None:
-        """Add the figures of the stream's stages for a batch."""
+        """Add what a batch says about the stages of the stream (reading, parsing, ...)."""
         self._stages.add(ready.batch.notes, ready.batch.queued)
 
     def add(self, metrics: dict[str, Tensor], ready: ReadyBatch, rows: int, tokens: int, gflops: int) -> None:
-        """Add the last step's metrics, this rank's batch, and the counts over all ranks."""
+        """Add the metrics and this rank's batch of the last step, and the step's counts over all ranks."""
         self._meter.add(metrics, samples=rows, tokens=tokens, gflops=gflops)
         self._monitor.add(self._accounts.progress.step, metrics, ready.batch.entries)
 
     def settle(self) -> None:
-        """Send the pending report and count the steps without an update since then; called before a checkpoint.
+        """Send the pending report, and count the steps after it that made no update; called before a checkpoint.
 
-        Raises TrainingDiverged on every rank if there are too many such steps.
+        Raises TrainingDiverged on every rank if too many steps made no update.
         """
         self.finish()
         steps, values = self._monitor.take()
         self._count_skipped(steps, values.tolist())
 
     def begin(self) -> None:
-        """Send the pending report, if any; then begin a report of the steps after it."""
+        """Send the pending report, if any; then make a new pending report of the steps that it does not cover."""
         self.finish()
         if not self._meter.steps:
             return
@@ -207,17 +207,17 @@ class Interval:
 
     names: tuple[str, ...]
     sums: Tensor
-    """[2, metrics] on the device: the sum of each metric's finite values, and their number."""
+    """[2, metrics] on the device: row 0 has the sum of each metric's finite values, row 1 their number."""
     counts: Counter[str]
     wait_s: float
     started: float | torch.cuda.Event
     ended: float | torch.cuda.Event
     peak_bytes: Tensor | None
     reduced: dist.Work | None
-    """Pending maximum of `peak_bytes` over the ranks; None on a CPU."""
+    """Running collective that puts the maximum over the ranks into `peak_bytes`; None on a CPU."""
 
     def metrics(self, sums: Sequence[Sequence[float]]) -> dict[str, float]:
-        """Return the metrics, given the values of `sums`. The device must have finished the steps.
+        """Return the metrics, given the values of `self.sums`. Call it when the device has finished the steps.
 
         They are: each metric's mean over the steps in which it was finite (NaN if none); each count as `NAME_per_s`;
         `data_wait`, the share of time that this rank waited for data; and on a GPU `peak_memory_bytes`, the maximum

@@ -16,9 +16,10 @@ __all__ = ["make_room", "prune"]
 
 
 def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
-    """Remove the checkpoints that need not be kept, but never the newest. One rank calls it, while no rank reads any.
+    """Remove the checkpoints that need not be kept, but never the newest.
 
-    Also removes the remains of earlier removals: folders without a manifest, older than the newest checkpoint.
+    Also removes what earlier removals left: folders without a manifest, older than the newest checkpoint. Only one rank
+    calls it, and no rank may be reading a checkpoint.
     """
     complete = folder.checkpoints()
     kept = {*complete[: keep.keep_last], *_best(complete, keep)}
@@ -32,7 +33,7 @@ def make_room(folder: RunFolder, bytes_needed: int, keep: CheckpointConfig) -> N
     """Remove older checkpoints until a new one of `bytes_needed` fits into the disk budget, if there is a budget.
 
     It removes the best checkpoints last, and never the newest. Raises CheckpointError if the new one still
-    does not fit.
+    does not fit into the budget, or not onto the disk.
     """
     complete = folder.checkpoints()
     best = _best(complete, keep)

@@ -41,7 +41,7 @@ class RunCheckpoints:
         launcher: Launcher,
         start: Mapping[str, str] | None = None,
     ) -> None:
-        """On rank 0, `start` holds the digests of starting weights that the run needs to its end (`train.teacher`)."""
+        """`start` holds, on rank 0, digests of the starting weights that the run needs to its end (`train.teacher`)."""
         self._folder, self._config, self._launcher = folder, config, launcher
         self._step, self._ema, self._start = step, ema, dict(start or {})
         self._saver = checkpoint.Saver(step.config.train.collective_timeout_s)
@@ -53,13 +53,13 @@ class RunCheckpoints:
 
     @property
     def is_written(self) -> bool:
-        """Whether this rank has written the checkpoint in progress, and `finish` has not been called for it yet."""
+        """Whether this rank has written its part of the checkpoint that the next call of `finish` will complete."""
         return self._saver.is_done
 
     def resume(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint and return its state, or None if there is none; make room for the next one.
+        """Load the newest checkpoint and return its state; return None if there is none.
 
-        If the checkpoint was written with another sharding, report it.
+        Also makes room for the next checkpoint, and reports to the driver if the loaded one had another sharding.
         """
         state, latest = None, self._folder.latest()
         if latest is not None:
@@ -74,7 +74,7 @@ class RunCheckpoints:
     def start(self, accounts: SampleAccounts, metrics: Mapping[str, float]) -> None:
         """Start a checkpoint of the progress of all ranks; it is complete once `finish` returns.
 
-        Metrics that are not finite are left out.
+        Metrics that are not finite are left out of the checkpoint.
         """
         self._start_called = time.perf_counter()
         self.finish()

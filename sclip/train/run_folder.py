@@ -8,7 +8,7 @@
     lease/            names the process that owns the run (`sclip.run.lease`); removed when the run ends
     held-step-*       marks a checkpoint that is being evaluated
     init.safetensors  the starting weights, if they came from a file, a folder or the registry
-    losses.json       losses known at the start: unreadable shards and wrong counts (`sclip.run.shard_losses`)
+    losses.json       lost samples known before training: unreadable shards, wrong counts (`sclip.run.shard_losses`)
     quarantine.jsonl  samples that could not be trained on: step, source, pass, name, shard, index, key, reason; and
                       shards that lack recorded samples, with their number in "missing"
     ledger/           what each rank trained on in each step (`sclip.train.ledger`)
@@ -62,7 +62,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def starting(self, model: ModelConfig) -> Iterator[ModelConfig]:
-        """Yield the model config, with the path on this node's disk of the run's starting weights, if it has any.
+        """Yield the model config. If the run has starting weights, `pretrained` is their path on this node's disk.
 
         Raises ModelError if the run trains low-rank updates (`model.lora`) of weights that are gone.
         """
@@ -74,7 +74,7 @@ class RunFolder:
 
     @property
     def no_start(self) -> str:
-        """Error message for a run with low-rank checkpoints and without the starting weights that they update."""
+        """Error message for a run whose checkpoints hold only low-rank updates, and whose starting weights are gone."""
         return (
             f"{self.init}: no such file; with model.lora.rank the run's checkpoints hold only updates of these "
             "weights: restore the file, or choose another run.name"
@@ -150,7 +150,7 @@ class RunFolder:
         return notes
 
     def set_aside(self, rejected: Sequence[dict[str, Any]]) -> None:
-        """Append quarantined samples to quarantine.jsonl, each with the step of the first checkpoint that counts it."""
+        """Append quarantined samples to quarantine.jsonl. Each has the step of the first checkpoint that counts it."""
         if rejected:
             append(self.quarantine, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in rejected))
 

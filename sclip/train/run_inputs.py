@@ -38,7 +38,7 @@ RESUMABLE = {
 
 
 def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[NamedShard, int], ...]]:
-    """Return the resolved config, and for each source the sample counts of its shards.
+    """Return a run's resolved config, and the sample count of each shard, one mapping for each source.
 
     Raises ConfigError if the folder holds no started run, or a run that another version of sclip started.
     """

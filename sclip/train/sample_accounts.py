@@ -45,11 +45,12 @@ class RunCounters:
     skipped: int = 0
     """Steps without an update because loss or gradient was not finite; their samples count as trained on."""
     rests: int = 0
-    """Number of quarantined entries that stand for the rest of a broken shard, whose size is unknown."""
+    """Those of `quarantined` that are the unreadable rest of a broken shard, which may be any number of samples."""
     missing: int = 0
     """Recorded samples that the shards did not hold."""
     beyond: dict[str, int] = field(default_factory=dict)
-    """Number of samples beyond a shard's recorded count, by schedule entry; these samples are trained on last."""
+    """Number of samples beyond a shard's recorded count, by schedule entry (number of a visit). They are trained on
+    last."""
     unread: dict[str, int] = field(default_factory=dict)
     """Number of images and texts that were not read, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class RunCounters:
     """Number of unused texts and graphs that came with the data, by the reason why they are unused."""
 
     def add_end(self, end: Mapping[str, Any]) -> None:
-        """Add the counts that were reported at the end of a shard."""
+        """Add the counts that a reader reported at the end of a shard."""
         self.missing += end["missing"]
         if end["more"]:
             self.beyond[str(end["entry"])] = end["more"]
@@ -67,16 +68,17 @@ class RunCounters:
 
 
 class SampleAccounts:
-    """One rank's pending samples and ledger, and the counts of the run. All ranks create it together.
+    """One rank's pending record and ledger, and the counters of the run. All ranks create it together.
 
-    `state` is the state of the checkpoint that the run resumes from, with "progress"; None for a new run.
+    `state` is the state of the checkpoint that the run resumes from; its "progress" holds the counters. None for a new
+    run.
     """
 
     def __init__(self, job: TrainJob, launcher: Launcher, state: dict[str, Any] | None) -> None:
         self._job, self._folder, self._rank = job, RunFolder(job.folder), launcher.rank
         self.progress = RunCounters(**state["progress"]) if state else RunCounters()
         self.quarantined, self.filtered = self.progress.quarantined, self.progress.filtered
-        """Counts over all ranks, including what was pending at the last `count`."""
+        """Counts over all ranks, including what was pending at the last call of `count`."""
         self.missing = self.progress.missing
         self._pending = Record()
         self._filtered_places: tuple[list[int], list[int]] = ([], [])
@@ -85,7 +87,7 @@ class SampleAccounts:
         )
 
     def receive(self, batch: Batch) -> tuple[int, int, int]:
-        """Record the quarantined, filtered and missing samples of a batch; return this rank's pending counts."""
+        """Record the quarantined, filtered and missing samples of a batch; return how many of each are pending here."""
         self._filtered_places = self._pending.passed(batch)
         return len(self._pending.rejected), self._pending.filtered, self._pending.missing
 
@@ -93,8 +95,8 @@ class SampleAccounts:
         """Store the pending counts, summed over all ranks; `rows` is the number of rows in the coming step.
 
         Raises TooManyQuarantined on every rank if too many samples are unreadable or missing, and at the last step if
-        all samples were unreadable. A shard's missing samples are noticed all at once, so they are compared with the
-        samples of the whole run.
+        all samples were unreadable. Unreadable samples are compared with the samples seen so far. Missing samples are
+        noticed only at a shard's end, all at once, so they are compared with the samples of the whole run.
         """
         self.quarantined = self.progress.quarantined + quarantined
         self.filtered = self.progress.filtered + filtered
@@ -125,7 +127,7 @@ class SampleAccounts:
         """Merge the pending records of all ranks into `progress` and quarantine.jsonl. All ranks call it together.
 
         Returns the quarantined samples, and the shards with missing samples. `step` is the step of the checkpoint that
-        will count them: a resume from an earlier checkpoint removes their lines.
+        will count them; each line holds it, and a resume from an earlier checkpoint removes the line.
         """
         pending = self._pending.take()
         if pending.rejected:

@@ -1,8 +1,9 @@
 """Spread the plain model over the workers.
 
-`apply` takes a CPU model and wraps it for this rank: with FSDP2 (sharded parameters, gradients and optimizer state),
-with FSDP2 inside groups of ranks (HSDP; in groups of one rank each rank has a replica), or with DDP (a replica on each
-rank). `resolve` says which of them `train.sharding=auto` is. The model's own code does not depend on this.
+`apply` takes a CPU model and wraps it for this rank, in one of three ways. FSDP2 (fsdp) shards parameters, gradients
+and optimizer state over all ranks. HSDP is FSDP2 inside groups of ranks: each group, which may be one rank, holds a
+replica. With DDP, each rank holds a replica. `resolve` chooses for `train.sharding=auto`. The model's own code is the
+same for all.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from sclip.train.transformer_blocks import change_forward
 __all__ = ["apply", "apply_frozen", "fits_whole", "kind_of", "needs_autocast", "resolve"]
 
 WHOLE = 1_000_000_000
-"""Maximum parameters of a model that each worker can hold whole. In fp32, weights and gradient take 8 GB, and
-AdamW's moments another 8 GB."""
+"""Maximum number of parameters of a model that each worker can hold whole. In fp32, weights and gradients then take
+8 GB, and AdamW's moments another 8 GB."""
 
 Sharding = Literal["ddp", "hsdp", "fsdp"]
 
@@ -43,17 +44,18 @@ Sharding = Literal["ddp", "hsdp", "fsdp"]
 def resolve(
     config: TrainConfig, parameters: int, world_size: int, ranks_of_node: int, *, autocast: bool = False
 ) -> tuple[Sharding, int]:
-    """Return the sharding and the shard ranks that the config means for a model with this number of `parameters`.
+    """Return the sharding of a model with `parameters` parameters, and the size of hsdp's groups (0: a node's ranks).
 
-    "auto" sends no weights over a network: a model that each worker can hold whole is replicated. A larger model is
-    sharded within each node: by fsdp if there is only one node, else by hsdp. With one rank on each node, a larger
-    model is replicated too; sharding over nodes must be requested. Only if the nodes have unequal numbers of ranks
-    (`ranks_of_node` is 0), as after the loss of a GPU, a larger model is sharded over all ranks.
+    "auto" sends no weights over a network if possible. A model that each worker can hold whole is replicated. A larger
+    model is sharded within each node: by fsdp if there is only one node, else by hsdp. With one rank on each node, a
+    larger model is replicated too; sharding over nodes must be requested. Only if the nodes have unequal numbers of
+    ranks (`ranks_of_node` is 0), as after the loss of a GPU, a larger model is sharded over all ranks.
 
     Replicas use ddp in fp32, and hsdp in groups of one rank in bf16. FSDP2 casts weights and inputs to bf16
-    before each block, so norms and sums move bf16 through memory too: 69 units in a text block. ddp's
-    autocast computes norms and sums in fp32 and moves 108 units (`sclip.benchmark.step_traffic`). A model
-    that needs autocast anyway (`autocast`, see `needs_autocast`) stays with ddp.
+    before each block, so norms and sums read and write bf16 too; in all, a text block moves 69 times its input's bytes
+    through memory. ddp's autocast computes norms and sums in fp32 and moves 108 times these bytes
+    (`sclip.benchmark.step_traffic`). A model that needs autocast anyway (`autocast`, see `needs_autocast`) stays with
+    ddp.
     """
     if config.sharding != "auto":
         return config.sharding, config.shard_ranks
@@ -64,9 +66,9 @@ def resolve(
 
 
 def needs_autocast(model: StructureCLIP) -> bool:
-    """Return whether FSDP2 must gather the weights in fp32, so that autocast computes in bf16.
+    """Return whether FSDP2 must keep the weights in fp32, and autocast must do the casts to bf16 instead.
 
-    Models with low-rank updates need it: a bf16 copy of a weight would round its update away. So do models with
+    Models with low-rank updates need this: a bf16 copy of a weight would round its update away. So do models with
     floating-point buffers other than masks (BatchNorm's statistics, EVA's key bias, timm's relative positions): FSDP2
     casts no buffers, and torch refuses products of fp32 and bf16. Masks are harmless: attention or `_shard` casts them.
     """
@@ -77,7 +79,7 @@ def needs_autocast(model: StructureCLIP) -> bool:
 
 
 def fits_whole(model: nn.Module) -> bool:
-    """Return whether each worker can hold the whole model, sharded or not, during a step."""
+    """Return whether each worker can hold all parameters of the model during a step. `model` may be sharded."""
     return _parameters(model) <= WHOLE
 
 
@@ -89,10 +91,10 @@ def apply(
 ) -> nn.Module:
     """Return the model on `device`, wrapped as `resolve` says; unwrapped if there is no process group.
 
-    All ranks get rank 0's weights. FSDP2 wraps in place: it returns `model` itself. Parts with a zero learning rate are
-    frozen. With `model.lora`, the towers are frozen and get low-rank updates here. `compile_backend` is used
-    by torch.compile if `config.compile` is set. Raises ConfigError on every rank if the ranks do not form whole shard
-    groups.
+    All ranks get rank 0's weights. FSDP2 wraps in place: the result is `model` itself. Parts with a zero learning rate
+    are frozen. With `model.lora`, the towers are frozen and get low-rank updates here. `compile_backend` is used
+    by torch.compile if `config.compile` is set. Raises ConfigError on every rank if the ranks cannot be divided into
+    shard groups of equal size.
     """
     if model.config.lora.rank:
         lora.add(model)
@@ -125,9 +127,10 @@ def apply_frozen(
     device: torch.device,
     compile_backend: str | Callable[..., Any] = "inductor",
 ) -> StructureCLIP:
-    """Return a teacher that only computes features, spread like `model` from `apply`; with DDP, each rank has a copy.
+    """Return the teacher, which only computes features, on `device`. It is spread over the ranks like `model`.
 
-    The teacher is frozen and in eval mode; call it without gradients. All ranks get rank 0's weights.
+    `model` is what `apply` returned; with DDP, each rank has a copy of the teacher. The teacher is frozen and in eval
+    mode; call it without gradients. All ranks get rank 0's weights.
     """
     teacher = teacher.to(device).requires_grad_(False).eval()
     change_forward(teacher, dataclasses.replace(config, activation_checkpointing="none"), compile_backend)
@@ -139,7 +142,7 @@ def apply_frozen(
 
 
 def kind_of(model: nn.Module) -> str:
-    """Return how `apply` spread this model, such as "hsdp groups of 8"; also "ddp" for an unwrapped model."""
+    """Return how `apply` spread this model: "ddp", "fsdp" or such as "hsdp groups of 8"; "ddp" if it did not."""
     mesh = _mesh_of(model)
     return "ddp" if mesh is None else "fsdp" if mesh.ndim == 1 else f"hsdp groups of {mesh.shape[1]}"
 

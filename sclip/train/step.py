@@ -53,7 +53,7 @@ class TrainStep:
         """
         self.model, self.optimizer, self.config, self.teacher = model, optimizer, config, teacher
         self.before_update: Callable[[], None] = lambda: None
-        """Called in each step before any weight changes, when all gradients are computed or queued."""
+        """Function that each step calls before any weight changes, when all gradients are computed or queued."""
         self._plain = unwrapped(model)
         self._fits_whole = fits_whole(model)
         # FSDP casts by its own policy, per group. Without FSDP, or if the model needs it, autocast computes in bf16.
@@ -104,7 +104,7 @@ class TrainStep:
 
     @torch.no_grad()
     def _taught(self, batch: Mapping[str, Tensor], passes: int) -> dict[str, Tensor] | None:
-        """Return the teacher's features of images and captions, computed in as many parts as the model's features."""
+        """Return the teacher's features of images and captions, computed in `passes` parts; None without a teacher."""
         if self.teacher is None:
             return None
         unread = (*NEGATIVE_COLUMNS, *UNIT_COLUMNS, *POSITIVE_COLUMNS)
@@ -132,10 +132,10 @@ class TrainStep:
         features' gradients. Last, compute each part again and propagate its features' gradients to the parameters.
 
         DDP exchanges gradients once, with the last part. So does FSDP2 if a worker can hold the whole model
-        (`sharding.WHOLE`); it also gathers each parameter only once. Until the last backward pass, each rank then keeps
-        all parameters (bf16 or fp32) and their gradient (fp32): 6 or 8 bytes per parameter, at most 8 GB. A larger
-        model would lose the memory that parts save, so it gathers and reduces in each part. With HSDP, this traffic
-        stays within a group of ranks, and the groups exchange gradients once.
+        (`sharding.WHOLE`); it then also gathers each parameter only once. Until the last backward pass, each rank keeps
+        all parameters (bf16 or fp32) and their gradients (fp32): 6 or 8 bytes per parameter, at most 8 GB. For a larger
+        model, this would cost the memory that parts save, so FSDP2 gathers parameters and reduces gradients in each
+        part. With HSDP, this traffic stays within a group of ranks, and the groups exchange gradients once.
         """
         parts = _parts(batch, passes)
         device = batch["image"].device
@@ -184,9 +184,10 @@ class TrainStep:
 
 
 def passes_of(rows: int, micro_batch: int) -> int:
-    """Return the number of equal parts of `rows`, each with at least `micro_batch` rows; 1 if `micro_batch` is 0.
+    """Return the number of equal parts in which to compute `rows` rows; 1 if `micro_batch` is 0.
 
-    A worker's rows in a step can be a few more or fewer than its share, which `micro_batch` divides.
+    It is the largest number that divides `rows` into parts of at least `micro_batch` rows. `micro_batch` itself may not
+    divide `rows`, because a worker can have a few rows more or fewer in a step than its share.
     """
     most = max(1, rows // micro_batch) if micro_batch else 1
     return next(passes for passes in range(most, 0, -1) if rows % passes == 0)

@@ -19,17 +19,18 @@ _KINDS = {
 
 
 class StepTracker(MemTracker):
-    """MemTracker that keeps the peak of each phase of a step, and counts collectives.
+    """MemTracker that keeps the peak memory of each phase of a step, and counts collectives.
 
-    A phase is forward or backward, inside or outside of the model. At any depth of the model, a phase peaks at the same
-    moment, so its bytes grow linearly with the depth. MemTracker itself keeps figures of each module, which takes most
-    of a step's time. It also allows only one call of the model, but with micro-batches a step calls it for each part.
+    A phase is forward or backward, inside or outside of the model. A phase peaks at the same point of the computation
+    for any number of blocks, so its peak grows linearly with this number. MemTracker itself keeps figures of each
+    module, which would take most of a step's time. It also allows only one call of the model in a step, but with
+    micro-batches a step calls the model for each part.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.peaks: dict[str, dict[str, int]] = {}
-        """Bytes by use, for each phase. The uses are those of MemTracker, including "Total"."""
+        """Bytes at the peak of each phase, by phase and use. The uses are those of MemTracker, including "Total"."""
         self.counts: Counter[str] = Counter()
         """Number of collectives by kind."""
         self.sizes: Counter[str] = Counter()

@@ -1,8 +1,8 @@
 """Measure the stages of the stream from the notes of the encoders: rates, utilization and the limiting stage.
 
-Encoders send notes with their samples (`sclip.data.side_channel`), which say how long each stage worked and
-waited for these samples. The ranks add up the notes. So the figures cover the samples that were trained on,
-for any number and place of actors, and cost one small collective per report.
+Encoders send notes with their samples (`sclip.data.side_channel`). A note says how long each stage worked and
+waited for its samples. The ranks add up the notes, with one small collective per report. So the figures cover the
+samples that were trained on, however many actors there are and wherever they run.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _WORK = ("decode", "parse", "draw", "tokenise")
 _KEEPS_UP = 0.02
 """Maximum share of the time that training may wait for data. Above it, the stream counts as too slow."""
 _BUSY = 0.6
-"""Utilization of encoders that always have rows. It is below 1, because encoders wait while Ray takes their blocks."""
+"""Minimum utilization of encoders that always have rows. It is below 1: they wait while Ray takes their blocks."""
 _STALLED = 0.2
-"""Below this utilization, readers wait for room downstream. Only half of the readers read; others are a round ahead."""
+"""Minimum utilization of readers that the next stage does not hold up. It is far below 1, because only half of the
+readers read at a time; the others are a round (group of shards) ahead and wait."""
 _REMEDIES = {
     "read": "readers are the limit: raise data.readers, or bring the shards nearer",
     "hand_on": "Ray Data's executors are the limit: raise data.block_samples or data.readers",
@@ -47,7 +48,7 @@ class StageMeter:
         self._started = time.perf_counter()
 
     def add(self, notes: Sequence[Note], queued: float) -> None:
-        """Add the notes of a batch's blocks; `queued` is the total seconds that samples waited for the worker."""
+        """Add the notes of a batch. `queued` sums the seconds that each sample waited for the training worker."""
         self._sums["queued"] += queued
         for note in notes:
             figures = note.seconds | {
@@ -61,8 +62,8 @@ class StageMeter:
 
         STAGE_samples_per_s: samples that one process handles in a second of work at this stage. read_utilisation and
         encode_utilisation: shares of time in which readers and encoders work. readers and encoders: their numbers.
-        read_queue and encoded_queue: samples that wait for an encoder, and for a worker. captions_cut: share of
-        captions whose end the text tower does not read (`model.context_length`).
+        read_queue: mean number of samples that wait for an encoder. encoded_queue: the same for the training worker.
+        captions_cut: share of captions whose end the text tower does not read (`model.context_length`).
         """
         names = (*STAGES, "samples", "cut", "queued", "read_queued")
         sums = torch.tensor([float(self._sums[name]) for name in names], dtype=torch.float64)
@@ -88,7 +89,7 @@ class StageMeter:
 
 
 def limiting_stage(figures: Mapping[str, float], data_wait: float) -> str:
-    """Return, in words, the stage that limits the run's rate and the remedy; "" if nothing is known.
+    """Return a text for the user that names the stage that limits the run's rate, and a remedy; "" if unknown.
 
     Args:
         figures: what `StageMeter.take` returned.

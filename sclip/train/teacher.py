@@ -1,7 +1,8 @@
 """Build and check the starting weights of runs that need them to the end: with `loss.distil` or `model.lora`.
 
-They are the teacher of `loss.distil`, or what `model.lora` updates. Checkpoints hold only their digest. It prevents a
-run from continuing with other starting weights, and low-rank updates from being merged into other weights.
+With `loss.distil`, these weights are the teacher; with `model.lora`, low-rank updates are added to them. Checkpoints
+hold only their digest. It prevents a run from continuing with other starting weights, and low-rank updates from being
+merged into other weights.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def build_teacher(config: Config, folder: RunFolder) -> StructureCLIP:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Return a SHA-256 of plain weights on the CPU, without positional embeddings: their resizing varies by CPU."""
+    """Return the SHA-256 of a plain module's weights on the CPU.
+
+    Positional embeddings are left out, because the result of resizing them differs between CPUs.
+    """
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         if not name.endswith("positional_embedding"):

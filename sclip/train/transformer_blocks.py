@@ -45,7 +45,7 @@ def change_forward(
 ) -> None:
     """Apply `train.activation_checkpointing` and `train.compile` to the blocks. Call it before `fully_shard`.
 
-    `backend` is torch.compile's. Blocks that contain other blocks stay as they are: only the inner blocks change.
+    torch.compile gets `backend`. Blocks that contain other blocks stay as they are: only the inner blocks change.
     """
     if config.activation_checkpointing == "none" and not config.compile:
         return
@@ -83,10 +83,10 @@ def _checkpointed(forward: Callable[..., Any], selective: bool) -> Callable[...,
 
 
 def _own_copy(forward: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Return the forward as a function with a code object that no other list of blocks shares.
+    """Return `forward` as a function with a code object that no other list of blocks shares.
 
-    The compiler caches by code object, up to 8 versions each, and treats a size that changed between two calls as
-    always changing. Towers of one class would otherwise fill and spoil each other's cache.
+    For each code object, the compiler caches up to 8 versions, and once a size differs between two calls, it compiles
+    for any size. With a shared code object, two towers of one class would fill one cache and cause such differences.
     """
 
     def run(*args: Any, **kwargs: Any) -> Any:

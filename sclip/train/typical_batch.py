@@ -22,7 +22,7 @@ _TRIPLES = 2
 
 
 def caption_tokens(config: Config) -> int:
-    """Return the tokens of a caption: COCO's average, or the whole context if `model.context_length` was raised."""
+    """Return the number of tokens in a caption: COCO's average, or a `model.context_length` that was raised."""
     length, own = context_length(config.model), context_length(ModelConfig(name=config.model.name))
     return length if length > own else min(TOKENS, length)
 

@@ -1,6 +1,7 @@
 """Compute what became of every row of a run, from its planned visits, its shards, its ledger and its quarantine.
 
 The ledger is read once, in the order of the steps, so that memory holds only the rows of visits in progress.
+The rest of a broken shard is what follows the last sample that can be read; it counts as one row.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
 
 
 def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
-    """Yield the shards that break, or that hold fewer samples than the run or a file beside the shards recorded.
+    """Yield each shard that is broken, or that holds fewer samples than recorded, by a file beside it or by the run.
 
     If a tar breaks within a sample, `Tar.groups` includes this sample, although a reader cannot return it.
     """
@@ -216,8 +217,8 @@ def _rows(
 ) -> dict[str, int]:
     """Return the number of rows of each shard: its groups, plus one for the unreadable rest of a broken shard.
 
-    Headers do not show whether the last group of a broken tar is complete; only the run's reader found out. If this
-    group is incomplete, it is part of the rest and is not counted twice.
+    The headers of a broken tar do not show whether its last group is complete; the run's quarantine does. If the group
+    is incomplete, the rest begins with it, so it is not counted twice.
     """
     rests = {expected.url(rejection.visit): rejection.row for rejection in rejections if not rejection.key}
     rows = {}
@@ -233,9 +234,9 @@ def _groups(
     expected: ExpectedVisits,
     rejections: Iterable[Rejection],
 ) -> dict[str, int]:
-    """Return the number of groups that a reader finds in each shard.
+    """Return the number of groups (samples) that a reader finds in each shard.
 
-    A broken shard is left out if an unfinished run has not reached the shard's unreadable rest yet (see `_rows`).
+    In an unfinished run, a broken shard is left out until the run has reached its unreadable rest (see `_rows`).
     """
     rests = {expected.url(rejection.visit) for rejection in rejections if not rejection.key}
     return {

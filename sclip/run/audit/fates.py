@@ -1,7 +1,7 @@
-"""Record what became of the rows of one visit, with one byte for each row.
+"""Record what became of the rows of one visit, with a code of one byte for each row.
 
 Two bits count how often a row was trained on, two how often it was filtered, and two how often it was quarantined:
-never, once or more often. When all rows of a visit were trained on once, its bytes are released.
+never, once or more often. When all rows of a visit were trained on once, the visit's bytes are released.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ += ["FILTERED_ONCE", "MISSED", "QUARANTINED_ONCE", "REPEATED", "TRAINED_
 KINDS = ("trained", "filtered", "quarantined")
 _SHIFTS = {kind: 2 * index for index, kind in enumerate(KINDS)}
 _REST = 1 << 2 * len(KINDS)
-"""Bit that marks an unreadable rest with an impossible fate: anything but missed or quarantined once."""
+"""Bit added to the code of a shard's unreadable rest if its fate is impossible: neither missed nor quarantined once."""
 _WAITING = 4096
 """Number of rows to collect before they are counted together."""
 MISSED = 0
@@ -59,8 +59,8 @@ class Fates:
     def codes(self, *, with_rest: bool) -> NDArray[np.uint8]:
         """Return the code of each row, uint8 [rows].
 
-        With `with_rest`, the last row is the unreadable rest. It can only be missed or quarantined once; `_REST` marks
-        any other code.
+        With `with_rest`, the last row is the shard's unreadable rest. It can only be missed or quarantined once;
+        `_REST` marks any other code.
         """
         self._count_all()
         codes = self._all_codes()

@@ -43,7 +43,7 @@ class ExpectedVisits:
     """The visits that a run was to make; a visit is one pass over one shard."""
 
     shards: tuple[tuple[NamedShard, ...], ...]
-    """Shards of each source, in the order of their numbers, with their current URLs."""
+    """Shards of each source, in the order of the shard numbers, with their current URLs."""
     epochs: int
     visits: frozenset[Visit]
     order: Order
@@ -56,12 +56,12 @@ class ExpectedVisits:
     checkpoint: int
     """Step of the newest checkpoint; rows quarantined after it may not be in a file yet."""
     samples: Mapping[str, int] = field(default_factory=dict)
-    """Number of samples of each shard, by URL, as the run counted or assumed."""
+    """Number of samples of each shard, by URL, as the run recorded it."""
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Shards that the run could not read and does not visit, by URL, with the fault of each."""
 
     def url(self, visit: Visit) -> str:
-        """Return the URL of the shard of a visit, or its numbers as text if no source has such a shard."""
+        """Return the URL of a visit's shard; if no source has this shard, text with the numbers of shard and source."""
         try:
             return self.shards[visit.source][visit.shard].url
         except IndexError:
@@ -108,8 +108,8 @@ def read_expected_visits(
 
     Args:
         run: the run's folder.
-        replacements: shards to read instead of recorded ones. Each replaces the recorded shard whose URI is the same up
-            to credentials. If data.shards has `patterns` patterns, shards are also matched by name.
+        replacements: shards to read instead of recorded ones. Each replaces the recorded shard with the same URI,
+            credentials aside. If data.shards has `patterns` patterns, it also replaces the shard with the same name.
         patterns: number of patterns that named the replacements.
 
     Raises AuditError if the folder holds no run, if the records of the run contradict each other, or if a shard was
@@ -272,7 +272,7 @@ def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Reje
 
 
 def _lines(path: StoragePath) -> Iterator[tuple[str, Any]]:
-    """Yield the location and the JSON value of each line; skip a last line that a kill cut."""
+    """Yield the location (file and line number) and the JSON value of each line; skip a last line that a kill cut."""
     cut = ""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

@@ -82,7 +82,7 @@ def _steps_of_ledger(
 
 
 def _steps_of_order(expected: ExpectedVisits, groups: Mapping[str, int]) -> Iterator[tuple[int, set[Row]]]:
-    """Yield each step, from 1, with its rows in the order; rows beyond a shard's recorded count come last."""
+    """Yield each step of the order, from 1, with its rows. Rows beyond a shard's recorded count come last."""
     more = {url: groups[url] - count for url, count in expected.samples.items() if groups.get(url, 0) > count}
     order = expected.order
     if more:
@@ -114,11 +114,11 @@ class _OpenVisit:
 
     @property
     def is_open(self) -> bool:
-        """Whether recorded rows are left; rows beyond the recorded count come much later."""
+        """Whether rows within the recorded count are left. For rows beyond it, the last steps open the visit again."""
         return self._taken < self._recorded
 
     def take(self, part: Part) -> set[Row]:
-        """Return the rows of the next part; fewer if the shard is shorter than recorded."""
+        """Return the rows of the visit's next part; fewer if the shard is shorter than recorded."""
         rows = islice(self._rows, part.start - self._taken, part.stop - self._taken)
         self._taken = part.stop
         return {(self._visit, row) for row in rows}

@@ -35,19 +35,19 @@ _KEYS = {
     "first_dot": re.compile(r"((?:[^/]*/)*[^./]+)\.[^/]*"),
     "last_dot": re.compile(r"((?:[^/]*/)*[^./][^/]*?)(?:\.(?i:graph\.json\.gz)|\.[^./]*)"),
 }
-"""Pattern of a member's whole name, with the key as group 1; hidden files do not match. Annotations have dots in their
-suffix."""
+"""Pattern of a member's whole name, by `data.key_ends_at`. Group 1 is the sample's key. Hidden files do not match. The
+suffix of annotations (.graph.json.gz) has several dots."""
 _LEADING = re.compile(r"\A(?:\./|/)*")
 """Start of a name such as `./x` or `/x`, which means the same as `x`."""
 _META = re.compile(r"__[^/]*__($|/)|__MACOSX/")
 _BROKEN = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 _TAIL_BYTES = 64 * 1024
 _MOST_ZEROS = tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE
-"""Maximum zero bytes at the end of a tar: its end marker, and the padding of a record."""
+"""Maximum number of zero bytes at the end of a tar: its end marker, and the padding up to a whole record."""
 _BATCH_ROWS, _BUFFER_BYTES = 32, 2 * 2**20
 """Rows of a batch, and bytes of the buffer, for reading a Parquet file; both limit the memory."""
 _SHARDS_A_PROCESS = 8
-"""Minimum shards for each process; fewer are counted in less time than a process needs to start."""
+"""Minimum number of shards for each process; fewer are counted in less time than a process needs to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,9 @@ class Tar:
 def count_tars(
     urls: Sequence[str], key_ends_at: str, rests: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, Tar]:
-    """Return the sample count and condition of each shard, a path or a URI that fsspec opens.
+    """Return the sample count and condition of each shard. A shard is named by a path, or by a URI that fsspec opens.
 
-    `rests`: first row that the run could not read, by shard. Raises StorageError naming a shard that cannot be read.
+    `rests` has the first row that the run could not read, by shard. Raises StorageError if a shard cannot be opened.
     """
     workers = min(os.cpu_count() or 1, len(urls) // _SHARDS_A_PROCESS)
     count = partial(_shard, key_ends_at, dict(rests))
@@ -83,7 +83,7 @@ def _shard(key_ends_at: str, rests: Mapping[str, int], url: str) -> Tar:
 
 
 def _parquet(url: str, rest: int | None) -> Tar:
-    """Count the rows of a file; in a broken file, only rows before `rest`, the first row that the run did not read."""
+    """Count the rows of a Parquet file; in a broken one, only those before `rest`, where the run's reader failed."""
     rows = 0
     with closing(SeekableFile(url)) as file:
         try:
