@@ -275,7 +275,7 @@ def read_config(overrides: list[str], name: str, print_config: bool = False) -> 
 def read_data(data_keys: list[str], caption_field: str = "", spacy_model: str = "") -> DataConfig:
     """Return the config section `data` with the options of a command that reads shards.
 
-    `data_keys` has the values of --data; `caption_field` and `spacy_model` are those of --caption-field and --spacy-model.
+    `data_keys` has the values of --data; the others are those of --caption-field and --spacy-model.
     Raises ConfigError for an unknown key or a bad value.
     """
     from sclip.config.loader import changed, read_value
