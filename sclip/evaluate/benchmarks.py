@@ -133,7 +133,7 @@ def entries(path: Path, tree: object, noun: str = "case") -> list[tuple[str, Any
     Raises BenchmarkDataError, naming file and entry, if `tree` has another type or an entry is no object.
     """
     if not isinstance(tree, list | dict):
-        raise BenchmarkDataError(f"{path}: {noun}s={ascii(tree)[:50]}: must be a list")
+        raise BenchmarkDataError(f"{path}: {noun}s={ascii(tree)[:50]}: must be a list or an object")
     named = [
         (str(name), entry) for name, entry in (tree.items() if isinstance(tree, dict) else enumerate(tree))
     ]

@@ -96,6 +96,6 @@ def test_the_plan_shows_the_memory_and_the_bandwidth_that_hides_the_collectives(
         "memory: 38.2 of 80 GiB of each H100 (parameters 1.6, gradients 0.0, moments 4.7, "
         "activations and loss 32.0)\n"
         # A step takes 0.5 s. An all-reduce sends its bytes twice.
-        "collectives of a step: 12 all-gather of 1.00 GiB, 1 all-reduce of 1.00 GiB; compute hides them "
-        "from 6.4 GB/s on\n"
+        "collectives of a step: 12 all-gather (1.00 GiB in all), 1 all-reduce (1.00 GiB in all); compute "
+        "hides them from 6.4 GB/s on\n"
     ) in out.getvalue()

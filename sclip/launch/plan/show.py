@@ -66,7 +66,7 @@ def _step_lines(memory: Memory, step_s: float | None) -> list[str]:
     lines = [f"memory: {step.peak / GIB:.1f}{capacity} GiB of {on} ({each})"]
     large = [collectives for collectives in step.collectives if collectives.size_bytes >= 0.01 * GIB]
     if large:
-        kinds = ", ".join(f"{c.count:,} {c.kind} of {c.size_bytes / GIB:.2f} GiB" for c in large)
+        kinds = ", ".join(f"{c.count:,} {c.kind} ({c.size_bytes / GIB:.2f} GiB in all)" for c in large)
         hidden = f"; compute hides them from {step.sent_bytes / step_s / 1e9:,.1f} GB/s on" if step_s else ""
         lines.append(f"collectives of a step: {kinds}{hidden}")
     return lines
