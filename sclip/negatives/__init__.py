@@ -1,10 +1,10 @@
-"""Make negatives, which change a caption's meaning, and positives, which keep it, from scene graphs (method, 2 and 9).
+"""Make negatives, which change a caption's meaning, and positives, which keep it, from scene graphs.
 
 `candidates` lists the valid negatives of a caption, and `natural` lists the ones that training draws from. `draw` draws
-one natural negative by (seed, epoch, identity), and `draw_several` draws several. `draw_of` draws from a graph without
-listing all of its negatives. `sound` keeps the negatives that parse like their caption. `drawn_in_training` lists,
-draws and checks the negatives of many captions. `shuffled` swaps random words, as a baseline. `unit_of` returns the
-part of a caption that a negative falsifies (method, 10). `draw_positives` draws other wordings of captions.
+one natural negative by seed, epoch and sample identity, and `draw_several` draws several. `draw_of` draws from a graph
+without listing all of its negatives. `sound` keeps the negatives that parse like their caption. `drawn_in_training`
+lists, draws and checks the negatives of many captions. `shuffled` swaps random words, as a baseline. `unit_of` returns
+the part of a caption that a negative makes false (method, section 10). `draw_positives` draws other wordings.
 """
 
 from sclip.negatives.drawing import VERSION, Negative, candidates, draw, draw_of, draw_several, natural

@@ -161,7 +161,7 @@ def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
 
 
 def _descriptions_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
-    """Return (offset, is a verb) of each predicate or attribute after the phrase that describes only this object."""
+    """Return (offset, is a verb) of predicates and attributes that follow the phrase and describe only its object."""
     objects, end = graph.objects, graph.objects[index].phrase[1]
     closing = _SENTENCE_END.search(graph.caption, end)
     stop = closing.start() if closing else len(graph.caption)
@@ -183,7 +183,7 @@ def _descriptions_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]
 
 
 def _hangs(graph: SceneGraph, index: int) -> bool:
-    """Return whether the phrase modifies an earlier phrase, the next verb's subject: "a man in a hat is"."""
+    """Return whether the phrase modifies an earlier phrase, which is the next verb's subject: "a man in a hat is"."""
     start, end = graph.objects[index].phrase
     return any(r.object == index and r.span[1] <= start for r in graph.relations) and not any(
         r.subject == index and r.span[0] >= end for r in graph.relations
@@ -191,7 +191,7 @@ def _hangs(graph: SceneGraph, index: int) -> bool:
 
 
 def _in_row(graph: SceneGraph, index: int) -> bool:
-    """Return whether the phrase is a later member of a list, whose verb stays plural: "a dog and a cat are"."""
+    """Return whether the phrase is a later member of a list; the verb of a list stays plural: "a dog and a cat are"."""
     start = graph.objects[index].phrase[0]
     before = _AND_BEFORE.search(graph.caption, max(0, start - 8), start)
     return before is not None and any(o.phrase[1] == before.start() for o in graph.objects)
@@ -228,7 +228,7 @@ def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]
 
 
 def changes_pronouns(graph: SceneGraph, first: int, second: int) -> bool:
-    """Return whether some pronoun after the first of two phrases can refer to only one of them."""
+    """Return whether a pronoun can refer to one phrase but not the other. Pronouns before both phrases do not count."""
     one, other = _pronoun_class(graph, first), _pronoun_class(graph, second)
     if one == other:
         return False

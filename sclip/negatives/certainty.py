@@ -42,7 +42,7 @@ _COPULAS = ("is", "are", "was", "were", "be", "become", "becomes", "became", "as
 _NAMED = re.compile(
     rf"\b(?<!there )(?<!this )(?<!here )(?<!it )(?<!these )(?:{'|'.join(_COPULAS)})\s+$", re.IGNORECASE
 )
-"""Words before a phrase that renames a thing: "the man is a player"."""
+""""is" and the like before a phrase that names a thing again: "the man is a player"."""
 
 _MADE = re.compile(
     r"(?:made?|make|construct|craft|build|compose|carve|consist|form|cut)(?: up)? (?:of|from|in)\b"
@@ -51,7 +51,7 @@ _MADE = re.compile(
 
 _PRONOUN = re.compile(r"\s*(?:it|them|him|her|each|which|whom)\b", re.IGNORECASE)
 _ON_PART = re.compile(r"on (?:\w+ )?(?:side|front|back|top|edge|end|face|surface) of")
-"""Predicates that place a thing on a side or part of another thing; the first thing may itself be a part of it."""
+"""Predicates that place one thing on a side of another. The placed thing may be a part of the other thing."""
 
 
 def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
@@ -90,7 +90,7 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
 
 
 def _is_act(reading: Reading, k: int) -> bool:
-    """Return whether relation k is an act on its object alone ("rides"), not also on things with it ("holds")."""
+    """Return whether relation k is an act on its object alone, "rides", not on nearby things too, "holds"."""
     relation = reading.graph.relations[k]
     return (
         is_animate(reading.graph.objects[relation.subject].name)
@@ -118,7 +118,7 @@ def _may_be_one(reading: Reading, first: int, second: int) -> bool:
 
 
 def _is_fronted(reading: Reading, first: int, second: int) -> bool:
-    """Return whether a fronted place phrase locates the second object at the first: "under a tree is a dog"."""
+    """Return whether a place phrase before the verb locates the second object at the first: "under a tree is a dog"."""
     start = reading.graph.objects[first].phrase[0]
     relations = (reading.graph.relations[k] for k in reading.relations_of[first])
     return any(
@@ -235,7 +235,7 @@ def _is_mutual_place(predicate: str, *names: str) -> bool:
 
 
 def _is_described(reading: Reading, one: int, other: int) -> bool:
-    """Return whether a verb that is no physical act joins two things: "a gown featuring a bow"."""
+    """Return whether the verb between two things says how they look, not what one does: "a gown featuring a bow"."""
     graph = reading.graph
     return any(
         {relation.subject, relation.object} == {one, other}
@@ -247,9 +247,9 @@ def _is_described(reading: Reading, one: int, other: int) -> bool:
 
 
 def _may_hang_higher(reading: Reading, k: int) -> bool:
-    """Return whether things at relation k's subject may be at k's object too: people "at a fair in a hall".
+    """Return whether things at relation k's subject may be at relation k's object too: people "at a fair in a hall".
 
-    Predicates that contradict each other rule this out: "a cat in a box on a table".
+    Two predicates that contradict each other rule this out: "a cat in a box on a table".
     """
     relation = reading.graph.relations[k]
     name = reading.graph.objects[relation.subject].name
@@ -262,7 +262,7 @@ def _may_hang_higher(reading: Reading, k: int) -> bool:
 
 
 def _are_companions(reading: Reading, one: int, other: int) -> bool:
-    """Return whether two living beings or two things are together. For two things, any companion of `one` suffices."""
+    """Return whether two living beings or two things are together. For things, any companion of `one` is enough."""
     objects = reading.graph.objects
     if is_animate(objects[one].name) != is_animate(objects[other].name):
         return False
@@ -271,7 +271,7 @@ def _are_companions(reading: Reading, one: int, other: int) -> bool:
 
 
 def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
-    """Return the objects beside or with an object; with `having`, only those joined to it by "have" or "with"."""
+    """Return the objects near or with an object. With `having`, only "have", "with" and the like count."""
     relations = (reading.graph.relations[k] for k in reading.relations_of[index])
     return {
         r.object if r.subject == index else r.subject
@@ -291,7 +291,8 @@ def _places(reading: Reading, index: int) -> dict[int, str]:
 def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near: bool) -> bool:
     """Return whether the subject is surely not in relation `place` ("on", for instance) to the object.
 
-    It is surely not if the caption places the subject elsewhere, or if the subject is a living being.
+    This is sure if the caption places the subject elsewhere, or if the subject is a living being. If the two are
+    `near` each other, it is sure only if the caption puts the subject in this relation to another object.
     """
     own = _places(reading, subject)
     if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):

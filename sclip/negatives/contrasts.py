@@ -1,7 +1,8 @@
 """Tables of words that exclude each other: if one replaces another, the caption becomes surely false.
 
-The tables are written by hand; each row goes from the most to the least frequent word in captions. No word of a row is
-a synonym, hypernym or hyponym of another, or likely to be true together with it. Pairs after a row are exceptions.
+The tables are written by hand; each row goes from the most to the least frequent word in captions. Two words of
+a row are no synonyms, neither is a kind of the other, and they are seldom true together. The pairs after a row are
+exceptions, whose words do not exclude each other.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 
 Options = tuple[tuple[str, float], ...]
-"""Pairs (replacement, weight) for a word. The weight 1 / (rank + 2) approximates the frequency in captions."""
+"""Pairs (replacement, weight) of a word. The weight, 1 / (index in the row + 2), approximates the word's frequency."""
 
 
 def _row(words: str, near: str = "") -> Iterator[tuple[str, str, float]]:
@@ -114,7 +115,7 @@ FORMS: dict[str, tuple[str, int]] = {form: (forms[0], k) for forms in _FORMS for
 """Verb form -> (base, index of the form: 0 base, 1 third person, 2 -ing)."""
 FORM_OF = {forms[0]: forms for forms in _FORMS}
 LEMMAS = {"lie": "lay"}
-"""Base form of a verb -> its lemma in scene graphs, if that is another word."""
+"""Base form of a verb -> the other word that scene graphs use for this verb."""
 
 STATIC = _options(
     _row("stand sit lie kneel crouch", "kneel-crouch sit-crouch sit-kneel"),
@@ -294,7 +295,7 @@ ANYWHERE = _options(
     _row("guitar piano violin trumpet saxophone cello flute", ""),
     _row("skateboard surfboard snowboard bicycle", ""),
 )  # fmt: skip
-"""Thing -> things that make the caption false wherever they replace it."""
+"""Thing -> replacements that make any caption with this thing false."""
 
 ANCHORED = _options(
     _row("car bus train truck motorcycle boat bike bicycle airplane plane helicopter ship van",
@@ -322,7 +323,7 @@ ANCHORED = _options(
     _row("roof balcony bridge", ""),
     _pairs("house: barn church castle, tree: rock, butterfly: bee bird, town: village forest desert"),
 )  # fmt: skip
-"""Thing -> replacements, used only if another thing is on or in the thing, or someone uses it."""
+"""Thing -> replacements that are used only if something is on or in this thing, or someone uses it."""
 MASS = frozenset("grass snow sand water mud rain wine beer coffee milk juice tea".split())
 """Words of `ANCHORED` that have no plural."""
 MASS_OR_NOT = frozenset("pizza cake steak salad soup pasta chicken".split())

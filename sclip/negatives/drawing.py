@@ -2,9 +2,10 @@
 
 Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects, verbs or prepositions;
 attribute negatives exchange or move modifiers and quantities. An exchange is kept if it changes the meaning
-(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. In each epoch, the shares
-of a mixture decide which kind is drawn. Within a kind, less strange negatives are likelier. But a negative that reads
-better than its caption is no likelier than one that reads equally well, so that text alone reveals little.
+(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. `Shares` decide whether an
+exchange or one of these three kinds of replacements is drawn. Within a kind, a negative is likelier if it reads less
+strangely (`naturalness`). But a negative that reads better than its caption is no likelier than one that reads equally
+well. So the text alone hardly shows which of two captions is false.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
 
 VERSION = "7"
-"""Version of the candidates, stored in annotated shards. Raise it with every change of the candidates."""
+"""Version of the candidates, stored in annotated shards. Raise it if rules or the naturalness model change them."""
 
 MOST_CANDIDATES = 24
 """Maximum exchanges listed per caption, best first."""
 
 MOST_WEIGHED = 12
-"""Maximum exchanges per caption that a draw scores for strangeness, best first; a long caption has many pairs."""
+"""Maximum exchanges per caption whose strangeness is computed for a draw, best first; a long caption has many pairs."""
 
 MOST_STRANGE = 4.0
 """Maximum strangeness of a drawn exchange, in log-odds; half of the exchanges above it are broken English."""
 MOST_STRANGE_REPLACED = 3.0
 """Maximum strangeness of a drawn replacement, in log-odds; most replacements read like their caption."""
 Shares = Mapping[str, float]
-"""Kind (of `KINDS`) -> how often it is drawn (`loss.mixture`); 0: never. If a caption has no negative of the drawn
-kind, the other kinds are drawn by their shares."""
+"""Kind (of `KINDS`) -> its share of the draws (`loss.mixture`), relative to the other kinds; 0 means never. If a
+caption has no negative of the drawn kind, another kind is drawn by the shares."""
 KINDS: Mapping[str, frozenset[Kind]] = {
     "exchange": frozenset(("relation", "attribute")),
     "replace_object": frozenset(("replaced object",)),
@@ -61,7 +62,7 @@ MOST_TRIED = 5
 MOST_REPLACED = 3
 """Maximum replacements to draw from, per kind and caption. For a long caption, it is multiplied by LONG_TIMES."""
 LONG, LONG_TIMES = 300, 6
-"""A caption over LONG characters gets more replacements (factor LONG_TIMES), so that some change the triples in use."""
+"""A caption over LONG characters gets LONG_TIMES as many replacements, so that some change a triple of its `Window`."""
 TEMPERATURE = 1.0
 """Temperature of the draw, in log-odds."""
 
@@ -79,8 +80,8 @@ class Negative:
     caption: str
     kind: Kind
     swapped: tuple[str, str]
-    """The two texts that changed places, in caption order; one is empty if a text moved. For a replacement, the old
-    text and the new one."""
+    """The two texts that changed places, in caption order; one is empty if only one text moved. For a replacement, the
+    old text and the new text."""
     strangeness: float
     """How much stranger the negative reads than its caption, in log-odds (`sclip.negatives.naturalness`)."""
     certain: bool
@@ -172,8 +173,8 @@ def draw_several(
     The kind is drawn by `shares`. Within a kind, less strange negatives are likelier. But a negative that reads better
     than its caption is no likelier than one that reads equally well; otherwise frequent words would replace rare ones
     more often than the reverse. `window` drops negatives whose change the text tower does not read. Negatives that
-    change no triple of the knowledge encoder come last. Dropped negatives do not affect the order of the others, so a
-    record that holds only sound negatives gives the same draws.
+    change no triple of the knowledge encoder come last. Dropped negatives do not affect the order of the others.
+    So the draws are the same if `found` holds only the sound negatives.
     """
     negatives_by_kind = {
         name: [negative for negative in negatives if negative.kind in kinds] for name, kinds in KINDS.items()
@@ -259,7 +260,7 @@ class _Text:
 
 
 def _exchanges(source: _Text) -> Iterator[tuple[Negative, PlannedExchange]]:
-    """Yield the negatives of the best plans, with their plans; only certain ones if the reading is `only_certain`."""
+    """Yield (negative, plan) for the best plans. If the reading is `only_certain`, yield only certain negatives."""
     graph, text = source.graph, source.text
     if len(graph.objects) < 2:
         return

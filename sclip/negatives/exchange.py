@@ -1,7 +1,8 @@
-"""The edit in which two pieces of a caption change places: the new text, and the new position of every old span.
+"""The edit in which two pieces of a caption change places: the new text, and the new span of each old one.
 
 An edit exchanges two spans, one of which may be empty (a word moves), and puts some words into another form
-(agreement). Spans count characters of the caption. This module corrects articles and capitals at the seams.
+(agreement). Spans count characters of the caption. At the seams, where two pieces meet, this module corrects articles
+and capitals.
 """
 
 from __future__ import annotations
@@ -66,11 +67,11 @@ class Exchange:
         return any(low <= span[0] and span[1] <= high for low, high in (self._regions[1], self._regions[3]))
 
     def content(self, span: Span) -> Span:
-        """Return the new span of these characters, which lie in one piece or outside of both."""
+        """Return the new position of a span that lies in one piece or outside of both."""
         return (self._offset(span[0], last=False), self._offset(span[1], last=True))
 
     def slot(self, span: Span) -> Span:
-        """Return the new span of a text in which words may have changed, such as a phrase with a new adjective."""
+        """Return the new position of a span that may get other words, such as a phrase with a new adjective."""
         start, end = span
         for piece, region in ((self._regions[3], 1), (self._regions[1], 3)):
             if piece[0] < piece[1]:
@@ -101,7 +102,7 @@ class Exchange:
     # -- the seams
 
     def _capitals(self, filled: list[Span], offsets: Mapping[Span, int]) -> None:
-        """Move capitals of sentence starts to the new first words; `offsets`: piece -> offset where it goes."""
+        """Move capitals of sentence starts to the new first words. `offsets` maps each piece to the other's start."""
         caption = self._caption
         left, length = (0, 0), 0
         for region in filled:
@@ -145,7 +146,7 @@ class Exchange:
 
 
 def count_sentences(caption: str) -> int:
-    """Count sentences that begin with a capital: 0 in A Title or ALL CAPITALS, 1 for one, 2 for two or more."""
+    """Return 1 for one sentence and 2 for two or more, but 0 if most words of the caption have a capital."""
     words = [word for word in caption.split() if word[0].isalpha()]
     if len(words) > 2 and 2 * sum(word[0].isupper() for word in words) > len(words):
         return 0

@@ -61,7 +61,7 @@ def _exchanged(reading: Reading, one: Unit, other: Unit) -> PlannedExchange | No
 
 
 def _names(reading: Reading, one: Unit, other: Unit) -> dict[int, tuple[str, Span]]:
-    """Return the new names of two objects when leading words of names ("clock" of "clock tower") change places."""
+    """Return the new names of two objects if first words of names ("clock" of "clock tower") change places."""
     names: dict[int, tuple[str, Span]] = {}
     if not (one.compound or other.compound):
         return names
@@ -155,7 +155,7 @@ def _is_certain(reading: Reading, owners: dict[int, int]) -> bool:
 
 
 def _clash(reading: Reading, owners: dict[int, int]) -> bool:
-    """Return whether an attribute's new owner keeps an attribute of the same kind: "blue" for a red cross."""
+    """Return whether an attribute's new owner keeps an attribute of the same kind: a red cross that gets "blue"."""
     attributes = reading.graph.attributes
     for k, owner in owners.items():
         kind = _kind(attributes[k].attribute)
@@ -172,7 +172,7 @@ def _kind(attribute: str) -> str:
 
 
 def _place_before(reading: Reading, target: int, text: str) -> int:
-    """Return the offset at which an adjective enters a phrase: sizes come first, all others next to the name."""
+    """Return the offset at which an adjective enters a phrase: sizes come first, other adjectives next to the name."""
     obj = reading.graph.objects[target]
     units = [unit for unit in reading.units[target] if len(unit.attributes) == 1]
     if units and text.lower().split()[0] in _SIZE:
@@ -214,7 +214,7 @@ def predicate_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 
 def _may_trade(reading: Reading, behind: int, before: int) -> bool:
-    """Return whether an adjective after a copula and one before a noun may change places."""
+    """Return whether two adjectives may change places: `behind` follows a copula, `before` stands before a noun."""
     attributes = reading.graph.attributes
     return reading.phrases.is_open(attributes[before].object) and all(
         modifier_kind(reading.text(attributes[k].span)) != "noun"

@@ -49,7 +49,7 @@ class _Quantity:
     value: str
     """"1", another number, or "many"."""
     attributes: tuple[int, ...]
-    """Attributes that the graph makes of the quantity."""
+    """Indices of the graph's attributes that state the quantity."""
 
 
 def quantity_plans(reading: Reading) -> Iterator[PlannedExchange]:
@@ -147,7 +147,7 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
 
 
 def _counts_freely(reading: Reading, quantity: _Quantity) -> bool:
-    """Return whether a phrase may become singular or plural, because no other word states its number."""
+    """Return whether a phrase may change between singular and plural, because no other word states its number."""
     start, end = reading.graph.objects[quantity.object].phrase
     if not reading.phrases.is_open(quantity.object) or reading.heads[quantity.object][0] < start:
         return False

@@ -34,7 +34,7 @@ _LIGHT_VERBS = frozenset("do make take give pay perform await attend say".split(
 
 
 def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
-    """Yield the exchanges of two related objects or, if `far`, of two objects without a relation (ranks from 2)."""
+    """Yield the exchanges of two related objects or, if `far`, of two unrelated objects, which rank last."""
     objects, relations = reading.graph.objects, reading.graph.relations
     related = {(r.subject, r.object) for r in relations if r.span[0] < r.span[1]}
     names = [f" {obj.name}" for obj in objects]
@@ -178,7 +178,7 @@ def _heads(
 
 
 def _name_alone(reading: Reading, first: int, second: int) -> bool:
-    """Return whether two nouns may leave all words before them behind; "trail" of "walking trail" may not."""
+    """Return whether two nouns may move without the words before them; "trail" of "walking trail" may not."""
     return reading.phrases.exchange_heads(first, second) and not any(
         makes_name(reading.graph.attributes[k].attribute)
         for index in (first, second)
@@ -205,13 +205,13 @@ def _adjuncts(reading: Reading, first: int, second: int) -> bool:
 
 
 def _carries(name: str) -> bool:
-    """Return whether someone in or on the thing may be at another place too: clothes, a board, a field."""
+    """Return whether a person in or on the named thing may be at another place too: clothes, a board, a field."""
     return is_worn(name) or is_ground(name) or is_mount(name)
 
 
 @lru_cache(maxsize=1 << 16)
 def _alike(one: str, other: str) -> bool:
-    """Return whether an exchange of names changes little: times of day, a color ("in white"), a wave and a board."""
+    """Return whether exchanging two names changes little: one is a time or a color, or they are a wave and a board."""
     heads = [name.rsplit(" ", 1)[-1] for name in (one, other)]
     colours = sum(head in COLOURS for head in heads)
     on_a_wave = any(head.endswith("wave") for head in heads) and any(head.endswith("board") for head in heads)
@@ -267,7 +267,7 @@ def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 @dataclass(slots=True)
 class _Verb:
-    """A verb of the caption, with the relations or the attribute that the graph makes of it."""
+    """A verb of the caption, with the relations or the attribute of the graph that state it."""
 
     span: Span
     text: str

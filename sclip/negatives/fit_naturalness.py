@@ -46,13 +46,13 @@ MOST_CAPTIONS = 12_000
 _MOST_OF_A_KIND = 6
 """Maximum exchanges, and also maximum replacements, of one caption."""
 _FIRST = 4
-"""Maximum negatives per caption in the first round; later rounds use one negative per caption."""
+"""Maximum negatives per caption for the first regression; each later regression uses one negative per caption."""
 _ROUNDS = (0.1, 0.05)
-"""Inverse regularization strength of each round."""
+"""Inverse regularization strength of each regression, in order."""
 
 _CLASSES = 96
 _LEAST = 4
-"""Minimum count of a word; rarer words are known by their suffix alone."""
+"""Minimum count of a word in the captions; the suffix stands for a rarer word."""
 _NEIGHBOURS = 1500
 """Number of most frequent words that count as neighbors of a word."""
 _DIMENSIONS = 40
@@ -93,13 +93,13 @@ def fit(sources: Sequence[Sequence[str]], parser: Parser, seed: int = 0) -> dict
             pairs.append((graph.caption, [false for false in in_turns if false]))
     if len(pairs) < 2:
         raise ValueError(
-            f"{len(captions)} captions are too few to learn from: {len(pairs)} of them have an exchange"
+            f"{len(captions)} captions are too few to learn from: {len(pairs)} of them have a negative"
         )
     return {"weights": _weights(pairs, classes.tobytes(), seed), "classes": classes, "fitted": fitted}
 
 
 def save(tables: Mapping[str, NDArray[Any]], path: Path, source: str) -> None:
-    """Write the tables with the names of their sources as metadata."""
+    """Write the tables to a file, with `source` (the names of the captions' files) as metadata."""
     save_file(dict(tables), path, metadata={"captions": source})
 
 

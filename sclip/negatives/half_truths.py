@@ -1,8 +1,8 @@
-"""Make half-truths of negatives: a true part of the caption, and this part with a wrong detail added (method, 10).
+"""Make half-truths from negatives. A half-truth is a true text with one false detail added (method, section 10).
 
 CLIP often scores "a dog under a table" above "a dog" although the image has no table: the half-truth of Kargi et al.
-2026 (arXiv 2602.23906). Here the wrong detail comes from a unit's foil (`sclip.negatives.units`); the true part is what
-remains without this detail.
+2026 (arXiv 2602.23906). Here the false detail comes from a foil, the false version of a part of the caption
+(`sclip.negatives.units`). The true text is this part without the detail.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class HalfTruth:
 
 
 def half_truth_of(caption: SceneGraph | Reading, negative: Negative) -> HalfTruth | None:
-    """Return the half-truth that a caption's negative gives; None if it gives no half-truth in correct English."""
+    """Return the half-truth made from a caption's negative; None if there is none in correct English."""
     pair = unit_of(caption, negative)
     if pair is None:
         return None
@@ -64,7 +64,7 @@ def half_truth_of(caption: SceneGraph | Reading, negative: Negative) -> HalfTrut
 
 
 def _without_new_attribute(unit: SceneGraph, foil: SceneGraph) -> str:
-    """Return the foil without the one attribute that its unit lacks; empty if the result is not English."""
+    """Return the foil without its one new attribute; empty if none or several are new, or the result is not English."""
     known = {a.attribute for a in unit.attributes}
     new = [a.span for a in foil.attributes if a.attribute not in known]
     if len(new) != 1:

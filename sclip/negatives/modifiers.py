@@ -23,7 +23,7 @@ _PLACED = frozenset(
     several another other main leftmost rightmost topmost left-most right-most left-hand right-hand half full whole
     entire double triple single super non pre ex multi semi""".split()
 )
-"""Modifiers that say which one or which part; no drawn exchange moves them."""
+"""Modifiers that select a thing among others, or a part of it ("second", "upper"); no drawn exchange moves them."""
 _BOUND = frozenset(
     """stainless barbed vegetable open-air cherry rocking roasting parking dining living washing running sewing swimming
     frying cutting baking shopping boxing bowling fishing sleeping""".split()
@@ -51,7 +51,7 @@ def is_name_part(word: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def modifier_kind(text: str) -> str:
-    """Return the kind of a modifier's last word: "adjective", "material" (a noun), or "noun" (any other, or a verb)."""
+    """Return the kind of a modifier's last word: "adjective", "material" (brick), or "noun" (other nouns and verbs)."""
     word = text.lower().rsplit(" ", 1)[-1]
     if word in _MATERIALS:
         return "material"

@@ -24,9 +24,9 @@ from sclip.seeding import digest64
 BUCKETS = 1 << 17
 """Number of model weights. The CRC-32 of an n-gram selects its weight; several n-grams may share one weight."""
 CLASS_BUCKETS = 1 << 18
-"""Size of the table of word classes, indexed by the CRC-32 of a word; class 0: the word is unknown."""
+"""Size of the table of word classes, indexed by the CRC-32 of a word. Class 0 means that the word is unknown."""
 ITSELF = 255
-"""Class of each word that forms a class of its own, such as articles and prepositions."""
+"""Entry of the class table for words that are classes by themselves, such as articles and prepositions."""
 FITTED_BITS = 1 << 20
 """Bits of the Bloom filter that holds the training captions."""
 
@@ -68,7 +68,7 @@ def suffix(word: bytes) -> bytes:
 
 
 def word_class(word: bytes, classes: bytes) -> bytes:
-    """Return a token for n-grams: a word's class, or the word if it has none. An unknown word counts as its suffix."""
+    """Return the token of a word for n-grams: its class, or the word if its class is ITSELF. New words use a suffix."""
     number = classes[crc32(word) & CLASS_BUCKETS - 1]
     if not number:
         word = suffix(word)

@@ -102,7 +102,7 @@ class NounPhrases:
     """The noun phrases of a graph's objects; each index is the index of an object."""
 
     def __init__(self, graph: SceneGraph, heads: list[Span], plural: list[bool]) -> None:
-        """Keep the graph; `heads`: the last word of each name, `plural`: whether it is plural."""
+        """Keep the graph. For each name, `heads` has the span of the last word, and `plural` whether it is plural."""
         self._graph, self._plural = graph, plural
         self._head = [graph.caption[slice(*head)].lower() for head in heads]
 
@@ -207,7 +207,7 @@ class NounPhrases:
         return (match.end() if match else start, end)
 
     def exchange_bodies(self, first: int, second: int) -> bool:
-        """Return whether phrases may swap while articles stay: "Man riding a cow" becomes "Cow riding a man"."""
+        """Return whether two phrases may swap without their articles: "Man riding a cow" becomes "Cow riding a man"."""
         opening, other = (first, second) if self._bare[first] else (second, first)
         return (
             self._bare[opening]
@@ -221,7 +221,7 @@ class NounPhrases:
         )
 
     def gives(self, index: int) -> bool:
-        """Return whether an adjective may leave the phrase without a replacement: not "clear" of "a clear water"."""
+        """Return whether an adjective may leave the phrase while none enters: not "clear" of "a clear water"."""
         return not (self._torn[index] or (self.determiner[index] == "one" and self._head[index] in MASS))
 
     def _points(self, index: int) -> bool:
@@ -249,7 +249,7 @@ class NounPhrases:
         return 0 < number <= obj.span[1] - len(head) - obj.phrase[0]
 
     def _is_torn(self, index: int) -> bool:
-        """Return whether the phrase is only a fragment: part of a hyphenated word, the word before a quotation."""
+        """Return whether the phrase is a fragment, such as part of a hyphenated word or the word before a quotation."""
         caption = self._graph.caption
         start, end = self._graph.objects[index].phrase
         head, next_characters = self._head[index], caption[end : end + 2]

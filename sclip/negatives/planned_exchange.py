@@ -1,7 +1,7 @@
 """The plan of an exchange: which texts change places, and how the graph changes. The plan builds text and graph.
 
-A caption has many candidates, but training needs only one at each visit. Therefore plans are listed and ranked first,
-and the graph, which takes longest to make, is built only on request.
+A caption has many candidates, but training needs only one in each epoch. Therefore plans are listed and ranked
+first. The graph takes longest to make, so it is built only on request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph, Span
 Kind = Literal[
     "relation", "attribute", "replaced relation", "replaced attribute", "replaced object", "foreign"
 ]
-"""Kind of a negative: the first two are exchanges; "foreign" negatives came with the data."""
+"""Kind of a negative. The first two kinds are exchanges; "foreign" negatives came with the data."""
 
 
 @dataclass(slots=True)  # not frozen: freezing would take a third of the listing time
@@ -28,7 +28,7 @@ class PlannedExchange:
     """Order of preference: smaller is better."""
     first: Span
     second: Span
-    """One of the two spans is empty if a text moves and no text comes back."""
+    """`first` or `second` is empty if one text moves and no text takes its place."""
     certain: bool = True
     """Whether the meaning surely changes and the text stays grammatical; only certain plans are drawn."""
     forms: Mapping[Span, str] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class PlannedExchange:
     owners: Mapping[int, int] = field(default_factory=dict)
     """Attribute -> its new object."""
     names: Mapping[int, tuple[str, Span]] = field(default_factory=dict)
-    """Object -> its new name, and the old span of the text that this name now begins with."""
+    """Object -> (new name, old span of the words at the start of this name)."""
     verbs: Mapping[int, str] = field(default_factory=dict)
     """Attribute that is a verb -> its new verb."""
     predicates: Mapping[int, str] = field(default_factory=dict)

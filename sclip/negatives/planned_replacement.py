@@ -71,6 +71,6 @@ class Slot:
     held: tuple[int, ...]
     """Indices of the objects, attributes or relations that the word expresses."""
     lemma: str = ""
-    """For a verb or preposition, its text in the graph. For the first word of a name, the rest of the name."""
+    """The graph's form of a verb or preposition. For an object, the rest of a name whose first word is replaced."""
     form: int = -1
     """For a verb, the index of its form in `contrasts.FORM_OF`; else -1."""

@@ -7,8 +7,8 @@ A model that is trained only against changed words learns that every changed wor
 changes words and keeps the meaning: it states a place from the other side, reorders nouns or adjectives around "and",
 turns a verb into the passive, puts an adjective after its noun, or uses a synonym.
 
-A wording is kept only if it parses into its caption's graph: rules check the words around an edit, the parser checks
-dependencies. `says_the_same` compares the graphs; synonyms, inverse places and symmetric relations count as equal.
+Rules check the words around an edit. The parser then parses the wording, which is kept only if `says_the_same` finds
+its graph equal to the caption's graph. Synonyms, inverse places and symmetric relations count as equal.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _in_order(window: Window, seed: int, epoch: int, identity: str) -> Iterator[
 
 
 def _stranger(caption: str, text: str) -> float:
-    """Return how much stranger a text reads than its caption, in log-odds, judged by the changed words in context."""
+    """Return how much stranger a text reads than its caption, in log-odds; only the changed words in context count."""
     one, other = caption.split(" "), text.split(" ")
     most = min(len(one), len(other))
     first = next((k for k in range(most) if one[k] != other[k]), most)
@@ -177,9 +177,9 @@ def _stranger(caption: str, text: str) -> float:
 
 
 def _between(reading: Reading, relation: Relation) -> tuple[Span, Span] | None:
-    """Return a relation's subject and object phrase if only its predicate (or "is" and the predicate) separates them.
+    """Return the phrases of a relation's subject and object if only the predicate, maybe after "is", is between them.
 
-    Return None otherwise. The subject must also begin a sentence or follow an opening such as "photo of".
+    The subject must also begin a sentence or follow an opening such as "photo of". Return None otherwise.
     """
     graph, caption = reading.graph, reading.caption
     first, second = (graph.objects[k] for k in (relation.subject, relation.object))
@@ -206,7 +206,7 @@ def _ends(caption: str, offset: int) -> bool:
 
 
 def _aux(reading: Reading, old: Span, index: int) -> str:
-    """Return " is " or " are ", as object `index` needs it, if the caption has a form of "be" at `old`; else " "."""
+    """Return " is " or " are " for object `index` if the caption has a form of "be" at `old`; else " "."""
     copula = _BE.fullmatch(reading.caption, *old)
     if copula is None:
         return " "

@@ -36,13 +36,13 @@ class Unit:
     span: Span
     attributes: tuple[int, ...]
     compound: int = 0
-    """Number of leading words of a compound name that end the unit: 1 for "fire" of "fire hydrant"."""
+    """Number of words that the unit takes from the start of a compound name: 1 for "fire" of "fire hydrant"."""
     name: Span = (0, 0)
-    """Span of the leading words of the name that `compound` counts."""
+    """Span of the words that `compound` counts."""
 
 
 class Reading:
-    """Facts about one caption's graph that the exchanges need; only the first `most` objects are considered.
+    """Facts about one caption's graph that the exchanges need. Only the first `most` objects are considered.
 
     With `only_certain`, the planners leave out exchanges that may keep the caption true.
     """
@@ -92,7 +92,7 @@ class Reading:
 
     @cached_property
     def phrases(self) -> NounPhrases:
-        """The rules for words that leave or enter the phrases."""
+        """The rules that say which words may leave or enter each phrase."""
         return NounPhrases(self.graph, self.heads, self.head_plural)
 
     def is_possessive(self, index: int) -> bool:
@@ -111,7 +111,7 @@ class Reading:
 
     @cached_property
     def placed(self) -> list[list[tuple[int, str]]]:
-        """The relations to each object as (subject, word); the word is "in", "on" or the predicate's last word."""
+        """The relations that have each object as their object: (subject, "in", "on" or the predicate's last word)."""
         relations: list[list[tuple[int, str]]] = [[] for _ in self.graph.objects]
         for relation in self.graph.relations:
             place = place_of(relation.predicate)
@@ -218,7 +218,7 @@ class Reading:
         return closed
 
     def is_before_name(self, k: int) -> bool:
-        """Return whether attribute k stands before the name in its object's phrase, and is no number or measure."""
+        """Return whether attribute k stands in its object's phrase before the name, and is no number or measure."""
         attribute = self.graph.attributes[k]
         obj = self.graph.objects[attribute.object]
         inside = obj.phrase[0] <= attribute.span[0] and attribute.span[1] <= obj.span[0]
@@ -263,7 +263,7 @@ class Reading:
         ]
 
     def behind(self, unit: Unit) -> Span:
-        """Return the span of the object's name without the leading words that belong to the unit."""
+        """Return the span of the object's name without the words that belong to the unit."""
         obj = self.graph.objects[unit.object]
         if not unit.compound:
             return obj.span

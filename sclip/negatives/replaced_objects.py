@@ -60,7 +60,7 @@ def objects(reading: Reading) -> Iterator[Slot]:
 
 
 def _is_counted_alike(reading: Reading, index: int, text: str, word: str) -> bool:
-    """Return whether a noun fits the determiner of the old one: never "some sandwich" for "some cake"."""
+    """Return whether the new noun `word` fits the determiner of the old noun: never "some sandwich" for "some cake"."""
     if reading.head_plural[index]:
         return word not in contrasts.MASS
     determiner = reading.phrases.determiner[index]
@@ -72,7 +72,7 @@ def _is_counted_alike(reading: Reading, index: int, text: str, word: str) -> boo
 
 
 def _is_anchor(reading: Reading, index: int) -> bool:
-    """Return whether something is in or on the object, or someone uses it; being near it does not count."""
+    """Return whether something is in or on the object, or someone uses it. Things near the object do not count."""
     links = [reading.graph.relations[k] for k in reading.relations_of[index]]
     return any(r.object == index and not is_loose(r.predicate) and not is_having(r.predicate) for r in links)
 

@@ -43,7 +43,7 @@ REPLACED: tuple[Kind, ...] = ("replaced object", "replaced attribute", "replaced
 def replacements(reading: Reading, kind: Kind, most: int) -> Iterator[Replacement]:
     """Yield up to `most` replacements of a kind, in a random order in which frequent words tend to come first.
 
-    The caption alone seeds the order. A frequent word replaces others as often as others replace it.
+    The caption alone determines the order. A word replaces others about as often as others replace this word.
     """
     words = _caption_words(reading)
     seed = crc32(reading.caption.encode(errors="replace"))
@@ -106,7 +106,7 @@ def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
 
 
 def _other_predicates(graph: SceneGraph, slot: Slot, word: str) -> dict[int, str]:
-    """Return new predicates for the verb's other relations: "sits on a bench next to a dog" makes two relations."""
+    """Return new predicates for other relations of the replaced verb: "sits on a bench next to a dog" has two."""
     subjects = {graph.relations[k].subject for k in slot.held}
     return {
         k: f"{word} {rest}"
@@ -283,7 +283,7 @@ def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str
 
 
 def _is_elsewhere(reading: Reading, word: str, other: str, index: int, name: str) -> bool:
-    """Return whether the prepositions `word` and `other` both fit the object at `index` but exclude each other."""
+    """Return whether the prepositions `word` and `other` both fit object `index` but exclude each other."""
     head = name.rsplit(" ", 1)[-1]
     phrases = reading.phrases
     if is_vague(name) or head in contrasts.NO_SUPPORT:

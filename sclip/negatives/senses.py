@@ -1,4 +1,4 @@
-"""The senses of predicates, attributes and names: which exclude each other, which may be true of anything nearby.
+"""The senses of words in graphs: which exclude each other, and which may be true of anything nearby.
 
 Closed classes are word lists; open classes are word endings. All words have the form that scene graphs use.
 """
@@ -67,7 +67,7 @@ _MOTIONS = frozenset(
 )
 _STAYS = POSTURES - frozenset("play talk speak grow".split())
 _IS_BY = frozenset("park stand sit lay lie rest perch locate position line".split())
-"""Predicates that a graph holds in place of "is parked by" and the like."""
+"""Verbs that a graph has as the predicate for "is parked by" and the like. Such a predicate is loose."""
 _SHARED = frozenset(
     """eat drink play watch look see view pose enjoy share wait talk speak listen attend celebrate smile visit perform
     dance sing work train practice pass follow lead""".split()
@@ -154,12 +154,12 @@ def _ending(predicate: str) -> str:
 
 
 def is_shared(predicate: str) -> bool:
-    """Return whether people who are together are likely to do the act together: "eat"."""
+    """Return whether people who are together probably do this act together: "eat"."""
     return predicate.partition(" ")[0] in _SHARED
 
 
 def is_use(predicate: str) -> bool:
-    """Return whether an act on a thing is likely to affect the things with it too: "hold"."""
+    """Return whether an act on a thing probably affects other things that are with this thing: "hold"."""
     return predicate.partition(" ")[0] in _USES
 
 
@@ -179,7 +179,7 @@ def is_frame(name: str) -> bool:
 
 
 def is_depth(name: str) -> bool:
-    """Return whether a name states the distance of a thing: "background"."""
+    """Return whether a name states how far away something is: "background"."""
     return name in _DEPTHS
 
 

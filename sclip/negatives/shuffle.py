@@ -1,7 +1,7 @@
 """The baseline: two random words of one part of speech change places, as in NegCLIP.
 
-NegCLIP (Yuksekgonul et al., ICLR 2023, section 4) exchanges two nouns, adjectives or verbs wherever they stand. The
-words here are those of the scene graph. Nothing checks the meaning or corrects the grammar.
+NegCLIP (Yuksekgonul et al., ICLR 2023, section 4) exchanges two nouns, adjectives or verbs wherever they stand. This
+module exchanges only words in the scene graph. Nothing checks the meaning or corrects the grammar.
 """
 
 from __future__ import annotations

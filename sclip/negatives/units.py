@@ -38,12 +38,12 @@ _PEOPLE = PERSONS | frozenset(
 )
 """Persons. A person alone is no unit, because the image may show others that the caption does not mention."""
 _NO_UNIT = frozenset("of between among from than as like".split())
-"""Predicates that mean nothing for two things alone, or join them into one thing."""
+"""Words at the end of a predicate that means nothing for two things alone, or makes them one thing."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitPair:
-    """A true part of a caption and its false counterpart; the text of each is its graph's `caption`."""
+    """A true part of a caption (`unit`) and its false counterpart (`foil`). `caption` of each graph is its text."""
 
     kind: Kind
     unit: SceneGraph
@@ -52,12 +52,12 @@ class UnitPair:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Indices of a part of a graph: one object, or two objects with their relation (-1: none)."""
+    """A part of a graph, as indices: one object, or two objects and the relation between them. -1 stands for none."""
 
     objects: tuple[int, ...]
     relation: int = -1
     behind: int = -1
-    """Attribute that stands after its object ("a man standing"); -1: none."""
+    """Attribute that stands after its object: "a man standing"."""
 
 
 def units_first(
@@ -65,9 +65,10 @@ def units_first(
     drawn: Iterable[Negative],
     part_of: Callable[[Reading, Negative], object | None] | None = None,
 ) -> Iterator[Negative]:
-    """Yield the negatives that have a unit (or for which `part_of` returns a value) in order, then the others.
+    """Yield first the negatives that have a unit, then the others.
 
-    Yield nothing if no negative has a unit, so that the caller need not verify any.
+    With `part_of`, a negative has a unit if `part_of` returns a value that is true. If no negative has a unit, yield
+    nothing, so that the caller need not verify any negative.
     """
     reading, rest, has_unit = Reading(graph, MOST_EXCHANGED), list[Negative](), False
     for negative in drawn:
@@ -102,7 +103,7 @@ def unit_of(caption: SceneGraph | Reading, negative: Negative) -> UnitPair | Non
 
 
 def _is_stated(reading: Reading, foil: SceneGraph) -> bool:
-    """Return whether the caption itself states the foil: the foil "a black cat" when another cat is black."""
+    """Return whether the caption states the foil too: "a black cat" if another cat of the caption is black."""
     graph = reading.graph
 
     def is_like(index: int, foil_index: int) -> bool:
@@ -161,7 +162,7 @@ def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
 
 
 def _excludes(one: str, other: str, known: bool = False) -> bool:
-    """Return whether `one` excludes `other`; if `known`, any two words do. A number excludes only larger numbers."""
+    """Return whether `one` excludes `other`; `known` takes this for granted. A number excludes only larger numbers."""
     if one.isdigit() and other.isdigit():
         return int(one) < int(other)
     return known or excludes(one, other)
@@ -195,7 +196,7 @@ def _stands_alone(reading: Reading, part: _Part, index: int) -> bool:
 
 
 def _part_graph(graph: SceneGraph, part: _Part) -> SceneGraph | None:
-    """Return the part as a caption of its own with its graph; None if its words are not English."""
+    """Return the graph of the part, whose `caption` is the part's words; None if these words are not English."""
     spans = [graph.objects[k].phrase for k in part.objects]
     if part.relation >= 0:
         relation = graph.relations[part.relation]

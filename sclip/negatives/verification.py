@@ -1,9 +1,9 @@
 """Parse negatives again and reject those with other dependency labels than their caption.
 
 An exchange swaps words of one kind, so a correct negative has the same dependency labels as its caption. "A tunnel
-through the dog sprints" has lost a verb. The check finds 50 % of broken negatives and rejects 15 % of good ones. A
-rejected negative is replaced by another draw. Comparing graphs would find 35 % and reject 20 %, because the meaning
-decides to which phrase a preposition belongs.
+through the dog sprints" has lost a verb. The check rejects 50 % of the negatives in broken English and 15 % of the
+good ones. Another draw replaces a rejected negative. If the check compared graphs, it would reject 35 % of the broken
+and 20 % of the good ones, because the meaning decides to which phrase a preposition belongs.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ _SENTENCE = re.compile(
 def sound(
     known: Sequence[tuple[SceneGraph, Iterable[Negative]]], shapes: Shapes, count: int = sys.maxsize
 ) -> list[list[Negative]]:
-    """Return for each caption its first `count` negatives that have its graph's shape; parse no more than needed.
+    """Return for each caption its first `count` negatives with the shape of its graph; parse no more than needed.
 
-    If no negative has this shape, a caption written as a sentence gets its first `count` negatives: seven in ten are
-    good. Telegram style ("actor at premiere") gets none: the parser reads it worse, and only four in ten are good.
+    If a caption has no such negative, the result depends on its style. For a sentence, its first `count` negatives are
+    returned, because seven in ten are good English. For telegram style ("actor at premiere"), no negative is returned,
+    because the parser reads this style worse and only four in ten are good.
     """
     kept: list[list[Negative]] = [[] for _ in known]
     read: list[list[Negative]] = [[] for _ in known]

@@ -1,4 +1,4 @@
-"""Tables of other wordings: words that mean the same in any caption, and verbs whose participle is certain."""
+"""Tables for other wordings of a caption: synonyms, participles, inverse prepositions, words that rule out an edit."""
 
 from __future__ import annotations
 
@@ -121,4 +121,4 @@ KINDS_OF = frozenset(
     """light carpet card board wine bear tea meat pepper onion bean cabbage bread rice house hole tape screen oak panda
     belt flag eye hat town city school""".split()
 )
-"""Nouns that form the name of a kind with an adjective: "red light" means more than a light that is red."""
+"""Nouns that name a special kind after an adjective: "red light" means more than a light that is red."""

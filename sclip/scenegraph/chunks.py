@@ -1,4 +1,4 @@
-"""Find a caption's noun phrases ("chunks"): the name of each, its attributes, and their characters."""
+"""Find the noun phrases ("chunks") of a caption, with the name and the attributes of each phrase."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOUN_PHRASE = re.compile(r"D*(?:A?[JM](?:,?C?(?=A?J))?)*N+|H|Q")
 
 @dataclass(slots=True)
 class Chunk:
-    """A noun phrase, as word indices. A pronoun is a chunk with an empty name."""
+    """A noun phrase; its words are given by their indices. A pronoun is a chunk with an empty name."""
 
     start: int
     head: int
@@ -53,7 +53,7 @@ def find_chunks(words: Sequence[Word]) -> list[Chunk]:
 
 
 def _receiver(words: Sequence[Word], start: int, end: int) -> int:
-    """Return the index after the receiver ("the ducks" in "feeds the ducks bread"), or 0 if there is none."""
+    """Return the index after the receiver ("the ducks" in "feeds the ducks bread"), or 0 without a receiver."""
     if words[end - 2].code != "N":
         return 0
     verb = lexicon.verb_lemma(words[start - 1].text)

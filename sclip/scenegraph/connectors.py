@@ -14,7 +14,7 @@ from sclip.scenegraph.tagged_words import Word
 
 
 class VerbUse(NamedTuple):
-    """A verb without a noun phrase after it ("a dog runs and ..."), and the preposition after the verb."""
+    """A verb that no noun phrase follows ("a dog runs and ..."), and the preposition after the verb."""
 
     verb: int
     preposition: int
@@ -48,7 +48,7 @@ class Connector:
     """Whether the words just before the next noun phrase are negated: "is not on", "without", "but not"."""
 
     compared: Sequence[int] = ()
-    """Comparatives that share the preposition's "than": "smaller" in "is smaller but faster than"."""
+    """Adjectives that need the "than" of a later comparative: "smaller" in "is smaller but faster than"."""
 
     def __init__(self) -> None:
         """Create the lists and the set of this connector, all empty."""
@@ -61,7 +61,7 @@ class Connector:
         """Verbs and adjectives after a negation such as "not" or "never"."""
 
     def compares(self, words: Sequence[Word], adjective: int) -> bool:
-        """Return whether an adjective shares the preposition's "than": "is smaller but faster than"."""
+        """Return whether an adjective belongs in `compared`, as "smaller" in "is smaller but faster than"."""
         text = words[adjective].text
         shares = self.preposition > adjective and words[self.preposition].text.endswith("er than")
         return shares and text.endswith("er") and lexicon.is_adjective(text)

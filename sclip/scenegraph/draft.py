@@ -20,10 +20,10 @@ PENDING = -1
 
 
 class Link(NamedTuple):
-    """A relation. `Draft.links` stores it under the chunk at one of its two ends."""
+    """A relation between two chunks. `Draft.links` stores it under one of them."""
 
     other: int
-    """The chunk at the other end."""
+    """The other chunk of the relation."""
     predicate: str
     span: Span
     reverse: bool = False
@@ -97,7 +97,7 @@ class Draft:
         return [link.other for link in self.links.get(k, [])]
 
     def subject_of(self, verb: int, previous: int) -> int:
-        """Return a verb's subject chunk by the parse; `previous` if the parse gives none or a later one."""
+        """Return a verb's subject chunk from the parse, or `previous` if the parse gives no chunk up to `previous`."""
         k = self.parsed.get(verb, self.chunk_of.get(self.words[verb].head, previous))
         return k if k <= previous else previous
 
@@ -121,7 +121,7 @@ class Draft:
                 self.links.setdefault(k, []).append(Link(subject, predicate, span, reverse, negated))
 
     def _bind_pronoun(self, subjects: list[int], predicate: str, span: Span, pronoun: str) -> bool:
-        """Resolve "it" in "a bowl with a spoon in it" to the bowl. Returns whether a link changed."""
+        """Resolve "it" in "a bowl with a spoon in it" to the bowl. Return whether a link changed."""
         is_bound = False
         for subject in subjects:
             link = next(filter(has, self.links.get(subject, [])), None)

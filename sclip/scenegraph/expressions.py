@@ -2,7 +2,7 @@
 
 The rules see each expression as one word with one part of speech. A name ("New York City") or a text on a
 sign ("Stop the War") becomes one name, which no negative splits. "20 kg" and "5 year old" become adjectives.
-"on Monday evening" and "in 2015" get the code I, because no picture shows them.
+"on Monday evening" and "in 2015" become words of code I (`tagged_words.CODES`): no picture shows them.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ _LIGHT = {
     "peek": "",
     "break": "",
 }
-"""Noun that becomes the verb ("takes a bite of an apple": bite) -> the preposition that is left out."""
+"""Noun that is read as the verb ("takes a bite of an apple" as "bites an apple") -> the preposition to leave out."""
 _IDIOMS = {"part": ("join", "in"), "care": ("tend", "of")}
 _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
@@ -188,7 +188,7 @@ def _compound_end(tokens: Sequence[Token], lower: list[str], i: int) -> int:
 
 
 def _idiom(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expression] | None:
-    """Read "takes care of" as one verb, and "taking part" without "in" as a word of code I."""
+    """Read "takes care of" as one verb, and "taking part" without "in" as a word that no picture shows (code I)."""
     verb, preposition = _IDIOMS[lower[i + 1]]
     if i + 2 < len(lower) and lower[i + 2] == preposition:
         code = "G" if lower[i] == "taking" else "V"
@@ -249,7 +249,7 @@ def _quantity(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, E
 
 
 def _described(tokens: Sequence[Token], lower: list[str], start: int, end: int) -> tuple[int, Expression]:
-    """Return the tokens as an adjective if they describe the next word, else as a word of code I."""
+    """Return the tokens as an adjective if they describe the next word, else as a word of code I (not in a picture)."""
     if _is_described(tokens, end):
         return start, Expression(end, _text(tokens, lower, start, end), "J")
     if start and lower[start - 1] in ("in", "of", "at", "for", "to"):
@@ -271,7 +271,7 @@ def _text(tokens: Sequence[Token], lower: list[str], start: int, end: int) -> st
 
 
 def _time(tokens: Sequence[Token], lower: list[str], i: int, first: int) -> tuple[int, Expression] | None:
-    """Read a time with its preposition and determiner. Most times get code I, since no picture shows them."""
+    """Read a time with its preposition and determiner. Most times are words that no picture shows (code I)."""
     n = len(lower)
     word = lower[i]
     start, end = i, i + 1

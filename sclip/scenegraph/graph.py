@@ -36,7 +36,7 @@ class Object:
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A property of one object. Method section 1 writes the pair as a triple (attribute, "is", object)."""
+    """A property of one object. Method section 1 writes attribute and object as a triple (attribute, "is", object)."""
 
     object: int
     """Index into the graph's objects."""
@@ -72,7 +72,7 @@ class SceneGraph:
     shape: int = field(default=0, repr=False, compare=False)
     """Hash of the words' dependency labels, regardless of order; 0 if the graph was read from JSON."""
     words: int = field(default=0, repr=False, compare=False)
-    """Word limit of the parser if a model reads more than `window.MOST_WORDS`; 0 means MOST_WORDS."""
+    """Maximum number of words that the parser reads; 0 stands for the usual limit, `window.MOST_WORDS`."""
 
     def triples(self, places: Sequence[int] | None = None) -> list[Triple]:
         """Return the relations, then the attribute pairs as (attribute, "is", object), each in caption order.
@@ -103,7 +103,7 @@ class SceneGraph:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the graph as JSON values for `from_json`, without `shape` and flags that are false."""
+        """Return the graph as JSON values for `from_json`, without `shape`, false flags, and a `words` of 0."""
         value = asdict(self)
         del value["shape"]
         if not self.words:

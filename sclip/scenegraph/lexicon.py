@@ -1,7 +1,7 @@
-"""Word lists of the parser: spatial phrases, prepositions, measures, colors, materials; their graph forms.
+"""Word lists of the parser (spatial phrases, prepositions, measures, colors, materials), and their forms in graphs.
 
-The lists are closed classes (measures, containers, place nouns, materials) read from the training half of
-FACTUAL (Li et al., ACL Findings 2023). Graphs use the forms of FACTUAL's annotators: "X is covered in Y" is
+Measures, containers, place nouns and materials are closed classes of words. They were read from the training half
+of FACTUAL (Li et al., ACL Findings 2023). Graphs use the forms of FACTUAL's annotators: "X is covered in Y" is
 (Y, cover, X), "the wheels of a bus" is (bus, have, wheel), "beneath" is "under".
 
 A spatial phrase is made of PLACE_PREPOSITIONS, PLACE_DETERMINERS, PLACE_ADJECTIVES and PLACE_NOUNS ("on the
@@ -42,7 +42,7 @@ MEASURES = {
     "sprinkling": "", "trio": "", "silhouette": "silhouette",
     "silhouettes": "silhouette", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
-"""Noun that measures the noun after "of" and is no object -> the attribute that the measured noun gets."""
+"""Noun before "of" that is no object -> the attribute that it gives to the noun after "of"; "" means no attribute."""
 
 CONTAINERS = {
     "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
@@ -75,7 +75,7 @@ COMPOUND_NAMES = frozenset(
     computer mouse,computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,
     apple tree,cherry tree,orange tree,electronic device,paper towel,paper bag,paper plate""".split(",")
 )
-"""Compound names. Before any other noun, the first word of such a name is an attribute."""
+"""Compound names. If another noun follows the first word of such a name, this word is an attribute."""
 
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
@@ -174,7 +174,7 @@ OWNERS = frozenset("his her its their".split())
 VERB_FORMS = {"lie": "lay", "seat": "sit", "have": "have", "contain": "contain"}
 
 COVERING = frozenset(("cover", "surround", "enclose"))
-"""Verbs that have an agent after any preposition in the passive: "a car covered in snow"."""
+"""Passive verbs after which any preposition introduces the agent: "a car covered in snow"."""
 
 COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())

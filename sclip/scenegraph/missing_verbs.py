@@ -92,7 +92,7 @@ def _is_in_row(words: Sequence[Word], i: int, after: str) -> bool:
 
 
 def _is_second(words: Sequence[Word], i: int, after: str) -> bool:
-    """Return whether a noun is another clause's verb: "and a cook peels potatoes", "where sheep graze is"."""
+    """Return whether a noun is the verb of a further clause: "and a cook peels potatoes", "where sheep graze is"."""
     text, noun = words[i].text, words[i - 1].text
     if words[i - 1].code != "N" or i < 3 or words[i - 2].code != "D":
         return False
@@ -110,7 +110,7 @@ def _is_third_person(text: str) -> bool:
 
 
 def _is_needed(words: Sequence[Word], start: int, i: int, after: str, clauses: int) -> bool:
-    """Return whether a word may be its sentence's missing main verb and agrees with the subject in number."""
+    """Return whether a word may be the main verb that its sentence lacks, and agrees with the subject in number."""
     before, base = words[i - 1].code, lexicon.noun_lemma(words[i].text)
     if words[start].code == "P" and not clauses and before in "NH" and after in ("D", "M"):
         return base in _VERBAL  # "down the hill roll three pumpkins"

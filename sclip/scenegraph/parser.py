@@ -162,9 +162,9 @@ def _load(spacy_model: str) -> Language:
 
 
 def _texts(captions: Iterable[str], words: int) -> Iterator[tuple[str, tuple[str, Segment | None, bool]]]:
-    """Yield (text for spaCy, (caption, segment, whether the text is the last of this caption)).
+    """Yield (text for spaCy, (caption, segment, is last)) for each segment of each caption.
 
-    The segment is None if the text is the whole parsed part of the caption.
+    `is last` marks a caption's last segment. The segment is None if the text is the whole parsed part of the caption.
     """
     for caption in captions:
         parsed = parsed_part(caption, words)[0]

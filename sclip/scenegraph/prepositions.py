@@ -31,7 +31,7 @@ def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _agent(draft: Draft, previous: int, k: int, preposition: Word) -> bool:
-    """Relate chunk k as a passive verb's agent ("given wine by a page"). Returns False if k is no agent."""
+    """Make chunk k the agent of a passive verb ("given wine by a page"). Return False if chunk k is no agent."""
     verb_index = next((v for v, object_ in draft.transitive.items() if object_ == previous), preposition.head)
     if verb_index not in draft.subjects_of or draft.words[verb_index].code != "E":
         return False

@@ -137,8 +137,9 @@ def resolve(
 ) -> tuple[dict[int, int], dict[int, int]]:
     """Return two maps: pronoun chunk -> the chunk that the pronoun means, and chunk -> its owner ("his hat").
 
-    Chunks like "the smaller one" get a name in place. `sentence_of` holds each chunk's sentence number, and
-    `subjects` each sentence's subject or -1. `links_of` returns related chunks, `acted_on` is verbs' objects.
+    This function names chunks like "the smaller one". `sentence_of` holds the sentence number of each chunk, and
+    `subjects` the subject chunk of each sentence, or -1. `links_of(k)` returns the chunks related to chunk k, and
+    `acted_on` holds the chunks that are objects of verbs.
     """
     referents: dict[int, int] = {}
     owners: dict[int, int] = {}

@@ -141,7 +141,7 @@ def retag(words: Sequence[Word]) -> None:
 
 
 def _is_adverb(words: Sequence[Word], i: int) -> bool:
-    """Return whether "both" only announces "and" ("both sweeps and dusts"). May correct the next word."""
+    """Return whether "both" belongs to a later "and" ("both sweeps and dusts"). May correct the next word's code."""
     before, after = words[i - 1].code, words[i + 1].code
     if before == "N" and after == "N" and "".join(word.code for word in words[i + 2 : i + 4]) == "CV":
         words[i + 1].code = after = "V"
@@ -275,7 +275,7 @@ _SUBJECTS = frozenset("this that these those both all each some another either n
 
 
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
-    """Return whether a word of code J, A, O or R is the noun that ends its phrase."""
+    """Return whether a word tagged as adjective, adverb, particle or unknown is the noun that ends its phrase."""
     unknown = not (lexicon.is_noun(text) or lexicon.is_adjective(text))
     if unknown and code == "J" and before in ("D", "J", "N") and after in ("P", "A", "V", "G", ".", ""):
         return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"

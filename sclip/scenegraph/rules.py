@@ -253,7 +253,7 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _parallel(draft: Draft, other: int, k: int) -> int:
-    """Return the chunk coordinated with k: if k is "women" in "men with hats and women with fans", "men"."""
+    """Return the chunk that chunk k is coordinated with: "men" for "women" in "men with hats and women with fans"."""
     following = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
     for link in draft.links.get(other, []):
         same = link.span[0] < link.span[1] and following.code == "P" and not link.reverse and link.other >= 0
@@ -264,7 +264,7 @@ def _parallel(draft: Draft, other: int, k: int) -> int:
 
 
 def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
-    """Return whether chunk k is the subject of a later verb, and `previous` does not depend on this verb."""
+    """Return whether chunk k is the subject of a later verb on which `previous` does not depend."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
     start = draft.chunks[previous].start

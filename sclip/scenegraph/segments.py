@@ -25,7 +25,7 @@ class Segment:
     """Index in the caption for each character of `text`."""
 
     def origin(self, span: Span) -> Span:
-        """Convert a span of `text` to the span of the caption that it comes from."""
+        """Return the span of the caption for a span of `text`."""
         start, end = span
         if start == end:
             position = self.origins[start] if start < len(self.origins) else self.origins[-1] + 1
@@ -77,7 +77,7 @@ _FIRST_WORDS = (
     "|copyright|in|with|royalty|rights|free|premium|stock|vector|clip|getty|shutterstock|istock|istockphoto|alamy"
     f"|dreamstime|depositphotos|{_KIND})"
 )
-"""First words of the long phrases in `_MARKS`. The pattern tries these phrases only at such a word."""
+"""First words of the long phrases in `_MARKS`. `_MARKS` tries these phrases only at such a word, to save time."""
 _MARKS = re.compile(
     rf"""
     (?=[<&@#©®™$€£(.])(?:

@@ -330,7 +330,7 @@ def _correct_noun(words: list[Word], i: int) -> None:
 
 
 def _correct_verb(words: list[Word], i: int) -> None:
-    """Correct a word of code V, G, E or O."""
+    """Correct a word that the tagger took for a form of a verb (code V, G or E), or for no known kind (O)."""
     word = words[i]
     text = word.text
     before = words[i - 1].code if i else ""
@@ -353,7 +353,7 @@ def _correct_verb(words: list[Word], i: int) -> None:
 
 
 def _describes(words: list[Word], i: int) -> bool:
-    """Return whether the noun at i is one of a noun's coordinated modifiers: "grey and red furniture"."""
+    """Return whether the noun at i and words coordinated with it modify one noun: "grey and red furniture"."""
     j = i + 1
     while j + 1 < len(words) and words[j].code in "C," and words[j + 1].code in "JN":
         other = words[j + 1].text

@@ -53,7 +53,7 @@ def _is_known(model: Any) -> bool:
 
 
 class _Layer:
-    """A maxout layer with layer normalization. `weights` is [inputs, pieces * outputs], piece after piece."""
+    """A maxout layer with layer normalization. `weights` is [inputs, pieces * outputs], ordered by piece."""
 
     def __init__(self, maxout: Any, norm: Any) -> None:
         weights, bias = maxout.get_param("W"), maxout.get_param("b")
@@ -122,7 +122,10 @@ class Tok2Vec:
         return self._mix.finish(np.hstack(embeddings) @ self._mix.weights)
 
     def _convolve(self, words: np.ndarray, word: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-        """Return the words' vectors in context. Of `count` rows, `rows` hold words; the rest is padding."""
+        """Return the vectors in context of all words of the batch, from the vectors `words` of its distinct words.
+
+        `word` holds the index in `words` of each word, and `rows` its row. The rest of the `count` rows is padding.
+        """
         index = np.full(count, len(words))
         index[rows] = word
         words = np.vstack((words, np.zeros((1, self._width), np.float32)))

@@ -33,7 +33,7 @@ def _read(words: int) -> re.Pattern[str]:
 def parsed_part(caption: str, words: int = MOST_WORDS) -> tuple[str, str]:
     """Split a caption into the part that is parsed and the rest. For most captions, the rest is empty.
 
-    The first part has at most `words` words (`SceneGraph.words`), or MOST_WORDS if that is more.
+    The first part has at most max(`words`, MOST_WORDS) words. `words` is a word limit such as `SceneGraph.words`.
     """
     words = max(words, MOST_WORDS)
     if len(caption) <= words:
@@ -78,7 +78,7 @@ class Window:
         return negative.endswith(self.graph.caption[self.end :])
 
     def triples_of(self, negative: SceneGraph) -> list[Triple]:
-        """Return the triples of a negative at the caption's places, so that only changed triples differ."""
+        """Return the triples of a negative at the same `places`. So only triples that the negative changes differ."""
         return negative.triples(self.places)
 
     def shows(self, negative: SceneGraph) -> bool:
