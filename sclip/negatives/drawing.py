@@ -174,7 +174,7 @@ def draw_several(
     than its caption is no likelier than one that reads equally well; otherwise frequent words would replace rare ones
     more often than the reverse. `window` drops negatives whose change the text tower does not read. Negatives that
     change no triple of the knowledge encoder come last. Dropped negatives do not affect the order of the others.
-    So the draws are the same if `found` holds only the sound negatives.
+    So the draws are the same if `negatives` holds only the sound negatives.
     """
     negatives_by_kind = {
         name: [negative for negative in negatives if negative.kind in kinds] for name, kinds in KINDS.items()

@@ -141,8 +141,8 @@ def _check_foreign_fields(data: DataConfig, shards: Sequence[str]) -> None:
         if samples and counts[f"samples without {', '.join(names)}"] >= samples:
             raise ConfigError(
                 f"data.{key}={getattr(data, key)!r}: none of the first {samples} samples has this field "
-                f"({', '.join(map(mask, firsts.values()))}); name a field of their .json, a column or .SUFFIX, or leave it "
-                "empty"
+                f"({', '.join(map(mask, firsts.values()))}); name a field of their .json, a column or .SUFFIX, or "
+                "leave it empty"
             )
 
 
