@@ -177,9 +177,9 @@ def _plane(layout: Layout, forgetting: Forgetting) -> _Plane | None:
     """Return the lines and dots, or None if no row has a point of finite numbers."""
     numbers = {row: index for index, row in enumerate(layout.rows)}
     lines = {
-        numbers[row]: finite
+        numbers[row]: drawable
         for row, line in forgetting.lines.items()
-        if (finite := [(a, point) for a, point in line if all(map(math.isfinite, point))])
+        if (drawable := [(a, point) for a, point in line if all(map(math.isfinite, point))])
     }
     runs = {
         numbers[row]: finite
