@@ -107,7 +107,7 @@ def test_the_job_prints_a_row_for_each_peer_and_writes_the_rows_as_json(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ("scenegraph --count 0", "--count and --rounds: 1 or more\n"),
         ("scenegraph --spacy-model no_such_pipeline", "spaCy pipeline 'no_such_pipeline' is not installed"),
@@ -122,10 +122,10 @@ def test_the_job_prints_a_row_for_each_peer_and_writes_the_rows_as_json(tmp_path
     ],
 )
 def test_a_benchmark_refuses_invalid_options_with_a_message(
-    arguments: str, told: str, capsys: pytest.CaptureFixture[str]
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command("benchmark")(*arguments.split()) == 2
-    assert capsys.readouterr().err.startswith(f"benchmark: {told}")
+    assert capsys.readouterr().err.startswith(f"benchmark: {message}")
 
 
 def test_the_evaluation_and_its_peer_compute_the_same_scores(

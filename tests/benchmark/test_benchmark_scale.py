@@ -29,10 +29,10 @@ def test_the_fit_separates_the_cost_of_a_worker_from_the_cost_of_a_sample() -> N
 
 def test_a_worker_process_serves_one_gpu_a_node_process_eight_and_a_cluster_process_all() -> None:
     costs = dict.fromkeys(NAMES, Cost(worker=0.5, sample=1e-3))
-    of_all = dict.fromkeys(("gcs", "statistics", "driver"), 64 * (2 * 0.5 + 1.0))
-    of_node = dict.fromkeys(("raylet", "agents"), 8 * (2 * 0.5 + 1.0))
-    of_stream = dict.fromkeys(("coordinator", "reader"), 0.5 + 1.0 / 2)
-    assert cores(costs, gpus=64, per_s=1000) == {"worker": 2.0} | of_stream | of_node | of_all
+    cluster_cores = dict.fromkeys(("gcs", "statistics", "driver"), 64 * (2 * 0.5 + 1.0))
+    node_cores = dict.fromkeys(("raylet", "agents"), 8 * (2 * 0.5 + 1.0))
+    stream_cores = dict.fromkeys(("coordinator", "reader"), 0.5 + 1.0 / 2)
+    assert cores(costs, gpus=64, per_s=1000) == {"worker": 2.0} | stream_cores | node_cores | cluster_cores
     assert cores(costs, gpus=4, per_s=1000)["raylet"] == 4 * (2 * 0.5 + 1.0)
     costs = dict.fromkeys(NAMES, Cost(worker=0.0, sample=0.0, constant=0.3))
     assert cores(costs, gpus=64, per_s=1000)["gcs"] == 0.3
@@ -59,12 +59,12 @@ def test_the_job_measures_every_process_and_models_clusters_from_the_figures(tmp
     assert all(title in done.stdout for title in rows)
     figures = {kind: rows[f"microseconds a sample, {name}"]["figures"] for kind, name in NAMES.items()}
     costs = {}
-    for kind, of_kind in figures.items():
-        loads = [Load(*load) for load in zip(*(of_kind[name] for name in Load._fields), strict=True)]
+    for kind, kind_figures in figures.items():
+        loads = [Load(*load) for load in zip(*(kind_figures[name] for name in Load._fields), strict=True)]
         assert [load.workers for load in loads] == [1, 2, 2]
         assert all(load.per_s > 0 and load.cores >= 0 for load in loads)
         costs[kind] = fitted(loads, kind in SHARED)
-        recorded = [of_kind[name][0] for name in ("core_of_worker", "sample_s", "constant")]
+        recorded = [kind_figures[name][0] for name in ("core_of_worker", "sample_s", "constant")]
         assert recorded == pytest.approx(list(costs[kind]))
     busy = {"worker", "coordinator", "reader", "encoder"}
     assert not [kind for kind in busy if not any(figures[kind]["cores"])]
@@ -73,7 +73,7 @@ def test_the_job_measures_every_process_and_models_clusters_from_the_figures(tmp
     assert len([title for title in rows if title.startswith("modelled: ")]) == len(DEMANDS) * len(GPUS)
     row = rows["modelled: 64 GPUs, 15,000 images a second each, ViT-B/32 at half an H100's peak"]
     needed = cores(costs, gpus=64, per_s=15_000)
-    modelled = {name.removesuffix("_cores"): of[0] for name, of in row["figures"].items() if name != "share"}
+    modelled = {name.removesuffix("_cores"): v[0] for name, v in row["figures"].items() if name != "share"}
     assert modelled == pytest.approx(needed)
     assert row["figures"]["share"] == pytest.approx([1 / max(1, *needed.values())])
     assert NAMES[max(needed, key=needed.__getitem__)] in row["found"]

@@ -44,10 +44,8 @@ CAPTIONS = (
 def case(tmp_path_factory: pytest.TempPathFactory) -> StreamCase:
     """A case whose shards are annotated in this process and read by one process."""
     folder = tmp_path_factory.mktemp("shards")
-    images = [numbered(encoded(noise(48, 40, at % 3), "JPEG"), at) for at in range(SAMPLES)]
-    raw = [
-        RawSample(f"{at:04d}", image, (CAPTIONS[at % 4], f"a dog {at}")) for at, image in enumerate(images)
-    ]
+    images = [numbered(encoded(noise(48, 40, n % 3), "JPEG"), n) for n in range(SAMPLES)]
+    raw = [RawSample(f"{n:04d}", image, (CAPTIONS[n % 4], f"a dog {n}")) for n, image in enumerate(images)]
     write_shards(raw, folder / "plain", samples_per_shard=6)
     plain = sorted(str(path) for path in (folder / "plain").glob("*.tar"))
     urls = tuple(annotate_here(plain, folder / "annotated", Parser()))
@@ -100,21 +98,21 @@ def test_the_cpu_clock_still_counts_a_process_that_has_ended() -> None:
 
 
 def test_a_seam_is_the_longest_step_at_a_change_of_passes_minus_the_median() -> None:
-    at = [0.0, 1.0, 2.0, 3.0, 6.5, 7.5, 8.5, 20.0]
+    times = [0.0, 1.0, 2.0, 3.0, 6.5, 7.5, 8.5, 20.0]
     passes = [{0}, {0}, {0}, {0, 1}, {1}, {1}, {1}, {1}]
-    assert seam(Times(at=at, passes=passes)) == 2.5
+    assert seam(Times(at=times, passes=passes)) == 2.5
     overlapping = [{0}, {0}, {0, 1}, {1}, {0, 1}, {1}, {1}, {1}]
-    assert seam(Times(at=at, passes=overlapping)) == 2.5
+    assert seam(Times(at=times, passes=overlapping)) == 2.5
     assert seam(Times(at=[0.0, 1.0, 5.0, 6.0], passes=[{0}, {0}, {1}, {1}])) == 3.0
 
 
 @pytest.mark.parametrize(
-    ("folder", "told"), [("absent", "no .jpg or .jpeg"), ("broken", "not a readable image")]
+    ("folder", "error"), [("absent", "no .jpg or .jpeg"), ("broken", "not a readable image")]
 )
-def test_unreadable_photographs_are_refused_with_the_reason(tmp_path: Path, folder: str, told: str) -> None:
+def test_unreadable_photographs_are_refused_with_the_reason(tmp_path: Path, folder: str, error: str) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(BenchmarkError, match=told):
+    with pytest.raises(BenchmarkError, match=error):
         make(tmp_path, 4, 2, tmp_path / folder, None, lambda: 1.0)
 
 

@@ -66,7 +66,7 @@ def wordnet(tmp_path: Path) -> Path:
     for number, part in enumerate(EXCEPTIONS):
         words = SHARED[part].split()
         synsets = dict(zip(words[::2], words[1::2], strict=True))
-        synsets |= {word: f"{number}{at:07}" for at, word in enumerate(ALONE[part].split())}
+        synsets |= {word: f"{number}{index:07}" for index, word in enumerate(ALONE[part].split())}
         entries = [f"{word} {part[0]} 1 2 @ ~ 1 0 {synset}  \n" for word, synset in sorted(synsets.items())]
         (tmp_path / f"index.{part}").write_text("  1 This software and database\n" + "".join(entries))
         (tmp_path / f"{part}.exc").write_text(EXCEPTIONS[part])

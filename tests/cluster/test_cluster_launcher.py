@@ -57,11 +57,11 @@ PARSER = "available_node_types.parser"
     ],
 )
 def test_a_wrong_field_is_found(cloud: str, path: str, value: Any) -> None:
-    config = place = json.loads(json.dumps(filled(cloud)))  # copied, since YAML anchors share content
+    config = parent = json.loads(json.dumps(filled(cloud)))  # copied, since YAML anchors share content
     *way, last = path.split(".")
     for key in way:
-        place = place[key]
-    place[last] = value
+        parent = parent[key]
+    parent[last] = value
     assert mistakes(cloud, config) != []
 
 
@@ -171,29 +171,29 @@ def stack() -> dict[str, list[Any]]:
 
     Loader.add_multi_constructor("!", lambda loader, tag, node: f"!{tag} {node.value}")
     template = yaml.load((CLUSTER / "launcher" / "aws-account.yaml").read_text(), Loader)  # noqa: S506
-    by_kind: dict[str, list[Any]] = {"Parameter": [one["Default"] for one in template["Parameters"].values()]}
+    objects: dict[str, list[Any]] = {"Parameter": [one["Default"] for one in template["Parameters"].values()]}
     for resource in template["Resources"].values():
-        by_kind.setdefault(resource["Type"].rpartition("::")[2], []).append(resource["Properties"])
-    return by_kind
+        objects.setdefault(resource["Type"].rpartition("::")[2], []).append(resource["Properties"])
+    return objects
 
 
 def test_the_stack_creates_what_the_launcher_names_and_admits_nobody_else() -> None:
-    by_kind, config = stack(), filled("aws")
+    objects, config = stack(), filled("aws")
     machines = [node["node_config"] for node in config["available_node_types"].values()]
-    profiles = {profile["InstanceProfileName"] for profile in by_kind["InstanceProfile"]}
+    profiles = {profile["InstanceProfileName"] for profile in objects["InstanceProfile"]}
     assert profiles == {machine["IamInstanceProfile"]["Name"] for machine in machines}
-    (rule,) = by_kind["SecurityGroupIngress"]
+    (rule,) = objects["SecurityGroupIngress"]
     assert rule["SourceSecurityGroupId"] == rule["GroupId"]
-    assert not any("SecurityGroupIngress" in group for group in by_kind["SecurityGroup"])
-    assert f"/{by_kind['Repository'][0]['RepositoryName']}:" in config["docker"]["image"]
-    assert all(by_kind["Bucket"][0]["PublicAccessBlockConfiguration"].values())
-    (out,) = [rule for rule in by_kind["SecurityGroupEgress"] if "DestinationSecurityGroupId" in rule]
+    assert not any("SecurityGroupIngress" in group for group in objects["SecurityGroup"])
+    assert f"/{objects['Repository'][0]['RepositoryName']}:" in config["docker"]["image"]
+    assert all(objects["Bucket"][0]["PublicAccessBlockConfiguration"].values())
+    (out,) = [rule for rule in objects["SecurityGroupEgress"] if "DestinationSecurityGroupId" in rule]
     assert out["DestinationSecurityGroupId"] == out["GroupId"] == rule["GroupId"], "EFA needs such a rule"
-    assert {rule["CidrIp"] for rule in by_kind["SecurityGroupEgress"] if rule is not out} == {
+    assert {rule["CidrIp"] for rule in objects["SecurityGroupEgress"] if rule is not out} == {
         "0.0.0.0/1", "128.0.0.0/1",
     }  # fmt: skip
     workers = [config["available_node_types"][name]["node_config"] for name in ("parser", "trainer")]
-    assert by_kind["Parameter"] == [",".join(machine["InstanceType"] for machine in workers)]
+    assert objects["Parameter"] == [",".join(machine["InstanceType"] for machine in workers)]
 
 
 def test_the_head_changes_only_machines_of_its_cluster() -> None:

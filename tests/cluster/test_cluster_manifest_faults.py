@@ -21,46 +21,46 @@ GONE = object()
 """Planted value that removes the key."""
 
 
-def planted(where: str, value: Any) -> Any:
+def planted(location: str, value: Any) -> Any:
     """Return manifests with a value planted at "MANIFEST KEYS" (keys joined by dots); "+" appends to a list."""
     manifests = installed("kuberay/overlays/gpu-multi-node")
-    manifest, path = where.split()
-    place: Any = find(manifests, *manifest.split("/"))
+    manifest, path = location.split()
+    parent: Any = find(manifests, *manifest.split("/"))
     *way, last = path.split(".")
     for step in way:
-        place = place[int(step)] if isinstance(place, list) else place[step]
+        parent = parent[int(step)] if isinstance(parent, list) else parent[step]
     key = int(last) if last.isdigit() else last
     if last == "+":
-        place.append(value)
+        parent.append(value)
     elif value is GONE:
-        del place[key]
+        del parent[key]
     else:
-        place[key] = value
+        parent[key] = value
     return manifests
 
 
 @pytest.mark.skipif(not CRDS.is_dir(), reason="no schemas of KubeRay in ../shared/schemas")
 @pytest.mark.parametrize(
-    ("where", "value", "problem"),
+    ("location", "value", "problem"),
     [
         (f"{PARSERS}.minReplica", 0, "minReplica"),
         (f"{HEAD}.rayStartParams.num-cpus", 0, "is not of type"),
         (f"{RAY} spec.authOptions.mode", "tokens", "tokens"),
     ],
 )
-def test_kuberays_schemas_refuse_a_planted_fault(where: str, value: Any, problem: str) -> None:
-    assert problem in " ".join(kuberay_problems(planted(where, value)))
+def test_kuberays_schemas_refuse_a_planted_fault(location: str, value: Any, problem: str) -> None:
+    assert problem in " ".join(kuberay_problems(planted(location, value)))
 
 
 @pytest.mark.parametrize(
-    ("where", "value"),
+    ("location", "value"),
     [(f"{BOX}.imagePullPolicies", "Always"), (f"{RAY} metadata.label", {})],
 )
-def test_kubernetes_schemas_refuse_a_planted_fault(where: str, value: Any) -> None:
-    assert where.rpartition(".")[2] in " ".join(pod_schema_problems(planted(where, value)))
+def test_kubernetes_schemas_refuse_a_planted_fault(location: str, value: Any) -> None:
+    assert location.rpartition(".")[2] in " ".join(pod_schema_problems(planted(location, value)))
 
 
-@pytest.mark.parametrize(("where", "value", "problem"), [
+@pytest.mark.parametrize(("location", "value", "problem"), [
     (f"{RAY} spec.gcsFaultToleranceOptions.redisPassword", {"value": "x"}, "a secret in redisPassword"),
     (f"{SCRIPT} data.more", "admin_password = x", "a secret in admin_password"),
     (f"{SCRIPT} kind", "Secret", "a Secret; the README makes them"),
@@ -92,5 +92,5 @@ def test_kubernetes_schemas_refuse_a_planted_fault(where: str, value: Any) -> No
     ("NetworkPolicy/mlflow-postgres spec.ingress.0.ports.0.port", 5433, "mlflow reaches mlflow-postgres at []"),
     (f"{MLFLOW_BOX}.args.+", "--x=http://mlflaw:5000", "no service answers at mlflaw:5000"),
 ])  # fmt: skip
-def test_our_own_rules_find_a_planted_fault(where: str, value: Any, problem: str) -> None:
-    assert problem in "\n".join(problems(planted(where, value)))
+def test_our_own_rules_find_a_planted_fault(location: str, value: Any, problem: str) -> None:
+    assert problem in "\n".join(problems(planted(location, value)))

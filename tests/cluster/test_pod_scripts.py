@@ -48,10 +48,10 @@ def authority(folder: Path) -> None:
     (folder / "ca.key").rename(folder / "tls.key")
 
 
-def certify(signed_by: Path, folder: Path, address: str) -> None:
+def certify(signer: Path, folder: Path, address: str) -> None:
     """Run the init container's command for a pod."""
     folder.mkdir()
-    command = [sys.executable, str(SCRIPTS / "pod_certificate.py"), "--authority", str(signed_by)]
+    command = [sys.executable, str(SCRIPTS / "pod_certificate.py"), "--authority", str(signer)]
     environment = os.environ | {"POD_IP": address, "FQ_RAY_IP": SERVICE}
     subprocess.run([*command, "--out", str(folder)], env=environment, check=True, timeout=60)
 

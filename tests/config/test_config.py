@@ -242,8 +242,8 @@ def test_help_lists_every_key_with_default_and_text(name: str, capsys: pytest.Ca
     assert command(name)("--help") == 0
     lines = capsys.readouterr().out.splitlines()
     for key, (_, text) in keys().items():
-        (at,) = [number for number, line in enumerate(lines) if line.startswith(f"  {key}=")]
-        assert lines[at + 1].strip() == text
+        (index,) = [number for number, line in enumerate(lines) if line.startswith(f"  {key}=")]
+        assert lines[index + 1].strip() == text
     assert {"  train.batch_size=256", "  data.crop_scale=[0.9, 1.0]", '  run.name=""'} <= set(lines)
 
 

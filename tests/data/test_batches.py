@@ -44,26 +44,26 @@ class World:
         for _, round_ in self.order.rounds():
             for number, share in enumerate(round_.share(rank, self.world_size)):
                 rows: list[Row] = []
-                at = 0
+                row_number = 0
                 for part in round_.tracks[share.track]:
                     for ordinal in range(part.start, part.stop):
-                        place = round_.place(share.track, at)
+                        place = round_.place(share.track, row_number)
                         status = self.statuses.get(place, col.SAMPLE)
-                        if at % share.split in share.turns:
+                        if row_number % share.split in share.turns:
                             is_last = ordinal == part.stop - 1
                             rows += [(part.entry, place, col.END)] if is_last else []
                             rows += [(part.entry, place, status)] if status != MISSING else []
-                        at += 1
+                        row_number += 1
                 feeds[number % self.feeds] += rows
         return [sorted(rows, key=lambda row: (row[1], row[2] != col.END)) for rows in feeds]
 
     def blocks(self, rows: Sequence[Row]) -> Iterator[Columns]:
-        at = 0
-        while rows[at:]:
+        start = 0
+        while rows[start:]:
             for cut in self.cuts:
-                if rows[at : at + cut]:
-                    yield block(rows[at : at + cut])
-                at += cut
+                if rows[start : start + cut]:
+                    yield block(rows[start : start + cut])
+                start += cut
 
     def batches(self, rank: int = 0, step: int = 0, parts: int = 1) -> Batches:
         feeds = [
@@ -77,7 +77,7 @@ class World:
     def of_step(self, rank: int, step: int) -> list[Row]:
         """Return a worker's rows whose places are in a step, sorted by place."""
         size = self.order.batch_size
-        rows = [row for of_feed in self.rows(rank) for row in of_feed if row[1] // size == step]
+        rows = [row for feed_rows in self.rows(rank) for row in feed_rows if row[1] // size == step]
         return sorted(rows, key=lambda row: row[1])
 
 
@@ -149,9 +149,9 @@ def fetched_blocks(world: World, rank: int = 0) -> list[int]:
 
     def counted(blocks: Iterator[Columns]) -> Iterator[Columns]:
         nonlocal fetched
-        for of_one in blocks:
+        for fetched_block in blocks:
             fetched += 1
-            yield of_one
+            yield fetched_block
 
     feeds = [counted(world.blocks(rows)) for rows in world.rows(rank)]
     batches = Batches(feeds, world.order, 0, BLANK, rank=rank, world_size=world.world_size)

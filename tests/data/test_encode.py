@@ -73,10 +73,10 @@ def encode(encoder: Encoder, rows: Sequence[dict[str, Any]]) -> Columns:
     return encoder(pa.Table.from_pylist(list(rows), schema=READ_SCHEMA))
 
 
-def note_of(found: Columns) -> Note:
+def note_of(columns: Columns) -> Note:
     """Return the note of a call, which travels on the call's last row."""
-    assert not any(found[col.NOTE][:-1])
-    (note,) = read_notes(found[col.NOTE])
+    assert not any(columns[col.NOTE][:-1])
+    (note,) = read_notes(columns[col.NOTE])
     return note
 
 
@@ -116,13 +116,13 @@ def test_crop_and_negative_change_with_pass_seed_and_sample_identity(
         changes |= {col.CAPTION: LONG}
         return [sample_row(n, pass_, **changes, **{col.IDENTITY: f"0/{shard}.tar/{n}"}) for n in range(8)]
 
-    first, again, *others = (encode(encoder, of) for of in (rows(), rows(entry=7), rows(1), rows(shard=8)))
-    others.append(encode(Encoder(config(run=RunConfig(seed=1)), SIDE), rows()))
+    first, again, *changed = (encode(encoder, t) for t in (rows(), rows(entry=7), rows(1), rows(shard=8)))
+    changed.append(encode(Encoder(config(run=RunConfig(seed=1)), SIDE), rows()))
     for name in (col.IMAGE, col.NEGATIVE_TEXT):
         np.testing.assert_array_equal(first[name], again[name])
-        assert all((first[name] != other[name]).any() for other in others)
+        assert all((first[name] != other[name]).any() for other in changed)
     for name in (col.IMAGE_DIGEST, col.TEXT):  # copies of an image have one digest, whatever their names
-        assert all((first[name] == other[name]).all() for other in others)
+        assert all((first[name] == other[name]).all() for other in changed)
     assert len(set(first[col.IMAGE_DIGEST].tolist())) == 8
 
 
@@ -180,7 +180,7 @@ def test_a_note_says_how_long_each_stage_worked_and_waited(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sclip.data.encode.time.time", lambda: 110.0)
-    rows = [sample_row(index, **{col.READ_AT: at}) for index, at in enumerate((100.0, 104.0, 110.0))]
+    rows = [sample_row(index, **{col.READ_AT: time}) for index, time in enumerate((100.0, 104.0, 110.0))]
     rows[0] |= {col.READ_S: 0.5, col.BLOCKED_S: 2.0}
     rows[2] |= {col.READ_S: 0.25, col.BLOCKED_S: None}
     note = note_of(encode(encoder, [*rows, marker_row(3, col.END) | {col.READ_AT: None}]))

@@ -42,10 +42,10 @@ def read(
 
 
 def negatives(sample: Sample) -> list[list[str]]:
-    return [[text for text, _ in of.negatives] for of in sample.foreign]
+    return [[text for text, _ in foreign.negatives] for foreign in sample.foreign]
 
 
-IN_PLACE = {
+REPLACEMENTS = {
     "red cup": [{"negative": "red fork", "change_type": "object_change"}],
     "cu": ["x"],
     "dog": ["cat"],
@@ -63,8 +63,8 @@ IN_PLACE = {
         ([CAPTION, OTHER], [FALSE[0], [" a cup &amp; no tray "]], [FALSE[:1], ["a cup & no tray"]]),
         ([CAPTION, " ", OTHER], [None, FALSE, ["a tray"]], [[], ["a tray"]]),
         ([CAPTION, OTHER], {CAPTION: FALSE, OTHER: "a tray"}, [FALSE, ["a tray"]]),
-        (CAPTION, IN_PLACE, [["a red fork on a blue tray"]]),
-        ([CAPTION, OTHER], [IN_PLACE, IN_PLACE], [["a red fork on a blue tray"], []]),
+        (CAPTION, REPLACEMENTS, [["a red fork on a blue tray"]]),
+        ([CAPTION, OTHER], [REPLACEMENTS, REPLACEMENTS], [["a red fork on a blue tray"], []]),
         (CAPTION, None, [[]]),
     ],
 )  # fmt: skip
@@ -170,7 +170,7 @@ def test_a_graph_is_matched_to_its_caption_and_refused_if_its_spans_do_not_fit(
     graph = parser.parse([CAPTION])[0].to_json()
     record = {"captions": [OTHER, CAPTION], "g": graph}
     keys = {"negatives_field": "", "graphs_field": "g"}
-    assert [of.graph for of in read(tmp_path / "a.tar", record, **keys)[0].foreign] == [None, graph]
+    assert [foreign.graph for foreign in read(tmp_path / "a.tar", record, **keys)[0].foreign] == [None, graph]
     for change in ({"span": [0, 99]}, {"span": "ab"}, {"name": None}, {"phrase": [9, 9]}):
         wrong = graph | {"objects": [graph["objects"][0] | change, *graph["objects"][1:]]}
         assert read(tmp_path / "a.tar", {"caption": CAPTION, "g": wrong}, **keys)[0].fault.startswith(
@@ -214,22 +214,22 @@ def visits(sample: Sample, passes: int = 60, most: int = 1, loss: str = "semanti
     ]
     table = pa.Table.from_pylist(rows, schema=READ_SCHEMA)
     drawn = encoder.drawn(rows, encoder.known(rows))
-    return [[negative.caption for negative in of] for of in drawn], encoder(table), rows, encoder
+    return [[negative.caption for negative in draws] for draws in drawn], encoder(table), rows, encoder
 
 
 def test_foreign_negatives_replace_ours_or_are_mixed_with_ours_by_their_share(tmp_path: Path) -> None:
     sample, _ = read(tmp_path / "a.tar", {"caption": CAPTION, "neg": FALSE})
     without, _ = read(tmp_path / "a.tar", {"caption": CAPTION})
     texts, batch, *_ = visits(sample)
-    assert {text for of in texts for text in of} == set(FALSE)
+    assert {text for row in texts for text in row} == set(FALSE)
     assert texts == visits(sample)[0]
-    assert all(set(of) == set(FALSE) for of in visits(sample, 4, most=3)[0])
+    assert all(set(row) == set(FALSE) for row in visits(sample, 4, most=3)[0])
     # A negative has its own triples: one false caption exchanges attributes, the other has another predicate.
     assert batch[col.HAS_NEGATIVE].all()
     assert (batch[col.NEGATIVE_TRIPLES][:, 0] != batch[col.TRIPLES]).any((1, 2, 3)).all()
     mixed = visits(sample, foreign_share=0.5)[0]
-    assert 0.25 < np.mean([of[0] in FALSE for of in mixed]) < 0.75
-    assert all(len(set(of)) == 3 for of in visits(sample, 8, most=3, foreign_share=0.5)[0])
+    assert 0.25 < np.mean([row[0] in FALSE for row in mixed]) < 0.75
+    assert all(len(set(row)) == 3 for row in visits(sample, 8, most=3, foreign_share=0.5)[0])
     assert visits(without, 4)[0] == visits(without, 4, negatives_field="")[0]
     assert visits(without, 2, loss="foreign")[0] == [[], []]
     assert visits(sample, 2, loss="none")[0] == [[], []]
@@ -238,14 +238,14 @@ def test_foreign_negatives_replace_ours_or_are_mixed_with_ours_by_their_share(tm
 def test_the_draw_of_a_row_does_not_depend_on_foreign_negatives_of_another_row(tmp_path: Path) -> None:
     without, _ = read(tmp_path / "a.tar", {"caption": CAPTION})
     drawn, _, rows, encoder = visits(without, 40)
-    assert FALSE[0] in {text for of in drawn for text in of}
+    assert FALSE[0] in {text for row in drawn for text in row}
     sample, _ = read(tmp_path / "a.tar", {"caption": CAPTION, "neg": FALSE[0]})
     mixed_rows = [*rows, *visits(sample, 1)[2]]
     alone, together = (
         encoder.drawn(rows, encoder.known(rows)),
         encoder.drawn(mixed_rows, encoder.known(mixed_rows)),
     )
-    assert [[n.graph for n in of] for of in alone] == [[n.graph for n in of] for of in together[:-1]]
+    assert [[n.graph for n in row] for row in alone] == [[n.graph for n in row] for row in together[:-1]]
 
 
 def test_foreign_positives_are_drawn_before_ours_and_fill_in_if_we_have_none(tmp_path: Path) -> None:
@@ -254,8 +254,8 @@ def test_foreign_positives_are_drawn_before_ours_and_fill_in_if_we_have_none(tmp
         sample, _ = read(tmp_path / "a.tar", record, **keys)
         rows, encoder = visits(sample, 12, loss="none", **keys)[2:]
         drawn = encoder.positives(rows, encoder.known(rows))
-        assert all(len(of.graph.objects) == 2 and of.graph.caption == of.caption for of in drawn if of)
-        return [of and of.caption for of in drawn]
+        assert all(len(p.graph.objects) == 2 and p.graph.caption == p.caption for p in drawn if p)
+        return [p and p.caption for p in drawn]
 
     ours = wordings({"caption": CAPTION})
     theirs = {"on the blue tray is a red cup", "a cup that is red on a tray that is blue"}

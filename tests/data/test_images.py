@@ -74,7 +74,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "size", "low", "at"),
+    ("width", "height", "size", "low", "dims"),
     [
         (640, 480, 224, 0.9, {(320, 240)}),
         (640, 440, 224, 0.9, {(640, 440)}),  # no crop is twice 224 pixels high
@@ -84,12 +84,12 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     ],
 )
 def test_a_jpeg_is_decoded_at_the_smallest_scale_that_has_enough_pixels_for_the_crop(
-    decoded: list[tuple[int, int]], width: int, height: int, size: int, low: float, at: set[tuple[int, int]]
+    decoded: list[tuple[int, int]], width: int, height: int, size: int, low: float, dims: set[tuple[int, int]]
 ) -> None:
     image = encoded(noise(width, height), "JPEG")
     for seed in range(30 if low < 0.9 else 5):
         random_crop(image, size, (low, 1.0), random.Random(seed))
-    assert set(decoded) == at
+    assert set(decoded) == dims
 
 
 def test_a_photograph_is_decoded_small_and_stays_the_same_picture() -> None:

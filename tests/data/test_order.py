@@ -66,10 +66,10 @@ def test_an_order_of_eight_shards_equals_the_one_computed_by_hand() -> None:
 
 @given(orders(with_beyond=False))
 def test_every_recorded_row_has_one_place_and_every_place_one_row(order: Order) -> None:
-    found = placed(order)
-    assert sorted(found) == list(range(order.recorded))
+    rows = placed(order)
+    assert sorted(rows) == list(range(order.recorded))
     entries = range(len(order.schedule))
-    assert sorted(found.values()) == [(entry, at) for entry in entries for at in range(order.count(entry))]
+    assert sorted(rows.values()) == [(entry, row) for entry in entries for row in range(order.count(entry))]
 
 
 @given(orders())
@@ -80,18 +80,18 @@ def test_rows_beyond_the_recorded_ones_come_last_and_begin_with_a_step(order: Or
     first = order.recorded_steps * order.batch_size
     assert sorted(beyond) == list(range(first, first + sum(order.beyond.values())))
     assert sorted(beyond.values()) == [
-        (entry, order.count(entry) + at) for entry, rows in sorted(order.beyond.items()) for at in range(rows)
+        (entry, order.count(entry) + n) for entry, rows in sorted(order.beyond.items()) for n in range(rows)
     ]
 
 
 @given(orders())
 def test_a_step_has_the_rows_of_its_places_and_the_last_step_the_rest(order: Order) -> None:
-    of_places, size = placed(order), order.batch_size
+    all_rows, size = placed(order), order.batch_size
     steps = list(order.rows())
     assert [step for step, _ in steps] == list(range(order.steps))
     for step, parts in steps:
         places = range(step * size, (step + 1) * size)
-        assert sorted(rows_of(parts)) == sorted(of_places[place] for place in places if place in of_places)
+        assert sorted(rows_of(parts)) == sorted(all_rows[place] for place in places if place in all_rows)
 
 
 @given(orders(), st.data())
@@ -100,10 +100,10 @@ def test_the_order_from_a_step_on_is_the_tail_of_the_whole_order(order: Order, d
     assert list(order.rows(step)) == list(order.rows())[step:]
     whole = list(order.rounds())
     assert all(number < order.num_rounds for number, _ in whole)
-    left = [(number, round_) for number, round_ in whole if round_.stop > step * order.batch_size]
-    assert list(order.rounds(step)) == left
+    tail = [(number, round_) for number, round_ in whole if round_.stop > step * order.batch_size]
+    assert list(order.rounds(step)) == tail
     first, stop = (data.draw(st.integers(0, order.num_rounds)) for _ in range(2))
-    assert list(order.rounds(step, first, stop)) == [of for of in left if first <= of[0] < stop]
+    assert list(order.rounds(step, first, stop)) == [item for item in tail if first <= item[0] < stop]
 
 
 @given(rounds(), st.data())
@@ -114,11 +114,11 @@ def test_any_stretch_takes_a_proportional_part_of_every_track(round_: Round, dat
     rows, tracks = sum(round_.lengths), len(round_.lengths)
     for track, length in enumerate(round_.lengths):
         places = [round_.place(track, row) for row in range(length)]
-        assert [round_.row_at(track, at) for at in (start, stop)] == [
-            sum(place < at for place in places) for at in (start, stop)
+        assert [round_.row_at(track, bound) for bound in (start, stop)] == [
+            sum(place < bound for place in places) for bound in (start, stop)
         ]
-        taken = round_.row_at(track, stop) - round_.row_at(track, start)
-        assert abs(taken * rows - (stop - start) * length) < rows + tracks * length
+        num_rows = round_.row_at(track, stop) - round_.row_at(track, start)
+        assert abs(num_rows * rows - (stop - start) * length) < rows + tracks * length
 
 
 @given(rounds(), st.integers(1, 12))
@@ -152,7 +152,7 @@ def test_a_round_of_many_shards_is_computed_from_a_few_visits_of_its_epoch(
     permuted = Schedule._permuted
     monkeypatch.setattr(Schedule, "_permuted", counted)
     shards, epochs, size = 100_000, 30, 1000
-    order = Order(Schedule(0, epochs, (shards,)), (tuple(1000 + at % 7 for at in range(shards)),), 32, size)
+    order = Order(Schedule(0, epochs, (shards,)), (tuple(1000 + n % 7 for n in range(shards)),), 32, size)
     epoch_rows = sum(order.counts[0])
     assert (order.recorded, order.steps) == (epochs * epoch_rows, -(-epochs * epoch_rows // size))
     assert visits == 0

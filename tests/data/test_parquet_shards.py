@@ -25,7 +25,7 @@ from support.tars import pair, tar_bytes
 Table = dict[str, Any]
 TEXTS = ["a dog", "a cat", "a bird"]
 IMAGES = [b"image 0", b"image 1", b"image 2"]
-SAMPLES = [Sample(at, f"{at:08d}", IMAGES[at], (TEXTS[at],)) for at in range(3)]
+SAMPLES = [Sample(n, f"{n:08d}", IMAGES[n], (TEXTS[n],)) for n in range(3)]
 
 
 def content_of(table: Table, **options: Any) -> bytes:
@@ -48,7 +48,7 @@ def shard(tmp_path: Path) -> Path:
     return tmp_path / "0.parquet"
 
 
-HUGGING_FACE = [{"bytes": image, "path": f"{at}.jpg"} for at, image in enumerate(IMAGES)]
+HUGGING_FACE = [{"bytes": image, "path": f"{n}.jpg"} for n, image in enumerate(IMAGES)]
 LAYOUTS: dict[str, Table] = {
     "Hugging Face": {"image": HUGGING_FACE, "caption": TEXTS, "label": [1, 2, 3]},
     "Hugging Face, another name": {"photo": HUGGING_FACE, "text": TEXTS},
@@ -82,7 +82,7 @@ def test_images_may_be_files_beside_the_table_in_a_subfolder_or_at_an_absolute_p
 def test_columns_of_other_names_are_read_if_the_config_names_them(shard: Path) -> None:
     table = {"image": [b"-"] * 3, "left": IMAGES, "alt": TEXTS, "long": [["one", "two"]] * 3}
     samples = read(shard, table, image_field="left", caption_field="alt, long")
-    assert samples == [Sample(at, f"{at:08d}", IMAGES[at], (TEXTS[at], "one", "two")) for at in range(3)]
+    assert samples == [Sample(n, f"{n:08d}", IMAGES[n], (TEXTS[n], "one", "two")) for n in range(3)]
     url = str(shard)
     assert "without an image column img (columns: image, left, " in str(
         look(url, DataConfig(image_field="img"))
@@ -122,8 +122,8 @@ def test_an_unusable_row_is_rejected_with_its_reason_and_keeps_its_row_number(sh
 
 def noise(rows: int, size: int) -> Table:
     return {
-        "image": [random.Random(at).randbytes(size) for at in range(rows)],
-        "caption": [f"a dog and {at + 2} cats" for at in range(rows)],
+        "image": [random.Random(n).randbytes(size) for n in range(rows)],
+        "caption": [f"a dog and {n + 2} cats" for n in range(rows)],
     }
 
 
@@ -153,9 +153,9 @@ def test_a_file_broken_in_the_middle_gives_the_rows_before_and_one_rejection_for
     shard: Path,
 ) -> None:
     url = write(shard, noise(400, 2000), row_group_size=100, compression="zstd", use_dictionary=False)
-    at = pq.ParquetFile(url).metadata.row_group(2).column(0).data_page_offset
+    offset = pq.ParquetFile(url).metadata.row_group(2).column(0).data_page_offset
     content = bytearray(shard.read_bytes())
-    content[at : at + 100] = bytes(100)
+    content[offset : offset + 100] = bytes(100)
     shard.write_bytes(content)
     *rows, rest = read_shard(url)
     assert [row.index for row in rows if isinstance(row, Sample)] == list(range(200))
@@ -233,7 +233,7 @@ def test_a_count_requests_only_the_footer(server: Storage) -> None:
     server.files["/bucket/train/0.parquet"] = content_of(noise(600, 3000), row_group_size=100)
     count_samples([url_of("http", server, "0.parquet")])
     ranges = [request.partition("bytes=")[2] for request in server.requests if "bytes=" in request]
-    assert sum(int(last) - int(first) + 1 for first, last in (of.split("-") for of in ranges)) < 200_000
+    assert sum(int(last) - int(first) + 1 for first, last in (span.split("-") for span in ranges)) < 200_000
 
 
 def test_storage_that_stays_unavailable_or_refuses_raises_a_shard_error(server: Storage) -> None:

@@ -169,7 +169,7 @@ def test_a_shard_has_the_number_of_the_first_pattern_that_finds_it(
         (["{x,2}/[06].tar"], {"0/x/0.tar": first, "0/2/6.tar": third}),
     ):
         shards = find_shards(patterns)
-        assert {shard.name: shard.url for shard in shards} == {n: f"{folder}/{at}" for n, at in names.items()}
+        assert {shard.name: shard.url for shard in shards} == {n: f"{folder}/{p}" for n, p in names.items()}
         assert shards == sorted(shards)
         assert [shard.name for shard in find_shards(patterns, 7)] == [
             f"{7 + int(shard.name[0])}{shard.name[1:]}" for shard in shards

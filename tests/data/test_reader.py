@@ -47,13 +47,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> StreamPlan:
 
 
 def tables_of(
-    of: ReadSettings, shard: NamedShard, recorded: int = SAMPLES, pass_: int = 0, expected: int = -1,
+    read_settings: ReadSettings, shard: NamedShard, recorded: int = SAMPLES, pass_: int = 0, expected: int = -1,
     on_wait: Any = None,
 ) -> Iterator[pa.Table]:  # fmt: skip
     """Yield the tables that one worker reads of a round with one visit, entry 5, from place 100 on."""
     round_ = Round(100, ((Part(5, 0, recorded),),))
     visits = {5: OpenedVisit(shard, pass_, recorded, expected)}
-    return read_round(of, round_, round_.share(0, 1), visits, 0, on_wait)
+    return read_round(read_settings, round_, round_.share(0, 1), visits, 0, on_wait)
 
 
 def untimed(tables: Iterable[pa.Table]) -> Rows:
@@ -67,16 +67,16 @@ def read(*args: Any, **options: Any) -> tuple[Rows, list[tuple[int, int, VisitEn
     return parted(untimed(tables_of(*args, **options)))
 
 
-def parted(found: Rows) -> tuple[Rows, list[tuple[int, int, VisitEnd]]]:
+def parted(rows: Rows) -> tuple[Rows, list[tuple[int, int, VisitEnd]]]:
     """Split sample rows and END rows. Check that places ascend, an END row before the row of its place."""
-    assert found == sorted(found, key=lambda row: (row[col.PLACE], row[col.STATUS] != col.END))
-    ends = [row for row in found if row[col.STATUS] == col.END]
+    assert rows == sorted(rows, key=lambda row: (row[col.PLACE], row[col.STATUS] != col.END))
+    ends = [row for row in rows if row[col.STATUS] == col.END]
     summaries = [(end[col.PLACE], end[col.INDEX], VisitEnd.from_json(end[col.REASON])) for end in ends]
-    return [row for row in found if row[col.STATUS] != col.END], summaries
+    return [row for row in rows if row[col.STATUS] != col.END], summaries
 
 
-def values(name: str, found: Rows) -> list[Any]:
-    return [row[name] for row in found]
+def values(name: str, rows: Rows) -> list[Any]:
+    return [row[name] for row in rows]
 
 
 @settings(max_examples=10)
@@ -91,12 +91,12 @@ def test_any_workers_from_any_step_read_the_tail_of_what_one_worker_reads(
     assert sorted(place for place, _, _ in ends) == sorted(last.values())
     assert {rows for _, rows, _ in ends} == {7, 11}
     data = dataclasses.replace(run.config.data, block_samples=block_samples)
-    of = dataclasses.replace(run, reading=ReadSettings(dataclasses.replace(run.config, data=data)))
-    found = [parted(untimed(tables(of, step, rank, world_size))) for rank in range(world_size)]
-    first = step * of.order.batch_size
-    together = sorted((row for rows, _ in found for row in rows), key=lambda row: row[col.PLACE])
+    changed = dataclasses.replace(run, reading=ReadSettings(dataclasses.replace(run.config, data=data)))
+    results = [parted(untimed(tables(changed, step, rank, world_size))) for rank in range(world_size)]
+    first = step * changed.order.batch_size
+    together = sorted((row for rows, _ in results for row in rows), key=lambda row: row[col.PLACE])
     assert together == whole[first:]
-    assert sorted(end for _, of_rank in found for end in of_rank) == sorted(
+    assert sorted(end for _, rank_ends in results for end in rank_ends) == sorted(
         end for end in ends if end[0] >= first
     )
 
@@ -118,11 +118,11 @@ def test_read_tasks_of_any_size_have_all_rows_in_order(
 def test_the_order_of_a_shard_changes_with_pass_name_and_seed_but_not_with_its_folder(
     shard: NamedShard, tmp_path: Path
 ) -> None:
-    def order(of: NamedShard, seed: int = 0, pass_: int = 0, **data: Any) -> tuple[int, ...]:
-        return tuple(values(col.INDEX, read(reading(seed, **data), of, pass_=pass_)[0]))
+    def order(named_shard: NamedShard, seed: int = 0, pass_: int = 0, **data: Any) -> tuple[int, ...]:
+        return tuple(values(col.INDEX, read(reading(seed, **data), named_shard, pass_=pass_)[0]))
 
-    others = shard._replace(name=f"1/{shard.name[2:]}"), shard._replace(name="0/another.tar")
-    assert len({order(shard), *map(order, others), order(shard, 1), order(shard, 0, 1)}) == 5
+    renamed = shard._replace(name=f"1/{shard.name[2:]}"), shard._replace(name="0/another.tar")
+    assert len({order(shard), *map(order, renamed), order(shard, 1), order(shard, 0, 1)}) == 5
     (moved,) = write_plain(tmp_path, SAMPLES, SAMPLES)
     assert order(shard._replace(url=moved)) == order(shard)
     assert order(shard, shuffle_buffer=0) == tuple(range(SAMPLES))
@@ -135,10 +135,10 @@ def test_tables_have_the_rows_of_a_block_and_rows_carry_their_identity_and_timin
     assert [table.num_rows for table in tables] == [7, 7, 7, 7, 7, 6]  # the last table holds the END row too
     for table in tables:
         assert table.schema == READ_SCHEMA
-        first, *others = table.to_pylist()
+        first, *rest = table.to_pylist()
         assert min(first[col.READ_S], first[col.BLOCKED_S]) >= 0
-        assert all(row[col.READ_S] is row[col.BLOCKED_S] is None for row in others)
-        assert all(row[col.READ_AT] > 0 for row in (first, *others))
+        assert all(row[col.READ_S] is row[col.BLOCKED_S] is None for row in rest)
+        assert all(row[col.READ_AT] > 0 for row in (first, *rest))
     *_, end, _ = untimed(tables)
     end_values = (end[col.PLACE], end[col.INDEX], end[col.SAMPLE_KEY], end[col.REASON])
     assert end_values == (139, SAMPLES, shard.url, "")
@@ -179,7 +179,7 @@ def test_rows_beyond_the_recorded_ones_are_reported_and_read_in_a_round_of_their
     first = order.recorded_steps * order.batch_size
     assert values(col.PLACE, added) == list(range(first, first + 12))
     samples = sorted((row[col.ENTRY], row[col.INDEX]) for row in rows + added)
-    assert samples == [(entry, at) for entry in range(12) for at in range(run.order.count(entry))]
+    assert samples == [(entry, ordinal) for entry in range(12) for ordinal in range(run.order.count(entry))]
 
 
 def test_the_end_of_a_shard_reports_what_was_unread_cleaned_and_broken(tmp_path: Path) -> None:
@@ -212,9 +212,12 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
 def test_the_reader_waits_for_failing_storage_and_gives_the_same_rows(
     storage: Storage, fault: int, tables_before: int
 ) -> None:
-    shard, of = NamedShard("0/000.tar", url_of("http", storage)), reading(shuffle_buffer=2, block_samples=1)
-    expected, waits = untimed(tables_of(of, shard)), list[str]()
-    tables = tables_of(of, shard, on_wait=waits.append)
+    shard, read_settings = (
+        NamedShard("0/000.tar", url_of("http", storage)),
+        reading(shuffle_buffer=2, block_samples=1),
+    )
+    expected, waits = untimed(tables_of(read_settings, shard)), list[str]()
+    tables = tables_of(read_settings, shard, on_wait=waits.append)
     before = list(islice(tables, tables_before))
     storage.faults["/bucket/train/000.tar"] = [fault] * 12
     assert untimed([*before, *tables]) == expected
@@ -238,8 +241,8 @@ def test_storage_that_refuses_or_fails_for_too_long_stops_the_reader(
 def test_the_drawn_caption_depends_only_on_seed_pass_and_identity() -> None:
     sample, shard = Sample(0, "a", b"image", tuple("abcdefgh")), NamedShard("0/0.tar", "/data/0.tar")
 
-    def drawn(of: Sample, seed: int = 0, pass_: int = 0, shard: NamedShard = shard) -> str:
-        return str(row_of(of, shard, reading(seed), pass_)[col.CAPTION])
+    def drawn(sample: Sample, seed: int = 0, pass_: int = 0, shard: NamedShard = shard) -> str:
+        return str(row_of(sample, shard, reading(seed), pass_)[col.CAPTION])
 
     moved = dataclasses.replace(sample, index=7, image=b"another")
     assert drawn(moved) == drawn(sample) == drawn(sample, shard=shard._replace(url="s3://bucket/x.tar"))

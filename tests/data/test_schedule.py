@@ -19,11 +19,11 @@ def visits(schedule: Schedule) -> list[Visit]:
 def test_every_pass_is_a_permutation_of_the_shards(seed: int, epochs: int, shards: int) -> None:
     schedule = Schedule(seed, epochs, (shards,))
     assert len(schedule) == epochs * shards
-    found = visits(schedule)
+    all_visits = visits(schedule)
     for pass_ in range(epochs):
-        of_pass = found[pass_ * shards : (pass_ + 1) * shards]
-        assert sorted(visit.shard for visit in of_pass) == list(range(shards))
-        assert {(visit.source, visit.pass_) for visit in of_pass} == {(0, pass_)}
+        pass_visits = all_visits[pass_ * shards : (pass_ + 1) * shards]
+        assert sorted(visit.shard for visit in pass_visits) == list(range(shards))
+        assert {(visit.source, visit.pass_) for visit in pass_visits} == {(0, pass_)}
 
 
 def test_the_order_changes_with_the_pass_the_seed_and_the_source() -> None:
@@ -50,16 +50,16 @@ def test_each_source_completes_one_pass_after_another(
 ) -> None:
     weights = data.draw(st.lists(st.floats(0.1, 10), min_size=len(samples), max_size=len(samples)))
     schedule = Schedule.weighted(3, epochs, samples, weights)
-    found = visits(schedule)
-    assert len(found) == epochs * sum(map(len, samples))
-    assert len(set(found)) == len(found)  # a shard comes once in a pass over its source
-    for source, of_source in enumerate(samples):
-        shards = [visit for visit in found if visit.source == source]
-        whole, rest = divmod(len(shards), len(of_source))
-        assert [visit.pass_ for visit in shards] == [at // len(of_source) for at in range(len(shards))]
+    all_visits = visits(schedule)
+    assert len(all_visits) == epochs * sum(map(len, samples))
+    assert len(set(all_visits)) == len(all_visits)  # a shard comes once in a pass over its source
+    for source, shard_samples in enumerate(samples):
+        shards = [visit for visit in all_visits if visit.source == source]
+        whole, rest = divmod(len(shards), len(shard_samples))
+        assert [visit.pass_ for visit in shards] == [k // len(shard_samples) for k in range(len(shards))]
         for pass_ in range(whole):
-            of_pass = [visit.shard for visit in shards if visit.pass_ == pass_]
-            assert sorted(of_pass) == list(range(len(of_source)))
+            pass_shards = [visit.shard for visit in shards if visit.pass_ == pass_]
+            assert sorted(pass_shards) == list(range(len(shard_samples)))
         assert len({visit.shard for visit in shards if visit.pass_ == whole}) == rest
 
 
@@ -82,7 +82,7 @@ def test_a_source_gives_its_share_of_samples_for_any_shard_sizes(
 @given(SOURCES, st.integers(1, 5))
 def test_the_samples_of_a_run_are_the_sum_over_its_entries(samples: list[list[int]], epochs: int) -> None:
     schedule = Schedule.weighted(1, epochs, samples, range(1, len(samples) + 1))
-    of_entries = [samples[visit.source][visit.shard] for visit in visits(schedule)]
-    assert schedule.samples(samples) == sum(of_entries)
+    entry_samples = [samples[visit.source][visit.shard] for visit in visits(schedule)]
+    assert schedule.samples(samples) == sum(entry_samples)
     for entries in range(len(schedule)):
-        assert schedule.samples(samples, entries) == sum(of_entries[:entries])
+        assert schedule.samples(samples, entries) == sum(entry_samples[:entries])

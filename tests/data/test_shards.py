@@ -31,7 +31,7 @@ def read(path: Path, members: Iterable[Member], caption_field: str = "") -> list
     return list(read_shard(str(path), DataConfig(caption_field=caption_field)))
 
 
-def told(path: Path, members: Iterable[Member], **data: Any) -> tuple[list[str], dict[str, int]]:
+def described(path: Path, members: Iterable[Member], **data: Any) -> tuple[list[str], dict[str, int]]:
     """Return "key: captions" or "key: reason" of each item, and the counts of unread members."""
     path.write_bytes(tar_bytes(members))
     tally = Tally()
@@ -51,7 +51,7 @@ def test_samples_come_in_tar_order_and_every_usual_image_suffix_is_read(
     samples = read(shard, [*pair("b", "a bird"), *pair("a", "an ant"), *pair("dir/c", "a cat")])
     captions = {"b": "a bird", "a": "an ant", "dir/c": "a cat"}
     expected = [
-        Sample(at, k, f"image of {k}".encode(), (text,)) for at, (k, text) in enumerate(captions.items())
+        Sample(n, k, f"image of {k}".encode(), (text,)) for n, (k, text) in enumerate(captions.items())
     ]
     assert samples == expected
     for suffix in (*IMAGE_SUFFIXES, "jfif", "gif", "bmp", "tif", "tiff", "JPG"):
@@ -110,7 +110,7 @@ HOST = [
 def test_member_names_decide_what_is_read_of_a_tar_and_unread_members_are_counted(
     shard: Path, members: list[Member], data: dict[str, Any], items: list[str], unread: dict[str, int]
 ) -> None:
-    assert told(shard, members, **data) == (items, unread)
+    assert described(shard, members, **data) == (items, unread)
     assert count_samples([str(shard)], DataConfig(**data)).samples == {str(shard): len(items)}
 
 
@@ -149,28 +149,28 @@ def test_a_cut_shard_gives_its_whole_samples_and_one_rejection_for_the_rest(shar
     shard.write_bytes(WHOLE)
     whole = list(read_shard(str(shard)))
     shard.write_bytes(WHOLE[:cut])
-    found = list(read_shard(str(shard)))
-    assert [item.index for item in found] == list(range(len(found)))
-    if isinstance(found[-1], Rejected):
-        last = found.pop()
+    items = list(read_shard(str(shard)))
+    assert [item.index for item in items] == list(range(len(items)))
+    if isinstance(items[-1], Rejected):
+        last = items.pop()
         assert last.key == ""
         assert ("broken" if cut >= tarfile.BLOCKSIZE else "not a tar") in last.reason
-        assert len(found) >= cut // (len(WHOLE) // 6) - 1
+        assert len(items) >= cut // (len(WHOLE) // 6) - 1
     else:
-        assert len(found) == 6
-    assert found == whole[: len(found)]
+        assert len(items) == 6
+    assert items == whole[: len(items)]
 
 
-@given(at=st.integers(0, len(WHOLE) - 1), value=st.integers(0, 255))
+@given(offset=st.integers(0, len(WHOLE) - 1), value=st.integers(0, 255))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_one_changed_byte_anywhere_never_raises_and_never_repeats_an_index(
-    shard: Path, at: int, value: int
+    shard: Path, offset: int, value: int
 ) -> None:
     damaged = bytearray(WHOLE)
-    damaged[at] = value
+    damaged[offset] = value
     shard.write_bytes(damaged)
-    found = list(read_shard(str(shard)))
-    assert [item.index for item in found] == list(range(len(found)))
+    items = list(read_shard(str(shard)))
+    assert [item.index for item in items] == list(range(len(items)))
 
 
 @given(st.text(alphabet="ab./é ", max_size=12))
@@ -204,7 +204,7 @@ def test_exactly_the_planted_defects_are_rejected_and_everything_else_is_usable(
     finally:
         tracemalloc.stop()
     for name, key, reason in verdicts:
-        expected = [part for of, named, part in planted.defects if (of, named) == (name, key)]
+        expected = [part for file, named, part in planted.defects if (file, named) == (name, key)]
         assert not reason or any(part in reason for part in expected), (name, key, reason, expected)
     for shard, good in planted.good.items():
         assert [key for name, key, reason in verdicts if name == shard and not reason] == good

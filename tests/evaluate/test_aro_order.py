@@ -44,15 +44,15 @@ def drawn(seed: str) -> tuple[list[str], ...]:
 @given(st.integers(0, 10_000))
 def test_each_false_caption_has_the_same_words_and_moves_only_the_allowed_ones(seed: int) -> None:
     words = CAPTION.split()
-    nouns_adjectives, others, within, trigrams = drawn(str(seed))
-    for made in (nouns_adjectives, others, within, trigrams):
+    nouns_adjectives, other_words, within, trigrams = drawn(str(seed))
+    for made in (nouns_adjectives, other_words, within, trigrams):
         assert Counter(made) == Counter(words)
-    for at, (_, tag) in enumerate(TAGGED):
+    for index, (_, tag) in enumerate(TAGGED):
         if tag not in ("NN", "JJ"):
-            assert nouns_adjectives[at] == words[at]
+            assert nouns_adjectives[index] == words[index]
         else:
-            assert others[at] == words[at]
-            assert TAGGED[words.index(nouns_adjectives[at])][1] == tag  # nouns stay among nouns
+            assert other_words[index] == words[index]
+            assert TAGGED[words.index(nouns_adjectives[index])][1] == tag  # nouns stay among nouns
     threes = [words[start : start + 3] for start in (0, 3, 6)]
     assert [Counter(within[start : start + 3]) for start in (0, 3, 6)] == [Counter(three) for three in threes]
     assert Counter(tuple(trigrams[start : start + 3]) for start in (0, 3, 6)) == Counter(map(tuple, threes))

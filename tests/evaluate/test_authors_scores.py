@@ -14,7 +14,7 @@ from sclip.evaluate import suite
 from support import benchmark_files
 from support.hashed import hashed_features
 
-OF_AUTHORS = {
+AUTHORS_SCORES = {
     # github.com/Sri-Harsha/scpp, c083bbf: VLMs/test_Variants_CLIP.py
     "sugarcrepe-pp": {
         "swap_obj": 10 / 24, "swap_att": 6 / 24, "replace_obj": 9 / 24, "replace_att": 10 / 24,
@@ -69,10 +69,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize("name", OF_AUTHORS)
+@pytest.mark.parametrize("name", AUTHORS_SCORES)
 def test_each_score_equals_that_of_the_authors_program(files: Path, name: str) -> None:
     (entry,) = [entry for entry in suite.read("all", files) if entry.name == name]
     task = entry.task()
     scores = task.result(hashed_features(task)).scores
-    expected = OF_AUTHORS[name]
+    expected = AUTHORS_SCORES[name]
     assert {score: scores[score].value for score in expected} == pytest.approx(expected)

@@ -174,7 +174,7 @@ def test_captions_of_other_forms_are_joined_by_image(tmp_path: Path, content: An
 
 
 @pytest.mark.parametrize(
-    ("read", "content", "found"),
+    ("read", "content", "message"),
     [
         (aro.relations, {}, "must hold a list"),
         (aro.relations, [], "must hold a list"),
@@ -212,11 +212,11 @@ def test_captions_of_other_forms_are_joined_by_image(tmp_path: Path, content: An
     ],
 )  # fmt: skip
 def test_a_malformed_file_is_refused_with_its_name_and_the_case(
-    tmp_path: Path, read: Reader, content: Any, found: str
+    tmp_path: Path, read: Reader, content: Any, message: str
 ) -> None:
     file = tmp_path / "cases.json"
     if content is not None:
         file.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(BenchmarkDataError, match=r"cases\.json: |made: ") as raised:
         read(ABOUT, file, tmp_path)
-    assert found in str(raised.value)
+    assert message in str(raised.value)

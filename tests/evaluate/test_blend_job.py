@@ -18,7 +18,7 @@ from support.pictures import speckled
 from support.small_model import small_model
 
 blend = command("blend")
-ASKED = ("--gained", "crepe/accuracy", "--kept", "find/text_to_image_r5")
+SCORES = ("--gained", "crepe/accuracy", "--kept", "find/text_to_image_r5")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_blend_is_chosen_on_one_split_reported_on_the_other_recorded_and_regis
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = MlflowClient(uri := empty_store(tmp_path))
-    arguments = ("start", "trained", "--suite", "chooses.yaml", "--report", "reports.yaml", *ASKED)
+    arguments = ("start", "trained", "--suite", "chooses.yaml", "--report", "reports.yaml", *SCORES)
     gate = ("--register", "small", "--gate", "crepe/accuracy >= 0")
     assert (
         blend(*arguments, "--alpha", "0.5", "--keep", 0, "--storage", tmp_path, "--name", "first", *gate) == 0
@@ -91,7 +91,7 @@ def test_a_blend_is_chosen_on_one_split_reported_on_the_other_recorded_and_regis
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--report", "chooses.yaml"], "crepe of --suite chooses.yaml and crepe of --report chooses.yaml are the same"),
         (["--report", "again.yaml"], "find of --suite chooses.yaml and search of --report again.yaml are the same"),
@@ -104,12 +104,12 @@ def test_a_blend_is_chosen_on_one_split_reported_on_the_other_recorded_and_regis
     ],
 )  # fmt: skip
 def test_a_mistake_is_refused_in_one_line_before_anything_is_written(
-    files: Path, capsys: pytest.CaptureFixture[str], options: list[str], told: str
+    files: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
     before = set(files.iterdir())
-    arguments = ["--suite", "chooses.yaml", "--report", "reports.yaml", *ASKED, "--storage", str(files)]
+    arguments = ["--suite", "chooses.yaml", "--report", "reports.yaml", *SCORES, "--storage", str(files)]
     assert blend("start", "trained", *arguments, *options) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("blend: ")
-    assert told in line
+    assert message in line
     assert set(files.iterdir()) == before

@@ -70,7 +70,7 @@ def test_the_true_caption_must_beat_every_false_one() -> None:
 
 def test_a_tie_is_lost_unless_ties_win_and_a_diverged_model_wins_nothing() -> None:
     scores = ((0.5, 0.5), (0.5, 0.4), (math.nan, math.nan), (math.nan, 0.1))
-    cases = [case(str(number), *of_case) for number, of_case in enumerate(scores)]
+    cases = [case(str(number), *case_scores) for number, case_scores in enumerate(scores)]
     for ties_win, won in ((False, 1 / 4), (True, 2 / 4)):
         result = result_of(cases, ties_win=ties_win)
         assert (result.scores["accuracy"].value, result.counts["ties"]) == (won, 1)

@@ -62,7 +62,7 @@ def made(tmp_path: Path) -> Path:
 
 def suite_file(folder: Path, **benchmarks: str) -> EvaluateConfig:
     """Write a suite of benchmarks of these kinds and options; return its config."""
-    text = "".join(f"{name}: {{kind: {of}}}\n" for name, of in benchmarks.items())
+    text = "".join(f"{name}: {{kind: {options}}}\n" for name, options in benchmarks.items())
     (folder / "suite.yaml").write_text(text)
     return EvaluateConfig(suite=str(folder / "suite.yaml"), batch_size=4)
 
@@ -240,11 +240,11 @@ def test_retrieval_reads_shards_with_the_data_config_of_training(scorer: Scorer,
     runner.check_files(config, data)
     (result,) = runner.evaluate(scorer, config, data=data).results
     assert list(result.won) == [f"0/a.tar/clip.{number:04d}#0" for number in (0, 3, 6)]
-    of_suite = suite_file(tmp_path, held="shards, shards: a.tar, caption_field: alt, key_ends_at: last_dot")
-    assert runner.evaluate(scorer, of_suite).results[0].won == result.won
-    of_suite = suite_file(tmp_path, held="shards, shards: a.tar, key_ends_at: dot")
+    heldout = suite_file(tmp_path, held="shards, shards: a.tar, caption_field: alt, key_ends_at: last_dot")
+    assert runner.evaluate(scorer, heldout).results[0].won == result.won
+    heldout = suite_file(tmp_path, held="shards, shards: a.tar, key_ends_at: dot")
     with pytest.raises(BenchmarkDataError, match=r"held: .*data\.key_ends_at='dot': should be 'first_dot'"):
-        runner.evaluate(scorer, of_suite)
+        runner.evaluate(scorer, heldout)
 
 
 def test_shards_of_a_suite_use_the_configs_limit_and_caption_field(made: Path) -> None:

@@ -66,7 +66,7 @@ def test_two_models_are_compared_case_by_case(files: Path, capsys: pytest.Captur
     arguments = ["--benchmark", "sugarcrepe=swap_obj.json", "--images", "images", "--out", "out"]
     assert evaluate("model", f"{NAME}:", *arguments) == 0
     output = capsys.readouterr().out
-    first, other = (Evaluation.read(files / "out" / of / "evaluation.json") for of in ("model", NAME))
+    first, other = (Evaluation.read(files / "out" / name / "evaluation.json") for name in ("model", NAME))
     p_value = compare([first, other]).of("sugarcrepe", 1).p_value
     (line,) = [line for line in output.splitlines() if f" {NAME}: " in line]
     assert [cell.strip() for cell in line.split("│")][4] == f"{p_value:.3f}"
@@ -136,7 +136,7 @@ def test_missing_pictures_require_partial_and_broken_pictures_fail(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found"),
+    ("arguments", "message"),
     [
         (["no-model", "--suite", "suite.yaml"], "evaluate: 'no-model': no such model"),
         (["model", "--suite", "sweet.yaml"], "evaluate: suite 'sweet.yaml': no such file"),
@@ -154,11 +154,11 @@ def test_missing_pictures_require_partial_and_broken_pictures_fail(
     ],
 )
 def test_a_mistake_is_refused_before_anything_is_encoded(
-    files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], found: str
+    files: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert evaluate(*arguments, "--out", "out") == 2
     output = capsys.readouterr()
-    assert found in output.err
+    assert message in output.err
     assert not (files / "out").exists()
 
 

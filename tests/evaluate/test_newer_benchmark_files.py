@@ -136,7 +136,7 @@ BIVLC = "bivlc/data/test-00000-of-00001.parquet"
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "change", "found"),
+    ("name", "file", "change", "expected"),
     [
         ("sugarcrepe-pp", "sugarcrepe_pp/swap_obj.json", without("caption2"), "case 0: no field 'caption2'"),
         ("sugarcrepe-pp", "sugarcrepe_pp/swap_obj.json", altered(lambda e: {"0": e[0]}), "must hold a list of"),
@@ -173,14 +173,14 @@ BIVLC = "bivlc/data/test-00000-of-00001.parquet"
     ],
 )  # fmt: skip
 def test_a_malformed_file_is_refused_in_one_line_that_names_it(
-    tmp_path: Path, name: str, file: str, change: Callable[[Path], object], found: str
+    tmp_path: Path, name: str, file: str, change: Callable[[Path], object], expected: str
 ) -> None:
     next(write for start, write in benchmark_files.NEWER.items() if name.startswith(start))(tmp_path, 2)
     change(tmp_path / file)
     with pytest.raises(BenchmarkDataError) as raised:
         task_of(tmp_path, name)
     message = str(raised.value)
-    assert found in message
+    assert expected in message
     assert str(tmp_path) in message
     assert "\n" not in message
 

@@ -29,7 +29,7 @@ def changed(tmp_path: Path, **fields: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "message"),
     [
         ("[1]", "holds no evaluation"),
         ("{}", "no field 'version'"),
@@ -47,10 +47,10 @@ def changed(tmp_path: Path, **fields: Any) -> str:
     ],
 )
 def test_a_malformed_evaluation_file_is_refused_with_its_name(
-    tmp_path: Path, content: str | dict[str, Any], found: str
+    tmp_path: Path, content: str | dict[str, Any], message: str
 ) -> None:
     text = content if isinstance(content, str) else changed(tmp_path, **content)
     (tmp_path / "evaluation.json").write_text(text)
     with pytest.raises(EvaluationError, match=r"evaluation\.json: ") as raised:
         Evaluation.read(tmp_path / "evaluation.json")
-    assert found in str(raised.value)
+    assert message in str(raised.value)

@@ -55,9 +55,9 @@ def test_published_rows_stand_above_ours_and_missing_scores_are_dashes() -> None
 
 
 def test_other_benchmarks_show_their_headline_and_the_caption_has_other_published_scores() -> None:
-    of_crepe = result("sugarcrepe", 0.8)
+    sugarcrepe = result("sugarcrepe", 0.8)
     one_file = result("vg-attribution", headline="accuracy", scores={"accuracy": Score(0.5, 0.4, 0.6, 0.5)})
-    table = score_table([model("ours", result("mine", headline="accuracy"), of_crepe, one_file)])
+    table = score_table([model("ours", result("mine", headline="accuracy"), sugarcrepe, one_file)])
     assert table.columns == [("mine", "accuracy"), ("SugarCrepe", "macro"), ("VG-Attribution", "accuracy")]
     assert "READ-CLIP" in " ".join(table.caption)
     crepe = published.sources([published.rows()["degla"]], ["sugarcrepe/macro", "vg-relation/macro"])
@@ -77,7 +77,7 @@ def test_without_answers_per_case_the_interval_of_a_score_decides_what_is_bold(
     to_text: Mapping[str, float], half: float, bold: set[str]
 ) -> None:
     table = score_table([model(name, retrieval(share, 0.1, half)) for name, share in to_text.items()])
-    assert {name for name, (of_text, _) in texts(table).items() if of_text.startswith("*")} == bold
+    assert {name for name, (cell, _) in texts(table).items() if cell.startswith("*")} == bold
 
 
 def test_headlines_are_compared_by_their_paired_difference_which_has_a_narrower_interval() -> None:

@@ -22,7 +22,7 @@ def several(*rows: tuple[float, float, float]) -> Result:
     """Score cases of (first true, second true, false)."""
     cases, similarity = [], {}
     for number, row in enumerate(rows):
-        captions = [f"{number} {place}" for place in ("first", "second", "false")]
+        captions = [f"{number} {word}" for word in ("first", "second", "false")]
         cases.append(
             SeveralCase(
                 str(number), A, (captions[0], captions[1]), captions[2], "odd" if number % 2 else "even"

@@ -45,13 +45,13 @@ def test_the_suite_all_has_every_benchmark_once_and_each_has_a_source(tmp_path: 
 @pytest.mark.parametrize("name", suite.names())
 def test_a_suite_looks_for_files_where_their_source_says_they_belong(name: str, tmp_path: Path) -> None:
     for entry in suite.read(name, tmp_path):
-        places = [tmp_path / place for place, _ in sources.SOURCES[entry.name].files]
+        places = [tmp_path / file for file, _ in sources.SOURCES[entry.name].files]
         for path in (entry.options[key] for key in ("file", "images") if key in entry.options):
-            assert any(path == place or path in place.parents for place in places), entry
+            assert any(path == file or path in file.parents for file in places), entry
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "message"),
     [
         ("a: {kind: vg-relations, file: a}", "a: kind 'vg-relations' is unknown; nearest is vg-relation"),
         ("a: {kind: vg-relation, fil: a.json}", "a: vg-relation takes no option 'fil'; nearest is file"),
@@ -70,11 +70,11 @@ def test_a_suite_looks_for_files_where_their_source_says_they_belong(name: str, 
     ],
 )
 def test_a_mistake_in_a_suite_file_is_one_line_that_names_the_file(
-    tmp_path: Path, text: str, found: str
+    tmp_path: Path, text: str, message: str
 ) -> None:
     with pytest.raises(BenchmarkDataError) as raised:
         suite.read(written(tmp_path, text), tmp_path)
-    assert found in str(raised.value)
+    assert message in str(raised.value)
     assert str(raised.value).startswith(f"{tmp_path / 'mine.yaml'}:")
     assert "\n" not in str(raised.value)
 

@@ -55,7 +55,7 @@ def _attached(head: Head, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ray.shutdown()
 
 
-def given(folder: Path, workers: int, name: str = "chaos") -> list[str]:
+def job_arguments(folder: Path, workers: int, name: str = "chaos") -> list[str]:
     """Return the job's arguments."""
     return [
         *JOB, f"run.name={name}", f"data.shards={folder}/shards/*.tar", f"run.storage={folder}",
@@ -65,7 +65,7 @@ def given(folder: Path, workers: int, name: str = "chaos") -> list[str]:
 
 def undisturbed(folder: Path, name: str) -> RunFolder:
     """Train the same job on two workers without any fault."""
-    pretrain.pretrain(load(given(folder, 2, name)), Console(file=io.StringIO()))
+    pretrain.pretrain(load(job_arguments(folder, 2, name)), Console(file=io.StringIO()))
     return RunFolder(folder / "runs" / name)
 
 
@@ -94,16 +94,16 @@ class Job:
         self.log = folder / f"log-{time.monotonic_ns()}"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "jobs/pretrain.py", *given(folder, workers)],
+                [sys.executable, "jobs/pretrain.py", *job_arguments(folder, workers)],
                 cwd=ROOT, env=environment(RAY_ADDRESS=head.address), stdout=log, stderr=log,
             )  # fmt: skip
 
-    def until(self, true: Callable[[], object], what: str) -> None:
+    def until(self, true: Callable[[], object], event: str) -> None:
         """Wait until `true()` holds; fail if the job ends first."""
         deadline = time.monotonic() + PATIENCE_S
         while not true():
-            assert self.process.poll() is None, f"the job ended before {what}:\n{self.log.read_text()}"
-            assert time.monotonic() < deadline, f"not {what} in {PATIENCE_S} s:\n{self.log.read_text()}"
+            assert self.process.poll() is None, f"the job ended before {event}:\n{self.log.read_text()}"
+            assert time.monotonic() < deadline, f"not {event} in {PATIENCE_S} s:\n{self.log.read_text()}"
             time.sleep(0.05)
 
     def until_checkpoint_after(self, step: int) -> int:
@@ -153,7 +153,7 @@ def test_after_kills_of_all_kinds_and_with_other_worker_counts_steps_have_the_ro
     job = Job(head, tmp_path, workers=1)
     job.until_checkpoint_after(step)
     job.kill()
-    pretrain.pretrain(load(given(tmp_path, 2)), Console(file=(output := io.StringIO())))
+    pretrain.pretrain(load(job_arguments(tmp_path, 2)), Console(file=(output := io.StringIO())))
     assert "training with 2 workers at step " in output.getvalue()
 
     result = audit(job.run.path)

@@ -44,10 +44,10 @@ class Resumed:
     """Whether the node's process survived the loss of the head."""
 
 
-def until(holds: Callable[[], bool], told: Callable[[], str]) -> None:
+def until(holds: Callable[[], bool], message: Callable[[], str]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
-        assert time.monotonic() < deadline, told()
+        assert time.monotonic() < deadline, message()
         time.sleep(0.2)
 
 

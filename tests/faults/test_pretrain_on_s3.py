@@ -111,12 +111,12 @@ class Driver:
 
 def workers_of(nodes: Nodes) -> list[psutil.Process]:
     """Return the training workers in the order of their nodes."""
-    by_folder = {}
+    workers = {}
     for process in psutil.process_iter(["name", "cmdline"]):
         with contextlib.suppress(psutil.Error):  # a process that ends meanwhile, or of another user
             if "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
-                by_folder[process.environ().get("TMPDIR")] = process
-    return [by_folder[str(folder)] for folder in nodes.folders]
+                workers[process.environ().get("TMPDIR")] = process
+    return [workers[str(folder)] for folder in nodes.folders]
 
 
 def test_a_run_on_object_storage_survives_the_loss_of_worker_and_driver_and_failing_writes(

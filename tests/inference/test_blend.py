@@ -56,7 +56,7 @@ def test_a_knowledge_encoder_missing_in_the_start_is_kept_with_its_weight_scaled
 
 
 @pytest.mark.parametrize(
-    ("start", "trained", "told"),
+    ("start", "trained", "message"),
     [
         (SMALL, replace(SMALL, kee=replace(SMALL.kee, layers=2)), r"kee\.layers\.1\..*: none and float32"),
         (SMALL, replace(SMALL, kee=replace(SMALL.kee, heads=2)), "model.kee: .*heads=4.* and .*heads=2"),
@@ -66,9 +66,9 @@ def test_a_knowledge_encoder_missing_in_the_start_is_kept_with_its_weight_scaled
     ids=["depth", "heads", "activation", "architecture"],
 )
 def test_models_that_differ_are_refused_with_their_first_differences(
-    start: ModelConfig, trained: ModelConfig, told: str
+    start: ModelConfig, trained: ModelConfig, message: str
 ) -> None:
-    with pytest.raises(ModelError, match=f"cannot be blended: {told}"):
+    with pytest.raises(ModelError, match=f"cannot be blended: {message}"):
         blended(scorer(0, start), scorer(0, trained), 0.5)
 
 

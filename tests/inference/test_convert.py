@@ -84,8 +84,8 @@ def test_an_option_is_not_needed_if_the_source_states_it(
         resized = as_state_dict(clip_of(PLAIN, force_image_size=64), other)
         other_line = done(capsys, resized, other / "export", "--model", PLAIN, "--quick-gelu", "off")
         assert other_line.endswith("; positions of 4 x 4 patches are resized to the model's 4\n")
-    left_out = "left out: the released code's encoder (4 tensors under 'transformer')\n"
-    assert line.endswith(left_out) == (write is as_released)
+    ending = "left out: the released code's encoder (4 tensors under 'transformer')\n"
+    assert line.endswith(ending) == (write is as_released)
 
 
 def test_an_export_is_converted_whole_with_its_parser(

@@ -42,7 +42,7 @@ def vit(name: str, **more: Any) -> StructureCLIP:
     return model
 
 
-def of_fresh_process(program: str, folder: Path, *inputs: Path) -> dict[str, Tensor]:
+def fresh_outputs(program: str, folder: Path, *inputs: Path) -> dict[str, Tensor]:
     run = subprocess.run(
         [sys.executable, "-c", program, folder, *inputs], capture_output=True, text=True, cwd=folder.parent
     )
@@ -86,7 +86,7 @@ def test_transformers_computes_the_features_of_a_run_and_the_card_describes_the_
     pixels, files = pictures(3, name), [tmp_path / f"{number}.png" for number in range(3)]
     for picture, file in zip(pixels, files, strict=True):
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file)
-    outputs = of_fresh_process(TRANSFORMERS.replace("CAPTIONS", repr(CAPTIONS)), tmp_path / "hf", *files)
+    outputs = fresh_outputs(TRANSFORMERS.replace("CAPTIONS", repr(CAPTIONS)), tmp_path / "hf", *files)
     ids, _ = sclip.load(run.path).tokens(CAPTIONS)
     image, text = model.encode_image(pixels), model.encode_text(ids)
     torch.testing.assert_close(outputs["image_embeds"], image, rtol=0, atol=1e-5)
@@ -137,7 +137,7 @@ def test_onnxruntime_computes_the_features_of_a_registered_version_with_knowledg
     normalised = (pixels.float() - model.image_mean) * model.image_inverse_std
     inputs = {"pixel_values": normalised, "input_ids": ids, "triples": triples}
     np.savez(tmp_path / "inputs.npz", **{name: tensor.numpy() for name, tensor in inputs.items()})
-    outputs = of_fresh_process(ONNX, tmp_path / "onnx", tmp_path / "inputs.npz")
+    outputs = fresh_outputs(ONNX, tmp_path / "onnx", tmp_path / "inputs.npz")
     image, text = model.encode_image(pixels), scorer.encode_text(captions)
     logits = model.logit_scale() * image @ text.T - 2.0
     expected = {"image_embeds": image, "text_embeds": text, "logits_per_image": logits}

@@ -121,7 +121,7 @@ def test_every_stream_of_every_worker_has_an_encoder(
 
 
 @pytest.mark.parametrize(
-    ("capacity", "train", "data", "told"),
+    ("capacity", "train", "data", "message"),
     [
         (LAPTOP, {"use_gpu": True, "num_workers": 1, "worker_cpus": 0.1}, {},
          "with train.use_gpu=true each worker needs a GPU, but the cluster has 0 GPUs"),
@@ -138,9 +138,9 @@ def test_every_stream_of_every_worker_has_an_encoder(
     ],
 )  # fmt: skip
 def test_a_run_that_does_not_fit_is_refused_with_the_arithmetic_and_the_keys(
-    capacity: Capacity, train: dict[str, Any], data: dict[str, Any], told: str
+    capacity: Capacity, train: dict[str, Any], data: dict[str, Any], message: str
 ) -> None:
     config = Config(train=TrainConfig(**{"use_gpu": False} | train), data=DataConfig(**data))
     with pytest.raises(ConfigError) as raised:
         encoder_bounds(sized(config, capacity), capacity)
-    assert told in str(raised.value)
+    assert message in str(raised.value)

@@ -28,7 +28,7 @@ def status(notice: bool = False, errors: bool = False, finished: bool = False) -
     return SimpleNamespace(errors=errors, finished=finished, get_preemption_info=lambda: info)
 
 
-class Asked:
+class Harness:
     """The controller's callback, and the control that records its requests."""
 
     def __init__(self) -> None:
@@ -43,23 +43,23 @@ class Asked:
 
 
 def test_training_workers_write_a_checkpoint_before_a_restart_with_more_workers() -> None:
-    asked = Asked()
-    assert asked.restart_after() == []  # at a start there are no workers
-    asked.callback.after_worker_group_training_start(None)
-    assert asked.restart_after(status()) == [("checkpoint", 0), ("waited", 1)]
+    harness = Harness()
+    assert harness.restart_after() == []  # at a start there are no workers
+    harness.callback.after_worker_group_training_start(None)
+    assert harness.restart_after(status()) == [("checkpoint", 0), ("waited", 1)]
     for gone in (
         [],
         [status(errors=True)],
         [status(finished=True)],
     ):  # workers that have ended are not waited for
-        assert len(asked.restart_after(*gone)) == 2
-        asked.callback.after_worker_group_training_start(None)
+        assert len(harness.restart_after(*gone)) == 2
+        harness.callback.after_worker_group_training_start(None)
 
 
 def test_a_notice_causes_one_request_that_is_not_waited_for() -> None:
-    asked = Asked()
+    harness = Harness()
     for _ in range(2):  # the next workers may get the notice of another node
-        asked.callback.after_worker_group_training_start(None)
+        harness.callback.after_worker_group_training_start(None)
         for _ in range(3):
-            asked.callback.after_worker_group_poll_status(status(notice=True))
-    assert asked.control.seen == 2 * [("checkpoint", 0)]
+            harness.callback.after_worker_group_poll_status(status(notice=True))
+    assert harness.control.seen == 2 * [("checkpoint", 0)]

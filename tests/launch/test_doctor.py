@@ -33,7 +33,7 @@ def statuses(findings: list[CheckFinding]) -> dict[str, str]:
     return {finding.where: finding.status for finding in findings}
 
 
-def told(findings: list[CheckFinding]) -> str:
+def problem(findings: list[CheckFinding]) -> str:
     """Return the only finding that is not ok; it must say what to do."""
     (finding,) = (finding for finding in findings if finding.status != "ok")
     assert finding.remedy
@@ -48,14 +48,14 @@ def but(**other: str) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("c", "said"),
+    ("c", "expected"),
     [
         (but(ray="missing"), "ray missing, elsewhere 2.60.0"),
         (but(sclip="4567", python="3.12.1"), "python 3.12.1, elsewhere 3.11.7; sclip 4567, elsewhere 0123"),
     ],
 )
-def test_the_node_that_differs_from_the_others_is_named(c: Answer, said: str) -> None:
-    assert told(machine.judge_versions({A: SAME, B: SAME, C: c})) == f"fail node c: {said}"
+def test_the_node_that_differs_from_the_others_is_named(c: Answer, expected: str) -> None:
+    assert problem(machine.judge_versions({A: SAME, B: SAME, C: c})) == f"fail node c: {expected}"
 
 
 def test_equal_versions_take_one_line_and_a_package_missing_everywhere_fails_everywhere() -> None:
@@ -134,7 +134,7 @@ def shards(b: Answer) -> list[CheckFinding]:
 
 
 @pytest.mark.parametrize(
-    ("findings", "said"),
+    ("findings", "expected"),
     [
         (storage(Answer(failure="PermissionError: /mnt")), "fail node b: cannot write: PermissionError: /mnt"),
         (storage(sees={B: Answer([B.id])}), "fail node b: does not see the file that node a wrote"),
@@ -146,9 +146,9 @@ def shards(b: Answer) -> list[CheckFinding]:
     ],
 )  # fmt: skip
 def test_the_node_that_cannot_use_the_storage_or_the_shards_is_named(
-    findings: list[CheckFinding], said: str
+    findings: list[CheckFinding], expected: str
 ) -> None:
-    assert told(findings) == said
+    assert problem(findings) == expected
 
 
 def test_storage_and_shards_that_all_nodes_share_are_ok_and_no_secret_is_shown() -> None:
@@ -174,15 +174,15 @@ def test_only_the_first_samples_of_many_shards_are_read(
 
 
 @pytest.mark.parametrize(
-    ("shards", "status", "found"),
+    ("shards", "status", "expected"),
     [((), "ok", "scenes are generated"), (("/nowhere/*.tar",), "fail", "no such shard")],
 )
 def test_generated_scenes_and_absent_shards_are_checked_without_a_node(
-    shards: tuple[str, ...], status: str, found: str
+    shards: tuple[str, ...], status: str, expected: str
 ) -> None:
     (finding,) = reach.check_shards(object(), Config(data=DataConfig(shards=shards)))  # type: ignore[arg-type]
     assert finding.status == status
-    assert found in finding.found
+    assert expected in finding.found
 
 
 # MLflow
@@ -201,13 +201,13 @@ def test_a_run_is_written_into_the_store_and_removed_again(tmp_path: Path) -> No
 def test_a_server_that_does_not_answer_or_hangs_fails_in_time_with_its_address_and_without_its_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     config = Config(
-        run=RunConfig(storage=str(tmp_path)), tracking=TrackingConfig(uri=f"http://me:secret@{place}")
+        run=RunConfig(storage=str(tmp_path)), tracking=TrackingConfig(uri=f"http://me:secret@{address}")
     )
     finding = reach.check_mlflow(config, 120)
     assert finding.status == "fail"
-    assert place in finding.found
+    assert address in finding.found
     assert "secret" not in finding.found
     reader, writer = os.pipe()
     # Hangs until the test writes a byte.
@@ -241,7 +241,7 @@ def link(gb_s: float, gpu: str = "NVIDIA L40S", **facts: Any) -> Link:
 
 
 @pytest.mark.parametrize(
-    ("measured", "status", "found", "remedy"),
+    ("measured", "status", "expected", "remedy"),
     [
         (link(0.4, gpu=""), "ok", "0.40 GB/s between 2 nodes, gloo over TCP", ""),
         (link(9.0, network="AWS Libfabric"), "ok", "9.00 GB/s between 2 nodes, NCCL over AWS Libfabric", ""),
@@ -255,13 +255,13 @@ def link(gb_s: float, gpu: str = "NVIDIA L40S", **facts: Any) -> Link:
     ],
 )  # fmt: skip
 def test_a_slow_network_of_gpus_is_a_warning_that_names_the_cause(
-    measured: Link, status: str, found: str, remedy: str
+    measured: Link, status: str, expected: str, remedy: str
 ) -> None:
     faster = dataclasses.replace(measured, seconds=measured.seconds / 2)  # the slowest rank counts
     answers = {rank: Answer(measured if rank == 5 else faster) for rank in range(8)}
     finding = judge_network([*4 * [A], *4 * [B]], answers)
     assert finding.status == status
-    assert found in finding.found
+    assert expected in finding.found
     assert remedy in finding.remedy
     assert bool(finding.remedy) == (status != "ok")
 

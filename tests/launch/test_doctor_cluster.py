@@ -64,22 +64,22 @@ def test_nodes_that_differ_hang_or_are_gone_are_named_and_the_others_are_checked
         os.kill(stopped, signal.SIGCONT)
     findings = json.loads(capsys.readouterr().out)["findings"]
 
-    def of_check(check: str) -> dict[str, tuple[str, str]]:
+    def results(check: str) -> dict[str, tuple[str, str]]:
         selected = [finding for finding in findings if finding["check"] == check]
         return {
             finding["where"].partition(" (")[0]: (finding["status"], finding["found"]) for finding in selected
         }
 
-    nodes = of_check("nodes")
+    nodes = results("nodes")
     assert (nodes["silent"][0], nodes["killed"][0]) == ("fail", "warn")
     assert nodes["cluster"][1].startswith("2 of 3 nodes answer; ")
-    (differs,) = of_check("versions").items()
+    (differs,) = results("versions").items()
     assert differs[0] in ("head", "other")  # with two nodes, either may be called the one that differs
     assert "open_clip_torch 0.0.1" in differs[1][1] or "elsewhere 0.0.1" in differs[1][1]
     for check in ("clock", "storage", "shards", "open files"):
-        statuses = {where: status for where, (status, _) in of_check(check).items()}
+        statuses = {location: status for location, (status, _) in results(check).items()}
         assert statuses == {"head": "ok", "other": "ok"}, check
-    assert of_check("gloo")["cluster"][1].startswith("all-reduce over 2 nodes, ")
-    assert "GB/s between 2 nodes, gloo over TCP" in of_check("network")["cluster"][1]
-    assert of_check("authentication")["cluster"][0] == "ok"
+    assert results("gloo")["cluster"][1].startswith("all-reduce over 2 nodes, ")
+    assert "GB/s between 2 nodes, gloo over TCP" in results("network")["cluster"][1]
+    assert results("authentication")["cluster"][0] == "ok"
     assert {path.name for path in (tmp_path / "storage").iterdir()} <= {"mlflow.db", "mlflow.db.lock"}

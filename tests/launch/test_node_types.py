@@ -28,7 +28,7 @@ ADDED = {
 }
 
 
-OF_HEAD = NodeType("head", 0, 0, 1, 1)
+HEAD_TYPE = NodeType("head", 0, 0, 1, 1)
 H100 = {"accelerator_type:H100": 1.0}
 CPUS = {"cpu": ADDED["cpu"]}
 
@@ -38,11 +38,11 @@ CPUS = {"cpu": ADDED["cpu"]}
     [
         (
             [node(0, **HEAD), node(4), node(4), node(64, 8, **H100), node(9, alive=False)], {},
-            [OF_HEAD, NodeType("4 CPU", 4, 0, 2, 2), NodeType("64 CPU 8 GPU H100", 64, 8, 1, 1, "H100")],
+            [HEAD_TYPE, NodeType("4 CPU", 4, 0, 2, 2), NodeType("64 CPU 8 GPU H100", 64, 8, 1, 1, "H100")],
         ),
         (
             [node(0, **HEAD)], ADDED,
-            [NodeType("cpu", 8, 0, 0, 10), NodeType("gpu", 32, 4, 0, 2, "A10G"), OF_HEAD],
+            [NodeType("cpu", 8, 0, 0, 10), NodeType("gpu", 32, 4, 0, 2, "A10G"), HEAD_TYPE],
         ),
         # A pod may round the CPUs of its group, so its label decides. `ray up` sets no label.
         ([node(7, group="cpu")], CPUS, [NodeType("cpu", 8, 0, 1, 10)]),

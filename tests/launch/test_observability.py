@@ -35,8 +35,8 @@ def promtool(*command: str) -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def series(**of: str) -> dict[str, str]:
-    """Return an hour of a healthy run with one value per minute; `of` replaces the values of some metrics."""
+def series(**changes: str) -> dict[str, str]:
+    """Return an hour of a healthy run with one value per minute; `changes` replaces the values of some metrics."""
     healthy = {
         "training": "1x60",
         "samples_total": "0+6000x60",
@@ -46,8 +46,8 @@ def series(**of: str) -> dict[str, str]:
         "quarantined_samples": "40x60",
         "checkpoint_timestamp_seconds": "0+60x60",
     }
-    assert of.keys() <= healthy.keys()
-    values = {name: text for name, text in (healthy | of).items() if text}
+    assert changes.keys() <= healthy.keys()
+    values = {name: text for name, text in (healthy | changes).items() if text}
     return {f'ray_sclip_{name}{{run="a",WorkerId="1"}}': text for name, text in values.items()}
 
 
@@ -59,7 +59,7 @@ RESTARTED = {'ray_sclip_training{run="a",WorkerId="2"}': "_x24 1x40"}
 
 
 @pytest.mark.parametrize(
-    ("found", "minute", "firing"),
+    ("observed", "minute", "firing"),
     [
         pytest.param(series(), 60, [], id="healthy"),
         pytest.param(series(**STUCK), 50, ["SclipRunStalled"], id="no sample for 30 minutes"),
@@ -87,11 +87,11 @@ RESTARTED = {'ray_sclip_training{run="a",WorkerId="2"}': "_x24 1x40"}
     ],
 )
 def test_only_the_expected_alert_fires(
-    found: dict[str, str], minute: int, firing: list[str], tmp_path: Path
+    observed: dict[str, str], minute: int, firing: list[str], tmp_path: Path
 ) -> None:
     samples = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in firing]
     query = {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": f"{minute}m"}
-    inputs = [{"series": name, "values": values} for name, values in found.items()]
+    inputs = [{"series": name, "values": values} for name, values in observed.items()]
     case = {"interval": "1m", "input_series": inputs, "promql_expr_test": [query | {"exp_samples": samples}]}
     cases = {"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": [case]}
     (tmp_path / "case.yml").write_text(yaml.safe_dump(cases))
@@ -107,8 +107,8 @@ def expressions() -> list[str]:
 
 def test_every_expression_of_the_dashboard_is_valid(tmp_path: Path) -> None:
     assert len(expressions()) > 20
-    for name, asked in (("dashboard", expressions()), ("wrong", ["sum by (run) (rate(x[5m])"])):
-        rules = [{"record": f"expression:{at}", "expr": text} for at, text in enumerate(asked)]
+    for name, queries in (("dashboard", expressions()), ("wrong", ["sum by (run) (rate(x[5m])"])):
+        rules = [{"record": f"expression:{number}", "expr": text} for number, text in enumerate(queries)]
         (tmp_path / name).write_text(yaml.safe_dump({"groups": [{"name": name, "rules": rules}]}))
     assert promtool("check", "rules", str(tmp_path / "dashboard")) == ""
     assert "parse error" in promtool("check", "rules", str(tmp_path / "wrong"))
@@ -133,14 +133,14 @@ def test_dashboard_and_alerts_query_only_exported_metrics_and_nearly_all_of_ours
     assert EXPORTED - queried == {"ray_sclip_step", "ray_sclip_epoch", "ray_sclip_checkpoint_step"}
 
 
-def lost(given: Any, read: Any, place: str = "") -> list[str]:
-    """Return the places of values in `given` that are missing or different in `read`."""
-    if isinstance(given, dict) and isinstance(read, dict):
-        return [at for name in given for at in lost(given[name], read.get(name, "?"), f"{place}.{name}")]
-    if isinstance(given, list) and isinstance(read, list) and len(given) == len(read):
-        pairs = enumerate(zip(given, read, strict=True))
-        return [at for number, pair in pairs for at in lost(*pair, f"{place}[{number}]")]
-    return [] if given == read else [place]
+def lost(written: Any, read: Any, path: str = "") -> list[str]:
+    """Return the places of values in `written` that are missing or different in `read`."""
+    if isinstance(written, dict) and isinstance(read, dict):
+        return [key for name in written for key in lost(written[name], read.get(name, "?"), f"{path}.{name}")]
+    if isinstance(written, list) and isinstance(read, list) and len(written) == len(read):
+        pairs = enumerate(zip(written, read, strict=True))
+        return [key for number, pair in pairs for key in lost(*pair, f"{path}[{number}]")]
+    return [] if written == read else [path]
 
 
 def test_grafanas_own_types_know_every_key_of_the_dashboard() -> None:

@@ -31,10 +31,10 @@ def config(storage: Path, *overrides: str, name: str = "paper") -> Config:
 
 
 def planned(
-    asked: Config, *nodes: NodeType, samples: int = 10_000_000, known: str = "", table: Prices | None = None
+    base: Config, *nodes: NodeType, samples: int = 10_000_000, known: str = "", table: Prices | None = None
 ) -> Plan:
     capacity = Capacity.of(*nodes)
-    return make(sized(asked, capacity), capacity, 1000, samples, rates.given(known), table)
+    return make(sized(base, capacity), capacity, 1000, samples, rates.given(known), table)
 
 
 def by_name(plan: Plan) -> dict[str, Stage]:
@@ -161,9 +161,9 @@ def test_without_earlier_runs_the_slowest_gpu_reaches_a_stated_share_of_its_peak
 
 
 def test_the_rate_of_unknown_gpus_is_not_guessed_so_the_plan_is_a_bound(tmp_path: Path) -> None:
-    asked, table = config(tmp_path, SHARDS, "train.use_gpu=null"), Prices({"head": Price(1.0)})
+    run_config, table = config(tmp_path, SHARDS, "train.use_gpu=null"), Prices({"head": Price(1.0)})
     nodes = NodeType("head", 16, 2, 1, 1, "K80")
-    text = shown(planned(asked, nodes, known="encoder=100,reader=9000", table=table))
+    text = shown(planned(run_config, nodes, known="encoder=100,reader=9000", table=table))
     assert "at most" in text
     unknown = "at least; encoders are the limit (as given); the rate of workers on these devices is unknown"
     assert unknown in text

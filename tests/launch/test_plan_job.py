@@ -81,7 +81,7 @@ def test_a_plan_for_the_nodes_in_a_file_needs_no_cluster(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found"),
+    ("arguments", "message"),
     [
         (["data.shards=/nowhere/*.tar"], "no such shard"),
         (["train.worker_cpus=33", "train.num_workers=1"], "1 of 1 workers fit on no node"),
@@ -90,8 +90,8 @@ def test_a_plan_for_the_nodes_in_a_file_needs_no_cluster(
     ],
 )
 def test_an_impossible_plan_is_refused_as_the_run_would_be(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], found: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert job("--plan", f"run.storage={tmp_path / 'storage'}", *arguments) == 2
-    assert found in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "storage").exists()

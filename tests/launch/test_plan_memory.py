@@ -33,14 +33,14 @@ def _steps(monkeypatch: pytest.MonkeyPatch) -> None:
         train = config.train
         ranks = {"ddp": 1, "hsdp": ranks_per_node, "fsdp": train.num_workers}[train.sharding]
         rows = train.micro_batch or train.batch_size // train.num_workers
-        of_row = {"none": GIB // 4, "selective": GIB // 20, "block": GIB // 20}[
+        row_bytes = {"none": GIB // 4, "selective": GIB // 20, "block": GIB // 20}[
             train.activation_checkpointing
         ]
         traffic = (
             Collectives("all-gather", 12, GIB), Collectives("all-reduce", 1, GIB), Collectives("send", 9, 9)
         )  # fmt: skip
         parameters, moments = 25 * GIB // ranks, 75 * GIB // ranks
-        return DryRun(parameters, 0, moments, rows * of_row, traffic)
+        return DryRun(parameters, 0, moments, rows * row_bytes, traffic)
 
     monkeypatch.setattr(memory, "_step", step)
 
@@ -68,8 +68,8 @@ def test_a_step_that_does_not_fit_is_refused_with_the_smallest_change_that_fits(
     changed = config_of(
         **train | {key: int(value) if value.isdigit() else value for key, value in changes.items()}
     )
-    assert (found := check_memory(changed, NODES))
-    assert f"fits with {found.step.peak / GIB:.0f} of" in remedy
+    assert (problem := check_memory(changed, NODES))
+    assert f"fits with {problem.step.peak / GIB:.0f} of" in remedy
 
 
 def test_gpus_that_are_too_small_for_any_change_are_refused_with_that_reason() -> None:
@@ -80,9 +80,9 @@ def test_gpus_that_are_too_small_for_any_change_are_refused_with_that_reason() -
 
 def test_gpus_of_unknown_memory_are_not_refused_and_cpus_are_not_looked_at() -> None:
     unknown = Capacity.of(NodeType("trainer", 64, 8, 0, 2, "K80"))
-    found = check_memory(config_of(unknown), unknown)
-    assert found
-    assert (found.gpu_bytes, found.step.peak > 80 * GIB) == (None, True)
+    problem = check_memory(config_of(unknown), unknown)
+    assert problem
+    assert (problem.gpu_bytes, problem.step.peak > 80 * GIB) == (None, True)
     cpus = Capacity.of(NodeType("parser", 64, 0, 0, 2))
     assert check_memory(config_of(cpus, use_gpu=False), cpus) is None
 

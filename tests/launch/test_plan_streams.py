@@ -15,7 +15,7 @@ from sclip.launch.plan import rates, with_streams
 LOCAL, REMOTE = "data.shards=/data/*.tar", "data.shards=s3://bucket/*.tar"
 H100 = "worker=6000"
 """About the rate that the rule of thumb gives for an H100; it saves building a model to count its operations."""
-BESIDE, DGX = NodeType("head", 72, 2, 1, 1), NodeType("head", 224, 8, 1, 1, "H100")
+SERVER, DGX = NodeType("head", 72, 2, 1, 1), NodeType("head", 224, 8, 1, 1, "H100")
 
 
 def settled(node: NodeType, storage: Path, *overrides: str, known: str = "", shards: int = 1000) -> Config:
@@ -32,13 +32,13 @@ def settled(node: NodeType, storage: Path, *overrides: str, known: str = "", sha
 @pytest.mark.parametrize(
     ("node", "known", "overrides", "shards", "streams"),
     [
-        (BESIDE, "worker=1000,encoder=100,reader=1000", [LOCAL], 1000, 1),
-        (BESIDE, "worker=1000,encoder=100,reader=999", [LOCAL], 1000, 2),
-        (BESIDE, "worker=1000,encoder=100,reader=250", [LOCAL], 1000, 4),
-        (BESIDE, "worker=1000,encoder=100,reader=250", [LOCAL, "data.readers=2"], 1000, 2),  # a configured value stays
-        (BESIDE, "worker=1000,encoder=100,reader=1", [LOCAL, "data.open_shards=16"], 1000, 8),  # 8 tracks per worker
-        (BESIDE, "worker=1000,encoder=1000,reader=250", [LOCAL, "data.actors_max=4"], 1000, 2),  # each needs an encoder
-        (BESIDE, "worker=1000,encoder=1000,reader=250", [LOCAL, "data.actor_cpus=15"], 1000, 2),  # four encoders fit
+        (SERVER, "worker=1000,encoder=100,reader=1000", [LOCAL], 1000, 1),
+        (SERVER, "worker=1000,encoder=100,reader=999", [LOCAL], 1000, 2),
+        (SERVER, "worker=1000,encoder=100,reader=250", [LOCAL], 1000, 4),
+        (SERVER, "worker=1000,encoder=100,reader=250", [LOCAL, "data.readers=2"], 1000, 2),  # a configured value stays
+        (SERVER, "worker=1000,encoder=100,reader=1", [LOCAL, "data.open_shards=16"], 1000, 8),  # 8 tracks per worker
+        (SERVER, "worker=1000,encoder=1000,reader=250", [LOCAL, "data.actors_max=4"], 1000, 2),  # each needs an encoder
+        (SERVER, "worker=1000,encoder=1000,reader=250", [LOCAL, "data.actor_cpus=15"], 1000, 2),  # four encoders fit
         # Three encoders fit. Two streams would use only two of them, and three streams no more than one stream does.
         (NodeType("head", 8, 1, 1, 1), "worker=1000,encoder=100,reader=300", [LOCAL], 1000, 1),
         # The rate is unknown, or there is no room for more: 4 workers x 4 CPUs and 4 x (1 + 0.25) CPUs.

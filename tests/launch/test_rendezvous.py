@@ -19,7 +19,9 @@ from support.processes import free_port
 def addresses(port: int) -> set[str]:
     """Return the addresses at which this process listens on a port."""
     connections = psutil.Process().net_connections("tcp")
-    return {at.laddr.ip for at in connections if at.status == psutil.CONN_LISTEN and at.laddr.port == port}
+    return {
+        conn.laddr.ip for conn in connections if conn.status == psutil.CONN_LISTEN and conn.laddr.port == port
+    }
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])

@@ -79,10 +79,10 @@ def test_steps_of_lean_attention_have_the_losses_and_gradients_of_plain_attentio
     model: ModelConfig, steps: int, pack_text: bool
 ) -> None:
     losses, gradients = trained(model, "lean", steps, pack_text)
-    expected, of_plain = trained(model, "plain", steps, pack_text)
+    expected, plain_gradients = trained(model, "plain", steps, pack_text)
     assert losses == pytest.approx(expected, rel=1e-5)
-    assert gradients.keys() == of_plain.keys()
-    for name, gradient in of_plain.items():
+    assert gradients.keys() == plain_gradients.keys()
+    for name, gradient in plain_gradients.items():
         assert (gradients[name] - gradient).norm() <= 1e-6 * gradient.norm(), name
 
 

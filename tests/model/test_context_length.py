@@ -56,11 +56,11 @@ def test_77_positions_become_the_248_of_long_clip() -> None:
     new = fitted(old, 248)
     assert len(new) == 4 * 77 - 3 * KEPT
     assert torch.equal(new[:KEPT], old[:KEPT])
-    for place in range(KEPT, 248):
-        whole, quarter = divmod(place - KEPT, 4)
+    for position in range(KEPT, 248):
+        whole, quarter = divmod(position - KEPT, 4)
         first = min(KEPT + whole, 75)  # positions behind the last one continue the step from 75 to 76
         steps = quarter + 4 * (KEPT + whole - first)
-        torch.testing.assert_close(new[place], old[first] + steps / 4 * (old[first + 1] - old[first]))
+        torch.testing.assert_close(new[position], old[first] + steps / 4 * (old[first + 1] - old[first]))
     half = fitted(old.half(), 248)
     assert half.dtype == torch.float16
     torch.testing.assert_close(half, fitted(old.half().double(), 248).half(), rtol=0, atol=0)
@@ -73,12 +73,12 @@ def test_short_captions_keep_their_features_and_long_ones_are_read_to_their_end(
     short: StructureCLIP, long: StructureCLIP
 ) -> None:
     torch.testing.assert_close(text_features(long, CAPTIONS), text_features(short, CAPTIONS))
-    others = [sentence.removesuffix("cat") + "dog" for sentence in SENTENCES]
+    variants = [sentence.removesuffix("cat") + "dog" for sentence in SENTENCES]
     ids = text_ids(Tokenizer(LONGER), SENTENCES)
     assert (ids.shape[1], (ids == END).sum().item()) == (LONG, 4)
     assert 70 < (ids > 0).sum(1).min() < LONG
-    assert torch.equal(text_features(short, SENTENCES), text_features(short, others))
-    assert (text_features(long, SENTENCES) - text_features(long, others)).norm(dim=1).min() > 1e-3
+    assert torch.equal(text_features(short, SENTENCES), text_features(short, variants))
+    assert (text_features(long, SENTENCES) - text_features(long, variants)).norm(dim=1).min() > 1e-3
 
 
 def test_a_packed_batch_of_long_captions_has_the_features_of_a_padded_one(long: StructureCLIP) -> None:

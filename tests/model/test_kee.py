@@ -137,14 +137,14 @@ def test_an_own_word_table_starts_as_a_copy_of_the_text_towers_and_trains_separa
 def test_a_file_with_other_encoder_tensors_is_refused_and_its_words_fill_an_own_table(
     tmp_path: Path,
 ) -> None:
-    for stored, asked, name in (
+    for stored, changes, name in (
         ({"own_embeddings": True}, {}, WORDS),
         ({}, {"form": "concatenation"}, "kee.join.weight"),
         ({}, {"layers": 2}, r"model\.kee=KEEConfig\(.*kee\.layers\.1\."),
     ):
         file = export(model_with(**stored), tmp_path) / "model.safetensors"
         with pytest.raises(ModelError, match=name):
-            build_model(ModelConfig(name=NAME, pretrained=str(file), kee=config_with(**asked).kee))
+            build_model(ModelConfig(name=NAME, pretrained=str(file), kee=config_with(**changes).kee))
     kee = config_with(own_embeddings=True).kee
     state = build_model(ModelConfig(name=NAME, pretrained=str(file), kee=kee)).state_dict()
     tensors = load_file(file)

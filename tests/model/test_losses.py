@@ -57,7 +57,7 @@ def teacher_of(config: LossConfig, rows: int) -> Tensors | None:
     )
 
 
-def by_definition(
+def loss_by_definition(
     features: Tensors, batch: Tensors, config: LossConfig, teacher: Tensors | None
 ) -> tuple[Tensor, dict[str, Any]]:
     """Return the loss and its metrics, pair by pair, as method.md and the papers define them.
@@ -73,38 +73,38 @@ def by_definition(
     ]
     zero = 0.0 * sum(tensor.sum() for tensor in features.values())
 
-    def others(row: int) -> list[int]:
+    def other_rows(row: int) -> list[int]:
         return [other for other in counted if digest[other] != digest[row]]
 
     def term(row: int) -> Tensor:
-        own, apart = image[row] @ text[row], others(row)
-        of_texts, of_images = [image[row] @ text[j] for j in apart], [text[row] @ image[j] for j in apart]
+        own, apart = image[row] @ text[row], other_rows(row)
+        to_texts, to_images = [image[row] @ text[j] for j in apart], [text[row] @ image[j] for j in apart]
         if config.contrastive == "sigmoid":
-            pairs = [scale * own + bias] + [-(scale * cosine + bias) for cosine in of_texts]
+            pairs = [scale * own + bias] + [-(scale * cosine + bias) for cosine in to_texts]
             return sum(torch.log1p(torch.exp(-pair)) for pair in pairs)
         if config.contrastive == "max_margin":
             if not apart:
                 return zero
-            against = max(of_images)
+            against = max(to_images)
             if config.contrastive_warmup > PROGRESS:
-                against = sum([own, *of_images]) / (1 + len(of_images))
-            return torch.relu(config.contrastive_margin - own + max(of_texts)) + torch.relu(
+                against = sum([own, *to_images]) / (1 + len(to_images))
+            return torch.relu(config.contrastive_margin - own + max(to_texts)) + torch.relu(
                 config.contrastive_margin - own + against
             )
         if config.negatives_as_texts:
-            of_texts = of_texts + [image[row] @ other for j in [row, *apart] for other in kept[j]]
+            to_texts = to_texts + [image[row] @ other for j in [row, *apart] for other in kept[j]]
         return (
             sum(
                 torch.stack([scale * cosine for cosine in [own, *candidates]]).logsumexp(0) - scale * own
-                for candidates in (of_texts, of_images)
+                for candidates in (to_texts, to_images)
             )
             / 2
         )
 
     def divergence(row: int) -> Tensor:
-        def shares(of: Tensors, own: str, candidate: str) -> Tensor:
-            cosines = [of[own][row] @ of[candidate][j] for j in [row, *others(row)]]
-            return (of["logit_scale"] * torch.stack(cosines)).softmax(0)
+        def shares(tensors: Tensors, own: str, candidate: str) -> Tensor:
+            cosines = [tensors[own][row] @ tensors[candidate][j] for j in [row, *other_rows(row)]]
+            return (tensors["logit_scale"] * torch.stack(cosines)).softmax(0)
 
         return sum(
             (shares(teacher, *way) * (shares(teacher, *way) / shares(features, *way)).log()).sum() / 2
@@ -144,7 +144,7 @@ def by_definition(
         }  # fmt: skip
         logged["loss"] = loss = loss + config.units * logged["loss_units"]
     if config.contrastive == "max_margin":
-        logged["contrastive_active"] = mean([of_row > 0 for of_row in terms])
+        logged["contrastive_active"] = mean([value > 0 for value in terms])
     return loss, logged
 
 
@@ -164,7 +164,7 @@ def test_loss_gradients_and_metrics_equal_the_definition_in_double_precision(
     teacher = teacher_of(config, len(rows))
     loss, metrics = loss_of(features, batch, config, teacher)
     precise_teacher = teacher and {name: tensor.double() for name, tensor in teacher.items()}
-    expected, logged = by_definition(precise, batch, config, precise_teacher)
+    expected, logged = loss_by_definition(precise, batch, config, precise_teacher)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-4)
     assert not any(metric.requires_grad for metric in metrics.values())
     measured = {name: metric.item() for name, metric in metrics.items()}
@@ -266,17 +266,17 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, Any]]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, Any]]:
     """Results of four ranks with two rows each. With two ranks, a wrong order of exchange would not show."""
     return ranks.run(on_a_rank, 4, tmp_path_factory.mktemp("contrastive"))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_ranks_with_parts_of_a_batch_have_the_loss_and_gradients_of_one_rank_with_all_of_it(
-    of_ranks: list[dict[int, Any]], form: str
+    outcomes: list[dict[int, Any]], form: str
 ) -> None:
     for case, batch in CASES.items():
         whole = trained_on(batch, slice(0, 8), FORMS[form])
         assert bool(whole["gradient of image_features.weight"].any()) == (case != "none valid")
-        for of_rank, tile in itertools.product(of_ranks, TILES):
-            torch.testing.assert_close(of_rank[tile][form][case], whole, rtol=1e-4, atol=1e-5)
+        for outcome, tile in itertools.product(outcomes, TILES):
+            torch.testing.assert_close(outcome[tile][form][case], whole, rtol=1e-4, atol=1e-5)

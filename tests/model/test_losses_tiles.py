@@ -49,7 +49,7 @@ def with_tile(monkeypatch: pytest.MonkeyPatch, tile: int, form: str) -> tuple[Te
     rows = GlobalRows.gathered(batch["image_digest"], valid, batch["has_negative"] & valid[:, None])
     model = features()
     if form == "distil":
-        terms = distil_rows(model, {name: of.detach() for name, of in features(seed=5).items()}, rows)
+        terms = distil_rows(model, {name: tensor.detach() for name, tensor in features(seed=5).items()}, rows)
     else:
         terms = contrastive_rows(model, rows, FORMS[form], progress=0.5)
     weights = torch.linspace(1.0, 2.0, ROWS, dtype=torch.float64)

@@ -44,9 +44,9 @@ def test_captions_without_triples_give_finite_gradients(tokenizer: Tokenizer) ->
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         assert all(gradient.isfinite().all() for gradient in gradients.values())
         assert any(gradient.any() for name, gradient in gradients.items() if name.startswith("clip."))
-        of_kee = [gradient.any() for name, gradient in gradients.items() if name.startswith("kee.")]
-        assert of_kee
-        assert any(of_kee) == any(triples)
+        kee_gradients = [gradient.any() for name, gradient in gradients.items() if name.startswith("kee.")]
+        assert kee_gradients
+        assert any(kee_gradients) == any(triples)
 
 
 @torch.no_grad()
@@ -104,20 +104,20 @@ def test_negatives_and_captions_have_the_same_features_in_one_batch_as_alone(
     exchanged: list[Triples] = [[("sofa", "lie on", "dog")], [("horse", "ride", "astronaut")], [], TRIPLES[3]]
     text, triples = text_ids(tokenizer), triple_ids(tokenizer)
     negative_text, negative_triples = text_ids(tokenizer, negatives), triple_ids(tokenizer, exchanged)
-    others = triple_ids(tokenizer, [[], *exchanged[1:]])
+    second_triples = triple_ids(tokenizer, [[], *exchanged[1:]])
     batch = {"image": pictures(4), "text": text, "triples": triples}
     features = model(
         batch
         | {
             "negative_text": negative_text.view(4, 1, -1).repeat(1, 2, 1),
-            "negative_triples": torch.stack([negative_triples, others], dim=1),
+            "negative_triples": torch.stack([negative_triples, second_triples], dim=1),
         }
     )
     torch.testing.assert_close(features["image_features"], model.encode_image(pictures(4)))
     torch.testing.assert_close(features["text_features"], model.encode_text(text, triples))
     first, second = features["negative_features"].unbind(1)
     torch.testing.assert_close(first, model.encode_text(negative_text, negative_triples))
-    torch.testing.assert_close(second, model.encode_text(negative_text, others))
+    torch.testing.assert_close(second, model.encode_text(negative_text, second_triples))
     assert features["logit_scale"].item() == pytest.approx(1 / 0.07)
     without = model(batch)
     assert without.keys() == {"image_features", "text_features", "logit_scale"}

@@ -67,26 +67,26 @@ def ids(lengths: list[int], capacity: int) -> NDArray[np.int32]:
 def test_every_caption_is_packed_once_whole_and_in_order(rows: list[tuple[int, int]], halved: bool) -> None:
     parts = 2 if halved and len(rows) % 2 == 0 else 1
     text, negative = (ids([row[side] for row in rows], 20) for side in (0, 1))
-    given = {"text": text, "negative_text": negative[:, None], "image_digest": np.arange(len(rows))}
-    found = pack(given, parts)
-    if "text" in found:  # packing would save nothing
-        assert found.keys() == given.keys()
+    batch = {"text": text, "negative_text": negative[:, None], "image_digest": np.arange(len(rows))}
+    result = pack(batch, parts)
+    if "text" in result:  # packing would save nothing
+        assert result.keys() == batch.keys()
         totals = [sum(map(sum, part)) for part in np.split(np.array(rows), parts)]
         assert 2 * max(totals) + 24 >= 2 * len(rows) // parts * 20
         return
-    assert found.keys() == {
+    assert result.keys() == {
         "packed_text", "packed_caption", "packed_position", "text_end", "negative_end", "image_digest",
     }  # fmt: skip
     tokens, numbers, positions = (
-        np.split(found[name], parts) for name in ("packed_text", "packed_caption", "packed_position")
+        np.split(result[name], parts) for name in ("packed_text", "packed_caption", "packed_position")
     )
     assert tokens[0].shape[1] == 24
     share = len(rows) // parts
     for row in range(len(rows)):
-        part, place = divmod(row, share)
-        ends = (found["text_end"][row], found["negative_end"][row, 0])
+        part, offset = divmod(row, share)
+        ends = (result["text_end"][row], result["negative_end"][row, 0])
         for caption, end, number in zip(
-            (text[row], negative[row]), ends, (place + 1, share + place + 1), strict=True
+            (text[row], negative[row]), ends, (offset + 1, share + offset + 1), strict=True
         ):
             length = np.count_nonzero(caption)
             assert (end == -1) == (length == 0)
@@ -97,8 +97,8 @@ def test_every_caption_is_packed_once_whole_and_in_order(rows: list[tuple[int, i
                 line, column = divmod(end, 24)
                 assert own[line, column - length + 1 : column + 1].all()
                 assert own.sum() == length
-    taken = sum(np.count_nonzero(side) for side in (text, negative))
-    assert sum((part > 0).sum() for part in numbers) == taken
+    num_tokens = sum(np.count_nonzero(side) for side in (text, negative))
+    assert sum((part > 0).sum() for part in numbers) == num_tokens
 
 
 def test_packed_rows_are_nearly_full() -> None:
@@ -133,12 +133,12 @@ def test_rounded_row_counts_repeat_and_add_few_rows_all_of_them_empty() -> None:
 Gradients = dict[str, Tensor]
 
 
-def trained(batch: dict[str, Tensor], given: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], Gradients]:
+def trained(batch: dict[str, Tensor], parts: list[dict[str, Tensor]]) -> tuple[dict[str, Tensor], Gradients]:
     """Return features and gradients of a batch that is passed in parts, without features of absent negatives."""
     model = small_model().train()
-    of_parts = [model(part) for part in given]
-    names = [name for name in of_parts[0] if name.endswith("features")]
-    features = {name: torch.cat([part[name] for part in of_parts]) for name in names}
+    outputs = [model(part) for part in parts]
+    names = [name for name in outputs[0] if name.endswith("features")]
+    features = {name: torch.cat([part[name] for part in outputs]) for name in names}
     if "negative_features" in features:
         features["negative_features"] = features["negative_features"][batch["has_negative"]]
     sum(feature.cumsum(0).square().sum() for feature in features.values()).backward()

@@ -39,7 +39,7 @@ def test_the_ids_of_a_caption_equal_those_of_open_clip(caption: str) -> None:
     np.testing.assert_array_equal(ours().text([caption]), theirs(NAME)([caption]).numpy())
 
 
-def of_clean(text: str) -> list[int]:
+def clean_ids(text: str) -> list[int]:
     """Return the ids of a clean text without ftfy, which could change a cut text once more."""
     bpe = theirs(NAME)
     spelled = ("".join(map(bpe.byte_encoder.get, word.encode())) for word in bpe.pat.findall(text.lower()))
@@ -54,7 +54,7 @@ def test_the_tower_reads_to_the_end_of_the_last_word_that_fits(text: str, times:
     caption = clean_caption(" ".join([text] * times))
     tokens, room = theirs(NAME).encode(caption), ours().context_length - 2
     end = ours().read_end(caption)
-    read = of_clean(caption[:end])
+    read = clean_ids(caption[:end])
     assert len(read) <= room
     if len(caption.lower()) != len(caption):
         return  # the lower case of "\u0130" is two words, and the tower may read only one of them
@@ -62,7 +62,7 @@ def test_the_tower_reads_to_the_end_of_the_last_word_that_fits(text: str, times:
     assert (end == len(caption)) == (len(tokens) <= room)
     if end < len(caption):
         following = theirs(NAME).pat.match(caption, end + caption[end:].startswith(" "))
-        assert len(read) + len(of_clean(following[0])) > room
+        assert len(read) + len(clean_ids(following[0])) > room
 
 
 @given(st.lists(st.lists(st.tuples(WORDS, WORDS, WORDS), max_size=3), max_size=4))
@@ -70,11 +70,11 @@ def test_the_tower_reads_to_the_end_of_the_last_word_that_fits(text: str, times:
 def test_the_ids_of_triples_are_those_of_their_phrases_cut_or_padded(
     triples: list[list[tuple[str, str, str]]],
 ) -> None:
-    found = ours().triples(triples)
-    assert found.shape == (len(triples), 2, 3, 3)
-    assert found.dtype == np.int32
-    for row, of_caption in zip(found, triples, strict=True):
+    ids = ours().triples(triples)
+    assert ids.shape == (len(triples), 2, 3, 3)
+    assert ids.dtype == np.int32
+    for row, caption_triples in zip(ids, triples, strict=True):
         for k in range(2):
             for part in range(3):
-                tokens = theirs(NAME).encode(of_caption[k][part])[:3] if k < len(of_caption) else []
+                tokens = theirs(NAME).encode(caption_triples[k][part])[:3] if k < len(caption_triples) else []
                 assert row[k, part].tolist() == tokens + [PADDING] * (3 - len(tokens))

@@ -135,7 +135,7 @@ def test_the_scorer_leaves_padding_out_where_the_tower_allows_it_and_changes_no_
     whole = scorer.model.encode_text(ids)
     widths, encode = set(), scorer.model.encode_text
     monkeypatch.setattr(
-        scorer.model, "encode_text", lambda text, *of: (widths.add(text.shape[1]), encode(text, *of))[1]
+        scorer.model, "encode_text", lambda text, *args: (widths.add(text.shape[1]), encode(text, *args))[1]
     )
     torch.testing.assert_close(scorer.encode_text(texts, 2), whole, rtol=0, atol=1e-5)
     assert (min(widths) < ids.shape[1]) == scorer.model.packs_text
@@ -163,8 +163,8 @@ def test_ids_of_hub_tokenizers_equal_open_clips_and_phrases_have_no_special_toke
         if name == "small-siglip"
         else (expected != theirs.tokenizer.pad_token_id).sum(1)
     )
-    for row, of_theirs, length in zip(ids, expected, lengths, strict=True):
-        np.testing.assert_array_equal(row[:length], of_theirs[:length])
+    for row, their_ids, length in zip(ids, expected, lengths, strict=True):
+        np.testing.assert_array_equal(row[:length], their_ids[:length])
     if not unpackable_reason(config_of(name, hub)):
         np.testing.assert_array_equal(text_lengths(ids), lengths)
     triples = tokenizer.triples([[("dog", "on", "sofa")]])

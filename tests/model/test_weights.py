@@ -164,7 +164,7 @@ def saved(value: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "found"),
+    ("name", "content", "expected"),
     [
         ("empty.pt", b"", "an empty file"),
         ("pickle.safetensors", b"\x80\x02}q\x00.", "not a readable safetensors file"),
@@ -179,12 +179,12 @@ def saved(value: Any) -> bytes:
     ],
 )
 def test_a_file_without_usable_weights_is_refused_in_one_line(
-    name: str, content: bytes, found: str, tmp_path: Path
+    name: str, content: bytes, expected: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
     message = refusal(config_of(tmp_path / name))
     assert message.startswith(f"model.pretrained={str(tmp_path / name)!r}: ")
-    assert found in message
+    assert expected in message
 
 
 def test_a_hub_folder_with_a_broken_config_or_a_folder_without_weights_is_refused(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ def config_of(storage: Path, init_from: str = "", **model: Any) -> Config:
     return Config(run=run, model=ModelConfig(**{"name": PLAIN, "kee": KEE, **model}))
 
 
-def started_from(config: Config, folder: RunFolder, told: io.StringIO | None = None) -> Config:
-    return resolve.bring_initial_weights(config, folder, Console(file=told or io.StringIO()))
+def started_from(config: Config, folder: RunFolder, output: io.StringIO | None = None) -> Config:
+    return resolve.bring_initial_weights(config, folder, Console(file=output or io.StringIO()))
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_run_starts_from_another_by_its_name_or_any_of_its_folders(tmp_path: P
     model = small_model(1)
     export(model, tmp_path / "runs" / "first" / "model")
     folders = ("runs/first", "runs/first/model", "runs/first/model/model.safetensors")
-    for number, source in enumerate(["first", *(str(tmp_path / of) for of in folders)]):
+    for number, source in enumerate(["first", *(str(tmp_path / name) for name in folders)]):
         config = Config(config_of(tmp_path, source).run, model=SMALL)
         started = started_from(config, RunFolder(tmp_path / "runs" / f"run-{number}"))
         assert_same_weights(build_model(started.model), model)

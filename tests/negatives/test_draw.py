@@ -68,9 +68,9 @@ _WORD = st.sampled_from(
 @st.composite
 def _graphs(draw: st.DrawFn) -> SceneGraph:
     names = draw(st.lists(_WORD, max_size=14))
-    place, most = st.integers(0, max(0, len(names) - 1)), 14 * bool(names)
-    attributes = draw(st.lists(st.tuples(place, _WORD), max_size=most))
-    return made(names, attributes, draw(st.lists(st.tuples(place, _WORD, place), max_size=most)))
+    index, most = st.integers(0, max(0, len(names) - 1)), 14 * bool(names)
+    attributes = draw(st.lists(st.tuples(index, _WORD), max_size=most))
+    return made(names, attributes, draw(st.lists(st.tuples(index, _WORD, index), max_size=most)))
 
 
 def overlap(one: Text, other: Text) -> bool:
@@ -204,13 +204,13 @@ def test_any_caption_is_plain_text_on_a_page_and_in_the_terminal(parser: Parser,
     graph = parser.parse([caption])[0]
     negatives = candidates(graph)[:3]
     html = page(graph, negatives)
-    found = Page(html)
-    assert found.tags <= HARMLESS
+    parsed = Page(html)
+    assert parsed.tags <= HARMLESS
     assert "default-src 'none'" in html
     assert not [
-        name for name in found.attributes if name.startswith("on") or name in ("href", "src", "srcdoc")
+        name for name in parsed.attributes if name.startswith("on") or name in ("href", "src", "srcdoc")
     ]
-    assert negatives or visible(caption) in found.text
+    assert negatives or visible(caption) in parsed.text
     for svg in html.split("<svg")[1:]:
         ElementTree.fromstring("<svg" + svg.split("</svg>")[0] + "</svg>")
     drawn = in_terminal(graph, negatives, width=200)

@@ -90,12 +90,12 @@ def test_an_exchange_is_certain_only_if_it_breaks_a_fact_of_the_caption(
 def test_exchanging_two_objects_is_certain_only_if_their_relations_differ() -> None:
     caption = "a boy sees a horse, holds a rope and sees it"
     objects = tuple(
-        Object(name, (at := caption.index(name), at + len(name)), (at - 2, at + len(name)))
+        Object(name, (start := caption.index(name), start + len(name)), (start - 2, start + len(name)))
         for name in ("boy", "horse", "rope")
     )
 
-    def graph(*said: tuple[str, int]) -> SceneGraph:
-        return SceneGraph(caption, objects, (), tuple(Relation(0, verb, k, (6, 10)) for verb, k in said))
+    def graph(*verbs: tuple[str, int]) -> SceneGraph:
+        return SceneGraph(caption, objects, (), tuple(Relation(0, verb, k, (6, 10)) for verb, k in verbs))
 
     def changes(graph: SceneGraph) -> bool:
         return objects_surely_change(Reading(graph, 3), 1, 2)
@@ -111,11 +111,11 @@ CAPTIONS = (
 )
 
 
-def _mark(graph: SceneGraph, part: str, at: int) -> tuple[SceneGraph, set[int]]:
+def _mark(graph: SceneGraph, part: str, index: int) -> tuple[SceneGraph, set[int]]:
     """Return the graph with one part negated (or one name fixed), and the objects whose words must stay."""
     field, mark = ("objects", "fixed") if part == "fixed" else (f"{part}s", "negated")
     parts = list(getattr(graph, field))
-    k = at % len(parts)
+    k = index % len(parts)
     parts[k] = marked = replace(parts[k], **{mark: True})
     shut = {"attribute": lambda: {marked.object}, "relation": lambda: {marked.subject, marked.object}}
     return replace(graph, **{field: tuple(parts)}), shut.get(part, lambda: {k})()
@@ -128,9 +128,9 @@ def _mark(graph: SceneGraph, part: str, at: int) -> tuple[SceneGraph, set[int]]:
     st.integers(0, 9),
 )
 def test_no_exchange_enters_a_negated_part_or_a_fixed_name_and_graphs_keep_their_marks(
-    parser: Parser, caption: str, part: str, at: int
+    parser: Parser, caption: str, part: str, index: int
 ) -> None:
-    graph, shut = _mark(parser.parse([caption])[0], part, at)
+    graph, shut = _mark(parser.parse([caption])[0], part, index)
     for negative in candidates(graph):
         for k in shut:
             phrase = graph.caption[slice(*graph.objects[k].phrase)].casefold()

@@ -187,10 +187,10 @@ def _captions(draw_: st.DrawFn) -> str:
 @given(st.one_of(_captions(), st.text(max_size=60)))
 def test_every_negative_has_valid_spans_other_text_and_aligned_triples(parser: Parser, caption: str) -> None:
     graph = parser.parse([caption])[0]
-    found = candidates(graph)
-    for negative in found:
+    negatives = candidates(graph)
+    for negative in negatives:
         _check(graph, negative)
-    assert len({n.caption for n in found}) == len(found)
+    assert len({n.caption for n in negatives}) == len(negatives)
 
 
 def _articles_alike(words: list[str]) -> list[str]:

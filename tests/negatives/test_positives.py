@@ -72,5 +72,5 @@ def test_a_draw_depends_only_on_the_visit_and_skips_wordings_that_parse_differen
     first = drawn()
     assert first == drawn()
     assert {positive.kind for positive in first} == {"place", "synonym"}  # type: ignore[attr-defined]
-    others = parser.parse(["a dog"])
-    assert drawn(lambda texts: others * len(texts)) == [None] * 30
+    unrelated = parser.parse(["a dog"])
+    assert drawn(lambda texts: unrelated * len(texts)) == [None] * 30

@@ -93,8 +93,8 @@ def test_a_benchmark_of_half_truths_is_made_from_shards_and_read_back(
     assert job(tmp_path / "0.tar", out, "--seed", "3") == 0
     assert out.read_text() == first
     (tmp_path / "others").mkdir()
-    others = tar_bytes((members | {"a.jpg": encoded(noise(9, 9))}).items())
-    (tmp_path / "others" / "0.tar").write_bytes(others)  # a shard and a sample of the same names
+    other_tar = tar_bytes((members | {"a.jpg": encoded(noise(9, 9))}).items())
+    (tmp_path / "others" / "0.tar").write_bytes(other_tar)  # a shard and a sample of the same names
     assert job(tmp_path / "others" / "0.tar", tmp_path / "others.jsonl", "--seed", "3") == 0
     entry = json.loads(first)
     assert (tmp_path / "images" / entry["image"]).read_bytes() == picture

@@ -103,8 +103,8 @@ def test_foreign_graphs_and_members_that_the_config_names_are_kept(tmp_path: Pat
     assert members(Path(shard)).items() >= body.items()
     (sample,) = samples(shard)
     dog_graph, cup_graph = (
-        read_record(of, caption)[0]
-        for of, caption in zip(annotation.read(sample)[1], sample.captions, strict=True)
+        read_record(stored, caption)[0]
+        for stored, caption in zip(annotation.read(sample)[1], sample.captions, strict=True)
     )
     assert (dog_graph, cup_graph) == (parser.parse(["a dog"])[0], fewer)
 
@@ -121,8 +121,8 @@ def test_an_index_a_report_and_the_rejected_samples_are_written_beside_the_shard
     assert not (out / "broken.tar").exists()
     index = json.loads((out / "index.json").read_text())
     assert (index["format"], index["samples"], len(index["shards"])) == (1, 12, 3)
-    left_out = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
-    places = [(Path(entry["shard"]).name, entry["key"]) for entry in left_out if entry["reason"]]
+    rejections = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    places = [(Path(entry["shard"]).name, entry["key"]) for entry in rejections if entry["reason"]]
     assert places == [("000000.tar", "bad"), ("broken.tar", "")]
     assert json.loads((out / "report.json").read_text())["captions"] == 36
     assert (out / "report.html").is_file()

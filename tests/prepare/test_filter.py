@@ -52,8 +52,8 @@ def annotated(plain: list[str], tmp_path_factory: pytest.TempPathFactory, parser
     return annotate_here(plain, tmp_path_factory.mktemp("annotated") / "out", parser)
 
 
-def blocks(of: StreamPlan) -> list[Columns]:
-    return list(map(Encoder(of.config, SIDE), tables(of)))
+def blocks(stream_plan: StreamPlan) -> list[Columns]:
+    return list(map(Encoder(stream_plan.config, SIDE), tables(stream_plan)))
 
 
 # The same batches
@@ -84,7 +84,7 @@ def test_annotated_and_plain_shards_give_the_same_batches(
 def broken(record: bytes, caption: str) -> list[bytes]:
     """Return malformed variants of a record."""
     value = json.loads(record)
-    negative, *others = value["negatives"]
+    negative, *rest = value["negatives"]
     graph = value["graph"]
     assert negative["graph"]["attributes"]
     relation = {"subject": 99, "predicate": "on", "object": 0, "span": [0, 1]}
@@ -94,10 +94,10 @@ def broken(record: bytes, caption: str) -> list[bytes]:
         value | {"graph": graph | {"relations": [relation]}},
         value | {"graph": graph | {"objects": [obj | {"name": 5} for obj in graph["objects"]]}},
         value | {"graph": graph | {"objects": [obj | {"name": "\ud800"} for obj in graph["objects"]]}},
-        value | {"negatives": [negative | {"caption": None}, *others]},
-        value | {"negatives": [negative | {"kind": ["relation"]}, *others]},
-        *(value | {"negatives": [negative | {"strangeness": x}, *others]} for x in (None, "1")),
-        *(value | {"negatives": [negative | {"graph": graph | {"attributes": x}}, *others]} for x in ([{}], [])),
+        value | {"negatives": [negative | {"caption": None}, *rest]},
+        value | {"negatives": [negative | {"kind": ["relation"]}, *rest]},
+        *(value | {"negatives": [negative | {"strangeness": x}, *rest]} for x in (None, "1")),
+        *(value | {"negatives": [negative | {"graph": graph | {"attributes": x}}, *rest]} for x in ([{}], [])),
     ]  # fmt: skip
     return [b"{", b"\xff", b"[" * 100_000, *(json.dumps(entry).encode() for entry in changed)]
 
@@ -105,9 +105,9 @@ def broken(record: bytes, caption: str) -> list[bytes]:
 def test_a_caption_with_a_malformed_record_is_parsed_and_nothing_else_changes(
     annotated: list[str], parser: Parser
 ) -> None:
-    of = plan(annotated, stamp(parser))
-    table = next(tables(of))
-    encoder = Encoder(of.config, SIDE)
+    stream_plan = plan(annotated, stamp(parser))
+    table = next(tables(stream_plan))
+    encoder = Encoder(stream_plan.config, SIDE)
     expected = encoder(table)
     first = next(n for n in range(table.num_rows) if expected[col.HAS_NEGATIVE][n])
     for record in broken(table[col.RECORD][first].as_py(), table[col.CAPTION][first].as_py()):
@@ -169,21 +169,21 @@ def test_with_a_filter_every_sample_is_trained_on_or_filtered_once_despite_crash
     filtered: StreamPlan, crashes: list[int]
 ) -> None:
     """A worker that resumes from a checkpoint takes the steps from there on."""
-    step, trained, left_out = 0, 0, 0
+    step, trained, num_filtered = 0, 0, 0
     for stop in (*sorted(crashes), filtered.order.steps):
         stream_rows: list[Row] = [
             (row[col.ENTRY], row[col.PLACE], row[col.STATUS]) for row in rows(filtered, step)
         ]
-        blocks = [block(stream_rows[at : at + 5]) for at in range(0, len(stream_rows), 5)]
+        blocks = [block(stream_rows[start : start + 5]) for start in range(0, len(stream_rows), 5)]
         worker, record = Batches([blocks], filtered.order, step, BLANK), Record()
         for _ in range(step, stop):
             batch = worker.next()
             record.passed(batch)
             trained += batch.rows
         assert not record.rejected
-        step, left_out = stop, left_out + record.filtered
+        step, num_filtered = stop, num_filtered + record.filtered
     assert trained == len(seen(filtered))
-    assert trained + left_out == EPOCHS * 24
+    assert trained + num_filtered == EPOCHS * 24
 
 
 # The subset
@@ -198,10 +198,10 @@ def test_a_run_over_the_subset_trains_on_the_same_samples_as_a_run_with_the_filt
     out = tmp_path / "subset"
     assert subset_job(*filtered.shards, out, "--samples-per-shard", "4", *OPTIONS) == 0
     subset_shards = expand([f"{out}/*.tar"])
-    of = plan(subset_shards, stamp(parser))
-    of_subset, of_filter = ({(pass_, key) for pass_, key, _ in seen(one)} for one in (of, filtered))
-    assert of_subset == of_filter
-    assert seen(plan(subset_shards)) == seen(of)  # also without annotations
+    stream_plan = plan(subset_shards, stamp(parser))
+    actual, expected = ({(pass_, key) for pass_, key, _ in seen(one)} for one in (stream_plan, filtered))
+    assert actual == expected
+    assert seen(plan(subset_shards)) == seen(stream_plan)  # also without annotations
     items = [item for shard in subset_shards for item in read_shard(shard) if isinstance(item, Sample)]
     captions = sum(len(item.captions) for item in items)
     output = capsys.readouterr()
@@ -213,7 +213,7 @@ def test_a_run_over_the_subset_trains_on_the_same_samples_as_a_run_with_the_filt
     assert json.loads((out / "index.json").read_text())["samples"] == len(items)
     for item in items:
         records = annotation.read_stamped(item, stamp(parser))
-        graphs = [annotation.read_record(*of)[0] for of in zip(records, item.captions, strict=True)]
+        graphs = [annotation.read_record(*pair)[0] for pair in zip(records, item.captions, strict=True)]
         assert graphs == parser.parse(list(item.captions))
         assert json.loads(item.members["json"])["id"] == int(item.key[1:])
 

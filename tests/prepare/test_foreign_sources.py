@@ -45,7 +45,7 @@ def test_false_captions_are_kept_with_their_captions(folder: Path, tmp_path: Pat
         pictures = [(folder / image).read_bytes() for image, texts in PAIRS.items() for _ in texts]
         columns = {"image": [{"bytes": p, "path": str(hash(p))} for p in pictures],
                    "caption": [text for texts in PAIRS.values() for text in texts],
-                   field: [false for of in SWAPPED.values() for false in of]}  # fmt: skip
+                   field: [false for lists in SWAPPED.values() for false in lists]}  # fmt: skip
         pq.write_table(pa.table(columns), folder / name)
     else:
         field, options, text = WITH_FALSE[name]
@@ -57,7 +57,7 @@ def test_false_captions_are_kept_with_their_captions(folder: Path, tmp_path: Pat
     for sample in read_shard(str(tmp_path / "out" / "000000.tar"), DataConfig(negatives_field=field)):
         assert isinstance(sample, Sample)
         assert not sample.fault
-        packed[sample.captions] = [[text for text, _ in of.negatives] for of in sample.foreign]
+        packed[sample.captions] = [[text for text, _ in foreign.negatives] for foreign in sample.foreign]
     swapped = {texts: SWAPPED[image] for image, texts in PAIRS.items()}
     replaced = {DOG: [["a cat"], ['a "brown" cat, running']], CAT: [[]], BIRD: [[]]}
     assert packed == (replaced if name == "cs_clip.json" else swapped)

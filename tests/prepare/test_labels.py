@@ -49,8 +49,8 @@ def test_a_draw_takes_each_caption_once_and_a_smaller_draw_is_a_prefix_of_a_larg
     assert lines[0].split("\t") == ["form", "meaning", "source", "caption", "negative", "kind", "swapped"]
     rows = list(csv.DictReader(lines, dialect="excel-tab"))
     assert sorted(row["caption"] for row in rows) == sorted(SCENES)
-    by_line = captions.read_text().split("\n")
-    assert all(row["caption"] == by_line[int(row["source"].split(":")[1]) - 1] for row in rows)
+    caption_lines = captions.read_text().split("\n")
+    assert all(row["caption"] == caption_lines[int(row["source"].split(":")[1]) - 1] for row in rows)
 
 
 def test_rows_without_a_label_are_named(
@@ -112,7 +112,7 @@ def test_positives_and_replacements_can_be_drawn_alone(
     captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captions.write_text("A lamp above a bed.\n")
-    out, others = tmp_path / "positives.tsv", tmp_path / "replacements.tsv"
+    out, replacements = tmp_path / "positives.tsv", tmp_path / "replacements.tsv"
     assert label("draw", captions, out, "--of", "positives") == 0
     row = ["", "", "captions.txt:1", "A lamp above a bed.", "A bed below a lamp.", "place"]
     assert out.read_text().splitlines()[1].split("\t") == row
@@ -120,8 +120,8 @@ def test_positives_and_replacements_can_be_drawn_alone(
     capsys.readouterr()
     assert label("count", out) == 0
     assert "meaning changed: 0 of 1" in capsys.readouterr().out
-    assert label("draw", captions, others, "--of", "replacements") == 0
-    assert "\treplaced " in others.read_text()
+    assert label("draw", captions, replacements, "--of", "replacements") == 0
+    assert "\treplaced " in replacements.read_text()
 
 
 def test_an_impossible_draw_or_count_is_refused_in_one_line(

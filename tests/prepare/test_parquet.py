@@ -60,8 +60,8 @@ def test_parquet_files_of_a_pattern_or_folder_are_one_source_with_splits_from_fi
             read(source)
         pairs, skips = read(source, splits=["train"])
         assert pairs == {"a.jpg": ("train",)}
-        place = tmp_path / "test-00000-of-00001.parquet"
-        assert skips.lines() == [f"1 skipped: its split 'test' is not in --split (first: {place} row 1)"]
+        test_file = tmp_path / "test-00000-of-00001.parquet"
+        assert skips.lines() == [f"1 skipped: its split 'test' is not in --split (first: {test_file} row 1)"]
 
 
 @pytest.mark.parametrize(

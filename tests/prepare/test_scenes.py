@@ -133,14 +133,14 @@ def test_objects_lie_in_the_picture_apart_and_clearly_in_the_stated_relation(
     seed: int, held_out: bool
 ) -> None:
     scene = draw_scene(random.Random(seed), A, held_out=held_out)
-    place = {placed.thing: placed for placed in scene.placed}
+    positions = {placed.thing: placed for placed in scene.placed}
     for placed in scene.placed:
-        for at in (placed.x, placed.y):
-            assert placed.radius <= at <= 1 - placed.radius
+        for coordinate in (placed.x, placed.y):
+            assert placed.radius <= coordinate <= 1 - placed.radius
     for one, other in combinations(scene.placed, 2):
         assert max(abs(one.x - other.x), abs(one.y - other.y)) > one.radius + other.radius
     for fact in scene.facts:
-        a, b = place[fact.subject], place[fact.object]
+        a, b = positions[fact.subject], positions[fact.object]
         along, aside = a.x - b.x, a.y - b.y
         if fact.relation in ("above", "below"):
             along, aside = aside, along
@@ -196,7 +196,7 @@ def test_evaluation_cases_have_aros_format_and_held_out_pairings_and_leave_blind
     cases = json.loads((paths.suite.parent / f"{kind}.json").read_text())
     assert len(cases) >= SPEC.heldout_samples
     assert Counter(c["true_caption"] for c in cases) == Counter(c["false_caption"] for c in cases)
-    common = {"image_id", "image_path", *(f"bbox_{of}" for of in "xywh"), "true_caption", "false_caption"}
+    common = {"image_id", "image_path", *(f"bbox_{side}" for side in "xywh"), "true_caption", "false_caption"}
     for case in cases:
         true, false = case["true_caption"].split(), case["false_caption"].split()
         assert true != false

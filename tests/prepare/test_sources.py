@@ -106,10 +106,10 @@ def test_an_invalid_row_is_counted_with_its_line_and_shifts_no_caption(
     packed, skips = read(folder / name)
     assert packed == pairs
     assert len(skips.counts) == len(skipped)
-    for reason, place in skipped.items():
+    for reason, location in skipped.items():
         (line,) = [line for line in skips.lines() if reason in line]
         assert line.startswith("1 skipped: ")
-        assert f"{folder / name} {place})" in line
+        assert f"{folder / name} {location})" in line
 
 
 @pytest.mark.parametrize(
@@ -307,13 +307,13 @@ def test_no_caption_ever_reaches_another_image_whatever_it_holds(
         samples, skips = read_source(source)
     except PackError:
         return
-    taken = list(samples)
-    assert skips.sum(sum(sample.rows for sample in taken))
-    for sample in taken:
+    packed = list(samples)
+    assert skips.sum(sum(sample.rows for sample in packed))
+    for sample in packed:
         assert isinstance(sample.image, Path)
         name = sample.image.name  # a name of no row is the rest of a broken line
-        others = [n for n in range(5) if f"{n}.jpg" != name] if re.fullmatch(r"\d\.jpg", name) else []
-        assert not any(f"<{n}>" in text for n in others for text in sample.captions)
+        other_numbers = [n for n in range(5) if f"{n}.jpg" != name] if re.fullmatch(r"\d\.jpg", name) else []
+        assert not any(f"<{n}>" in text for n in other_numbers for text in sample.captions)
 
 
 @pytest.mark.parametrize("mark", ["\t", ","])

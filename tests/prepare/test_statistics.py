@@ -67,7 +67,7 @@ def test_an_annotation_with_another_stamp_or_caption_or_a_malformed_one_is_ignor
     (wrong,) = parser.parse(["nothing of the kind"])
     for record in (annotation.dumps({"graph": wrong.to_json(), "negatives": []}), b"{", b'{"graph": []}'):
         monkeypatch.setattr(
-            annotation, "read_stamped", lambda of, _, found=record: [found] * len(of.captions)
+            annotation, "read_stamped", lambda sample, _, stored=record: [stored] * len(sample.captions)
         )
         assert counted(annotated[:1], parser) == counted(plain[:1], parser)
 

@@ -34,7 +34,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     return write(tmp_path_factory.mktemp("defects"))
 
 
-def found_in(shards: list[str], **data: Any) -> Findings:
+def findings_in(shards: list[str], **data: Any) -> Findings:
     """Validate shards in this process and return the findings."""
     findings = Findings()
     for row in Validator(DataConfig(**data), 32)(pa.table({"shard": shards})).to_pylist():
@@ -52,7 +52,7 @@ def entries(quarantined: list[dict[str, Any]]) -> Counter[tuple[str, str]]:
 
 
 def test_validation_finds_the_planted_defects_and_nothing_else(planted: Planted) -> None:
-    findings = found_in(planted.shards)
+    findings = findings_in(planted.shards)
     assert entries(findings.quarantined) == Counter((name, key) for name, key, _ in planted.defects)
     assert findings.samples == sum(map(len, planted.good.values()))
     assert (findings.shards, findings.unreachable) == (len(planted.good), [])
@@ -72,12 +72,12 @@ def test_recorded_samples_that_are_absent_are_missing_and_a_bad_shard_counts_as_
     names = write_plain(tmp_path)
     pointer = tmp_path / "pointer.tar"
     pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1")
-    findings = found_in([*names, str(pointer)])
+    findings = findings_in([*names, str(pointer)])
     assert not findings.is_clean
     counts = {Path(shard).name: samples for shard, samples in findings.groups.items()}
-    of_tar = Record("0_stats.json", counts[Path(names[0]).name] + 1)
-    findings.compare({str(pointer): Record("index.json", 9), names[0]: of_tar})
-    assert [(of["recorded"] - of["samples"]) for of in findings.wrong] == [1, 9]
+    tar_record = Record("0_stats.json", counts[Path(names[0]).name] + 1)
+    findings.compare({str(pointer): Record("index.json", 9), names[0]: tar_record})
+    assert [(entry["recorded"] - entry["samples"]) for entry in findings.wrong] == [1, 9]
     assert findings.missing == 9  # the stats of a complete tar are wrong
     assert findings.share == (1 + 9) / (findings.samples + 1 + 9)
     notes = "\n".join(findings.notes(""))
@@ -85,10 +85,10 @@ def test_recorded_samples_that_are_absent_are_missing_and_a_bad_shard_counts_as_
     assert f"{pointer}: not a tar: a Git LFS pointer; git lfs pull" in notes
     assert f"{pointer}: index.json records 9 samples, there are 0" in notes
     (tmp_path / "empty.tar").write_bytes(tar_bytes([("LICENSE", b"MIT")]))
-    findings = found_in([*names, f"{tmp_path}/empty.tar"])
+    findings = findings_in([*names, f"{tmp_path}/empty.tar"])
     assert not findings.is_clean
     assert f"1 shards hold no sample (first {tmp_path}/empty.tar)" in findings.notes("")
-    findings = found_in(names)
+    findings = findings_in(names)
     absent = str(tmp_path / "gone.tar")
     findings.compare({absent: Record("gone_stats.json", 7)}, [absent])
     assert (findings.is_clean, findings.missing, findings.unreachable) == (False, 7, [])
@@ -99,10 +99,10 @@ def test_recorded_samples_that_are_absent_are_missing_and_a_bad_shard_counts_as_
 
 def test_unread_images_are_reported_and_make_the_findings_unclean(tmp_path: Path) -> None:
     names = write_plain(tmp_path)
-    assert found_in(names).is_clean
+    assert findings_in(names).is_clean
     more = tmp_path / "more.tar"
     more.write_bytes(tar_bytes([*members(names[0]), ("s0004.large.jpg", b"i")]))
-    findings = found_in([str(more), names[1]])
+    findings = findings_in([str(more), names[1]])
     assert (findings.unread, findings.quarantined) == ({".large.jpg": 1}, [])
     assert not findings.is_clean
     assert "not read    1 images or texts" in "\n".join(findings.notes(""))
@@ -115,9 +115,9 @@ def test_samples_whose_false_captions_cannot_be_read_are_named_and_trained_on(tm
     bad.write_bytes(
         tar_bytes([(name, record if name == "s0001.json" else body) for name, body in members(shard)])
     )
-    findings = found_in([str(bad)], negatives_field="neg")
+    findings = findings_in([str(bad)], negatives_field="neg")
     assert (findings.samples, findings.quarantined, findings.is_clean) == (5, [], False)
-    assert [(of["key"], of["index"]) for of in findings.malformed] == [("s0001", 1)]
+    assert [(entry["key"], entry["index"]) for entry in findings.malformed] == [("s0001", 1)]
     notes = findings.notes("")
     assert "samples without neg (4), samples with a neg that cannot be read (1)" in next(
         line for line in notes if line.startswith("foreign ")
@@ -142,7 +142,7 @@ def test_a_shard_that_cannot_be_reached_is_named_and_the_others_are_validated(tm
     names = [failure.partition(": ")[0] for failure in failures]
     assert names == [f"{tmp_path}/001.tar", f"{tmp_path}/none*.tar"]
     plain = write_plain(tmp_path / "plain")
-    findings = found_in([plain[0], str(tmp_path / "gone.tar"), plain[1]])  # deleted after it was listed
+    findings = findings_in([plain[0], str(tmp_path / "gone.tar"), plain[1]])  # deleted after it was listed
     (failure,) = findings.unreachable
     assert "gone.tar" in failure
     assert (findings.shards, findings.samples, findings.quarantined) == (3, 10, [])
@@ -150,7 +150,7 @@ def test_a_shard_that_cannot_be_reached_is_named_and_the_others_are_validated(tm
 
 def test_a_password_in_the_name_of_a_shard_is_not_reported() -> None:
     fsspec.filesystem("memory").pipe("/validate/empty.tar", b"")
-    findings = found_in(["memory://user:secret@/validate/empty.tar"])
+    findings = findings_in(["memory://user:secret@/validate/empty.tar"])
     assert findings.quarantined or findings.unreachable
     assert "secret" not in json.dumps([findings.quarantined, findings.unreachable])
 
@@ -161,9 +161,9 @@ def test_notes_say_how_many_samples_have_the_stamp_of_this_installation(
     plain = write_plain(tmp_path / "plain")
     own = stamp(parser)
     annotated = annotate_here(plain, tmp_path / "annotated", parser)
-    assert found_in(annotated).stamps == {own: 12}
-    assert "12 samples are annotated under this installation's stamp" in found_in(annotated).notes(own)
-    other = found_in([*annotated, *plain]).notes("rules-0")
+    assert findings_in(annotated).stamps == {own: 12}
+    assert "12 samples are annotated under this installation's stamp" in findings_in(annotated).notes(own)
+    other = findings_in([*annotated, *plain]).notes("rules-0")
     assert other[-2:] == [
         f"12 samples are annotated under another stamp ({own}): annotate them again",
         "12 samples are not annotated: a run parses their captions",

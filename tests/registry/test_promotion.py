@@ -213,10 +213,10 @@ def test_the_command_promotes_by_hand_and_rolls_back_with_the_reason_in_the_reco
 ) -> None:
     model.add(GOOD, *GATES)
     model.add(WORSE, *GATES)
-    by_hand = ("{name}/2", "--force", "--why", "the recall file was cut")
-    assert model.promote(*by_hand, "--dry-run") == 0
+    arguments = ("{name}/2", "--force", "--why", "the recall file was cut")
+    assert model.promote(*arguments, "--dry-run") == 0
     assert model.champion == "1"
-    assert model.promote(*by_hand) == 0
+    assert model.promote(*arguments) == 0
     tags = model.tags("2")
     assert (tags["sclip.decision"], tags["sclip.why"]) == ("promoted by hand", "the recall file was cut")
     assert "sclip.gate.1" not in tags

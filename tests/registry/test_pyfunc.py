@@ -60,7 +60,7 @@ def model(version: Path) -> Any:
     return mlflow.pyfunc.load_model(str(version))
 
 
-def asked(model: Any, output: str, rows: pd.DataFrame = ROWS) -> pd.DataFrame:
+def predicted(model: Any, output: str, rows: pd.DataFrame = ROWS) -> pd.DataFrame:
     return model.predict(rows, params={"output": output})
 
 
@@ -79,14 +79,14 @@ def test_the_model_scores_rows_of_images_and_captions_for_any_type_of_bytes(
 
 
 def test_the_model_embeds_either_column_without_reading_the_other(model: Any, scorer: Scorer) -> None:
-    images = asked(model, "image_embedding", ROWS[["image"]])["image_embedding"]
-    texts = asked(model, "text_embedding", ROWS.assign(image=[b"", None, b"", b""]))["text_embedding"]
+    images = predicted(model, "image_embedding", ROWS[["image"]])["image_embedding"]
+    texts = predicted(model, "text_embedding", ROWS.assign(image=[b"", None, b"", b""]))["text_embedding"]
     np.testing.assert_allclose(np.stack(images), scorer.encode_image(IMAGES), atol=1e-6)
     np.testing.assert_allclose(np.stack(texts), scorer.encode_text(CAPTIONS), atol=1e-6)
 
 
 def test_the_model_returns_scene_graphs_and_their_triples(model: Any, scorer: Scorer) -> None:
-    graphs = asked(model, "scene_graph", ROWS[["caption"]])
+    graphs = predicted(model, "scene_graph", ROWS[["caption"]])
     assert [SceneGraph.from_json(graph) for graph in graphs["scene_graph"]] == scorer.scene_graph(CAPTIONS)
     assert ["astronaut", "ride", "horse"] in graphs["triples"][1]
 
@@ -101,19 +101,19 @@ def test_images_may_be_paths_of_files(model: Any, tmp_path: Path) -> None:
 
 def test_threads_get_the_same_results_as_serial_calls_and_no_rows_give_no_rows(model: Any) -> None:
     outputs = ("score", "image_embedding", "text_embedding")
-    alone = [np.stack(asked(model, output)[output]) for output in outputs]
+    alone = [np.stack(predicted(model, output)[output]) for output in outputs]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda number: asked(model, outputs[number % 3]), range(9)))
+        together = list(pool.map(lambda number: predicted(model, outputs[number % 3]), range(9)))
     for number, frame in enumerate(together):
         np.testing.assert_allclose(np.stack(frame[outputs[number % 3]]), alone[number % 3], atol=1e-6)
-    assert [len(asked(model, output, ROWS[:0])) for output in (*outputs, "scene_graph")] == [0] * 4
+    assert [len(predicted(model, output, ROWS[:0])) for output in (*outputs, "scene_graph")] == [0] * 4
 
 
 # Refusals
 
 
 @pytest.mark.parametrize(
-    ("rows", "output", "found"),
+    ("rows", "output", "message"),
     [
         (ROWS.assign(image=[IMAGES[0], IMAGES[1], b"no picture", IMAGES[3]]), "score", "image in row 2: "),
         (ROWS.assign(image=[*IMAGES[:3], None]), "score", "image in row 3: "),
@@ -124,10 +124,10 @@ def test_threads_get_the_same_results_as_serial_calls_and_no_rows_give_no_rows(m
     ],
 )  # fmt: skip
 def test_an_input_that_cannot_be_answered_is_reported_with_its_row(
-    model: Any, rows: pd.DataFrame, output: str, found: str
+    model: Any, rows: pd.DataFrame, output: str, message: str
 ) -> None:
-    with pytest.raises(MlflowException, match=found) as raised:
-        asked(model, output, rows)
+    with pytest.raises(MlflowException, match=message) as raised:
+        predicted(model, output, rows)
     assert raised.value.error_code == "INVALID_PARAMETER_VALUE"
 
 

@@ -150,11 +150,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> dict[str,
         require("SCLIP_BROWSER", "no chromium to open a page with")
     folder = tmp_path_factory.mktemp("pages")
     graphs = parser.parse(CAPTIONS)
-    found = [(graph, candidates(graph)) for graph in graphs]
+    entries = [(graph, candidates(graph)) for graph in graphs]
     statistics = CorpusStatistics()
-    for number, (graph, negatives) in enumerate(found):
+    for number, (graph, negatives) in enumerate(entries):
         statistics.add(f"{number:06d}", graph, negatives)
-    both = ([card(str(i), graph) for i, graph in enumerate(graphs)], [card("1", *known) for known in found])
+    both = ([card(str(i), graph) for i, graph in enumerate(graphs)], [card("1", *known) for known in entries])
     graph_page, negative_page = (
         render("graphs.html", title="graphs", notes=[], wide=wide, cards=cards)
         for wide, cards in zip((False, True), both, strict=True)
@@ -170,13 +170,13 @@ def pages(tmp_path_factory: pytest.TempPathFactory, parser: Parser) -> dict[str,
         models = compare([hostile(f"model {n}") for n in range(count)])
         if count == 2:
             points = [point(a, hostile("m"), f"{LONG}/macro", f"{LONG}/macro") for a in (0.0, 0.5, 1.0)]
-            found, of = choose(points, LONG, HOSTILE, 0.98), models.evaluations
-            written["blend"] = blend.write(found, [*of, of[0]], folder, [LONG])
+            choice, evaluations = choose(points, LONG, HOSTILE, 0.98), models.evaluations
+            written["blend"] = blend.write(choice, [*evaluations, evaluations[0]], folder, [LONG])
         written[f"{count} models"] = comparison.write(models, folder / str(count), steps(count), LONG)
     rows = {f"{n} {LONG}": label for n, label in enumerate([LONG, HOSTILE, "כלב חום", "a" * 300] * 3)}
     heads = {str(n): text for n, text in enumerate([LONG, HOSTILE, "kept", "a" * 300, *"bcdef"])}
     cell = Cell([0.1, 0.3, math.nan], LONG, 0.5), Cell([0.2, 0.31], "–", 0.0001)
-    cells = {row: dict.fromkeys(heads, cell[at % 2]) for at, row in enumerate(rows)}
+    cells = {row: dict.fromkeys(heads, cell[number % 2]) for number, row in enumerate(rows)}
     first = next(iter(rows))
     line = {first: [(a / 10, (1.2 * a, 1 - a)) for a in range(11)]}
     kept = ablation.Forgetting({row: [(0.1, 1.0), (-3.0, math.nan)] for row in rows}, line, 0.9)

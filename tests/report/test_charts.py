@@ -113,11 +113,11 @@ POINTS = st.tuples(st.integers(0, 10**9), st.floats(allow_nan=True, allow_infini
 @example([[(0, 1.0), (1, 1.0 + 1e-15)]], math.inf)
 @example([[(0, 1e30), (1, -1e30), (2, 1e300)]], 1e30)
 def test_every_point_and_tick_lies_on_the_plot(series: Series, chance: float) -> None:
-    found = curves(series, chance)
-    if found is None:
+    chart = curves(series, chance)
+    if chart is None:
         return
-    for line in found.lines:
+    for line in chart.lines:
         assert all(LEFT <= x <= RIGHT and TOP <= y <= BOTTOM for x, y in points_of(line.path))
-    assert 2 <= len(found.y) <= 6
-    assert all(LEFT <= tick.at <= RIGHT for tick in found.x)
-    assert all(TOP <= tick.at <= BOTTOM for tick in found.y)
+    assert 2 <= len(chart.y) <= 6
+    assert all(LEFT <= tick.at <= RIGHT for tick in chart.x)
+    assert all(TOP <= tick.at <= BOTTOM for tick in chart.y)

@@ -35,7 +35,7 @@ def counted(entries: Sequence[Entry]) -> CorpusStatistics:
     return statistics
 
 
-def found(graphs: Sequence[SceneGraph]) -> list[Entry]:
+def entries_of(graphs: Sequence[SceneGraph]) -> list[Entry]:
     return [(str(i), graph, candidates(graph)) for i, graph in enumerate(graphs)]
 
 
@@ -49,7 +49,7 @@ def merged(*parts: CorpusStatistics) -> CorpusStatistics:
 def test_captions_are_counted_by_the_objects_and_triples_that_they_have(
     graphs: list[SceneGraph], tmp_path: Path
 ) -> None:
-    statistics = counted(found(graphs))
+    statistics = counted(entries_of(graphs))
     assert statistics.captions == 6
     assert statistics.with_object == 4
     assert statistics.with_triple == 3
@@ -72,7 +72,7 @@ def test_captions_are_counted_by_the_kinds_of_negative_that_they_have(graphs: li
 
 
 def test_examples_show_the_negative_that_training_would_draw(graphs: list[SceneGraph]) -> None:
-    examples = list(counted(found(graphs)).examples)
+    examples = list(counted(entries_of(graphs)).examples)
     assert {example.graph.caption for example in examples} == set(CAPTIONS)
     for example in examples:
         drawn = draw(candidates(example.graph), seed=0, epoch=0, identity=example.identity)
@@ -110,7 +110,7 @@ def test_parts_merge_into_the_whole_in_any_grouping_and_order(
 
 def test_a_fixed_number_of_examples_is_kept_of_a_large_corpus() -> None:
     graphs = [SceneGraph(f"caption {i}") for i in range(1000)]
-    keys = [example.identity for example in counted(found(graphs)).examples]
+    keys = [example.identity for example in counted(entries_of(graphs)).examples]
     assert len(set(keys)) == corpus.EXAMPLES
     assert sorted(map(int, keys)) != list(range(corpus.EXAMPLES))
 

@@ -16,8 +16,8 @@ from sclip.report.side_by_side import sides
 from support.evaluations import HOSTILE, evaluation, group, groups, result, text_of
 
 
-def page_of(models: list[Evaluation], folder: Path, *given: Any) -> str:
-    return write(compare(models), folder, *given).read_text(encoding="utf-8")
+def page_of(models: list[Evaluation], folder: Path, *args: Any) -> str:
+    return write(compare(models), folder, *args).read_text(encoding="utf-8")
 
 
 def models(count: int, **changes: Any) -> list[Evaluation]:

@@ -28,8 +28,8 @@ from support.evaluations import (
 )
 
 
-def page_of(found: Evaluation, folder: Path, **options: Any) -> str:
-    return write(found, folder, **options).read_text(encoding="utf-8")
+def page_of(model: Evaluation, folder: Path, **options: Any) -> str:
+    return write(model, folder, **options).read_text(encoding="utf-8")
 
 
 def test_the_page_shows_model_suite_notes_and_gates_and_links_to_each_benchmark(
@@ -79,7 +79,7 @@ def test_a_headline_is_shown_with_interval_chance_and_verdict_and_recalls_by_the
 
 
 @pytest.mark.parametrize(
-    ("score", "told"),
+    ("score", "message"),
     [
         (Score(0.6, 0.55, 0.65, 0.5), "Above chance on 1 of 1 benchmark."),
         (Score(0.52, 0.48, 0.56, 0.5), "No clear difference from chance: vg-relation."),
@@ -87,10 +87,10 @@ def test_a_headline_is_shown_with_interval_chance_and_verdict_and_recalls_by_the
         (Score(math.nan, math.nan, math.nan, 0.5), "No number, because the model has diverged: vg-relation."),
     ],
 )
-def test_a_summary_of_the_results_stands_on_top(score: Score, told: str, tmp_path: Path) -> None:
+def test_a_summary_of_the_results_stands_on_top(score: Score, message: str, tmp_path: Path) -> None:
     page = page_of(evaluation(result(scores={"macro": score})), tmp_path)
     text = text_of(page)
-    assert text.index(told) < text.index("chance 50.0")
+    assert text.index(message) < text.index("chance 50.0")
     assert "nan" not in re.sub('<style>.*?</style>|base64,[^"]*', "", page, flags=re.DOTALL)
 
 
@@ -144,15 +144,15 @@ def graph(caption: str, *names: str) -> SceneGraph:
 
 
 def test_both_graphs_are_drawn_and_their_differences_are_marked(tmp_path: Path) -> None:
-    asked: list[str] = []
+    parsed: list[str] = []
 
     def parser(captions: Any) -> list[SceneGraph]:
-        asked.extend(captions)
+        parsed.extend(captions)
         return [graph(c, *(("dog", "cat") if c == SWAPS[2][0] else ("cat", "dog"))) for c in captions]
 
     measured = evaluation(result(examples=[example(2), example(2)]))
     page = page_of(measured, tmp_path, graphs=parser)
-    assert asked == list(SWAPS[2])  # each caption once, in one call
+    assert parsed == list(SWAPS[2])  # each caption once, in one call
     assert page.count('<svg class="graph"') == 4
     assert 'aria-label="dog chase cat; big is dog"' in page
     assert page.count('class="predicate marked"') == page.count('class="attribute marked"') == 4
@@ -167,13 +167,13 @@ def test_both_graphs_are_drawn_and_their_differences_are_marked(tmp_path: Path) 
 def test_the_best_true_and_false_candidates_stand_side_by_side_and_all_are_ranked() -> None:
     texts = [("c", 0.1, True), ("b", 0.3, False), ("a", 0.2, True), ("d", math.nan, False)]
     (case,) = wrong_cases([example(0, texts)], {})
-    assert [of and of.pieces[0].text for of in (case.true, case.false)] == ["a", "b"]
+    assert [candidate and candidate.pieces[0].text for candidate in (case.true, case.false)] == ["a", "b"]
     ranked = [("".join(p.text for p in option.pieces), option.width) for option in case.ranked]
     assert ranked == [("b", 100.0), ("a", 66.7), ("c", 33.3), ("d", 0.0)]
 
 
 @pytest.mark.parametrize(
-    ("true", "false", "told"),
+    ("true", "false", "message"),
     [
         (0.2, 0.25, "the false one scores 0.0500 higher"),
         (0.2, 0.2, "a tie: counts as wrong"),
@@ -181,9 +181,9 @@ def test_the_best_true_and_false_candidates_stand_side_by_side_and_all_are_ranke
         (0.3, 0.2, ""),
     ],
 )
-def test_a_wrong_case_says_by_how_much_the_false_caption_won(true: float, false: float, told: str) -> None:
+def test_a_wrong_case_says_by_how_much_the_false_caption_won(true: float, false: float, message: str) -> None:
     (case,) = wrong_cases([example(0, [("a", true, True), ("b", false, False)])], {})
-    assert case.told == told
+    assert case.told == message
 
 
 def test_contents_of_an_evaluation_are_escaped(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_latex_is_balanced_and_names_bring_in_no_active_characters(
     ]  # fmt: skip
     assert not set("$#_%^~<>|") & set(text)
     # no arguments of \\ and no dashes
-    assert not [at for at in re.findall(r"\\\\\s*\[|\\\\\s*\*|--", text) if at]
+    assert not [match for match in re.findall(r"\\\\\s*\[|\\\\\s*\*|--", text) if match]
     commands = set(re.findall(r"\\([a-zA-Z]+)", text))
     assert "input" not in commands
     assert latex.startswith("% in the preamble: \\usepackage{booktabs}\n")

@@ -80,6 +80,6 @@ def test_every_negative_of_a_caption_is_marked(parser: Parser) -> None:
             swapped = [text.lower() for text in negative.swapped if text]
             marked = [" ".join(p.text.lower() for p in pieces if p.role) for pieces in (before, after)]
             if negative.is_replacement:
-                assert all(text in of for text, of in zip(swapped, marked, strict=True))
+                assert all(text in mark for text, mark in zip(swapped, marked, strict=True))
                 continue
             assert marked == [" ".join(swapped), " ".join(swapped[::-1])]

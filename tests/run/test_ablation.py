@@ -153,7 +153,7 @@ def test_the_field_ablation_has_a_column_for_each_benchmark_of_its_suite(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "arguments", "found"),
+    ("old", "new", "arguments", "message"),
     [
         ("", "", ["--row", "lwo"], "row 'lwo': no such row; the rows are low, high, broken"),
         ("weight: 0.1", "wait: 0.1", [], "row 'low': config: model.kee.wait: no such key"),
@@ -180,9 +180,9 @@ def test_the_field_ablation_has_a_column_for_each_benchmark_of_its_suite(tmp_pat
 )
 def test_a_mistake_in_an_ablation_is_reported_before_anything_starts(
     small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    old: str, new: str, arguments: list[str], found: str,
+    old: str, new: str, arguments: list[str], message: str,
 ) -> None:  # fmt: skip
     small.write_text(SMALL.replace(old, new))
     assert job(small, *arguments, f"run.storage={tmp_path / 'storage'}") == 2
-    assert found in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "storage").exists()

@@ -244,20 +244,20 @@ def test_rows_that_contradict_each_other_or_the_tars_are_unknown(run: Run) -> No
     }
 
 
-def cut_shard(run: Run, at: int) -> None:
-    """Cut the last shard in its group 4, keeping `at` bytes of it: header, body, header, body of 512 bytes each."""
-    run.sources[0][2].write_bytes(tar_bytes(keys(9))[: 4 * 2048 + at])
+def cut_shard(run: Run, size: int) -> None:
+    """Cut the last shard in its group 4, keeping `size` bytes of it: header, body, header, body of 512 bytes each."""
+    run.sources[0][2].write_bytes(tar_bytes(keys(9))[: 4 * 2048 + size])
 
 
 @pytest.mark.parametrize(
-    ("at", "whole"),
+    ("size", "whole"),
     [(512, 4), (1000, 4), (1200, 4), (2048, 5)],
     ids="header body next none".split(),
 )
 def test_the_unreadable_rest_of_a_cut_tar_is_one_row_that_must_be_set_aside(
-    run: Run, at: int, whole: int
+    run: Run, size: int, whole: int
 ) -> None:
-    cut_shard(run, at)
+    cut_shard(run, size)
     run.attempt(0, run.steps(2))
     run.quarantine((0, 0, 2, whole), (0, 1, 2, whole), key="", reason="broken tar")
     rows = len([row for row in ROWS if row[2] < 2 or row[3] < whole])

@@ -73,7 +73,7 @@ def test_missed_and_repeated_rows_are_listed_in_parts_unless_all_are_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("gone", "told"),
+    ("gone", "message"),
     [
         ("runs/r/shards.json", "shards.json: no such file"),
         ("runs/r/ledger/0000-00000.jsonl", "ledger: no ledger"),
@@ -82,11 +82,11 @@ def test_missed_and_repeated_rows_are_listed_in_parts_unless_all_are_asked_for(
     ],
 )
 def test_a_missing_input_of_the_audit_is_named(
-    run: Run, tmp_path: Path, gone: str, told: str, capsys: pytest.CaptureFixture[str]
+    run: Run, tmp_path: Path, gone: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run.attempt(0, run.steps())
     (tmp_path / gone).unlink()
     assert job(run.folder) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("audit: ")
-    assert told in line
+    assert message in line

@@ -33,7 +33,7 @@ def counted(path: Path, content: bytes, data: DataConfig = FIRST) -> Tar:
     return count_tars([str(path)], data.key_ends_at)[str(path)]
 
 
-def given_out(path: Path, data: DataConfig = FIRST) -> tuple[int, bool]:
+def rows_read(path: Path, data: DataConfig = FIRST) -> tuple[int, bool]:
     """Return how many rows the reader yields, without the rest of a broken tar, and whether the tar is broken."""
     items = list(read_shard(str(path), data))
     broken = isinstance(items[-1], Rejected) and not items[-1].key if items else False
@@ -69,25 +69,25 @@ def test_any_member_names_give_as_many_rows_as_the_reader_yields(
 ) -> None:
     path = tmp_path / "s.tar"
     tar = counted(path, members(["".join(name) * 20 for name in names], format), data)
-    assert (tar.groups, tar.broken) == given_out(path, data)
+    assert (tar.groups, tar.broken) == rows_read(path, data)
 
 
-@given(cut=st.integers(0, len(WHOLE)), at=st.integers(0, len(WHOLE) - 1), value=st.integers(0, 255))
+@given(cut=st.integers(0, len(WHOLE)), offset=st.integers(0, len(WHOLE) - 1), value=st.integers(0, 255))
 @examples
 def test_a_tar_cut_or_changed_in_a_byte_anywhere_is_judged_as_the_reader_does(
-    tmp_path: Path, cut: int, at: int, value: int
+    tmp_path: Path, cut: int, offset: int, value: int
 ) -> None:
     path, damaged = tmp_path / "s.tar", bytearray(WHOLE)
-    damaged[at] = value
+    damaged[offset] = value
     for content in (WHOLE[:cut], bytes(damaged)):
         tar = counted(path, content)
-        rows, broken = given_out(path)
+        rows, broken = rows_read(path)
         assert tar.broken is broken
         assert tar.groups - rows in ((0, 1) if broken else (0,))
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "expected"),
     [
         (b"no tar", Tar(0, True)),
         (gzip.compress(WHOLE, mtime=0)[:20], Tar(0, True)),
@@ -98,10 +98,10 @@ def test_a_tar_cut_or_changed_in_a_byte_anywhere_is_judged_as_the_reader_does(
     ],
 )
 def test_a_file_that_is_no_tar_or_continues_after_its_end_is_broken(
-    content: bytes, found: Tar, tmp_path: Path
+    content: bytes, expected: Tar, tmp_path: Path
 ) -> None:
-    assert counted(tmp_path / "s.tar", content) == found
-    assert given_out(tmp_path / "s.tar") == (found.groups, found.broken)
+    assert counted(tmp_path / "s.tar", content) == expected
+    assert rows_read(tmp_path / "s.tar") == (expected.groups, expected.broken)
 
 
 def test_many_tars_and_remote_tars_are_counted_by_several_processes(
@@ -133,10 +133,10 @@ def test_a_parquet_file_has_the_rows_of_its_footer_unless_it_is_damaged(tmp_path
     Path(url).write_bytes(content)
     assert count_tars([url], "first_dot") == {url: Tar(40, False)}
     assert count_tars([url], "first_dot", {url: 20}) == {url: Tar(40, False)}  # although the run says 20
-    at = pq.ParquetFile(url).metadata.row_group(2).column(0).data_page_offset
-    content[at : at + 40] = bytes(40)
+    offset = pq.ParquetFile(url).metadata.row_group(2).column(0).data_page_offset
+    content[offset : offset + 40] = bytes(40)
     Path(url).write_bytes(content)
-    rows, is_broken = given_out(Path(url))
+    rows, is_broken = rows_read(Path(url))
     assert is_broken
     assert count_tars([url], "first_dot", {url: rows}) == {url: Tar(rows, True)}
     Path(url).write_bytes(content[:100])

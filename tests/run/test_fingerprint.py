@@ -10,7 +10,7 @@ from sclip.run.fingerprint import DatasetFingerprint, fingerprint
 from sclip.storage import retries as storage
 
 
-def of(shards: dict[str, int], parser: str = "") -> DatasetFingerprint:
+def dataset(shards: dict[str, int], parser: str = "") -> DatasetFingerprint:
     """Return the fingerprint of a run with a single source."""
     named = {NamedShard(f"0/{n}.tar", url): count for n, (url, count) in enumerate(shards.items())}
     return fingerprint([named], parser)
@@ -26,28 +26,28 @@ def packed(folder: Path, checksums: dict[str, str]) -> dict[str, int]:
 def test_packed_data_is_the_same_wherever_it_lies_and_in_any_order(tmp_path: Path) -> None:
     original = packed(tmp_path / "coco" / "train", {"0.tar": "aa", "1.tar": "bb"})
     copied = packed(tmp_path / "other", {"0.tar": "aa", "1.tar": "bb"})
-    result = of(original, "rules-1")
-    assert result.digest == of(dict(reversed(copied.items())), "rules-1").digest
+    result = dataset(original, "rules-1")
+    assert result.digest == dataset(dict(reversed(copied.items())), "rules-1").digest
     assert (result.name, len(result.digest)) == ("coco/train", 32)
     assert result.profile == {"samples": 10, "shards": 2, "packed": 2, "parser": "rules-1"}
-    assert result.digest != of(packed(tmp_path / "two", {"0.tar": "aa", "1.tar": "bc"})).digest
+    assert result.digest != dataset(packed(tmp_path / "two", {"0.tar": "aa", "1.tar": "bc"})).digest
 
 
 def test_data_without_an_index_of_ours_is_known_by_its_places_and_counts(tmp_path: Path) -> None:
-    known = of({f"{tmp_path}/a/0.tar": 5})
+    known = dataset({f"{tmp_path}/a/0.tar": 5})
     assert known.profile["packed"] == 0
-    assert known.digest != of({f"{tmp_path}/a/0.tar": 6}).digest
-    assert known.digest != of({f"{tmp_path}/b/0.tar": 5}).digest
+    assert known.digest != dataset({f"{tmp_path}/a/0.tar": 6}).digest
+    assert known.digest != dataset({f"{tmp_path}/b/0.tar": 5}).digest
     for content in ("[]", "{", '{"shards": [{"name": "0.tar"}]}', '{"shards": 1}'):
         (tmp_path / "index.json").write_text(content)
-        assert of({f"{tmp_path}/0.tar": 5}).profile["packed"] == 0
+        assert dataset({f"{tmp_path}/0.tar": 5}).profile["packed"] == 0
 
 
 def test_a_secret_in_a_uri_changes_neither_the_fingerprint_nor_the_name_of_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digests = {of({f"file://user:{secret}@host{tmp_path}/0.tar": 5}).digest for secret in ("a", "b")}
+    digests = {dataset({f"file://user:{secret}@host{tmp_path}/0.tar": 5}).digest for secret in ("a", "b")}
     assert len(digests) == 1
     monkeypatch.setattr(storage, "RETRY_DELAYS_S", (0.0,))
     url = "http://user:planted@127.0.0.1:9/0.tar?sig=planted"
-    assert of({url: 5}).name == "/***@127.0.0.1:9"
+    assert dataset({url: 5}).name == "/***@127.0.0.1:9"

@@ -30,12 +30,12 @@ def scores(r10: float, accuracy: float) -> dict[str, float]:
     }  # fmt: skip
 
 
-def trial(row: str, seed: int, *of: float) -> sweep.Trial:
-    return sweep.Trial(f"x-{row}-seed-{seed}", {}, scores(*of) if of else {})
+def trial(row: str, seed: int, *figures: float) -> sweep.Trial:
+    return sweep.Trial(f"x-{row}-seed-{seed}", {}, scores(*figures) if figures else {})
 
 
 @pytest.mark.parametrize(
-    ("run", "found"),
+    ("run", "expected"),
     [
         ((0.4, 0.6), {"first/r10": 0.4, "first/kept": 1.0, "second/gain": 0.0}),
         ((0.2, 0.8), {"first/r10": 0.2, "first/kept": 0.5, "second/gain": 1.0, "first/kept_at_90": 0.5}),
@@ -44,9 +44,9 @@ def trial(row: str, seed: int, *of: float) -> sweep.Trial:
     ],
 )  # fmt: skip
 def test_shares_are_relative_to_the_retrieval_of_the_start_and_the_gain_of_the_plain_row(
-    run: tuple[float, float], found: dict[str, float]
+    run: tuple[float, float], expected: dict[str, float]
 ) -> None:
-    assert forgetting.shares(scores(0.4, 0.6), scores(0.2, 0.8), scores(*run)) == pytest.approx(found)
+    assert forgetting.shares(scores(0.4, 0.6), scores(0.2, 0.8), scores(*run)) == pytest.approx(expected)
 
 
 def test_there_is_no_share_of_the_gain_if_plain_tuning_gains_nothing() -> None:
@@ -148,7 +148,7 @@ def test_runs_are_drawn_as_points_and_the_blends_of_a_row_as_a_line_over_the_see
         blend_points = [{"a": a, "gained": 0.6 + a * 0.2, "kept": 0.5 - a * 0.25} for a in (0.0, 0.5, 1.0)]
         file = forgetting.suite(config, "x", seed, "all").with_suffix(".json")
         file.write_text(json.dumps({"plain": plain, "points": blend_points}))
-    trials = [trial(row, seed, *of) for row, of in (("start", (0.4, 0.6)), ("plain", (0.2, 0.8)), ("both", (0.3, 0.7)),
+    trials = [trial(row, seed, *xy) for row, xy in (("start", (0.4, 0.6)), ("plain", (0.2, 0.8)), ("both", (0.3, 0.7)),
               ("all", (0.36, 0.75))) for seed in (0, 1, 2)]  # fmt: skip
     drawn = forgetting.forgetting(study, "x", config, forgetting.add_shares(study, "x", trials))
     assert {row: len(points) for row, points in drawn.points.items()} == dict.fromkeys(study.rows, 3)
@@ -166,8 +166,8 @@ def test_no_row_is_run_for_a_seed_whose_start_failed(
 ) -> None:
     swept = []
 
-    def run(of: sweep.Sweep, console: Console) -> list[sweep.Trial]:
-        swept.append([point["name"] for point in of.space[sweep.POINT]["grid_search"]])
+    def run(row_sweep: sweep.Sweep, console: Console) -> list[sweep.Trial]:
+        swept.append([point["name"] for point in row_sweep.space[sweep.POINT]["grid_search"]])
         error = {name: "no room" if failing in name else "" for name in swept[-1]}
         return [sweep.Trial(f"x-{n}", {}, {} if error[n] else scores(0.4, 0.6), error[n]) for n in swept[-1]]
 

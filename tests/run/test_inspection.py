@@ -67,23 +67,23 @@ def config(loss: LossConfig | None = None, **data: Any) -> Config:
     )
 
 
-def trained_on(of: Config, shards: list[str], url: str, epoch: int) -> dict[str, dict[str, Any]]:
+def trained_on(run_config: Config, shards: list[str], url: str, epoch: int) -> dict[str, dict[str, Any]]:
     """Return what the stream yields from a shard in one epoch: the columns of each sample, by key."""
-    reading = ReadSettings(of, usable_stamp(of.data, shards))
-    (shard,) = (shard for shard in find_shards(of.data.shards) if shard.url == url)
-    encoder = Encoder(of, image_size(of.model.name))
-    by_key: dict[str, dict[str, Any]] = {}
+    reading = ReadSettings(run_config, usable_stamp(run_config.data, shards))
+    (shard,) = (shard for shard in find_shards(run_config.data.shards) if shard.url == url)
+    encoder = Encoder(run_config, image_size(run_config.model.name))
+    columns_by_key: dict[str, dict[str, Any]] = {}
     samples = count_samples([url]).samples[url]
     visits = {0: OpenedVisit(shard, epoch, samples, samples)}
     whole = Round(0, ((Part(0, 0, samples),),))
     for table in read_round(reading, whole, whole.share(0, 1), visits):
         rows = {row[col.PLACE]: row for row in table.to_pylist() if row[col.STATUS] == col.SAMPLE}
         columns = encoder(table)
-        for at, place in enumerate(columns[col.PLACE].tolist()):
+        for index, place in enumerate(columns[col.PLACE].tolist()):
             if place != col.NO_SAMPLE:
-                values = {name: values[at] for name, values in columns.items()}
-                by_key[rows[place][col.SAMPLE_KEY]] = values | {col.CAPTION: rows[place][col.CAPTION]}
-    return by_key
+                values = {name: values[index] for name, values in columns.items()}
+                columns_by_key[rows[place][col.SAMPLE_KEY]] = values | {col.CAPTION: rows[place][col.CAPTION]}
+    return columns_by_key
 
 
 def ids_of(encoded: report.Encoded) -> tuple[list[int], list[Any]]:
@@ -108,11 +108,11 @@ def test_the_shown_sample_equals_what_the_stream_yields(
         LossConfig(negatives=loss, negatives_per_caption=2, units=further, positives=further),
         shards=tuple(urls),
     )
-    by_key = trained_on(run_config, urls, urls[1], 1)
-    assert len(by_key) == 5
+    columns_by_key = trained_on(run_config, urls, urls[1], 1)
+    assert len(columns_by_key) == 5
     tokenizer = Tokenizer(run_config.model)
-    for key in sorted(by_key)[:2]:
-        row, seen = by_key[key], inspect_sample(Run(run_config), urls[1], key, 1).seen
+    for key in sorted(columns_by_key)[:2]:
+        row, seen = columns_by_key[key], inspect_sample(Run(run_config), urls[1], key, 1).seen
         assert seen is not None
         assert seen.graph.caption == row[col.CAPTION]
         assert ids_of(seen.encoded) == columns_of(row[col.TEXT], row[col.TRIPLES])
@@ -135,7 +135,7 @@ def test_the_shown_sample_equals_what_the_stream_yields(
         crop = np.asarray(Image.open(io.BytesIO(seen.crop.content))).transpose(2, 0, 1)
         np.testing.assert_array_equal(crop, row[col.IMAGE])
     has = (col.HAS_NEGATIVE, *((col.HAS_UNIT, col.HAS_POSITIVE) if further else ()))
-    assert all(any(row[name].any() for row in by_key.values()) for name in has)
+    assert all(any(row[name].any() for row in columns_by_key.values()) for name in has)
 
 
 def test_a_filtered_sample_tells_what_its_captions_lack(annotated: list[str]) -> None:
@@ -180,12 +180,12 @@ def test_a_quarantined_sample_is_shown_with_the_reason(
 # Inspection of a run
 
 
-def begun(folder: Path, of: Config, *sources: list[str]) -> Run:
+def begun(folder: Path, run_config: Config, *sources: list[str]) -> Run:
     """Record a run as its start does, and return the run as `inspect` reads it."""
     counts = count_samples([url for urls in sources for url in urls]).samples
-    named = {shard.url: shard for shard in find_shards(of.data.shards)}
+    named = {shard.url: shard for shard in find_shards(run_config.data.shards)}
     counted = [{named[url]: counts[url] for url in urls} for urls in sources]
-    record_inputs(RunFolder(folder / "runs" / "mine"), to_tree(of), counted)
+    record_inputs(RunFolder(folder / "runs" / "mine"), to_tree(run_config), counted)
     return of_run("mine", str(folder))
 
 
@@ -195,8 +195,8 @@ def test_a_shard_of_the_run_is_recognized_by_any_path_and_a_foreign_shard_is_not
     run = begun(tmp_path, config(shards=(f"{Path(plain[1]).parent}/*.tar",)), plain)
     assert [[shard.url for shard in source] for source in run.sources] == [plain]
     assert of_run(str(tmp_path / "runs" / "mine"), "/nowhere") == run
-    place = Path(plain[0])
-    other_way = f"{place.parent}/../{place.parent.name}/{place.name}"
+    path = Path(plain[0])
+    other_way = f"{path.parent}/../{path.parent.name}/{path.name}"
     assert inspect_sample(run, other_way, "s0000", 0).notes == []
     assert inspect_sample(run, annotated[0], "s0000", 0).notes == [
         "the run does not read this shard; this is what it would see"

@@ -127,27 +127,27 @@ HALF, NO_TEXT, DEEP = b"", b"\xff\xfe", b"[" * 100_000
 
 
 @pytest.mark.parametrize(
-    ("folder", "left"),
-    [("s3", 41), *(("disk", left) for left in (41, None, 10**12, HALF, NO_TEXT, DEEP))],
+    ("folder", "owner"),
+    [("s3", 41), *(("disk", owner) for owner in (41, None, 10**12, HALF, NO_TEXT, DEEP))],
     indirect=["folder"],
 )
 def test_a_remote_or_unknown_owner_without_heartbeats_is_waited_for_and_replaced(
-    folder: StoragePath, left: object
+    folder: StoragePath, owner: object
 ) -> None:
     leave(
         folder,
-        pid=0 if isinstance(left, bytes) else left,
-        machine="another" if left == 41 else lease._machine(),
+        pid=0 if isinstance(owner, bytes) else owner,
+        machine="another" if owner == 41 else lease._machine(),
     )
-    if isinstance(left, bytes) and isinstance(folder, Path):
-        (folder / "lease" / "3.json").write_bytes(left)
+    if isinstance(owner, bytes) and isinstance(folder, Path):
+        (folder / "lease" / "3.json").write_bytes(owner)
     messages: list[str] = []
     with lease.held(folder, messages.append):
         assert leases(folder) == ["4.json"]
         assert owner_of(folder)["pid"] == os.getpid()
     waiting, gone_on = messages
     assert "waiting 0.6 s for a sign of life" in waiting
-    assert ("node-7" in waiting) != isinstance(left, bytes)
+    assert ("node-7" in waiting) != isinstance(owner, bytes)
     assert "no sign of life in 0.6 s, so this process takes it over" in gone_on
 
 
@@ -158,9 +158,9 @@ def test_an_owner_that_ends_while_watched_is_replaced_and_a_file_in_place_of_the
     with lease.held(tmp_path, lambda _: (tmp_path / "lease" / "3.json").unlink()):
         assert leases(tmp_path) == ["1.json"]
     # An empty folder is removed with its lease.
-    (place := tmp_path / "run" / "lease").parent.mkdir(parents=True)
-    place.write_text("")
-    with pytest.raises(ConfigError, match=f"{place} is a file"), lease.held(place.parent, pytest.fail):
+    (file := tmp_path / "run" / "lease").parent.mkdir(parents=True)
+    file.write_text("")
+    with pytest.raises(ConfigError, match=f"{file} is a file"), lease.held(file.parent, pytest.fail):
         pytest.fail("an owner")
 
 
@@ -241,7 +241,7 @@ def test_without_conditional_writes_a_lease_is_written_and_read_back(
 
 
 def test_work_that_goes_on_until_the_process_ends_keeps_its_lease(tmp_path: Path) -> None:
-    for goes_on, left in ((False, []), (True, ["1.json"])):
+    for goes_on, remaining in ((False, []), (True, ["1.json"])):
         with pytest.raises(Stopped), lease.held(tmp_path, pytest.fail):
             raise Stopped(work_goes_on=goes_on)
-        assert leases(tmp_path) == left
+        assert leases(tmp_path) == remaining

@@ -32,7 +32,7 @@ def console(out: io.StringIO) -> Iterator[Console]:
     name_run("")
 
 
-def told(out: io.StringIO) -> list[dict[str, Any]]:
+def log_records(out: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
@@ -52,11 +52,11 @@ def test_reports_are_records_with_their_step_and_figures(console: Console, out: 
         for _, report in reports:
             progress.report(report)
         progress.say("asked to stop")
-    before, line, *records, asked = told(out)
+    before, line, *records, stop = log_records(out)
     assert (before["run_name"], before["message"]) == ("", "before the name is known")
     assert (line["component"], line["levelname"], line["message"]) == ("driver", "INFO", long)
     assert line["asctime"]
-    assert asked["message"] == "asked to stop"
+    assert stop["message"] == "asked to stop"
     assert records[1]["metrics"].pop("grad_norm") is None  # JSON has no infinity
     reports[1][1]["metrics"].pop("grad_norm")
     for record, (level, report) in zip(records, reports, strict=True):
@@ -72,7 +72,7 @@ def test_credentials_are_in_no_field_whoever_logs_them(console: Console, out: io
         raise ValueError("https://user:hidden@host")
     except ValueError:
         logging.getLogger("sclip").exception("failed")
-    records = told(out)
+    records = log_records(out)
     assert "hidden" not in out.getvalue()
     assert [record["levelname"] for record in records] == ["INFO", "WARNING", "WARNING", "ERROR"]
     assert "https://***@host" in records[-1]["exc_text"]
@@ -87,7 +87,7 @@ def test_a_table_breaks_no_line_and_an_unexpected_error_is_a_record_with_its_tra
     console.print(table)
     error = LookupError("nobody thought of it")
     sys.excepthook(type(error), error, error.__traceback__)
-    *records, record = told(out)
+    *records, record = log_records(out)
     assert "│ 0.5   │" in [record["message"] for record in records]
     assert "of no interest" not in out.getvalue()
     assert record["levelname"] == "CRITICAL"

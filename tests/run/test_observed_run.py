@@ -63,11 +63,11 @@ class Seen:
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 name = " ".join(process.cmdline()).strip()
                 program = name.split(" ")[0].rpartition("/")[2]
-                for at in process.net_connections("inet"):
-                    if at.status == psutil.CONN_LISTEN:
-                        self.listening.add((at.laddr.ip, program))
+                for connection in process.net_connections("inet"):
+                    if connection.status == psutil.CONN_LISTEN:
+                        self.listening.add((connection.laddr.ip, program))
                         if "DashboardAgent" in name:
-                            self._read_metrics(at.laddr.port)
+                            self._read_metrics(connection.laddr.port)
 
     def _read_metrics(self, port: int) -> None:
         """Read Prometheus metrics from a port of the agent. Its other ports do not serve HTTP or have no such page."""
@@ -136,14 +136,14 @@ def _run(seen: Seen, storage: Path) -> None:
 
 def test_the_run_listens_only_on_this_machine(seen: Seen) -> None:
     def is_loopback(address: str) -> bool:
-        at = ip_address(address)
-        mapped = at.ipv4_mapped if isinstance(at, IPv6Address) else None
-        return (mapped or at).is_loopback
+        ip = ip_address(address)
+        mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+        return (mapped or ip).is_loopback
 
     assert seen.status == 0, seen.out + seen.error
     assert json.loads((seen.folder / "complete.json").read_text())["samples"] == 4 * 96
     assert {"ray::RayTrainWorker", "raylet", "gcs_server"} <= {program for _, program in seen.listening}
-    assert sorted(at for at in seen.listening if not is_loopback(at[0])) == []
+    assert sorted(listener for listener in seen.listening if not is_loopback(listener[0])) == []
 
 
 def test_prometheus_reads_the_metrics_under_the_names_that_the_dashboard_uses(seen: Seen) -> None:
@@ -180,7 +180,7 @@ def test_no_file_or_log_of_the_run_holds_a_secret_and_no_file_is_a_pickle(
     seen: Seen, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = [seen.folder.parent.parent, seen.ray]
-    every = [path for place in places for path in place.rglob("*")]
+    every = [path for folder in places for path in folder.rglob("*")]
     files = [path for path in every if path.is_file() and not path.is_symlink()]
     known = "config.json shards.json evaluation.json report.html tracking.jsonl manifest.json".split()
     assert set(known) <= {path.name for path in files}

@@ -43,8 +43,8 @@ STILL = ("train.learning_rate=1e-12", "train.epochs=1", "train.num_workers=1")
 @pytest.fixture(scope="module")
 def trained(start: Callable[..., Summary]) -> Summary:
     """A run of twelve steps that is evaluated before, during and after training, and whose model has a gate."""
-    beside = ("checkpoint.every=6", "evaluate.before=true", "evaluate.every=6", "evaluate.cpus=0.5")
-    return start("run.name=first", *beside, GATED)
+    options = ("checkpoint.every=6", "evaluate.before=true", "evaluate.every=6", "evaluate.cpus=0.5")
+    return start("run.name=first", *options, GATED)
 
 
 def test_every_sample_is_trained_on_and_mlflow_has_config_metrics_data_and_scores(trained: Summary) -> None:

@@ -14,18 +14,18 @@ from support.runs import port_without_server
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("attached")]
 
 
-BESIDE = ("evaluate.every=4", "checkpoint.every=4")
+EVALUATION = ("evaluate.every=4", "checkpoint.every=4")
 
 
 @pytest.mark.parametrize(
-    ("overrides", "found"),
+    ("overrides", "message"),
     [
         (("data.shards=/nowhere/*.tar",), "no such shard"),
         (("train.num_workers=16",), "the cluster has 4"),
         (("train.num_workers=1", "train.use_gpu=true"), "each worker needs a GPU"),
-        ((*BESIDE, "evaluate.cpus=3.5"), " + 3.5 for evaluate.cpus), but the cluster has 4"),
-        ((*BESIDE, "evaluate.gpus=1"), "the evaluation needs evaluate.gpus=1, but the cluster has 0"),
-        ((*BESIDE, "evaluate.suite_beside=nothing"), "suite 'nothing'"),
+        ((*EVALUATION, "evaluate.cpus=3.5"), " + 3.5 for evaluate.cpus), but the cluster has 4"),
+        ((*EVALUATION, "evaluate.gpus=1"), "the evaluation needs evaluate.gpus=1, but the cluster has 0"),
+        ((*EVALUATION, "evaluate.suite_beside=nothing"), "suite 'nothing'"),
         (("evaluate.exclude=nowhere.jsonl",), "nowhere.jsonl: cannot be read"),
         (("model.name=ViT-B-23",), "ViT-B-32"),
         (("model.pretrained=none.safetensors",), "no such file"),
@@ -37,9 +37,9 @@ BESIDE = ("evaluate.every=4", "checkpoint.every=4")
     ],
 )
 def test_a_run_that_cannot_work_ends_before_it_leaves_anything(
-    start: Callable[..., Summary], storage: Path, overrides: tuple[str, ...], found: str
+    start: Callable[..., Summary], storage: Path, overrides: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError) as raised:
         start("run.name=refused", *overrides)
-    assert found in str(raised.value)
+    assert message in str(raised.value)
     assert not (storage / "runs" / "refused").exists()

@@ -127,10 +127,10 @@ def test_an_absent_shard_is_missed_if_a_pattern_would_match_it(tmp_path: Path, r
 
 
 def test_the_closing_table_names_what_was_lost_and_counts_shards_as_shards(tmp_path: Path) -> None:
-    place = {"source": 0, "pass": 0, "step": 5, "index": 4}
-    rest = place | {"shard": "/s/2.tar", "key": "", "reason": "broken tar"}
-    short = place | {"shard": "/s/3.tar", "key": "", "reason": "3 of the 12 samples", "missing": 3}
-    bad = place | {"shard": "/s/4.tar", "key": "a", "reason": "no image"}
+    fields = {"source": 0, "pass": 0, "step": 5, "index": 4}
+    rest = fields | {"shard": "/s/2.tar", "key": "", "reason": "broken tar"}
+    short = fields | {"shard": "/s/3.tar", "key": "", "reason": "3 of the 12 samples", "missing": 3}
+    bad = fields | {"shard": "/s/4.tar", "key": "a", "reason": "no image"}
     RunFolder(tmp_path).set_aside([rest, short, short | {"pass": 1}, bad])
     losses = Losses(
         {"/s/1.tar": "not a tar"}, 12, "1 of 5 shards cannot be read", {"/s/5.tar": ("x_stats.json", 160, 60)}

@@ -41,7 +41,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
 
 
 @pytest.mark.parametrize(
-    ("signals", "program", "said"),
+    ("signals", "program", "words"),
     [
         ([TERM], {}, "working asked saved"),  # work that ends by itself is waited for
         ([TERM, TERM, INT], {}, "working asked saved"),  # signals close together count as one
@@ -58,7 +58,7 @@ TERM, INT = signal.SIGTERM, signal.SIGINT
     ],
 )
 def test_a_program_that_gets_signals_prints_the_expected_words(
-    signals: list[signal.Signals], program: dict[str, object], said: str
+    signals: list[signal.Signals], program: dict[str, object], words: str
 ) -> None:
     text = PROGRAM.format(**{"ends": True, "after_s": 0, "same_s": 600} | program)
     command = [sys.executable, "-c", text]
@@ -68,7 +68,7 @@ def test_a_program_that_gets_signals_prints_the_expected_words(
         for number in signals:
             lines.append(child.stdout.readline().strip())
             child.send_signal(number)
-        assert [*lines, *child.stdout.read().split()] == said.split()
+        assert [*lines, *child.stdout.read().split()] == words.split()
 
 
 @pytest.mark.parametrize(

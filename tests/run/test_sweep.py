@@ -24,7 +24,7 @@ KEE = "model.kee.weight"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found"),
+    ("arguments", "message"),
     [
         ([], "nothing to search"),
         (["../up", "--grid", f"{KEE}=0.1"], "run.name='../up'"),
@@ -44,11 +44,11 @@ KEE = "model.kee.weight"
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_space_is_reported_before_anything_starts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], found: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     name = arguments.pop(0) if arguments and arguments[0] == "../up" else "mistaken"
     assert job(name, *arguments, f"run.storage={tmp_path}") == 2
-    assert found in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -68,7 +68,7 @@ def test_a_seed_draws_the_same_points_and_combines_each_with_the_whole_grid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rate, layers = "train.learning_rate", "model.kee.layers"
-    monkeypatch.setattr(sweep, "_trial", lambda given, **_: {"scores": {"drawn/value": given[rate]}})
+    monkeypatch.setattr(sweep, "_trial", lambda params, **_: {"scores": {"drawn/value": params[rate]}})
     space = {
         rate: search_space.domain(rate, "loguniform(1e-6,1e-4)")[0], layers: tune.grid_search([1, 2])
     }  # fmt: skip

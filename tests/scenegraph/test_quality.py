@@ -31,8 +31,8 @@ LABELS_SEED = 13
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is missing")
 
 
-def _score(script: str, truth: Path, found: Path) -> dict[str, float]:
-    command = [sys.executable, str(BENCH / script), str(truth), str(found)]
+def _score(script: str, truth: Path, predicted: Path) -> dict[str, float]:
+    command = [sys.executable, str(BENCH / script), str(truth), str(predicted)]
     line = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
     return {name: float(value) for name, value in (pair.split("=") for pair in line.split())}
 

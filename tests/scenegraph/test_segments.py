@@ -92,12 +92,12 @@ _PARTS = st.sampled_from(
 @settings(max_examples=200)
 @given(st.one_of(st.lists(_PARTS, max_size=25).map(" ".join), st.text(max_size=80)))
 def test_segments_are_characters_of_the_caption_in_order(caption: str) -> None:
-    at = -1
+    previous = -1
     for segment in segments(caption):
         assert "".join(caption[origin] for origin in segment.origins) == segment.text
         for origin in segment.origins:
-            assert origin > at
-            at = origin
+            assert origin > previous
+            previous = origin
 
 
 def test_spans_point_into_the_caption_and_nothing_relates_across_segments(parser: Parser) -> None:

@@ -333,9 +333,9 @@ def parts(text: str) -> set[str]:
     return set(filter(None, text.strip().split("; ")))
 
 
-@pytest.mark.parametrize(("caption", "said"), SENTENCES)
-def test_caption_gives_the_graph_that_a_reader_takes_from_it(parser: Parser, caption: str, said: str) -> None:
-    relations, attributes, denied = map(parts, f"{said}||".split("|")[:3])
+@pytest.mark.parametrize(("caption", "text"), SENTENCES)
+def test_caption_gives_the_graph_that_a_reader_takes_from_it(parser: Parser, caption: str, text: str) -> None:
+    relations, attributes, denied = map(parts, f"{text}||".split("|")[:3])
     graph = parser.parse([caption])[0]
     name = {obj.name: "*" * obj.fixed + obj.name for obj in graph.objects}
     triples = graph.triples()

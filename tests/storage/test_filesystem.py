@@ -80,13 +80,13 @@ def test_a_missing_bucket_or_key_and_an_unknown_option_are_reported_in_one_line(
         ShardError, match="unknown option regoin; the options are anonymous, endpoint_override"
     ):
         expand(["s3://bucket/a.tar?regoin=eu-north-1"])
-    for place in ("s3://nowhere/a.tar", "s3://bucket/shards/a.tar"):
+    for url in ("s3://nowhere/a.tar", "s3://bucket/shards/a.tar"):
         with pytest.raises(ShardError) as caught:
-            expand([place])
-        assert str(caught.value) == f"{place}: no such shard; name existing tars, for example DIR/*.tar"
+            expand([url])
+        assert str(caught.value) == f"{url}: no such shard; name existing tars, for example DIR/*.tar"
         with pytest.raises(ShardError) as caught:
-            list(read_shard(place))
-        assert str(caught.value) == f"{place}: no such file; check the address and the credentials"
+            list(read_shard(url))
+        assert str(caught.value) == f"{url}: no such file; check the address and the credentials"
 
 
 @pytest.mark.parametrize("kind", ["http", "s3"])

@@ -24,23 +24,23 @@ def folder(request: pytest.FixtureRequest, store: ObjectStore, tmp_path: Path) -
     """A folder `one` in an otherwise empty folder, with the files `one/a` and `one/sub/b`."""
     name = re.sub(r"\W+", "-", request.node.name)
     if request.param == "disk":
-        place: StoragePath = tmp_path / "disk" / "one"
+        path: StoragePath = tmp_path / "disk" / "one"
     elif request.param == "memory":  # stands for any other fsspec file system
-        place = storage_path(f"memory://{name}/one")
+        path = storage_path(f"memory://{name}/one")
     else:
-        place = store.path(f"{name}/one")
+        path = store.path(f"{name}/one")
     for name in ("a", "sub/b"):
-        file = place / name
+        file = path / name
         file.parent.mkdir(parents=True, exist_ok=True)
         write(file, name)
     if request.param.endswith("time"):
         store.fault = every(4)
-    yield place
+    yield path
     store.fault = None
 
 
-def names(of: StoragePath) -> list[str]:
-    return sorted(child.name for child in of.iterdir())
+def names(parent: StoragePath) -> list[str]:
+    return sorted(child.name for child in parent.iterdir())
 
 
 def nothing_is_nowhere(folder: StoragePath) -> None:
@@ -163,7 +163,7 @@ def as_nobody() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("storage", "guard", "found"),
+    ("storage", "guard", "message"),
     [
         ("{tmp}/a file", contextlib.nullcontext, "'{tmp}/a file' cannot be written to (Not a directory)"),
         ("/proc/self/below", contextlib.nullcontext, "/proc/self cannot be written to (No such file"),
@@ -171,16 +171,16 @@ def as_nobody() -> Iterator[None]:
     ],
 )
 def test_an_unwritable_storage_is_reported_with_its_key_and_nothing_is_left(
-    storage: str, guard: Callable[[], AbstractContextManager[None]], found: str, tmp_path: Path
+    storage: str, guard: Callable[[], AbstractContextManager[None]], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "a file").touch()
     (tmp_path / "closed").mkdir(mode=0o500)
-    before, place = sorted(tmp_path.rglob("*")), storage.format(tmp=tmp_path)
+    before, location = sorted(tmp_path.rglob("*")), storage.format(tmp=tmp_path)
     paths.check_writable(tmp_path / "not" / "there" / "yet")
     with guard(), pytest.raises(OSError, match=r"run\.storage=") as raised:
-        paths.check_writable(Path(place))
-    assert str(raised.value).startswith(f"run.storage={place!r}: ")
-    assert found.format(tmp=tmp_path) in str(raised.value)
+        paths.check_writable(Path(location))
+    assert str(raised.value).startswith(f"run.storage={location!r}: ")
+    assert message.format(tmp=tmp_path) in str(raised.value)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -195,17 +195,17 @@ def test_neither_credentials_nor_query_of_a_uri_are_shown(store: ObjectStore) ->
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "message"),
     [(503, "storage failed 3 times; last error: "), (403, ".*check the address and the credentials")],
 )
 def test_storage_that_stays_away_or_refuses_is_reported_in_one_line_and_not_as_a_missing_file(
-    store: ObjectStore, status: int, told: str
+    store: ObjectStore, status: int, message: str
 ) -> None:
     file = store.path("there")
     write(file, "")
     store.fault = lambda method, path, number: status
     for use in (lambda: write(file, "text"), file.exists, lambda: list(file.parent.iterdir())):
-        with pytest.raises(StorageError, match=rf"^s3://\*\*\*@bucket\S*: {told}") as raised:
+        with pytest.raises(StorageError, match=rf"^s3://\*\*\*@bucket\S*: {message}") as raised:
             use()
         assert "secret" not in str(raised.value)
 

@@ -91,9 +91,9 @@ def test_ranks_without_a_common_disk_write_one_checkpoint_and_resume_from_it(
     results = ranks.run(on_a_node, 2, tmp_path, store.uri(name), str(tmp_path / "disks"))
     store.fault = None
     expected = trained()[0].state_dict()
-    for of_rank in results:
-        assert (of_rank["state"], of_rank["left"]) == ('{"step": 1}', "[]")
-        assert all(torch.equal(of_rank[key], tensor) for key, tensor in expected.items())
+    for result in results:
+        assert (result["state"], result["left"]) == ('{"step": 1}', "[]")
+        assert all(torch.equal(result[key], tensor) for key, tensor in expected.items())
     step = store.path(name) / "step-00000001"
     assert manifest.verify(step) == ""
     shards = sorted(file for file in sizes(step) if file != manifest.MANIFEST)

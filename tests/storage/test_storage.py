@@ -84,10 +84,10 @@ def test_any_number_of_failures_with_progress_is_survived_and_a_permanent_failur
 
 
 def test_only_some_of_many_shards_are_looked_up_ahead() -> None:
-    asked: list[str] = []
-    answers = storage.concurrently(lambda name: asked.append(name) or name, [str(n) for n in range(100_000)])
+    names: list[str] = []
+    answers = storage.concurrently(lambda name: names.append(name) or name, [str(n) for n in range(100_000)])
     assert [next(answers) for _ in range(3)] == ["0", "1", "2"]
-    assert len(asked) < 2000
+    assert len(names) < 2000
     answers.close()
 
 

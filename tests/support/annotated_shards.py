@@ -97,24 +97,24 @@ def plan(shards: Sequence[str], stamp: str = "", loss: LossConfig | None = None,
     return StreamPlan(ReadSettings(config, stamp), order, (tuple(map(named, shards)),), SIDE, (1, 1))
 
 
-def tables(of: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[pa.Table]:
+def tables(stream: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[pa.Table]:
     """Yield the tables that the readers of one worker produce, from `step` on."""
-    for _, round_ in of.order.rounds(step):
+    for _, round_ in stream.order.rounds(step):
         shares = round_.share(rank, world_size)
-        visits = {part.entry: of.visit(part.entry) for track in round_.tracks for part in track}
-        yield from read_round(of.reading, round_, shares, visits, step * of.order.batch_size)
+        visits = {part.entry: stream.visit(part.entry) for track in round_.tracks for part in track}
+        yield from read_round(stream.reading, round_, shares, visits, step * stream.order.batch_size)
 
 
-def rows(of: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[dict[str, Any]]:
-    for table in tables(of, step, rank, world_size):
+def rows(stream: StreamPlan, step: int = 0, rank: int = 0, world_size: int = 1) -> Iterator[dict[str, Any]]:
+    for table in tables(stream, step, rank, world_size):
         yield from table.to_pylist()
 
 
-def seen(of: StreamPlan) -> set[tuple[int, str, str]]:
+def seen(stream: StreamPlan) -> set[tuple[int, str, str]]:
     """Return (pass, key, caption) of every sample trained on; a key seen twice in one pass fails the test."""
     samples = [
         (row[col.PASS], row[col.SAMPLE_KEY], row[col.CAPTION])
-        for row in rows(of)
+        for row in rows(stream)
         if row[col.STATUS] == col.SAMPLE
     ]
     assert len({(pass_, key) for pass_, key, _ in samples}) == len(samples)

@@ -86,10 +86,10 @@ class Run:
         for (_, round_), rank in product(order.rounds(), range(world_size)):
             visits = {part.entry: self._visit(part.entry) for track in round_.tracks for part in track}
             for table in read_round(reading, round_, round_.share(rank, world_size), visits):
-                for of in table.filter(pc.field(col.STATUS) == col.SAMPLE).to_pylist():
-                    row = (*order.schedule.visit(of[col.ENTRY]), of[col.INDEX])
+                for table_row in table.filter(pc.field(col.STATUS) == col.SAMPLE).to_pylist():
+                    row = (*order.schedule.visit(table_row[col.ENTRY]), table_row[col.INDEX])
                     if row not in without:
-                        steps[of[col.PLACE] // order.batch_size + 1][rank].append(row)
+                        steps[table_row[col.PLACE] // order.batch_size + 1][rank].append(row)
         return steps
 
     def _visit(self, entry: int) -> OpenedVisit:
@@ -102,10 +102,10 @@ class Run:
         world_size = len(next(iter(steps.values()), [[]]))
         for rank in range(world_size):
             lines = [{"attempt": attempt, "rank": rank, "world_size": world_size, "from_step": from_step}]
-            for step, of in steps.items():
+            for step, step_rows in steps.items():
                 kinds = {
-                    "trained": [row for row in of[rank] if row not in filtered],
-                    "filtered": [row for row in of[rank] if row in filtered],
+                    "trained": [row for row in step_rows[rank] if row not in filtered],
+                    "filtered": [row for row in step_rows[rank] if row in filtered],
                 }
                 lines.append({"step": step} | {kind: places(rows) for kind, rows in kinds.items() if rows})
             self.ledger(attempt, rank).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -117,8 +117,8 @@ class Run:
         with (self.folder / "quarantine.jsonl").open("a") as file:
             for source, pass_, shard, index in rows:
                 path = self.sources[source][shard]
-                place = {"source": source, "pass": pass_, "name": f"{source}/{path.name}", "shard": str(path)}
-                line = {"step": 5} | place | {"index": index, "key": key, "reason": reason}
+                base = {"source": source, "pass": pass_, "name": f"{source}/{path.name}", "shard": str(path)}
+                line = {"step": 5} | base | {"index": index, "key": key, "reason": reason}
                 file.write(json.dumps(line) + "\n")
 
 

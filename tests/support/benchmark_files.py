@@ -122,8 +122,8 @@ def whatsup(root: Path, cases: int) -> None:
         ("vg_qa_one_obj", "dog {} at the {}", ("top", "bottom")),
         ("vg_qa_two_obj", "dog {} {} a cat", ("behind", "in front of")),
     ):
-        cases_of = [[n, *(form.format(n, word) for word in two[:: 1 - 2 * (n % 2)])] for n in range(cases)]
-        written(root / "whatsup" / f"{name}.json", cases_of)
+        rows = [[n, *(form.format(n, word) for word in two[:: 1 - 2 * (n % 2)])] for n in range(cases)]
+        written(root / "whatsup" / f"{name}.json", rows)
 
 
 def bivlc_table(cases: int) -> pa.Table:
@@ -158,7 +158,7 @@ def negbench(root: Path, cases: int) -> None:
     folder = root / "negbench" / "images"
     columns = [
         "image_path",
-        *(f"caption_{at}" for at in range(4)),
+        *(f"caption_{number}" for number in range(4)),
         "correct_answer",
         "correct_answer_template",
     ]

@@ -65,28 +65,28 @@ def pairs(
     count: int, first: int = 0, name: str = "{:06d}", suffixes: tuple[str, str] = ("jpg", "txt")
 ) -> list[Member]:
     members: list[Member] = []
-    for at in range(first, first + count):
-        members.append((f"{name.format(at)}.{suffixes[0]}", image(at)))
-        members.append((f"{name.format(at)}.{suffixes[1]}", f"a dog and {at + 2} cats".encode()))
+    for number in range(first, first + count):
+        members.append((f"{name.format(number)}.{suffixes[0]}", image(number)))
+        members.append((f"{name.format(number)}.{suffixes[1]}", f"a dog and {number + 2} cats".encode()))
     return members
 
 
-def good(count: int, **others: bytes | str) -> Files:
+def good(count: int, **files: bytes | str) -> Files:
     """Return `count` tars of four samples each, and further files: keyword `_9` stands for 9.tar."""
     tars: Files = {f"{shard}.tar": tar_bytes(pairs(4, 4 * shard)) for shard in range(count)}
-    return tars | {f"{name[1:]}.tar": content for name, content in others.items()}
+    return tars | {f"{name[1:]}.tar": content for name, content in files.items()}
 
 
 def one(*samples: Iterable[Member]) -> Files:
     return {"0.tar": tar_bytes(chain(*samples))}
 
 
-def sample(at: int, image: bytes, caption: str = "a dog", suffix: str = "jpg") -> list[Member]:
-    return [(f"{at}.{suffix}", image), (f"{at}.txt", caption.encode())]
+def sample(number: int, image: bytes, caption: str = "a dog", suffix: str = "jpg") -> list[Member]:
+    return [(f"{number}.{suffix}", image), (f"{number}.txt", caption.encode())]
 
 
 def captioned(*captions: str) -> Files:
-    return one(*(sample(at, image(at), text) for at, text in enumerate(captions)))
+    return one(*(sample(number, image(number), text) for number, text in enumerate(captions)))
 
 
 def linked(*members: Member, **links: str) -> bytes:
@@ -110,7 +110,7 @@ def zstd(content: bytes) -> bytes:
 
 
 def index(*samples: int) -> str:
-    return json.dumps({"shards": [{"name": f"{at}.tar", "samples": n} for at, n in enumerate(samples)]})
+    return json.dumps({"shards": [{"name": f"{i}.tar", "samples": n} for i, n in enumerate(samples)]})
 
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 1234\n"
@@ -119,7 +119,7 @@ CLIP = tar_bytes(pairs(30, name="clip7.{:05d}"))
 PHOTO = [*pairs(1, name="photo"), ("photo.large.jpg", image(5)), ("photo.seg.png", picture())]
 OUTPUTS = tar_bytes(pairs(3, suffixes=("input.jpg", "outputs.txt")))
 FORMATS = {"jfif": "JPEG", "gif": "GIF", "bmp": "BMP", "tif": "TIFF"}
-HELD_IN = [parquet(image=[{"bytes": image(at), "path": "x"} for at in rows], text=["a dog"] * 4)
+HELD_IN = [parquet(image=[{"bytes": image(number), "path": "x"} for number in rows], text=["a dog"] * 4)
            for rows in (range(4), range(4, 8))]  # fmt: skip
 DOWNLOADED = parquet(
     jpg=[image(0), None, image(2)], caption=["a dog"] * 3, status=["success", "failed_to_download", "success"]
@@ -127,7 +127,7 @@ DOWNLOADED = parquet(
 
 _ROWS: dict[str, Row] = {
     "tars that each hold `image.jpg`": Row({f"{n}.tar": tar_bytes(pairs(1, n, "image")) for n in range(8)}, 8),
-    "copies of an image": Row(one(*(sample(at, image(7)) for at in range(3))), 3, images=1),
+    "copies of an image": Row(one(*(sample(number, image(7)) for number in range(3))), 3, images=1),
     "Git LFS pointers": Row(good(1, _p=POINTER, _h=PAGE, _z=b"PK\x03\x04" + bytes(99), _e=b""),
         says="4 of 5 shards cannot be read: .*Git LFS pointer.*git lfs pull.*max_unreadable_shards=4"),
     "the same, allowed": Row(good(2, _p=POINTER), 8, "1 of 3 shards cannot be read: 1 x a Git LFS pointer",
@@ -164,8 +164,8 @@ _ROWS: dict[str, Row] = {
         "no image: it has .input.jpg .outputs.txt; data.image_suffixes"),
     "the same with `data.image_suffixes": Row({"9.tar": OUTPUTS}, 3, overrides=("data.image_suffixes=[input.jpg]",
         "data.text_suffixes=[outputs.txt]")),
-    ".jfif, .gif of one frame": Row(one(*(sample(at, image(at, FORMATS[of]), suffix=of) for at,
-        of in enumerate(FORMATS))), 4),
+    ".jfif, .gif of one frame": Row(one(*(sample(number, image(number, FORMATS[suffix]), suffix=suffix) for number,
+        suffix in enumerate(FORMATS))), 4),
     "`._x.jpg` and `__MACOSX/`": Row(one([("a/._0.jpg", b"-"), ("__MACOSX/a/x.jpg", b"-")], pairs(2, name="a/{}")),
         2),
     "a tar made without `--sort=name`": Row(good(1, _9=tar_bytes(sorted(pairs(4, 9),
@@ -187,7 +187,7 @@ _ROWS: dict[str, Row] = {
 """Maps the beginning of each README row to its files and results, in the README's order."""
 
 
-def _of_the_readme() -> tuple[Row, ...]:
+def _readme_rows() -> tuple[Row, ...]:
     text = (ROOT / "sclip/data/README.md").read_text()
     table = text[text.index("| what people bring |") :].partition("\n\n")[0].splitlines()[2:]
     for line, (begins, row) in zip(table, _ROWS.items(), strict=True):
@@ -196,4 +196,4 @@ def _of_the_readme() -> tuple[Row, ...]:
     return tuple(_ROWS.values())
 
 
-ROWS = _of_the_readme()
+ROWS = _readme_rows()

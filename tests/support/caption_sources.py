@@ -40,12 +40,12 @@ def read(source: Path, **options: Any) -> tuple[dict[str, tuple[str, ...]], Skip
     used: list[RawSample] = list(samples)
     assert len({sample.key for sample in used}) == len(used)
     assert skips.sum(sum(sample.rows for sample in used))
-    by_name = {
+    records = {
         NAME_OF[sample.image if isinstance(sample.image, bytes) else sample.image.read_bytes()]: sample
         for sample in used
     }
-    assert len(by_name) == len(used)
-    return {name: tuple(text.strip() for text in sample.captions) for name, sample in by_name.items()}, skips
+    assert len(records) == len(used)
+    return {name: tuple(text.strip() for text in sample.captions) for name, sample in records.items()}, skips
 
 
 def table(rows: list[list[str]], **form: Any) -> str:

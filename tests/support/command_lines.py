@@ -171,8 +171,8 @@ def _by_help(command: Sequence[str]) -> None:
 
 @cache
 def _help(program: str, *words: str) -> str:
-    asked = [program, *words] if words == ("options",) else [program, *words, "--help"]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    command = [program, *words] if words == ("options",) else [program, *words, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     return done.stdout + done.stderr
 
 

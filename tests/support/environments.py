@@ -26,7 +26,7 @@ def installed_with(*distributions: str) -> set[str]:
                 requirement = Requirement(line)
                 if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                     needed.append(canonicalize_name(requirement.name))
-    return {top for top, of in _owners().items() if any(canonicalize_name(name) in names for name in of)}
+    return {top for top, d in _owners().items() if any(canonicalize_name(name) in names for name in d)}
 
 
 def only(allowed: Collection[str]) -> str:

@@ -47,7 +47,7 @@ def groups(count: int) -> list[Group]:
 def result(name: str = "vg-relation", share: float = 0.6, cases: int = 200, **changes: Any) -> Result:
     """Return a result in which the first `share` of the cases is won and the rest is lost."""
     definition = "Is the true caption of a crop preferred over the one with subject and object exchanged?"
-    macro, accuracy = (Score(at, at - 0.03, at + 0.03, 0.5) for at in (share, share + 0.01))
+    macro, accuracy = (Score(value, value - 0.03, value + 0.03, 0.5) for value in (share, share + 0.01))
     values: dict[str, Any] = {
         "name": name, "kind": name, "definition": definition, "headline": "macro",
         "scores": {"macro": macro, "accuracy": accuracy},

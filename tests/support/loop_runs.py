@@ -129,7 +129,7 @@ class Run:
     def blocks(self, order: Order, step: int) -> list[Columns]:
         self.steps = order.steps
         rows = list(rows_of_rank(order, step, self.rank, self.world_size))
-        return [block(rows[at : at + 3], order, self.white) for at in range(0, len(rows), 3)]
+        return [block(rows[start : start + 3], order, self.white) for start in range(0, len(rows), 3)]
 
     def run(self) -> Run:
         order = order_of(self.config.train.batch_size, self.config.data.open_shards, self.recorded)

@@ -20,8 +20,8 @@ def features_of(rows: int, seed: int = 0, scale: float = 10.0) -> Tensors:
     image, text, positive, *negatives = (
         F.normalize(common + torch.randn(rows, DIM, generator=generator), dim=1) for _ in range(3 + NEGATIVES)
     )
-    of_names = (image, text, torch.stack(negatives, dim=1), positive[:, None])
-    features = dict(zip(FEATURES, of_names, strict=True))
+    values = (image, text, torch.stack(negatives, dim=1), positive[:, None])
+    features = dict(zip(FEATURES, values, strict=True))
     return with_gradients(features | {"logit_scale": torch.tensor(scale)})
 
 

@@ -40,12 +40,12 @@ def brute_force(images: list[list[float]], texts: list[list[float]], owner: list
 
     scores = {}
     for k in (1, 5, 10):
-        of_images = [
+        image_top = [
             sorted(range(len(texts)), key=lambda t: -cosine(image, texts[t]))[:k] for image in images
         ]
-        hits = [any(owner[t] == i for t in ranked) for i, ranked in enumerate(of_images)]
+        hits = [any(owner[t] == i for t in ranked) for i, ranked in enumerate(image_top)]
         scores[f"image_to_text_r{k}"] = sum(hits) / len(images)
-        of_texts = [sorted(range(len(images)), key=lambda i: -cosine(images[i], text))[:k] for text in texts]
-        hits = [owner[t] in ranked for t, ranked in enumerate(of_texts)]
+        text_top = [sorted(range(len(images)), key=lambda i: -cosine(images[i], text))[:k] for text in texts]
+        hits = [owner[t] in ranked for t, ranked in enumerate(text_top)]
         scores[f"text_to_image_r{k}"] = sum(hits) / len(texts)
     return scores

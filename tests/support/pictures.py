@@ -30,8 +30,8 @@ def speckled(seed: int) -> bytes:
 
 
 def animated(format: str, side: int = 64, frames: int = 3) -> bytes:
-    first, *others = (noise(side, side, seed) for seed in range(frames))
-    return encoded(first, format, save_all=True, append_images=others)
+    first, *rest = (noise(side, side, seed) for seed in range(frames))
+    return encoded(first, format, save_all=True, append_images=rest)
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:

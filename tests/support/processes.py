@@ -13,14 +13,14 @@ import psutil
 import pytest
 
 
-def require(variable: str, told: str) -> NoReturn:
+def require(variable: str, message: str) -> NoReturn:
     """Skip a test whose program is missing, or fail it if the variable says that the program is required."""
     if os.environ.get(variable) == "required":
-        pytest.fail(told)
-    pytest.skip(f"{told}; .ci/tools brings it, and make test finds it")
+        pytest.fail(message)
+    pytest.skip(f"{message}; .ci/tools brings it, and make test finds it")
 
 
-_GIVEN: set[int] = set()
+_USED_PORTS: set[int] = set()
 
 
 def free_port() -> int:
@@ -29,8 +29,8 @@ def free_port() -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
-        if port not in _GIVEN:
-            _GIVEN.add(port)
+        if port not in _USED_PORTS:
+            _USED_PORTS.add(port)
             return port
 
 

@@ -26,18 +26,18 @@ def run(body: Callable[..., Any], world_size: int, tmp_path: Path, *args: Any) -
     `body` is a top-level function of a module; its result must pass `torch.load(weights_only=True)`.
     An assertion that fails on a rank fails the calling test with that rank's traceback.
     """
-    place = tmp_path / f"ranks-{world_size}-{body.__name__}"
-    place.mkdir()
-    arguments = (body, world_size, str(place), args)
+    folder = tmp_path / f"ranks-{world_size}-{body.__name__}"
+    folder.mkdir()
+    arguments = (body, world_size, str(folder), args)
     mp.start_processes(_rank, arguments, nprocs=world_size, start_method="forkserver")
-    return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
 
 
-def _rank(rank: int, body: Callable[..., Any], world_size: int, place: str, args: tuple[Any, ...]) -> None:
+def _rank(rank: int, body: Callable[..., Any], world_size: int, folder: str, args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{place}/store", rank=rank, world_size=world_size)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     try:
-        torch.save(body(rank, world_size, *args), f"{place}/{rank}.pt")
+        torch.save(body(rank, world_size, *args), f"{folder}/{rank}.pt")
         dist.barrier()
     finally:
         dist.destroy_process_group()

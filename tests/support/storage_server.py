@@ -79,8 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         storage, url = self.storage, urlsplit(self.path)
         path = unquote(url.path)
-        asked = self.headers.get("Range", "") if storage.ranges else ""
-        storage.requests.append(f"{self.command} {path} {asked}".strip())
+        byte_range = self.headers.get("Range", "") if storage.ranges else ""
+        storage.requests.append(f"{self.command} {path} {byte_range}".strip())
         if (faults := storage.faults.get(path)) and faults[0] != CUT:
             return self._answer(faults.pop(0))
         user = base64.b64encode(storage.user.encode()).decode()
@@ -93,19 +93,19 @@ class _Handler(BaseHTTPRequestHandler):
         content = self._listing(path) if path.endswith("/") else storage.files.get(path)
         if content is None:
             return self._answer(404)
-        return self._send(path, content, asked)
+        return self._send(path, content, byte_range)
 
-    def _send(self, path: str, content: bytes, asked: str) -> None:
+    def _send(self, path: str, content: bytes, byte_range: str) -> None:
         first, last = 0, len(content) - 1
-        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", asked):
+        if match := re.fullmatch(r"bytes=(\d+)-(\d*)", byte_range):
             first, last = int(match[1]), min(int(match[2] or last), last)
         part = content[first : last + 1]
-        self.send_response(206 if asked else 200)
+        self.send_response(206 if byte_range else 200)
         self.send_header("Content-Length", str(len(part)))
         self.send_header("Content-Type", "text/html" if path.endswith("/") else "application/x-tar")
         if self.storage.ranges:
             self.send_header("Accept-Ranges", "bytes")
-        if asked:
+        if byte_range:
             self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
         self.end_headers()
         if self.command == "HEAD":
@@ -122,9 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _gcs(self, path: str, query: dict[str, list[str]]) -> None:
         """Answer like the JSON API of GCS: an object's bytes, an object's metadata, or a listing."""
         bucket, _, key = path.removeprefix("/storage/v1/b/").partition("/o")
-        place = f"/{bucket}{key}"
-        if "alt" in query and place in self.storage.files:
-            return self._send(place, self.storage.files[place], self.headers.get("Range", ""))
+        object_path = f"/{bucket}{key}"
+        if "alt" in query and object_path in self.storage.files:
+            return self._send(object_path, self.storage.files[object_path], self.headers.get("Range", ""))
         described = {
             file: {"name": file.removeprefix(f"/{bucket}/"), "bucket": bucket, "size": str(len(content))}
             for file, content in self.storage.files.items()
@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             prefix = f"/{bucket}/{query['prefix'][0]}"
             answer: Any = {"items": [info for file, info in described.items() if file.startswith(prefix)]}
         else:
-            answer = described.get(place)
+            answer = described.get(object_path)
         return self._answer(200 if answer else 404, json.dumps(answer).encode())
 
     def _listing(self, folder: str) -> bytes:

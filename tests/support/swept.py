@@ -16,7 +16,7 @@ def made_up() -> Callable[..., Any]:
     """Return a trial that instantly writes what a run would write; its scores are its weight and its margin."""
     fails, trial = FAILS, sweep._trial  # so that what Tune pickles refers to no test module
 
-    def run(given: dict[str, Any], **rest: Any) -> dict[str, Any]:
+    def run(point: dict[str, Any], **rest: Any) -> dict[str, Any]:
         from sclip.config import ConfigError
         from sclip.evaluate.result import EVALUATION_FILE, Evaluation, Result, Score
         from sclip.run import pretrain, summary
@@ -40,6 +40,6 @@ def made_up() -> Callable[..., Any]:
             return summary.Summary(folder, trained, evaluation.scores(), "1", [], [], "sqlite:///none")
 
         pretrain.pretrain = pretend
-        return trial(given, **rest)
+        return trial(point, **rest)
 
     return run

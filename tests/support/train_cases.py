@@ -74,7 +74,7 @@ def training_batch(
             tokenizer.text([f"there {text[k]}" if triples[k] else "" for k in range(len(text))])
         )[:, None],
         "positive_triples": torch.from_numpy(tokenizer.triples(triples))[:, None],
-        "has_positive": torch.tensor([bool(of_row) for of_row in triples]),
+        "has_positive": torch.tensor([bool(row_triples) for row_triples in triples]),
     }
     wordings["positive_text"][~wordings["has_positive"]] = 0
     side = image_size(model.name)

@@ -59,7 +59,7 @@ def recorded(storage: Path) -> set[str]:
     """Return every artifact location that the store in a storage folder records."""
     with sqlite3.connect(storage / "mlflow.db") as store:
         return {
-            place
+            uri
             for table, column in (
                 ("experiments", "artifact_location"),
                 ("runs", "artifact_uri"),
@@ -67,7 +67,7 @@ def recorded(storage: Path) -> set[str]:
                 ("model_versions", "source"),
                 ("model_versions", "storage_location"),
             )
-            for (place,) in store.execute(f"SELECT {column} FROM {table} WHERE {column} LIKE '%mlartifacts%'")
+            for (uri,) in store.execute(f"SELECT {column} FROM {table} WHERE {column} LIKE '%mlartifacts%'")
         }
 
 
@@ -89,7 +89,7 @@ def test_a_version_of_a_moved_store_loads_here_and_by_mlflow_in_another_process(
     assert f"'{old}/mlartifacts'" in line
     assert f"'{new}/mlartifacts'" in line
     assert "\n" not in line
-    assert {place.partition("/mlartifacts")[0] for place in recorded(new)} == {str(new)}
+    assert {location.partition("/mlartifacts")[0] for location in recorded(new)} == {str(new)}
     caplog.clear()
     client = connect(f"sqlite:///{new}/mlflow.db")
     assert not caplog.records  # the move is reported only once
@@ -133,7 +133,7 @@ def test_a_store_moved_before_its_first_artifact_keeps_artifacts_at_its_new_plac
     old.rename(new)
     tracker = open_run(Config(), "second", str(new))
     assert tracker.finish() == ""
-    assert {place.partition("/mlartifacts")[0] for place in recorded(new)} == {str(new)}
+    assert {location.partition("/mlartifacts")[0] for location in recorded(new)} == {str(new)}
     assert not old.exists()
 
 
@@ -142,7 +142,7 @@ def test_a_copy_that_lacks_a_file_is_refused_with_the_command_that_brings_it(
 ) -> None:
     whole, records = Path(shutil.copytree(old, tmp_path / "whole")), (old / "mlflow.db").read_bytes()
     connect(f"sqlite:///{whole}/mlflow.db")  # a whole copy gets its own locations
-    assert {place.partition("/mlartifacts")[0] for place in recorded(whole)} == {str(whole)}
+    assert {location.partition("/mlartifacts")[0] for location in recorded(whole)} == {str(whole)}
     assert (old / "mlflow.db").read_bytes() == records
     new = Path(shutil.copytree(old, tmp_path / "new"))
     (weights,) = new.glob("mlartifacts/**/model.safetensors")
@@ -158,7 +158,7 @@ def test_a_copy_that_lacks_a_file_is_refused_with_the_command_that_brings_it(
     assert f"{old}/mlartifacts" in message
     subprocess.run(remedy, shell=True, check=True)
     connect(f"sqlite:///{new}/mlflow.db")
-    assert {place.partition("/mlartifacts")[0] for place in recorded(new)} == {str(new)}
+    assert {location.partition("/mlartifacts")[0] for location in recorded(new)} == {str(new)}
 
 
 def test_a_moved_store_that_cannot_be_changed_is_reported_with_both_places(new: Path, old: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_store_whose_experiment_has_its_own_artifact_location_is_not_taken_for
 ) -> None:
     (tmp_path / "store" / "mlartifacts").mkdir(parents=True)
     uri = empty_store(tmp_path / "store")
-    place = f"{tmp_path}/large disk/mlartifacts/"
-    MlflowClient(uri).create_experiment("own", artifact_location=place)
+    location = f"{tmp_path}/large disk/mlartifacts/"
+    MlflowClient(uri).create_experiment("own", artifact_location=location)
     connect(uri)
-    assert place in {e.artifact_location for e in MlflowClient(uri).search_experiments()}
+    assert location in {e.artifact_location for e in MlflowClient(uri).search_experiments()}

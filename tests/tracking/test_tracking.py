@@ -61,7 +61,7 @@ def curve(tracker: Tracker, metric: str) -> list[tuple[int, float]]:
     return sorted((point.step, point.value) for point in points)
 
 
-def at(uri: str, **changes: object) -> Config:
+def tracking_config(uri: str, **changes: object) -> Config:
     return dataclasses.replace(CONFIG, tracking=TrackingConfig(uri=uri, **changes))  # type: ignore[arg-type]
 
 
@@ -71,7 +71,7 @@ def at(uri: str, **changes: object) -> Config:
 def test_a_name_is_one_run_however_often_it_is_opened(tracker: Tracker, opened: Opened) -> None:
     again, other = opened("first"), opened("second")
     assert again.run_id == tracker.run_id != other.run_id
-    assert opened("first", at("", experiment="other")).run_id == tracker.run_id
+    assert opened("first", tracking_config("", experiment="other")).run_id == tracker.run_id
     experiment = tracker.client.get_experiment_by_name("sclip")
     runs = tracker.client.search_runs([experiment.experiment_id])
     named = [run for run in runs if run.data.tags[RUN_NAME_TAG] in ("first", "second")]
@@ -178,7 +178,7 @@ def test_a_run_is_running_until_it_is_finished(opened: Opened) -> None:
 
 def test_the_runs_of_a_sweep_are_shown_below_it(opened: Opened, storage: str) -> None:
     sweep = open_parent(CONFIG, "sweep", storage)
-    child = opened("child", at("", parent=sweep.run_id))
+    child = opened("child", tracking_config("", parent=sweep.run_id))
     assert child.flush()
     assert child.client.get_run(child.run_id).data.tags["mlflow.parentRunId"] == sweep.run_id
     sweep.log({"best": 0.9}, step=1)
@@ -240,7 +240,7 @@ def test_system_metrics_are_recorded_and_continue_after_a_restart(
 
 
 def test_a_deleted_experiment_is_an_error_that_says_how_to_restore_it(opened: Opened, storage: str) -> None:
-    config = at("", experiment="gone")
+    config = tracking_config("", experiment="gone")
     first = opened("in-gone", config)
     first.finish()
     experiment = first.client.get_experiment_by_name("gone").experiment_id

@@ -57,7 +57,7 @@ def in_tensorboard(folder: Path) -> Curves:
     return {name: [(e.step, e.value) for e in read.Scalars(name)] for name in read.Tags()["scalars"]}
 
 
-def at(port: int) -> dict[str, str]:
+def wandb_variables(port: int) -> dict[str, str]:
     """Return the variables with which wandb reaches a server on this machine."""
     server = {
         "BASE_URL": f"http://127.0.0.1:{port}",
@@ -76,7 +76,7 @@ def in_wandb(rows: list[dict[str, Any]]) -> Curves:
     return curves
 
 
-def by_step(curves: Curves, dtype: type = float) -> str:
+def curve_text(curves: Curves, dtype: type = float) -> str:
     """Return the curves as text, in which NaN equals NaN; `dtype` rounds the values, since TensorBoard has 32 bits."""
     return str({name: [(s, float(dtype(v))) for s, v in sorted(curves[name])] for name in sorted(curves)})
 
@@ -103,18 +103,18 @@ def test_both_have_every_step_of_mlflow_once_after_a_crash_and_a_resume_without_
     assert [step for step, _ in expected["train/loss"]] == [*range(9)]
     assert [step for step, _ in expected["beside/recall"]] == [2, 7]
     assert "system/cpu_utilization_percentage" in expected
-    assert by_step(in_tensorboard(folder), np.float32) == by_step(expected, np.float32)
+    assert curve_text(in_tensorboard(folder), np.float32) == curve_text(expected, np.float32)
     last = max(folder.glob("wandb/offline-run-*"), key=lambda path: path.stat().st_mtime)
     with wandb_server(port := free_port()) as (runs, config):
         subprocess.run(
             [sys.executable, "-m", "wandb", "sync", str(last)],
-            env=os.environ | at(port),
+            env=os.environ | wandb_variables(port),
             cwd=tmp_path,
             check=True,
         )
     ((run, rows),) = runs.items()
     assert run.startswith("both-")
-    assert by_step(in_wandb(rows)) == by_step(expected)
+    assert curve_text(in_wandb(rows)) == curve_text(expected)
     assert config == flatten(mask_tree(to_tree(made("tensorboard", "wandb"))))
     assert not [path for path in folder.rglob("*") if path.is_file() and b"planted" in path.read_bytes()]
 
@@ -122,7 +122,7 @@ def test_both_have_every_step_of_mlflow_once_after_a_crash_and_a_resume_without_
 def test_an_absent_wandb_server_is_reported_once_and_gets_every_row_once_when_it_is_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name, text in at(port := free_port()).items():
+    for name, text in wandb_variables(port := free_port()).items():
         monkeypatch.setenv(name, text)
     empty_store(tmp_path)
     tracker = open_run(made("wandb"), "away", str(tmp_path))
@@ -142,7 +142,7 @@ def test_an_absent_wandb_server_is_reported_once_and_gets_every_row_once_when_it
     (rows,) = runs.values()
     assert [row["_step"] for row in rows] == [*range(len(rows))]
     assert not (tmp_path / "runs" / "away" / "wandb").exists()
-    assert by_step(in_wandb(rows)) == by_step(in_mlflow(tracker))
+    assert curve_text(in_wandb(rows)) == curve_text(in_mlflow(tracker))
 
 
 def test_a_tensorboard_folder_that_cannot_be_written_costs_no_metric(

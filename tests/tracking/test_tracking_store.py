@@ -23,7 +23,7 @@ def silent_port() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def at(uri: str) -> Config:
+def tracking_config(uri: str) -> Config:
     return Config(tracking=TrackingConfig(uri=uri))
 
 
@@ -34,7 +34,7 @@ def test_an_absent_server_is_reported_in_one_line_and_the_environment_stays_unch
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
     closed_port = free_port()
     with pytest.raises(TrackingError) as raised:
-        open_run(at(f"http://user:secret@127.0.0.1:{closed_port}"), "first", str(tmp_path))
+        open_run(tracking_config(f"http://user:secret@127.0.0.1:{closed_port}"), "first", str(tmp_path))
     message = str(raised.value)
     assert "\n" not in message
     assert "secret" not in message
@@ -51,11 +51,11 @@ def test_waiting_for_a_server_that_never_answers_ends(
 ) -> None:
     monkeypatch.setattr(store, "_REACH_S", 1)
     with pytest.raises(TrackingError, match=r"timed? ?out"):
-        open_run(at(f"http://127.0.0.1:{silent_port}"), "first", str(tmp_path))
+        open_run(tracking_config(f"http://127.0.0.1:{silent_port}"), "first", str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("uri", "found"),
+    ("uri", "message"),
     [
         ("sqlite:///{folder}/text.db", "file is not a database"),
         ("sqlite:///{folder}/text.db/below/mlflow.db", "cannot be used"),
@@ -65,11 +65,11 @@ def test_waiting_for_a_server_that_never_answers_ends(
         ("postgresql://user:secret@host:port/x", "cannot be used"),
     ],
 )
-def test_an_unusable_store_is_reported_with_the_key(tmp_path: Path, uri: str, found: str) -> None:
+def test_an_unusable_store_is_reported_with_the_key(tmp_path: Path, uri: str, message: str) -> None:
     (tmp_path / "text.db").write_text("no database, but a text of more than a hundred bytes. " * 5)
     with pytest.raises(TrackingError, match=r"tracking\.uri") as raised:
-        open_run(at(uri.format(folder=tmp_path)), "first", str(tmp_path))
-    assert found in str(raised.value)
+        open_run(tracking_config(uri.format(folder=tmp_path)), "first", str(tmp_path))
+    assert message in str(raised.value)
     assert "secret" not in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -89,9 +89,9 @@ def test_a_cut_changed_missing_or_added_file_is_found_and_named(folder: Path) ->
         shard.write_bytes(whole[:kept])
         expected = f"{shard}: {kept} bytes, the manifest says {len(whole)} bytes"
         assert manifest.verify(folder) == refused(folder) == expected
-    for place in (0, 20, -1):
+    for offset in (0, 20, -1):
         content = bytearray(whole)
-        content[place] ^= 1
+        content[offset] ^= 1
         shard.write_bytes(content)
         error = f"{shard}: its bytes have changed since they were written (SHA-256 differs)"
         assert manifest.verify(folder) == error
@@ -124,9 +124,9 @@ def test_a_flipped_bit_in_a_header_causes_nothing_but_a_clear_error(folder: Path
     whole = shard.read_bytes()
     length = 8 + int.from_bytes(whole[:8], "little")
     refusals = []
-    for place in range(0, length, 40):
+    for offset in range(0, length, 40):
         changed = bytearray(whole)
-        changed[place] ^= 1 << (place % 8)
+        changed[offset] ^= 1 << (offset % 8)
         shard.write_bytes(changed)
         model, optimizer = small(4, seed=1)
         try:

@@ -26,10 +26,10 @@ def run_with(
     folder = RunFolder(storage / "runs" / name)
     record_inputs(folder, INPUTS, [])
     for step in range(checkpoints):
-        place = folder.step_path(step)
-        place.mkdir()
-        (place / "a.safetensors").write_bytes(bytes(1000))
-        manifest.write_manifest(place, {}, {"a.safetensors": manifest.fingerprint(place / "a.safetensors")})
+        path = folder.step_path(step)
+        path.mkdir()
+        (path / "a.safetensors").write_bytes(bytes(1000))
+        manifest.write_manifest(path, {}, {"a.safetensors": manifest.fingerprint(path / "a.safetensors")})
     if half:
         folder.step_path(99).mkdir()
         (folder.path / "damaged-step-00000001").mkdir()

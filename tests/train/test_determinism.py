@@ -31,7 +31,7 @@ def settings() -> dict[str, Any]:
     }
 
 
-def trained_on_a_rank(rank: int, world_size: int, place: str) -> list[dict[str, Any]]:
+def trained_on_a_rank(rank: int, world_size: int, folder: str) -> list[dict[str, Any]]:
     """Train a step with the loop, without and with `train.deterministic`; return the settings after each."""
     columns = {name: column.numpy() for name, column in training_batch(0, VIT, [True] * ROWS).items()}
     results = []
@@ -39,7 +39,7 @@ def trained_on_a_rank(rank: int, world_size: int, place: str) -> list[dict[str, 
         config = config_with(model=VIT, deterministic=deterministic, num_workers=world_size)
         job = TrainJob(
             config, Order(Schedule(0, 1, (1,)), ((ROWS,),), 1, ROWS), ((NamedShard("0/0.tar", "/0.tar"),),),
-            image_size(VIT.name), Path(place, str(deterministic)),
+            image_size(VIT.name), Path(folder, str(deterministic)),
         )  # fmt: skip
         job.folder.mkdir()
         train(job, ListLauncher(lambda order, step: [placed(samples(0, ROWS)) | columns]))

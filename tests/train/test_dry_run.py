@@ -101,8 +101,8 @@ def test_the_peak_of_a_large_model_is_the_sum_of_its_parts_by_hand() -> None:
     # Backward of a block needs its input, the results of both norms, q, k and v, what attention returns, the sum after
     # it, and the input and the result of GELU.
     kept = 1 + 2 + 3 + 1 + 1 + 4 + 4
-    of_blocks = 24 * 128 * 257 * 1024 + 12 * tokens * 768 + 6 * triples * 768
-    activations = 2 * kept * of_blocks + 2 * 128 * 257 * 1024  # the stem's sum, before its norm
+    block_elements = 24 * 128 * 257 * 1024 + 12 * tokens * 768 + 6 * triples * 768
+    activations = 2 * kept * block_elements + 2 * 128 * 257 * 1024  # the stem's sum, before its norm
     pixels = 128 * 3 * 224**2
     batches = 2 * pixels + 2 * pixels  # bytes of this batch and the next, and pixels in bf16
     logits = 2 * 4 * 128 * 1024
@@ -134,11 +134,11 @@ def test_replicas_reduce_their_gradients_and_groups_of_ranks_their_shards() -> N
     reduced = sum(c.size_bytes for c in dry_run(config, 8).collectives if c.kind == "all-reduce")
     assert reduced == pytest.approx(parameter_bytes(config), rel=0.01)
     elastic = config_of(sharding="auto", precision="bf16", num_workers=4, min_workers=2)
-    in_bf16, by_autocast = (dry_run(c, 8) for c in (elastic, config_of(precision="bf16", num_workers=4)))
+    in_bf16, autocast = (dry_run(c, 8) for c in (elastic, config_of(precision="bf16", num_workers=4)))
     summed = sum(c.size_bytes for c in in_bf16.collectives if c.kind == "all-reduce")
     assert summed == pytest.approx(parameter_bytes(config), rel=0.01)
-    assert in_bf16.parameters == by_autocast.parameters
-    assert in_bf16.peak < by_autocast.peak
+    assert in_bf16.parameters == autocast.parameters
+    assert in_bf16.peak < autocast.peak
     groups = dry_run(config_of(sharding="hsdp", num_workers=4), ranks_per_node=2)
     assert groups.parameters == pytest.approx(parameter_bytes(config) / 2, rel=0.01)
     assert counts(groups)["all-reduce"] >= counts(groups)["reduce-scatter"]

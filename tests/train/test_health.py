@@ -49,8 +49,8 @@ def state(step: TrainStep) -> list[Tensor]:
     return [(t.to_local() if isinstance(t, DTensor) else t).detach().clone() for t in tensors]
 
 
-def equal(found: list[Tensor], expected: list[Tensor]) -> bool:
-    return len(found) == len(expected) and all(map(torch.equal, found, expected))
+def equal(actual: list[Tensor], expected: list[Tensor]) -> bool:
+    return len(actual) == len(expected) and all(map(torch.equal, actual, expected))
 
 
 def steps_around_a_bad_one(rank: int, world_size: int, **train: Any) -> dict[str, Any]:
@@ -97,28 +97,28 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     return ranks.run(on_a_rank, 2, tmp_path_factory.mktemp("health"))
 
 
 @pytest.mark.parametrize("case", WAYS)
 def test_a_step_that_is_not_finite_on_one_rank_changes_no_weight_on_any_rank(
-    of_ranks: list[Any], case: str
+    outcomes: list[Any], case: str
 ) -> None:
     expected = {"skipped": [1.0, 1.0], "kept": [True, True], "moved": True, "as without": True}
-    assert [of_rank[case] for of_rank in of_ranks] == [expected] * 2
+    assert [outcome[case] for outcome in outcomes] == [expected] * 2
 
 
-def test_the_norms_of_the_parts_are_those_of_the_whole_weights(of_ranks: list[Any]) -> None:
-    for of_rank in of_ranks:
+def test_the_norms_of_the_parts_are_those_of_the_whole_weights(outcomes: list[Any]) -> None:
+    for outcome in outcomes:
         squares = {"norm_image": 0.0, "norm_text": 0.0, "norm_kee": 0.0}
-        for name, weight in of_rank["weights"].items():
-            of_clip = "norm_image" if name.startswith("clip.visual.") else "norm_text"
-            part = of_clip if name.startswith("clip.") else f"norm_{name.partition('.')[0]}"
+        for name, weight in outcome["weights"].items():
+            clip_norm = "norm_image" if name.startswith("clip.visual.") else "norm_text"
+            part = clip_norm if name.startswith("clip.") else f"norm_{name.partition('.')[0]}"
             if part in squares:
                 squares[part] += float(weight.double().square().sum())
         expected = {part: math.sqrt(total) for part, total in squares.items()}
-        for norms in of_rank["norms"]:
+        for norms in outcome["norms"]:
             assert norms == pytest.approx(expected, rel=1e-4)
 
 
@@ -142,10 +142,10 @@ class Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
-        by_mask = name in ("index", "index_put_") and any(
+        is_masked = name in ("index", "index_put_") and any(
             i is not None and i.dtype == torch.bool for i in args[1]
         )
-        if by_mask or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"):
+        if is_masked or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"):
             self.found.append(name)
         return func(*args, **kwargs or {})
 

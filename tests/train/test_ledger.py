@@ -42,7 +42,7 @@ def test_a_file_begins_with_its_attempt_and_has_a_line_for_each_step_with_rows(
     ]
     write(tmp_path, rank=0, world_size=1, from_step=40, steps=steps)
     visit = {entry: list(SCHEDULE.visit(entry)) for entry in (2, 4, 7)}
-    assert len({tuple(place) for place in visit.values()}) == 3
+    assert len({tuple(fields) for fields in visit.values()}) == 3
     assert lines(tmp_path / "ledger" / "0000-00000.jsonl") == [
         {"attempt": 0, "rank": 0, "world_size": 1, "from_step": 40},
         {"step": 41, "trained": [[*visit[7], [3, 1]], [*visit[2], [0, 9]]]},

@@ -21,8 +21,8 @@ from support import ranks
 from support.loop_runs import INDICES, PATHS, PER_SHARD, SAMPLES, SCHEDULE, SHARDS, SHARE, Run, key, order_of
 
 
-def on_a_rank(rank: int, world_size: int, place: str) -> dict[str, Any]:
-    folder = Path(place)
+def on_a_rank(rank: int, world_size: int, path: str) -> dict[str, Any]:
+    folder = Path(path)
 
     def run(name: str, recorded: int = PER_SHARD, **more: Any) -> Run:
         (folder / name).mkdir(exist_ok=True)
@@ -71,8 +71,8 @@ class Runs:
     def steps(self, name: str, upto: int = 99) -> dict[int, list[int]]:
         """Return the sorted keys that all ranks together trained on, for each step with samples."""
         trained: dict[int, list[int]] = {}
-        for of_rank in self.of_ranks:
-            for step, keys in of_rank[name]["trained"].items():
+        for outcome in self.of_ranks:
+            for step, keys in outcome[name]["trained"].items():
                 if step <= upto and keys:
                     trained[step] = sorted(trained.get(step, []) + keys)
         return trained
@@ -82,12 +82,12 @@ class Runs:
 
     def error(self, name: str) -> str:
         """Return the error with which all ranks end; it must be the same on each."""
-        (error,) = {of_rank[name]["error"] for of_rank in self.of_ranks}
+        (error,) = {outcome[name]["error"] for outcome in self.of_ranks}
         return str(error)
 
 
-def runs_of(size: int, place: Path) -> Runs:
-    return Runs(size, place, ranks.run(on_a_rank, size, place, str(place)))
+def runs_of(size: int, folder: Path) -> Runs:
+    return Runs(size, folder, ranks.run(on_a_rank, size, folder, str(folder)))
 
 
 @pytest.fixture(scope="module")
@@ -104,8 +104,8 @@ def steps_of(order: Order) -> dict[int, list[int]]:
         step + 1: sorted(key(entry, INDICES[o]) for entry, start, stop in parts for o in range(start, stop))
         for step, parts in order.rows()
     }
-    kept = {step: [k for k in of_step if k in ALL] for step, of_step in keys.items()}
-    return {step: of_step for step, of_step in kept.items() if of_step}
+    kept = {step: [k for k in step_keys if k in ALL] for step, step_keys in keys.items()}
+    return {step: step_keys for step, step_keys in kept.items() if step_keys}
 
 
 def test_every_sample_is_trained_on_once_in_the_order_s_steps_and_steps_without_samples_count(
@@ -164,19 +164,19 @@ def places(line: dict[str, Any], kind: str) -> list[int]:
 
 def test_ledgers_say_what_each_rank_trained_on_and_two_attempts_meet_at_the_checkpoint(runs: Runs) -> None:
     counted: list[int] = []
-    left_out: list[int] = []
+    filtered: list[int] = []
     for attempt, (name, steps) in enumerate((("crashed", range(1, 4)), ("resumed", range(4, 99)))):
         for rank in range(runs.world_size):
             file = runs.place / "again" / "ledger" / f"{attempt:04d}-{rank:05d}.jsonl"
             head, *lines = [json.loads(line) for line in file.read_text().splitlines()]
             assert head == {"attempt": attempt, "rank": rank, "world_size": 2, "from_step": 3 * attempt}
             trained = {line["step"]: places(line, "trained") for line in lines if "trained" in line}
-            of_rank = runs.of_ranks[rank][name]["trained"]
-            assert trained == {step: sorted(keys) for step, keys in of_rank.items() if keys}
+            rank_keys = runs.of_ranks[rank][name]["trained"]
+            assert trained == {step: sorted(keys) for step, keys in rank_keys.items() if keys}
             counted += [k for line in lines if line["step"] in steps for k in places(line, "trained")]
-            left_out += [k for line in lines if line["step"] in steps for k in places(line, "filtered")]
+            filtered += [k for line in lines if line["step"] in steps for k in places(line, "filtered")]
     assert sorted(counted) == ALL
-    assert sorted(left_out) == [key(entry, index) for entry in range(SHARDS) for index in (3, 4)]
+    assert sorted(filtered) == [key(entry, index) for entry in range(SHARDS) for index in (3, 4)]
 
 
 def test_quarantined_rows_are_listed_by_place_with_the_step_of_their_checkpoint(runs: Runs) -> None:
@@ -192,9 +192,9 @@ def test_quarantined_rows_are_listed_by_place_with_the_step_of_their_checkpoint(
 def test_after_a_crash_the_steps_since_the_checkpoint_are_repeated_with_the_same_rows(runs: Runs) -> None:
     assert "the machine is gone" in runs.error("crashed")
     assert runs.error("resumed") == ""
-    for of_rank in runs.of_ranks:  # the resumed run has another config
-        assert (of_rank["whole"]["threads"], of_rank["resumed"]["threads"]) == (1, 2)
-        assert (of_rank["whole"]["packed"], of_rank["resumed"]["packed"]) == (True, False)
+    for outcome in runs.of_ranks:  # the resumed run has another config
+        assert (outcome["whole"]["threads"], outcome["resumed"]["threads"]) == (1, 2)
+        assert (outcome["whole"]["packed"], outcome["resumed"]["packed"]) == (True, False)
     progress = runs.state("again", 3)["progress"]  # batches prepared ahead do not count
     assert progress["samples"] == sum(map(len, runs.steps("crashed", upto=3).values()))
     assert min(runs.steps("resumed")) == 4 == max(runs.steps("crashed"))
@@ -210,7 +210,7 @@ def test_a_report_has_the_health_of_the_run_and_every_rank_writes_a_trace_of_the
         assert set(wanted.split()) <= metrics.keys()
         assert metrics["norm_text"] > metrics["skipped"] == 0
         assert metrics["tokens_per_s"] > metrics["samples_per_s"]
-    assert all(of_rank["whole"]["metrics"] == {} for of_rank in runs.of_ranks[1:])
+    assert all(outcome["whole"]["metrics"] == {} for outcome in runs.of_ranks[1:])
     traces = sorted(path.name for path in (runs.place / "whole").glob("trace-*"))
     assert traces == [f"trace-00000003-rank-{rank}.json.gz" for rank in range(runs.world_size)]
 

@@ -129,12 +129,12 @@ def test_all_process_groups_of_a_run_wait_as_long_as_its_config_says(tmp_path: P
 def test_a_storage_failure_at_the_start_is_no_checkpoint_error_but_another_version_s_checkpoint_is(
     run: Path,
 ) -> None:
-    place = run / "quarantine.jsonl"
-    place.unlink(missing_ok=True)
-    place.mkdir()  # a folder cannot be read as a file
+    file = run / "quarantine.jsonl"
+    file.unlink(missing_ok=True)
+    file.mkdir()  # a folder cannot be read as a file
     with pytest.raises(OSError, match=r"quarantine\.jsonl"):
         launched(run)
-    place.rmdir()
+    file.rmdir()
     path = run / "step-00000002"
     assert RunFolder(run).latest() == (path, 2)
     files = json.loads((path / manifest.MANIFEST).read_text())["files"]
@@ -227,8 +227,8 @@ def test_the_sums_of_the_ranks_and_the_last_report_are_read_after_the_next_step_
     )
     monkeypatch.setattr(loop, "_queues", lambda device: True)  # as a GPU does
     launched(tmp_path / "run", every=100)
-    of_step = ["sums started", "step", "sums read"]
-    assert events[1:-2] == [*of_step, *of_step, "metrics", *of_step, "metrics"]
+    step_events = ["sums started", "step", "sums read"]
+    assert events[1:-2] == [*step_events, *step_events, "metrics", *step_events, "metrics"]
     assert (events[0], events[-2:]) == ("start", ["metrics", "checkpoint"])
 
 

@@ -32,10 +32,10 @@ def write_shards(folder: Path) -> None:
     for number in range(SHARDS):
         members = []
         for index in range(PER_SHARD):
-            at = number * PER_SHARD + index
-            caption = f"a {colours[at % 8]} dog chasing {number} {colours[at // 8 % 8]} cats"
-            members.append((f"{at:06d}.jpg", picture((at % 256, 99, index * 60), (80, 64), "JPEG")))
-            members.append((f"{at:06d}.txt", caption.encode()))
+            key = number * PER_SHARD + index
+            caption = f"a {colours[key % 8]} dog chasing {number} {colours[key // 8 % 8]} cats"
+            members.append((f"{key:06d}.jpg", picture((key % 256, 99, index * 60), (80, 64), "JPEG")))
+            members.append((f"{key:06d}.txt", caption.encode()))
         (folder / f"{number:03d}.tar").write_bytes(tar_bytes(members))
 
 
@@ -63,13 +63,13 @@ def test_neither_driver_nor_actors_nor_the_object_store_grow_from_the_second_epo
     monkeypatch.setenv("RAY_ADDRESS", head.address)
     (shards := tmp_path / "shards").mkdir()
     write_shards(shards)
-    of_epoch: defaultdict[int, list[dict[str, float]]] = defaultdict(list)
+    epoch_memory: defaultdict[int, list[dict[str, float]]] = defaultdict(list)
     shown = Progress.report
 
     def report(self: Progress, report: dict[str, Any]) -> None:
         shown(self, report)
         if report["kind"] == "metrics":
-            of_epoch[int(report["metrics"]["epoch"])].append(memory())
+            epoch_memory[int(report["metrics"]["epoch"])].append(memory())
 
     monkeypatch.setattr(Progress, "report", report)
     overrides = (
@@ -87,9 +87,9 @@ def test_neither_driver_nor_actors_nor_the_object_store_grow_from_the_second_epo
     assert summary.trained["samples"] == SHARDS * PER_SHARD * EPOCHS
     for kind in ("driver", *PROCESSES.values(), "objects"):
         # the minimum of an epoch, since a checkpoint's buffers come and go
-        second, last = (min(m[kind] for m in of_epoch[epoch]) for epoch in (1, EPOCHS - 1))
+        second, last = (min(m[kind] for m in epoch_memory[epoch]) for epoch in (1, EPOCHS - 1))
         assert second > 0, kind
         share = 0.1 if kind == "workers" else 0.05
         assert last - second < max(share * second, 8 * MB), (kind, second / MB, last / MB)
-    spilled = [m["spilled"] for samples in of_epoch.values() for m in samples]
+    spilled = [m["spilled"] for samples in epoch_memory.values() for m in samples]
     assert spilled[0] == spilled[-1]

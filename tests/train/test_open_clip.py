@@ -111,10 +111,10 @@ class OneBatch:
 
 
 def on_a_rank(rank: int, world_size: int) -> dict[str, dict[str, list[float]]]:
-    place, results = {"rank": rank, "world_size": world_size}, {}
+    process, results = {"rank": rank, "world_size": world_size}, {}
     losses: dict[str, Any] = {
-        "infonce": ClipLoss(local_loss=True, gather_with_grad=True, **place),
-        "sigmoid": SigLipLoss(**place),
+        "infonce": ClipLoss(local_loss=True, gather_with_grad=True, **process),
+        "sigmoid": SigLipLoss(**process),
     }
     for form, loss in losses.items():
         config = config_for(form, sharding="ddp", pack_text=True)
@@ -132,7 +132,7 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, dict[str, list[float]]]:
 
 
 @pytest.fixture(scope="module")
-def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("open-clip")
     return {size: ranks.run(on_a_rank, size, folder) for size in (1, 2, 4)}
 
@@ -140,15 +140,15 @@ def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[st
 @pytest.mark.parametrize("form", ["infonce", "sigmoid"])
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_ten_steps_with_lean_attention_have_the_mean_of_the_losses_of_open_clips_own_training(
-    of_ranks: dict[int, list[dict[str, Any]]], form: str, size: int
+    outcomes: dict[int, list[dict[str, Any]]], form: str, size: int
 ) -> None:
     """Also for the sigmoid loss: open_clip divides a rank's pairs by its own rows, we divide all pairs by all rows."""
-    of_form = [of_rank[form] for of_rank in of_ranks[size]]
+    form_results = [outcome[form] for outcome in outcomes[size]]
     expected = [
-        sum(losses) / size for losses in zip(*(of_rank["theirs"] for of_rank in of_form), strict=True)
+        sum(losses) / size for losses in zip(*(outcome["theirs"] for outcome in form_results), strict=True)
     ]
     assert len(expected) == STEPS
     assert expected[-1] < expected[0] - 0.1
-    for of_rank in of_form:
-        for way in of_rank.keys() - {"theirs"}:
-            assert of_rank[way] == pytest.approx(expected, rel=1e-4), way
+    for outcome in form_results:
+        for way in outcome.keys() - {"theirs"}:
+            assert outcome[way] == pytest.approx(expected, rel=1e-4), way

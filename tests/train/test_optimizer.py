@@ -63,14 +63,14 @@ def test_each_optimizer_group_has_the_rate_of_its_part_and_frozen_parts_have_no_
     step = start(config_with(model=VIT, warmup=0.5, lr_scale_image=0.1, lr_scale_text=0.0, lr_scale_kee=4.0))
     names = {id(p): name for name, p in step.model.named_parameters()}
     assert step(training_batch(0, VIT), 0.25)["learning_rate"].item() == pytest.approx(5e-4)
-    by_part = {
+    groups = {
         (part_of(names[id(p)]), p.ndim >= 2): (group["lr"], group["weight_decay"])
         for group in step.optimizer.param_groups
         for p in group["params"]
     }
     rates = {"image": 5e-5, "kee": 2e-3, None: 5e-4}
-    for (place, matrix), (rate, decay) in by_part.items():
-        assert rate == pytest.approx(rates[place])
+    for (part, matrix), (rate, decay) in groups.items():
+        assert rate == pytest.approx(rates[part])
         assert decay == (0.1 if matrix else 0.0)
-    assert {place for place, _ in by_part} == rates.keys()
+    assert {part for part, _ in groups} == rates.keys()
     assert {part_of(name) for name, p in step.model.named_parameters() if p.requires_grad} == rates.keys()

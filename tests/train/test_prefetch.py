@@ -44,9 +44,9 @@ class Counting:
 def test_results_come_in_order_from_another_thread_that_prepares_only_one_ahead() -> None:
     make = Counting()
     with Prefetcher(make) as prefetcher:
-        for taken in range(1, 4):
+        for number in range(1, 4):
             assert make.begun.acquire(timeout=60)  # begun before the caller asks
-            assert prefetcher.next() == taken
+            assert prefetcher.next() == number
         assert make.begun.acquire(timeout=60)
     assert make.made == 4
     (thread,) = make.threads
@@ -144,8 +144,8 @@ def test_a_batch_is_packed_in_parts_without_columns_that_are_not_trained_on() ->
         assert ("packed_text" in batch) == pack_text
         for name, column in expected.items():
             np.testing.assert_array_equal(batch[name], column.numpy(), err_msg=name)
-        of_other_tower = prepared(columns(), config, packs_text=False)
-        assert not [name for name in of_other_tower if name.startswith("packed")]
+        unpacked = prepared(columns(), config, packs_text=False)
+        assert not [name for name in unpacked if name.startswith("packed")]
 
 
 def test_triples_are_left_out_without_an_encoder_and_negative_triples_if_it_ignores_negatives() -> None:

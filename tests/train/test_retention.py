@@ -21,12 +21,12 @@ def folder_with(path: Path, losses: dict[int, float | None], megabytes: int = 1)
     """Return a run with a checkpoint at each step of `losses`, which records the loss as its metric."""
     folder = RunFolder(path)
     for step, loss in losses.items():
-        place = folder.step_path(step)
-        place.mkdir(parents=True)
-        (place / "a.safetensors").write_bytes(bytes(megabytes * MEGABYTE))
+        step_path = folder.step_path(step)
+        step_path.mkdir(parents=True)
+        (step_path / "a.safetensors").write_bytes(bytes(megabytes * MEGABYTE))
         metrics = {} if loss is None else {"loss": loss, "accuracy": 1 - loss}
-        files = {"a.safetensors": manifest.fingerprint(place / "a.safetensors")}
-        manifest.write_manifest(place, {"metrics": metrics}, files)
+        files = {"a.safetensors": manifest.fingerprint(step_path / "a.safetensors")}
+        manifest.write_manifest(step_path, {"metrics": metrics}, files)
     return folder
 
 

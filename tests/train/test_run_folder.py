@@ -61,8 +61,8 @@ def quarantined(folder: RunFolder) -> list[dict[str, Any]]:
 
 
 def rejected(step: int, key: str = "0007") -> dict[str, Any]:
-    place = {"source": 0, "pass": 2, "name": "0/1.tar", "shard": "/data/1.tar", "index": 7}
-    return place | {"step": step, "key": key, "reason": "not a readable image"}
+    fields = {"source": 0, "pass": 2, "name": "0/1.tar", "shard": "/data/1.tar", "index": 7}
+    return fields | {"step": step, "key": key, "reason": "not a readable image"}
 
 
 def test_a_run_resumes_after_its_data_was_moved_and_records_the_new_place(folder: RunFolder) -> None:

@@ -43,9 +43,9 @@ def batch_of(entry: int, end: VisitEnd | None = None, rejected: Sequence[int] = 
     return Batch({}, len(rows), np.full(len(rows), entry), np.array(rows, np.int64), tuple(markers))
 
 
-def step(of: SampleAccounts, batch: Batch) -> None:
-    of.count(*of.receive(batch), batch.rows)
-    of.trained(batch, batch.rows)
+def step(account: SampleAccounts, batch: Batch) -> None:
+    account.count(*account.receive(batch), batch.rows)
+    account.trained(batch, batch.rows)
 
 
 def test_reports_at_the_ends_of_shards_are_counted_once_across_a_resume(tmp_path: Path) -> None:
@@ -79,13 +79,13 @@ def test_reports_at_the_ends_of_shards_are_counted_once_across_a_resume(tmp_path
 def test_a_run_stops_if_too_many_samples_are_missing_or_all_are_unreadable(
     tmp_path: Path,
 ) -> None:
-    of = accounts(tmp_path, limit=0.1)
-    step(of, batch_of(0, END))  # 3 of 39 do not stop it: one shard may lack many while others are whole
+    account = accounts(tmp_path, limit=0.1)
+    step(account, batch_of(0, END))  # 3 of 39 do not stop it: one shard may lack many while others are whole
     with pytest.raises(TooManyQuarantined) as raised:
-        step(of, batch_of(1, END))
+        step(account, batch_of(1, END))
     assert "6 recorded samples are missing, above data.max_quarantined=0.1" in str(raised.value)
     assert "3 of the 7 recorded samples are missing" in str(raised.value)
-    of = accounts(tmp_path, limit=1.0, shards=2)
-    step(of, batch_of(0, rejected=range(ROWS)))
+    account = accounts(tmp_path, limit=1.0, shards=2)
+    step(account, batch_of(0, rejected=range(ROWS)))
     with pytest.raises(TooManyQuarantined, match="8 of 8 samples cannot be trained on"):
-        step(of, batch_of(1, rejected=range(ROWS)))
+        step(account, batch_of(1, rejected=range(ROWS)))

@@ -116,7 +116,7 @@ def resume(rank: int, world_size: int, folder: str) -> dict[str, list[float]]:
     return results
 
 
-def told(part: Any, *args: Any) -> str:
+def error_text(part: Any, *args: Any) -> str:
     """Return type and message of the CheckpointError that a call raises."""
     with pytest.raises(CheckpointError) as raised:
         part(*args)
@@ -135,7 +135,7 @@ def fail(rank: int, folder: str) -> dict[str, Any]:
     def unforeseen() -> dict[str, Any]:
         return {"of rank 0": {}}[f"of rank {rank}"]
 
-    results["unforeseen"] = told(in_unison, unforeseen, CheckpointError)
+    results["unforeseen"] = error_text(in_unison, unforeseen, CheckpointError)
     # Each rank sees the folder through its own mount; rank 1 finds a truncated file.
     whole = checkpoint.checked_manifest
     if rank == 1:
@@ -146,12 +146,12 @@ def fail(rank: int, folder: str) -> dict[str, Any]:
         checkpoint.checked_manifest = cut
     model, optimizer = small(seed=1)
     before = [p.detach().clone() for p in model.parameters()]
-    results["cut"] = told(checkpoint.load, path, model, optimizer)
+    results["cut"] = error_text(checkpoint.load, path, model, optimizer)
     results["unchanged"] = all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
     checkpoint.checked_manifest = whole
 
     # Only rank 0 notices that this state cannot be written to a manifest.
-    results["state"] = told(checkpoint.save, f"{folder}/step-00000002", *small(), {"n": {1, 2}})
+    results["state"] = error_text(checkpoint.save, f"{folder}/step-00000002", *small(), {"n": {1, 2}})
     results["declared"] = manifest.is_complete(f"{folder}/step-00000002")
     results["loads"] = checkpoint.load(path, *small(seed=1))["n"]
     if rank == 1:  # this rank's disk is full
@@ -161,14 +161,14 @@ def fail(rank: int, folder: str) -> dict[str, Any]:
 
         checkpoint.fingerprint = full
     saver.start(f"{folder}/step-00000003", *small(), {})
-    results["full"] = told(saver.wait)
+    results["full"] = error_text(saver.wait)
     results["half"] = manifest.is_complete(f"{folder}/step-00000003")
     if rank == 0:  # this rank cannot copy its share to the host
         saver._stager.close()  # type: ignore[no-untyped-call]
         saver._stager.stage = None  # type: ignore[assignment]
     saver.start(f"{folder}/step-00000004", *small(), {})
     saver.until_copied()
-    results["copied"] = told(saver.wait)
+    results["copied"] = error_text(saver.wait)
     saver.close()
     return results
 
@@ -184,9 +184,9 @@ class Written:
         self.folder = folder
         (folder / "fsdp of 4").mkdir()
         (folder / "fsdp of 4" / STALE).write_bytes(b"of a larger group that crashed")
-        of_four = ranks.run(write_and_count, 4, folder, str(folder))
-        self.known = of_four[3] | write(0, 1, str(folder))
-        self.staged = {name: [of_rank[name][2] for of_rank in of_four] for name in of_four[0]}
+        outcomes = ranks.run(write_and_count, 4, folder, str(folder))
+        self.known = outcomes[3] | write(0, 1, str(folder))
+        self.staged = {name: [outcome[name][2] for outcome in outcomes] for name in outcomes[0]}
 
 
 @pytest.fixture(scope="module")
@@ -195,16 +195,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 
 @pytest.fixture(scope="module")
-def of_two(written: Written) -> list[dict[str, Any]]:
+def outcomes(written: Written) -> list[dict[str, Any]]:
     return ranks.run(on_two, 2, written.folder, str(written.folder))
 
 
 def test_a_checkpoint_of_four_ranks_or_one_resumes_with_another_number_and_sharding(
-    written: Written, of_two: list[Any]
+    written: Written, outcomes: list[Any]
 ) -> None:
     """Losses, gradient norms and norms of the averaged weights are compared."""
-    for of_rank in (resume(0, 1, str(written.folder)), *(of_rank["resumed"] for of_rank in of_two)):
-        for case, values in of_rank.items():
+    for outcome in (resume(0, 1, str(written.folder)), *(outcome["resumed"] for outcome in outcomes)):
+        for case, values in outcome.items():
             uninterrupted, *_ = written.known[case]
             # What was interrupted in bfloat16 goes on in fp32.
             rel, absolute = (2e-2, 1e-3) if case == "auto of 4" else (1e-4, 1e-12)
@@ -258,9 +258,9 @@ def test_a_checkpoint_of_another_encoder_or_with_other_frozen_parts_is_refused(w
 
 
 def test_a_failure_on_one_rank_is_raised_on_all_ranks_and_none_waits(
-    of_two: list[Any], written: Written
+    outcomes: list[Any], written: Written
 ) -> None:
-    first, second = (dict(of_rank["failures"]) for of_rank in of_two)
+    first, second = (dict(outcome["failures"]) for outcome in outcomes)
     assert (first.pop("afterwards"), second.pop("afterwards")) == ([True], [])
     assert first == second
     path = written.folder / "step-00000001"

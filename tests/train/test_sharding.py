@@ -138,7 +138,7 @@ def trained(config: Config, rank: int = 0, world_size: int = 1) -> dict[str, Any
         for number in range(len(VALID))
     ]
     result = {
-        "metrics": {name: torch.stack([of_step[name] for of_step in metrics]) for name in metrics[0]},
+        "metrics": {name: torch.stack([figures[name] for figures in metrics]) for name in metrics[0]},
         "weights": flat(after := whole_weights(step.model)),
         "moved": sorted(
             {str(structure_clip.part_of(n)) for n, w in after.items() if not torch.equal(w, before[n])}
@@ -189,7 +189,7 @@ def half_way(config: Config, rank: int) -> tuple[bool, float]:
 
 
 def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
-    half = {f"{way} bf16": of_way for way, of_way in HALF.items()} if world_size == 2 else {}
+    half = {f"{way} bf16": value for way, value in HALF.items()} if world_size == 2 else {}
     results: dict[str, Any] = {}
     for way, (learned, train) in (WAYS[world_size] | half).items():
         with pytest.MonkeyPatch.context() as patch:
@@ -211,7 +211,7 @@ def on_a_rank(rank: int, world_size: int) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("sharding")
     return {size: ranks.run(on_a_rank, size, folder) for size in WAYS}
 
@@ -229,7 +229,7 @@ def moved(weights: Tensor, learned: str) -> Tensor:
 
 @pytest.mark.parametrize(("size", "way"), [(size, way) for size, ways in WAYS.items() for way in ways])
 def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_computed(
-    alone: dict[str, Any], of_ranks: dict[int, Any], size: int, way: str
+    alone: dict[str, Any], outcomes: dict[int, Any], size: int, way: str
 ) -> None:
     learned, train = WAYS[size][way]
     expected = alone[learned]
@@ -239,11 +239,11 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
     frozen = {name.removeprefix("lr_scale_") for name, scale in LEARNED[learned][2].items() if scale == 0}
     assert set(expected["moved"]) >= {"image", "text", "kee"} - frozen
     assert not frozen & set(expected["moved"])
-    for of_rank in of_ranks[size]:
-        result = of_rank[way]
+    for outcome in outcomes[size]:
+        result = outcome[way]
         torch.testing.assert_close(result["metrics"], expected["metrics"], rtol=1e-4, atol=1e-4)
         assert (moved(result["weights"], learned) - far).norm() < 0.01 * far.norm()
-        assert torch.equal(result["weights"], of_ranks[size][0][way]["weights"])
+        assert torch.equal(result["weights"], outcomes[size][0][way]["weights"])
         assert result["moved"] == expected["moved"]
         kind = train.get("sharding", "ddp")
         assert result["sharded"] == SHARDS[kind]
@@ -252,44 +252,44 @@ def test_ranks_train_as_one_process_with_the_whole_batch_however_blocks_are_comp
 
 @pytest.mark.parametrize("way", HALF)
 def test_bfloat16_trains_nearly_like_single_precision_and_keeps_single_precision_weights(
-    alone: dict[str, Any], of_ranks: dict[int, Any], way: str
+    alone: dict[str, Any], outcomes: dict[int, Any], way: str
 ) -> None:
     learned, train = HALF[way]
     expected = alone[learned]["metrics"]["loss"]
     kind = train.get("sharding", "ddp" if learned == "updates" else "hsdp")
-    for of_rank in of_ranks[2]:
-        result = of_rank[f"{way} bf16"]
+    for outcome in outcomes[2]:
+        result = outcome[f"{way} bf16"]
         assert not torch.equal(result["metrics"]["loss"], expected)
         torch.testing.assert_close(result["metrics"]["loss"], expected, rtol=0.05, atol=0)
         assert (result["sharded"], result["replicated"]) == (SHARDS[kind], kind == "ddp")
-        assert torch.equal(result["weights"], of_ranks[2][0][f"{way} bf16"]["weights"])
+        assert torch.equal(result["weights"], outcomes[2][0][f"{way} bf16"]["weights"])
         assert result["weights"].dtype == torch.float32
         assert not torch.equal(result["weights"], result["weights"].bfloat16().float())
         # The scale itself is not rounded to bfloat16, where neighboring values are 0.4 % apart.
         assert result["metrics"]["logit_scale"][0].item() == pytest.approx(1 / 0.07, rel=1e-5)
         if way == "fsdp compiled":
-            plain = of_rank["fsdp hinge bf16"]["metrics"]
+            plain = outcome["fsdp hinge bf16"]["metrics"]
             torch.testing.assert_close(result["metrics"]["loss"], plain["loss"], rtol=1e-3, atol=0)
             torch.testing.assert_close(result["metrics"]["grad_norm"], plain["grad_norm"], rtol=0.02, atol=0)
 
 
-def test_the_sigmoid_trains_its_bias_and_the_margin_term_leaves_the_scale(of_ranks: dict[int, Any]) -> None:
-    biases = of_ranks[4][0]["fsdp sigmoid"]["metrics"]["logit_bias"].tolist()
+def test_the_sigmoid_trains_its_bias_and_the_margin_term_leaves_the_scale(outcomes: dict[int, Any]) -> None:
+    biases = outcomes[4][0]["fsdp sigmoid"]["metrics"]["logit_bias"].tolist()
     assert biases[:2] == [-10.0, -10.0]  # the rate of the first step is 0
     assert biases[-1] != -10.0
-    scales = of_ranks[4][0]["ddp max_margin"]["metrics"]["logit_scale"]
+    scales = outcomes[4][0]["ddp max_margin"]["metrics"]["logit_scale"]
     assert (scales == scales[0]).all()
 
 
 def test_a_block_frees_gathered_parameters_by_default_and_averages_in_single_precision(
-    of_ranks: dict[int, Any],
+    outcomes: dict[int, Any],
 ) -> None:
     """If bfloat16 were used for averaging, all gradients would be exact bfloat16 values."""
-    for of_rank in of_ranks[4]:
+    for outcome in outcomes[4]:
         for way in ("resharded", "whole"):
-            gathered, held_by_bf16 = of_rank[way]
+            gathered, share = outcome[way]
             assert gathered == (way == "whole")
-            assert 0 < held_by_bf16 < 0.9
+            assert 0 < share < 0.9
 
 
 def test_auto_replicates_what_a_worker_can_hold_and_shards_the_rest_within_nodes() -> None:
@@ -307,22 +307,22 @@ def test_auto_replicates_what_a_worker_can_hold_and_shards_the_rest_within_nodes
     assert sharding.resolve(TrainConfig(sharding="fsdp"), small, 16, 8) == fsdp
 
 
-def test_a_step_has_one_root_and_parts_gather_and_exchange_gradients_once(of_ranks: dict[int, Any]) -> None:
+def test_a_step_has_one_root_and_parts_gather_and_exchange_gradients_once(outcomes: dict[int, Any]) -> None:
     """The eight groups: two blocks of each tower, the rest of the image tower, the encoder, the scalars and the root.
 
     Two parts take two passes without and two with gradients. The scalars are the logit scale and bias.
     """
-    for of_rank in of_ranks[4]:
-        assert of_rank["fsdp sigmoid"]["calls"][:3] == [1, 2 * 8 - 1, 8]
-        *calls, all_reduces = of_rank["hsdp 2x2 in parts"]["calls"]
+    for outcome in outcomes[4]:
+        assert outcome["fsdp sigmoid"]["calls"][:3] == [1, 2 * 8 - 1, 8]
+        *calls, all_reduces = outcome["hsdp 2x2 in parts"]["calls"]
         assert calls == [2 + 2, 8, 8]
-        roots, gathers, reductions, in_large = of_rank["large hsdp 2x2 in parts"]["calls"]
+        roots, gathers, reductions, in_large = outcome["large hsdp 2x2 in parts"]["calls"]
         assert (roots, reductions, in_large) == (2 + 2, 2 * 8, all_reduces)
         assert gathers > 2 * (2 * 8 - 1)
 
 
 def test_a_group_is_the_ranks_of_a_node_by_default_and_impossible_groups_are_refused_on_all_ranks(
-    of_ranks: dict[int, Any],
+    outcomes: dict[int, Any],
 ) -> None:
     for case, message in {
         "undivided": "train.shard_ranks=3: must divide the number of ranks, ",
@@ -332,5 +332,5 @@ def test_a_group_is_the_ranks_of_a_node_by_default_and_impossible_groups_are_ref
         "set": "2 x 2",
         "auto": "2 x 2",
     }.items():
-        (result,) = {of_rank[case] for of_rank in of_ranks[4]}
+        (result,) = {outcome[case] for outcome in outcomes[4]}
         assert re.match(message, result)

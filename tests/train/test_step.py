@@ -85,15 +85,15 @@ def trained(config: Config) -> dict[str, Tensors]:
     assert ("packed_text" in batches[0]) == config.train.pack_text
     metrics = [step(batch, 0.25 + 0.1 * number) for number, batch in enumerate(batches)]
     return {
-        "metrics": {name: torch.stack([of_step[name] for of_step in metrics]) for name in metrics[0]},
+        "metrics": {name: torch.stack([figures[name] for figures in metrics]) for name in metrics[0]},
         "weights": whole_weights(step.model),
     }
 
 
-def assert_same(found: dict[str, Tensors], expected: dict[str, Tensors]) -> None:
-    torch.testing.assert_close(found["metrics"], expected["metrics"], rtol=1e-4, atol=1e-4)
+def assert_same(actual: dict[str, Tensors], expected: dict[str, Tensors]) -> None:
+    torch.testing.assert_close(actual["metrics"], expected["metrics"], rtol=1e-4, atol=1e-4)
     apart = [
-        (found["weights"][name] - w).norm() / w.norm().clamp(min=1.0)
+        (actual["weights"][name] - w).norm() / w.norm().clamp(min=1.0)
         for name, w in expected["weights"].items()
     ]
     assert max(apart) < 1e-3
@@ -133,8 +133,8 @@ def peak_of_saved(step: TrainStep, batch: Tensors) -> int:
     class Kept:
         def __init__(self, tensor: torch.Tensor) -> None:
             nonlocal now, peak
-            of_weights = tensor.untyped_storage().data_ptr() in weights
-            self.tensor, self.bytes = tensor, 0 if of_weights else tensor.nbytes
+            is_weight = tensor.untyped_storage().data_ptr() in weights
+            self.tensor, self.bytes = tensor, 0 if is_weight else tensor.nbytes
             now += self.bytes
             peak = max(peak, now)
 

@@ -61,7 +61,7 @@ def test_the_limit_is_reported_with_its_remedy() -> None:
     assert limiting_stage({}, 0.5) == ""
 
 
-def taken(meter: StepMeter) -> dict[str, float]:
+def interval_metrics(meter: StepMeter) -> dict[str, float]:
     interval = meter.take()
     return interval.metrics(interval.sums.tolist())
 
@@ -73,9 +73,9 @@ def test_a_report_has_rates_and_means_of_the_finite_values_since_the_one_before(
     one.wait_s += 1.0
     clock[0] += 4.0
     assert one.steps == 3
-    report = taken(one)
+    report = interval_metrics(one)
     assert math.isnan(report.pop("grad_norm"))
     assert report == {"loss": 1.5, "samples_per_s": 1.5, "tokens_per_s": 15.0, "data_wait": 0.25}
     one.add({"loss": torch.tensor(7.0)}, samples=2)
     clock[0] += 1.0
-    assert taken(one) == {"loss": 7.0, "samples_per_s": 2.0, "data_wait": 0.0}
+    assert interval_metrics(one) == {"loss": 7.0, "samples_per_s": 2.0, "data_wait": 0.0}
