@@ -116,7 +116,7 @@ class _Taker:
 
 
 class _CpuRecord:
-    """CPU time of this process and all its descendants over time, by kind."""
+    """CPU time that this process and each descendant had used at each `look`, and the `_kind` of each process."""
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[int, float], str] = {}

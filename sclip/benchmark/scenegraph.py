@@ -49,7 +49,7 @@ MISSING = "not installed: pip install '.[benchmark]'"
 
 _BATCH = 256
 _FEWER = 8
-"""Number of short captions for each long caption of a round."""
+"""A round of short captions has this many times the captions of a round of long ones."""
 _JOINED = 30
 """Number of captions to generate for two long captions, one of each length in `LONG`."""
 

@@ -178,7 +178,7 @@ class Ours:
 
 
 class Peer:
-    """`open_clip_train.train.train_one_epoch` on one batch, with the optimizer of its main program."""
+    """`open_clip_train.train.train_one_epoch` on one batch, with the optimizer that `open_clip_train.main` makes."""
 
     def __init__(self, case: Case) -> None:
         """Build the model with random weights; call `load` before the first step."""

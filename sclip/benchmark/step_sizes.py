@@ -15,7 +15,7 @@ from sclip.benchmark.step_cases import Case, Ours, Peer
 __all__ = ["fit", "peak_bytes", "round_number"]
 
 PROBES = (64, 128)
-"""Batch sizes that are tried first; the difference of their peak memory gives the memory of a row."""
+"""Batch sizes that are tried first. From the difference of their peak memory, `fit` computes the bytes per row."""
 SHARE = 0.88
 """Share of the free memory planned for a batch; the rest covers fragmentation and growth beyond the estimate."""
 

@@ -15,7 +15,7 @@ CAPTIONS = [
 ]  # fmt: skip
 
 WORDS = 512
-"""Rows of the word table of a cut tower; every tokenizer of this module has fewer words."""
+"""Rows of the word table of a tower that `make` cuts (`cut`). Every tokenizer of this module has fewer words."""
 
 _BERT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 _XLM = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}

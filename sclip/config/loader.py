@@ -68,7 +68,7 @@ _ADAPTER = _adapter()
 
 
 def keys() -> dict[str, tuple[Any, str]]:
-    """Return every dotted key of the tree with its default and its help text, in declared order."""
+    """Return {dotted key: (default, help text)} of all settings of a `Config`, in declared order."""
     schema = _ADAPTER.json_schema()
     described: dict[str, tuple[Any, str]] = {}
 

@@ -118,7 +118,7 @@ _PROFILED = Limit(
 
 @dataclass(frozen=True)
 class HealthConfig(Section, key="health"):
-    """Reaction to a step whose loss or gradient is not finite, and profiling."""
+    """What to do after a step whose loss or gradient is not finite, and which steps to profile."""
 
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What follows a step whose loss or gradient is not finite (no update is made). stop: end the run; skip: go on."""
@@ -139,7 +139,7 @@ class CheckpointConfig(Section, key="checkpoint"):
     keep_best: Annotated[int, at_least(0, "0 (none) or more")] = 0
     """Number of checkpoints with the best values of `best_metric` to keep as well. 0: none."""
     best_metric: str = "loss"
-    """Training metric that ranks checkpoints. Its last reported value before a checkpoint counts."""
+    """Training metric that ranks checkpoints, by the last value reported before each checkpoint."""
     best_is: Literal["lowest", "highest"] = "lowest"
     """Which value of `best_metric` is best."""
     asynchronous: bool = True

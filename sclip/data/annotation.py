@@ -19,7 +19,7 @@ from sclip.negatives import Negative, draw
 from sclip.scenegraph import SceneGraph
 
 MAX_BYTES = 16 * 1024 * 1024
-"""Maximum size of the unpacked member. Five COCO captions take 16 kB (2 kB packed)."""
+"""Maximum size of the member in bytes when decompressed. Five COCO captions take 16 kB (2 kB compressed)."""
 
 _FORMAT = 1
 _GZIP = 16 + zlib.MAX_WBITS

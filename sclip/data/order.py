@@ -205,7 +205,7 @@ class Order:
 
     @property
     def steps(self) -> int:
-        """Number of steps for all rows, including those beyond the recorded counts."""
+        """Number of steps for all rows, including rows found beyond a shard's recorded count (`beyond`)."""
         return self.recorded_steps - (-sum(self.beyond.values()) // self.batch_size)
 
     def count(self, entry: int) -> int:
@@ -276,7 +276,10 @@ class Order:
         return tuple(tuple(sorted(track)) for track in tracks)
 
     def in_steps(self, step: int = 0) -> Iterator[tuple[int, list[tuple[Round, int, int]]]]:
-        """Yield each step from `step` on, with its places as (round, start, stop): places `start` to `stop - 1`."""
+        """Yield (number, stretches) for each step from `step` on.
+
+        A stretch (round, start, stop) stands for the step's places `start` to `stop - 1`, which all lie in `round`.
+        """
         stretches: list[tuple[Round, int, int]] = []
         for _, round_ in self.rounds(step):
             while (start := max(round_.first, step * self.batch_size)) < round_.stop:

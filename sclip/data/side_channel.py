@@ -72,7 +72,7 @@ class Note:
     read_queued: float = 0.0
     """Total seconds that the samples waited between a reader and an encoder."""
     made_at: float = 0.0
-    """Time at which the call ended, in seconds since 1970."""
+    """Time at which the encoder call ended, in seconds since 1970."""
 
     def to_json(self) -> str:
         """Return the note as JSON.

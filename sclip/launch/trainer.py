@@ -157,7 +157,10 @@ def _cause(failure: Exception) -> str:
 
 @contextmanager
 def _reports(on_report: Callable[[dict[str, Any]], None]) -> Iterator[Queue]:
-    """Pass the reports that workers put on a queue to `on_report`, until the block ends and the queue is empty."""
+    """Yield a queue for the workers' reports. A thread calls `on_report` with each report from the queue.
+
+    The end of the `with` block waits until the queue is empty.
+    """
     queue = Queue(actor_options=beside_driver())
 
     def pump() -> None:

@@ -211,7 +211,8 @@ _POOLED_WIDTH = 256
 
 
 class ScenesTower(nn.Module):
-    """Image tower of four convolutions with LayerNorm. It returns a maximum over positions and features per position.
+    """Image tower of four convolutions with LayerNorm. Its output has two parts: the maximum over all positions,
+    and the features of each position.
 
     The maximum does not show which of two objects is above the other. The features per position show it, but the tower
     must learn for each position anew how a red ring looks. A tower twice as wide was trained for 500 steps of 128

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class GlobalRows:
-    """Columns of the global batch, known to every rank: N rows in rank order, B rows of each rank."""
+    """What every rank knows of each row of the global batch: N rows in rank order, B of them from each rank."""
 
     image_digest: Tensor
     """int64 [N]; rows with equal digests show the same image."""
@@ -140,7 +140,10 @@ def _info_nce(
 
 
 def _cross_entropy(own: Tensor, pair: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> Tensor:
-    """Return -log softmax [B] of each row's pair among its candidates. `own` [B, D] is scaled, `pair` [B, D] is not."""
+    """Return -log softmax [B] of each row's pair among its candidates.
+
+    `own` [B, D] is multiplied by the logit scale, `pair` [B, D] is not.
+    """
     if tile_width(own, candidates, rows) >= len(rows.valid):
         return F.cross_entropy(logits_of(own, candidates, rows, _ALL), rows.target, reduction="none")
     return torch.stack(in_tiles(_log_sum_exp, own, candidates, rows)).logsumexp(0) - (own * pair).sum(1)

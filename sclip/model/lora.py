@@ -124,5 +124,5 @@ def _updated(kind: type[nn.Module], name: str) -> type[nn.Module]:
 
 
 def _reads(module: nn.Module) -> str:
-    """Return the name of the updated weight in a module whose class comes from `_updated`."""
+    """Return the name of the weight that a low-rank update changes. The module's class was made by `_updated`."""
     return next(name for name, value in vars(type(module)).items() if isinstance(value, property))

@@ -126,7 +126,7 @@ def _by_column(
 
 
 def _numbers(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return [parts, N, n], the shape of `kept`: each place holds its caption's number within the part, from 1."""
+    """Return an array [parts, N, n], like `kept`. All n places of a caption, kept or not, hold its number, 1 to N."""
     return np.broadcast_to(np.arange(kept.shape[1])[:, None] + 1, kept.shape)
 
 

@@ -291,8 +291,9 @@ def _places(reading: Reading, index: int) -> dict[int, str]:
 def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near: bool) -> bool:
     """Return whether the subject is surely not in relation `place` ("on", for instance) to the object.
 
-    This is sure if the caption places the subject elsewhere, or if the subject is a living being. If the two are
-    `near` each other, it is sure only if the caption puts the subject in this relation to another object.
+    This is sure if the caption places the subject elsewhere. It also counts as sure for any living being, even one
+    without a stated place. If subject and object are `near` each other, it is sure only if the caption puts the subject
+    in this relation to another object.
     """
     own = _places(reading, subject)
     if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):

@@ -115,7 +115,7 @@ FORMS: dict[str, tuple[str, int]] = {form: (forms[0], k) for forms in _FORMS for
 """Verb form -> (base, index of the form: 0 base, 1 third person, 2 -ing)."""
 FORM_OF = {forms[0]: forms for forms in _FORMS}
 LEMMAS = {"lie": "lay"}
-"""Base form of a verb -> the other word that scene graphs use for this verb."""
+"""Base form of a verb -> the verb that scene graphs write instead. Verbs that are not listed stay as they are."""
 
 STATIC = _options(
     _row("stand sit lie kneel crouch", "kneel-crouch sit-crouch sit-kneel"),

@@ -38,7 +38,8 @@ _PEOPLE = PERSONS | frozenset(
 )
 """Persons. A person alone is no unit, because the image may show others that the caption does not mention."""
 _NO_UNIT = frozenset("of between among from than as like".split())
-"""Words at the end of a predicate that means nothing for two things alone, or makes them one thing."""
+"""Last words of predicates that make no unit: with two things alone, such a predicate says nothing ("between"), or it
+makes them one thing ("of")."""
 
 
 @dataclass(frozen=True, slots=True)

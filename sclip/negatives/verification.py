@@ -3,7 +3,8 @@
 An exchange swaps words of one kind, so a correct negative has the same dependency labels as its caption. "A tunnel
 through the dog sprints" has lost a verb. The check rejects 50 % of the negatives in broken English and 15 % of the
 good ones. Another draw replaces a rejected negative. If the check compared graphs, it would reject 35 % of the broken
-and 20 % of the good ones, because the meaning decides to which phrase a preposition belongs.
+and 20 % of the good ones: in a graph, the meaning of the words decides to which phrase a preposition belongs, so even
+a correct exchange may change that.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ _SENTENCE = re.compile(
 def sound(
     known: Sequence[tuple[SceneGraph, Iterable[Negative]]], shapes: Shapes, count: int = sys.maxsize
 ) -> list[list[Negative]]:
-    """Return for each caption its first `count` negatives with the shape of its graph; parse no more than needed.
+    """Return for each caption the first `count` of its negatives whose text has the same shape as the caption.
+
+    A shape is a hash of a text's dependency labels (`Shapes`). No more negatives are parsed than needed.
 
     If a caption has no such negative, the result depends on its style. For a sentence, its first `count` negatives are
     returned, because seven in ten are good English. For telegram style ("actor at premiere"), no negative is returned,

@@ -249,7 +249,7 @@ def kept_values(
 
 
 def by_field(captions: Sequence[str], kept: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the kept fields by name, each with a list of one value per non-blank caption."""
+    """Return {field: values} of the kept fields. A field has one value for each caption that is not blank."""
     records = [fields for caption, fields in zip(captions, kept, strict=True) if caption.strip()]
     return {
         name: [fields.get(name) for fields in records]

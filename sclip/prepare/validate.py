@@ -41,7 +41,7 @@ from sclip.storage.paths import shown
 _NAMED = 10
 """Maximum number of shards that the notes list one by one; report.json has all of them."""
 _WORDS = re.compile(r"\+words-\d+")
-"""Part of a stamp that records a raised limit of words. It is removed before stamps are compared."""
+"""Pattern of the part that a raised limit of words adds to a stamp. The part is removed before stamps are compared."""
 
 
 @dataclass(slots=True)

@@ -36,7 +36,7 @@ CHAMPIONS_TAG = "sclip.champions"
 _REMEMBERED = 500
 """Maximum number of versions in `sclip.champions`. MLflow's databases limit a tag to 5,000 characters."""
 _JUDGED = ("sclip.gate.", "sclip.compared_with", "sclip.replaced", "sclip.why")
-"""Prefixes of the tags that the next judgement of a version replaces."""
+"""Prefixes of a version's tags that are deleted when the next decision about this version is recorded."""
 
 
 @dataclass(frozen=True)

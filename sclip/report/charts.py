@@ -77,7 +77,7 @@ class Curves:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """Values as dots over an interval, in percent of the axis."""
+    """One row of a chart: a dot for each value, and behind the dots one interval. Positions are percent of the axis."""
 
     dots: list[float]
     low: float | None

@@ -40,7 +40,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class FoldedSides:
-    """List of sides. The page shows those in `open` until the reader unfolds the others."""
+    """All sides (compared groups) of a list. At first, the page shows only `open`; a click unfolds the others."""
 
     open: list[Side]
     folded: list[Side]
@@ -51,8 +51,8 @@ class FoldedSides:
 def sides(models: Sequence[Sequence[Group]]) -> FoldedSides:
     """Return the groups of all models, matched by name; `models` holds the groups of each model.
 
-    Groups are sorted by their largest difference times the square root of their number of cases. This product
-    says how clearly the difference exceeds chance. The difference alone would put the smallest groups first.
+    A group's difference is its highest accuracy minus its lowest. Groups are sorted by difference times square root of
+    the number of cases, which says how clearly it exceeds chance. The difference alone would put small groups first.
     """
     groups_by_name = [{group.name: group for group in groups} for groups in models]
     names = dict.fromkeys(name for groups in groups_by_name for name in groups)

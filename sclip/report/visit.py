@@ -164,7 +164,7 @@ def _row(slot: Slot) -> tuple[str, Encoded, bool]:
 
 
 def show_visit(visit: SampleVisit, out: Console | None = None) -> None:
-    """Print the visit; only the page shows images."""
+    """Print the visit as text. Images are not printed: `write_page` shows them."""
     out = out or console()
     for name, value in [("key", visit.key), *visit.facts]:
         out.print(Text.assemble((f"{name:<9} ", "dim"), shortened(value, MOST_CHARACTERS)), soft_wrap=True)

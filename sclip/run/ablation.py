@@ -14,9 +14,9 @@ A row may name its own `config`; the file's `set` and the command line apply to 
 are of other data than the scores, `published_as: {relation/accuracy: vg-relation/macro}` maps each score to the
 published figure that is shown beside it.
 
-Each row and seed is an ordinary run. `sclip.run.sweep` runs them, and resumes them after a stop. With `start: ROW`,
-every other row's run begins with the weights of that row's run of the same seed (`sclip.run.forgetting`); ROW is then
-the start row. A row with `blend: ROW` instead of `set` is not trained: its model blends the start row's with ROW's.
+Each row and seed is an ordinary run. `sclip.run.sweep` runs them, and resumes them after a stop. With `start: A`, A
+is the start row: every other trained row's run begins with the weights of A's run of the same seed
+(`sclip.run.forgetting`). A row with `blend: B` instead of `set` is not trained: its model blends A's with B's.
 """
 
 from __future__ import annotations

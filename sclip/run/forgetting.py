@@ -46,7 +46,7 @@ _GAINED = "relation/accuracy+attribute/accuracy"
 _REACHED = 0.9
 """A row is compared only if its gain is at least this share of the plain row's gain."""
 _MARGIN = 0.03
-"""Added to `_REACHED` when `a` is chosen, because a blend's share of the gain differs between the two splits."""
+"""Added to `_REACHED` when `a` is chosen on the development split. The report split may give the blend a lower gain."""
 _ALPHAS = [n / 10 for n in range(11)]
 
 

@@ -103,7 +103,7 @@ _LIGHT = {
     "peek": "",
     "break": "",
 }
-"""Noun that is read as the verb ("takes a bite of an apple" as "bites an apple") -> the preposition to leave out."""
+"""Noun that is read as a verb -> preposition to leave out. "takes a bite of an apple" is read as "bites an apple"."""
 _IDIOMS = {"part": ("join", "in"), "care": ("tend", "of")}
 _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
@@ -124,7 +124,7 @@ _BEGINNINGS = (
 
 @lru_cache(maxsize=1 << 16)
 def _may_begin(text: str) -> bool:
-    """Return whether a word may begin an expression. Any word may begin a compound with one of `_COVERED`."""
+    """Return whether a word may begin an expression other than a compound that ends with a word of `_COVERED`."""
     return text[0].isupper() or text[0].isdigit() or text.lower() in _BEGINNINGS
 
 

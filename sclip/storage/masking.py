@@ -1,7 +1,7 @@
 """Mask the credentials of URIs in every text that is shown or recorded.
 
 URIs of shards, weights and stores may contain a password, a token or a signature. Every error, log, report and record
-passes through `mask`. An error of a library may repeat parts of a URI, so `mask` takes this URI too.
+passes through `mask`. An error of a library may repeat a URI's password alone, so `mask` also takes the URI in use.
 A run records and compares the masked URIs of its shards, so a new password or signature does not make a new shard.
 """
 

@@ -36,7 +36,7 @@ class Destination(Protocol):
 
 
 class Sender:
-    """Sender of a journal to one destination, in a daemon thread of its own."""
+    """Daemon thread that sends the events of a journal to one destination."""
 
     def __init__(self, journal: Journal, destination: Destination) -> None:
         """Start the thread, which sends the events that the destination does not have yet."""

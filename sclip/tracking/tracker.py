@@ -33,7 +33,7 @@ from sclip.tracking.to_mlflow import MLflow
 _FINISH_S = 30.0
 """Seconds without progress after which an ending run stops sending; the remaining events stay on disk."""
 _OFFLINE_S = 5.0
-"""`_FINISH_S` for a destination that is not expected to answer."""
+"""The same limit for a destination that is not expected to answer, and for a hurried `finish`."""
 
 _V = TypeVar("_V")
 _log = logging.getLogger("sclip.tracking")

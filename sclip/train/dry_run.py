@@ -121,7 +121,10 @@ collectives, ("peak", phase, use). Number of collectives: ("count", kind)."""
 
 
 def _summary(figures: _Figures, config: Config) -> DryRun:
-    """Return the figures of the whole model as a `DryRun`, and add what is counted by hand."""
+    """Return the figures of the whole model as a `DryRun`.
+
+    Some figures do not appear in a run and are computed here: AdamW's moments, EMA's averages, ddp's all-reduces.
+    """
     train = config.train
     parameters, trained = figures["parameters",], figures["trained",]
     phase = max((n[1] for n in figures if n[0] == "peak"), key=lambda phase: figures["peak", phase, "Total"])

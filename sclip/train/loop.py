@@ -268,7 +268,7 @@ class _Run:
         return bool(sums.stop)
 
     def _tell_wait(self, waited_s: float) -> None:
-        """Report that this rank's streams deliver no rows. Any rank may do so, because all other ranks wait for it."""
+        """Report that this rank's streams deliver no rows. Any rank may be the one that all ranks wait for."""
         line = (
             f"worker {self.launcher.rank} has waited {waited_s:.0f} s for rows; its readers and encoders are starting, "
             "or find no free CPUs: each worker needs its own encoder (data.actor_cpus, data.read_cpus)"

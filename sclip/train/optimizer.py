@@ -60,7 +60,10 @@ class EMA:
     """Moving averages of a wrapped model's trained parameters, starting from their values at construction."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Take the `unwrapped` model, after `sharding.apply`. An update keeps the share `decay` of an average."""
+        """Start from the weights of `model`, the `unwrapped` result of `sharding.apply`.
+
+        The new average is `decay` * average + (1 - `decay`) * weight; `update` tells how the first updates differ.
+        """
         self.decay = decay
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.weights: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()}

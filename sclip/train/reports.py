@@ -80,7 +80,7 @@ class StepReports:
         self._count_skipped(steps, values.tolist())
 
     def begin(self) -> None:
-        """Send the pending report, if any; then make a new pending report of the steps that it does not cover."""
+        """Send the pending report, if any; then make the next pending report, which covers all steps added since."""
         self.finish()
         if not self._meter.steps:
             return

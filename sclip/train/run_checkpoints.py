@@ -41,7 +41,7 @@ class RunCheckpoints:
         launcher: Launcher,
         start: Mapping[str, str] | None = None,
     ) -> None:
-        """`start` holds, on rank 0, digests of the starting weights that the run needs to its end (`train.teacher`)."""
+        """`start` (rank 0 only): name -> digest of starting weights that are needed to the end (`train.teacher`)."""
         self._folder, self._config, self._launcher = folder, config, launcher
         self._step, self._ema, self._start = step, ema, dict(start or {})
         self._saver = checkpoint.Saver(step.config.train.collective_timeout_s)

@@ -87,7 +87,7 @@ class SampleAccounts:
         )
 
     def receive(self, batch: Batch) -> tuple[int, int, int]:
-        """Record the quarantined, filtered and missing samples of a batch; return how many of each are pending here."""
+        """Record a batch's quarantined, filtered and missing samples; return how many of each this rank has pending."""
         self._filtered_places = self._pending.passed(batch)
         return len(self._pending.rejected), self._pending.filtered, self._pending.missing
 

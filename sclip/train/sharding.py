@@ -48,14 +48,15 @@ def resolve(
 
     "auto" sends no weights over a network if possible. A model that each worker can hold whole is replicated. A larger
     model is sharded within each node: by fsdp if there is only one node, else by hsdp. With one rank on each node, a
-    larger model is replicated too; sharding over nodes must be requested. Only if the nodes have unequal numbers of
-    ranks (`ranks_of_node` is 0), as after the loss of a GPU, a larger model is sharded over all ranks.
+    larger model is replicated too; to shard it over the nodes, set `train.sharding`. There is one exception: if the
+    nodes have unequal numbers of ranks (`ranks_of_node` is 0), as after the loss of a GPU, a larger model is sharded
+    over all ranks.
 
-    Replicas use ddp in fp32, and hsdp in groups of one rank in bf16. FSDP2 casts weights and inputs to bf16
-    before each block, so norms and sums read and write bf16 too; in all, a text block moves 69 times its input's bytes
-    through memory. ddp's autocast computes norms and sums in fp32 and moves 108 times these bytes
-    (`sclip.benchmark.step_traffic`). A model that needs autocast anyway (`autocast`, see `needs_autocast`) stays with
-    ddp.
+    A replicated model uses ddp in fp32; in bf16, it uses hsdp with groups of one rank. FSDP2 then casts weights and
+    inputs to bf16 before each block, and norms and sums read and write bf16 too. So a text block moves 69 times the
+    bytes of its input through memory. With ddp, autocast computes norms and sums in fp32, and the block moves 108 times
+    these bytes (`sclip.benchmark.step_traffic`). With `autocast` (the model needs it, see `needs_autocast`), bf16 uses
+    ddp too.
     """
     if config.sharding != "auto":
         return config.sharding, config.shard_ranks
@@ -79,7 +80,7 @@ def needs_autocast(model: StructureCLIP) -> bool:
 
 
 def fits_whole(model: nn.Module) -> bool:
-    """Return whether each worker can hold all parameters of the model during a step. `model` may be sharded."""
+    """Return whether each worker could hold the whole model during a step. `model` itself may be sharded already."""
     return _parameters(model) <= WHOLE
 
 

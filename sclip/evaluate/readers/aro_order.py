@@ -11,7 +11,8 @@ every image in the test split gets four false ones:
 
 `pre_caption` cleans all five captions: lower case, less punctuation, at most 30 words. The score is
 Precision@1. The authors take the argmax with the true caption first, so a tie is won. A caption of two words
-often equals one of its false captions. Chance accounts for such ties; it is 1/5 if all five captions differ.
+often equals one of its false captions. The chance level counts equal captions as one candidate, so it is 1/5 only
+if all five captions differ.
 
 The authors draw from global generators, so their false captions differ from run to run. Here the caption's
 name seeds the draw. The authors split sentences with NLTK's splitter, which needs a download. Here a sentence

@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def bound_only(self) -> bool:
-        """Whether the rate is only an upper bound, because the rate of the workers is unknown."""
+        """Whether `per_s` is only an upper bound, because the rate of the stage "workers" is unknown."""
         return any(stage.name == "workers" and not stage.per_s for stage in self.stages)
 
     @property

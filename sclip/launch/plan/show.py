@@ -54,7 +54,10 @@ def lines(plan: Plan) -> list[str]:
 
 
 def _step_lines(memory: Memory, step_s: float | None) -> list[str]:
-    """Return a line for a GPU's memory at the peak of a step, and one for kinds of collectives of 0.01 GiB or more."""
+    """Return one line on a GPU's memory at the peak of a step, and one line on the collectives of a step.
+
+    The second line lists the kinds of collectives with at least 0.01 GiB per step. It is left out if there are none.
+    """
     step = memory.step
     capacity = f" of {memory.gpu_bytes / GIB:g}" if memory.gpu_bytes else ""
     uses = {

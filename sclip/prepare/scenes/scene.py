@@ -57,7 +57,7 @@ _ALL = _family(
     "red green blue yellow orange purple white black", "circle square triangle cross", "grey brown pink beige"
 )
 FAMILIES = {"a": _ALL, "b": _narrowed(_ALL, "red green blue yellow orange")}
-"""Families by name. "b" has only five colors of "a", because data for tuning is narrower than data for pretraining."""
+"""Families by name. "b" has five of the eight colors of "a": data for tuning is narrower than data for pretraining."""
 
 
 @dataclass(frozen=True, slots=True)

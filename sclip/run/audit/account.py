@@ -100,7 +100,7 @@ class StepDifference:
 
 @dataclass(frozen=True)
 class Audit:
-    """What became of the rows of a run. All row counts count a row once for each visit."""
+    """What became of the rows of a run. Numbers of rows count a row once for each of its visits."""
 
     complete: bool
     epochs: int

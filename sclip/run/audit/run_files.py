@@ -61,7 +61,7 @@ class ExpectedVisits:
     """Shards that the run could not read and does not visit, by URL, with the fault of each."""
 
     def url(self, visit: Visit) -> str:
-        """Return the URL of a visit's shard; if no source has this shard, text with the numbers of shard and source."""
+        """Return the URL of a visit's shard; "shard M of source N" if the sources do not include this shard."""
         try:
             return self.shards[visit.source][visit.shard].url
         except IndexError:
