@@ -242,8 +242,8 @@ def test_a_step_that_does_not_fit_into_the_gpu_s_memory_is_a_config_error_with_a
 
     monkeypatch.setattr(TrainStep, "__call__", too_large)
     expected = (
-        r"^train\.micro_batch=0: a step .* \(CUDA out of memory\. Tried to allocate 2\.00 GiB\); set a smaller "
-        r"divisor of .* train\.batch_size, 6, or train\.activation_checkpointing=block \(now none\), or "
+        r"^train\.micro_batch=0: a step .* \(CUDA out of memory\. Tried to allocate 2\.00 GiB\); set it to "
+        r"a smaller divisor of a worker's 6 rows, or set train\.activation_checkpointing=block \(now none\) or "
         r"train\.sharding=fsdp \(now auto\)$"
     )
     with pytest.raises(ConfigError, match=expected):

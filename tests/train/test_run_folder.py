@@ -156,7 +156,7 @@ def test_the_newest_whole_checkpoint_is_used_crash_remains_go_and_other_versions
     assert set(folder.path.glob("*step-*")) == kept
     other = folder.step_path(100)
     (other / manifest.MANIFEST).write_text('{"format": 1, "state": {}, "files": {}}')
-    with pytest.raises(manifest.OtherFormat, match=r"format 1, .* or with another run\.name"):
+    with pytest.raises(manifest.OtherFormat, match=r"format 1, .* or choose another run\.name"):
         folder.roll_back()
     assert folder.latest() == (other, 100)
 
