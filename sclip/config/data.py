@@ -109,7 +109,7 @@ class DataConfig(Section, key="data"):
     """Maximum shards to skip because they are not tars (a Git LFS pointer, an error page, an empty file). If there are
     more, the run does not start."""
     annotations: bool = True
-    """Use the graphs and negatives that sclip annotate wrote into the shards. Off: parse captions during the run."""
+    """Use the graphs and negatives that sclip annotate wrote into the shards. False: parse captions during the run."""
     verify_negatives: bool = True
     """Parse each drawn negative, and draw another if its grammar differs from the caption's. In annotated shards,
     sclip annotate has checked the negatives already."""

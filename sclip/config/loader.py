@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that reads 1e-3 as a number. YAML 1.1 requires a dot (1.0e-3) and reads 1e-3 as text."""
+    """YAML loader that follows YAML 1.2 where 1.1 surprises: 1e-3 is a number; dates, on, off, yes and no are texts."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -39,12 +39,11 @@ for _yaml in (_Loader, _Dumper):
     _yaml.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
-_TEXT = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")  # a run's name may look like a date
+_NO_TAGS = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")  # a run's name may look like a date
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _TEXT]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NO_TAGS]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()
 }
-# As in YAML 1.2: model.quick_gelu=on is a text.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
@@ -135,7 +134,7 @@ def _explain(error: Any) -> str:
         return f"{key}: no such key{_nearest(key)}"
     if "error" in error.get("ctx", {}):
         return str(error["ctx"]["error"])
-    message = error["msg"].removeprefix("Input ")
+    message = error["msg"].removeprefix("Input ") + ("; write true or false" if error["type"] == "bool_type" else "")
     return f"{key}={error['input']!r}: {message}"
 
 

@@ -18,13 +18,13 @@ class KEEConfig(Section, key="model.kee"):
     """The knowledge-enhanced encoder (method, 3)."""
 
     enabled: bool = True
-    """Add the knowledge feature to the text feature; off: CLIP's text feature alone."""
+    """Add the knowledge feature to the text feature; false: CLIP's text feature alone."""
     weight: Annotated[float, at_least(0)] = 0.2
     """Lambda: weight of the knowledge feature. If lambda <= 1, cos(text feature, CLIP's) >= sqrt(1 - lambda^2)."""
     form: Literal["transe", "sum", "concatenation"] = "transe"
     """Embedding of a triple. transe: h + r - t; sum: h + r + t, which ignores the order; concatenation: W [h; r; t]."""
     on_negatives: bool = True
-    """Add the knowledge feature to training negatives too; off: only CLIP's feature, as in the released code."""
+    """Add the knowledge feature to training negatives too; false: only CLIP's feature, as in the released code."""
     own_embeddings: bool = False
     """Embed phrases with a separate copy of the text tower's word table. Off: share the table with the text tower."""
     layers: Annotated[int, at_least(1)] = 6

@@ -143,6 +143,6 @@ class CheckpointConfig(Section, key="checkpoint"):
     best_is: Literal["lowest", "highest"] = "lowest"
     """Which value of `best_metric` is best."""
     asynchronous: bool = True
-    """Write checkpoints while training goes on. Off: training waits for each checkpoint."""
+    """Write checkpoints while training goes on. False: training waits for each checkpoint."""
     disk_budget_gb: Annotated[float, at_least(0, "0 (no bound) or more")] = 0.0
     """Maximum total size of a run's checkpoints, in 10^9 bytes; older ones are removed to fit. 0: no limit."""

@@ -129,7 +129,7 @@ class StructureCLIP(nn.Module):
         `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]. negative_text
         [B, M, L] and negative_triples [B, M, K, 3, T] are optional: without them no negative features are returned.
         The other `FURTHER` texts are optional in the same way. The text tower gets all texts in one batch of B + B * M
-        + ... rows, or packed (`sclip.model.packing.pack`). If `model.kee.on_negatives` is off, negatives get only
+        + ... rows, or packed (`sclip.model.packing.pack`). If `model.kee.on_negatives` is false, negatives get only
         CLIP's feature in training.
         """
         image_features = self._images(batch["image"])

@@ -71,7 +71,8 @@ VALUES = {
     # Types, which pydantic checks: a string, a fraction or a boolean is no integer, and 1 is no boolean.
     "train.batch_size=many": "train.batch_size='many': should be a valid integer",
     "train.epochs=true": "train.epochs=True: should be a valid integer",
-    "train.use_gpu=1": "train.use_gpu=1: should be a valid boolean",
+    "train.use_gpu=1": "train.use_gpu=1: should be a valid boolean; write true or false",
+    "model.kee.enabled=off": "model.kee.enabled='off': should be a valid boolean; write true or false",
     "run.seed=2026-01-31": "run.seed='2026-01-31': should be a valid integer",
     "train.sharding=zero": "train.sharding='zero': should be 'auto', 'ddp', 'hsdp' or 'fsdp'",
     "tracking.also=[tensorbord]": "tracking.also.0='tensorbord': should be 'tensorboard' or 'wandb'",
