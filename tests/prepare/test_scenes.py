@@ -88,7 +88,7 @@ def test_the_second_family_is_a_part_of_the_first_on_the_same_side_of_its_split(
     digests = [
         hashlib.sha256((folder / "relation.json").read_bytes()).hexdigest()[:12] for folder in (first, second)
     ]
-    assert (first.name, digests[0]) == ("scenes-271ed8633565fcff", "ca2aff802c0d")
+    assert (first.name, digests[0]) == ("scenes-056a0e3126c62374", "ca2aff802c0d")
     assert digests[0] != digests[1]
 
 

@@ -99,7 +99,7 @@ def test_rows_are_tuned_from_the_start_of_their_seed_and_measured_on_both_famili
         json.loads((file.parents[up] / "scenes.json").read_text())
         for file, up in zip(files, [1, 0] * 2, strict=True)
     ]
-    assert [(stamp.get("family", "a"), stamp["seed"]) for stamp in stamps] == [
+    assert [(stamp["family"], stamp["seed"]) for stamp in stamps] == [
         ("a", 0),
         ("b", 0),
         ("a", -1),

@@ -27,7 +27,7 @@ from sclip.storage.paths import StoragePath, address, send, storage_path, write
 
 __all__ = ["VERSION", "ScenesPaths", "generate"]
 
-VERSION = 4
+VERSION = 5
 """Generator version. Raise it with every change of pictures or captions, so that no older folder is reused."""
 
 _STAMP = "scenes.json"
@@ -60,8 +60,6 @@ def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> Scene
     this machine builds the folder and uploads it, scenes.json last. Raises PackError or OSError if writing fails.
     """
     stamp = {"version": VERSION, "seed": seed, **asdict(spec)}
-    if spec.family == "a":
-        del stamp["family"]  # older folders of the first family have no such key
     name = f"scenes-{digest64(json.dumps(stamp, sort_keys=True)):016x}"
     final = storage_path(str(out_dir) if isinstance(out_dir, Path) else out_dir) / name
     if not (final / _STAMP).is_file():
