@@ -120,13 +120,14 @@ class Saver:
         copied, self._copied = self._copied, None
         if copied is None:
             return
+        if self._stream is not None:
+            stream = torch.cuda.current_stream()
+            self._waiting = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
+            stream.record_event(self._waiting[0])  # the gradients are done, and the GPU begins to wait
         called = time.perf_counter()
         futures.wait([copied])  # raises nothing: if copying failed, `wait` raises the error on all ranks
         self._waited_s = time.perf_counter() - called
         if self._stream is not None:
-            stream = torch.cuda.current_stream()
-            self._waiting = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
-            stream.record_event(self._waiting[0])
             stream.wait_stream(self._stream)
             stream.record_event(self._waiting[1])
 
@@ -169,15 +170,22 @@ class Saver:
 class _Stager(StateDictStager):
     """Copier of tensors into host memory that is allocated only once. Other threads can run during a copy.
 
-    torch's StateDictStager would hold Python's lock during a copy. It also does not pin tensors below 5 bytes, so
-    copies of AdamW's step counts would wait for the GPU. torch's DefaultStager uses StateDictStager. In torch 2.11,
-    DefaultStager also closes the stager after each copy, so that a second copy fails.
+    Copies from a GPU are those of torch's StateDictStager, which only queues them. It would not pin tensors below 5
+    bytes, so copies of AdamW's step counts would wait for the GPU; hence `pin_memory_min_bytes`. On a CPU, it would
+    hold Python's lock during a copy. torch's DefaultStager uses StateDictStager. In torch 2.11, DefaultStager also closes
+    the stager after each copy, so that a second copy fails.
     """
 
+    def __init__(self, pin_memory: bool) -> None:
+        super().__init__(pin_memory=pin_memory)  # type: ignore[no-untyped-call]
+        self.pin_memory_min_bytes = 1
+
     def _stage_untyped_storage(self, storage: torch.UntypedStorage, non_blocking: bool = False) -> Any:
+        if self.pin_memory:  # torch's caching host allocator would round each block up to a power of two
+            return super()._stage_untyped_storage(storage, non_blocking)  # type: ignore[no-untyped-call]
         copied = self._cached_storage_mapping.get(storage)  # type: ignore[no-untyped-call]
         if copied is None:
-            host = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=self.pin_memory)
+            host = torch.empty(storage.nbytes(), dtype=torch.uint8)
             copied = self._cached_storage_mapping[storage] = host.untyped_storage()
         # UntypedStorage.copy_ would hold Python's lock; Tensor.copy_ releases it.
         dst, src = (torch.empty(0, dtype=torch.uint8, device=s.device).set_(s) for s in (copied, storage))
