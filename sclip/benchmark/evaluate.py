@@ -14,6 +14,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +37,7 @@ from sclip.evaluate.retrieval import Captioned, Retrieval
 from sclip.evaluate.runner import facts, measure
 from sclip.inference.open_model import open_model
 from sclip.inference.scorer import Scorer
-from sclip.model import ModelError
+from sclip.model import ModelError, build_model
 from sclip.prepare.scenes.picture import jpeg
 from sclip.prepare.scenes.scene import FAMILIES, draw_scene
 from sclip.seeding import generator
@@ -75,9 +76,10 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
         raise BenchmarkError(f"{len(texts):,} different captions are too few for {options.images:,} images")
     with tempfile.TemporaryDirectory() as folder:
         images = drawn(Path(folder), texts, options.side)
-        sides = {OURS: partial(_timed, ours, scorer, images), PEER: partial(_timed, peer, scorer, images)}
-        for side in (ours, peer):  # a first call is slower and does not count
-            side(scorer, images[:_FIRST])
+        calls = {OURS: partial(ours, scorer), PEER: partial(peer, _with_plain_attention(scorer))}
+        for call in calls.values():  # a first call is slower and does not count
+            call(images[:_FIRST])
+        sides = {name: partial(_timed, call, images) for name, call in calls.items()}
         *_, seconds = in_turns(sides, options.rounds, on_round)
     captions = f"{len(texts):,} captions, {options.captions or 'generated'}"
     return Table(
@@ -115,13 +117,13 @@ def peer(scorer: Scorer, images: Sequence[Captioned]) -> dict[str, float]:
     clip = scorer.model.clip
     preprocess = image_transform_v2(PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False)
     loader = DataLoader(_Files(images, preprocess), _BATCH, num_workers=len(os.sched_getaffinity(0)))
-    image = torch.cat([clip.encode_image(pixels, normalize=True) for pixels in loader])
+    image_features = torch.cat([clip.encode_image(pixels, normalize=True) for pixels in loader])
     tokenizer = open_clip.get_tokenizer(scorer.model.config.name)
     texts = [caption for image in images for caption in image.captions]
     batches = (texts[start : start + _BATCH] for start in range(0, len(texts), _BATCH))
-    text = torch.cat([clip.encode_text(tokenizer(batch), normalize=True) for batch in batches])
+    text_features = torch.cat([clip.encode_text(tokenizer(batch), normalize=True) for batch in batches])
     owner = torch.tensor([row for row, image in enumerate(images) for _ in image.captions])
-    similarity = image @ text.T
+    similarity = image_features @ text_features.T
     image_hits = owner[similarity.topk(_FIRST, dim=1).indices] == torch.arange(len(images))[:, None]
     text_hits = similarity.T.topk(_FIRST, dim=1).indices == owner[:, None]
     return {
@@ -143,13 +145,20 @@ def drawn(folder: Path, texts: Sequence[str], side: int) -> list[Captioned]:
     return images
 
 
-def _timed(side: Callable[..., object], scorer: Scorer, images: Sequence[Captioned], _: int) -> Seconds:
+def _with_plain_attention(scorer: Scorer) -> Scorer:
+    """Return a scorer with the same weights in open_clip's own attention modules."""
+    model = build_model(replace(scorer.model.config, attention="plain"), load_weights=False)
+    model.load_state_dict(scorer.model.state_dict())
+    return scorer.with_model(model)
+
+
+def _timed(side: Callable[..., object], images: Sequence[Captioned], _: int) -> Seconds:
     def cpu_s() -> float:
         usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
     started, cpu_before = time.perf_counter(), cpu_s()
-    side(scorer, images)
+    side(images)
     return time.perf_counter() - started, cpu_s() - cpu_before
 
 

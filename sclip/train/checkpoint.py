@@ -172,8 +172,8 @@ class _Stager(StateDictStager):
 
     Copies from a GPU are those of torch's StateDictStager, which only queues them. It would not pin tensors below 5
     bytes, so copies of AdamW's step counts would wait for the GPU; hence `pin_memory_min_bytes`. On a CPU, it would
-    hold Python's lock during a copy. torch's DefaultStager uses StateDictStager. In torch 2.11, DefaultStager also closes
-    the stager after each copy, so that a second copy fails.
+    hold Python's lock during a copy. torch's DefaultStager uses StateDictStager. In torch 2.11, DefaultStager also
+    closes the stager after each copy, so that a second copy fails.
     """
 
     def __init__(self, pin_memory: bool) -> None:
