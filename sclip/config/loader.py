@@ -134,7 +134,9 @@ def _explain(error: Any) -> str:
         return f"{key}: no such key{_nearest(key)}"
     if "error" in error.get("ctx", {}):
         return str(error["ctx"]["error"])
-    message = error["msg"].removeprefix("Input ") + ("; write true or false" if error["type"] == "bool_type" else "")
+    message = error["msg"].removeprefix("Input ") + (
+        "; write true or false" if error["type"] == "bool_type" else ""
+    )
     return f"{key}={error['input']!r}: {message}"
 
 
