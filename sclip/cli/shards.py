@@ -141,12 +141,12 @@ def validate(
     from sclip.report.table import show_findings
     from sclip.scenegraph import ParserError
 
-    last_time = time.monotonic()
+    printed_at = time.monotonic()
 
     def say(findings: Findings, total: int, rate: float) -> None:
-        nonlocal last_time
-        if (now := time.monotonic()) - last_time >= PROGRESS_S:
-            last_time = now
+        nonlocal printed_at
+        if (now := time.monotonic()) - printed_at >= PROGRESS_S:
+            printed_at = now
             counts = (
                 f"{findings.samples:,} samples, {len(findings.quarantined):,} set aside, {rate:,.0f} a second"
             )

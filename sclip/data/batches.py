@@ -172,14 +172,14 @@ class Record:
         """Record a batch's markers. Return the entry and the index of each filtered sample, as two lists."""
         entries, indices = [], []
         for marker in batch.markers:
-            position = {"entry": marker.entry, "index": marker.tar_index}
+            sample_fields = {"entry": marker.entry, "index": marker.tar_index}
             if marker.status == col.END and marker.reason:
                 end = VisitEnd.from_json(marker.reason)
                 self.ends.append({"entry": marker.entry, "rows": marker.tar_index} | asdict(end))
                 if end.rest:
-                    self.rejected.append(position | {"key": "", "reason": end.rest})
+                    self.rejected.append(sample_fields | {"key": "", "reason": end.rest})
             elif marker.status == col.REJECTED:
-                self.rejected.append(position | {"key": marker.key, "reason": marker.reason})
+                self.rejected.append(sample_fields | {"key": marker.key, "reason": marker.reason})
             elif marker.status == col.FILTERED:
                 entries.append(marker.entry)
                 indices.append(marker.tar_index)

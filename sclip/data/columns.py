@@ -42,8 +42,7 @@ READ_AT = "read_at"
 
 SAMPLE, REJECTED, END, FILTERED = 0, 1, 2, 3
 
-# From the encoders to the workers: ENTRY, PLACE, INDEX and the following columns. Sizes: L tokens of the text tower, M
-# negatives of a caption, K triples of a text, T tokens of a triple's head, relation or tail.
+# From the encoders to the workers: ENTRY, PLACE, INDEX and the following columns.
 
 NOTE = "note"
 """str: a `sclip.data.side_channel.Note` as JSON on the last row of each encoder call; empty on the other rows."""

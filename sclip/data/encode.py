@@ -74,7 +74,7 @@ class Encoder:
         """
         note = Note()
         note.seconds["idle"] = time.perf_counter() - self._ended_at
-        note.read_queued = sum(time.time() - start for start in batch[col.READ_AT].to_pylist() if start)
+        note.read_queued = sum(time.time() - read_at for read_at in batch[col.READ_AT].to_pylist() if read_at)
         rows, crops, digests = [], [], []
         with _timed(note, "decode"):
             for row in batch.to_pylist():
@@ -278,9 +278,11 @@ class Encoder:
             epochs=[rows[k].get(col.PASS) or 0 for k in open_rows],
         )  # fmt: skip
         drawn = dict(zip(open_rows, wordings, strict=True))
-        texts = {k: pair[0] for k, pair in enumerate(foreign) if pair is not None and drawn.get(k) is None}
-        self._parse(text.text for text in texts.values() if not text.graph)
-        for k, text in texts.items():
+        foreign_texts = {
+            k: pair[0] for k, pair in enumerate(foreign) if pair is not None and drawn.get(k) is None
+        }
+        self._parse(text.text for text in foreign_texts.values() if not text.graph)
+        for k, text in foreign_texts.items():
             graph = foreign_draw.graph_of(text) or self._windows[text.text].graph
             drawn[k] = negatives.Positive(text.text, "foreign", graph)
         return [drawn[k] for k in range(len(rows))]

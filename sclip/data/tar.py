@@ -117,7 +117,7 @@ class Group:
     """The last unread image, text or .json: its suffix up to the last dot, and whether it is an image."""
     shares_stems: bool = False
     """Whether the suffixes of an unread image and a neighboring text differ only after the last dot. The key may then
-end too early."""
+    end too early."""
     fault: str = ""
     unread: dict[str, str] = field(default_factory=dict)
     """Why an optional member (.json or one of data.foreign_suffixes) was not read, by suffix."""

@@ -104,16 +104,16 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
                 yield PlannedExchange("attribute", rank, piece, (gap, gap), certain=certain, owners=owners)
 
 
-def _fits(reading: Reading, unit: Unit, target: Unit) -> bool:
+def _fits(reading: Reading, unit: Unit, other: Unit) -> bool:
     """Return whether a modifier reads well where another one stood: "a brick wall", not "a brick red child"."""
     phrase = reading.graph.objects[unit.object].phrase
     if not reading.phrases.is_open(unit.object) or is_verb_like(reading.caption, unit.span, phrase):
         return False
-    kinds = modifier_kind(reading.text(unit.span)), modifier_kind(reading.text(target.span))
+    kinds = modifier_kind(reading.text(unit.span)), modifier_kind(reading.text(other.span))
     if kinds[0] != kinds[1]:
         if "noun" in kinds:
             return False
-        if kinds[0] == "material" and not _takes_material(reading, target.object, target.span[1]):
+        if kinds[0] == "material" and not _takes_material(reading, other.object, other.span[1]):
             return False
     return moves_freely(reading.caption, unit.span)
 

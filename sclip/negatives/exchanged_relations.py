@@ -23,7 +23,7 @@ from sclip.negatives.senses import TIMES, is_ground, is_mount, is_worn, same_act
 from sclip.scenegraph.graph import Span
 from sclip.scenegraph.lexicon import COLOURS, verb_lemma
 
-_PREPOSITIONS = frozenset("in at on during".split())
+_TIME_OR_PLACE = frozenset("in at on during".split())
 _SAME_PLACE = frozenset("in at".split())
 _WORD = re.compile(r"[^\W\d_]+")
 _OF_BEHIND = re.compile(r"\s+of\b", re.IGNORECASE)
@@ -194,12 +194,12 @@ def _adjuncts(reading: Reading, first: int, second: int) -> bool:
     for holder, one in placed[first]:
         for other_holder, other in placed[second]:
             if (holder in (other_holder, second) or other_holder == first) and (
-                (one == other and one in _PREPOSITIONS) or (one in _SAME_PLACE and other in _SAME_PLACE)
+                (one == other and one in _TIME_OR_PLACE) or (one in _SAME_PLACE and other in _SAME_PLACE)
             ):
                 return True
             if holder == other_holder and all(map(_carries, names)):
                 return True
-            if holder == other_holder and {one, other} <= _PREPOSITIONS and any(map(_carries, names)):
+            if holder == other_holder and {one, other} <= _TIME_OR_PLACE and any(map(_carries, names)):
                 return True
     return False
 

@@ -106,28 +106,28 @@ def save(tables: Mapping[str, NDArray[Any]], path: Path, source: str) -> None:
 def _weights(pairs: Sequence[tuple[str, Sequence[str]]], classes: bytes, seed: int) -> NDArray[np.float16]:
     own = _features([caption for caption, _ in pairs], classes)
     texts = _features([text for _, false in pairs for text in false], classes)
-    owners = np.repeat(np.arange(len(pairs)), [len(false) for _, false in pairs])
-    starts = np.r_[0, np.cumsum(np.bincount(owners))[:-1]]
-    chosen = np.flatnonzero(np.arange(len(owners)) - starts[owners] < _FIRST)
+    caption_rows = np.repeat(np.arange(len(pairs)), [len(false) for _, false in pairs])
+    starts = np.r_[0, np.cumsum(np.bincount(caption_rows))[:-1]]
+    chosen = np.flatnonzero(np.arange(len(caption_rows)) - starts[caption_rows] < _FIRST)
     weights = np.zeros(BUCKETS)
     rng = np.random.default_rng(seed)
     for strength in _ROUNDS:
         if weights.any():
-            strangeness = texts @ weights - (own @ weights)[owners]
-            chosen = _drawn(strangeness, owners, rng)
+            strangeness = texts @ weights - (own @ weights)[caption_rows]
+            chosen = _drawn(strangeness, caption_rows, rng)
         labels = np.r_[np.zeros(len(pairs)), np.ones(len(chosen))]
-        share = 1.0 / np.bincount(owners[chosen])[owners[chosen]]
+        share = 1.0 / np.bincount(caption_rows[chosen])[caption_rows[chosen]]
         model = LogisticRegression(C=strength, solver="liblinear", max_iter=200)
         model.fit(vstack([own, texts[chosen]]), labels, sample_weight=np.r_[np.ones(len(pairs)), share])
         weights += model.coef_[0]
     return weights.astype(np.float16)
 
 
-def _drawn(strangeness: NDArray[Any], owners: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+def _drawn(strangeness: NDArray[Any], caption_rows: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """Return the index of one negative per caption, drawn by its strangeness (Gumbel's trick)."""
     keys = -np.maximum(strangeness, 0) / TEMPERATURE + rng.gumbel(size=len(strangeness))
-    order = np.lexsort((-keys, owners))
-    _, first = np.unique(owners[order], return_index=True)
+    order = np.lexsort((-keys, caption_rows))
+    _, first = np.unique(caption_rows[order], return_index=True)
     drawn: NDArray[Any] = order[first]
     return drawn
 

@@ -43,7 +43,7 @@ REPLACED: tuple[Kind, ...] = ("replaced object", "replaced attribute", "replaced
 def replacements(reading: Reading, kind: Kind, most: int) -> Iterator[Replacement]:
     """Yield up to `most` replacements of a kind, in a random order in which frequent words tend to come first.
 
-    The caption alone determines the order. A word replaces others about as often as others replace this word.
+    The caption seeds the order. A word replaces others about as often as others replace this word.
     """
     words = _caption_words(reading)
     seed = crc32(reading.caption.encode(errors="replace"))
@@ -282,27 +282,27 @@ def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str
     yield Slot("replaced relation", (start, span[1]), options, held, preposition)
 
 
-def _is_elsewhere(reading: Reading, word: str, other: str, index: int, name: str) -> bool:
-    """Return whether the prepositions `word` and `other` both fit object `index` but exclude each other."""
+def _is_elsewhere(reading: Reading, preposition: str, other: str, index: int, name: str) -> bool:
+    """Return whether `preposition` and `other` both fit object `index` but exclude each other."""
     head = name.rsplit(" ", 1)[-1]
     phrases = reading.phrases
     if is_vague(name) or head in contrasts.NO_SUPPORT:
         return False
-    if word in ("up", "down"):
+    if preposition in ("up", "down"):
         return head in contrasts.SLOPES
-    if word == "through":
+    if preposition == "through":
         return is_scene(name)
-    if word in ("during", "before", "after"):
+    if preposition in ("during", "before", "after"):
         return True
     if not (phrases.determiner[index] or reading.head_plural[index]):
         return False
-    if word == "at":
+    if preposition == "at":
         return head in contrasts.AT_ONLY
     if is_scene(name):
-        return word not in ("on", "in", "at", "around", "next to", "near", "by", "beside", "between") or (
-            word in ("next to", "near", "beside") and other == "in"
-        )
-    return not (word == "between" and not reading.head_plural[index])
+        return preposition not in (
+            "on", "in", "at", "around", "next to", "near", "by", "beside", "between",
+        ) or (preposition in ("next to", "near", "beside") and other == "in")  # fmt: skip
+    return not (preposition == "between" and not reading.head_plural[index])
 
 
 def _verbs(reading: Reading, held: tuple[int, ...], span: Span, word: str, rest: str) -> Iterator[Slot]:

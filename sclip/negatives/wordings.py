@@ -88,7 +88,8 @@ PARTICIPLES: Mapping[str, tuple[str, str]] = {
 }
 """Transitive verb that is often used in the passive -> (-ing form, past participle)."""
 STATES = frozenset("hold carry wear surround cover decorate".split())
-"""Verbs whose participle alone states the passive: "a hat worn by a man". Other verbs need "being ridden by"."""
+"""Verbs whose participle alone states the passive: "a hat worn by a man". Other verbs need "being": "a horse being
+ridden by a man"."""
 OF_THINGS = frozenset("surround cover decorate pull tow push".split())
 """Verbs that also take an inanimate subject."""
 

@@ -169,12 +169,12 @@ class Annotator:
     def _known(self, samples: Sequence[Sample]) -> list[tuple[SceneGraph, list[Negative]]]:
         """Return the graph and the negatives of each caption. A graph that the shard supplies is not parsed again."""
         raw = {(n, k): f.graph for n, s in enumerate(samples) for k, f in enumerate(s.foreign) if f.graph}
-        keys = [(n, k) for n, sample in enumerate(samples) for k in range(len(sample.captions))]
-        captions = (samples[n].captions[k] for n, k in keys if (n, k) not in raw)
+        indices = [(n, k) for n, sample in enumerate(samples) for k in range(len(sample.captions))]
+        captions = (samples[n].captions[k] for n, k in indices if (n, k) not in raw)
         parsed = [(graph, natural(graph)) for graph in self._parser.stream(captions)]
         kept = zip((graph for graph, _ in parsed), sound(parsed, self._parser.shapes), strict=True)
-        graphs = {key: SceneGraph.from_json(graph) for key, graph in raw.items()}
-        return [(graphs[key], natural(graphs[key])) if key in graphs else next(kept) for key in keys]
+        graphs = {pair: SceneGraph.from_json(graph) for pair, graph in raw.items()}
+        return [(graphs[pair], natural(graphs[pair])) if pair in graphs else next(kept) for pair in indices]
 
     def _samples(
         self, source: str, name: str, quarantined: list[dict[str, str]], statistics: CorpusStatistics

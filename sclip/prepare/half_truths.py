@@ -45,10 +45,10 @@ class Counts:
     def line(self) -> str:
         """Return the counts as one line of text."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.kinds.items()))
-        suffix = f"; {self.rejected:,} unusable samples left out" if self.rejected else ""
+        rejected = f"; {self.rejected:,} unusable samples left out" if self.rejected else ""
         return (
             f"{self.kinds.total():,} half-truths ({kinds or 'none'}) of {self.captions:,} captions, "
-            f"{self.images:,} images{suffix}"
+            f"{self.images:,} images{rejected}"
         )
 
 

@@ -89,7 +89,7 @@ class Skips:
         ]
 
     def noted(self) -> list[str]:
-        """Return one line per reason, if this object counts left-out values of packed rows instead of skipped rows."""
+        """Return one line per reason. Meant for objects that count left-out values of packed rows, not skipped rows."""
         return [f"{n} {reason} (first: {self.first[reason]})" for reason, n in self.counts.items()]
 
     def write(self, out: Path) -> Path:

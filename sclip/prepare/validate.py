@@ -154,8 +154,9 @@ class Findings:
             f"be read to their end, {100 * self.share:.2f} % (data.max_quarantined)",
             *(f"{entry['shard']}: {entry['reason']}" for entry in self.rests[:_NAMED]),
             *(
-                f"{item['shard']}: {item['file']} records {item['recorded']:,} samples, there are {item['samples']:,}"
-                for item in self.wrong[:_NAMED]
+                f"{entry['shard']}: {entry['file']} records {entry['recorded']:,} samples, "
+                f"there are {entry['samples']:,}"
+                for entry in self.wrong[:_NAMED]
             ),
         ]
         if self.empty:
@@ -170,8 +171,8 @@ class Findings:
         lines += [f"{entry['shard']}: {entry['key']}: {entry['reason']}" for entry in self.malformed[:_NAMED]]
         lines += [f"{name}s {least}, {median}, {most} pixels: smallest, median, largest"
                   for name, (least, median, most) in self.pixels().items()]  # fmt: skip
-        ours = {name for name in self.stamps if name and _WORDS.sub("", name) == stamp}
-        own, none = sum(self.stamps[name] for name in ours), self.stamps.get("", 0)
+        ours = {s for s in self.stamps if s and _WORDS.sub("", s) == stamp}
+        own, none = sum(self.stamps[s] for s in ours), self.stamps.get("", 0)
         if own:
             lines.append(f"{own:,} samples are annotated under this installation's stamp")
         if other := self.samples - own - none:

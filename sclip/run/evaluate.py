@@ -167,7 +167,10 @@ def measure(
 
 
 def _folders(models: Sequence[str], out: Path) -> list[Path]:
-    """Return a folder for each model: `out` for a single model, else subfolders of `out` named after the models."""
+    """Return a folder for each model: `out` for a single model, else subfolders of `out` named after the models.
+
+    If two names are equal, all folders get the model's index as suffix.
+    """
     if len(models) == 1:
         return [out]
     names = [re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model" for model in models]
@@ -177,12 +180,12 @@ def _folders(models: Sequence[str], out: Path) -> list[Path]:
 
 
 def _progress(model: str) -> Callable[[str, int, int], None]:
-    print_time = time.monotonic()
+    printed_at = time.monotonic()
 
     def say(kind: str, done: int, total: int) -> None:
-        nonlocal print_time
-        if (now := time.monotonic()) - print_time >= PROGRESS_S:
-            print_time = now
+        nonlocal printed_at
+        if (now := time.monotonic()) - printed_at >= PROGRESS_S:
+            printed_at = now
             print(f"{model}: {done:,} of {total:,} {kind} encoded", file=sys.stderr, flush=True)
 
     return say

@@ -91,7 +91,8 @@ def _pages(
 ) -> list[Path]:
     """Write the evaluation page and, if possible, the comparison page into the local folder `written`.
 
-    Compared are the evaluation before training and that of `run.compare_with`, if they have the same cases.
+    The comparison page compares `measured` with the evaluation before training and that of `run.compare_with`, each
+    only if it has the same cases.
     """
     decision = None
     if promotion and promotion.decision:

@@ -83,8 +83,8 @@ def write_suites(ablation: Ablation, name: str, config: Config) -> None:
         raise ConfigError(f"run.storage={config.run.storage!r}: {error}") from error
 
 
-def _cases(kind: str, scenes: StoragePath, called: str) -> dict[str, str]:
-    return {"kind": kind, "file": f"{scenes}/{called}.json", "images": f"{scenes}/images"}
+def _cases(kind: str, folder: StoragePath, name: str) -> dict[str, str]:
+    return {"kind": kind, "file": f"{folder}/{name}.json", "images": f"{folder}/images"}
 
 
 def add_blends(

@@ -93,8 +93,8 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
 def _named(shard: NamedShard, read: Sequence[NamedShard]) -> tuple[NamedShard, list[str]]:
     """Return the shard under the name that the run uses, and notes: one if the run reads no shard from this URL.
 
-    If the run reads no shard from this URL, but the end of the path matches the name of exactly one of its shards, the
-    given shard is this one, moved. It gets this shard's name, so that the random choices stay the same.
+    In that case, if exactly one shard of the run has a name that ends the path (the name's number aside), the given
+    shard counts as a moved copy and gets that name, so that the random choices stay the same.
     """
     if known := next((candidate for candidate in read if _same(candidate.url, shard.url)), None):
         return known, []

@@ -238,7 +238,7 @@ def _started(pid: int) -> str:
 
 
 def _is_alive(owner: dict[str, Any]) -> bool | None:
-    """Return whether the owner's process on this machine lives (another process may have its id); None if unknown."""
+    """Return whether an owner's process on this machine lives; False if another process has its id; None if unknown."""
     pid = owner.get("pid")
     if type(pid) is not int or not 0 < pid < 2**31:
         return None

@@ -145,11 +145,11 @@ def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS)
     are one of ERRORS, each with a message for the user. After a signal, writes a checkpoint if there is time, and
     raises Stopped or KeyboardInterrupt.
     """
-    with _start_errors(config):
+    with _as_config_error(config):
         checked = _check(config, console, options)
     name = checked.config.run.name
     with contextlib.ExitStack() as stack:
-        with _start_errors(config):
+        with _as_config_error(config):
             stack.enter_context(stopping.answered())
             stack.enter_context(lease.held(checked.folder.path, lambda line: _say(line, console)))
             run = _start(checked, console, stack)
@@ -166,7 +166,7 @@ def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS)
 
 
 @contextlib.contextmanager
-def _start_errors(config: Config) -> Iterator[None]:
+def _as_config_error(config: Config) -> Iterator[None]:
     """Convert an error in the block into ConfigError: no work is scheduled yet, and the user can fix the error."""
     try:
         yield

@@ -66,7 +66,7 @@ class Progress:
         filtered = metrics.get("filtered", 0)
         steps = max(report["step"], -(-self._samples // self._batch_size))
         # assume that the same share of samples passes the filter as before
-        remaining = round((steps - report["step"]) * report["samples"] / report["step"])
+        samples_remaining = round((steps - report["step"]) * report["samples"] / report["step"])
         # smooth the rate, which varies a lot from one report to the next
         self._rate = (
             0.8 * self._rate + 0.2 * metrics["samples_per_s"] if self._rate else metrics["samples_per_s"]
@@ -74,7 +74,7 @@ class Progress:
         text = (
             f"step {report['step']}/{steps}  epoch {metrics['epoch']:.2f}  loss {metrics['loss']:.3f}  "
             f"{metrics['samples_per_s']:.0f} samples/s  data wait {metrics['data_wait']:.0%}  "
-            f"ETA {_duration(remaining / max(self._rate, 1e-9))}"
+            f"ETA {_duration(samples_remaining / max(self._rate, 1e-9))}"
         )
         if filtered:
             text += f"  filtered {filtered:.0f}"

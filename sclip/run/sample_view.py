@@ -93,8 +93,8 @@ def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[
                 graph, _ = read_record(record, caption)
                 sizes = ", ".join(f"{len(getattr(graph, name))} {name}" for name in SIZES)
                 notes[index] = sizes if index in passing else f"{sizes}: left out"
-    drawn = sample.captions.index(row[col.CAPTION]) if row.get(col.CAPTION) else -1
-    return [CaptionChoice(text, n == drawn, notes[n]) for n, text in enumerate(sample.captions)]
+    drawn_index = sample.captions.index(row[col.CAPTION]) if row.get(col.CAPTION) else -1
+    return [CaptionChoice(text, n == drawn_index, notes[n]) for n, text in enumerate(sample.captions)]
 
 
 def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:

@@ -65,8 +65,9 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def open_stream(uri: str, block_bytes: int = 0) -> BinaryIO:
-    """Open a path or URI as a forward stream. An S3 request reads `block_bytes`, or BLOCK_BYTES if 0. Raises the
-    library's own errors.
+    """Open a path or URI as a forward stream. Raises the library's own errors.
+
+    Each S3 request, and each read from the one stream of GCS, takes `block_bytes`, or BLOCK_BYTES if 0.
     """
     fs, path = filesystem(uri)
     if isinstance(fs, ArrowFSWrapper):  # without a buffer, each read (10 KiB for a tar) is one request

@@ -66,7 +66,10 @@ def read_bytes(url: str) -> bytes:
 
 
 def first_bytes(url: str, judge: Callable[[Peeked], _T]) -> _T:
-    """Return what `judge` returns for the start of a file; download only that. Raises StorageError as `retry` does."""
+    """Return what `judge` returns for the start of a file. Raises StorageError as `retry` does.
+
+    A request to S3 downloads HEAD_BYTES. Over HTTP, up to `filesystem.BLOCK_BYTES` are read ahead.
+    """
     return next(resumed(url, lambda stream: iter((judge(Peeked(stream)),)), HEAD_BYTES))
 
 

@@ -47,9 +47,9 @@ def _family(colours: str, shapes: str, backgrounds: str) -> Family:
 
 
 def _narrowed(family: Family, colours: str) -> Family:
-    """Return the scenes of a family that use only some of its colors."""
+    """Return a family with only some of the colors of `family`."""
     kept = colours.split()
-    held_out = frozenset(pairing for pairing in family.held_out if pairing[0] <= set(kept))
+    held_out = frozenset(pair for pair in family.held_out if pair[0] <= set(kept))
     return Family(tuple(kept), family.shapes, family.backgrounds, held_out)
 
 

@@ -44,15 +44,15 @@ class Fates:
             self._count(kind)
 
     def _count(self, kind: str) -> None:
-        rows, times = np.unique(np.array(self._waiting.pop(kind), np.int64), return_counts=True)
-        inside = (rows >= 0) & (rows < self.rows)
+        indices, times = np.unique(np.array(self._waiting.pop(kind), np.int64), return_counts=True)
+        inside = (indices >= 0) & (indices < self.rows)
         if not inside.all():
-            self._beyond.append(rows[~inside])
-            rows, times = rows[inside], times[inside]
+            self._beyond.append(indices[~inside])
+            indices, times = indices[inside], times[inside]
         codes, shift = self._all_codes(), _SHIFTS[kind]
-        before = codes[rows]
+        before = codes[indices]
         known = before >> shift & 3
-        codes[rows] = before + ((np.minimum(known + times, 2) - known) << shift)
+        codes[indices] = before + ((np.minimum(known + times, 2) - known) << shift)
         self._untouched -= int(np.count_nonzero(before == MISSED))
         self._codes = None if not self._untouched and (codes == TRAINED_ONCE).all() else codes
 

@@ -109,7 +109,8 @@ def read_expected_visits(
     Args:
         run: the run's folder.
         replacements: shards to read instead of recorded ones. Each replaces the recorded shard with the same URI,
-            credentials aside. If data.shards has `patterns` patterns, it also replaces the shard with the same name.
+            credentials aside. If data.shards has `patterns` patterns, a recorded shard without such a replacement is
+            replaced by the one with the same name.
         patterns: number of patterns that named the replacements.
 
     Raises AuditError if the folder holds no run, if the records of the run contradict each other, or if a shard was
@@ -151,24 +152,27 @@ def read_expected_visits(
     complete = (run / "complete.json").is_file()
     whole_checkpoints = [path for path in run.glob("step-*") if (path / "manifest.json").is_file()]
     checkpoint = max((int(path.name.removeprefix("step-")) for path in whole_checkpoints), default=0)
-    sizes = {
+    samples_by_url = {
         shard.url: count
         for source, counts in zip(shards, samples, strict=True)
         for shard, count in zip(source, counts, strict=True)
     }
     return ExpectedVisits(
-        shards, epochs, visits, order, shuffle_buffer, key_ends_at, complete, checkpoint, sizes, left_out
-    )
+        shards, epochs, visits, order, shuffle_buffer, key_ends_at, complete, checkpoint, samples_by_url, left_out
+    )  # fmt: skip
 
 
 def _current_shards(
     recorded: Sequence[Sequence[NamedShard]], replacements: Sequence[NamedShard], *, by_name: bool
 ) -> tuple[tuple[NamedShard, ...], ...]:
     """Return the recorded shards with the replacements' URIs. Raises AuditError if a replacement matches none."""
-    masked_urls = {mask(shard.url): shard.url for shard in replacements}
-    urls = {shard.name: shard.url for shard in replacements} if by_name else {}
+    urls_by_masked = {mask(shard.url): shard.url for shard in replacements}
+    urls_by_name = {shard.name: shard.url for shard in replacements} if by_name else {}
     shards = tuple(
-        tuple(s._replace(url=masked_urls.get(mask(s.url)) or urls.get(s.name) or s.url) for s in source)
+        tuple(
+            s._replace(url=urls_by_masked.get(mask(s.url)) or urls_by_name.get(s.name) or s.url)
+            for s in source
+        )
         for source in recorded
     )
     used = {shard.url for source in shards for shard in source}
@@ -218,7 +222,7 @@ def _read_ledger(run: StoragePath, folder: Path, notes: list[str]) -> Iterator[L
                 continue
             try:
                 entries = [
-                    LedgerRows(step, kind, *_places(*item)) for kind in _KINDS for item in line.get(kind, ())
+                    LedgerRows(step, kind, *_places(*rows)) for kind in _KINDS for rows in line.get(kind, ())
                 ]
             except _MALFORMED as error:
                 raise AuditError(f"{location}: not a step's line: {error!r}") from error
