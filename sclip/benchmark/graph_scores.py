@@ -1,9 +1,10 @@
 """Score scene graphs as FACTUAL's evaluator does: Set Match, SPICE and Soft-SPICE.
 
-A score from 0 to 1 compares two graphs. Data sets write a graph as "( boats , tie to , dock ) , ( boats , is , 5 )",
-which is called its text form below. The definitions are those of FACTUAL (Li et al., ACL Findings 2023) in its package
-FactualSceneGraph 0.7.3, with the settings of its test script: both graphs are lemmatized, and tuples of the same graph
-are not merged. The package takes synonyms from WordNet 3.0; this module reads them from WordNet's own files.
+Each score compares two graphs. Set Match and SPICE lie from 0 to 1, Soft-SPICE (a mean cosine) from -1 to 1. Data sets
+write a graph as "( boats , tie to , dock ) , ( boats , is , 5 )", which is called its text form below. The definitions
+are those of FACTUAL (Li et al., ACL Findings 2023) in its package FactualSceneGraph 0.7.3, with the settings of its
+test script: both graphs are lemmatized, and tuples of the same graph are not merged. The package takes synonyms from
+WordNet 3.0; this module reads them from WordNet's own files.
 """
 
 from __future__ import annotations

@@ -272,17 +272,17 @@ def read_config(overrides: list[str], name: str, print_config: bool = False) -> 
     return config
 
 
-def read_data(data_keys: list[str], caption_field: str = "", spacy_model: str = "") -> DataConfig:
+def read_data(overrides: list[str], caption_field: str = "", spacy_model: str = "") -> DataConfig:
     """Return the config section `data` with the options of a command that reads shards.
 
-    `data_keys` has the values of --data; the others are those of --caption-field and --spacy-model.
+    `overrides` holds the KEY=VALUE texts of --data; the other arguments are --caption-field and --spacy-model.
     Raises ConfigError for an unknown key or a bad value.
     """
     from sclip.config.loader import changed, read_value
 
     options = {"caption_field": caption_field, "spacy_model": spacy_model}
     values: dict[str, Any] = {f"data.{name}": value for name, value in options.items() if value}
-    for text in data_keys:
+    for text in overrides:
         name, _, value = text.removeprefix("data.").partition("=")
         if name not in READING_KEYS:
             raise ConfigError(f"--data {text}: write KEY=VALUE, with a key of {', '.join(READING_KEYS)}")

@@ -88,7 +88,10 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], noun: str = "cases") -> About:
-    """Return `about`, with a note if `kept` lacks some cases. Raises BenchmarkDataError if `kept` is empty."""
+    """Return `about`, with a note if `kept` lacks some cases. Raises BenchmarkDataError if `kept` is empty.
+
+    `noun` is the plural that the note calls the cases, such as "images".
+    """
     if not kept:
         raise BenchmarkDataError(
             f"{about.name}: none of its pictures can be read; set its images to the folder that holds them"
@@ -119,6 +122,7 @@ def no_such_file(path: Path) -> BenchmarkDataError:
 def each(path: Path, noun: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:
     """Read a JSON file into (name, entry) pairs; names are keys of an object, or indices (from 0) of a list.
 
+    `noun` is the plural that the error calls the entries, such as "cases, VALSE's format".
     Raises BenchmarkDataError if the content is empty or not of type `kind`, or if an entry is not an object.
     """
     content = read_json(path)
@@ -130,6 +134,7 @@ def each(path: Path, noun: str, kind: type[list[Any]] | type[dict[str, Any]]) ->
 def entries(path: Path, tree: object, noun: str = "case") -> list[tuple[str, Any]]:
     """Return (name, entry) pairs as `each` does, from a list or object that is already read.
 
+    `noun` is the singular that the error calls an entry, such as "image".
     Raises BenchmarkDataError, naming file and entry, if `tree` has another type or an entry is no object.
     """
     if not isinstance(tree, list | dict):
@@ -153,10 +158,13 @@ def named_once(path: Path, names: Iterable[str]) -> None:
 
 
 class at_case:
-    """Context manager that turns errors in an entry into a BenchmarkDataError naming the file and the case."""
+    """Context manager that turns errors in an entry into a BenchmarkDataError naming the file and the case.
+
+    `noun` is the singular that the error calls the case, as in `entries`.
+    """
 
     def __init__(self, path: Path, name: Hashable, noun: str = "case") -> None:
-        self._place = f"{path}: {noun} {name}"
+        self._location = f"{path}: {noun} {name}"
 
     def __enter__(self) -> None:
         return None
@@ -165,11 +173,11 @@ class at_case:
         if isinstance(error, BenchmarkDataError):
             return
         if isinstance(error, KeyError):
-            raise BenchmarkDataError(f"{self._place}: no field {error}") from error
+            raise BenchmarkDataError(f"{self._location}: no field {error}") from error
         if isinstance(
             error, (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
         ):
-            raise BenchmarkDataError(f"{self._place}: {error}") from error
+            raise BenchmarkDataError(f"{self._location}: {error}") from error
 
 
 def text_of(entry: Mapping[str, Any], field: str) -> str:

@@ -83,10 +83,10 @@ def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     return Comparison([first, *rest], differences)
 
 
-def _difference(model: int, first: Result, other: Result, models: tuple[str, str]) -> Difference:
+def _difference(model: int, first: Result, other: Result, names: tuple[str, str]) -> Difference:
     if why := differing(first, other):
         raise EvaluationError(
-            f"{first.name}: {models[0]} and {models[1]} were tested on {why}; evaluate both on the same files"
+            f"{first.name}: {names[0]} and {names[1]} were tested on {why}; evaluate both on the same files"
         )
     only_first = sum(won and not other.won[case] for case, won in first.won.items())
     only_other = sum(won and not first.won[case] for case, won in other.won.items())

@@ -177,37 +177,39 @@ _LISTS = {"shards": "path", "image_suffixes": "suffix", "text_suffixes": "suffix
 _NUMBERS = ("captions", "limit")
 
 
-def checked(kind: str, options: Mapping[str, Any], origin: str) -> dict[str, Any]:
+def checked(kind: str, options: Mapping[str, Any], location: str) -> dict[str, Any]:
     """Check the options of a benchmark, and return them as its reader takes them, with "~" in paths expanded.
 
-    Raises BenchmarkDataError, naming `origin`, for an unknown kind or option, a missing option or a bad value.
+    Raises BenchmarkDataError, naming `location`, for an unknown kind or option, a missing option or a bad value.
     """
     if kind not in KINDS:
-        raise BenchmarkDataError(f"{origin}: kind {kind!r} is unknown; {nearest(kind, KINDS)}")
+        raise BenchmarkDataError(f"{location}: kind {kind!r} is unknown; {nearest(kind, KINDS)}")
     known = KINDS[kind]
     for option in options:
         if option not in (*known.needs, *known.may):
             raise BenchmarkDataError(
-                f"{origin}: {kind} takes no option {option!r}; {nearest(option, {*known.needs, *known.may})}"
+                f"{location}: {kind} takes no option {option!r}; {nearest(option, {*known.needs, *known.may})}"
             )
     lacking = [option for option in known.needs if not options.get(option)]
     if lacking:
-        raise BenchmarkDataError(f"{origin}: {kind} needs {' and '.join(lacking)}")
+        raise BenchmarkDataError(f"{location}: {kind} needs {' and '.join(lacking)}")
     parsed: dict[str, Any] = {}
     for option, value in options.items():
         if option in _LISTS:
             texts = [value] if isinstance(value, str) else value
             if not isinstance(texts, list | tuple) or not all(isinstance(p, str) and p for p in texts):
                 raise BenchmarkDataError(
-                    f"{origin}: {option}={value!r}: must be a {_LISTS[option]} or a list, each a {_LISTS[option]}"
+                    f"{location}: {option}={value!r}: must be a {_LISTS[option]} or a list, each a {_LISTS[option]}"
                 )
             parsed[option] = tuple(texts)
         elif option in _NUMBERS:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise BenchmarkDataError(f"{origin}: {option}={value!r}: must be a whole number; 0 means all")
+                raise BenchmarkDataError(
+                    f"{location}: {option}={value!r}: must be a whole number; 0 means all"
+                )
             parsed[option] = value
         elif not isinstance(value, str) or not value:
-            raise BenchmarkDataError(f"{origin}: {option}={value!r}: must be text")
+            raise BenchmarkDataError(f"{location}: {option}={value!r}: must be text")
         else:
             parsed[option] = Path(value).expanduser() if option in PATHS else value
     try:
@@ -215,7 +217,7 @@ def checked(kind: str, options: Mapping[str, Any], origin: str) -> dict[str, Any
             Config(), {f"data.{n}": value for n, value in parsed.items() if n in ("shards", *READING_KEYS)}
         )
     except ConfigError as error:
-        raise BenchmarkDataError(f"{origin}: {error}") from error
+        raise BenchmarkDataError(f"{location}: {error}") from error
     return parsed
 
 

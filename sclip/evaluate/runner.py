@@ -117,7 +117,7 @@ def _excluding(task: Task, reasons: Mapping[str, str]) -> Task:
     if not lost:
         return task
     images = Counter(reasons[image] for image in {picture.image for picture in lost})
-    counted = sorted(images.items(), key=lambda item: (-item[1], item[0]))
+    counted = sorted(images.items(), key=lambda pair: (-pair[1], pair[0]))
     notes = tuple(f"{count:,} picture{'s' * (count > 1)} {reason}" for reason, count in counted)
     if len(lost) == len(set(task.pictures())):
         raise BenchmarkDataError(f"{task.about.name}: no picture is left ({'; '.join(notes)}); leave it out")

@@ -116,15 +116,15 @@ def score_table(evaluations: Sequence[Evaluation], benchmarks: Sequence[str] = (
 def _require_same_cases(
     name: str, evaluations: Sequence[Evaluation], results: Sequence[Result | None]
 ) -> None:
-    pairs = [
+    complete = [
         (evaluation.model, result)
         for evaluation, result in zip(evaluations, results, strict=True)
         if result and not result.is_partial
     ]
-    for model, result in pairs[1:]:
-        if why := differing(pairs[0][1], result):
+    for model, result in complete[1:]:
+        if why := differing(complete[0][1], result):
             raise EvaluationError(
-                f"{name}: {pairs[0][0]} and {model} were tested on {why}; evaluate both on the same files"
+                f"{name}: {complete[0][0]} and {model} were tested on {why}; evaluate both on the same files"
             )
 
 

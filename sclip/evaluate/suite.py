@@ -115,18 +115,18 @@ def from_options(
 
 
 def _entry(
-    origin: str, name: object, options: object, base: StoragePath, defaults: Mapping[str, Any]
+    location: str, name: object, options: object, base: StoragePath, defaults: Mapping[str, Any]
 ) -> Entry:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise BenchmarkDataError(f"{origin}: a benchmark's name has letters, digits, '-', '_' and '.' only")
+        raise BenchmarkDataError(f"{location}: a benchmark's name has letters, digits, '-', '_' and '.' only")
     if not isinstance(options, dict) or not isinstance(options.get("kind"), str):
-        raise BenchmarkDataError(f"{origin}: must have a kind: one of {', '.join(kinds.KINDS)}")
+        raise BenchmarkDataError(f"{location}: must have a kind: one of {', '.join(kinds.KINDS)}")
     kind = options["kind"]
     values = {option: value for option, value in options.items() if option != "kind"}
     known = kinds.KINDS.get(kind)
     if known:
         values = {k: v for k, v in defaults.items() if v and k in (*known.needs, *known.may)} | values
-    parsed = kinds.checked(kind, values, origin)
+    parsed = kinds.checked(kind, values, location)
     for option in PATHS:
         if option in parsed:
             parsed[option] = cached_copy(base / parsed[option])
@@ -150,8 +150,8 @@ def _included(
     return [entry for name in suites for entry in read(name, root, defaults)]
 
 
-def _each_once(entries: Sequence[Entry], origin: str) -> list[Entry]:
+def _each_once(entries: Sequence[Entry], location: str) -> list[Entry]:
     for entry in entries:
         if sum(other.name == entry.name for other in entries) > 1:
-            raise BenchmarkDataError(f"{origin}: two benchmarks have the name {entry.name}")
+            raise BenchmarkDataError(f"{location}: two benchmarks have the name {entry.name}")
     return list(entries)

@@ -38,7 +38,7 @@ def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, conso
         for name, first in result.scores.items():
             label = f"{result.name}/{name}"
             label = f"[bold]{label}[/]" if name == result.headline else label
-            table.add_row(label, "" if several else _interval(first), f"{first.chance:.3f}")
+            table.add_row(label, "" if several else _with_interval(first), f"{first.chance:.3f}")
             if not several:
                 continue
             for model, evaluation in enumerate(evaluations):
@@ -46,7 +46,9 @@ def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, conso
                 p_value = _p(p_values[result.name, model]) if tested else ""
                 score = evaluation.score(f"{result.name}/{name}")
                 last = model == len(evaluations) - 1
-                table.add_row(Text(f"  {evaluation.model}"), _interval(score), "", p_value, end_section=last)
+                table.add_row(
+                    Text(f"  {evaluation.model}"), _with_interval(score), "", p_value, end_section=last
+                )
     console.print(table)
     if several:
         console.print("p: McNemar's exact test against the first model, adjusted by Holm", highlight=False)
@@ -58,7 +60,7 @@ def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, conso
             console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _interval(score: Score) -> str:
+def _with_interval(score: Score) -> str:
     return f"{score.value:.3f} ({score.low:.3f}..{score.high:.3f})"
 
 

@@ -12,7 +12,10 @@ from sclip.launch import ray_internals
 from sclip.launch.control import RunControl
 
 _TIMEOUT_S = 120.0
-"""Maximum seconds that a restart waits for a checkpoint; later, the steps since the last checkpoint are repeated."""
+"""Maximum seconds that a restart waits for a checkpoint.
+
+If none is complete by then, the steps since the last checkpoint are repeated.
+"""
 
 _ControllerCallback: Any
 _WorkerGroupCallback: Any

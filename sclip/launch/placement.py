@@ -62,13 +62,13 @@ def place_bundles(bundles: Sequence[Bundle], types: Sequence[NodeType]) -> Place
         remaining = bundle.count
         candidates = _candidates(nodes, types, spare, bundle)
         while remaining and (node := next(candidates, None)):
-            if count := node.take(bundle, remaining):
-                by_stage[bundle.stage][node.type.name] += count
-                remaining -= count
+            if num_placed := node.take(bundle, remaining):
+                by_stage[bundle.stage][node.type.name] += num_placed
+                remaining -= num_placed
         if remaining:
             unplaced[bundle.stage] = remaining
-    counts = Counter(node.type.name for node in nodes)
-    return Placement(dict(counts), {stage: dict(on) for stage, on in by_stage.items()}, unplaced)
+    num_nodes = Counter(node.type.name for node in nodes)
+    return Placement(dict(num_nodes), {stage: dict(on) for stage, on in by_stage.items()}, unplaced)
 
 
 def _candidates(

@@ -35,7 +35,10 @@ def refusals(failure: str, remedy: str = "") -> Iterator[None]:
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of an existing store. Raises RegistryError if its file is missing, as MLflow would create it."""
+    """Return a client of an existing store.
+
+    Raises RegistryError if the store's file is missing, because MLflow would create a new one.
+    """
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
         raise RegistryError(

@@ -99,7 +99,9 @@ def write(
         comparisons=len(comparison.differences),
         glance=_glance(models, benchmarks),
         benchmarks=benchmarks,
-        charts=[chart(name, points, evaluations) for name, points in (curves or {}).items()],
+        charts=[
+            chart(name, points_by_model, evaluations) for name, points_by_model in (curves or {}).items()
+        ],
         plot={"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "bottom": BOTTOM},
         differ={name: values for name, values in facts.items() if len(set(values)) > 1},
         shared={name: values[0] for name, values in facts.items() if len(set(values)) == 1},

@@ -70,12 +70,12 @@ def _spread(row: Sequence[RowNode], wanted: Sequence[float]) -> None:
     an isotonic regression, solved by pooling neighbors that are in the wrong order.
     """
     offsets: list[float] = []
-    x = 0.0
+    packed = 0.0
     for i, node in enumerate(row):
         if i:
             gap = _GAP if row[i - 1].width and node.width else _PASSAGE_GAP
-            x += (row[i - 1].width + node.width) / 2 + gap
-        offsets.append(x)
+            packed += (row[i - 1].width + node.width) / 2 + gap
+        offsets.append(packed)
     pools: list[tuple[float, int]] = []  # (mean, size)
     for position, offset in zip(wanted, offsets, strict=True):
         pool = (position - offset, 1)

@@ -32,14 +32,16 @@ class Chart:
     """Number of values that are not finite."""
 
 
-def chart(name: str, points: Mapping[str, Points], evaluations: Sequence[Evaluation]) -> Chart:
+def chart(name: str, points_by_model: Mapping[str, Points], evaluations: Sequence[Evaluation]) -> Chart:
     """Return the chart of a metric. A score of the evaluations is drawn in percent, with its chance level."""
     scores = {
         f"{r.name}/{key}": score for e in evaluations for r in e.results for key, score in r.scores.items()
     }
     factor, unit = (100.0, "%") if name in scores else (1.0, "")
     chance = factor * scores[name].chance if name in scores else math.nan
-    series = [[(step, factor * value) for step, value in points.get(e.model, ())] for e in evaluations]
+    series = [
+        [(step, factor * value) for step, value in points_by_model.get(e.model, ())] for e in evaluations
+    ]
     drawing = curves(series, chance)
     lines = drawing.lines if drawing else []
     last = [(line.index, f"{line.last:.1f}" if unit else number(line.last)) for line in lines]

@@ -104,7 +104,7 @@ def _wrong(example: Example, graphs: dict[str, SceneGraph]) -> Wrong:
         shortened(true.text if true else example.case, 300),
         option(true, false, with_graphs) if true else None,
         option(false, true, with_graphs) if false else None,
-        _margin(true, false),
+        _verdict(true, false),
         [option(candidate, None) for candidate in ranked],
     )
 
@@ -122,7 +122,7 @@ def _thumbnail(picture: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _margin(true: Candidate | None, false: Candidate | None) -> str:
+def _verdict(true: Candidate | None, false: Candidate | None) -> str:
     if not true or not false:
         return ""
     margin = false.score - true.score

@@ -61,10 +61,12 @@ def _receiver(words: Sequence[Word], start: int, end: int) -> int:
         return 0
     for i in range(start, end - 1):
         text, following = words[i].text, words[i + 1].text
-        owns = words[start].code == "D" and is_living(text) and lexicon.noun_lemma(following) != following
+        receives = words[start].code == "D" and is_living(text) and lexicon.noun_lemma(following) != following
         if is_animal(text) and verb not in ("feed", "give", "throw", "bring"):
-            owns = False  # "passes the horse stables"
-        if words[i].code == "N" and (owns or words[i].dep == "dative" or lexicon.noun_lemma(text) != text):
+            receives = False  # "passes the horse stables"
+        if words[i].code == "N" and (
+            receives or words[i].dep == "dative" or lexicon.noun_lemma(text) != text
+        ):
             return i + 1
     return 0
 

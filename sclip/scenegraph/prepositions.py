@@ -36,7 +36,7 @@ def _agent(draft: Draft, previous: int, k: int, preposition: Word) -> bool:
     if verb_index not in draft.subjects_of or draft.words[verb_index].code != "E":
         return False
     verb, gift = draft.words[verb_index], draft.transitive.get(verb_index, -1)
-    lemma, receivers = lexicon.verb_lemma(verb.text), draft.subjects_of[verb_index]
+    lemma, subjects = lexicon.verb_lemma(verb.text), draft.subjects_of[verb_index]
     living = reference.is_living(draft.chunks[k].name)
     # spaCy calls places agents too ("made by the window"), so k must be living or the verb in GIVING.
     gives = lemma in lexicon.GIVING
@@ -47,7 +47,7 @@ def _agent(draft: Draft, previous: int, k: int, preposition: Word) -> bool:
         draft.links[gift] = [link for link in draft.links.get(gift, []) if link.span[0] != verb.span[0]]
         draft.relate([k], gift, lemma, verb.span, negated=negated)
         lemma = f"{lemma} to"
-    draft.relate(receivers, k, lemma, verb.span, reverse=True, negated=negated)
+    draft.relate(subjects, k, lemma, verb.span, reverse=True, negated=negated)
     return True
 
 

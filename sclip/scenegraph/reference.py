@@ -89,7 +89,11 @@ def is_rank(word: str) -> bool:
 
 
 def mark_members(words: Sequence[Word]) -> None:
-    """Change codes in place: "one", "the other" and the like are pronouns if no noun follows."""
+    """Change codes in place: "one", "the other" and the like become pronouns if no noun follows.
+
+    Some become nouns ("the oldest of the sisters") or numbers ("a dozen eggs"). The text of "one" in "the other one"
+    becomes "other".
+    """
     for i, word in enumerate(words):
         ranked = word.text in _RANKED and 0 < i < len(words) - 1
         if ranked and words[i + 1].code in "BV" and words[i - 1].text in ("the", "a"):
@@ -211,8 +215,7 @@ def resolve(
             continue
         partners = {referents.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
         possible = [j for j in earlier if j not in partners and _fits(words, chunks[j], text)]
-        index = chunk.start
-        if index > 1 and words[index - 1].code in "VG" and text in ("it", "them"):
+        if chunk.start > 1 and words[chunk.start - 1].code in "VG" and text in ("it", "them"):
             parallel = [j for j in possible if j in acted_on and sentence_of[j] == number]
             possible = parallel[-1:] or possible  # "one stirs a sauce while the other tastes it"
         if len(possible) > 1 and number and subjects[number - 1] in possible:

@@ -74,8 +74,10 @@ def bind_object(draft: Draft, k: int, c: Connector) -> None:
             _fill_gap(draft, c.verb)  # "to whom a waiter hands the bill"
         for use in c.closed:
             if _shares_object(draft, use, c):
-                text, ends = words[use.verb].text, words[use.verb].span
-                draft.relate(subjects, k, lexicon.verb_lemma(text), ends, negated=use.verb in c.denied_words)
+                text, verb_span = words[use.verb].text, words[use.verb].span
+                draft.relate(
+                    subjects, k, lexicon.verb_lemma(text), verb_span, negated=use.verb in c.denied_words
+                )
     elif _fill_gap(draft, c.verb):
         draft.relate(subjects, k, preposition, words[c.preposition].span, negated=negated)
     elif c.passive_by or (lemma in lexicon.COVERING and words[c.verb].code == "E"):
@@ -240,7 +242,10 @@ def _is_main(draft: Draft, verb: int, previous: int, c: Connector) -> bool:
 
 
 def intransitive(draft: Draft, use: VerbUse) -> None:
-    """Make a verb without an object an attribute of its subjects."""
+    """Make a verb without an object an attribute of its subjects.
+
+    Makes none after "to", of a verb in UNSEEN unless it is a participle, or of a participle before a color.
+    """
     verb = draft.words[use.verb]
     if use.verb and draft.words[use.verb - 1].code == "T":
         return  # "the actress had to race": the picture shows no race

@@ -33,7 +33,8 @@ from sclip.tracking.to_mlflow import MLflow
 _FINISH_S = 30.0
 """Seconds without progress after which an ending run stops sending; the remaining events stay on disk."""
 _OFFLINE_S = 5.0
-"""The same limit for a destination that is not expected to answer, and for a hurried `finish`."""
+"""Seconds without progress after which an ending run gives up a destination that is not expected to answer, or any
+destination in a hurried `finish`."""
 
 _V = TypeVar("_V")
 _log = logging.getLogger("sclip.tracking")
@@ -128,7 +129,7 @@ class Tracker:
         self._tell([{"artifact": str(Path(path).absolute()), "to": artifact_path}])
 
     def keep(self) -> None:
-        """Copy the journal, `tracking.json` and TensorBoard's file to a remote run folder; log a failure."""
+        """Copy the journal, `tracking.json` and TensorBoard's file to a remote run folder; a failure is only logged."""
         try:
             # Copy SENT first: the journal may grow meanwhile, and SENT must not count lines that the copy lacks.
             for name in (SENT, JOURNAL, EVENT_FILE):

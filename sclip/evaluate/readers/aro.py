@@ -64,7 +64,7 @@ def relations(about: About, file: Path, images: Path | None = None) -> Choice:
 
 
 def attributes(about: About, file: Path, images: Path | None = None) -> Choice:
-    """Return the task of a `visual_genome_attribution.json` with 28,748 cases. Raises as `relations` does.
+    """Return the task of a `visual_genome_attribution.json` with 28,748 cases. Arguments and errors as in `relations`.
 
     A group is a pair of attributes in the file's order, joined by "_". `accuracy` covers all cases; `macro`
     is the mean over groups with at least 25 cases.

@@ -37,10 +37,7 @@ def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> li
         storage = str(Path(storage).expanduser().absolute())
     nodes, lost = alive()
     findings = [
-        CheckFinding(
-            "nodes", name.partition(": ")[0], "warn", name.partition(": ")[2], "see its log or ray list nodes"
-        )
-        for name in lost
+        CheckFinding("nodes", name, "warn", reason, "see its log or ray list nodes") for name, reason in lost
     ]
     tell("nodes")
     with NodeProbes(nodes, timeout_s) as probes:

@@ -38,14 +38,14 @@ class Answer:
     """Reason why there is no value; "" if there is a value."""
 
 
-def alive() -> tuple[list[ClusterNode], list[str]]:
-    """Return the living nodes of the connected cluster, and "NAME: REASON" for each that died or was preempted."""
+def alive() -> tuple[list[ClusterNode], list[tuple[str, str]]]:
+    """Return the living nodes of the connected cluster, and (name, reason) of each that died or was preempted."""
     nodes, lost = [], []
     for node in ray.nodes():
         name = f"{node['NodeName'] or node['NodeManagerAddress']} ({node['NodeID'][:6]})"
         if not node["Alive"]:
             if node["DeathReason"] in ray_internals.accidents():  # others were idle, or drained on purpose
-                lost.append(f"{name}: {node['DeathReasonMessage']}")
+                lost.append((name, node["DeathReasonMessage"]))
             continue
         resources = node["Resources"]
         nodes.append(

@@ -49,9 +49,9 @@ class NodeCount:
 
     kind: NodeType
     start: int
-    """This number with the minimum number of encoders."""
+    """Nodes at the minimum encoder count, including all running ones."""
     most: int
-    """This number with the maximum number of encoders."""
+    """Nodes at the maximum encoder count, including all running ones."""
 
 
 @dataclass(frozen=True)

@@ -59,14 +59,14 @@ def _step_lines(memory: Memory, step_s: float | None) -> list[str]:
     The second line lists the kinds of collectives with at least 0.01 GiB per step. It is left out if there are none.
     """
     step = memory.step
-    capacity = f" of {memory.gpu_bytes / GIB:g}" if memory.gpu_bytes else ""
+    gpu_size = f" of {memory.gpu_bytes / GIB:g}" if memory.gpu_bytes else ""
     uses = {
         "parameters": step.parameters, "gradients": step.gradients, "moments": step.moments,
         "activations and loss": step.activations,
     }  # fmt: skip
     each = ", ".join(f"{use} {size / GIB:.1f}" for use, size in uses.items())
     on = f"each {memory.accelerator or 'GPU'}"
-    lines = [f"memory: {step.peak / GIB:.1f}{capacity} GiB of {on} ({each})"]
+    lines = [f"memory: {step.peak / GIB:.1f}{gpu_size} GiB of {on} ({each})"]
     large = [collectives for collectives in step.collectives if collectives.size_bytes >= 0.01 * GIB]
     if large:
         kinds = ", ".join(f"{c.count:,} {c.kind} ({c.size_bytes / GIB:.2f} GiB in all)" for c in large)
