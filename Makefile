@@ -103,7 +103,7 @@ head, parser = NodeType("head", 0, 0, 1, 1), NodeType("parser", 32, 0, 0, 16)
 capacity = Capacity.of(head, parser, NodeType("trainer", 48, 4, 0, 2, "L40S"))
 prices = Prices({"head": Price(0.2), "parser": Price(0.26, spot=True), "trainer": Price(12.29)}, "USD")
 config = load(["data.shards=s3://bucket/train/*.tar", f"run.storage={os.devnull}"], "paper")
-console = Console(record=True, width=104, file=sys.stderr)
+console = Console(record=True, width=108, file=sys.stderr)
 command = "$$ sclip pretrain --config paper data.shards='s3://bucket/train/*.tar' --plan --prices prices.yaml"
 console.print(command, highlight=False)
 plan = make(sized(config, capacity), capacity, 1000, 10 * 10_000_000, {}, prices)

@@ -93,7 +93,7 @@ def benchmark(
 
     Exit status 0: the table is printed; 2: the benchmark cannot be measured.
 
-      sclip benchmark scenegraph   captions per second on one core; with --gold, Set Match and SPICE of the graphs
+      sclip benchmark scenegraph   captions per second on one core; --gold: Set Match and SPICE; --encoder: Soft-SPICE
       sclip benchmark artefacts    how well a classifier without images detects false captions
       sclip benchmark foils        how many foils of SugarCrepe the replacements of sclip reproduce
       sclip benchmark step         time and memory of a training step in sclip and open_clip; pauses for checkpoints

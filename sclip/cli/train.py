@@ -210,7 +210,7 @@ def ablation(
     mistake, and nothing was started.
 
       sclip ablation             generated scenes: the paper's five rows, replacements, hard positives, parts
-      sclip ablation keeping     scores kept after tuning on other scenes: plain, distil, LoRA, blend, all three
+      sclip ablation keeping     scores kept after tuning on five of the eight colors: plain, distil, LoRA, blends
       sclip ablation encoder     K, lambda, depth and form of the knowledge encoder
       sclip ablation paper data.shards='shards/*.tar' evaluate.root=~/benchmarks
       sclip ablation field data.shards=.. evaluate.root=..   other published recipes, beside their figures

@@ -1,9 +1,10 @@
 """Measure what tuning forgets: the share of the start row's score that a row keeps, and what the row gains instead.
 
-The start row is trained on a first family of scenes, and other rows are tuned from it on a second family. The first
-tuned row is the plain row; the gains of all rows are given as shares of its gain. A row with `blend: ROW` is not
-trained: its weights are (1 - a) * start row + a * ROW. For each seed, two splits are made of both families' held-out
-scenes. The development split serves to choose `a`; all scores come from the report split.
+The start row is trained on the whole family of scenes (score keys `first/..`), and other rows are tuned from it on the
+narrow family (score keys `relation/..`, `attribute/..` and `second/..`). The first tuned row is the plain row; the
+gains of all rows are given as shares of its gain. A row with `blend: ROW` is not trained: its weights are
+(1 - a) * start row + a * ROW. For each seed, two splits are made of both families' held-out scenes. The development
+split serves to choose `a`; all scores come from the report split.
 
 The ablation's table may also show the scores that `shares` returns.
 """
@@ -235,7 +236,7 @@ def shares(
 ) -> dict[str, float]:
     """Return what a run kept and gained, given the scores of the start row, of the plain row and of the run itself.
 
-    `first/r10` is R@10 on the first family, the mean of both directions. `first/kept` is `first/r10` divided by the
+    `first/r10` is R@10 on the whole family, the mean of both directions. `first/kept` is `first/r10` divided by the
     start row's. `second/gain` is the run's rise above the start row in the mean of relation and attribute accuracy,
     divided by the plain row's rise. A share is absent if its divisor is not positive. `first/kept_at_90` equals
     `first/kept` if `second/gain` is 0.9 or more, else it is absent.
