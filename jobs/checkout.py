@@ -1,7 +1,7 @@
 """The command line of this checkout, for the jobs beside this file.
 
-Python puts the folder of a script first on its path, and Ray hands that on to its workers: `inspect.py` would be taken
-for the standard library's, and an installed sclip would be imported instead of the checkout's.
+Python puts a script's folder first on `sys.path`; this file replaces it by the checkout's root. With jobs/ first, an
+installed sclip would be imported instead of the checkout's, and jobs/inspect.py instead of Python's `inspect`.
 """
 
 import os
@@ -13,5 +13,5 @@ from sclip.cli import main
 
 
 def run(job: str) -> None:
-    """Run the command that a job is called as."""
+    """Run the `sclip` command that a job script is named after: `sclip sweep` for the path jobs/sweep.py."""
     sys.exit(main([os.path.splitext(os.path.basename(job))[0], *sys.argv[1:]]))

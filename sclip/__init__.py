@@ -16,10 +16,11 @@ def load(
 ) -> Scorer:
     """Load a model and return its `Scorer`, which has `encode_image`, `encode_text` and `score`.
 
-    `model` is a run, a checkpoint, an export, a weights file, `ViT-B-32:openai`, or a registered `models:/NAME@ALIAS`
-    of the store `tracking_uri`. `sclip.inference.open_model.open_model` lists all forms and errors. The function
-    imports torch itself, so that `import sclip` stays fast for packages that need neither torch nor spaCy.
+    `model` is a run, a checkpoint, an export, a weights file, `ViT-B-32:openai`, or a registered `models:/NAME@ALIAS`.
+    The module `sclip.inference.open_model` lists all forms and errors. Runs are looked up in `storage`, registered
+    models in the MLflow store `tracking_uri`; "" means the SQLite store in `storage`.
     """
+    # Both modules are imported here, because `import sclip` must be fast and need neither torch nor spaCy.
     if str(model).startswith("models:/"):
         from sclip.registry import open_version
 

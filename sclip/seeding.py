@@ -1,8 +1,8 @@
 """Derive every random choice of sclip from four values alone: purpose, seed, epoch and the sample's identity.
 
 A sample's identity is its shard's name and its key (`sclip.data.schedule.NamedShard`), because two shards may hold the
-same key. A choice is the same on every machine, in every process and for any number of workers. A crop, a caption
-or a negative can therefore be reproduced from the log line that names it.
+same key. A choice does not depend on machine, process or number of workers, so a crop, a caption or a negative can be
+reproduced from the log line that names it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 
 
 def digest64(*parts: object) -> int:
-    """Return an unsigned 63-bit number that is equal in all processes, unlike Python's `hash` of the parts."""
+    """Return a 63-bit digest of the parts, which fits into an int64. Unlike `hash`, it is equal in all processes."""
     text = "\x1f".join(str(part) for part in parts)
     return int.from_bytes(hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()) >> 1
 

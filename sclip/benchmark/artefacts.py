@@ -1,11 +1,10 @@
 """Measure how well a classifier that sees no image can tell negatives from captions.
 
-If the classifier fails, a model needs the image. The classifier is a logistic regression over word and character
-n-grams. It is trained on captions, each with one negative, and tested on captions of other images. An AUC of 0.5 means
-that the text alone gives nothing away (SugarCrepe, Hsieh et al., NeurIPS 2023, section 3). sclip's negatives are
-compared with NegCLIP's random swaps of two words. Captions that sclip's naturalness model was trained on have their own
-row, because this model judges new captions differently. The table also counts the negatives that have the same tokens
-for ViT-B-32 as their caption, or the same triples for its knowledge encoder, because long texts are cut.
+If the classifier fails, CLIP needs the image to reject a negative. The classifier is a logistic regression over word
+and character n-grams. It is trained on captions, each with one negative, and tested on captions of other images. An AUC
+of 0.5 means that the text alone gives nothing away (SugarCrepe, Hsieh et al., NeurIPS 2023, section 3). The peer is
+NegCLIP's random swap of two words. Captions that sclip's naturalness model was trained on have their own row, because
+the model judges new captions differently. The table also counts negatives that equal their caption once texts are cut.
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ from sclip.scenegraph import Parser, ParserError
 
 _TESTED = 1 / 3
 _SPLITS = 3
-_FEWEST = 10
-"""Minimum number of images with a negative; a row with fewer images is left out."""
+_FEWEST = 10  # images with a negative, for a row
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -125,9 +123,9 @@ def run(options: argparse.Namespace, on_round: Callable[[int], None]) -> Table:
 
 
 def text_only_auc(pairs: Sequence[tuple[str, str, int]]) -> float:
-    """Return the classifier's AUC on triples (caption, negative, image), as the mean over splits by image.
+    """Return the classifier's mean AUC over three random splits of the images into training and test.
 
-    Raises BenchmarkError if scikit-learn is not installed.
+    `pairs` are (caption, negative, image id). Raises BenchmarkError if scikit-learn is not installed.
     """
     try:
         from scipy.sparse import vstack
@@ -160,8 +158,7 @@ def text_only_auc(pairs: Sequence[tuple[str, str, int]]) -> float:
 
 
 def _images(path: Path, count: int) -> list[int]:
-    """Return the image id of each caption. In a text file, each line counts as a separate image."""
     if path.suffix != ".json":
-        return list(range(count))
+        return list(range(count))  # each line counts as a separate image
     annotations = json.loads(path.read_text("utf-8"))["annotations"]
     return [entry.get("image_id", k) for k, entry in enumerate(annotations) if str(entry["caption"]).strip()]

@@ -1,9 +1,8 @@
-"""Measure an evaluation of retrieval with sclip and with a loop of open_clip's own parts.
+"""Compare the speed of `sclip evaluate` on retrieval with a loop of open_clip's own parts.
 
-Both sides get the same JPEG files (generated scenes), the same captions, and the same towers with random weights and
-without a knowledge encoder. sclip's side is all of `sclip evaluate`, from the files to scores with intervals. The peer
-is a loop as open_clip's users write it. It has open_clip's preprocessing in a DataLoader with one process per core, its
-tokenizer, `encode_image` and `encode_text`, and looks for the true captions and images among the ten most similar.
+Both sides get the same JPEG files (generated scenes), captions, and towers with random weights and without a knowledge
+encoder. sclip's side includes everything from the files to scores with intervals. The peer is a loop as open_clip's
+users write it: a DataLoader with one process per core, and open_clip's preprocessing and tokenizer.
 """
 
 from __future__ import annotations
@@ -113,7 +112,7 @@ class _Files(Dataset[Tensor]):
 
 @torch.inference_mode()
 def peer(scorer: Scorer, images: Sequence[Captioned]) -> dict[str, float]:
-    """Evaluate retrieval with open_clip's towers, preprocessing and tokenizer; return the same scores as `ours`."""
+    """Evaluate retrieval with open_clip's towers, preprocessing and tokenizer; return R@1, R@5 and R@10 as `ours`."""
     clip = scorer.model.clip
     preprocess = image_transform_v2(PreprocessCfg(**clip.visual.preprocess_cfg), is_train=False)
     loader = DataLoader(_Files(images, preprocess), _BATCH, num_workers=len(os.sched_getaffinity(0)))
@@ -134,7 +133,7 @@ def peer(scorer: Scorer, images: Sequence[Captioned]) -> dict[str, float]:
 
 
 def drawn(folder: Path, texts: Sequence[str], side: int) -> list[Captioned]:
-    """Draw one scene per five texts into a JPEG file of `side` x `side` pixels; the texts become its captions."""
+    """Write one JPEG of `side` x `side` pixels for every five texts: a random scene, with these texts as captions."""
     images = []
     for number in range(len(texts) // CAPTIONS):
         scene = draw_scene(generator("benchmark", 0, 0, str(number)), FAMILIES["a"], held_out=False)
@@ -146,7 +145,6 @@ def drawn(folder: Path, texts: Sequence[str], side: int) -> list[Captioned]:
 
 
 def _with_plain_attention(scorer: Scorer) -> Scorer:
-    """Return a scorer with the same weights in open_clip's own attention modules."""
     model = build_model(replace(scorer.model.config, attention="plain"), load_weights=False)
     model.load_state_dict(scorer.model.state_dict())
     return scorer.with_model(model)
@@ -163,7 +161,6 @@ def _timed(side: Callable[..., object], images: Sequence[Captioned], _: int) -> 
 
 
 def _line(name: str, samples: int, seconds: dict[str, list[Seconds]]) -> Line:
-    """Return a side's table row: samples per second of wall-clock and of CPU time, also as multiples of the peer's."""
     words, figures = [], {}
     for index, unit in enumerate(("s", "CPU s")):
         rates = [samples / times[index] for times in seconds[name]]

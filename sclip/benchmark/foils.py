@@ -1,8 +1,8 @@
 """Count how many false captions (foils) of SugarCrepe's replace_obj, replace_att and replace_rel sclip could make.
 
 A foil differs from its caption in one place. The foil counts as placed if sclip has a replacement of the same kind
-(object, attribute or relation) at this place. The foil counts as proposed if one of sclip's first `CANDIDATES`
-replacements at this place has only words that the foil has there.
+(object, attribute or relation) at this place. It counts as proposed if one of the first `CANDIDATES` (20) replacements
+uses only words that the foil has there.
 """
 
 from __future__ import annotations

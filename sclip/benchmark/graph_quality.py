@@ -1,8 +1,7 @@
 """Score the graphs of sclip's parser and of SceneGraphParser against human-written graphs, by FACTUAL's measures.
 
-Captions with gold graphs come from the files of FACTUAL (.csv, short captions; its random split and its length split
-have the same columns) or of DiscoSG-DS (.json, long captions; Lin et al., EMNLP 2025). Published scores have their own
-column: they are for FACTUAL's test half, and this command does not measure them.
+Captions with gold graphs come from a file of FACTUAL (.csv, short captions) or of DiscoSG-DS (.json, long captions; Lin
+et al., EMNLP 2025). Scores that others published have their own column; they are of FACTUAL's random split.
 """
 
 from __future__ import annotations
@@ -44,10 +43,7 @@ Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 def table(gold_file: Path, wordnet_folder: Path, parser: Parser, encode: Encode | None = None) -> Table:
-    """Return the scores of each parser on a file. Soft-SPICE is scored only with a text encoder.
-
-    Raises BenchmarkError for errors that the user can fix.
-    """
+    """Return the scores of each parser on a file. Raises BenchmarkError for errors that the user can fix."""
     gold = read_gold(gold_file)
     wordnet = WordNet.read(wordnet_folder)
     captions = [clean_caption(caption) for caption, _ in gold]
@@ -85,7 +81,6 @@ def table(gold_file: Path, wordnet_folder: Path, parser: Parser, encode: Encode 
 def _soft_spice(
     graphs: Sequence[frozenset[Fact]], golds: Sequence[frozenset[Fact]], encode: Encode
 ) -> list[float]:
-    """Return Soft-SPICE of each graph in percent; each phrase is encoded once."""
     distinct = dict.fromkeys(phrase for graph in (*graphs, *golds) for phrase in phrases(graph))
     features, rows = encode(list(distinct)), {phrase: row for row, phrase in enumerate(distinct)}
     sides = (
@@ -95,10 +90,7 @@ def _soft_spice(
 
 
 def read_gold(path: Path) -> list[tuple[str, str]]:
-    """Return (caption, graph as text) of each row of FACTUAL's .csv or DiscoSG-DS's .json.
-
-    Both files name the fields `caption` and `scene_graph`. Raises OSError, and BenchmarkError if fields are missing.
-    """
+    """Return (caption, graph as text) of each row of a file. Raises OSError, and BenchmarkError for another format."""
     if path.suffix not in HEADS:
         raise BenchmarkError(f"--gold {path}: must be a .csv of FACTUAL or a .json of DiscoSG-DS")
     try:
@@ -176,7 +168,6 @@ def _scene_graph_parser(parser: Parser) -> Callable[[Sequence[str]], Iterator[st
 
 
 def _mean(scores: Sequence[float]) -> str:
-    """Return the mean over captions with its 95 % percentile interval, as text."""
     mean = float(np.mean(scores))
     if len(set(scores)) == 1:
         return f"{mean:.1f}"

@@ -1,10 +1,9 @@
 """Score scene graphs as FACTUAL's evaluator does: Set Match, SPICE and Soft-SPICE.
 
-Each score compares two graphs. Set Match and SPICE lie from 0 to 1, Soft-SPICE (a mean cosine) from -1 to 1. Data sets
-write a graph as "( boats , tie to , dock ) , ( boats , is , 5 )", which is called its text form below. The definitions
-are those of FACTUAL (Li et al., ACL Findings 2023) in its package FactualSceneGraph 0.7.3, with the settings of its
-test script: both graphs are lemmatized, and tuples of the same graph are not merged. The package takes synonyms from
-WordNet 3.0; this module reads them from WordNet's own files.
+Each score compares two graphs. Set Match and SPICE lie from 0 to 1, Soft-SPICE (a mean cosine) from -1 to 1. The text
+form of a graph is "( boats , tie to , dock ) , ( boats , is , 5 )". The definitions are those of FACTUAL (Li et al.,
+ACL Findings 2023) in its package FactualSceneGraph 0.7.3, with the settings of its test script: both graphs are
+lemmatized, and synonymous tuples of one graph stay separate. Synonyms come from the files of WordNet 3.0.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from sclip.benchmark.rounds import BenchmarkError
 __all__ = ["Fact", "WordNet", "facts", "phrases", "set_match", "soft_spice", "spice"]
 
 Fact = tuple[str, ...]
-"""(subject, predicate, object), (object, "is", attribute), or (object,) alone."""
+"""(subject, predicate, object), (object, "is", attribute), or (object,)."""
 
 Synset = tuple[str, str]
 """WordNet's name of a set of synonyms: (part of speech, offset in its data file)."""
@@ -40,15 +39,14 @@ _ADJECTIVE_ENDINGS = (("er", ""), ("est", ""), ("er", "e"), ("est", "e"))
 
 @dataclass(frozen=True)
 class WordNet:
-    """WordNet's words, in lower case with "_" for spaces."""
+    """WordNet's words, in lower case with "_" for spaces, and the base forms of inflected words ("run" for "ran")."""
 
     synsets: Mapping[str, frozenset[Synset]]
-    """Synsets of each word, of all parts of speech."""
     bases: Mapping[str, frozenset[str]]
-    """Base forms of each irregular form, of all parts of speech."""
+    """Base forms of each irregular form of a noun, verb, adjective or adverb: "better" -> {"good", "well"}."""
     nouns: frozenset[str]
     noun_bases: Mapping[str, tuple[str, ...]]
-    """Base forms of each irregular form of a noun."""
+    """Base forms of each irregular form of a noun, in WordNet's order: "mice" -> ("mouse",)."""
 
     @classmethod
     def read(cls, folder: Path) -> WordNet:
@@ -84,9 +82,9 @@ class WordNet:
         )
 
     def noun(self, word: str) -> str:
-        """Return the shortest base form of a word as a noun, or the word itself, as NLTK's WordNetLemmatizer does.
+        """Return the shortest noun that WordNet lists among a word's forms ("boats" -> "boat"), else the word.
 
-        Every word is treated as a noun, even verbs and prepositions ("as" -> "a").
+        As in NLTK's WordNetLemmatizer, every word is taken for a noun ("as" -> "a").
         """
         forms = self.noun_bases.get(word) or _detached(word, (*_NOUN_ENDINGS, ("ves", "f")))
         return min((form for form in (word, *forms) if form in self.nouns), key=len, default=word)
@@ -111,7 +109,7 @@ def _detached(word: str, endings: tuple[tuple[str, str], ...]) -> list[str]:
 
 
 def facts(graph: str, wordnet: WordNet) -> frozenset[Fact]:
-    """Parse the text form of a graph into facts; lemmatize each word except "is" as a noun."""
+    """Parse the text form of a graph into facts. Each word except "is" is lemmatized as a noun."""
     parsed = set()
     for fact in re.split(r"\)\s*,\s*\(", graph):
         parts = fact.strip("() ").split(",")
@@ -133,12 +131,12 @@ def set_match(candidate: frozenset[Fact], gold: frozenset[Fact]) -> float:
 def spice(candidate: frozenset[Fact], gold: frozenset[Fact], wordnet: WordNet) -> float:
     """Return F1 over the tuples of two graphs: objects, pairs of object and attribute, relations.
 
-    Equal tuples match first. Then each remaining tuple of `candidate` matches the first remaining tuple of `gold`
-    that has the same length and shares a synset with it in every part. In this step, a word that WordNet does not
-    know matches nothing, not even itself.
+    Equal tuples match first. Then two remaining tuples match if they have equally many parts, and the first parts are
+    synonyms, the second parts are synonyms, and so on.
     """
     ours, theirs = _tuples(candidate), _tuples(gold)
     matched = len(ours & theirs)
+    # A word that WordNet does not know has no synset, so it matches nothing here, not even itself.
     unmatched = [[wordnet.synsets_of(part) for part in fact] for fact in sorted(theirs - ours, key=" ".join)]
     for fact in sorted(ours - theirs, key=" ".join):
         senses = [wordnet.synsets_of(part) for part in fact]

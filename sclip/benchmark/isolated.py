@@ -1,8 +1,8 @@
 """Measure the rows of a benchmark, each in its own process and within a time limit.
 
-A row may raise, crash, hang, run out of memory or leave the GPU's context unusable: its line says so, and the next
-row is measured. Figures arrive after every round, so a row that runs out of time keeps the figures of finished rounds.
-This module does not import torch; a row's process imports what the row needs.
+A row may raise, crash, hang, run out of memory or leave the GPU's context unusable. Then its line in the table says so,
+and the next row is measured. The row's process sends its figures after every round, so a row that runs out of time
+keeps the figures of finished rounds. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from sclip.benchmark.table import Line
 __all__ = ["Figures", "Outcome", "Report", "Row", "measure_rows", "outcome_of"]
 
 Figures = Mapping[str, Sequence[float]]
-"""Figures of all rounds so far, by name."""
+"""Lists of numbers by name, such as "step_s": one number per finished round, or one for the whole row."""
 Report = Callable[[Figures], None]
-"""Function that a row calls after each round with the figures of all rounds so far; only the last call counts."""
+"""Function that a row calls after each round with its figures so far. Each call replaces the earlier figures."""
 
 _SHORTEST_S = 5.0
-"""Minimum seconds that must be left to start a row, because the start of its process alone takes that long."""
+"""Minimum seconds that must be left to start a row: starting its process takes as long."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,11 @@ class Row:
     measure: Callable[..., str]
     """Function (case, rounds, report) that measures the row; it returns details for the end of the table."""
     words: Callable[..., str]
-    """Function (figures of this row, figures of the row `compared_with`) that returns the result as text."""
+    """Function (figures of this row, figures of the row `compared_with` or {}) that returns the result as text."""
     case: Any
     rounds: int
     limit_s: float
-    compared_with: str = ""
-    """Name of an earlier row; `words` and `adapt` get the figures of that row."""
+    compared_with: str = ""  # `what` of an earlier row
     adapt: Callable[[Any, Figures], Any] = lambda case, _: case
     """Function (case, figures of the row `compared_with`) that returns the case to measure."""
 

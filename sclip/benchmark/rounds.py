@@ -23,10 +23,7 @@ def in_turns(
     rounds: int,
     on_round: Callable[[int], None] = lambda _: None,
 ) -> Iterator[dict[str, list[_Measured]]]:
-    """Call every peer in every round, with the number of the round; each round begins with another peer.
-
-    After each round, yield the results of all rounds so far.
-    """
+    """Call every peer once per round, in a rotating order. After each round, yield each peer's results so far."""
     names = list(peers)
     measured: dict[str, list[_Measured]] = {name: [] for name in names}
     for number in range(rounds):
@@ -42,9 +39,9 @@ def rates_of(
     rounds: Sequence[Sequence[_Work]],
     on_round: Callable[[int], None],
 ) -> dict[str, list[float]]:
-    """Run the peers in turns on each round's work; return each peer's items per second in every round but the first.
+    """Run the peers in turns; return each peer's elements per CPU second, without the first round, which warms up.
 
-    Each round has new work, because a peer may be faster on work that it has seen before.
+    `rounds` holds each round's elements, such as captions. They never repeat: a peer may be faster on what it has seen.
     """
 
     def rate(peer: Callable[[Sequence[_Work]], None], number: int) -> float:

@@ -1,14 +1,11 @@
 """Measure what moving a sample costs each process of a run, and model which process limits a cluster of many GPUs.
 
 `sclip benchmark scale` starts its own Ray cluster on this machine, bound to loopback. It measures the real stream with
-encoders that only copy finished rows (`scale_stream`). Each kind of process has a cost per sample. It also has a cost
-per worker and second, because an executor polls for work all the time. Processes that all workers share also have a
-constant cost. Runs with different numbers of workers and at different rates separate these costs. The first run has no
-rate limit. The others run at half its rate or less, because CPU time grows with the load on a fully used machine.
+encoders that do not encode, but return copies of rows made in advance (`scale_stream`). A cost is CPU time, fitted to
+runs with different numbers of workers, at half the unlimited rate or less: more load makes a sample cost more.
 
-The rows about clusters are modeled from these costs. A process can use one core. Some kinds of processes serve one
-worker, some all GPUs of a node, and some all GPUs of the cluster. A worker has as many streams as its GPU needs
-readers, as in the plan of a run. The model assumes that each stream costs as much as the measured single stream.
+The rows about clusters are modeled from these costs. A process can use one core, a stream has one reader, and a worker
+has as many streams as its GPU needs. Each stream is assumed to cost as much as the only stream of a measured worker.
 """
 
 from __future__ import annotations
@@ -49,24 +46,23 @@ NAMES = {
 DEMANDS = {
     "ViT-B/32 by the plan's rule": 6000, "ViT-B/32 at half an H100's peak": 15_000, "ViT-L/14 by the plan's rule": 1100,
 }  # fmt: skip
-"""Images per second that one GPU takes, by name of the demand."""
+"""Images per second that one GPU takes."""
 GPUS, GPUS_OF_NODE = (8, 64, 512), 8
 _SHARDS, _TARS = 128, 4
 """Number of shards in the measured epoch, and number of tar files; each tar file serves as several shards."""
 _FEWEST_STEPS = 16
 _GPU_IMAGE = 224
-"""Image size in pixels from which the number of rows in a block is computed."""
+"""Image side in pixels from which the rows of a block are computed, whatever `--image-size` is."""
 
 
 class Cost(NamedTuple):
-    """Cores that a kind of process uses."""
+    """Cores that a kind of process uses: workers * `worker` + samples per second * `sample` + `constant`."""
 
     worker: float
-    """Cores that each worker with one stream needs at any rate of samples."""
+    """Cores per worker with one stream, even if no sample moves: Ray Data's executors poll for work."""
     sample: float
-    """CPU seconds per sample: cores divided by the samples per second of all workers."""
     constant: float = 0.0
-    """Cores of a shared process, independent of the number of workers."""
+    """Cores that do not depend on the number of workers, of shared processes only."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -154,13 +150,7 @@ def fitted(kind_loads: Sequence[Load], is_shared: bool = False) -> Cost:
 
 
 def cores(costs: Mapping[str, Cost], gpus: int, per_s: float) -> dict[str, float]:
-    """Return the cores that the busiest process of each kind would need, with enough readers and encoders.
-
-    Args:
-        costs: cost of each kind of process.
-        gpus: GPUs of the cluster.
-        per_s: images that each GPU takes in a second.
-    """
+    """Return the cores that the busiest process of each kind needs if each GPU takes `per_s` images per second."""
     served = {"gcs": gpus, "statistics": gpus, "driver": gpus}
     served |= dict.fromkeys(("raylet", "agents"), min(gpus, GPUS_OF_NODE)) | {"worker": 1}
     gpu_streams = streams(costs, per_s)

@@ -1,8 +1,7 @@
-"""Run the stream with encoders that only copy finished rows, and measure the CPU time of each process in it.
+"""Run the stream with encoders that do not encode, and measure the CPU time of each of its processes.
 
-Tars, readers, Ray Data graphs and batches are real; workers are actors that take batches and discard them. So the
-stream costs only what it takes to move samples. A stage may run ahead of the next stage. Therefore each row's time at
-each stage is recorded, and a stage's CPU time and rows are counted over the same interval.
+The encoders return copies of rows of ones with the shapes of encoded rows. Tars, readers, Ray Data graphs and batches
+are real; workers are actors that take batches and discard them. The CPU time is therefore that of moving samples.
 """
 
 from __future__ import annotations
@@ -31,22 +30,23 @@ __all__ = ["PER_WORKER", "SHARED", "Load", "copying_encoder", "loads"]
 
 _KINDS = {
     "SplitCoordinator": "coordinator", "CopyingEncoder": "encoder", "_Taker": "worker", "_StatsActor": "statistics",
+    # Readers are Ray tasks: their command line shows no class of ours.
     "gcs_server": "gcs", "raylet/raylet": "raylet", "ray::": "reader", "default_worker.py": "reader",
 }  # fmt: skip
-"""Kind of a process by a part of its command line; the first match counts. Readers are tasks and have no own name."""
+"""Part of a command line -> kind of the process; the first match counts."""
 PER_WORKER = ("worker", "coordinator", "reader", "encoder")
 SHARED = ("gcs", "statistics", "driver", "raylet", "agents")
-"""Kinds that all workers share. `agents` are Ray's other processes on a node, for dashboard, logs and environments."""
+"""Kinds that all workers share. `agents` are Ray's other processes: dashboard, logs and environments."""
 _IDLE_S, _LOOK_S = 4.0, 0.5
 _WARM_UP = 0.2
-"""Share of a stage's rows, from the first row on, that is not counted: the stage's processes are still starting."""
+"""Share of a stage's first rows that is not counted, because its processes are still starting."""
 
 Times = NDArray[np.float64]
-"""[n, 2]: time in seconds since 1970, and number of rows at that time."""
+"""[n, 2]: time in seconds since 1970, and number of rows at this time."""
 
 
 def copying_encoder(config: Config, image_size: int) -> type[Any]:
-    """Return an encoder class that yields copies of finished rows with the shapes and dtypes of the real encoder."""
+    """Return an encoder class that returns rows of ones with the shapes and dtypes of the real encoder's rows."""
     from sclip.data.encode import Encoder
 
     end_row = {col.ENTRY: 0, col.PLACE: 0, col.INDEX: 0, col.STATUS: col.END}
@@ -54,7 +54,7 @@ def copying_encoder(config: Config, image_size: int) -> type[Any]:
     sizes = {name: (encoded[name].shape[1:], encoded[name].dtype) for name in col.MODEL_COLUMNS}
 
     class CopyingEncoder:
-        """Encoder of a block of samples; `image_digest` holds each sample's read time in microseconds since 1970."""
+        """Encoder that copies rows of ones. In `image_digest`, it returns the read time in microseconds since 1970."""
 
         def __init__(self, config: Config, image_size: int) -> None:
             rows = config.data.block_samples
@@ -76,31 +76,25 @@ def copying_encoder(config: Config, image_size: int) -> type[Any]:
 
 
 class Load(NamedTuple):
-    """Samples per second and CPU cores in use, of all processes of one kind together."""
+    """Samples per second and cores that all processes of a kind use together, in a run with `workers` workers."""
 
     workers: int
     per_s: float
-    """Samples that these processes together handle in a second."""
     cores: float
 
 
 @dataclass(frozen=True)
 class _Taken:
-    """Times at which the rows of a worker were read, encoded and taken."""
-
     read: Times
     encoded: Times
     taken: Times
 
 
 class _Taker:
-    """Worker that takes its batches and discards them."""
-
     def ready(self) -> None:
         """Return once the actor has started."""
 
     def take(self, plan: StreamPlan, rank: int, world_size: int, encoder: type[Any], per_s: float) -> _Taken:
-        """Take all batches of a worker, at most `per_s` rows a second (0: no limit)."""
         read, encoded, arrivals = [np.zeros(0)], [], []
         started, rows = 0.0, 0
         for batch in batches_of(feeds_of(plan, rank, world_size, encoder), plan.order, rank, world_size):
@@ -116,15 +110,13 @@ class _Taker:
 
 
 class _CpuRecord:
-    """CPU time that this process and each descendant had used at each `look`, and the `_kind` of each process."""
-
     def __init__(self) -> None:
         self._kinds: dict[tuple[int, float], str] = {}
         self._at: list[float] = []
         self._looks: list[dict[tuple[int, float], float]] = []
 
     def look(self) -> None:
-        """Record the CPU time of every process; a process that has ended keeps its last value."""
+        """Record the CPU time of this process and its descendants; one that has ended keeps its last value."""
         import psutil  # bundled with Ray; importing Ray adds it to the path
 
         this = psutil.Process()
@@ -144,7 +136,7 @@ class _CpuRecord:
     def watch(
         self, pending: Sequence[ray.ObjectRef] = (), for_s: float = float("inf")
     ) -> tuple[float, float]:
-        """Call `look` repeatedly until `pending` is complete or `for_s` seconds passed; return (start, end) times."""
+        """Call `look` until `pending` is complete or `for_s` seconds passed; return (start, end) times."""
         self.look()
         started = time.time()
         while time.time() - started < for_s:
@@ -159,7 +151,6 @@ class _CpuRecord:
         return started, self._at[-1]
 
     def seconds(self, kind: str, start: float, stop: float) -> float:
-        """Return the CPU seconds of a kind's processes between two times."""
         total = 0.0
         for key, process_kind in self._kinds.items():
             if process_kind == kind:
@@ -180,8 +171,8 @@ def loads(
 ) -> dict[str, Load]:
     """Return the load of each kind of process while `workers` workers take the batches of a plan.
 
-    For shared processes, their load on an idle cluster is subtracted. All workers together take at most `per_s` samples
-    a second; 0 means no limit.
+    Each worker reserves `worker_cpus` CPUs of the Ray cluster. All workers together take at most `per_s` samples a
+    second; 0 means no limit. What shared processes use while the workers are idle is subtracted.
     """
     record = _CpuRecord()
     takers = [ray.remote(num_cpus=worker_cpus)(_Taker).remote() for _ in range(workers)]
@@ -201,7 +192,7 @@ def loads(
     by_kind = {}
     for kind in (*PER_WORKER, *SHARED):
         stage = "encoder" if kind == "coordinator" else "worker" if kind in SHARED else kind
-        start, stop = _window(stage_times[stage])
+        start, stop = _window(stage_times[stage])  # the stage's own: it may run ahead of the next
         rows = _rows(stage_times[stage], start, stop)
         cores = record.seconds(kind, start, stop) / (stop - start)
         if kind in SHARED:  # shared processes serve all stages, which may run at different speeds
@@ -217,12 +208,10 @@ def _joined(times: Iterable[Times]) -> Times:
 
 
 def _window(times: Times) -> tuple[float, float]:
-    """Return the start and stop time of the counted rows of a stage."""
     rows = np.cumsum(times[:, 1])
     first = int(np.searchsorted(rows, _WARM_UP * rows[-1]))
     return float(times[first, 0]), float(times[-1, 0])
 
 
 def _rows(times: Times, start: float, stop: float) -> float:
-    """Return the number of a stage's rows after `start` and up to `stop`."""
     return float(times[(times[:, 0] > start) & (times[:, 0] <= stop), 1].sum())

@@ -1,8 +1,7 @@
 """Compare our parser with SceneGraphParser: captions per second on one core, or with `--gold` the accuracy of graphs.
 
-Speed covers parsing and negatives. `sclip.benchmark.graph_quality` scores the accuracy of graphs. SceneGraphParser
-(github.com/vacancy/SceneGraphParser) is the field's rule-based parser. It uses the same spaCy pipeline and is called
-as in its README. The speed of our spaCy pipeline alone, which is measured too, is an upper bound for our parser. The
+Speed covers parsing and negatives. SceneGraphParser (github.com/vacancy/SceneGraphParser) is the field's rule-based
+parser; it uses the same spaCy pipeline. The speed of our spaCy pipeline alone is an upper bound for our parser. The
 rows named "spaCy, ..." load the pipeline with `spacy.load`, as spaCy's users do.
 """
 
@@ -42,16 +41,15 @@ PIPELINE = "sclip's spaCy alone"
 SAME, MORE = "spaCy, same components", "spaCy, with lemmatizer"
 SCENE_GRAPH_PARSER = "SceneGraphParser (SGP)"
 LONG = (150, 1000)
-"""Numbers of words of the long captions; only a window of a long caption is parsed."""
+"""Numbers of words of the long captions. The parser reads only a part of a long caption."""
 PEERS = {"its spaCy alone": PIPELINE, "SGP": SCENE_GRAPH_PARSER, "spaCy": SAME, "exchanges": EXCHANGES}
-"""Peers by short name; each row also states its rate as a multiple of each peer's rate."""
+"""Short name -> name of a row; the table states all rates as multiples of these rows' rates."""
 MISSING = "not installed: pip install '.[benchmark]'"
 
 _BATCH = 256
-_FEWER = 8
-"""A round of short captions has this many times the captions of a round of long ones."""
+_FEWER = 8  # a round of long captions has so many times fewer
 _JOINED = 30
-"""Number of captions to generate for two long captions, one of each length in `LONG`."""
+"""Generated captions that two long captions take, one of each length in `LONG`: about 14 per caption."""
 
 
 def add_arguments(arguments: argparse.ArgumentParser) -> None:
@@ -150,7 +148,7 @@ def line_of(name: str, rates: Mapping[str, Sequence[float]]) -> Line:
 
 
 def _rounds(captions: Sequence[str], count: int, rounds: int) -> list[Sequence[str]]:
-    """Split captions into one uncounted round and the counted rounds; return [] if there are too few captions."""
+    """Split captions into `rounds` + 1 rounds, because the first does not count; return [] if there are too few."""
     count = min(max(1, count), len(captions) // (rounds + 1))
     return [captions[row : row + count] for row in range(0, count * (rounds + 1), count)] if count else []
 

@@ -82,7 +82,6 @@ def run(
 
 
 def _planned(options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
-    """Return the requested rows, and a description of the device and machine that measure them."""
     if options.rounds < 1 or (options.rows is not None and (options.rows < 8 or options.rows % 8)):
         raise BenchmarkError("--rows: a multiple of 8; --rounds: 1 or more")
     # Imported here, because `--table` prints a saved table without torch.
@@ -120,7 +119,7 @@ def _planned(options: argparse.Namespace) -> tuple[list[Row], dict[str, str]]:
 
 
 def _write(path: Path, table: Table) -> None:
-    """Replace the file atomically, so that it is complete whenever this process ends."""
+    """Write to another file first, so that the table is complete whenever this process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
     unfinished.write_text(json.dumps(table.to_json(), indent=1) + "\n")

@@ -1,7 +1,7 @@
 """Define what the step benchmark runs: a batch of random images and captions, our step, and open_clip's step.
 
-Captions are as long as COCO's (mean 13 tokens with start and end, standard deviation 3.4) or fill the context. Their
-words are random, which does not change the amount of computation. Torch and open_clip are the only large libraries.
+Captions have the lengths of COCO's or fill the context. Their words are random, which does not change the amount of
+computation. This module needs no large libraries other than torch and open_clip.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CONTEXT, START, END = 77, 49406, 49407
 COCO_TOKENS, COCO_DEVIATION = 13.0, 3.4
 """Mean and standard deviation of caption lengths in COCO's val2017, in CLIP's tokens."""
 NEGATIVES, TRIPLES = 0.8, (1, 4)
-"""Share of captions with a negative, and (minimum, maximum) number of triples of a caption; about COCO's values."""
+"""Share of captions with a negative, and (minimum, maximum) triples per caption: about as with COCO's captions."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +56,25 @@ class Case:
 
     model: str
     rows: int
-    """Batch size; with `sized_by_memory` on a GPU, the maximum batch size."""
+    """Batch size, or the maximum if `sized_by_memory` holds on a GPU."""
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
     sized_by_memory: bool = True
-    """Whether a GPU's free memory limits the batch size."""
-    parts: int = 1
-    """Number of equal parts in which the batch is computed (GradCache)."""
+    parts: int = 1  # of the batch, equal (GradCache)
     kee: bool = False
     """Whether the step has the knowledge encoder, and one negative for most captions."""
     distil: bool = False
-    """Whether a frozen copy of the starting weights sees each batch too (`loss.distil`)."""
-    full: bool = False
-    """Whether captions fill the context."""
+    """Whether the step distils from a frozen copy of the starting weights (`loss.distil`)."""
+    full: bool = False  # captions fill the context
     compile: bool = False
     attention: Literal["lean", "plain"] = "lean"
     checkpointing: Literal["none", "block", "selective"] = "none"
-    """Activation checkpointing."""
     sharding: Literal["none", "ddp", "fsdp"] = "none"
-    """How the model is distributed. Except for "none", the process is the only rank of a process group."""
+    """How the model is distributed; unless "none", over a process group of this process alone."""
 
 
 def add_small_model() -> None:
-    """Register the small model with open_clip under its name."""
+    """Register the architecture `SMALL` with open_clip, as `SMALL_NAME`."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, f"{SMALL_NAME}.json").write_text(json.dumps(SMALL))
         open_clip.add_model_config(folder)
@@ -129,10 +125,9 @@ def process_group(case: Case) -> Iterator[None]:
 
 
 class Ours:
-    """Our training step on one batch that is already on the device."""
+    """Our training step on one batch that is already on the device; call `load` first."""
 
     def __init__(self, case: Case) -> None:
-        """Build the model with random weights; call `load` before the first step."""
         self.case, self._device = case, torch.device(case.device)
         width = open_clip.get_model_config(case.model)["text_cfg"]["width"]
         sharding: Literal["ddp", "fsdp"] = "ddp" if case.sharding == "ddp" else "fsdp"
@@ -160,8 +155,7 @@ class Ours:
     def load(self, rows: int) -> None:
         """Make a batch of `rows` rows to train on."""
         columns = columns_of(replace(self.case, rows=rows))
-        self.flops = self._count(columns)
-        """Floating-point operations of a step."""
+        self.flops = self._count(columns)  # of one step
         micro_batch = rows // self.case.parts if self.case.parts > 1 else 0
         train = replace(self._config.train, batch_size=rows, micro_batch=micro_batch)
         config = replace(self._config, train=train)
@@ -181,7 +175,6 @@ class Peer:
     """`open_clip_train.train.train_one_epoch` on one batch, with the optimizer that `open_clip_train.main` makes."""
 
     def __init__(self, case: Case) -> None:
-        """Build the model with random weights; call `load` before the first step."""
         logging.getLogger().setLevel(logging.ERROR)
         self.case, self._device = case, torch.device(case.device)
         torch.manual_seed(0)
@@ -218,9 +211,7 @@ class Peer:
         train_one_epoch(self._model, data, open_clip.ClipLoss(), 0, self._optimizer, None, None, None, args)
 
 
-class _Epoch:
-    """Data source for `train_one_epoch` that repeats one batch."""
-
+class _Epoch:  # stands in for open_clip's data
     def __init__(self, image: Tensor, text: Tensor, times: int) -> None:
         self.batch = (image, text)
         self.dataloader = self

@@ -29,16 +29,16 @@ SWITCHES: list[dict[str, Any]] = [
     {"precision": "fp32"},
     {"precision": "bf16"},
 ]
-"""Changes to the plain step (see `step_rows`); each change is measured in its own row."""
+"""Changes to the plain step (see `step_rows`); each is measured in its own row."""
 
 
 def rows_of(
     case: Case, models: dict[str, tuple[int, str]], rounds: int, trace_folder: Path | None
 ) -> list[Row]:
-    """Return the rows about `case`, and for each model in `models` a plain row and a row for each change in `SWITCHES`.
+    """Return the rows: some measure `case`, others measure each model of `models` with the settings of `case`.
 
-    `case` holds the settings from the command line; rows with a peer have its model and batch size. `models` maps a
-    name to (batch size, target MFU as text). If `trace_folder` is set, a step is profiled too.
+    `models` maps a name to (batch size, target MFU as text). Each is measured plain and with each of `SWITCHES`. With a
+    `trace_folder`, a step of `case` is also profiled.
     """
     limit_s = (LIMIT_COMPILE_S if case.compile else LIMIT_S)[case.device]
     row = partial(Row, rounds=rounds, limit_s=limit_s)
@@ -102,7 +102,6 @@ def rows_of(
 
 
 def _as_large(case: Case, plain: Figures) -> Case:
-    """Return the case with the batch size of the plain step."""
     return replace(case, rows=int(plain["rows"][0]), sized_by_memory=False)
 
 

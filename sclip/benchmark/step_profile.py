@@ -22,7 +22,7 @@ TRACE = "step-trace.json.gz"
 
 
 def profiled(case: Case, rounds: int, report: Report, folder: Path) -> str:
-    """Write a trace of some steps into a folder; list the operations (on a GPU: kernels) that take the most time."""
+    """Write a trace of some steps; return the list of operations (on a GPU: kernels) that take the most time."""
     prepare(case)
     with process_group(case):
         ours = Ours(case)
@@ -83,12 +83,12 @@ def _seconds(ours: Ours) -> float:
 
 
 def kernels(events: Iterable[Any]) -> list[Any]:
-    """Return the events on the GPU, without operators and annotations, which count the time of their kernels again."""
+    """Return the GPU's events except annotations, which span kernels that are counted already."""
     return [e for e in events if e.device_type.name == "CUDA" and not e.is_user_annotation]
 
 
 def gaps(intervals: Iterable[tuple[float, float]]) -> list[float]:
-    """Return the lengths of the gaps between intervals (start, end); intervals of different streams may overlap."""
+    """Return the lengths of the gaps between intervals (start, end), which may overlap."""
     waits: list[float] = []
     until: float | None = None
     for start, end in sorted(intervals):

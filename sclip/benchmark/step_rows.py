@@ -1,8 +1,8 @@
 """Measure the rows of the step benchmark, with a pair of functions for each kind of row.
 
-The first function takes a case and reports figures after every round; the second turns the figures into text. The two
-sides of a ratio run in turns on the same device. The plain step has no knowledge encoder, no distillation and no change
-from `step_plan.SWITCHES`.
+For example, `speed` measures a case and reports figures after every round; `speed_words` turns the figures into text.
+The two sides of a ratio run in turns on the same device. The plain step has no knowledge encoder, no distillation and
+no change from `step_plan.SWITCHES`.
 """
 
 from __future__ import annotations
@@ -40,15 +40,13 @@ __all__ = [
 ]  # fmt: skip
 
 STEPS_BESIDE_PEER, STEPS_ALONE = 10, 4
-"""Steps of a round on a GPU: beside a peer, and alone. The peer logs once a round; more steps spread this cost."""
-RANKS = 512
-"""Number of ranks for which `planning` plans a checkpoint; only one rank runs."""
+"""Steps of a round on a GPU. open_clip logs the first and the last; over ten steps, this adds little to the mean."""
+RANKS = 512  # of the run whose checkpoint `planning` plans; one of them runs
 SIDE_ON_GPU, SIDE_ON_CPU = 8192, 1024
-"""Number of rows and columns of the matrices whose product is measured."""
 
 
 def prepare(case: Case) -> None:
-    """Set up this process for the case."""
+    """On a CPU, use one thread and register the small model with open_clip."""
     if case.device == "cpu":
         torch.set_num_threads(1)
         add_small_model()
@@ -141,7 +139,7 @@ def faster_words(figures: Figures, _: Figures) -> str:
 
 
 def arithmetic(case: Case, rounds: int, report: Report) -> str:
-    """Measure the plain step and the case's step, in turns."""
+    """Measure the time and the operations of the plain step and of the case's step, in turns."""
     prepare(case)
     with process_group(case):
         sides = [Ours(replace(case, kee=False, distil=False)), Ours(case)]
@@ -157,7 +155,7 @@ def arithmetic(case: Case, rounds: int, report: Report) -> str:
 
 
 def arithmetic_words(figures: Figures, _: Figures) -> str:
-    """Return time and operations as multiples of the plain step's, and the ratio of the two multiples."""
+    """Return the case's time and operations as multiples of the plain step's, and the ratio of these two multiples."""
     (operations,) = figures["operations"]
     ratios = [more / plain for plain, more in zip(figures["plain_s"], figures["more_s"], strict=True)]
     over = spread([ratio / operations for ratio in ratios])
@@ -167,7 +165,7 @@ def arithmetic_words(figures: Figures, _: Figures) -> str:
 def stall(case: Case, rounds: int, report: Report) -> str:
     """Measure how long a checkpoint stops training, and how long a step takes while the checkpoint is written.
 
-    Training stops while the checkpoint starts. It stops again in the next step if the update has to wait for copies.
+    Training stops while the checkpoint starts, and again before the next update of the weights until they are copied.
     """
     prepare(case)
     names = ("step_s", "synchronous_s", "stall_s", "step_meanwhile_s")
@@ -212,14 +210,14 @@ def stall(case: Case, rounds: int, report: Report) -> str:
 
 
 def stall_words(figures: Figures, _: Figures) -> str:
-    """Return the stall as a share of a synchronous checkpoint, and the slowdown of the step during the writing."""
+    """Return the stall as a share of a synchronous checkpoint's time, and a step's slowdown during the writing."""
     synchronous, stalled = median(figures["synchronous_s"]), median(figures["stall_s"])
     slower = median(figures["step_meanwhile_s"]) / median(figures["step_s"])
     return f"1/{synchronous / stalled:.0f} of {synchronous:.2f} s ({stalled:.3f} s); the step meanwhile {slower:.2f} x"
 
 
 def planning(case: Case, rounds: int, report: Report) -> str:
-    """Measure how long a rank takes to find its share of a checkpoint of `RANKS` ranks, and to plan its file."""
+    """Measure how long one of `RANKS` ranks takes to find its share of a checkpoint and to plan its file."""
     prepare(case)
     dist.init_process_group("fake", rank=0, world_size=RANKS, store=FakeStore())
     ours, seconds = Ours(case), list[float]()
@@ -244,7 +242,7 @@ def planning_words(figures: Figures, _: Figures) -> str:
 def seconds_in_turns(
     sides: Mapping[str, Callable[[], object]], rounds: int, case: Case
 ) -> Iterator[dict[str, list[float]]]:
-    """Yield the seconds of each side so far, after each round; a first warm-up round does not count."""
+    """Yield each side's seconds so far after every round but the first, which warms up."""
     # On a CPU, use the process's CPU time, because other programs share the cores.
     clock = time.perf_counter if case.device == "cuda" else time.process_time
 
@@ -279,6 +277,6 @@ def _repeated(step: Callable[[], object], count: int) -> Callable[[], None]:
 
 
 def _shares_of_peak(case: Case, rates: Sequence[float]) -> dict[str, Sequence[float]]:
-    """Return `rates` (operations a second) as shares of the device's peak, named "mfu"; {} if the peak is unknown."""
+    """Return {"mfu": `rates` (operations a second) as shares of the device's peak}; {} if the peak is unknown."""
     peak = peak_flops(torch.cuda.get_device_name(), case.precision) if case.device == "cuda" else None
     return {} if peak is None else {"mfu": [rate / peak for rate in rates]}

@@ -15,16 +15,15 @@ from sclip.benchmark.step_cases import Case, Ours, Peer
 __all__ = ["fit", "peak_bytes", "round_number"]
 
 PROBES = (64, 128)
-"""Batch sizes that are tried first. From the difference of their peak memory, `fit` computes the bytes per row."""
+"""Batch sizes that are tried first. The difference of their peak memory gives the bytes per row."""
 SHARE = 0.88
-"""Share of the free memory planned for a batch; the rest covers fragmentation and growth beyond the estimate."""
+"""Share of the free memory planned for a batch; the rest is for fragmentation and errors of the estimate."""
 
 
 def fit(sides: Sequence[Ours | Peer], case: Case) -> int:
     """Load all sides with the largest batch that fits, run one step of each, and return the rows of this batch.
 
-    On a GPU, the batch has at most `case.rows` rows; on a CPU, it has `case.rows` rows.
-    Raises torch.OutOfMemoryError if a batch of 8 rows does not fit.
+    The batch has at most `case.rows` rows. Raises torch.OutOfMemoryError if 8 rows do not fit.
     """
     rows = case.rows
     if case.device == "cuda" and case.sized_by_memory and rows > PROBES[1]:
@@ -43,7 +42,7 @@ def fit(sides: Sequence[Ours | Peer], case: Case) -> int:
 
 
 def round_number(rows: int) -> int:
-    """Round `rows` down to a multiple of 8 with at most four significant binary digits, but at least to 8."""
+    """Round `rows` down to a multiple of 8 that is n * 2**k with n below 16: 1000 -> 960. Below 8, return 8."""
     step = max(8, 1 << (rows.bit_length() - 4)) if rows >= 8 else 8
     return max(8, rows // step * step)
 
@@ -66,7 +65,7 @@ def _step_of_each(sides: Sequence[Ours | Peer], rows: int) -> None:
 
 
 def _probe(sides: Sequence[Ours | Peer], rows: int) -> int:
-    """Run one step to create the optimizer's moments; return the peak memory of the next step, in bytes."""
+    """Return the peak memory in bytes of the second step: the first creates the optimizer's moments."""
     _step_of_each(sides, rows)
     torch.cuda.reset_peak_memory_stats()
     for side in sides:
@@ -80,7 +79,7 @@ def _empty_cache() -> None:
 
 
 def peak_bytes(step: Ours) -> int:
-    """Return a step's peak bytes; on a CPU, without model, gradients and moments. A step must have run before."""
+    """Run a step, not the first, and return its peak memory; on a CPU without model, gradients and moments."""
     if step.case.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step()

@@ -1,7 +1,7 @@
 """Count the memory traffic of a Transformer block with plain and with lean attention, without running it.
 
-A unit is one read or write of the block's input [B, L, W] in bf16. Matrix products are not counted: arithmetic limits
-their speed, and both sides have the same products. Memory reads and writes limit the speed of all other operators.
+A unit is one read or write of the block's input in bf16: [B, L, W], which is B rows of L tokens of width W. Matrix
+products are not counted: arithmetic limits their speed, and memory traffic that of all other operators.
 """
 
 from __future__ import annotations
@@ -25,15 +25,13 @@ from sclip.model.packing import attention_mask
 __all__ = ["block_traffic", "traffic", "traffic_words"]
 
 ROWS, PLACES, WIDTH, HEADS = 1024, 80, 512, 8
-"""Rows B, places L and width W of a batch of packed captions in the text tower of ViT-B, and its attention heads."""
+"""B, L, W and attention heads of packed captions in the text tower of ViT-B."""
 
 _NOT_COUNTED = {"mm", "addmm", "_unsafe_view", "empty", "empty_like", "new_empty", "new_empty_strided"}
 _ONLY_WRITE = {"new_zeros", "zeros_like", "ones_like", "fill_"}
 
 
 class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Mode that adds up the bytes that operators read and write, without views and matrix products."""
-
     bytes = 0
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -45,14 +43,17 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _sizes(tree: Any) -> Iterator[int]:
-    """Yield the bytes of each tensor. An expanded tensor counts only the bytes of the tensor before expansion."""
+    """Yield the bytes of each tensor; before expansion, if it is expanded."""
     for tensor in tree_leaves(tree):
         if isinstance(tensor, Tensor):
             yield min(tensor.nbytes, tensor.untyped_storage().nbytes())
 
 
 def block_traffic(*, lean: bool, autocast: bool) -> float:
-    """Return the units of a forward and backward pass; parameters are bf16 (FSDP), or fp32 under autocast (DDP)."""
+    """Return the memory traffic of a block's forward and backward pass, in the units of this module.
+
+    Parameters are bf16 as with FSDP; with `autocast`, they are fp32 as with DDP.
+    """
     dtype = torch.float32 if autocast else torch.bfloat16
     block = ResidualAttentionBlock(WIDTH, HEADS).to(dtype)
     if lean:
@@ -74,7 +75,7 @@ def block_traffic(*, lean: bool, autocast: bool) -> float:
 
 
 def traffic(case: Case, rounds: int, report: Report) -> str:
-    """Count the units of a block with bf16 parameters, and with fp32 parameters under autocast."""
+    """Count the traffic of a block with bf16 parameters, and with fp32 parameters under autocast."""
     sides = {"plain": False, "lean": True}
     kinds = {"fsdp": False, "ddp": True}
     report(
@@ -88,7 +89,7 @@ def traffic(case: Case, rounds: int, report: Report) -> str:
 
 
 def traffic_words(figures: Figures, _: Figures) -> str:
-    """Return the units of lean and plain attention as text: with FSDP (train.sharding=auto in bf16), and with DDP."""
+    """Return the traffic of lean and plain attention as text, with FSDP and with DDP."""
     units = {name: f"{values[0]:.0f}" for name, values in figures.items()}
     return (
         f"auto and FSDP {units['fsdp_lean']} (plain {units['fsdp_plain']}), DDP {units['ddp_lean']} "

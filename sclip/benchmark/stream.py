@@ -1,6 +1,7 @@
-"""Compare the data stream with its peers: speed, start, epochs, waiting, mixing, and the cost of a very long run.
+"""Compare the data stream with its peers: speed, time to the first batch, gap between epochs, mixing of samples.
 
-`sclip benchmark stream` starts its own Ray cluster on this machine, bound to loopback.
+`sclip benchmark stream` starts its own Ray cluster on this machine, bound to loopback. It also measures how long a
+consumer waits for data, and the memory and time to start a very long run.
 """
 
 from __future__ import annotations
@@ -130,6 +131,5 @@ def _mixing(mixture: Mixture) -> Line:
 
 
 def _some(shards: Shards) -> Shards:
-    """Return a quarter of the shards, because a round reads them for two epochs."""
-    count = _SHARDS // 4
+    count = _SHARDS // 4  # because `epochs` reads all its shards twice
     return Shards(shards.plain[:count], shards.annotated[:count], shards.counts[:count], shards.source)

@@ -25,15 +25,11 @@ __all__ = [
     "LOADER_AHEAD", "CpuClock", "StreamCase", "Times", "drained", "fewest_samples", "plan_of", "timed",
 ]  # fmt: skip
 
-_BLOCKS_IN_HAND = 2
-"""Number of blocks that an encoder holds: it works on one while Ray passes it the next one."""
-LOADER_AHEAD = 4
-"""Batches that each worker of a DataLoader prefetches."""
+_BLOCKS_IN_HAND = 2  # of an encoder: one in work, and the next one from Ray
+LOADER_AHEAD = 4  # batches that each worker of a DataLoader prefetches
 _TIMES_IN_FLIGHT = 10
-"""Minimum ratio of a round's samples to the samples in flight. Samples in flight are made before the round's first
-batch arrives, so their time is not measured."""
-_SHORTEST_S = 1.0
-"""Minimum time from the first batch of a round to the last batch; a shorter round gives no valid rate."""
+"""Minimum samples of a round, as a multiple of those in flight, which are made before the clock starts."""
+_SHORTEST_S = 1.0  # from a round's first batch to its last, for a valid rate
 
 
 @dataclass(frozen=True)
@@ -42,17 +38,15 @@ class StreamCase:
 
     shards: Shards
     processes: int
-    """Number of encoders, or of workers of a DataLoader."""
+    """Number of encoders of sclip, or of workers of the peer's DataLoader."""
     cpus: float
-    """CPUs of the Ray cluster."""
     image_size: int = 224
     batch: int = 64
     model: str = "ViT-B-32"
-    """Model whose tokenizer is used."""
 
     @property
     def config(self) -> Config:
-        """The run's config. CPU reservations are shares of the cluster, so that all actors fit on any machine."""
+        """The run's config, with CPU reservations that fit on any machine."""
         data = DataConfig(
             actors_min=self.processes, actors_max=self.processes,
             actor_cpus=min(1.0, 0.6 * self.cpus / self.processes),
@@ -72,7 +66,7 @@ class StreamCase:
 
 
 def fewest_samples(batch: int, image_size: int, processes: int) -> int:
-    """Return the minimum samples of a round: ten times the samples that sclip or a DataLoader has in flight."""
+    """Return the minimum samples of a round: ten times what sclip or a DataLoader has in flight, whichever is more."""
     ours = rows_of_block(batch, image_size) * (BLOCKS_AHEAD + _BLOCKS_IN_HAND * processes)
     loader_rows = batch * (LOADER_AHEAD + 1) * processes
     return _TIMES_IN_FLIGHT * max(ours, loader_rows)
@@ -80,17 +74,15 @@ def fewest_samples(batch: int, image_size: int, processes: int) -> int:
 
 @dataclass
 class Times:
-    """Arrival times of batches, and the number of samples in each batch."""
+    """Arrival times of batches, and the number of samples in each."""
 
     started: float = field(default_factory=time.perf_counter)
     at: list[float] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
     images: set[int] = field(default_factory=set)
-    """Digests of all images; no two samples have the same image."""
     passes: list[set[int]] = field(default_factory=list)
-    """Numbers of the epochs from which the samples of each batch come."""
-    cpu_s: float = 0.0
-    """CPU seconds of all cores together from the first batch to the last."""
+    """For each batch, the epochs (0, 1, ...) of its samples."""
+    cpu_s: float = 0.0  # from the first batch to the last
 
     def add(self, images: Iterable[int]) -> None:
         """Record the arrival of a batch with these image digests."""
@@ -119,9 +111,7 @@ class Times:
 class CpuClock:
     """CPU time of processes that come and go; a process that has ended keeps its last measured time.
 
-    Args:
-        roots: returns the ids of the processes.
-        families: whether to include all descendants of these processes.
+    `roots` returns the ids of the processes. With `families`, all their descendants count too.
     """
 
     def __init__(self, roots: Callable[[], Iterable[int]], *, families: bool) -> None:
@@ -129,7 +119,7 @@ class CpuClock:
         self._seen: dict[tuple[int, float], float] = {}
 
     def seconds(self) -> float:
-        """Return the CPU seconds of all these processes since their starts."""
+        """Return the CPU seconds of all these processes together."""
         import psutil  # bundled with Ray; importing Ray adds it to the path
 
         for root in self._roots():
@@ -167,7 +157,7 @@ def drained(case: StreamCase, *, annotated: bool, clock: CpuClock) -> Times:
 
 
 def timed(batches: Iterable[tuple[dict[str, Any], int]], times: Times, clock: CpuClock) -> Times:
-    """Consume batches, given as (columns, rows); record their arrivals, and the CPU time since the first batch."""
+    """Consume batches (columns, rows); record their arrivals, and the CPU time since the first batch."""
     first_s = looked = 0.0
     for columns, rows in batches:
         times.add(columns[col.IMAGE_DIGEST][:rows].tolist())

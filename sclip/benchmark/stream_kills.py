@@ -1,9 +1,9 @@
 """Kill trainings repeatedly, and count the rows that they miss and repeat, in sclip and with the usual way to resume.
 
 sclip's side is `jobs/pretrain.py` itself with a tiny model. The benchmark kills its driver, a worker or an encoder at
-random moments, restarts a killed driver with another number of workers, and audits the run. The peer is webdataset and
-a DataLoader. Its checkpoint holds the epoch and a number of batches, and a restart skips this many batches. Its process
-is `python -m sclip.benchmark.stream_kills`.
+random moments, and restarts a killed driver with another number of workers. Then it counts the rows in the run's ledger
+(files with a line per step). The peer (this module as a program) is a training loop over webdataset and a DataLoader. A
+restarted peer skips as many batches of the epoch as its checkpoint has counted.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ __all__ = ["PeerTraining", "count", "killed", "kills", "peer_killed"]
 
 BATCH, EVERY = 32, 5
 _STEPS_A_KILL = 16
-"""Steps of a run for each kill. A kill comes at most two checkpoint intervals and one second after the previous one."""
+"""Steps of a run for each kill, which waits for at most `2 * EVERY` (10) of them."""
 _ROOT = Path(__file__).resolve().parent.parent.parent
-_WORKERS = (2, 1)
-"""Numbers of workers; each start of the driver takes the next number."""
+_WORKERS = (2, 1)  # in turns, at each start of the driver
 _TARGETS = ("", "RayTrainWorker", "_ImportedEncoder")
-"""Targets of kills: "" is the driver with all its descendants; a text is part of the command line of one process."""
+"""Part of the command line of the process to kill; "" means the driver with all its descendants."""
 _PATIENCE_S = 600
 
 
@@ -55,10 +54,7 @@ def kills(folder: Path, shards: tuple[str, ...], samples: int, number: int) -> F
 
 
 def killed(folder: Path, shards: tuple[str, ...], epochs: int, number: int) -> list[Audit]:
-    """Kill trainings over the shards `number` times at random moments; return the audits of all completed runs.
-
-    If a training ends before all kills are done, another training follows.
-    """
+    """Start trainings one after another, with `number` kills in all at random moments; return each training's audit."""
     random, audits, done = Random(0), list[Audit](), 0
     while done < number:
         run = folder / "runs" / f"kills-{len(audits)}"
@@ -71,7 +67,6 @@ def killed(folder: Path, shards: tuple[str, ...], epochs: int, number: int) -> l
 
 
 def _train(run: Path, shards: tuple[str, ...], epochs: int, most: int, random: Random) -> int:
-    """Train a run to its end, and kill it up to `most` times on the way; return the number of kills."""
     starts = done = 0
     process = _start(run, shards, epochs, _WORKERS[0])
     while done < most and _reached(run, _step(run) + random.randint(0, 2 * EVERY), process):
@@ -105,7 +100,6 @@ def _start(run: Path, shards: tuple[str, ...], epochs: int, workers: int) -> sub
 
 
 def _reached(run: Path, step: float, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the run reaches a step; return False if the run ends first."""
     deadline = time.monotonic() + _PATIENCE_S
     while _step(run) < step:
         if process.poll() is not None:
@@ -118,7 +112,6 @@ def _reached(run: Path, step: float, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _step(run: Path) -> int:
-    """Return the last step in the newest file of the run's ledger (one line per step); 0 if there is none."""
     files = sorted((run / "ledger").glob("*.jsonl"))
     lines = files[-1].read_text().splitlines()[-1:] if files else []
     try:
@@ -128,7 +121,6 @@ def _step(run: Path) -> int:
 
 
 def _kill(process: subprocess.Popen[bytes], target: str) -> bool:
-    """Kill the driver or one of its descendants; return False if no process of that name is alive."""
     import psutil  # bundled with Ray; importing Ray adds it to the path
 
     children = psutil.Process(process.pid).children(recursive=True)
@@ -158,14 +150,14 @@ def _tail(run: Path) -> str:
 
 @dataclass(frozen=True)
 class PeerTraining:
-    """Training loop over webdataset and a DataLoader that resumes by epoch and number of batches."""
+    """Training loop of the peer, which resumes by epoch and number of batches."""
 
     folder: str
     shards: tuple[str, ...]
     workers: int
     epochs: int
     killed_after: int = 0
-    """Batches after which the loop kills itself; 0: never."""
+    """Batches after which the loop kills itself; 0 means never."""
 
 
 def peer_killed(peer: PeerTraining, samples: int, number: int) -> tuple[int, int]:
@@ -187,10 +179,7 @@ def peer_killed(peer: PeerTraining, samples: int, number: int) -> tuple[int, int
 
 
 def count(folder: Path, rows: int) -> tuple[int, int]:
-    """Return how many of `rows` rows the peer's loop missed, and how many it repeated.
-
-    The loop's ledger has a line for each step. Steps that a restart rolled back do not count.
-    """
+    """Return how many of `rows` rows the peer missed and repeated. Steps that a restart rolled back do not count."""
     trained: list[tuple[int, list[str]]] = []
     for line in (folder / "ledger.jsonl").read_text().splitlines():
         entry = json.loads(line)

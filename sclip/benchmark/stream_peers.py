@@ -36,8 +36,6 @@ __all__ = ["epochs_of_ray_data", "loaded", "loader_of"]
 
 @dataclass
 class _Encode:
-    """Callable that makes a row of a training batch from a sample of webdataset."""
-
     config: Config
     image_size: int
     _tokenizer: Tokenizer | None = None
@@ -68,7 +66,6 @@ class _Encode:
 
 
 def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """Return rows as tensors, which a DataLoader passes on in shared memory."""
     return {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in col.MODEL_COLUMNS}
 
 

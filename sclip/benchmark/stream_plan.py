@@ -1,8 +1,7 @@
 """Measure the time and memory that one process needs to build the sample order and a data stream of a very long run.
 
 A separate process, `python -m sclip.benchmark.stream_plan`, builds the real order, and then a stream that starts in the
-middle of the run. It reads no shard. It also counts the bytes of the stream position, that is, of the run's counters
-in a checkpoint, from which a resumed run continues.
+middle of the run, without reading a shard. It also counts the bytes of the stream position in a checkpoint.
 """
 
 from __future__ import annotations
@@ -34,16 +33,13 @@ class Scale:
 
 
 def planned(scale: Scale) -> dict[str, float]:
-    """Return the seconds of building the order, the seconds of building a worker's stream, and the memory of both.
-
-    Also return the bytes of the stream position. The memory of Ray and its libraries is not counted.
-    """
+    """Return the seconds to build order and stream, the memory of both, and the bytes of the stream position."""
     from sclip.data import stream
     from sclip.launch import cluster
 
     cluster.connect()
     small = _plan(Scale(shards=scale.workers))
-    stream.build(small, small.order, 0)  # lets Ray load and start what any stream needs
+    stream.build(small, small.order, 0)  # Ray loads what any stream needs, so that this is not counted
     before = memory_bytes("VmRSS")
     started = time.perf_counter()
     plan = _plan(scale)

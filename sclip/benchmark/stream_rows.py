@@ -1,7 +1,6 @@
 """Measure the rows of the stream benchmark: samples per second, starts, epoch changes, waiting, planning.
 
-A function takes a case and returns the result as text with the figures of every round. The two sides of a ratio run in
-turns.
+A function returns its result as text, with the figures of every round. The two sides of a ratio run in turns.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ __all__ = ["epochs", "parsing", "planning", "throughput", "waiting"]
 BUSY = 0.8
 """Rate of the consumer in `waiting`, as a share of the stream's measured rate."""
 _WARM_UP = 0.25
-"""Share of the batches, from the first on, that `waiting` does not count: the queues are still full."""
+"""Share of the first batches that `waiting` leaves out: the queues were full then."""
 
 
 def family() -> CpuClock:
-    """Return a clock for the CPU time of this process and all its descendants, including Ray's own processes."""
+    """Return a clock for this process and all its descendants, including Ray's own processes."""
     return CpuClock(lambda: [os.getpid()], families=True)
 
 
@@ -64,7 +63,7 @@ def throughput(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -
 
 
 def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> Found:
-    """Measure samples per second of plain shards, against 1 / (seconds that a sample takes in all stages run alone)."""
+    """Measure samples per second of plain shards, against one process that runs the stages alone (`alone`)."""
     sides: dict[str, Callable[[int], Any]] = {
         "ours": lambda _: drained(case, annotated=False, clock=family()),
         "stages": lambda _: alone(case),
@@ -85,7 +84,7 @@ def parsing(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> F
 
 
 def epochs(case: StreamCase, rounds: int, on_round: Callable[[int], None]) -> tuple[Found, Found]:
-    """Measure the time to the first batch and between epochs, against Ray Data iterated once for each epoch."""
+    """Measure the times to the first batch and from epoch to epoch, against a Ray dataset iterated once per epoch."""
     *_, results = in_turns(
         {"ours": lambda _: _two_passes(case), "peer": lambda _: epochs_of_ray_data(case, 2)}, rounds, on_round
     )
@@ -103,7 +102,7 @@ def _two_passes(case: StreamCase) -> Times:
 
 
 def seam(times: Times) -> float:
-    """Return the longest interval between batches at the change of epochs, minus the median interval, in seconds."""
+    """Return the longest interval between batches near the change of epochs, minus the median, in seconds."""
     intervals = [after - before for before, after in zip(times.at, times.at[1:], strict=False)]
     first = next(n for n, passes in enumerate(times.passes) if 1 in passes)
     last = max(n for n, passes in enumerate(times.passes) if 0 in passes)
@@ -134,7 +133,7 @@ def waiting(case: StreamCase, rate: float) -> Found:
 
 
 def planning(scale: Scale) -> tuple[Found, Found, Found]:
-    """Call `stream_plan` for a run of this scale; return memory, seconds, and the bytes of the stream position."""
+    """Run `stream_plan` at this scale; return memory and seconds to build a stream, and the stream position's bytes."""
     command = [sys.executable, "-m", "sclip.benchmark.stream_plan", json.dumps(asdict(scale))]
     proc = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"RAY_ADDRESS": "local"})
     if proc.returncode:

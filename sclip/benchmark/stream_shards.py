@@ -1,7 +1,7 @@
 """Make the shards on which the stream is measured: photographs with captions, plain and annotated.
 
-Photographs and captions come from the user or are generated. Generated pictures have 640 x 480 pixels; their JPEGs are
-as large as those of photographs. Few generated captions repeat, because a cache would make a parser look faster.
+Photographs and captions come from the user or are generated. A generated picture has 640 x 480 pixels and a JPEG as
+large as a photograph's. Few generated captions repeat, because a cache would make a parser look faster.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from sclip.prepare.pack import RawSample, write_shards
 __all__ = ["Shards", "make", "numbered", "photograph"]
 
 WIDTH, HEIGHT, QUALITY = 640, 480, 85
-CAPTIONS = 5
-"""Number of captions of each image, as in COCO."""
+CAPTIONS = 5  # of each image, as in COCO
 _DISTINCT = 64
-"""Number of different generated photographs; decoding a photograph again takes as long as the first time."""
+"""Number of different generated photographs. Samples share them, because decoding a repeated one is not faster."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,7 @@ class Shards:
     plain: tuple[str, ...]
     annotated: tuple[str, ...]
     counts: tuple[int, ...]
-    """Number of samples in each shard."""
     source: str
-    """Description of the samples, as text."""
 
     @property
     def samples(self) -> int:
@@ -74,10 +71,7 @@ def make(
     captions: Path | None,
     connect: Callable[[], float],
 ) -> Shards:
-    """Write the shards into `folder`, and annotate them on the cluster that `connect` connects to.
-
-    Raises BenchmarkError if photographs or captions cannot be read.
-    """
+    """Write and annotate the shards; `connect` connects to a cluster. Raises BenchmarkError for unreadable files."""
     images = _images(photographs)
     wanted = samples * CAPTIONS
     try:

@@ -1,8 +1,8 @@
 """Measure how well samples are mixed by sclip's order and by webdataset's `shuffle`.
 
-Only keys are mixed; no shard is read. Each side gives every sample of every shard a place in a global order, which is
-cut into batches. sclip draws each batch from a number of open shards; webdataset gets as many streams, which belong to
-several GPUs. The streams of one GPU are the workers of its DataLoader and give it batches in turns.
+Only keys are mixed; no shard is read. Each side puts all samples in one order, which is cut into batches. sclip draws
+each batch from `open_shards` open shards. webdataset has `open_shards` streams. Each GPU has a share of these streams
+as workers of its DataLoader, which takes a batch from each in turn.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sclip.data.schedule import Schedule
 __all__ = ["Mixture", "of_webdataset", "ours", "shuffling"]
 
 Places = NDArray[np.int64]
-"""[shards, samples of a shard]: place of each sample in the global order. Columns have the order of the tar."""
+"""[shards, samples of a shard, as in its tar]: index of each sample in the order."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,15 @@ class Mixture:
     per_shard: int
     batch: int = 4096
     open_shards: int = DataConfig.open_shards
-    """Number of shards from which sclip draws a batch; also the number of webdataset's streams over all GPUs."""
+    """Number of shards from which sclip draws a batch, and number of webdataset's streams."""
     gpus: int = 8
-    shuffle_buffer: int = DataConfig.shuffle_buffer
-    """Number of samples in the shuffle buffer of each open shard."""
+    shuffle_buffer: int = DataConfig.shuffle_buffer  # samples per open shard
     peer_buffer: int = 5000
-    """Samples in the buffer of each webdataset stream, which yields once a fifth is filled, as in open_clip."""
+    """Samples in the shuffle buffer of each webdataset stream. As in open_clip, a fifth is filled at first."""
 
 
 def shuffling(mixture: Mixture) -> Found:
-    """Return medians for both sides: shards in a batch, and places in the order between two neighbors of a tar."""
+    """Return each side's median shards in a batch, and median distance in the order of samples adjacent in a tar."""
     sides = {"ours": ours(mixture), "peer": of_webdataset(mixture)}
     shards = {name: shards_of_batches(places, mixture.batch) for name, places in sides.items()}
     apart = {name: float(np.median(np.abs(np.diff(places, axis=1)))) for name, places in sides.items()}
@@ -67,7 +66,7 @@ def shuffling(mixture: Mixture) -> Found:
 
 
 def ours(mixture: Mixture) -> Places:
-    """Return the places that sclip gives to the samples, by `sclip.data.order` and the readers' shuffle buffers."""
+    """Return sclip's order, from `sclip.data.order` and the readers' shuffle buffers."""
     data = DataConfig(shuffle_buffer=mixture.shuffle_buffer, open_shards=mixture.open_shards)
     counts = (mixture.per_shard,) * mixture.shards
     order = Order(Schedule(0, 1, (mixture.shards,)), (counts,), data.open_shards, mixture.batch)
@@ -85,7 +84,7 @@ def ours(mixture: Mixture) -> Places:
 
 
 def of_webdataset(mixture: Mixture) -> Places:
-    """Return the places that webdataset's `shuffle` gives to the samples, over `open_shards` streams."""
+    """Return the order that webdataset's `shuffle` gives over `open_shards` streams."""
     shards = Random(0).sample(range(mixture.shards), mixture.shards)
     share = mixture.batch // mixture.gpus
     gpu_samples = [
@@ -111,7 +110,6 @@ def _batches(
 
 
 def _in_turns(streams: list[Iterator[tuple[tuple[int, int], ...]]]) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Yield a batch of each stream in turns; skip streams that have ended."""
     while streams:
         for stream in list(streams):
             if (batch := next(stream, None)) is None:

@@ -31,9 +31,7 @@ class Line:
     found: str
     figures: Mapping[str, Sequence[float]]
     details: str = ""
-    """More lines about what was measured."""
-    traceback: str = ""
-    """Traceback of a row that failed; not printed."""
+    traceback: str = ""  # of a row that failed; not printed
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
@@ -42,7 +40,7 @@ class Line:
 
 
 class Plain:
-    """Stand-in for rich's console that does not need rich."""
+    """Stand-in for rich's console where rich is not installed."""
 
     def print(self, text: str, **_: object) -> None:
         """Print the text without wrapping it, and flush the output."""

@@ -1,8 +1,8 @@
 """Test which architectures of `open_clip.list_models()` sclip can train, evaluate and export.
 
-Each architecture is built at full depth without tensors (torch's meta device), as at the start of a run. The smallest
-architecture of each family is then cut: each of its stacks of blocks keeps one block, at full width. The cut model is
-trained for two steps, evaluated and exported. `sclip.benchmark.towers_hub` makes stand-ins for the files of a hub.
+Each architecture is built at full depth without tensors (torch's meta device), as at the start of a run. For each
+family, the smallest architecture is also built at full width with few layers. This cut model is trained for two steps,
+evaluated and exported. Files of a hub are made by `sclip.benchmark.towers_hub`.
 """
 
 from __future__ import annotations
@@ -42,23 +42,22 @@ class Tower:
     tokenizer: str = ""
     context: int = 0
     words: tuple[int, int] = (0, 0)
-    """Rows and width of the word table, from which the knowledge encoder (KEE) takes its words."""
-    parameters: int = 0
-    """Number of parameters, including the KEE's."""
+    """Rows and width of the table of word embeddings, which the knowledge encoder (KEE) uses too."""
+    parameters: int = 0  # with the KEE's
     packing: str = ""
-    """Reason why captions are not packed; empty if they are packed."""
+    """Reason why captions are not packed; "" means that they are packed."""
     start: str = ""
-    """"weights" if training must start from existing weights; else empty."""
+    """"weights" if training must start from trained weights, because the model has BatchNorm; else empty."""
     decoder: bool = False
-    """Whether the architecture has a caption decoder, which sclip leaves out."""
+    """Whether the architecture has a caption decoder (CoCa), which sclip leaves out."""
     refusal: str = ""
-    """Reason why the architecture cannot be trained; empty if it can be trained."""
+    """Reason why the architecture cannot be trained; "" means that it can."""
     cut: str | None = None
-    """Error of the model cut to one block per stack; "" if it passed, None if this architecture was not cut."""
+    """Error message of the test at full width with few layers; "" means that it passed, None that it was not run."""
 
     @property
     def family(self) -> tuple[str, ...]:
-        """Values that are equal for architectures with the same code."""
+        """Key that is equal for architectures that run the same code."""
         return (
             self.image,
             self.text,
@@ -89,7 +88,7 @@ class Towers:
         yield from (sorted(family, key=lambda tower: tower.cut is None) for family in by_family.values())
 
     def accepted(self) -> list[Tower]:
-        """Return the trainable architectures: each builds at full depth, and the cut model of its family passed."""
+        """Return the architectures that build at full depth and whose family's cut model passed the test."""
         return [t for family in self.families() for t in family if not (t.refusal or family[0].cut)]
 
     def show(self, console: Any) -> None:
@@ -178,7 +177,6 @@ def _text(name: str) -> dict[str, Any]:
 
 
 def _built(name: str, hub_folder: Path) -> Tower:
-    """Describe an architecture, which is built at full depth without tensors."""
     config = ModelConfig(name=name, hub_folder=str(hub_folder))
     decoder = "multimodal_cfg" in open_clip.get_model_config(name)
     try:
@@ -202,7 +200,6 @@ def _built(name: str, hub_folder: Path) -> Tower:
 
 
 def _image(model: StructureCLIP, name: str) -> str:
-    """Return the kind of an image tower: open_clip's class, or the first word of timm's name."""
     timm_name = open_clip.get_model_config(name)["vision_cfg"].get("timm_model_name", "")
     if timm_name:
         return f"timm {timm_name.partition('_')[0]}"
@@ -210,13 +207,11 @@ def _image(model: StructureCLIP, name: str) -> str:
 
 
 def _tokenizer(hub: str) -> str:
-    """Return the tokenizer's name on the hub; SigLIP models of all sizes share one name here."""
-    siglip = re.search(r"SigLIP(2|-i18n)?", hub)
+    siglip = re.search(r"SigLIP(2|-i18n)?", hub)  # one name for all sizes
     return f"{siglip[0] if siglip else hub} (made here)" if hub else "CLIP's BPE"
 
 
 def _tower(model: StructureCLIP) -> str:
-    """Return the kind of a text tower: Hugging Face's class, or attention and pooling of an open_clip tower."""
     text = model.text_tower
     if is_hub_tower(text):
         return f"Hugging Face {type(text.transformer).__name__}"
@@ -228,7 +223,6 @@ def _tower(model: StructureCLIP) -> str:
 
 
 def _tried(name: str, hub_folder: Path) -> str:
-    """Test the cut model of an architecture; return its error in one line, or "" if it passes."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             towers_cut.check(name, hub_folder, Path(folder))

@@ -1,7 +1,6 @@
 """Create folders that stand in for a hub: text towers of the published sizes, and tokenizers of the original kinds.
 
-Nothing is downloaded. A tokenizer has the algorithm, the special tokens and their ids of the original tokenizer, but
-its words come from a few captions.
+Nothing is downloaded. Tokenizers have the original algorithms and special tokens, but words from a few captions.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ CAPTIONS = [
 ]  # fmt: skip
 
 WORDS = 512
-"""Rows of the word table of a tower that `make` cuts (`cut`). Every tokenizer of this module has fewer words."""
+"""Number of word embeddings in towers that `make` writes with `cut`. No tokenizer here has more words."""
 
 _BERT = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
 _XLM = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
@@ -50,7 +49,7 @@ _DEPTHS = ("num_hidden_layers", "num_layers", "encoder_layers", "decoder_layers"
 
 
 def make(folder: Path, name: str, cut: bool = False) -> None:
-    """Write config and tokenizer of hub model `name`; with `cut`, for one layer and `WORDS` words at full width."""
+    """Write config and tokenizer of hub model `name`; with `cut`, keep one layer and `WORDS` words at full width."""
     path = folder / name
     path.mkdir(parents=True, exist_ok=True)
     if name in TOWERS:
@@ -64,7 +63,6 @@ def make(folder: Path, name: str, cut: bool = False) -> None:
 
 
 def _tokenizer(name: str) -> Any:
-    """Return a new tokenizer of the kind that the hub model `name` has."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -101,7 +99,7 @@ def _tokenizer(name: str) -> Any:
 
 
 def _special(name: str) -> tuple[list[str], str, dict[str, str]]:
-    """Return the special tokens in the order of their ids, the template around a text, and the token of each role."""
+    """Return the special tokens by id, the template around a text ("<s> $A </s>"), and tokens by role ("pad_token")."""
     if "bert-base-uncased" in name:
         tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         roles = dict(zip(("pad", "unk", "cls", "sep", "mask"), tokens, strict=True))

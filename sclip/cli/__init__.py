@@ -12,9 +12,8 @@ import threading
 from collections.abc import Sequence
 
 _ENDS = threading.current_thread() is threading.main_thread()
-_interrupted = (
-    signal.signal(signal.SIGINT, signal.SIG_DFL) if _ENDS else None
-)  # Ctrl-C during the imports prints no traceback
+# Ctrl-C during the imports prints no traceback.
+_interrupted = signal.signal(signal.SIGINT, signal.SIG_DFL) if _ENDS else None
 
 import typer  # noqa: E402
 
@@ -29,7 +28,7 @@ app.registered_commands.sort(key=lambda command: PANELS.index(str(command.rich_h
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status: 0 done, 2 nothing started, others as in the command's help."""
+    """Run a command line and return its exit status, as in the command's help."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     status = 0
     try:

@@ -89,11 +89,11 @@ def benchmark(
         ),
     ],
 ) -> int:
-    """Measure a part of sclip, and tools comparable to it, in one run on this machine. Print a table.
+    """Measure a part of sclip beside comparable tools, in one run on this machine. Print a table.
 
     Exit status 0: the table is printed; 2: the benchmark cannot be measured.
 
-      sclip benchmark scenegraph   captions per second on one core; --gold: Set Match and SPICE; --encoder: Soft-SPICE
+      sclip benchmark scenegraph   captions a second on one core; with --gold, accuracy of the graphs instead (SPICE)
       sclip benchmark artefacts    how well a classifier without images detects false captions
       sclip benchmark foils        how many foils of SugarCrepe the replacements of sclip reproduce
       sclip benchmark step         time and memory of a training step in sclip and open_clip; pauses for checkpoints

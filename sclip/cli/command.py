@@ -1,7 +1,7 @@
 """Define what all commands of `sclip` share: the layout of the help, error messages and common options.
 
-A command is a function that parses its arguments, calls another package and prints. It returns its exit status, or None
-for 0. Each error that the command lists in `errors` becomes one line on standard error and an exit status.
+A command is a function that parses its arguments, calls another package, prints, and returns its exit status (None
+means 0). Each error that the command lists in `errors` becomes one line on standard error and an exit status.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-PANELS = ("Train", "Shards", "Models", "Cluster", "Study")
-"""Panels of the help, in display order."""
+PANELS = ("Train", "Shards", "Models", "Cluster", "Study")  # of the help, in display order
 
 STORAGE = RunConfig().storage
 
@@ -52,7 +51,7 @@ class Refused(Exception):
 
 @contextmanager
 def errors(*kinds: type[BaseException], status: int = 2) -> Iterator[None]:
-    """Turn an error of these kinds into `Refused`, with its message and `status`."""
+    """Turn an error of these kinds into `Refused` with the error's message and `status`."""
     try:
         yield
     except BrokenPipeError:  # an OSError, but not a fault of the command
@@ -63,7 +62,7 @@ def errors(*kinds: type[BaseException], status: int = 2) -> Iterator[None]:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Ignore a closed output pipe: a reader such as `| head` may stop early."""
+    """Let the command end quietly if a reader such as `| head` stops early."""
     try:
         yield
         sys.stdout.flush()
@@ -79,7 +78,7 @@ class Command(TyperCommand):
     """Typer command with all options in its usage line and with unchanged line breaks in its examples."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the options and arguments of the usage line; no piece can be broken over two lines."""
+        """Return the options and arguments of the usage line, each without a place for a line break."""
         params = sorted(self.get_params(ctx), key=lambda param: param.param_type_name == "argument")
         return [_usage(param).translate(_UNBROKEN) for param in params]
 
@@ -127,7 +126,7 @@ def command(
     """Return a decorator that adds a function as a command to `sclip` or to the group `of`, in `panel` of the help.
 
     The function's docstring is the help; indented blocks are examples. `interrupted` is the message after Ctrl-C, and
-    may contain the command's parameters in braces. After a signal, the exit status is 128 plus the signal's number.
+    may contain the command's parameters in braces.
     """
 
     def add(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -156,12 +155,12 @@ def command(
 
 
 def option(metavar: str, help_: str, *names: str, **more: Any) -> Any:
-    """Return an option with a value. The help shows the parameter's default unless this default is empty."""
+    """Return an option that takes a value."""
     return typer.Option(*names, metavar=metavar, help=help_, **more)
 
 
 def flag(name: str, help_: str) -> Any:
-    """Return an option without a value."""
+    """Return an option that takes no value."""
     return typer.Option(name, metavar="", help=help_, show_default=False)
 
 
@@ -261,7 +260,7 @@ Root = Annotated[
 
 
 def read_config(overrides: list[str], name: str, print_config: bool = False) -> Config:
-    """Return the config of a command line. Exits after an error, or after printing the config (`print_config`)."""
+    """Return the config of a command line. With `print_config`, print the config and exit instead."""
     from sclip.config.loader import load, to_yaml
 
     with errors(ConfigError):
@@ -273,11 +272,7 @@ def read_config(overrides: list[str], name: str, print_config: bool = False) -> 
 
 
 def read_data(overrides: list[str], caption_field: str = "", spacy_model: str = "") -> DataConfig:
-    """Return the config section `data` with the options of a command that reads shards.
-
-    `overrides` holds the KEY=VALUE texts of --data; the other arguments are --caption-field and --spacy-model.
-    Raises ConfigError for an unknown key or a bad value.
-    """
+    """Return the section `data` for --data, --caption-field and --spacy-model. Raises ConfigError for a bad value."""
     from sclip.config.loader import changed, read_value
 
     options = {"caption_field": caption_field, "spacy_model": spacy_model}
@@ -291,7 +286,7 @@ def read_data(overrides: list[str], caption_field: str = "", spacy_model: str = 
 
 
 def reading_overrides(data: DataConfig) -> str:
-    """Return the overrides (" KEY=VALUE ..") that make a run read shards as `data` says; "" for the defaults."""
+    """Return the overrides (" KEY=VALUE ..") that make a run read shards as `data` says; "" means the defaults."""
     differ = DataConfig().reading().items() ^ data.reading().items()
     texts = {
         name: value if isinstance(value, str) else f"[{', '.join(value)}]"
@@ -311,5 +306,5 @@ def write_json(text: str, file: str, standard_output: TextIO | None = None) -> N
 
 
 def quiet_ray() -> None:
-    """Silence Ray's warning about every actor that Ray Data starts. Call this before importing Ray."""
+    """Silence Ray's warning about every actor that Ray Data starts. Call this function before importing Ray."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

@@ -100,13 +100,14 @@ def evaluate(
     """Measure one or several models on benchmarks.
 
     MODEL is a run, a checkpoint (step-*), an export or weights (file or folder), ARCHITECTURE:TAG of open_clip (no tag:
-    random weights), or models:/NAME@ALIAS; an evaluation.json stands for a model that was measured before. A suite is a
+    random weights), or models:/NAME@ALIAS; an evaluation.json holds the scores of a model measured before. A suite is a
     YAML file or a name: aro, sugarcrepe, sugarcrepe-pp, winoground, whatsup, pairs, negbench, hard-positives,
-    retrieval, long-captions, zero-shot, paper, field or all (the files of these suites lie below --root, see sclip
-    fetch). --suite may be left out if every MODEL is an evaluation.json. The command prints a table with 95 % intervals
-    and chance, and writes evaluation.json and report.html for each model. Several models are compared with the first.
-    --table writes the table of a paper: LaTeX, Markdown or HTML, by the file's suffix. Exit status 0: done; 1: failed
-    while running; 2: nothing was started because an argument, a model or a file cannot be used.
+    retrieval, long-captions, zero-shot, paper, field or all (their files lie below --root, see sclip fetch). --suite
+    may be left out if every MODEL is an evaluation.json. The command prints a table of scores with 95 % intervals,
+    beside the scores of chance, and writes evaluation.json and report.html for each model that it measures. Several
+    models are compared with the first. --table writes the table of a paper: LaTeX, Markdown or HTML, by the file's
+    suffix. Exit status 0: done; 1: failed while running; 2: nothing was started because an argument, a model or a file
+    cannot be used.
 
       sclip evaluate my-run --suite paper --out evaluation
       sclip evaluate ViT-B-32:openai my-run --suite aro --device cuda
@@ -221,12 +222,12 @@ def blend(
 ) -> None:
     """Blend the weights of a trained model with those of its start model: (1 - a) * start + a * trained.
 
-    A blend keeps more of what the start model knew. Every blend is measured on --suite, and so are the two models
-    (a = 0 and a = 1). A blend qualifies if its --kept score is at least --keep times that of the start model. The
-    qualifying blend with the highest --gained score is chosen and measured on --report, beside the two models. --suite
-    and --report must not share cases. The chosen model, the comparison, and blend.html with the curve are written to
-    STORAGE/sweeps/NAME. Other commands load the model by the name of this folder. Exit status 0: done; 1: failed while
-    running; 2: nothing was started because an argument, a model or a file cannot be used.
+    A blend keeps more of what the start model knew. Every blend is measured on --suite, with the two models themselves
+    as a = 0 and a = 1. Of those whose --kept score is at least --keep times the start model's, the one with the highest
+    --gained score is chosen, and measured on --report beside the two models. --suite and --report must not share cases.
+    The chosen model, the comparison, and blend.html with the curve are written to STORAGE/sweeps/NAME.
+    Other commands load the model by the name of this folder. Exit status 0: done; 1: failed while running; 2: nothing
+    was started because an argument, a model or a file cannot be used.
 
       sclip blend ViT-B-32:openai my-run --suite development.yaml --report all \\
           --gained relation/macro --kept coco/text_to_image_r1 --register structure-clip

@@ -62,11 +62,12 @@ def promote(
 ) -> int:
     """Make a version of a registered model champion if its gates (conditions on its scores) hold.
 
-    The version, by default the one with the alias `candidate`, is compared with the champion by the recorded scores of
-    both. Every decision and its figures are written to the version's tags. --rollback gives the alias `champion` back
-    to the version that had it before; a second --rollback goes back one more version. The store is --tracking-uri, else
-    MLFLOW_TRACKING_URI, else the one in --storage. Exit status 0: the version is champion now (or
-    would be, with --dry-run); 1: the version is refused; 2: nothing was decided.
+    A gate compares a recorded score of the version (by default, the one with the alias `candidate`) with a number or
+    with the champion's recorded score. In a gate, `champion - interval` is the lower end of the 95 % interval of the
+    champion's score. Every decision and its figures are written to the version's tags. --rollback gives the alias
+    `champion` back to the version that had it before; a second --rollback goes back one more version. The MLflow store
+    is --tracking-uri, else MLFLOW_TRACKING_URI, else the store in --storage. Exit status 0: the version is champion now
+    (or would be, with --dry-run); 1: the version is refused; 2: nothing was decided.
 
       sclip promote structure-clip --gate 'relation/macro >= champion - interval'
       sclip promote structure-clip/7 --force --why 'the file of version 6 was cut'
@@ -147,9 +148,10 @@ def convert(
     ARCHITECTURE:TAG, or any weights that model.pretrained reads: a state dict of open_clip or OpenAI, a checkpoint of
     open_clip's training or of Structure-CLIP's released code, or a folder that open_clip pushed to a hub. --clip writes
     a folder for open_clip.create_model_and_transforms("local-dir:FOLDER"). --to transformers writes a folder for
-    CLIPModel.from_pretrained. Both leave out the knowledge encoder. --to onnx writes the image tower, the text tower
-    and the whole model with its knowledge encoder. A folder for transformers or onnxruntime is compared with the
-    model and described in a README.md. OUT appears only when everything is written. No code in SOURCE is executed.
+    CLIPModel.from_pretrained. --clip and --to transformers leave out the knowledge encoder. --to onnx writes the image
+    tower, the text tower and the whole model with its knowledge encoder. For transformers and onnx, the command also
+    runs the written files (onnx in onnxruntime), compares their outputs with the model's, and writes a README.md. OUT
+    appears only when everything is written. No code in SOURCE is executed.
 
       sclip convert ~/sclip/runs/my-run/step-00000500 exported
       sclip convert clip_checkpoint.pt exported --model ViT-B-32 --quick-gelu on
@@ -175,6 +177,6 @@ def convert(
 
 
 def _with_own_options(message: str, model: str) -> str:
-    """Replace the config keys in the message of a model error by the options of `convert`."""
+    """Name the options of `convert` instead of config keys in the message of a model error."""
     message = re.sub(r"model\.quick_gelu=['\"]?(\w+)['\"]?", r"--quick-gelu \1", message)
     return re.sub(r"model\.name=['\"]?([^\s'\":;]+)['\"]?", r"--model \1", message) if model else message

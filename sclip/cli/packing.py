@@ -55,7 +55,7 @@ def scenes(
     """Generate the scenes that training uses by default.
 
     Writes training and held-out shards, ARO-format evaluation files and their images below OUT, and prints the paths as
-    overrides for pretrain. An existing folder is reused.
+    overrides for pretrain. Each set of options has a folder of its own in OUT, which is reused if it exists.
     """
     from sclip.prepare.scenes import generate
     from sclip.prepare.writing import PackError
@@ -118,8 +118,9 @@ def pack(
     folder of images. The folder needs a metadata file (.jsonl, .csv or .parquet), or beside each image a .txt file (one
     caption per line) or a .json file of the same name.
 
-    Every row is packed, or it is counted and listed with its line. A column or the names of Parquet files may give
-    splits. --split is needed if there are splits other than train and restval, or if only some rows have a split.
+    Rows that are not packed are counted, and listed with their places. A column, or the names of Parquet files, may
+    give each row a split. --split is needed if there are splits other than train and restval, or if some rows have a
+    split and others have none.
 
     False captions in files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP are packed too; data.negatives_field can name them.
 
@@ -170,9 +171,9 @@ def subset(
     """Copy the captions with large enough graphs, and their images, from annotated shards into new shards.
 
     A caption is kept if its graph has at least --min-objects objects, --min-attributes attributes and --min-relations
-    relations. A sample without such a caption is left out. A run on the new shards trains on the same samples and
-    captions as a run on SHARDS that sets data.min_objects, data.min_attributes and data.min_relations. It reads less
-    data, and it has another order and other random draws.
+    relations. A sample without such a caption is left out. A run on SHARDS with data.min_objects, data.min_attributes
+    and data.min_relations trains on the same samples and captions, but reads more data, in another order and with other
+    random draws.
 
       sclip subset 'shards/annotated/*.tar' shards/subset --min-objects 2 --min-relations 1
     """

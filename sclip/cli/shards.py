@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 PANEL = "Shards"
 PROGRESS_S = 10.0
-"""Seconds between two lines of progress."""
 
 
 @command(PANEL, "interrupted; the finished shards in {out} are kept: run the same command to continue")

@@ -204,14 +204,15 @@ def ablation(
     """Train every row of an ablation with each of its seeds; print a table of the scores and published figures.
 
     The overrides hold for every row. After a stop, the same command resumes the ablation. The command writes
-    ablation.html into STORAGE/sweeps/NAME, with the table, the scores of every seed, and the share of the initial
-    scores that training kept. It also writes the table as ablation.md and ablation.json, and a page that compares the
-    rows for the first seed. Exit status 0: every run is done; 1: a run failed; 2: the command or the config has a
-    mistake, and nothing was started.
+    ablation.html into STORAGE/sweeps/NAME, with the table and the scores of every seed. It also writes the table as
+    ablation.md and ablation.json, and a page that compares the rows for the first seed. In an ablation with a start
+    row, training of the other rows begins with this row's weights; ablation.html shows which share of the start row's
+    score each of them kept. Exit status 0: every run is done; 1: a run failed; 2: nothing was started because of a
+    mistake in the command or the config.
 
-      sclip ablation             generated scenes: the paper's five rows, replacements, hard positives, parts
-      sclip ablation keeping     scores kept after tuning on five of the eight colors: plain, distil, LoRA, blends
-      sclip ablation encoder     K, lambda, depth and form of the knowledge encoder
+      sclip ablation             generated scenes: the paper's five rows, replacements, hard positives, caption parts
+      sclip ablation keeping     scores kept after tuning on five of eight colors: plain, distillation, LoRA, blends
+      sclip ablation encoder     triples (K), weight (lambda), depth and form of the knowledge encoder
       sclip ablation paper data.shards='shards/*.tar' evaluate.root=~/benchmarks
       sclip ablation field data.shards=.. evaluate.root=..   other published recipes, beside their figures
     """
@@ -252,11 +253,11 @@ def audit(
 ) -> int:
     """Check that a run trained on every row exactly once, and in the step that its seed assigns to the row.
 
-    Counts the samples in the tars again, computes the rows of each step again from the seed, and compares both with the
-    ledgers, in which the workers recorded the rows of every step. Prints one line with the result, then shards that
-    were lost in whole or in part, samples set aside, rows missed or repeated, and the first step whose rows differ from
-    the computed ones. Exit status 0: nothing is lost, missed, repeated or out of order; 1: something is; 2: the
-    run cannot be audited.
+    A row is one sample in one pass over its shard. In a ledger, each worker recorded the rows of every step. The
+    command counts the samples in the tars, computes the rows of each step from the seed, and compares both with the
+    ledgers. It prints one line with the result, then lost shards or parts of shards, samples set aside, rows missed or
+    repeated, and the first step whose rows differ from the computed ones. Exit status 0: nothing is lost, missed,
+    repeated or in another step; 1: something is; 2: the run cannot be audited.
 
       sclip audit my-first-run
       sclip audit s3://bucket/runs/my-first-run --all --json audit.json
@@ -301,12 +302,12 @@ def inspect(
         Path | None, option("PAGE", "also write an HTML page, which shows the pictures too")
     ] = None,
 ) -> None:
-    """Show what a training step saw of one sample: the caption drawn, its graph, negatives, tokens and crop.
+    """Show what a training step saw of one sample: the randomly chosen caption, its graph, negatives, tokens, the crop.
 
-    If the run does not train on the sample, the reason is shown. EPOCH is called `pass` in quarantine.jsonl. With
-    data.weights, EPOCH counts the passes over the source that holds the shard. Only seed, epoch, shard and key decide
-    the random choices, so this is exactly what the run saw or will see. Exit status 0: the sample is shown; 2: there is
-    no such sample.
+    If the run does not train on the sample, the reason is shown. EPOCH is the number that quarantine.jsonl lists as
+    `pass`. With data.weights, it counts the readings of the source that holds the shard. Seed, epoch, shard and key
+    decide all random choices, so the command shows exactly what the run saw or will see. Exit status 0: the sample is
+    shown; 2: there is no such sample.
 
       sclip inspect 00003.tar 000000391895 2 --run my-first-run --html page.html
       sclip inspect 00003.tar 000000391895 0 --config paper run.seed=1

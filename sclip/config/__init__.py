@@ -53,7 +53,7 @@ class Config(Section):
 
     @property
     def reads_graphs(self) -> bool:
-        """Whether training needs scene graphs: for the knowledge encoder, negatives, loss.units or loss.positives."""
+        """Whether training needs scene graphs."""
         loss = self.loss
         return bool(self.model.kee.enabled or loss.negatives != "none" or loss.units or loss.positives)
 

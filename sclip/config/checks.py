@@ -1,7 +1,6 @@
 """Checks of the config tree: limits of single fields (`Annotated[int, at_least(1)]`), and rules over several fields.
 
-Each `Section` checks its own limits, so the checks need no pydantic and run where only torch and open_clip are
-installed. With pydantic, values from YAML pass the same checks, because pydantic calls each section's `__init__`.
+A `Section` checks its values when it is created, so the checks need no pydantic.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ from operator import attrgetter
 from typing import Any, ClassVar
 
 _CHAINABLE = re.compile(r"(simplecache|filecache|blockcache|cached|dir|zip|tar|libarchive|reference)($|://)")
-"""Protocols of fsspec that read their content from the URI after their `::`."""
+"""Protocols of fsspec that can come before `::`, as zip in `zip://a.tar::https://host/a.zip` (a file in an archive)."""
 _TAR_END = re.compile(r"\.(tar(\.\w+)?|t[gbx]z2?|tzst)$", re.IGNORECASE)
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be run; each line names a key, its value and the remedy."""
+    """A configuration that cannot be run. Each line of the message names a key, its value and the remedy."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Metadata of a field's type: a test that the value must pass, and the remedy to print if the test fails."""
+    """Test that the value of a config field must pass (`holds`), and the remedy to print if it does not."""
 
     remedy: str
     holds: Callable[[Any], bool]
 
 
 def joined_sources(pattern: str) -> list[str]:
-    """Split a shard pattern at each `::` that joins two sources, as in open_clip, and return the sources.
+    """Return the sources of a shard pattern in open_clip's form, such as `a.tar::b.tar`.
 
-    Any other `::` stays: it chains fsspec's file systems (`zip://a.tar::https://host/a.zip`) or is part of a name.
+    A `::` that chains fsspec's file systems (`zip://a.tar::https://host/a.zip`) does not separate sources.
     """
     sources = [""]
     links = pattern.split("::")
@@ -67,7 +66,7 @@ SHARE = between(0, 1, "a share of the run, 0 to 1")
 
 
 class Section:
-    """Base class of config sections (`class TrainConfig(Section, key="train")`). An instance checks its own values."""
+    """Base class of config sections, such as `class TrainConfig(Section, key="train")`."""
 
     key: ClassVar[str] = ""
 

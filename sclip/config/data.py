@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from sclip.config.checks import OFF_OR_MORE, POSITIVE, Limit, Section, at_least, between
 
 FOREIGN_KEYS = ("negatives_field", "positives_field", "graphs_field")
-"""Keys of `DataConfig` that name fields with foreign texts and graphs: those that the data set supplies."""
+"""Keys of `DataConfig` that name the data set's own texts and graphs (foreign ones: sclip did not make them)."""
 READING_KEYS = (
     "caption_field", "image_suffixes", "text_suffixes", "key_ends_at", "image_field", *FOREIGN_KEYS,
 )  # fmt: skip
-"""Keys of `DataConfig` that decide which samples, captions, and foreign texts and graphs are read from a shard."""
+"""Keys of `DataConfig` that decide what is read from a shard."""
 
 _WEIGHTS = Limit("each above 0", lambda weights: all(0 < weight < inf for weight in weights))
 _DRAWN = Limit(
@@ -51,11 +51,11 @@ class DataConfig(Section, key="data"):
     """WebDataset tars or Parquet files with images: paths or URIs with * ? or {00..99}, or folders of tars.
     Empty: the generated scenes."""
     weights: Annotated[tuple[float, ...], _WEIGHTS] = ()
-    """Shares of samples from the patterns of data.shards, such as 3 1. Each pattern is then a source of its own, read
-    as many times as its share needs. Empty: all shards are one source."""
+    """Share of training samples for each pattern of data.shards, such as 3 1. Each pattern is then a source of its own,
+    read as many times as its share needs. Empty: all shards are one source."""
     caption_field: str = ""
     """Fields of a sample's .json, or columns of a Parquet file, with captions; commas separate several. Empty:
-    `captions`, else `caption`, else the text's lines (data.text_suffixes); in Parquet files also `text` and `TEXT`."""
+    `captions`, else `caption`, else in Parquet `text` or `TEXT`, in tars the text's lines (data.text_suffixes)."""
     caption_weights: Annotated[tuple[float, ...], _DRAWN] = ()
     """Weights of the fields of data.caption_field, such as 3 7. One of the sample's fields is drawn by weight, then one
     of its captions. 0: used only if the sample has no other field. Empty: all captions are equally likely."""
@@ -67,8 +67,8 @@ class DataConfig(Section, key="data"):
     graphs_field: str = ""
     """Fields with scene graphs and their captions in the format of `sclip graph`, named as in data.negatives_field."""
     foreign_share: Annotated[float, Limit("above 0, at most 1", lambda share: 0 < share <= 1)] = 1.0
-    """Share of draws in which texts of data.negatives_field and data.positives_field come before generated ones.
-    1: only captions without such texts get generated ones. With loss.negatives=foreign, no negatives are generated."""
+    """Share of draws that prefer texts of data.negatives_field and data.positives_field; the other draws prefer
+    generated texts. 1: only captions without such texts get generated texts."""
     image_field: str = ""
     """Column of a Parquet file with the images: bytes, Hugging Face's struct of bytes and path, or paths. Empty:
     `image` or another usual name."""
@@ -101,20 +101,20 @@ class DataConfig(Section, key="data"):
     block_samples: Annotated[int, OFF_OR_MORE] = 0
     """Encoded samples in one block of the stream. 0: a worker's share of the batch, or fewer if images are large."""
     crop_scale: Annotated[tuple[float, float], _CROP] = (0.9, 1.0)
-    """Minimum and maximum share of the image's area that the random crop keeps (method, 5); 1.0 1.0: center crop."""
+    """Minimum and maximum share of the image's area that the random crop keeps. 1.0 1.0: center crop."""
     max_quarantined: Annotated[float, between(0, 1)] = 0.1
-    """Maximum share of samples that are unreadable, or missing from a shard whose recorded count includes them. If the
-    share is higher after the first 100 samples, the run stops."""
+    """Maximum share of samples that are unreadable, or missing from a shard with a higher recorded count. A higher
+    share stops the run. For unreadable samples, this is checked from the 100th sample on."""
     max_unreadable_shards: Annotated[int, OFF_OR_MORE] = 0
-    """Maximum shards to skip because they are not tars (a Git LFS pointer, an error page, an empty file). If there are
-    more, the run does not start."""
+    """Maximum shards to skip because they are not tars (a Git LFS pointer, an error page, an empty file). With more
+    such shards, the run does not start."""
     annotations: bool = True
     """Use the graphs and negatives that sclip annotate wrote into the shards. False: parse captions during the run."""
     verify_negatives: bool = True
     """Parse each drawn negative, and draw another if its grammar differs from the caption's. In annotated shards,
     sclip annotate has checked the negatives already."""
     min_objects: Annotated[int, OFF_OR_MORE] = 0
-    """Minimum objects in the graph of a training caption (method, 5); 0: no limit. Needs annotated shards."""
+    """Minimum objects in the graph of a training caption; 0: no limit. Needs annotated shards."""
     min_attributes: Annotated[int, OFF_OR_MORE] = 0
     """Minimum attribute pairs in the graph of a training caption; 0: no limit. Needs annotated shards."""
     min_relations: Annotated[int, OFF_OR_MORE] = 0
@@ -181,12 +181,12 @@ class DataConfig(Section, key="data"):
 
     @property
     def foreign_fields(self) -> dict[str, tuple[str, ...]]:
-        """Field names for each key in FOREIGN_KEYS; keys without a field name are left out."""
+        """Field names by key of FOREIGN_KEYS, without empty keys."""
         return {key: names for key in FOREIGN_KEYS if (names := _names(getattr(self, key)))}
 
     @property
     def foreign_suffixes(self) -> tuple[str, ...]:
-        """Suffixes of the tar members among `foreign_fields`."""
+        """Suffixes of tar members with foreign texts: neg_caption for the field .neg_caption."""
         return tuple(name[1:] for names in self.foreign_fields.values() for name in names if name[0] == ".")
 
     @property

@@ -1,4 +1,4 @@
-"""Parse gates. A gate is a lower bound on a score; a new model version must reach all its gates to become champion."""
+"""Parse gates: lower bounds on scores that a new model version must reach to become champion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ALLOWED = (
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A lower bound on one score. A new model version must reach it to become champion.
+    """A lower bound on one score.
 
     coco/text_to_image_r1 >= 0.35                  at least this value
     vg_relation/macro >= champion                  at least the champion's score
@@ -35,14 +35,14 @@ class Gate:
     score: str
     """Name of the benchmark and of its score, such as coco/text_to_image_r1."""
     least: float | None = None
-    """The bound, if it does not depend on the champion; otherwise None."""
+    """The bound; None if it depends on the champion."""
     margin: float = 0.0
-    """NUMBER of a gate `champion - NUMBER`, which is how far the bound is below the champion's score; otherwise 0."""
+    """The NUMBER of `champion - NUMBER`; 0 for all other gates."""
     interval: bool = False
     """Whether the bound is the lower end of the 95 % interval of the champion's score."""
 
     def bound(self, champion: float, low: float) -> float:
-        """Return the lowest score that passes. `champion` is the champion's score, `low` its interval's lower end."""
+        """Return the lowest score that passes. `low` is the lower end of the interval of the score `champion`."""
         if self.least is not None:
             return self.least
         return low if self.interval else champion - self.margin

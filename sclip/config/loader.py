@@ -28,11 +28,11 @@ CONFIGS = Path(__file__).parents[2] / "jobs" / "configs"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that follows YAML 1.2 where 1.1 surprises: 1e-3 is a number; dates, on, off, yes and no are texts."""
+    """YAML loader with some rules of YAML 1.2, not 1.1: 1e-3 is a number; dates, on, off, yes and no are texts."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML dumper that quotes a text such as "1e-3", so that `_Loader` reads a text again."""
+    """YAML dumper that quotes texts such as "1e-3", which `_Loader` would read as a number."""
 
 
 for _yaml in (_Loader, _Dumper):
@@ -89,7 +89,7 @@ def to_tree(config: Config) -> Tree:
 
 
 def to_yaml(config: Config) -> str:
-    """Return the config as YAML, with masked credentials in URIs. `load` reads it back if nothing is masked."""
+    """Return the config as YAML, with masked credentials in URIs."""
     return yaml.dump(mask_tree(to_tree(config)), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
@@ -114,7 +114,7 @@ def from_tree(tree: Tree, source: str = "config") -> Config:
 
 
 def _lists(tree: Any, section: type) -> Any:
-    """Turn a text into a list with one entry where the field is a list, as in data.shards=/data/*.tar."""
+    """Put the text of a list field into a list: data.shards=/data/*.tar becomes a list of one, data.shards= of none."""
     if not isinstance(tree, dict):
         return tree
     hints = typing.get_type_hints(section)

@@ -15,12 +15,12 @@ _CONTEXT = Limit("0 (the architecture's own) or at least 3 (start, word, end)", 
 
 @dataclass(frozen=True)
 class KEEConfig(Section, key="model.kee"):
-    """The knowledge-enhanced encoder (method, 3)."""
+    """The knowledge-enhanced encoder."""
 
     enabled: bool = True
     """Add the knowledge feature to the text feature; false: CLIP's text feature alone."""
     weight: Annotated[float, at_least(0)] = 0.2
-    """Lambda: weight of the knowledge feature. If lambda <= 1, cos(text feature, CLIP's) >= sqrt(1 - lambda^2)."""
+    """Lambda: weight of the knowledge feature, which is added to CLIP's text feature."""
     form: Literal["transe", "sum", "concatenation"] = "transe"
     """Embedding of a triple. transe: h + r - t; sum: h + r + t, which ignores the order; concatenation: W [h; r; t]."""
     on_negatives: bool = True
@@ -39,7 +39,7 @@ class KEEConfig(Section, key="model.kee"):
 
 @dataclass(frozen=True)
 class LoRAConfig(Section, key="model.lora"):
-    """Low-rank updates (method, 11). The towers stay fixed; updates, knowledge encoder and logit scale are trained."""
+    """Low-rank updates (LoRA). The towers stay fixed; updates, knowledge encoder and logit scale are trained."""
 
     rank: Annotated[int, at_least(0, "0 (off) or more")] = 0
     """Rank of the updates to the towers' attention and MLP projections; 0: no updates, all weights are trained."""
@@ -58,26 +58,23 @@ class ModelConfig(Section, key="model"):
     quick_gelu: Literal["auto", "on", "off"] = "auto"
     """Use QuickGELU. auto: as the tag or weights file states. If a file states no activation, set on or off."""
     hub_folder: str = ""
-    """Folder on every node with the hub files of SigLIP's and Hugging Face's text towers: tokenizer files and
-    config.json, below the hub name (`FOLDER/roberta-base/`). Empty: the hub or its cache."""
+    """Folder on every node that replaces the Hugging Face hub: FOLDER/roberta-base/ holds tokenizer files and
+    config.json of the text tower roberta-base. Empty: these files come from the hub or its cache."""
     logit_bias: Annotated[float, _BIAS] = 0.0
     """Starting value of the learned logit bias that `loss.contrastive=sigmoid` needs (SigLIP: -10). 0: no bias."""
     context_length: Annotated[int, _CONTEXT] = 0
-    """Caption tokens that the text tower reads. If the weights have fewer positions, they are stretched as in Long-CLIP
-    (77 to 248); if they have more, only the first are kept. 0: the architecture's own number, mostly 77."""
+    """Caption tokens that the text tower reads. 0: the architecture's own number, mostly 77. Positions of pretrained
+    weights are stretched to a larger number as in Long-CLIP (77 to 248), or cut to a smaller one."""
     attention: Literal["lean", "plain"] = "lean"
-    """plain: torch's attention module. lean: the same computation with fewer copies, in open_clip's blocks and the KEE.
-    Results are equal up to rounding."""
+    """plain: torch's attention module. lean: in open_clip's blocks and the knowledge encoder, the same computation with
+    fewer copies; only rounding differs."""
     kee: KEEConfig = field(default_factory=KEEConfig)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
 
 
 @dataclass(frozen=True)
 class MixtureConfig(Section, key="loss.mixture"):
-    """Shares in which the kinds of semantic negatives are drawn; a share of 0 excludes a kind.
-
-    If a caption has no negative of a kind, the other kinds are drawn by their shares.
-    """
+    """Shares in which the kinds of semantic negatives are drawn, among the kinds that a caption allows."""
 
     exchange: Annotated[float, at_least(0)] = 0.25
     """Share of negatives in which parts of the caption change places. The paper uses only this kind."""
@@ -100,23 +97,22 @@ class MixtureConfig(Section, key="loss.mixture"):
 
 @dataclass(frozen=True)
 class LossConfig(Section, key="loss"):
-    """Terms of the loss (method, 4)."""
+    """Terms of the loss."""
 
     contrastive: Literal["infonce", "max_margin", "sigmoid"] = "infonce"
-    """Loss. infonce: CLIP's; max_margin: hinge on each row's hardest candidate (released code); sigmoid: SigLIP's."""
+    """infonce: CLIP's; max_margin: hinge on each row's hardest candidate (Structure-CLIP's code); sigmoid: SigLIP's."""
     contrastive_margin: Annotated[float, _MARGIN] = 0.2
     """For max_margin: margin between the cosine of image and caption and that of the hardest candidate of the batch."""
     contrastive_warmup: Annotated[float, SHARE] = 0.0125
     """For max_margin: share of the run, at its start, in which captions are compared with the mean of all images."""
     negatives_as_texts: bool = False
-    """For infonce: images choose among the batch's negatives too (NegCLIP). hinge_weight=0 turns the hinge off."""
+    """For infonce: images choose among the batch's negatives too. NegCLIP does so, without a hinge (hinge_weight=0)."""
     negatives: Literal["semantic", "shuffle", "foreign", "none"] = "semantic"
-    """Negatives for the hinge. semantic: captions with a changed meaning; shuffle: random word swaps (NegCLIP);
-    foreign: only those of data.negatives_field; none: no negatives. With semantic and shuffle, data.foreign_share sets
-    how often the negatives of data.negatives_field come first."""
+    """Negatives for the hinge. semantic: captions with a changed meaning; shuffle: random word swaps (NegCLIP); none.
+    foreign: only those of data.negatives_field. semantic and shuffle use those too, as data.foreign_share says."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     negatives_per_caption: Annotated[int, at_least(1, "at least 1 (or loss.negatives=none)")] = 1
-    """M: maximum different negatives per caption and step. All have the same weight in the hinge's mean."""
+    """M: maximum different negatives per caption and step."""
     hinge_weight: Annotated[float, at_least(0)] = 1.0
     """Alpha: weight of the hinge term."""
     hinge_margin: Annotated[float, _MARGIN] = 0.2
@@ -124,7 +120,8 @@ class LossConfig(Section, key="loss"):
     units: Annotated[float, at_least(0)] = 0.0
     """Weight of a hinge (margin: hinge_margin) between a caption's part ("a brown dog") and a false part; 0: off."""
     positives: Annotated[float, at_least(0)] = 0.0
-    """Weight of two hinges on another wording: its score stays near the caption's, and above the negatives'. 0: off."""
+    """Weight of two hinges on another wording of the caption. The wording's cosine with the image should be near the
+    caption's, and above the negatives'. 0: off."""
     positive_margin: Annotated[float, _MARGIN] = 0.02
     """How far an image's cosine with another wording may be below its cosine with the caption. The default is a tenth
     of hinge_margin."""

@@ -54,8 +54,8 @@ class EvaluateConfig(Section, key="evaluate"):
     batch_size: Annotated[int, at_least(1)] = 128
     """Images or captions encoded at a time."""
     before: bool = False
-    """Also evaluate the starting weights. retention/... is the share of their retrieval and zero-shot scores that the
-    trained model keeps."""
+    """Also evaluate the starting weights. For each retrieval and zero-shot benchmark, the metric retention/... is then
+    the score after training divided by the score before."""
     every: Annotated[int, OFF_OR_MORE] = 0
     """Steps between evaluations during training. Each uses the checkpoint of its step. 0: evaluate only at the end."""
     suite_beside: str = ""

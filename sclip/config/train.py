@@ -34,19 +34,21 @@ class TrainConfig(Section, key="train"):
     worker_threads: Annotated[int, at_least(1)] = 1
     """torch threads of one worker on CPUs."""
     sharding: Literal["auto", "ddp", "hsdp", "fsdp"] = "auto"
-    """ddp: DDP; hsdp: FSDP2 within each node; fsdp: FSDP2 over all workers. auto: up to 10^9 parameters, a replica on
-    each worker (fp32: ddp; bf16: hsdp with shard_ranks=1); above that, FSDP2 within each node."""
+    """ddp: DDP; hsdp: FSDP2 within each node; fsdp: FSDP2 over all workers. auto, up to 10^9 parameters: ddp (fp32) or
+    hsdp with shard_ranks=1 (bf16), a replica on each worker; above that: hsdp on several equal nodes, else fsdp."""
     shard_ranks: Annotated[int, at_least(0, "0 (the workers of one node) or more")] = 0
     """For sharding=hsdp: number of workers that hold one replica together; 0: the workers of one node."""
     reshard_after_forward: bool = True
-    """FSDP2 frees the gathered weights of a block after the block's forward pass. With micro_batch, it does so only
-    above 10^9 parameters."""
+    """With FSDP2, free a block's gathered weights after its forward pass. With micro_batch, a model of up to 10^9
+    parameters keeps them in any case."""
     activation_checkpointing: Literal["none", "block", "selective"] = "none"
-    """block: keep only block inputs for backward; selective: also the outputs of matrix products and attention."""
+    """Activations kept for backward, in each block. block: only its inputs; selective: also the outputs of matrix
+    products and attention; none: all activations."""
     compile: bool = False
     """Compile the blocks of towers and encoder with torch.compile; the first step then takes a minute or more."""
     deterministic: bool = False
-    """Use slower algorithms of torch, cuDNN and NCCL, so that runs on equal GPUs are equal bit for bit, as on CPUs."""
+    """Use slower algorithms of torch, cuDNN and NCCL, so that two runs on equal GPUs are equal bit for bit. Runs on
+    CPUs are equal without it."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: forward and backward in bfloat16, with fp32 master weights and reductions."""
     micro_batch: Annotated[int, at_least(0)] = 0
@@ -121,7 +123,7 @@ class HealthConfig(Section, key="health"):
     """What to do after a step whose loss or gradient is not finite, and which steps to profile."""
 
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """What follows a step whose loss or gradient is not finite (no update is made). stop: end the run; skip: go on."""
+    """After a step whose loss or gradient is not finite, which makes no update, end the run (stop) or go on (skip)."""
     max_skipped: Annotated[int, at_least(1, "at least 1 (or on_nonfinite=stop)")] = 10
     """For on_nonfinite=skip: maximum skipped steps in the whole run. One more stops the run."""
     profile_steps: Annotated[tuple[int, int], _PROFILED] = (0, 0)

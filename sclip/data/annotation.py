@@ -1,7 +1,7 @@
 """Write and read a sample's annotation: one shard member with the scene graph and negatives of each caption.
 
-`KEY.graph.json.gz` is gzipped JSON Lines: a head with the stamp, then one record per caption, in caption order. The
-stamp is the version of the parser and of the negatives. An encoder parses only the record of the drawn caption.
+`KEY.graph.json.gz` is gzipped JSON Lines. The first line holds the stamp: the version of the parser and of the
+negatives. Each further line is the record of one caption, so the encoder decodes only the caption that it needs.
 """
 
 from __future__ import annotations
@@ -35,15 +35,12 @@ def dumps(value: dict[str, Any]) -> bytes:
 
 
 def write_record(graph: SceneGraph, negatives: Sequence[Negative]) -> bytes:
-    """Return the record of a caption: its graph and the negatives that training may draw."""
+    """Return the record of a caption: its graph and its negatives."""
     return dumps({"graph": graph.to_json(), "negatives": [negative.to_json() for negative in negatives]})
 
 
 def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]]:
-    """Return the graph and the negatives from the record of a caption.
-
-    Raises AnnotationError if the record is malformed or belongs to another caption.
-    """
+    """Return a caption's graph and negatives. Raises AnnotationError if the record is broken or of another caption."""
     try:
         value = json.loads(record)
         graph = SceneGraph.from_json(value["graph"])
@@ -63,10 +60,7 @@ def read_record(record: bytes, caption: str) -> tuple[SceneGraph, list[Negative]
 
 
 def pack(stamp: str, records: Sequence[bytes]) -> bytes:
-    """Return the member that holds the records of a sample's captions.
-
-    Raises AnnotationError if the member exceeds the size that readers accept.
-    """
+    """Return the member with the records of a sample's captions. Raises AnnotationError if it is too large."""
     content = b"\n".join([dumps({"format": _FORMAT, "stamp": stamp}), *records])
     member = gzip.compress(content, compresslevel=6, mtime=0)
     if len(content) > MAX_BYTES or len(member) > MAX_ANNOTATION_BYTES:
@@ -115,10 +109,7 @@ def read_stamped(sample: Sample, stamp: str) -> list[bytes]:
 
 
 def passing(sample: Sample, records: Sequence[bytes], least: tuple[int, int, int]) -> list[int]:
-    """Return the indices of the captions with at least `least` objects, attributes and relations in their graph.
-
-    Raises AnnotationError if a record is malformed or belongs to another caption.
-    """
+    """Return the indices of the captions whose graphs have the minimum numbers of objects, attributes and relations."""
     if not any(least):
         return list(range(len(records)))
     indices = []

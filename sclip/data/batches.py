@@ -1,11 +1,11 @@
-"""Assemble blocks of rows into the batch of each step, on the worker, and record the places without a sample.
+"""Assemble blocks of rows into the batch of each step, on the worker, and record why places have no sample.
 
-A place is a row's position in the order of the run (`sclip.data.order`); each step trains on a range of places. The
-workers' shares of a step differ by a few rows, and a place stays empty if its row cannot be trained on. Batches are
-therefore padded with invalid rows to a width that is the same on all workers.
+A place is a row's position in the order of the run (`sclip.data.order`). Each step trains on a range of places. If a
+row cannot be trained on, its place is empty, and a marker says why. The workers have slightly different numbers of
+samples in a step, so each pads its batch to the same width (number of rows).
 
-`Batches` may run ahead in its own thread. Only the training loop uses `Record`, which records the markers of a batch
-(unusable samples, shard ends) when the loop takes the batch. So no checkpoint includes markers of prefetched batches.
+A thread may prefetch batches. Their markers (unusable samples, shard ends) enter `Record` only when the training loop
+takes the batch, because a run resumed from a checkpoint reads the prefetched batches again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Allocate = Callable[[str, tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Model columns and `valid`, each [width, ...]. The first `rows` rows are samples in the order of the run."""
+    """Model columns and `valid`, each [width, ...]. The first `rows` rows are samples; the other rows are padding."""
 
     columns: Columns
     rows: int
@@ -38,40 +38,33 @@ class Batch:
     markers: tuple[Marker, ...] = ()
     """Markers of the step's rejected and filtered samples, and of the shards that end in the step."""
     notes: tuple[Note, ...] = ()
-    """Notes (`sclip.data.side_channel`) in the blocks that were fetched for this batch."""
     queued: float = 0.0
-    """Seconds that samples waited after leaving the encoder, summed over the blocks fetched for this batch."""
+    """Total seconds that the samples fetched for this batch waited between encoder and worker."""
 
 
 @dataclass(slots=True)
 class _Feed:
-    """One stream of blocks with ascending places, and the fetched rows that no batch has used yet."""
+    """One stream of blocks, and its fetched rows and markers that no batch has used yet."""
 
     blocks: Iterator[Columns]
     held: list[Columns] = field(default_factory=list)
     markers: list[Marker] = field(default_factory=list)
     upto: int = 0
-    """Place up to which the feed is complete: all rows with a lower place have arrived."""
+    """All rows with a lower place have arrived."""
     is_ended: bool = False
 
     def places(self, stop: int) -> int:
-        """Count the places before `stop` whose row or marker was fetched and is not in a batch yet."""
+        """Return the number of held samples and of markers of unusable samples with a place below `stop`."""
         rows = sum(int(np.searchsorted(block[col.PLACE], stop)) for block in self.held)
         return rows + sum(marker.place < stop and marker.status != col.END for marker in self.markers)
 
 
 class Batches:
-    """The batches of one worker, step by step, starting at a given step of the order.
+    """The batches of one worker, one per step, from `step` on.
 
-    Args:
-        feeds: streams of this worker's rows, each sorted by place, with the columns of `sclip.data.columns` as
-            `iter_batches(batch_format="numpy")` yields them.
-        order: the order of the run.
-        step: the first step, from 0.
-        blank: one padding row for each model column.
-        rank: rank of the worker.
-        world_size: number of workers.
-        parts: number of micro-batches per batch. The batch's width is a multiple of this number.
+    Each of the `feeds` is a stream of this worker's rows, sorted by place, from `iter_batches(batch_format="numpy")`.
+    `blank` holds the value in padding rows for each model column. `parts` is the number of micro-batches per batch; the
+    batch's width is a multiple of this number.
     """
 
     def __init__(
@@ -113,7 +106,6 @@ class Batches:
         return Batch(columns, len(order), entries, indices, tuple(markers), notes, queued)
 
     def _wait_for(self, places: int) -> None:
-        """Fetch blocks until the feeds hold rows or markers for `places` places of the step, or no feed has more."""
         while sum(feed.places(self._stop) for feed in self._feeds) < places:
             lagging = [feed for feed in self._feeds if feed.upto < self._stop and not feed.is_ended]
             if not lagging:
@@ -141,7 +133,6 @@ def _joined(parts: list[Columns], name: str) -> NDArray[np.int64]:
 
 
 def _pop_rows(feed: _Feed, stop: int) -> list[Columns]:
-    """Remove the rows with places below `stop` from a feed and return them."""
     blocks, kept = [], []
     for block in feed.held:
         split = int(np.searchsorted(block[col.PLACE], stop))
@@ -155,21 +146,21 @@ def _pop_rows(feed: _Feed, stop: int) -> list[Columns]:
 
 @dataclass(slots=True)
 class Record:
-    """Rejected samples, filtered samples and finished shards of one worker since the last checkpoint."""
+    """One worker's rejected samples, number of filtered samples, and finished shards since the last checkpoint."""
 
     rejected: list[dict[str, Any]] = field(default_factory=list)
-    """`entry`, `index`, `key` and `reason` of each rejected sample."""
+    """`entry`, `index`, `key` and `reason` of each rejected sample. The key "" means the unreadable rest of a shard."""
     filtered: int = 0
     ends: list[dict[str, Any]] = field(default_factory=list)
-    """`entry`, `rows` and the `VisitEnd` fields of each finished shard that has a nonempty `VisitEnd`."""
+    """Reports on finished shards: `entry`, `rows` and the fields of `VisitEnd`. Empty reports are left out."""
 
     @property
     def missing(self) -> int:
-        """Number of samples that the finished shards should hold but lack."""
+        """Number of samples that the finished shards lack: the sum of `VisitEnd.missing`."""
         return sum(end["missing"] for end in self.ends)
 
     def passed(self, batch: Batch) -> tuple[list[int], list[int]]:
-        """Record a batch's markers. Return the entry and the index of each filtered sample, as two lists."""
+        """Record the markers of a batch. Return the schedule entries and the indices of its filtered samples."""
         entries, indices = [], []
         for marker in batch.markers:
             sample_fields = {"entry": marker.entry, "index": marker.tar_index}
@@ -187,7 +178,7 @@ class Record:
         return entries, indices
 
     def take(self) -> Record:
-        """Return the record since the last call, for a checkpoint, and start a new one."""
+        """Return what was recorded since the last call, for a checkpoint."""
         record = Record(self.rejected, self.filtered, self.ends)
         self.rejected, self.filtered, self.ends = [], 0, []
         return record

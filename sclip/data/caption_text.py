@@ -1,9 +1,8 @@
 """Clean a raw caption, so that the parser and the tokenizer read the same text.
 
-A caption is cleaned once, where it enters the system (a shard, a user's call, a line of a file). Parser and tokenizer
-would read a raw caption differently: the parser reads "&amp;" as three words and a zero-width space as a letter, while
-open_clip's tokenizer resolves the entity and keeps the space. After this cleaning, open_clip's own cleaning (ftfy, then
-HTML entities) only changes letters to lower case.
+A caption is cleaned once, where it enters the system (a shard, a user's call, a line of a file). Otherwise the parser
+would read "&amp;" as three words, while open_clip's tokenizer resolves the entity. After this cleaning, open_clip's own
+cleaning only changes letters to lower case.
 """
 
 from __future__ import annotations
@@ -24,8 +23,7 @@ _BOMS = {
 }  # fmt: skip
 
 _ROUNDS = 8
-"""Number of times that all cleaning steps run on nested markup ("&amp;amp;...", "<<b>b>"). If the text still changes
-after that, each <, > and & becomes a space."""
+"""Repetitions of all steps, for nested markup ("&amp;amp;...", "<<b>b>"), before the remaining <>& become spaces."""
 _MARKUP = str.maketrans("<>&", "   ")
 
 _BOM = "\ufeff"
@@ -33,7 +31,7 @@ _ENTITY = re.compile(
     r"&(?:(#[xX][0-9a-fA-F]{1,6}|#[0-9]{1,7}|[a-zA-Z][a-zA-Z0-9]{1,31});"
     r"|(#[0-9]{1,7}|(?:#[xX][0-9a-fA-F]{1,6}|amp|AMP|lt|LT|gt|GT|quot|QUOT|nbsp|copy|reg)(?![a-zA-Z0-9=])))"
 )
-"""HTML entities. At a word's end, numeric entities and a few names, such as `&amp`, also match without a semicolon."""
+"""HTML entities. Numbers (`&#39`) and a few names (`&amp`) also match without a semicolon."""
 _AMPERSAND = re.compile(r"&#?\w+", re.ASCII)
 _INLINE = """a abbr acronym b big cite code del dfn em font i ins kbd mark nobr q s samp small span strike strong sub
 sup tt u var wbr""".split()
@@ -59,8 +57,8 @@ _INVISIBLE = re.compile(
     r"[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff]"
     r"|(?<![^\x00-\x7f])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\x7f])"
 )
-"""Zero-width spaces, direction marks and soft hyphens. A joiner between two non-ASCII characters stays: it combines
-emojis, and letters of Persian and Hindi."""
+"""Zero-width spaces, direction marks, soft hyphens, and joiners (U+200C, U+200D). A joiner between two non-ASCII
+characters does not match: emojis, Persian and Hindi need it."""
 _MISSING = frozenset({"nan", "NaN", "NULL", "null", "None", "<NA>"})
 """Texts that table libraries write for a missing value. A caption that is only such a text counts as empty."""
 _BLANK = re.compile(r"[\s\u115f\u1160\u2800\u3164\ufe0e\ufe0f\uffa0\ufffd]*")
@@ -71,8 +69,7 @@ _FTFY = ftfy.TextFixerConfig(unescape_html=False, explain=False)
 def caption_lines(content: bytes) -> list[str]:
     r"""Return the captions of a .txt: one for each line that is not blank. Lines end with \n, \r\n or \r.
 
-    The encoding is UTF-8, unless a byte order mark names UTF-16 or UTF-32. `cleaned` removes the mark later.
-    Raises ValueError if the text is not valid in this encoding.
+    The encoding is UTF-8, unless a byte order mark names UTF-16 or UTF-32. Raises ValueError for undecodable text.
     """
     encoding = encoding_of(content)
     try:
@@ -169,7 +166,7 @@ def _fix_typography(text: str) -> str:
 
 
 def _part_ampersands(text: str) -> str:
-    """Put a space after "&" where HTML would see an entity: HTML reads "black&notebook" as "black¬ebook"."""
+    """Put a space after "&" where HTML would see an entity: "black&notebook" means "black¬ebook" in HTML."""
     if "&" not in text or html.unescape(text) == text:
         return text
     return _AMPERSAND.sub(lambda m: m[0] if html.unescape(m[0]) == m[0] else f"& {m[0][1:]}", text)

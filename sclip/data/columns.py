@@ -1,22 +1,19 @@
 """Names of the columns that flow from the readers through the encoders to the training workers.
 
-In the shapes, L is the token count of a text, M the number of negative slots of a caption, K the number of its triples,
-and T the token count of each of a triple's 3 phrases (head, relation, tail).
+In the shapes, L is the number of tokens of a text, M the number of negative slots of a caption, and K the number of
+triples of a caption. A triple has 3 phrases (head, relation, tail) of T tokens each.
 """
 
 # From the readers to the encoders: one row for each sample, each rejected or filtered sample, and each end of a shard.
 
 ENTRY = "entry"
-"""int64: entry of the schedule, that is, the number of a visit. A visit is one reading of one shard."""
+"""int64: number of the visit in the schedule. A visit is one reading of one shard."""
 PLACE = "place"
-"""int64: the row's place, that is, its position in the order of the run (`sclip.data.order`).
-
-An END row marks the end of a shard. It has the place of the shard's last row and comes directly before that row.
-"""
+"""int64: position of the row in the order of the run (`sclip.data.order`). END rows repeat the last row's position."""
 INDEX = "index"
-"""int64: index of the sample in its shard, from 0. On an END row, the number of rows in the shard."""
+"""int64: index of the sample in its shard, from 0. An END row has the shard's number of rows."""
 PASS = "pass"
-"""int64: number of the pass over the source, from 0. Seed, pass and identity determine all random draws."""
+"""int64: number of the pass over the source, from 0. Seed, pass and IDENTITY determine a sample's random draws."""
 STATUS = "status"
 """int8: SAMPLE, REJECTED (unusable), FILTERED (excluded by the config) or END (of a shard)."""
 SAMPLE_KEY = "sample_key"
@@ -34,9 +31,9 @@ RECORD = "record"
 FOREIGN = "foreign"
 """bytes: texts and graph that the data set supplies with the caption (`sclip.data.foreign`); null if there are none."""
 READ_S = "read_s"
-"""float64: seconds that the reader worked for a table of rows; set on the table's first row."""
+"""float64: seconds that the reader worked for a table of rows; set on the table's first row, null on the others."""
 BLOCKED_S = "blocked_s"
-"""float64: seconds that a full output queue blocked the reader before this table; set on the table's first row."""
+"""float64: seconds that a full output queue blocked the reader before this table; set like READ_S."""
 READ_AT = "read_at"
 """float64: time at which the row was read, in seconds since 1970."""
 
@@ -76,7 +73,7 @@ VALID = "valid"
 """bool: False for padding rows of a batch."""
 
 MODEL_COLUMNS = (IMAGE, TEXT, NEGATIVE_TEXT, HAS_NEGATIVE, TRIPLES, NEGATIVE_TRIPLES, IMAGE_DIGEST)
-"""Columns of every training batch. The worker adds `valid` when it pads the batch."""
+"""Columns of every training batch. The worker adds VALID."""
 UNIT_COLUMNS = (UNIT_TEXT, UNIT_TRIPLES, HAS_UNIT)
 """Additional columns if loss.units is set."""
 POSITIVE_COLUMNS = (POSITIVE_TEXT, POSITIVE_TRIPLES, HAS_POSITIVE)

@@ -27,15 +27,13 @@ INDEX = "index.json"
 _CHECKED, _CHECKED_REMOTE = 64, 16
 """Maximum number of local shards, and of remote ones, for which the recorded count is checked."""
 _CHECKED_SAMPLES = 100_000
-"""Approximate number of samples in all checked shards together; at least 8 shards are checked. Reading one tar header
-takes some 50 us."""
+"""Approximate limit for the samples in all checked shards together: reading one tar header takes some 50 us."""
 
 
 class Record(NamedTuple):
-    """Recorded sample count of a shard."""
+    """Recorded sample count of a shard, and the name of the file that records it."""
 
     file: str
-    """Name of the file that holds the record."""
     samples: int
 
 
@@ -48,9 +46,8 @@ class Counts:
     records: dict[str, Record] = field(default_factory=dict)
     """Recorded counts by shard URL. Shards without a record are left out."""
     broken: dict[str, str] = field(default_factory=dict)
-    """Why a counted shard cannot be read to its end or at all, by shard URL."""
+    """Why a counted shard cannot be read to its end, by shard URL."""
     counted: frozenset[str] = frozenset()
-    """URLs of the shards that were counted."""
 
     def wrong(self) -> list[str]:
         """Return the shards with a recorded count that differs from the counted one."""
@@ -61,11 +58,8 @@ class Counts:
         ]
 
     def expected(self, url: str) -> int:
-        """Return the number of samples that a reader should find in a shard; -1 if it is unknown.
-
-        A complete count of the tar overrides the record of another program, but not `index.json`: sclip wrote
-        `index.json` together with the tar, so a tar with fewer samples has lost some.
-        """
+        """Return the number of samples that a reader should find in a shard; -1 means unknown."""
+        # sclip writes index.json with the tars: a tar with fewer samples has lost some. Other records may be wrong.
         record = self.records.get(url)
         if record and (url not in self.counted or url in self.broken or record.file == INDEX):
             return record.samples
@@ -80,7 +74,7 @@ def count_samples(
 ) -> Counts:
     """Return the number of samples of each shard. Raises ShardError for a shard that cannot be reached.
 
-    `recorded` is a result of `recorded_samples` that covers these shards; by default, the function reads the records.
+    `recorded` is a result of `recorded_samples` for these shards; by default, the function calls it.
     """
     recorded = recorded_samples(urls) if recorded is None else recorded
     records = {url: recorded[url] for url in urls if url in recorded}
@@ -110,11 +104,10 @@ def count_samples(
 def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[str, Record]:
     """Return the sample counts that files next to the shards record. Shards without a record are left out.
 
-    A record is an entry of `index.json` (`sclip.prepare.pack`), else `SHARD_stats.json` (img2dataset). The
-    result also has the records of absent shards that would match a wildcard or a folder in `patterns`.
-    Records of Parquet files are ignored, because img2dataset counts only rows with an image.
+    These files are `index.json` (`sclip.prepare.pack`) and `SHARD_stats.json` (img2dataset). Shards whose file is lost
+    are included if a wildcard or a folder in `patterns` would match them.
     """
-    urls = [url for url in urls if not is_parquet(url)]
+    urls = [url for url in urls if not is_parquet(url)]  # img2dataset counts only their rows with an image
     indexes = sorted({sibling(url, INDEX) for url in urls})
     indexed = dict(zip(indexes, concurrently(_indexed, indexes), strict=True))
     records = {url: indexed[sibling(url, INDEX)].get(_name(url)) for url in urls}
@@ -127,7 +120,7 @@ def recorded_samples(urls: Sequence[str], patterns: Sequence[str] = ()) -> dict[
 def _absent(
     urls: Sequence[str], patterns: Sequence[str], indexed: Mapping[str, Mapping[str, Record]]
 ) -> dict[str, Record]:
-    """Return the records of absent shards that the patterns match. Stats files are searched in local folders only."""
+    """Return the records of shards that do not exist but would match `patterns`."""
     stems: dict[str, set[str]] = {}
     for url in urls:  # 0.tar.zst may be recorded as 0.tar; its stats file is 0_stats.json
         stems.setdefault(sibling(url, INDEX), set()).update(
@@ -149,7 +142,6 @@ def _absent(
 
 
 def _spread(urls: Sequence[str], most: int) -> list[str]:
-    """Return up to `most` evenly spread shards, including the first and the last one."""
     if len(urls) <= most:
         return list(urls)
     return [urls[index * (len(urls) - 1) // (most - 1)] for index in range(most)]
@@ -160,7 +152,6 @@ def _name(url: str) -> str:
 
 
 def _indexed(url: str) -> dict[str, Record]:
-    """Return the records in an `index.json` by shard name; empty if the file is missing or not written by sclip."""
     index = _json(url)
     try:
         return {
@@ -173,7 +164,7 @@ def _indexed(url: str) -> dict[str, Record]:
 
 
 def _successes(url: str) -> Record | None:
-    """Return the sample count that img2dataset recorded for a shard; None if there is none."""
+    """Return the number of successful downloads that img2dataset recorded for a shard; None without a record."""
     name = f"{_name(url).partition('.')[0]}_stats.json"
     samples = _json(sibling(url, name)).get("successes")
     return Record(name, samples) if _is_count(samples) else None
@@ -197,7 +188,7 @@ def _count(data: DataConfig, url: str) -> tuple[int, str]:
 
 
 def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
-    """Count an uncompressed local tar as `_count` does, but seek over its members. Return None for other files."""
+    """Count an uncompressed local tar by seeking from header to header. Return None for other files."""
     with open(path, "rb") as file:
         head = Peeked(file)
         if decompressed(head) is not head or not_a_tar(head.head) is not None:
@@ -207,15 +198,14 @@ def _count_sought(data: DataConfig, path: str) -> tuple[int, str] | None:
 
 
 def _tallied(members: Iterable[Group]) -> tuple[int, str]:
-    """Return the number of groups with a key, and why the tar breaks off after its last group ("" if it is whole)."""
+    """Return the number of groups, and why the tar breaks off after the last one ("" if it is complete)."""
     count, cut = 0, ""
     for group in members:
-        count, cut = count + bool(group.key), group.cut
+        count, cut = count + bool(group.key), group.cut  # no key: the tar breaks off at its start
     return count, cut
 
 
 def _json(url: str) -> dict[str, Any]:
-    """Return the JSON object at `url`, or an empty one if there is none; the caller then counts the shard."""
     try:
         value = json.loads(read_bytes(url))
     except (StorageError, ValueError, RecursionError):

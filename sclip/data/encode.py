@@ -48,11 +48,10 @@ class Known:
     negatives: list[negatives.Negative] | None = None
     """sclip's own negatives from the annotation, to draw from; None if the encoder must make them."""
     foreign: Foreign = NOTHING
-    """Texts and graph that the data set supplies with the caption."""
 
     @property
     def graph(self) -> SceneGraph:
-        """The whole graph of the caption."""
+        """The whole graph of the caption, including the part beyond the model's limits."""
         return self.window.graph
 
 
@@ -69,8 +68,8 @@ class Encoder:
     def __call__(self, batch: pa.Table) -> dict[str, NDArray[Any]]:
         """Return the columns of `sclip.data.columns` for the samples of one reader table.
 
-        Rejected, filtered and END rows become markers in the note of the last row. If the table has no sample, the
-        result is one dummy row (NO_SAMPLE) with black pixels and an empty caption.
+        All other rows become markers in a note (`sclip.data.side_channel`), which the last row of the result carries.
+        If the table has no sample, the result is one dummy row (NO_SAMPLE).
         """
         note = Note()
         note.seconds["idle"] = time.perf_counter() - self._ended_at
@@ -176,10 +175,7 @@ class Encoder:
         return window_of(graph, self._tokenizer)
 
     def _known_caption(self, record: bytes | None, caption: str, foreign: Foreign) -> Known | None:
-        """Return a caption's graph and negatives without parsing, from its annotation record or foreign graph.
-
-        Returns None if neither is usable. A record is unusable if its graph differs from the foreign graph.
-        """
+        """Return a caption's graph and negatives from its record or foreign graph; None if it must be parsed."""
         graph = SceneGraph.from_json(foreign.graph) if foreign.graph else None
         with contextlib.suppress(AnnotationError):
             if record:
@@ -189,15 +185,14 @@ class Encoder:
         return Known(self._window(graph), None, foreign) if graph else None
 
     def _triples(self, window: Window, negative: negatives.Negative) -> list[Triple]:
-        """Return a negative's triples. If sclip made it, triple k corresponds to the caption's triple k."""
+        """Return a negative's triples. Triple k of a negative made by sclip corresponds to triple k of the caption."""
         is_foreign = negative.kind == "foreign"
         return self._window(negative.graph).triples if is_foreign else window.triples_of(negative.graph)
 
     def drawn(self, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[list[negatives.Negative]]:
         """Return the negatives to train on for each row, at most loss.negatives_per_caption each.
 
-        With data.verify_negatives, this actor also parses the negatives that sclip makes for the captions parsed here,
-        to check them (`sclip.negatives.sound`). A negative that fails the check is replaced by another negative.
+        With data.verify_negatives, negatives that pass the check `sclip.negatives.sound` are preferred.
         """
         most = self._config.loss.negatives_per_caption
         turns = [self._turn(row, caption) for row, caption in zip(rows, known, strict=True)]
@@ -217,7 +212,6 @@ class Encoder:
         ]
 
     def _turn(self, row: dict[str, Any], known: Known) -> foreign_draw.Turn:
-        """Return the foreign negatives (supplied by the data set) of a row."""
         if self._config.loss.negatives == "none" or row[col.PLACE] == col.NO_SAMPLE:
             return foreign_draw.Turn([], [], True)
         return foreign_draw.turn(
@@ -227,10 +221,7 @@ class Encoder:
     def _sound(
         self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
-        """Return the first `most` negatives of each caption.
-
-        With `verify`, a negative of a caption that is parsed here must pass `sclip.negatives.sound`.
-        """
+        """Return the first `most` negatives per caption. With `verify`, sound ones come first."""
         unsure = [
             k
             for k, caption in enumerate(known)
@@ -245,10 +236,7 @@ class Encoder:
     def units(
         self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
     ) -> list[negatives.UnitPair | None]:
-        """Return a part of each row's caption and the part's foil, to train on (loss.units); None if a row has no pair.
-
-        A foil is the part with a change that makes it false. loss.negatives does not affect the draw of foils.
-        """
+        """Return for each row a part of its caption with a foil, a false variant of this part (loss.units), or None."""
         orders = []
         for row, caption in zip(rows, known, strict=True):
             drawn: Iterable[negatives.Negative] = []
@@ -265,11 +253,7 @@ class Encoder:
     def positives(
         self, rows: Sequence[dict[str, Any]], known: Sequence[Known]
     ) -> list[negatives.Positive | None]:
-        """Return another wording of each row's caption to train on (loss.positives); None if there is none.
-
-        In a share of the draws (data.foreign_share), a foreign wording (from the data set) comes before sclip's own. In
-        the other draws, a foreign wording is used only if sclip has no wording of its own.
-        """
+        """Return another wording of each row's caption (loss.positives), foreign or sclip's own; None without one."""
         foreign = [self._foreign_positive(row, caption) for row, caption in zip(rows, known, strict=True)]
         open_rows = [k for k, pair in enumerate(foreign) if pair is None or not pair[1]]
         wordings = negatives.draw_positives(
@@ -288,7 +272,7 @@ class Encoder:
         return [drawn[k] for k in range(len(rows))]
 
     def _foreign_positive(self, row: dict[str, Any], known: Known) -> tuple[ForeignText, bool] | None:
-        """Return the foreign wording (from the data set) of a row, and whether it is preferred to sclip's own."""
+        """Return a row's foreign wording (from the data set), if any, and whether it is preferred to sclip's own."""
         if row[col.PLACE] == col.NO_SAMPLE or not known.foreign.positives:
             return None
         purpose, visit = "foreign positive", (row[col.PASS], row[col.IDENTITY])
@@ -299,7 +283,6 @@ class Encoder:
         return (texts[0], first) if texts else None
 
     def _drawn(self, row: dict[str, Any], known: Known) -> Iterable[negatives.Negative]:
-        """Return sclip's own negatives of a caption in drawing order."""
         loss = self._config.loss
         visit, most = self._visit(row), loss.negatives_per_caption
         if loss.negatives == "shuffle":

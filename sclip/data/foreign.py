@@ -1,9 +1,12 @@
 """Read foreign texts: false captions, other wordings and scene graphs that a data set supplies with its captions.
 
-People or language models wrote them; sclip does not check their meaning (method, 9). A field may hold a text, a list of
-texts, an object with a text (`negative`, `positive` or `caption`, and optionally its `graph`), or a mapping. The keys
-of a mapping are captions or parts of captions; its values replace them. If a sample has several captions, the field
-must be a mapping, or a list with one entry per caption.
+sclip does not check their meaning. A field may hold:
+
+- a text or a list of texts
+- an object with a text under `negative`, `positive` or `caption`, and maybe its `graph`
+- a mapping from captions, or parts of captions, to replacements: for "a dog runs", {"dog": "cat"} gives "a cat runs"
+
+If a sample has several captions, the field must be a mapping, or a list with one entry per caption.
 
 Published layouts with such fields: `neg_caption` of NegCLIP, `enhanced` of DeGLA, the four `.._aug_caption` of CE-CLIP,
 the member `.neg_caption` of TripletCLIP; `swap_negatives`, `negative_components`, `paraphrased_caption` of CS-CLIP.
@@ -24,7 +27,6 @@ from sclip.data.caption_text import MAX_CAPTION_BYTES, caption_lines, cleaned
 from sclip.scenegraph import SceneGraph
 
 _TEXT_KEYS = ("negative", "positive", "caption")
-"""Keys under which an object may hold its text."""
 _LETTER = re.compile(r"\w")
 _MOST_TEXTS = 1000
 """Maximum number of false captions, and of other wordings, of one caption. Further texts are ignored."""
@@ -76,13 +78,13 @@ def read_foreign(
     fields: Mapping[str, Any], unread: Mapping[str, str], captions: Sequence[Place], count: int, data: DataConfig,
     counts: Counter[str],
 ) -> tuple[tuple[Foreign, ...], str]:  # fmt: skip
-    """Return the texts that the data set supplies with each caption, and why a field is unreadable ("" if none is).
+    """Return the texts that the data set supplies with each caption, and why fields are unreadable ("" if none is).
 
     Args:
         fields: the sample's .json fields or columns by name, and its members (bytes) by suffix, such as ".neg_caption".
-        unread: why a member could not be read, by suffix in the same form.
-        captions: the clean captions.
-        count: number of captions, including blank ones.
+        unread: why a member could not be read, by suffix.
+        captions: the sample's clean captions that are not blank.
+        count: number of the sample's captions, including blank ones.
         data: config that names the fields.
         counts: incremented for texts that are left out, for unreadable fields and for missing fields.
     """
@@ -140,7 +142,6 @@ def _spread(value: Any, captions: Sequence[Place], count: int) -> list[list[Fore
 
 
 def _texts(entry: Any, caption: str) -> Iterator[ForeignText]:
-    """Yield the raw texts that an entry of a field holds for a caption."""
     if isinstance(entry, str):
         yield ForeignText(entry)
     elif isinstance(entry, list):
@@ -177,7 +178,6 @@ def _is_text(entry: dict[str, Any]) -> bool:
 def _kept(
     caption: str, texts: Sequence[ForeignText], kind: str, counts: Counter[str]
 ) -> tuple[ForeignText, ...]:
-    """Return the clean texts, each once. Drop and count texts that are empty, too long or equal to the caption."""
     kept: dict[str, ForeignText] = {}
     for text, graph in texts:
         clean = cleaned(text)[0]
@@ -199,7 +199,7 @@ def _storable(text: str) -> str:
 
 
 def _graphs(value: Any, captions: Sequence[Place]) -> list[list[dict[str, Any]]]:
-    """Return one list per caption: the caption's graph, or an empty list if the field has no graph of the caption."""
+    """Return for each caption a list with its graph; the list is empty if the field has no such graph."""
     graphs = value if isinstance(value, list) else [value]
     if isinstance(value, dict) and "objects" not in value:
         graphs = list(value.values())
@@ -212,7 +212,7 @@ def _graphs(value: Any, captions: Sequence[Place]) -> list[list[dict[str, Any]]]
 
 
 def _graph(value: Any, caption: Any) -> dict[str, Any]:
-    """Return a graph in `SceneGraph.to_json`'s form. Raises ValueError unless it is a valid graph of the caption."""
+    """Return a checked graph in `SceneGraph.to_json`'s form. Raises ValueError if `value` is no graph of `caption`."""
     try:
         graph = SceneGraph.from_json(value)
         numbers = [a.object for a in graph.attributes]
@@ -243,10 +243,9 @@ def _graph(value: Any, caption: Any) -> dict[str, Any]:
 
 
 def _stands_apart(graph: SceneGraph) -> bool:
-    """Return whether no two phrases overlap and no two attributes overlap.
+    """Return whether no objects or attributes overlap. To exchange overlapping words would garble a negative.
 
-    An attribute may overlap only the phrase of its own object, and not the object's name. One word may be an attribute
-    of several objects. If words overlapped, a negative could exchange a word with itself.
+    An attribute may lie in the phrase of its own object ("red" in "a red car"), but not in the object's name ("car").
     """
     phrases = sorted(obj.phrase for obj in graph.objects)
     if any(one[1] > other[0] for one, other in pairwise(phrases)):

@@ -1,4 +1,4 @@
-"""Draw foreign texts (supplied by the data set) at one visit of a sample, before or after sclip's own (method, 9)."""
+"""Draw the foreign texts (supplied by the data set) of a sample in one epoch, before or after sclip's own."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ from sclip.seeding import uniform
 
 
 class Turn(NamedTuple):
-    """The foreign negatives (supplied by the data set) for one visit of a sample, in drawing order."""
+    """A sample's negatives from the data set in one epoch: those drawn before sclip's own, and those drawn after."""
 
     first: list[Negative]
-    """Foreign negatives that are drawn before sclip's own."""
     last: list[Negative]
-    """Foreign negatives that are drawn after sclip's own."""
     alone: bool
-    """Whether the visit uses no negatives of sclip's own."""
+    """Whether sclip's own negatives are left out."""
 
     def with_ours(self, ours: Iterable[Negative]) -> Iterator[Negative]:
-        """Yield foreign and sclip's own negatives in drawing order, each caption once."""
+        """Yield foreign and sclip's own negatives in drawing order, each text once."""
         seen = set[str]()
         for negative in chain(self.first, ours, self.last):
             text = negative.caption.casefold()
@@ -39,9 +37,10 @@ def order(
     texts: Sequence[ForeignText], window: Window, tokenizer: Tokenizer, purpose: str, seed: int, epoch: int,
     identity: str,
 ) -> list[ForeignText]:  # fmt: skip
-    """Return foreign texts in the drawing order of one visit of a sample.
+    """Return the foreign texts of a sample in the order in which one epoch draws them.
 
-    Texts that differ from the caption only beyond the text tower's context are left out.
+    Each `purpose` has an independent order. The text tower reads only the beginning of a long caption; texts with the
+    same beginning are left out.
     """
     caption = window.graph.caption
     read = caption[: window.end]
@@ -54,14 +53,14 @@ def order(
 
 
 def is_first(config: Config, purpose: str, epoch: int, identity: str) -> bool:
-    """Return whether one visit of a sample draws foreign texts before sclip's own (data.foreign_share)."""
+    """Return whether one epoch draws a sample's foreign texts before sclip's own (data.foreign_share)."""
     return uniform(f"{purpose} first", config.run.seed, epoch, identity) < config.data.foreign_share
 
 
 def turn(
     texts: Sequence[ForeignText], window: Window, tokenizer: Tokenizer, config: Config, epoch: int, identity: str
 ) -> Turn:  # fmt: skip
-    """Return the foreign negatives for one visit of a sample. A negative without a supplied graph has an empty one."""
+    """Return the foreign negatives of a sample in one epoch. Texts without a graph get an empty one."""
     purpose = "foreign negative"
     ordered = order(texts, window, tokenizer, purpose, config.run.seed, epoch, identity)
     drawn = [

@@ -1,10 +1,9 @@
 """Decode images into uint8 crops, or reject them. No other module decodes images.
 
-The crop box is drawn after reading only the header. A JPEG is then decoded at its smallest built-in scale that gives
-the crop enough pixels (`Image.draft`), and only the crop is converted, resized and turned upright. Pillow decodes;
-torch resizes: its bicubic filter for uint8 is a vectorized version of Pillow's (pixels differ by 0.02 of 255
-on average). A crop of 224 pixels from a COCO photograph takes 2.9 ms on one core, against 5.6 ms with a full decode and
-Pillow's resize. Pixels stay uint8 until they are on the training device.
+The crop box is drawn after reading only the header. Pillow then decodes a JPEG at the smallest of its built-in scales
+that gives the crop enough pixels (`Image.draft`). Torch resizes: its bicubic filter for uint8 is faster than Pillow's,
+and the pixels differ by 0.02 of 255 on average. A crop of 224 pixels from a COCO photograph takes 2.9 ms on one core,
+against 5.6 ms with a full decode and Pillow's resize. Pixels stay uint8 until they are on the training device.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _STORED: dict[int, tuple[bool, bool, bool]] = {
     2: (False, True, False), 3: (False, True, True), 4: (False, False, True), 5: (True, False, False),
     6: (True, False, True), 7: (True, True, True), 8: (True, True, False),
 }  # fmt: skip
-"""How each EXIF orientation stores an upright image: whether x and y are exchanged, x is mirrored, y is mirrored."""
+"""How to turn an image upright, by EXIF orientation: exchange x and y, mirror x, mirror y. Mirroring comes first."""
 
 _Box = tuple[int, int, int, int]
 
@@ -73,11 +72,11 @@ def open_image(image: bytes) -> Image.Image:
 
 
 def random_crop(image: bytes, size: int, scale: tuple[float, float], rng: random.Random) -> NDArray[Any]:
-    """Return a random resized crop of the upright image, uint8 [3, size, size] (method, 5).
+    """Return a random resized crop of the upright image, uint8 [3, size, size].
 
-    The crop's share of the area is drawn from `scale`, and its aspect ratio from 3/4 to 4/3 (log-uniform), as in
-    torchvision's RandomResizedCrop. There is no flip, because a flip would make "left of" false. A scale of (1, 1)
-    gives the center square of `centre_crop`. Raises ImageError as `open_image` does, and for truncated images.
+    The crop's share of the area is drawn from `scale`, as in torchvision's RandomResizedCrop; (1, 1) gives the center
+    square. There is no flip, because a flip would make "left of" false. Raises ImageError as `open_image` does, and for
+    truncated images.
     """
     if scale == (1.0, 1.0):
         return centre_crop(image, size)
@@ -87,8 +86,7 @@ def random_crop(image: bytes, size: int, scale: tuple[float, float], rng: random
 def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
     """Return the center square of the upright image, scaled to uint8 [3, size, size] as in CLIP's evaluation.
 
-    Raises ImageError as `random_crop` does. An image that is already open is not modified. For such an image, only
-    unreadable pixels raise ImageError.
+    An image that is already open is not modified. Raises ImageError as `random_crop` does.
     """
     if isinstance(image, bytes):
         return _crop(open_image(image), size, _centred)
@@ -98,10 +96,7 @@ def centre_crop(image: bytes | Image.Image, size: int) -> NDArray[Any]:
 
 
 def thumbnail(image: bytes, side: int) -> Image.Image:
-    """Return the whole upright image as RGB for display, with no side longer than `side` pixels.
-
-    Raises ImageError as `random_crop` does.
-    """
+    """Return the upright image as RGB, no side longer than `side` pixels. Raises ImageError as `random_crop` does."""
     picture = open_image(image)
     exchanged, mirrored_x, mirrored_y = _STORED.get(_orientation(picture), (False, False, False))
     with _image_errors():
@@ -162,7 +157,6 @@ def _crop(picture: Image.Image, size: int, choose: Callable[[int, int], _Box]) -
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation, or 1 (upright) if it is missing or the EXIF data is broken."""
     if "exif" not in picture.info:
         return 1
     try:
@@ -172,7 +166,6 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _rgb(picture: Image.Image) -> Image.Image:
-    """Return the image as RGB, with transparent areas on white."""
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
     if picture.mode.startswith("I;16"):  # convert() would clip 16-bit values to 255, which is white
@@ -194,7 +187,6 @@ def _resized(picture: Image.Image, size: int) -> NDArray[Any]:
 
 @contextmanager
 def _image_errors() -> Iterator[None]:
-    """Convert every error that Pillow raises in the block into ImageError."""
     try:
         yield
     except ImageError:

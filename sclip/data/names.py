@@ -10,7 +10,6 @@ import re
 from sclip.config import DataConfig
 
 IMAGE_SUFFIXES = DataConfig.image_suffixes
-"""Suffixes of images, in folders and in tars."""
 ANNOTATION_SUFFIX = "graph.json.gz"
 """Suffix of the member with a sample's graphs and negatives (`sclip.data.annotation`)."""
 
@@ -55,10 +54,7 @@ def is_text_like(suffix: str) -> bool:
 
 
 def without_numbers(suffix: str) -> str:
-    """Return a suffix with N for numbers (`.N.jpg` for 00017.jpg), so that all video frames count as one suffix.
-
-    The result is short and printable, whatever bytes the name contains.
-    """
+    """Return a suffix with N for numbers (`.N.jpg` for 00017.jpg), so that all video frames count as one suffix."""
     front, dot, end = suffix.rpartition(".")
     counted = f".{re.sub(r'[0-9]+', 'N', front)}{dot}{end}".encode(errors="backslashreplace").decode()
     if len(counted) > _MOST_CHARS:

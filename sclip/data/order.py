@@ -1,20 +1,17 @@
 """Define the order of a run's rows: a pure function of seed, recorded shard counts, `data.open_shards` and batch size.
 
 A visit is one reading of one shard. An epoch's visits are split into rounds. A round deals its visits to at most
-`open_shards` tracks of nearly equal length. The visits of a track are read one after another. The rows of all tracks
-are interleaved so that the tracks end together. In any stretch of the order, the number of rows from a track is in
-proportion to the track's length, plus or minus one. The result is one sequence; the place of a row is its position in
-this sequence.
-Step t trains on the places t * batch to (t + 1) * batch - 1. A step therefore has the same rows for any number of
-workers and after any crash, and a checkpoint stores its position as the step number alone.
+`open_shards` tracks of nearly equal length (number of rows). The visits of a track are read one after another. The rows
+of all tracks are interleaved so that the tracks end together. The place of a row is its position in the whole sequence.
+Step t trains on the places t * batch_size to (t + 1) * batch_size - 1. A step therefore has the same rows for any
+number of workers and after any crash, and a checkpoint stores its position as the step number alone.
 
 Two numbers identify a row: its schedule entry (the number of its visit) and its ordinal. A visit's reader shuffles
 the rows of the shard (`mixed`), and the ordinal is the row's index among the shuffled rows. A place stays empty
 if its row does not exist, is unreadable or is filtered. Rows beyond a shard's recorded count are added to the order
-when readers find them; they form one extra round after all other steps.
+when readers find them; they form one extra round after the steps of all recorded rows.
 
 The order does not say which worker reads which rows: `Round.share` deals a round to any number of workers.
-This module needs only the standard library.
 """
 
 from __future__ import annotations
@@ -30,11 +27,11 @@ from typing import NamedTuple, TypeVar
 from sclip.data.schedule import Schedule
 
 _DEPTH = 4
-"""Visits (shard readings) per track in a round. Tracks of several shards differ less in length than single shards."""
+"""Mean number of visits (shard readings) per track in a round. More visits make the tracks more equal in length."""
 _TOLERANCE = 0.02
-"""Maximum relative difference of the workers' row counts in a round. Above it, several workers share a track."""
+"""Maximum relative difference between the workers' row counts in a round."""
 _FIRST_MIXED = 8
-"""Buffer size of `mixed` at the start of a shard. The buffer grows from there, so that the first rows come soon."""
+"""Buffer size of `mixed` at the start of a shard: small, so that the first rows come soon."""
 
 _T = TypeVar("_T")
 
@@ -48,7 +45,10 @@ class Part(NamedTuple):
 
 
 class Share(NamedTuple):
-    """The rows of a track (shards read one after another) that one worker reads: row i if i % split is in `turns`."""
+    """The rows of a track (shards read one after another) that one worker takes.
+
+    The worker takes row i if i % `split` is in `turns`: with split 2 and turns (0,), every second row.
+    """
 
     track: int
     split: int
@@ -57,7 +57,7 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Round:
-    """A group of visits (readings of shards), dealt to tracks; the rows of the tracks are interleaved."""
+    """Visits (readings of shards) that are dealt to tracks. The rows of the tracks are interleaved."""
 
     first: int
     """Place (position in the run's order) of the round's first row."""
@@ -66,7 +66,7 @@ class Round:
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        """Number of rows of each track."""
+        """Number of rows of each track (shards read one after another)."""
         return tuple(sum(part.stop - part.start for part in track) for track in self.tracks)
 
     @cached_property
@@ -75,11 +75,9 @@ class Round:
         return self.first + sum(self.lengths)
 
     def place(self, track: int, row: int) -> int:
-        """Return the place (position in the run's order) of row number `row` of track number `track`, from 0.
-
-        Row i (of n) in track t (of T) has the relative position (i + (t + 1/2) / T) / n in the round. Rows are sorted
-        by this position, and ties by track.
-        """
+        """Return the place (position in the run's order) of row number `row` in track number `track`."""
+        # Row i of n in track t of T has the relative position (i + (t + 1/2) / T) / n in the round; at equal positions,
+        # the lower track comes first.
         tracks, length = len(self.lengths), self.lengths[track]
         key = 2 * (tracks * row + track) + 1
         return self.first + sum(
@@ -136,12 +134,12 @@ def _in_turn(rows: int, split: int, turn: int) -> int:
 def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...], ...]:
     """Return the workers that read each track. If n workers read a track, worker number i % n takes row i.
 
-    The shortest tracks have one worker each, and every worker has equally many of these tracks. Each other track has 1,
-    2, 4, .. workers, so that the workers' row counts agree within `_TOLERANCE`. Every worker of a track must read
-    the whole track, so the function picks the assignment with the fewest rows to read.
+    Every worker of a shared track reads the whole track. The result reads the fewest rows of all assignments in which
+    the workers take equally many rows, up to `_TOLERANCE`.
     """
     shortest = sorted(range(len(lengths)), key=lambda track: (lengths[track], track))
     best: tuple[int, list[list[int]]] | None = None
+    # In each try, the shortest tracks have one worker each, and all others the same number, `split`.
     for whole in range(len(lengths) // world_size, -1, -1):
         split = 1
         while True:
@@ -163,8 +161,7 @@ def _dealt_to(
 ) -> tuple[list[list[int]], bool]:
     """Return the workers of each track, and whether the workers have nearly equal row counts.
 
-    A track with n workers has n turns; turn t has the rows i with i % n == t. The turns, largest first, go one
-    by one to the worker with the fewest rows so far.
+    `splits` maps tracks to their number of workers; the default is 1.
     """
     readers = [[0] * splits.get(track, 1) for track in range(len(lengths))]
     turns = [
@@ -172,7 +169,7 @@ def _dealt_to(
         for track, (length, workers) in enumerate(zip(lengths, readers, strict=True)) for turn in range(len(workers))
     ]  # fmt: skip
     loads = [(0, worker) for worker in range(world_size)]
-    for rows, track, turn in sorted(turns):
+    for rows, track, turn in sorted(turns):  # the largest first
         load, worker = loads[0]
         readers[track][turn] = worker
         heapq.heapreplace(loads, (load - rows, worker))
@@ -191,16 +188,16 @@ class Order:
     batch_size: int
     """Places (rows, or gaps for unusable rows) per step, over all workers."""
     beyond: Mapping[int, int] = field(default_factory=dict)
-    """Number of rows that readers found beyond a shard's recorded count, by schedule entry."""
+    """Number of rows that readers found beyond a shard's recorded count, by schedule entry (one visit of the shard)."""
 
     @cached_property
     def recorded(self) -> int:
-        """Number of places for recorded rows: the recorded row count of the whole run."""
+        """Recorded row count of the whole run."""
         return self.schedule.samples(self.counts)
 
     @property
     def recorded_steps(self) -> int:
-        """Number of steps for recorded rows."""
+        """Number of steps for the rows within the shards' recorded sample counts."""
         return -(-self.recorded // self.batch_size)
 
     @property
@@ -245,7 +242,7 @@ class Order:
 
     @property
     def _visits(self) -> int:
-        """Number of visits in a round."""
+        """Number of visits in each round but the last of an epoch."""
         return self.open_shards * _DEPTH
 
     @property
@@ -253,11 +250,10 @@ class Order:
         return max(1, sum(self.schedule.shards) // self._visits)
 
     def _recorded_before(self, epoch: int) -> int:
-        """Return the recorded row count of all epochs before `epoch`."""
         return self.schedule.samples(self.counts, epoch * sum(self.schedule.shards))
 
     def _entries(self, number: int) -> range:
-        """Return the entries of a round. An epoch's last round also takes the rest, which is too small for a round."""
+        """Return the entries of a round. The last round of an epoch also takes the remaining entries."""
         shards = sum(self.schedule.shards)
         in_epoch = self._rounds_of_epoch
         epoch, index = divmod(number, in_epoch)
@@ -276,9 +272,9 @@ class Order:
         return tuple(tuple(sorted(track)) for track in tracks)
 
     def in_steps(self, step: int = 0) -> Iterator[tuple[int, list[tuple[Round, int, int]]]]:
-        """Yield (number, stretches) for each step from `step` on.
+        """Yield (step number, stretches) for each step from `step` on.
 
-        A stretch (round, start, stop) stands for the step's places `start` to `stop - 1`, which all lie in `round`.
+        A stretch (round, start, stop) is a part of the step within one round: the places `start` to `stop - 1`.
         """
         stretches: list[tuple[Round, int, int]] = []
         for _, round_ in self.rounds(step):
@@ -305,9 +301,9 @@ class Order:
 
 
 def mixed(items: Iterable[_T], buffer: int, rng: random.Random) -> Iterator[_T]:
-    """Yield the items in an order drawn by `rng`, buffering at most `buffer` items.
+    """Yield the items in a random order, buffering at most `buffer` items.
 
-    The number of items read sets the buffer's size, so the order depends only on `rng`, `buffer` and the item count.
+    The order depends only on `rng`, `buffer` and the number of items.
     """
     held: list[_T] = []
     for number, item in enumerate(items):

@@ -1,8 +1,7 @@
 """Yield the rows of a Parquet file, each an image with its captions, in file order.
 
 The reader accepts Hugging Face's files (a struct of bytes and path), img2dataset's (a column of bytes) and tables of
-paths. No column is sure to be unique, so the row number is the key. Pages are read one by one, so memory does not grow
-with the row group. A defect of the file raises `ParquetError`; a failure of the storage raises `StorageError`.
+paths. The row number is the key, because a column may have duplicates.
 """
 
 from __future__ import annotations
@@ -33,7 +32,10 @@ _BUFFER_BYTES = 2 * 2**20
 
 
 class ParquetError(ValueError):
-    """A Parquet file that is unreadable, at all or from some row on. `args` are `NotATar`'s kind, remedy, detail."""
+    """A Parquet file that is unreadable, in whole or from some row on.
+
+    `args` are kind, remedy and detail, as in `sclip.data.sniff.NotATar`.
+    """
 
     def __str__(self) -> str:
         kind, remedy, detail = self.args
@@ -160,7 +162,7 @@ def parts_of_image(value: Any) -> tuple[bytes | None, Any]:
 
 
 def _file(url: str, below: str) -> bytes:
-    """Read an image file by its absolute path, or by its path relative to the folder of the table."""
+    """Read an image file. `below` is its path, absolute or relative to the folder of the Parquet file `url`."""
     is_remote = "://" in url and not os.path.isabs(below)
     path = sibling(url, below) if is_remote else os.path.join(os.path.dirname(url), below)
 
@@ -177,9 +179,9 @@ def _file(url: str, below: str) -> bytes:
 
 
 def path_below(column: str, name: Any, folder: str = "") -> str:
-    """Return the normalized path of an image: absolute, or relative to the folder of its table.
+    """Return the normalized path of an image, absolute or relative to the image folder.
 
-    Raises Fault if `name` is not a path, or leads out of the folder.
+    Raises Fault if `name` is not a path, or if it leads out of the image folder ("../x.jpg").
     """
     if name is None or (isinstance(name, str) and not name.strip()):
         raise Fault(f"row without {column}")

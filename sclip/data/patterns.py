@@ -21,13 +21,11 @@ from sclip.storage.retries import concurrently
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
-    """Return the shards that paths or URIs with `*`, `?`, `[..]` and `{000..012}` match: sorted, each once.
+    """Return the shards that match paths or URIs (with `*`, `?`, `[..]`, `{000..012}`), sorted and each once.
 
-    Local paths become absolute. URIs keep the pattern's credentials and query. Sorting ignores credentials
-    and query, so a shard keeps its number when they change.
-
-    A folder matches the tars in it; `*.parquet` matches Parquet files. Raises ShardError if a pattern matches nothing
-    or cannot be looked up, and ConfigError if `::` joins several sources.
+    Local paths become absolute; URIs keep the pattern's credentials and query. A folder stands for the tars in it; its
+    Parquet files need `FOLDER/*.parquet`. Raises ShardError if a pattern matches nothing or cannot be looked up, and
+    ConfigError if `::` joins several patterns ("a.tar::b.tar").
     """
     urls: set[str] = set()
     for pattern in patterns:
@@ -47,17 +45,14 @@ def expand(patterns: Sequence[str]) -> list[str]:
                     hint = mask(what_is_there(name)) or "name existing tars, for example DIR/*.tar"
                 raise ShardError(f"{mask(name)}{origin}: no such shard; {hint}")
             urls.update(shards)
-    return sorted(urls, key=lambda url: (mask(url), url))
+    return sorted(urls, key=lambda url: (mask(url), url))  # new credentials must not change a shard's number
 
 
 def find_shards(patterns: Sequence[str], first: int = 0) -> list[NamedShard]:
     """Return the named shards that match the patterns, sorted by name. A shard belongs to its first matching pattern.
 
-    Args:
-        patterns: patterns as for `expand`.
-        first: index of the first pattern in data.shards.
-
-    Raises ShardError as `expand` does, and if two shards would have the same name.
+    `first` is the index of the first pattern in data.shards. Raises ShardError as `expand` does, and if two shards
+    would have the same name.
     """
     names: dict[str, str] = {}
     for number, pattern in enumerate(patterns, start=first):
@@ -73,22 +68,19 @@ def find_shards(patterns: Sequence[str], first: int = 0) -> list[NamedShard]:
 
 
 def path_below(pattern: str, url: str) -> str:
-    """Return a shard's path below the fixed folder of its pattern. Moving that folder does not change the shard's name.
+    """Return a shard's path below the fixed folder of its pattern: for `/a/*/0.tar` and `/a/b/0.tar`, `b/0.tar`.
 
-    The fixed folder is the part of the pattern before the first wildcard or brace. A pattern without either
-    names a folder, which is the fixed folder, or a file in the fixed folder. Brackets in a folder's name are literal.
+    The fixed folder consists of the pattern's leading folders without wildcards and braces.
     """
     path = _components(url)
     return "/".join(path[_depth(_components(pattern), path) :])
 
 
 def would_name(patterns: Sequence[str], shards: Iterable[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether the patterns, which matched `shards`, would also match another path.
-
-    Patterns with wildcards, and folders, can match other paths. Single file names and names in braces cannot.
-    """
+    """Return a function that tells whether the patterns would match a path. `shards` are the existing matches."""
     known = {tuple(_components(shard)) for shard in shards}
     names = (_components(name) for pattern in patterns for name in braceexpand.braceexpand(pattern))
+    # a pattern that is itself a shard matches nothing else
     wide = [name for name in names if tuple(name) not in known]
     return lambda url: any(_fits(name, _components(url)) for name in wide)
 

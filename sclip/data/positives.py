@@ -1,6 +1,6 @@
 """Batch columns for other wordings of captions. They exist only if `loss.positives` is set.
 
-As in evaluation, the graph of a wording is parsed from this wording, or the data set supplies it.
+The graph of a wording is parsed from the wording itself, as in evaluation, unless the data set supplies the graph.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Read the shards of a round and yield tables of its rows, in the order of the run, for the encoders.
 
-A round is a group of shards whose rows are interleaved. The reader shuffles the still encoded samples of a shard in a
-bounded buffer. The shuffled order depends only on seed, pass, buffer size, and the shard's name and length. A row's
-ordinal is its index in this order. The ordinal identifies the row and gives its place in the run's order
-(`sclip.data.order`) before the shard is opened. A resumed reader opens the shards at its place and skips earlier rows.
+A round is a group of shards whose rows are interleaved. The reader shuffles the samples of a shard in a bounded buffer,
+with their images still encoded. The shuffled order depends only on seed, pass, buffer size, and the shard's name and
+length. A row's ordinal is its index in this order. The ordinal alone gives the row's place in the run's order
+(`sclip.data.order`), so a resumed reader does not open the shards that are already done.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ READ_SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 _MOST_ROWS = 4096
-"""Maximum rows of a table. This limit applies if few of the rows are samples."""
+"""Maximum rows of a table if many rows are rejected. Else data.block_samples ends the table."""
 _WAITS_S = (5.0, 15.0, 30.0)
 """Seconds to wait between tries while the storage fails. The last value repeats."""
 _PATIENCE_S = 3600.0
@@ -62,30 +62,22 @@ class OpenedVisit(NamedTuple):
     shard: NamedShard
     pass_: int
     recorded: int
-    """Recorded number of samples; the order has places for these."""
+    """Number of samples for which the order has places (`Order.counts`)."""
     expected: int
-    """Number of samples that the shard should hold; -1 if unknown."""
+    """Number of samples that the shard should hold (`Counts.expected`); -1 means unknown."""
 
 
 def read_round(
     reading: ReadSettings, round_: Round, shares: Iterable[Share], visits: Mapping[int, OpenedVisit], place: int = 0,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> Iterator[pa.Table]:  # fmt: skip
-    """Yield a worker's rows of a round in the order of the run, from a place on, as tables with READ_SCHEMA.
+    """Yield tables with READ_SCHEMA: a worker's rows of a round in the order of the run, from `place` on.
 
-    An END row with a report on the shard (`VisitEnd`) precedes the last row of each visit (one reading of a shard).
-    So a worker that has all rows of a step also has the reports on the shards that end in the step, wherever the tables
-    are split. Otherwise a resume after the step would lose these reports.
+    An END row, which reports on the shard (`VisitEnd`), comes directly before the shard's last row.
 
-    Args:
-        reading: settings with which the run reads shards.
-        round_: the round.
-        shares: the tracks, and the rows of each track, that the worker reads.
-        visits: facts about each visit, by its entry in the schedule.
-        place: rows before this place are left out.
-        on_wait: takes one line about the failing storage; called before each wait.
-
-    Raises ShardError if the storage refuses access, or fails for an hour.
+    `shares` are the tracks that the worker reads, wholly or in part. `visits` holds facts about each visit by its entry
+    in the schedule. `on_wait` is called with a message before each wait for a failing storage. Raises ShardError if the
+    storage refuses access, or fails for an hour.
     """
     block_samples = reading.config.data.block_samples
     rows: list[dict[str, Any]] = []
@@ -114,10 +106,7 @@ def _track(
     reading: ReadSettings, round_: Round, share: Share, visits: Mapping[int, OpenedVisit], place: int,
     on_wait: Callable[[str], None],
 ) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """Yield this worker's rows of one track, a list of shards that are read one after another, from `place` on.
-
-    An END row reports on a shard. It comes before the shard's last row, so a worker with the last row has the report.
-    """
+    """Yield this worker's rows of one track (shards that are read one after another), from `place` on."""
     row_number = round_.row_at(share.track, place)
     for part in round_.track_parts(share.track, row_number):
         visit = visits[part.entry]
@@ -148,6 +137,7 @@ def _track(
                 col.PLACE: end_place, col.INDEX: ordinal, col.STATUS: col.END, col.SAMPLE_KEY: visit.shard.url,
                 col.REASON: end.to_json(),
             }  # fmt: skip
+        # The END row comes first: else a run resumed between the two rows would never see it.
         yield from last
 
 
@@ -222,7 +212,7 @@ def row_of(item: Sample | Rejected, shard: NamedShard, reading: ReadSettings, pa
 def _draw_field(
     sample: Sample, choices: list[int], weights: Sequence[float], rng: random.Random
 ) -> list[int]:
-    """Draw a caption field by weight; return the indices in `choices` of its captions. Without weights, return all."""
+    """Draw a caption field by weight; return the caption indices in `choices` that belong to this field."""
     if not weights:
         return choices
     fields = sorted({sample.fields[index] for index in choices})

@@ -1,9 +1,7 @@
 """Compute the source and shard of each entry of a run's schedule, by arithmetic instead of a list.
 
-A run is a sequence of entries 0, 1, 2, ...; each entry is a visit, which is one reading of one shard. Sources alternate
-in a fixed cycle that follows their weights. A source is read pass after pass, and each pass has its own shard order.
-The shard of an entry comes from a permutation that is evaluated for one index at a time, so a schedule of millions of
-entries costs nothing to plan, send or resume.
+A run is a sequence of entries 0, 1, 2, ...; each entry is a visit: one reading of one shard. Sources alternate in a
+fixed cycle that follows their weights. A source is read pass after pass, and each pass has its own shard order.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from typing import NamedTuple
 from sclip.seeding import digest64
 
 _CYCLE = 1000
-"""Entries in a cycle of several sources. Weights are therefore exact to about a thousandth."""
+"""Approximate number of entries in a cycle of several sources. The cycle follows the weights to about a thousandth."""
 
 
 class NamedShard(NamedTuple):
@@ -24,7 +22,6 @@ class NamedShard(NamedTuple):
     name: str
     """`NUMBER/PATH`: the index of its pattern in data.shards, and its path below that pattern's fixed folder."""
     url: str
-    """Path or URI of the shard."""
 
     def identity(self, key: str) -> str:
         """Return the identity of a sample in this shard. A key alone is unique only within its shard."""
@@ -55,13 +52,10 @@ class Schedule:
     def weighted(
         cls, seed: int, epochs: int, samples: Sequence[Sequence[int]], weights: Sequence[float]
     ) -> Schedule:
-        """Return the schedule in which weights[i] is the relative share of samples from source i.
+        """Return the schedule of a run that draws from weighted sources.
 
-        Args:
-            seed: seed of the run.
-            epochs: the run has `epochs` times as many entries as there are shards.
-            samples: sample count of each shard of each source.
-            weights: relative share of the samples for each source. If empty, the sizes of the sources are used.
+        In an epoch, the run reads as many shards as all sources together have. `samples` holds the sample count of each
+        shard of each source. `weights` are the sources' relative shares of the samples; by default, their sizes.
         """
         shards = tuple(len(counts) for counts in samples)
         if len(shards) == 1:
@@ -100,11 +94,11 @@ class Schedule:
         return total
 
     def _permuted(self, source: int, pass_: int, index: int) -> int:
-        """Return the shard at an index in the order of a pass.
+        """Return the shard at an index in the shuffled order of a pass.
 
-        A balanced Feistel network permutes the numbers of 2 n bits, for the smallest n that can hold the shard numbers.
-        A result that is no shard number goes through the network again ("cycle walking"; Black and Rogaway, "Ciphers
-        with Arbitrary Finite Domains", 2002). The result is a permutation of the shard numbers.
+        A balanced Feistel network permutes the numbers below 4 ** n, with the smallest n that covers all shard numbers.
+        A result that is not a shard number goes through the network again ("cycle walking"; Black and Rogaway, "Ciphers
+        with Arbitrary Finite Domains", 2002).
         """
         shards = self.shards[source]
         half = max(1, ((shards - 1).bit_length() + 1) // 2)

@@ -1,9 +1,8 @@
 """Read a shard (tar or Parquet file) and yield its samples and rejected samples, in file order.
 
 A shard is a WebDataset tar (from `sclip.prepare.pack`, img2dataset or elsewhere), or a Parquet file with one sample per
-row (`sclip.data.parquet`). It may lie at any path or URI (`sclip.storage.filesystem`). Two kinds of failure are kept
-apart. A defect *in* a shard recurs at every read, so it becomes a `Rejected` item and the stream continues. A *storage*
-failure may pass, so the read is retried and then raises `ShardError`.
+row (`sclip.data.parquet`). A defect *in* a shard recurs at every read, so it becomes a `Rejected` item and the stream
+continues. A *storage* failure may pass, so the read is retried before it raises `ShardError`.
 """
 
 from __future__ import annotations
@@ -26,12 +25,9 @@ from sclip.storage.retries import ByteStream, StorageError, resumed
 
 _DEFAULTS = DataConfig()
 _MOST_SUFFIXES = 8
-"""Maximum number of suffixes that a rejection reason lists."""
 
 
 class _Caption(NamedTuple):
-    """A clean caption."""
-
     text: str
     cleaned: tuple[str, ...]
     """Kinds of changes that cleaning made."""
@@ -45,7 +41,7 @@ class ShardError(Exception):
     """A shard that cannot be reached. The message is one line: the shard, the problem and the remedy."""
 
     lasts = True
-    """Whether another try would fail too."""
+    """Whether another try would fail too, as for a missing file. False if the failure may pass, as for a timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ class Sample:
     image: bytes
     captions: tuple[str, ...]
     members: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
-    """All members that were read, by suffix: images, .json, texts, annotation. For a Parquet row, only the image."""
+    """Members that were read, by suffix; for a Parquet row, only the image."""
     fields: tuple[int, ...] = field(default=(), compare=False)
     """Index of each caption's field in data.caption_fields."""
     foreign: tuple[Foreign, ...] = ()
@@ -93,12 +89,9 @@ def read_shard(
 ) -> Iterator[Sample | Rejected]:
     """Yield every sample group or row of a shard, in file order, as `Sample` or `Rejected`. Indices count from 0.
 
-    `data.caption_field` names the field of the .json with the caption or list of captions. If it names several fields,
-    separated by commas, all of their captions are used. If it is empty, the captions come from `captions`, else
-    `caption`, else the lines of the text member (`data.text_suffixes`). In a Parquet file these are column names.
-    Captions are cleaned (`sclip.data.caption_text`). The shard is streamed, so few samples are in memory at a time.
-    `tally` is updated along the way and complete at the end.
-    Raises ShardError if the storage fails (after retries), never for the shard's content.
+    The captions come from all .json fields that `data.caption_field` names; by default, from the field `captions`, else
+    `caption`, else the lines of the text member (`data.text_suffixes`). A Parquet file has columns of these names
+    instead. Raises ShardError if the storage fails (after retries), never for the shard's content.
     """
     counted = tally or Tally()
     with shard_errors():
@@ -164,10 +157,7 @@ def _sample(
 def _judge(
     index: int, group: Group, data: DataConfig, seen: Mapping[str, str], tally: Tally
 ) -> Sample | Rejected:
-    """Return the sample of a group, or why it is rejected.
-
-    `seen` maps each earlier key to the defect of its first group: "without an image", "without a caption" or "".
-    """
+    """Return the sample of a group, or why it is rejected. `seen` maps each earlier key to what its group `_lacks`."""
     key = group.key.encode(errors="backslashreplace").decode()
     image = next((group.parts[suffix] for suffix in data.image_suffixes if group.parts.get(suffix)), None)
     if key != group.key:
@@ -191,14 +181,14 @@ def _judge(
 
 
 def _lacks(judged: Sample | Rejected) -> str:
-    """Return "without an image" or "without a caption" if that is why a group is rejected; else an empty string."""
+    """Return "without an image" or "without a caption" if a group is rejected for this reason; "" otherwise."""
     reason = judged.reason if isinstance(judged, Rejected) else ""
     starts = {"no image": "without an image", "no caption": "without a caption"}
     return next((lack for start, lack in starts.items() if reason.startswith(start)), "")
 
 
 def _apart(lacked: str) -> str:
-    """Return why a group with a repeated key is rejected. `lacked` is the defect of the key's first group."""
+    """Return the error for a repeated key. `lacked` is what the first group with this key lacked; "" for nothing."""
     if not lacked:
         return "its key occurs earlier in the shard; members of a sample must be neighbours"
     remedy = "make the tar with `tar --sort=name -cf`, or sclip pack"
@@ -223,7 +213,6 @@ def _without_image(group: Group, data: DataConfig) -> str:
 
 
 def _suffixes(group: Group) -> str:
-    """List the suffixes of a group, with a count where a suffix occurs more than once."""
     counted = [f"{count} {name}" if count > 1 else name for name, count in group.suffixes.items()]
     return " ".join(counted[:_MOST_SUFFIXES]) + " .." * (len(counted) > _MOST_SUFFIXES)
 
@@ -231,10 +220,7 @@ def _suffixes(group: Group) -> str:
 def _captions(
     group: Group, data: DataConfig, cleaned_counts: Counter[str]
 ) -> tuple[list[_Caption], int, dict[str, Any]]:
-    """Return the cleaned captions that are not blank, the number of all captions, and the .json record.
-
-    Raises ValueError with the reason if there is no caption.
-    """
+    """Return the captions, their number including blank ones, and the .json. Raises ValueError without a caption."""
     parts, fields = group.parts, data.caption_fields
     text = next((suffix for suffix in data.text_suffixes if suffix in parts), None)
     record: dict[str, Any] = {}
@@ -269,10 +255,7 @@ def _captions(
 def _field_captions(
     record: Mapping[str, Any], fields: Sequence[str], usual: Iterable[str]
 ) -> tuple[list[_Caption], int]:
-    """Return captions, and the number of texts including blank ones.
-
-    The captions come from all `fields`. Without `fields`, they come from the first `usual` field that has a caption.
-    """
+    """Return the captions of all `fields` (or of one `usual` field), and their number including blank ones."""
     captions: list[_Caption] = []
     count = 0
     for number, name in enumerate(fields or usual):

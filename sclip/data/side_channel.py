@@ -21,11 +21,11 @@ class Marker(NamedTuple):
     entry: int
     place: int
     tar_index: int
-    """Index of the sample in its shard; on an END marker, the number of rows in the shard."""
+    """Index of the sample in its shard. An END marker has the shard's number of rows."""
     status: int
     key: str
     reason: str
-    """Why the sample is rejected; on an END marker, the shard's VisitEnd as JSON."""
+    """Why the sample is rejected. An END marker has the shard's VisitEnd as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ class VisitEnd:
     missing: int = 0
     """Number of samples that the shard should hold (`OpenedVisit.expected`) but lacks."""
     more: int = 0
-    """Number of samples in the shard beyond its recorded count."""
+    """Number of samples beyond the recorded count, for which the order of the run has no place."""
     recorded: int = 0
-    """Number of samples that the shard should hold; set only if samples are missing."""
+    """Number of samples that the shard should hold; 0 means that none is missing."""
     rest: str = ""
     """Why the rest of the shard cannot be read."""
     unread: dict[str, int] = field(default_factory=dict)
-    """`unread`, `cleaned` and `foreign` are the counters of the reader's `sclip.data.tar.Tally`."""
+    """This and the next two fields copy the reader's `Tally` (`sclip.data.tar`)."""
     cleaned: dict[str, int] = field(default_factory=dict)
     foreign: dict[str, int] = field(default_factory=dict)
 
@@ -64,22 +64,18 @@ class Note:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     """Seconds since the previous note, by stage."""
     upto: int = 0
-    """Place up to which the stream is complete: all rows with a lower place have arrived."""
+    """All rows of the stream with a lower place have arrived."""
     samples: int = 0
-    """Number of samples that the encoder call returns."""
     cut: int = 0
-    """Number of captions that are longer than the text tower's context."""
+    """Number of captions of which the text tower reads only the beginning."""
     read_queued: float = 0.0
     """Total seconds that the samples waited between a reader and an encoder."""
     made_at: float = 0.0
     """Time at which the encoder call ended, in seconds since 1970."""
 
     def to_json(self) -> str:
-        """Return the note as JSON.
-
-        Times have a fixed width, so that a repeated call returns the same number of bytes. Ray repeats a call if its
-        actor is lost, and then expects the same blocks. Ray splits blocks by size.
-        """
+        """Return the note as JSON."""
+        # Times have a fixed width: if Ray repeats a lost encoder call, it expects the same blocks, split by bytes.
         times = [*(self.seconds[name] for name in STAGES), self.read_queued, self.made_at]
         counts = [self.upto, self.samples, self.cut]
         return json.dumps([self.markers, counts, [f"{value:+.15e}" for value in times]])

@@ -1,7 +1,4 @@
-"""Find out from a file's first bytes why it is not a readable shard, and name the remedy.
-
-The start of a run, `sclip validate`, the audit and the shard reader share these messages.
-"""
+"""Find out from a file's first bytes why it is not a readable shard, and name the remedy."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ from sclip.storage.masking import mask
 from sclip.storage.retries import concurrently, first_bytes
 
 MAX_ZEROS = 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
-"""Bytes of zeros at the end of a whole tar, at most: the end-of-archive marker, and padding to a full tar record."""
+"""Maximum zero bytes at the end of a complete tar: the end-of-archive marker, and padding to a full tar record."""
 _MOST_REMOTE = 4096
-"""Maximum number of remote shards that are checked, evenly spread. Each takes one request; all take some seconds."""
+"""Maximum number of remote shards that are checked, with one request each."""
 _AGAIN = "download it again"
 _DEFAULTS = DataConfig()
 
@@ -32,14 +29,13 @@ class NotATar:
     """A file that should be a shard but is something else."""
 
     kind: str
-    """What the file is. Messages group shards by kind."""
+    """What the file is, without details. Messages count the shards of each kind."""
     remedy: str
     detail: str = ""
     """Detail of this one file, such as the title of an error page."""
     wanted: str = "tar"
 
     def __str__(self) -> str:
-        """Return a one-line message."""
         return f"not a {self.wanted}: {self.kind}{f' {self.detail!r}' if self.detail else ''}; {self.remedy}"
 
 
@@ -144,10 +140,7 @@ def _begin(stream: Peeked) -> NotATar | None:
 
 
 def unreadable(urls: Sequence[str], data: DataConfig = _DEFAULTS) -> dict[str, NotATar]:
-    """Check all local shards and up to 4,096 remote ones; return the unreadable shards with the reason.
-
-    Raises StorageError if a shard cannot be reached.
-    """
+    """Check all local and up to 4,096 remote shards. Return the unreadable ones and why. Raises StorageError."""
     remote = [url for url in urls if "://" in url]
     step = max(1.0, len(remote) / _MOST_REMOTE)
     chosen = {remote[int(index * step)] for index in range(min(len(remote), _MOST_REMOTE))}

@@ -2,8 +2,7 @@
 
 Each worker builds its own graph, and the graph's executor runs on the worker's node. The executors share the cluster;
 each is limited to its part of the CPUs and of the object store. One execution covers all remaining rounds, so encoders
-start only once (12-13 s on two cores, because each loads spaCy). A read task reads one round, or several small ones;
-Ray yields their blocks in order.
+start only once (12-13 s on two cores, because each loads spaCy).
 """
 
 from __future__ import annotations
@@ -31,19 +30,14 @@ BLOCKS_AHEAD = 4
 _MOST_READ_TASKS = 4096
 """Maximum number of read tasks of a stream; each is a Ray object. In a longer run, a task reads several rounds."""
 _TASK_ROWS = 100_000
-"""Rows that a read task should have. If rounds are small, a task reads several. Ray soon ends an idle reader process,
-and starting the next one takes 25 s on two busy cores; long tasks need few starts. A reader process is idle if Ray
-submits no read task, because the stream's CPU budget (its share of the node's free CPUs, rounded down) is used up.
-A long task has one drawback: if it is lost, it is read again from its start."""
+"""Rows per read task, at least: after a task, Ray may end the reader, and a new one takes 25 s on busy cores."""
 _READ_TASKS = 2
-"""Read tasks of a stream that run at the same time; the second opens its first shards in advance. The two together
-reserve data.read_cpus. Reserving more could take the CPUs that another worker's first encoder needs, and block all
-workers."""
+"""Read tasks of a stream that run at the same time. The second opens its first shards in advance."""
 _STORE_SHARE = 0.5
 """Maximum share of the object store for all streams of a run together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024
 _TEXT_BYTES = 1000
-"""Bytes of a row without its image. A low estimate is safe: Ray splits a block only if it exceeds its limit by half."""
+"""Estimated bytes of a row without its image. More do no harm: Ray splits only blocks above 1.5 times the target."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +47,11 @@ class StreamPlan:
     reading: ReadSettings
     order: Order
     sources: tuple[tuple[NamedShard, ...], ...]
-    """Shards of each source."""
     image_size: int
     actors: tuple[int, int]
     """Minimum and maximum number of encoder actors of all workers together."""
     expected: tuple[tuple[int, ...], ...] = ()
-    """Number of samples that each shard of each source should hold, -1 if unknown; empty if all are unknown."""
+    """Number of samples that each shard of each source should hold. -1 means unknown; () means all unknown."""
 
     @property
     def config(self) -> Config:
@@ -83,14 +76,8 @@ def build(
 ) -> list[ray.data.Dataset]:  # fmt: skip
     """Return the streams of rows that one worker reads, starting at a step.
 
-    Args:
-        plan: plan of the run.
-        order: the plan's order, or that order extended by rows beyond the recorded counts.
-        step: first step; rows of earlier steps are left out.
-        rank: rank of the worker.
-        world_size: number of workers.
-        on_wait: called in the readers with a message while the storage fails.
-        encoder: class that a benchmark uses instead of the real encoder. Its arguments are config and image size.
+    `order` is the plan's order, or this order extended by rows beyond the recorded counts. Readers call `on_wait` with
+    a message while the storage fails. Benchmarks replace `encoder`, a class with the arguments config and image size.
     """
     block_samples = plan.config.data.block_samples or rows_of_block(
         order.batch_size // world_size, plan.image_size
@@ -116,6 +103,7 @@ def build(
             source = _RoundSource(plan, order, step, _Reads(rank, world_size, stream, streams), on_wait)
             rows = ray.data.read_datasource(
                 source,
+                # More CPUs could leave none for another worker's first encoder.
                 num_cpus=config.data.read_cpus / _READ_TASKS,
                 concurrency=_READ_TASKS,
                 override_num_blocks=max(1, len(source.chunks)),
@@ -143,7 +131,8 @@ def blocks(streams: Iterable[ray.data.Dataset]) -> list[Iterable[Columns]]:
 
 
 def rows_of_block(share: int, image_size: int) -> int:
-    """Return the rows per block: the worker's share of a batch, at most 128 MB. Ray handles few large blocks faster."""
+    """Return the rows per block: `share`, the worker's rows of a batch, but at most 128 MB and at least 16 rows."""
+    # Ray handles few large blocks faster than many small ones.
     return max(_FEWEST_ROWS, min(share, _MOST_BLOCK_BYTES // (3 * image_size**2)))
 
 
@@ -153,7 +142,7 @@ def streams_of_worker(config: Config) -> int:
 
 
 class _Reads(NamedTuple):
-    """Selection of the tracks of a round that one stream reads. A track is a series of shards."""
+    """Numbers that select one stream's tracks in each round. A track is a series of shards."""
 
     rank: int
     world_size: int
@@ -161,16 +150,11 @@ class _Reads(NamedTuple):
     streams: int
 
     def shares(self, round_: Round) -> list[Share]:
-        """Return the shares of a round that this stream reads."""
         return round_.share(self.rank, self.world_size)[self.stream :: self.streams]
 
 
 class _ImportedEncoder:
-    """The encoder of `sclip.data.encode`, imported only in the process that runs it.
-
-    Readers and executor actors unpickle this module too. Importing open_clip would cost each of these processes seconds
-    of CPU time and hundreds of MB.
-    """
+    """The encoder, imported only in the process that runs it: open_clip costs seconds of CPU time and 100s of MB."""
 
     def __init__(self, config: Config, image_size: int) -> None:
         from sclip.data.encode import Encoder
@@ -182,10 +166,7 @@ class _ImportedEncoder:
 
 
 class _RoundSource(Datasource):  # type: ignore[misc]
-    """The remaining rounds, one or several per read task.
-
-    A task stores only the numbers of its rounds. It computes their rows and shards when it runs.
-    """
+    """The remaining rounds, one or several per read task. A task computes their rows and shards only when it runs."""
 
     def __init__(
         self, plan: StreamPlan, order: Order, step: int, reads: _Reads, on_wait: Callable[[str], None]

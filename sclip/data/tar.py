@@ -1,9 +1,8 @@
 """Read a tar as a stream and yield groups: neighboring members with one key, which make one sample.
 
 Grouping follows webdataset's naming rule. `tarfile` reads the tar, which may be compressed, in stream mode.
-webdataset's own `tar_file_iterator` and `group_by_keys` are unsuitable: they accept a tar that is cut at a header as
-complete, read every member whole, whatever its size or kind, and raise at a repeated name. Importing them also imports
-torch, which would cost every reader 2.5 s of CPU time and 400 MB.
+webdataset's own iterators do not notice if a tar is cut off at a header, read members of any size and kind, and raise
+at a repeated name. They also import torch, which would cost every reader 2.5 s of CPU time and 400 MB.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ _MOST_SUFFIXES = 100
 """Maximum number of suffixes counted separately. Names with dots inside can have a different suffix each."""
 _JOINED = "as after `cat a.tar b.tar`: repack them as one tar, or join them with `tar --concatenate`"
 _MOST_CHARS = 80
-"""Maximum characters of a link's target that a message shows."""
 _BROKEN_TAR = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 
 
@@ -50,7 +48,7 @@ class Tally:
     cleaned: Counter[str] = field(default_factory=Counter)
     """Cleaned captions, by kind of change."""
     foreign: Counter[str] = field(default_factory=Counter)
-    """Unused foreign texts, and samples with a missing or unreadable field for such texts, by reason."""
+    """Problems with foreign texts (from the data set), by reason."""
 
     def clear(self) -> None:
         """Reset all counters."""
@@ -114,10 +112,9 @@ class Group:
     unread_images: int = 0
     unread_texts: int = 0
     last_unread: tuple[str, bool] = ("", False)
-    """The last unread image, text or .json: its suffix up to the last dot, and whether it is an image."""
+    """Suffix of the last unread image, text or .json, without its end ("b" for "b.jpg"); whether it is an image."""
     shares_stems: bool = False
-    """Whether the suffixes of an unread image and a neighboring text differ only after the last dot. The key may then
-    end too early."""
+    """Whether an unread image and text are named like `a.b.jpg` and `a.b.txt`; the key is then probably `a.b`."""
     fault: str = ""
     unread: dict[str, str] = field(default_factory=dict)
     """Why an optional member (.json or one of data.foreign_suffixes) was not read, by suffix."""
@@ -133,8 +130,7 @@ class Group:
 def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | None = None) -> Iterator[Group]:
     """Yield the sample groups of a tar. The last group has `cut` set if the tar is broken after it.
 
-    Without `bodies`, no member is read: the caller only counts groups. If the stream is an open file, it must be an
-    uncompressed tar; the reader then seeks over the bodies and reads only the headers.
+    Without `bodies`, no member is read, and groups can only be counted. An open file must be an uncompressed tar.
     """
     group = Group("")
     counted = tally or Tally()
@@ -171,7 +167,7 @@ def groups(stream: Stream, data: DataConfig, *, bodies: bool, tally: Tally | Non
 
 
 def _check_end(tar: tarfile.TarFile) -> None:
-    """Raise ReadError if data or too many zeros follow the end marker, as in joined tars and tars with holes."""
+    """Raise ReadError if data or too many zeros follow the end marker."""
     file = tar.fileobj
     assert file is not None
     zeros = tarfile.BLOCKSIZE  # the block that tarfile took for the end
@@ -221,7 +217,6 @@ def _take(
 
 
 def _pass_over(group: Group, suffix: str, tally: Tally) -> None:
-    """Count an unread member in the group, and in the tally if it looks like an image or a text."""
     _count(group.suffixes, suffix)
     image, text = is_image_like(suffix), is_text_like(suffix)
     group.unread_images += image

@@ -18,10 +18,9 @@ __all__ = ["unit_columns"]
 
 
 def unit_columns(pairs: Sequence[UnitPair | None], tokenizer: Tokenizer) -> dict[str, NDArray[Any]]:
-    """Return the columns for one pair or None per row. A pair is a unit (a true part of the caption) and its foil.
+    """Return the columns. `pairs` has for each row its unit (a true part of the caption) and the unit's foil, or None.
 
-    A unit's triples come from its own graph. The foil's triples come from the foil's graph; triple k
-    of the foil corresponds to triple k of the unit.
+    Triple k of the foil corresponds to triple k of the unit.
     """
     has_unit = np.array([pair is not None for pair in pairs])
     texts: list[str] = []

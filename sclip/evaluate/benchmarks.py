@@ -36,17 +36,15 @@ __all__ += ["no_such_file", "read_json", "text_of", "texts_of"]
 
 @dataclass(frozen=True)
 class About:
-    """Name, kind and description of a benchmark."""
+    """Name, kind and definition of a benchmark, with notes for its report."""
 
     name: str
-    """Name of the benchmark in the suite."""
     kind: str
     definition: str
-    """One sentence that explains the benchmark to the reader of a report."""
+    """One sentence for the reader of a report: what the benchmark asks, and who published it."""
     notes: tuple[str, ...] = ()
-    """Caveats that a report shows before the figures."""
     whole: int = 0
-    """Number of cases or images before some were left out; 0 if none was left out."""
+    """Number of cases or images before any was left out. 0 means that none is left out."""
 
 
 class Task(Protocol):
@@ -88,10 +86,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def left(about: About, cases: Sequence[_Case], kept: Sequence[_Case], noun: str = "cases") -> About:
-    """Return `about`, with a note if `kept` lacks some cases. Raises BenchmarkDataError if `kept` is empty.
-
-    `noun` is the plural that the note calls the cases, such as "images".
-    """
+    """Return `about`; add a note if `kept` lacks some of `cases`. Raises BenchmarkDataError if `kept` is empty."""
     if not kept:
         raise BenchmarkDataError(
             f"{about.name}: none of its pictures can be read; set its images to the folder that holds them"
@@ -120,10 +115,10 @@ def no_such_file(path: Path) -> BenchmarkDataError:
 
 
 def each(path: Path, noun: str, kind: type[list[Any]] | type[dict[str, Any]]) -> list[tuple[str, Any]]:
-    """Read a JSON file into (name, entry) pairs; names are keys of an object, or indices (from 0) of a list.
+    """Return (name, entry) for each entry of a JSON file. Names are the keys of an object, or the indices of a list.
 
-    `noun` is the plural that the error calls the entries, such as "cases, VALSE's format".
-    Raises BenchmarkDataError if the content is empty or not of type `kind`, or if an entry is not an object.
+    Raises BenchmarkDataError if the content is empty or not of type `kind`, or if an entry is no object.
+    The message calls the entries `noun`.
     """
     content = read_json(path)
     if not isinstance(content, kind) or not content:
@@ -132,10 +127,9 @@ def each(path: Path, noun: str, kind: type[list[Any]] | type[dict[str, Any]]) ->
 
 
 def entries(path: Path, tree: object, noun: str = "case") -> list[tuple[str, Any]]:
-    """Return (name, entry) pairs as `each` does, from a list or object that is already read.
+    """Return (name, entry) for each entry of `tree`, the content of a JSON file; names as in `each`.
 
-    `noun` is the singular that the error calls an entry, such as "image".
-    Raises BenchmarkDataError, naming file and entry, if `tree` has another type or an entry is no object.
+    Raises BenchmarkDataError, naming file and entry, if `tree` is no list or object, or if an entry is no object.
     """
     if not isinstance(tree, list | dict):
         raise BenchmarkDataError(f"{path}: {noun}s={ascii(tree)[:50]}: must be a list or an object")
@@ -158,10 +152,7 @@ def named_once(path: Path, names: Iterable[str]) -> None:
 
 
 class at_case:
-    """Context manager that turns errors in an entry into a BenchmarkDataError naming the file and the case.
-
-    `noun` is the singular that the error calls the case, as in `entries`.
-    """
+    """Context manager that turns an error of bad data, such as KeyError, into an error that names the case."""
 
     def __init__(self, path: Path, name: Hashable, noun: str = "case") -> None:
         self._location = f"{path}: {noun} {name}"
@@ -194,7 +185,7 @@ def is_text(value: object) -> bool:
 
 
 def box_of(left: int, top: int, width: int, height: int, fields: str) -> tuple[int, int, int, int]:
-    """Return left, top, right and bottom of a crop in pixels. Raises ValueError if the crop is empty."""
+    """Return left, top, right and bottom of a crop in pixels. Raises ValueError, naming `fields`, for an empty crop."""
     if width < 1 or height < 1:
         raise ValueError(f"{fields}={width}, {height}: the crop is empty")
     return left, top, left + width, top + height
@@ -209,12 +200,9 @@ def images_of(file: Path, images: Path | None) -> Path:
 
 
 def located(folder: Path, name: str) -> Path:
-    """Return the path of a picture. `name` may include leading folders (`data/val2014/COCO_1.jpg`).
+    """Return the path of a picture. For the name "a/b.jpg", it is FOLDER/a/b.jpg or FOLDER/b.jpg, whichever exists.
 
-    The function tries `name` itself if it is absolute, then `name` below `folder`, then `name` without its first
-    folder, its first two folders and so on, below `folder`. The first path that is a file is returned. If no path
-    is a file, `folder` / `name` is returned, or `folder` / file name if `name` is absolute. Raises ValueError if
-    `name` has no file name.
+    An absolute path that exists stays as it is. Raises ValueError if `name` has no file name.
     """
     path = Path(name)
     if not path.name:

@@ -28,30 +28,29 @@ class ChoiceCase:
     group: str = ""
     """Group that the benchmark's authors average over, such as a relation or a pair of attributes."""
     counted: bool = True
-    """Whether the case enters the scores. If it does not, it enters only the figures of its group."""
+    """Whether the benchmark's scores include the case. The figures of its group always do."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Choose the true caption of each picture.
+    """Task of choosing the true caption of each picture.
 
-    The score `accuracy` is the share of counted cases that are won; `macro` is the mean accuracy over groups. A case is
-    won if the true caption scores higher than every false one. A tie is lost unless the authors count it as won
-    (`ties_win`). A NaN score never wins.
+    The score `accuracy` is the share of cases that are won. A case is won if the true caption scores higher than every
+    false one. A NaN score never wins.
     """
 
     about: About
     cases: Sequence[ChoiceCase]
     macro: bool = False
-    """Whether the authors report the mean over groups. If they do, `macro` is the headline."""
+    """Whether the mean accuracy over groups is added as score `macro`, and becomes the headline."""
     least_cases: int = 1
     """Minimum number of cases that a group needs to enter a mean."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores: each name maps to the groups over which the accuracy is averaged."""
+    """Additional scores by name: the mean accuracy over these groups."""
     ties_win: bool = False
+    """Whether a tie between the true caption and a false one is won, as some authors count it."""
     jointly: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = field(default_factory=dict)
-    """Additional scores over sets of cases. A score's name maps to its sets, (label, case names) pairs. The score
-    is the share of sets in which all cases are won. A set that lacks a case is left out."""
+    """Additional scores by name: the share of sets of cases, (label, case names), in which every case is won."""
     skips_unreadable: bool = False
 
     def __post_init__(self) -> None:
@@ -121,11 +120,9 @@ class Choice:
         )  # fmt: skip
 
     def _is_won(self, row: Sequence[float]) -> bool:
-        """Return whether a case is won. `row` holds the cosine of each caption, the true caption first."""
         return row[0] >= max(row[1:]) if self.ties_win else row[0] > max(row[1:])
 
     def _joint_scores(self, answers: Sequence[tuple[ChoiceCase, bool]]) -> dict[str, Score]:
-        """Return each score of `jointly`: the share of sets with all cases won. Sets that lack a case are left out."""
         by_name = {case.name: (won, self._chance(case)) for case, won in answers}
         scores = {}
         for score_name, sets in self.jointly.items():
@@ -136,7 +133,7 @@ class Choice:
                 chances = [math.prod(chance for _, chance in outcomes) for _, outcomes in complete]
                 scores[score_name] = scored(
                     [all(won for won, _ in outcomes) for _, outcomes in complete],
-                    [label for label, _ in complete],
+                    [label for label, _ in complete],  # the bootstrap draws sets of one label together
                     sum(chances) / len(chances),
                     key=f"{self.about.name}/{score_name}",
                 )
@@ -161,5 +158,5 @@ class Choice:
 
 
 def tied(row: Sequence[float]) -> bool:
-    """Return whether the true candidate, which comes first, scores as high as the best false one."""
+    """Return whether the true candidate (the first) and the best false one have the same score."""
     return row[0] == max(row[1:])

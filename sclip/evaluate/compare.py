@@ -1,8 +1,8 @@
 """Test which differences between the evaluations of several models are real.
 
-The test is McNemar's, in its exact form ("Note on the sampling error of the difference between correlated
-proportions or percentages", Psychometrika 1947). It counts the cases that only one of two models won. If the
-models do not differ, each such case is a fair coin toss. This says more than whether two intervals overlap.
+The test is McNemar's exact test ("Note on the sampling error of the difference between correlated proportions
+or percentages", Psychometrika 1947). It counts the cases that only one of two models won. If the models do not
+differ, each such case is a fair coin toss.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ class Difference:
 
     benchmark: str
     score: str
-    """Name of the headline score."""
     model: int
     """Index of this model in the comparison; the first model has index 0."""
     change: float
@@ -34,7 +33,6 @@ class Difference:
     only_other: int
     """Number of cases that this model won and the first model lost."""
     p_value: float
-    """Two-sided p-value of McNemar's exact test."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +43,15 @@ class Comparison:
     differences: list[Difference]
 
     def of(self, benchmark: str, model: int) -> Difference:
-        """Return a model's difference from the first model on a benchmark. Raises KeyError if there is none."""
+        """Return a model's difference from the first model. Raises KeyError for model 0 or an unknown benchmark."""
         return {(d.benchmark, d.model): d for d in self.differences}[benchmark, model]
 
     def adjusted(self) -> dict[tuple[str, int], float]:
         """Return the p-value of every (benchmark, model), adjusted for the number of comparisons.
 
-        The method is Holm's, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-        Statistics 1979. It keeps the probability of one or more false positives below the significance level.
-        scipy has no such function. statsmodels has one, but installing it takes 65 MB for these five lines.
+        Source: Holm, "A simple sequentially rejective multiple test procedure", Scand. J. Statistics 1979.
         """
+        # scipy lacks Holm's method; statsmodels has it, but takes 65 MB.
         ordered = sorted(self.differences, key=lambda difference: difference.p_value)
         adjusted, running_max = {}, 0.0
         for rank, difference in enumerate(ordered):
@@ -66,7 +63,7 @@ class Comparison:
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     """Return the differences of every model from the first.
 
-    Raises EvaluationError for fewer than two evaluations, or if two models answered different cases of a benchmark.
+    Raises EvaluationError for fewer than two evaluations, or if the models differ in benchmarks or cases.
     """
     if len(evaluations) < 2:
         raise EvaluationError("a comparison needs two evaluations or more")
@@ -98,7 +95,7 @@ def _difference(model: int, first: Result, other: Result, names: tuple[str, str]
 
 
 def differing(first: Result, other: Result) -> str:
-    """Return in words how the cases of two results differ, or "" if they are the same."""
+    """Return in words how the cases of two results differ; "" means that they are the same."""
     if first.kind != other.kind:
         return f"different kinds of benchmark ({first.kind} and {other.kind})"
     if cases := first.won.keys() ^ other.won.keys():
@@ -113,12 +110,12 @@ def differing(first: Result, other: Result) -> str:
 def paired_interval(first: Result, other: Result) -> tuple[float, float]:
     """Return the 95 % interval of `other`'s headline minus `first`'s; both must have answered the same cases.
 
-    The square of the interval's half width is s^2 + t^2 - 2 r s t, as for the variance of a difference. s and t
-    are the half widths of the two scores' bootstrap intervals. r is the correlation of the models' wins over all
-    cases, even if the score is a mean over groups. For a share of independent cases, the result is Wald's interval.
+    The half width is the root of s^2 + t^2 - 2 r s t, the formula for the standard deviation of a difference: s and t
+    are the half widths of the two scores' intervals, and r is the correlation between the two models' wins.
     """
     a, b = first.scores[first.headline], other.scores[first.headline]
     wins = [float(won) for won in first.won.values()], [float(other.won[case]) for case in first.won]
+    # r counts all cases alike, even if the headline is a mean over groups.
     r = statistics.correlation(*wins) if all(len(set(won)) == 2 for won in wins) else 0.0
     s, t = (a.high - a.low) / 2, (b.high - b.low) / 2
     half_width = max(0.0, s**2 + t**2 - 2 * r * s * t) ** 0.5

@@ -1,7 +1,6 @@
 """Encode chunks of pictures and captions in a pool of Ray actors, and yield the features in chunk order.
 
-Each actor gets the exported model's files through Ray's object store. So the nodes need no shared folder, and
-every actor has exactly the driver's weights, even random ones.
+Ray's object store carries the model's files to the actors, so the nodes need no shared folder.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class EncoderPool:
             ray.kill(actor)
 
     def pictures(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Encoded]:
-        """Yield the result of `Here.encode_pictures` for each chunk."""
+        """Yield the features of each chunk, and the errors of its unreadable pictures."""
         return self._each("pictures", chunks)
 
     def captions(self, chunks: Iterable[Sequence[str]]) -> Iterator[Tensor]:
@@ -69,7 +68,6 @@ class EncoderPool:
         return self._each("captions", chunks)
 
     def _each(self, method: str, chunks: Iterable[Any]) -> Iterator[Any]:
-        """Yield results in chunk order. Queue up to `_AHEAD` chunks for each actor, then wait for the oldest."""
         pending: deque[Any] = deque()
         for number, chunk in enumerate(chunks):
             actor = self._actors[number % len(self._actors)]

@@ -19,10 +19,8 @@ _T = TypeVar("_T")
 
 
 def chosen(benchmark: str, lost: Iterable[tuple[str, _T]]) -> list[tuple[str, _T]]:
-    """Draw up to 24 lost cases by a hash of the case name. Cases are (name, payload) pairs; their order is kept.
-
-    The hash does not depend on the model, so reports on two models tend to show the same lost cases.
-    """
+    """Choose up to 24 lost cases, given as (name, payload), and keep their order."""
+    # A hash of the name decides, so reports on two models tend to show the same cases.
     cases = list(lost)
     drawn = sorted(range(len(cases)), key=lambda i: digest64("example", 0, 0, f"{benchmark} {cases[i][0]}"))
     return [cases[i] for i in sorted(drawn[:MOST])]
@@ -41,7 +39,7 @@ def example(
     true: Sequence[tuple[str, float]],
     false: Sequence[tuple[str, float]],
 ) -> Example:
-    """Return a lost case from (text, score) pairs: all true candidates, and the highest false ones."""
+    """Return a lost case with its true and its highest-scoring false candidates. Candidates are (text, score) pairs."""
     highest = sorted(false, key=lambda candidate: -candidate[1])[:RIVALS]
     candidates = [Candidate(*one, True) for one in true] + [Candidate(*one, False) for one in highest]
     return Example(case, group, picture, candidates)

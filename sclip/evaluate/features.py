@@ -1,7 +1,7 @@
 """Encode each picture and caption of all benchmarks once, however many benchmarks ask for it.
 
 Either this process encodes (`Here`), or a pool of Ray actors (`sclip.evaluate.encoder_pool`). Only features
-stay in memory: 320 MB for 31,000 pictures and 126,000 captions with 512 numbers each.
+stay in memory: 320 MB for 31,000 pictures and 126,000 captions. D is the length of a feature, here 512.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sclip.inference.scorer import Scorer, to_uint8
 __all__ = ["Encoded", "FeatureEncoder", "Features", "Here", "encode"]
 
 Encoded = tuple[Tensor, dict[Picture, str]]
-"""Features [n, D] in the order of the pictures, and the errors of unreadable pictures, whose rows are NaN."""
+"""Features [pictures, D], and the error of each unreadable picture, whose row is NaN."""
 Say = Callable[[str, int, int], None]
 """Progress callback. Its arguments: "pictures" or "captions", the number done, and the total."""
 _CASES_AT_A_TIME = 2048
-"""Number of cases whose cosines are computed at a time. With five captions per case and D = 768, they take 32 MB."""
+"""Cases whose cosines are computed at a time. With five captions each and D = 768, the captions take 32 MB."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Features:
     text: Tensor
     """Caption features, [captions, D]."""
     unreadable: Mapping[Picture, str]
-    """Reason why a picture has no feature; its row is NaN."""
+    """Unreadable pictures, each with the reason; their rows in `image` are NaN."""
 
     def of_pictures(self, pictures: Iterable[Picture]) -> Tensor:
-        """Return the features of these pictures, [N, D]."""
+        """Return the features of these pictures, [pictures, D]."""
         return self.image[[self.picture_rows[picture] for picture in pictures]]
 
     def of_captions(self, captions: Iterable[str]) -> Tensor:
-        """Return the features of these captions, [M, D]."""
+        """Return the features of these captions, [captions, D]."""
         return self.text[[self.caption_rows[caption] for caption in captions]]
 
     def cosines(self, cases: Iterable[tuple[Picture, Sequence[str]]]) -> Iterator[list[float]]:
@@ -65,10 +65,10 @@ class Features:
 
 
 class FeatureEncoder(Protocol):
-    """Interface of an encoder: it takes chunks of pictures or captions, and yields features in their order."""
+    """Interface that takes chunks of pictures or captions, and yields their features."""
 
     def pictures(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Encoded]:
-        """Yield the result of `Here.encode_pictures` for each chunk."""
+        """Yield the features of each chunk, and the errors of its unreadable pictures."""
         ...
 
     def captions(self, chunks: Iterable[Sequence[str]]) -> Iterator[Tensor]:
@@ -86,7 +86,7 @@ class Here:
         self._threads = min(8, os.cpu_count() or 1)
 
     def encode_pictures(self, pictures: Sequence[Picture]) -> Encoded:
-        """Return features [n, D] of the pictures, and errors of unreadable pictures, whose rows are NaN."""
+        """Return the features of the pictures, [pictures, D], and the errors of unreadable ones."""
         unreadable: dict[Picture, str] = {}
         rows = {picture: row for row, picture in enumerate(pictures)}
         features: Tensor | None = None
@@ -120,11 +120,11 @@ class Here:
             return str(error)
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
-        """Return features [n, D] of the captions."""
+        """Return the features of the captions, [captions, D]."""
         return self._scorer.encode_text(captions, self._batch_size)
 
     def pictures(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Encoded]:
-        """Yield the result of `encode_pictures` for each chunk."""
+        """Yield the features of each chunk, and the errors of its unreadable pictures."""
         return map(self.encode_pictures, chunks)
 
     def captions(self, chunks: Iterable[Sequence[str]]) -> Iterator[Tensor]:
@@ -141,7 +141,7 @@ def encode(
 ) -> Features:
     """Encode each distinct picture and caption once, and return the features.
 
-    `after_pictures` gets the unreadable pictures with reasons; it may raise before any caption is encoded.
+    `after_pictures` gets the unreadable pictures, with reasons, before captions are encoded; it may raise to stop.
     """
     picture_rows = {picture: row for row, picture in enumerate(dict.fromkeys(pictures))}
     caption_rows = {caption: row for row, caption in enumerate(dict.fromkeys(captions))}
@@ -167,17 +167,16 @@ CHUNK = 512
 
 
 def _chunks(pictures: Iterable[Picture]) -> Iterator[Sequence[Picture]]:
-    """Yield the pictures in order, in chunks. Pictures of a shard form one chunk: the shard is read once."""
     for shard, members in itertools.groupby(pictures, key=lambda p: "" if p.sample is None else p.path):
         if shard:
-            yield list(members)
+            yield list(members)  # one chunk, so that the shard is read once
         else:
             while chunk := list(itertools.islice(members, CHUNK)):
                 yield chunk
 
 
 def _joined(features: Sequence[Tensor]) -> Tensor:
-    """Return all rows as one tensor. A chunk without a readable picture has width 0; its rows become NaN."""
+    # A chunk without a readable picture has width 0; its rows become NaN.
     width = max((part.shape[1] for part in features), default=0)
     return (
         torch.cat([part if part.shape[1] else torch.full((len(part), width), torch.nan) for part in features])

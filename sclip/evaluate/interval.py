@@ -1,7 +1,7 @@
 """Compute the share of cases that were won, with a 95 % interval.
 
-Cases of one image are not independent. So the bootstrap draws images, not cases: all cases of an image count
-as often as the image was drawn. In each draw, a mean over groups covers only the groups with a drawn case.
+Cases of one image are not independent. So the bootstrap draws images, not cases: if an image is drawn twice, each
+of its cases counts twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def scored(
     *,
     key: str,
 ) -> Score:
-    """Return the share of won cases as a `Score`. `chance` is the chance level; other arguments as in `share`."""
+    """Return the share of won cases as a `Score` with this chance level. Other arguments as in `share`."""
     return Score(*share(won, images, groups, key=key), chance)
 
 
@@ -46,9 +46,9 @@ def mean_score(
     *,
     key: str,
 ) -> Score:
-    """Return the share of won cases as a `Score`. If `subset` names groups, return the mean of their shares instead.
+    """Return the share of won cases as a `Score`; with a `subset` of the groups, the mean of these groups' shares.
 
-    `chance` holds the probability that a guess wins each case; other arguments as in `share`.
+    `chance`: for each case, the probability that a guess wins it. Other arguments as in `share`.
     """
     kept = [index for index, group in enumerate(groups) if subset is None or group in subset]
     by_group: dict[str, list[float]] = defaultdict(list)
@@ -66,10 +66,9 @@ def mean_score(
 def groups(
     benchmark: str, cases: Iterable[tuple[str, Hashable, bool]], counted: Container[str] | None = None
 ) -> list[Group]:
-    """Return each group with the counts of its cases, sorted by name. Cases are (group, image, is won) tuples.
+    """Return the figures of each group, sorted by name. A case is (group, image, is won); "" means no group.
 
-    Cases of the group "" are left out. `counted` holds the names of the groups that enter the benchmark's mean;
-    None: all groups.
+    `counted`: the groups that enter the benchmark's mean; None means all.
     """
     members: dict[str, list[tuple[Hashable, bool]]] = defaultdict(list)
     for group, image, won in cases:
@@ -86,15 +85,12 @@ def groups(
 def share(
     won: Iterable[bool], images: Sequence[Hashable], groups: Sequence[str] | None = None, *, key: str
 ) -> tuple[float, float, float]:
-    """Return the share of won cases, and the ends of its 95 % percentile interval.
-
-    All draws are equal if all cases were won, if all were lost, or if there is only one image. Percentiles
-    say nothing then. The interval is instead Clopper and Pearson's exact one, with as many trials as images.
+    """Return the share of won cases, and the two ends of its 95 % interval.
 
     Args:
         won: whether each case was won.
         images: the image of each case; cases of one image are drawn together.
-        groups: the group of each case, for the mean of the groups' shares. None: the share of all cases.
+        groups: the group of each case: the share is then the mean of the groups' shares. None means one group.
         key: seed of the draws, for instance the name of the score.
     """
     wins = np.fromiter(won, dtype=np.float64)
@@ -111,34 +107,30 @@ def share(
         rng=np.random.default_rng(digest64("bootstrap", 0, 0, key)),
     )  # fmt: skip
     low, high = map(float, drawn.confidence_interval)
-    if np.ptp(drawn.bootstrap_distribution) == 0:
+    if np.ptp(drawn.bootstrap_distribution) == 0:  # for instance, all cases were won
         low, high = _exact(value, count)
     return value, low, high
 
 
 def _numbered(names: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
-    """Return the number of each name (equal names have equal numbers), and the count of distinct names."""
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64), len(numbers)
 
 
 def _means(picks: NDArray[np.int64], wins: csr_array, cases: csr_array) -> NDArray[np.float64]:
-    """Return each draw's mean over the groups that have a drawn case, [draws].
-
-    `picks` [draws, images] holds image indices; `wins` and `cases` [images, groups] hold counts.
-    """
+    # picks [draws, images] holds indices of images; wins and cases are [images, groups].
     draws, images = picks.shape
     numbered = (picks + images * np.arange(draws)[:, None]).ravel()
     counts = np.bincount(numbered, minlength=draws * images).reshape(draws, images)
     won, counted = counts @ wins, counts @ cases
-    present = counted > 0
+    present = counted > 0  # a draw may lack all images of a group
     shares = np.divide(won, counted, out=np.zeros_like(won), where=present)
     means: NDArray[np.float64] = shares.sum(axis=1) / present.sum(axis=1)
     return means
 
 
 def _exact(value: float, trials: int) -> tuple[float, float]:
-    """Return Clopper and Pearson's interval. scipy's binomtest has it too, but not for fractional wins."""
+    # Clopper and Pearson's interval. scipy's binomtest accepts only a whole number of wins.
     wins = value * trials
     low = float(beta.ppf(_TAIL, wins, trials - wins + 1)) if wins > 0 else 0.0
     high = float(beta.ppf(1 - _TAIL, wins + 1, trials - wins)) if wins < trials else 1.0

@@ -26,7 +26,6 @@ class Answers:
     """Outcome of every case for one score of a benchmark."""
 
     won: Sequence[bool]
-    """Whether each case was won."""
     chance: Sequence[float]
     """Probability that a guess wins each case."""
 
@@ -43,17 +42,17 @@ def judged(
     counts: Mapping[str, int],
     examples: list[Example],
 ) -> Result:
-    """Return the share of won cases for each score and, for the headline, also its means over groups.
+    """Return the share of won cases for each score, and the headline's means over groups.
 
     Args:
         about: name and definition.
         cases: the cases, in the order of the answers.
         images: the image of each case; the bootstrap draws cases of one image together.
         answers: the outcomes, by name of the score.
-        headline: the key of `answers` that decides whether a case counts as won.
-        means: additional scores: each name maps to the groups over which the headline is averaged.
-        macro: whether to add `macro`, the headline's mean over all groups, and make it the headline.
-        counts: other counts to report beside the number of cases.
+        headline: the score that decides whether a case counts as won.
+        means: additional scores by name: the headline's mean over these groups.
+        macro: whether to add the headline's mean over all groups as score `macro`, and report it as the headline.
+        counts: numbers to report beside the number of cases.
         examples: lost cases to show in reports.
     """
     case_groups = [case.group for case in cases]

@@ -36,7 +36,6 @@ from sclip.evaluate.readers import (
 __all__ = ["KINDS", "PATHS", "Kind", "checked", "nearest", "task"]
 
 PATHS = ("file", "images", "class_names")
-"""Options that are paths."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ _NUMBERS = ("captions", "limit")
 
 
 def checked(kind: str, options: Mapping[str, Any], location: str) -> dict[str, Any]:
-    """Check the options of a benchmark, and return them as its reader takes them, with "~" in paths expanded.
+    """Check the options of a benchmark, and return them as arguments for the reader of its kind.
 
     Raises BenchmarkDataError, naming `location`, for an unknown kind or option, a missing option or a bad value.
     """
@@ -222,7 +221,7 @@ def checked(kind: str, options: Mapping[str, Any], location: str) -> dict[str, A
 
 
 def nearest(name: str, names: Mapping[str, object] | set[str]) -> str:
-    """Return a part of a message: "nearest is NAME" if a name is similar, else a list of all names."""
+    """Return the end of an error message: "nearest is NAME" if one of `names` is similar, else a list of all names."""
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     return f"nearest is {near[0]}" if near else f"choose from {', '.join(sorted(names))}"
 

@@ -25,7 +25,7 @@ from sclip.evaluate.result import Candidate, Example, Result
 __all__ = ["Pair", "Pairs"]
 
 CHANCE = {"text": 1 / 4, "image": 1 / 4, "group": 1 / 6}
-"""Of the 24 orders of four similarities, 6 win the text score, 6 the image score, and 4 both."""
+"""Chance levels: of the 24 rankings of the four similarities, 6 win text, 6 win image, and 4 win both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Match two pictures with their captions."""
+    """Task of matching two pictures with their captions."""
 
     about: About
     cases: Sequence[Pair]
     headline: str = "group"
-    """The published score: "text", "image" or "group"."""
+    """Score that stands for the whole benchmark: "text", "image" or "group"."""
     titles: Mapping[str, str] = field(default_factory=dict)
-    """Our name of a score -> the authors' name; only for names that differ."""
+    """The authors' names of scores, where they differ from ours: {"text": "image_to_text"}."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores: each name maps to the groups over which the headline is averaged."""
+    """Additional scores by name: the headline's mean over these groups."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -98,7 +98,6 @@ class Pairs:
     def _examples(
         self, won: Sequence[bool], similarity: Sequence[Sequence[Sequence[float]]]
     ) -> list[Example]:
-        """Return lost cases, each with both pictures side by side and the scores of all four combinations."""
         lost = (
             (case.name, (case, cosines))
             for case, w, cosines in zip(self.cases, won, similarity, strict=True) if not w
@@ -118,7 +117,6 @@ class Pairs:
 
 
 def _side_by_side(pictures: Sequence[bytes]) -> bytes:
-    """Return the pictures side by side as one JPEG, without empty ones."""
     shown = [Image.open(io.BytesIO(picture)) for picture in pictures if picture]
     if not shown:
         return b""

@@ -1,6 +1,6 @@
 """Locate a picture of a benchmark, and read its bytes or its crop.
 
-Benchmarks only name pictures, and the encoder opens them. So a picture of several benchmarks is encoded once.
+Benchmarks only name pictures, and the encoder opens them. So a picture that several benchmarks use is encoded once.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class BenchmarkDataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture file, a crop of one, or the image of a sample in a tar shard."""
+    """A picture file, a crop of one, or the image of a sample in a shard."""
 
     path: str
     """Path of the file, or path or URI of the shard."""
@@ -40,25 +40,25 @@ class Picture:
     sample: int | None = None
     """Index of the sample in the shard, from 0; None for a file."""
     data: DataConfig = _DEFAULTS
-    """Settings for reading the shard: they decide what counts as a sample. Unused for a file."""
+    """Settings for reading the shard. Unused for a file."""
 
     @property
     def image(self) -> str:
-        """Identifier that all crops of a picture share; the bootstrap draws them together."""
+        """Identifier of the whole image, the same for all of its crops."""
         return self.path if self.sample is None else f"{self.path}#{self.data.image_field}{self.sample}"
 
 
 def missing(pictures: Iterable[Picture]) -> list[Picture]:
-    """Return the distinct pictures whose file does not exist, in their order."""
+    """Return the distinct pictures whose file does not exist, in their order. Shards are not checked."""
     pictures = list(dict.fromkeys(pictures))
     files = {path: Path(path).is_file() for path in {p.path for p in pictures if p.sample is None}}
     return [p for p in pictures if p.sample is None and not files[p.path]]
 
 
 def excluded(pictures: Iterable[Picture], exclusions: Exclusions) -> dict[str, str]:
-    """Find pictures that the lists name, or that look like a listed one. Return reasons by `Picture.image`.
+    """Return {`Picture.image`: reason} for pictures that the lists name, or that look like a listed one.
 
-    The whole picture is compared, even if a benchmark shows only a crop.
+    Pictures in shards are compared only by their looks, and crops by the looks of the whole picture.
     """
     whole = {picture.image: replace(picture, box=None) for picture in pictures}
     reasons = {}
@@ -71,9 +71,9 @@ def excluded(pictures: Iterable[Picture], exclusions: Exclusions) -> dict[str, s
 
 
 def contents(pictures: Iterable[Picture]) -> Iterator[tuple[Picture, bytes | Image.Image | ImageError]]:
-    """Yield each picture with its encoded bytes, its decoded crop or its error; pictures in shards come last.
+    """Yield each picture with its encoded bytes, its decoded crop, or the error if it cannot be read.
 
-    Each shard is read once for all of its pictures. Raises ShardError if a shard cannot be reached.
+    Yields the files first, then each shard's pictures in the shard's order. Raises ShardError for an unreachable shard.
     """
     by_shard: dict[tuple[str, DataConfig], dict[int, Picture]] = {}
     for picture in pictures:

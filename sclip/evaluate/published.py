@@ -20,7 +20,6 @@ class PublishedRow:
 
     label: str
     source: str
-    """The publication that printed the scores."""
     scores: dict[str, float]
     """Scores between 0 and 1, by the "benchmark/score" names of our suites."""
     note: str = ""
@@ -48,10 +47,9 @@ def headings() -> dict[str, Heading]:
 
 
 def sources(chosen: Sequence[PublishedRow], shown: Collection[str]) -> dict[str, str]:
-    """Return, for each publication, a text with the labels of the chosen rows that it reports.
+    """Return {publication: text to print below a table}. The text lists the labels of the publication's chosen rows.
 
-    `shown` holds the scores that the table shows ("benchmark/score"). If a row has other scores on the same
-    benchmarks, its label lists them in parentheses.
+    `shown`: the table's scores, "benchmark/score". A row's other scores of the shown benchmarks follow its label.
     """
     labels_by_source: dict[str, list[str]] = {}
     benchmarks = dict.fromkeys(score.partition("/")[0] for score in shown)

@@ -1,7 +1,6 @@
 """Define the result of an evaluation: plain values that benchmarks compute and that reports show.
 
-An evaluation is written as `evaluation.json` and read back. So a report, a comparison, MLflow and the gates
-need neither model nor benchmark files, and this module does not import torch.
+Reports, comparisons, MLflow and the gates read it from `evaluation.json`, so they need no model, benchmark or torch.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ __all__ = [
 
 EVALUATION_FILE = "evaluation.json"
 PARTIAL = "partial: "
-"""Prefix of a note. It says that the result covers only part of the benchmark."""
+"""Prefix of the note on a result that covers only part of its benchmark."""
 
 VERSION = 1
 """Version of the file format. Raise it when older files can no longer be read."""
@@ -49,12 +48,12 @@ class Score:
     """Lower end of the 95 % interval, from a bootstrap over images."""
     high: float
     chance: float
-    """Expected score of random guesses. A model that prefers one form of caption can deviate from it."""
+    """Expected score of random guesses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The cases of one relation, pair of attributes or class, and the number of correct answers."""
+    """Number of cases and of correct answers for one relation, pair of attributes or class."""
 
     name: str
     cases: int
@@ -63,7 +62,7 @@ class Group:
     """Lower end of the 95 % interval of the accuracy."""
     high: float
     counted: bool = True
-    """Whether the group enters the benchmark's mean. Reports show all groups."""
+    """Whether the group enters the benchmark's mean."""
 
     @property
     def accuracy(self) -> float:
@@ -78,7 +77,7 @@ class Candidate:
     text: str
     """The caption or class name; for a picture, its label."""
     score: float
-    """Cosine between the candidate and the given picture or caption."""
+    """Cosine similarity that the model gives to the candidate."""
     is_true: bool
 
 
@@ -99,11 +98,10 @@ class Result:
     """Result of one model on one benchmark."""
 
     name: str
-    """Name of the benchmark in the suite. Full names of scores begin with it: "benchmark/score"."""
+    """Name of the benchmark in the suite, the first part of a score's full name "benchmark/score"."""
     kind: str
     """Kind of the benchmark, a key of `sclip.evaluate.kinds.KINDS`, for instance `vg-relation`."""
     definition: str
-    """One sentence for the reader of a report: what the benchmark asks, and who published it."""
     headline: str
     """Name of the benchmark's main score, a key of `scores`."""
     scores: dict[str, Score]
@@ -116,8 +114,7 @@ class Result:
     """Caveats that a report shows before the figures: missing pictures, excluded cases."""
     examples: list[Example] = field(default_factory=list)
     digest: str = ""
-    """SHA-256 of the names of the cases and all captions, to check that two models got the same cases. Empty
-    in files of older versions."""
+    """SHA-256 of case names and captions, equal for models that got the same cases; "" in files of old versions."""
 
     @property
     def is_partial(self) -> bool:
@@ -132,7 +129,7 @@ class Evaluation:
     model: str
     """Name that the user gave the model."""
     facts: dict[str, str]
-    """Facts that identify model and measurement, by name: weights checksum, parser, suite, versions, time."""
+    """Facts that identify model and measurement: weights checksum, parser, suite, versions, time."""
     results: list[Result]
 
     def scores(self) -> dict[str, float]:
@@ -145,7 +142,7 @@ class Evaluation:
         return {f"{r.name}/{key}": score for r in self.results for key, score in r.scores.items()}[name]
 
     def require_results(self) -> None:
-        """Raise EvaluationError if no benchmark was evaluated, because there is nothing to show or judge."""
+        """Raise EvaluationError if no benchmark was evaluated."""
         if not self.results:
             raise EvaluationError(f"{self.model}: evaluated on no benchmark; name one in the suite")
 

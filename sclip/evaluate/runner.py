@@ -1,7 +1,4 @@
-"""Evaluate a model on benchmarks: read the files, check them, encode each input once, and score.
-
-The runner reads every file and looks for every picture first, so mistakes show before anything is encoded.
-"""
+"""Evaluate a model on benchmarks: read the files, look for all pictures, encode each input once, and score."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 _DEFAULTS = DataConfig()
 ON_TRAINING = "retrieval_on_training_images"
-"""Name of the retrieval benchmark on training shards; its score says nothing about unseen images."""
+"""Name of the retrieval benchmark if the model was trained on one of its shards."""
 
 
 def evaluate(
@@ -49,10 +46,9 @@ def evaluate(
 
     Args:
         scorer: the model to measure.
-        config: a suite and retrieval shards. If both are empty, retrieval uses the training shards. Retrieval
-            is named `retrieval_on_training_images` if the model was trained on any of its shards.
+        config: a suite, retrieval shards or both. If both are empty, retrieval uses the training shards.
         training_shards: paths or patterns of the shards that the model was trained on.
-        data: how shards are read, as in training.
+        data: settings for reading shards; use those of the training.
         model: name of the model in the evaluation.
 
     Raises BenchmarkDataError or ShardError, naming file and case, if something cannot be read.
@@ -63,10 +59,7 @@ def evaluate(
 
 
 def check_files(config: EvaluateConfig, data: DataConfig = _DEFAULTS) -> None:
-    """Read the benchmarks and look for their pictures, so that a mistake stops a training run before it starts.
-
-    Raises BenchmarkDataError or ShardError as `evaluate` would.
-    """
+    """Raise the errors that `evaluate` would raise for bad files or missing pictures, before a run starts."""
     prepared(tasks_of(config, (), data), exclusions=exclusions_of(config.exclude))
 
 
@@ -99,10 +92,9 @@ def tasks_of(config: EvaluateConfig, training_shards: Sequence[str], data: DataC
 def prepared(
     tasks: Sequence[Task], partial: bool = False, exclusions: Exclusions | None = None
 ) -> list[Task]:
-    """Return the tasks without missing or excluded pictures. A task's notes count its excluded pictures.
+    """Return the tasks without excluded pictures and, with `partial`, without missing pictures. Notes count both.
 
-    Raises BenchmarkDataError if every picture of a benchmark is excluded, or if pictures are missing. With
-    `partial`, missing pictures raise no error: a note says how many cases are left.
+    Raises BenchmarkDataError if a benchmark has no picture left or, without `partial`, if a picture is missing.
     """
     absent = set(missing(picture for task in tasks for picture in task.pictures()))
     present = [_without(task, absent, dict.fromkeys(absent, "no such file"), partial) for task in tasks]
@@ -138,8 +130,8 @@ def measure(
 ) -> Evaluation:
     """Encode each picture and caption of all tasks once, and return the evaluation of the model.
 
-    `reads_whole` says whether the model reads all of a caption; results count the truncated captions. Raises
-    BenchmarkDataError if pictures cannot be decoded. With `partial`, tasks leave these pictures out.
+    `reads_whole`: whether the model reads a caption to the end; results count the captions that it truncates.
+    Raises BenchmarkDataError for unreadable pictures, which `partial` leaves out instead.
     """
     readable: list[Task] = list(tasks)
 
@@ -161,7 +153,7 @@ def measure(
 
 
 def _with_captions(result: Result, task: Task, whole: Mapping[str, bool]) -> Result:
-    """Return a result with its digest. If captions were truncated, add their number and a note."""
+    """Add the digest and a note on truncated captions."""
     captions = set(task.captions())
     content = json.dumps([sorted(result.won), sorted(captions)])
     result = replace(result, digest=hashlib.sha256(content.encode()).hexdigest())

@@ -1,7 +1,4 @@
-"""Build the score table of a paper: a row for each evaluated model, below rows of published scores.
-
-The table's caption (`_caption`) explains which scores are bold, and the marks that the table uses.
-"""
+"""Build the score table of a paper: a row for each evaluated model, below rows of published scores."""
 
 from __future__ import annotations
 
@@ -25,10 +22,9 @@ _SHORT = {"image_to_text": "I2T", "text_to_image": "T2I"}
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """The score in one column of a row."""
+    """The score in one column of a row, in per cent."""
 
     text: str = MISSING
-    """Score in per cent."""
     interval: str = ""
     """The 95 % interval of a score that was measured here, such as "58.1 to 61.7"."""
     is_partial: bool = False
@@ -42,15 +38,15 @@ class TableRow:
     label: str
     cells: list[Cell]
     source: str = ""
-    """Letter of the publication; empty for scores measured here."""
+    """Letter that stands for the publication in the table's caption; empty for scores measured here."""
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Content of the table, the same in all file formats."""
+    """Content of the table."""
 
     columns: list[tuple[str, str]]
-    """(title of the benchmark, title of the score) of each column."""
+    """For each column, the titles of the benchmark and of the score."""
     published: list[TableRow]
     measured: list[TableRow]
     caption: list[str]
@@ -62,18 +58,13 @@ class _Figure:
     value: float
     result: Result | None = None
     score: Score | None = None
-    """Score with its interval. Only figures measured here have a score and a result."""
 
 
 def score_table(evaluations: Sequence[Evaluation], benchmarks: Sequence[str] = ()) -> ScoreTable:
     """Return a table with the scores of these models, and with published scores on the same benchmarks.
 
-    Args:
-        evaluations: one evaluation for each row of the models.
-        benchmarks: names of the benchmarks to show, in order. Empty: all benchmarks that have a result.
-
-    Raises EvaluationError if two models got different cases of a benchmark, or if there is no column to show.
-    Scores on part of a benchmark are shown with a mark, and never compared.
+    `benchmarks` names the benchmarks to show, in order; empty means all. A score on part of a benchmark is marked and
+    not compared. Raises EvaluationError if two models got different cases, or if there is no column to show.
     """
     by_name = [{result.name: result for result in evaluation.results} for evaluation in evaluations]
     names = list(benchmarks or dict.fromkeys(name for results in by_name for name in results))
@@ -145,7 +136,6 @@ def _measured(result: Result | None, score: str) -> _Figure | None:
 
 
 def _cells(score: str, figures: Sequence[_Figure | None]) -> list[Cell]:
-    """Return the cells of one column, and mark those that are to be bold."""
     compared = [
         figure for figure in figures
         if figure and math.isfinite(figure.value) and not (figure.result and figure.result.is_partial)
@@ -172,7 +162,7 @@ def _cell(figure: _Figure | None) -> Cell:
 
 
 def _is_level(figure: _Figure, best: _Figure, score: str) -> bool:
-    """Return whether a score is not clearly lower than its column's best, by the rule in `_caption`."""
+    """Return whether a score is not clearly lower than its column's best, by the rule that `_caption` prints."""
     if figure.value == best.value:
         return True
     if figure.result and best.result and score == figure.result.headline == best.result.headline:
@@ -189,7 +179,7 @@ def _name(benchmark: str) -> str:
 
 
 def _called(score: str) -> str:
-    """Return a score's short name, which fits a table column: "I2T R@1" for image_to_text_r1."""
+    """Return a score's short name: "I2T R@1" for image_to_text_r1."""
     for long, short in _SHORT.items():
         score = score.replace(long, short)
     score = re.sub(r"_r(\d+)$", r" R@\1", score)

@@ -14,13 +14,13 @@ __all__ = ["Cell", "p_value"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One score of an ablation's row, with a value for each seed."""
+    """One score of a recipe (a row of the ablation table), with a value for each seed."""
 
     values: list[float]
     published: str
     """Score that others published for a comparable model; a dash if there is none."""
     p_value: float | None = None
-    """p-value of a t-test against the reference row, paired by seed; None if it cannot be computed."""
+    """p-value of a t-test against the reference recipe, paired by seed."""
 
     @property
     def mean(self) -> float:
@@ -48,7 +48,7 @@ class Cell:
 
 
 def p_value(values: Sequence[float | None], reference: Sequence[float | None]) -> float | None:
-    """Return the p-value of a paired t-test, or None if a value is missing or all pairs differ equally."""
+    """Return the p-value of a paired t-test; None if a value is missing or all pairs have the same difference."""
     pairs = [(a, b) for a, b in zip(values, reference, strict=True) if a is not None and b is not None]
     if len(pairs) < len(values) or len({round(a - b, 9) for a, b in pairs}) < 2:
         return None

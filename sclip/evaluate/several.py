@@ -25,29 +25,27 @@ class SeveralCase:
     true: tuple[str, ...]
     false: str
     group: str = ""
-    """Group that the benchmark's authors average over."""
 
 
 @dataclass(frozen=True)
 class SeveralTrue:
-    """Score every true caption higher than the false one.
+    """Task of giving every true caption a higher score than the false one.
 
-    The headline is the share of cases in which all true captions score higher than the false one. Each name
-    in `places` is a score for one true caption alone. Ties and NaN scores are lost.
+    A tie with the false caption is lost, and so is a NaN.
     """
 
     about: About
     cases: Sequence[SeveralCase]
     every: str
-    """Name of the headline score."""
+    """Name of the headline score: the share of cases in which all true captions score higher than the false one."""
     places: tuple[str, ...]
-    """Names of the scores for single true captions, in the order of `SeveralCase.true`."""
+    """Names of further scores. The first one compares only the first true caption with the false one, and so on."""
     together: str = ""
-    """Name of a score: the share of cases whose false caption does not score between true ones. Empty: none."""
+    """Name of the score: share of cases whose false caption scores between no two true ones. "" means no such score."""
     macro: bool = False
-    """Whether the authors report the mean over groups. If they do, `macro` is the headline."""
+    """Whether the headline's mean over groups is added as score `macro`, and becomes the headline."""
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores: each name maps to the groups over which the headline is averaged."""
+    """Additional scores by name: the headline's mean over these groups."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -109,5 +107,5 @@ def _chance(true: Sequence[str], false: str) -> float:
 
 
 def _is_together(row: Sequence[float]) -> bool:
-    """Return whether the false caption's score, the last of `row`, is outside the range of the true captions'."""
+    # The false caption's score is the last of the row.
     return not any(map(math.isnan, row)) and not min(row[:-1]) < row[-1] < max(row[:-1])

@@ -1,7 +1,4 @@
-"""List where to get each benchmark of the package's suites, with its license and size.
-
-sclip downloads nothing itself: for most benchmarks, the user must fill in a form or accept a license.
-"""
+"""List where to get each benchmark of the package's suites, with its license and size. sclip downloads nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ class BenchmarkSource:
     files: tuple[tuple[str, str], ...]
     """(path below the root folder, where to get the content) of each file or folder."""
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """Published sizes, by a key of `Task.sizes` such as "cases". Several numbers are the sizes of several releases."""
+    """Published sizes, by a key of `Task.sizes` such as "cases"; a number for each release."""
 
 
 _ARO = "Yuksekgonul et al., When and why vision-language models behave like bags-of-words, ICLR 2023"
@@ -204,7 +201,6 @@ SOURCES = {
         {"images": (50_000,), "classes": (1_000,)},
     ),
 }  # fmt: skip
-"""Sources of the benchmarks, by their names in the package's suites."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +209,7 @@ class Completeness:
 
     complete: bool
     told: str
-    """Message with the sizes of the benchmark and what is wrong."""
+    """The benchmark's sizes and faults in words."""
 
 
 def examined(entry: Entry) -> Completeness:
@@ -232,7 +228,6 @@ def examined(entry: Entry) -> Completeness:
 
 
 def _unlike(name: str, task: Task) -> list[str]:
-    """Return a message for each size of the task that differs from the published sizes."""
     if name not in SOURCES:
         return []
     return [

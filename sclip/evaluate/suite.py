@@ -6,8 +6,7 @@
       images: aro/images
 
 In a user's own file, paths are relative to the file. In the package's suites (`suites/`), they are relative
-to a root folder. If a suite is at a URI, its files are copied to this machine. `include: [aro, sugarcrepe]`
-adds the benchmarks of these package suites to any file. `sclip fetch` says where to get the files.
+to a root folder. `include: [aro, sugarcrepe]` adds the benchmarks of these package suites.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Entry:
     name: str
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Options as the reader takes them, with absolute paths."""
+    """Options as `kinds.checked` returns them, with paths made absolute."""
 
     def task(self) -> Task:
         """Read the files of the benchmark. Raises BenchmarkDataError or ShardError naming what cannot be used."""
@@ -57,9 +56,9 @@ def read(suite: str, root: str | Path, defaults: Mapping[str, Any] | None = None
     Args:
         suite: a name in `names()`, or the path or URI of a file.
         root: the folder that paths in the package's suites are relative to.
-        defaults: options that apply to each benchmark that accepts them and does not set them itself.
+        defaults: options for all benchmarks that accept them; a benchmark's own options win.
 
-    Raises BenchmarkDataError naming the file, the benchmark and the nearest name.
+    Raises BenchmarkDataError, naming file and benchmark.
     """
     base: StoragePath = Path(root).expanduser().absolute()
     path: StoragePath = _FOLDER / f"{suite}.yaml"
@@ -91,9 +90,7 @@ def from_options(
 ) -> list[Entry]:
     """Return the entries of (kind, file) pairs; relative paths start at the working folder.
 
-    For `shards`, the file is a pattern of tars. For `zero-shot`, it is the folder of the classes. `images` is
-    empty, or has one folder for all benchmarks, or one for each. A benchmark has the name of its kind. If a
-    kind occurs twice, the file name without its suffix is added to the name.
+    The file of `shards` is a pattern, that of `zero-shot` a folder. `images` holds no folder, one for all, or one each.
     """
     if len(images) not in (0, 1, len(benchmarks)):
         raise BenchmarkDataError(
@@ -102,6 +99,7 @@ def from_options(
     folders = [*images] * len(benchmarks) if len(images) == 1 else [*images] or [""] * len(benchmarks)
     entries = []
     for (kind, file), folder in zip(benchmarks, folders, strict=True):
+        # The name is the kind, or KIND-STEM if several benchmarks have the same kind.
         is_repeated = sum(other == kind for other, _ in benchmarks) > 1
         stem = re.sub(r"[^\w.-]", "-", Path(file).stem)
         name = f"{kind}-{stem}" if is_repeated else kind
@@ -129,7 +127,7 @@ def _entry(
     parsed = kinds.checked(kind, values, location)
     for option in PATHS:
         if option in parsed:
-            parsed[option] = cached_copy(base / parsed[option])
+            parsed[option] = cached_copy(base / parsed[option])  # from a URI, a copy on this machine
     if "shards" in parsed:
         parsed["shards"] = tuple(
             p if "://" in p else address(base / Path(p).expanduser()) for p in parsed["shards"]

@@ -15,10 +15,9 @@ __all__ = ["show"]
 
 
 def show(evaluations: Sequence[Evaluation], comparison: Comparison | None, console: Console) -> None:
-    """Print every score with its 95 % interval and its chance level; with a comparison, also p-values.
+    """Print every score with its 95 % interval and its chance level, in a table for each model.
 
-    Models are listed below each other, so any number fits. The p-value tests a benchmark's headline against
-    the first model, adjusted for the number of comparisons. Without a comparison, each model has a table.
+    A `comparison` puts all models in one table, with p-values of each headline's difference from the first model.
     """
     if comparison is None and len(evaluations) > 1:
         for evaluation in evaluations:

@@ -1,7 +1,4 @@
-"""Score text alone: two captions of the same meaning must be closer to each other than to a third.
-
-The task has no pictures, so it shows what the text encoder alone knows.
-"""
+"""Score the text encoder alone: two captions of the same meaning must be closer to each other than to a third."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ class TextCase:
 
 @dataclass(frozen=True)
 class TextOnly:
-    """Find the two of three captions that mean the same.
+    """Task of finding the two of three captions that mean the same.
 
     A case is won if the cosine of these two is higher than the cosine of each with the third. A tie is lost.
     """
@@ -40,10 +37,9 @@ class TextOnly:
     about: About
     cases: Sequence[TextCase]
     score: str
-    """Name of the headline score."""
     macro: bool = False
     means: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Additional scores: each name maps to the groups over which the headline is averaged."""
+    """Additional scores by name: the headline's mean over these groups."""
     skips_unreadable: bool = False
 
     def sizes(self) -> dict[str, int]:
@@ -85,7 +81,6 @@ class TextOnly:
         )  # fmt: skip
 
     def _examples(self, lost: Sequence[tuple[TextCase, tuple[float, float]]]) -> list[Example]:
-        """Return lost cases: two captions with their cosine, and the third with the higher of its two cosines."""
         drawn = examples.chosen(self.about.name, ((case.name, (case, cosines)) for case, cosines in lost))
         return [
             examples.example(

@@ -2,8 +2,7 @@
 
 The weights of a blend are (1 - a) * start + a * trained. A blend should raise one score (`gained`) and
 keep the other high (`kept`). A blend is a candidate if its kept score is at least `keep` times the start model's.
-The candidate with the highest gained score is chosen. Ties go to the higher kept score, then to the smaller
-`a`. The start model (a = 0) is always a candidate.
+The candidate with the highest gained score is chosen.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from sclip.evaluate.result import Evaluation, EvaluationError, Score
 __all__ = ["Point", "Tradeoff", "cheapest", "choose", "point"]
 
 _ROUNDING = 1e-9
-"""Tolerance for rounding: in floating point, 0.98 * 0.67 is more than 0.6566."""
+"""Tolerance for rounding: Python computes 0.98 * 0.67 as a little more than 0.6566."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Tradeoff:
 def point(a: float, measured: Evaluation, gained: str, kept: str) -> Point:
     """Return the scores of a blend. Raises EvaluationError if its evaluation lacks a score.
 
-    "relation/accuracy+attribute/accuracy" is the mean of two scores; the ends of its interval are means too.
+    The name "relation/accuracy+attribute/accuracy" stands for the mean of these two scores.
     """
     try:
         return Point(a, _mean(measured, gained), _mean(measured, kept))
@@ -73,10 +72,7 @@ def choose(points: Sequence[Point], gained: str, kept: str, keep: float) -> Trad
 
 
 def cheapest(points: Sequence[Point], target: float) -> Point:
-    """Return the point with the highest kept score among the points whose gained score reaches `target`.
-
-    If no point reaches `target`, return the point with the highest gained score.
-    """
+    """Return the point that keeps most of those that gain at least `target`, or else the point that gains most."""
     candidates = [p for p in points if p.gained.value >= target - _ROUNDING]
     if not candidates:
         return max(points, key=lambda p: (p.gained.value, p.kept.value, -p.a))
@@ -84,5 +80,6 @@ def cheapest(points: Sequence[Point], target: float) -> Point:
 
 
 def _mean(measured: Evaluation, names: str) -> Score:
+    # The ends of the interval are averaged too.
     scores = (astuple(measured.score(name)) for name in names.split("+"))
     return Score(*(fmean(values) for values in zip(*scores, strict=True)))

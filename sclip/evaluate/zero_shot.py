@@ -1,9 +1,9 @@
 """Score zero-shot classification: top-1 accuracy, top-5 accuracy and the mean accuracy over classes.
 
-Files are FOLDER/CLASS/*.jpg, as in ImageNet's validation set. The method is open_clip's `build_zero_shot_classifier`,
-after Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, 3.1.4. Each
-class name fills every template. The unit features of a class are averaged, and the mean is made unit length again. A
-picture gets the most similar class. The templates are open_clip's: `openai` (80) or `simple` (7).
+Files are FOLDER/CLASS/*.jpg, as in ImageNet's validation set. The method is open_clip's `build_zero_shot_classifier`
+(Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, 3.1.4). The name of
+a class fills every template. The mean of these texts' features stands for the class, and a picture gets the most
+similar class.
 """
 
 from __future__ import annotations
@@ -35,14 +35,9 @@ _AT_A_TIME = 1024
 def read(about: About, images: Path, class_names: Path | None = None, templates: str = "openai") -> ZeroShot:
     """Return the task of a folder that contains a folder of pictures for each class.
 
-    Args:
-        about: name and definition.
-        images: the folder that contains the class folders.
-        class_names: JSON file: an object from class folder to class name, or a list in the order of the sorted folders.
-            None: open_clip's names if the folders are ImageNet's 1,000, else the folder names with "_" as a blank.
-        templates: `openai` or `simple`.
-
-    Raises BenchmarkDataError for a folder without classes, or for names that do not fit.
+    `class_names` is a JSON file: an object from class folder to class name, or a list in the order of the sorted
+    folders. None means open_clip's names if the folders are ImageNet's, else the folder names with spaces for "_".
+    Raises BenchmarkDataError for unknown templates, missing folders, pictures or class names.
     """
     if templates not in TEMPLATES:
         raise BenchmarkDataError(f"{about.name}: templates={templates!r}: must be {' or '.join(TEMPLATES)}")
@@ -95,10 +90,9 @@ class Labelled:
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """Name the class of a picture. A class that scores as high as the right one counts against the model.
+    """Task of naming the class of a picture. A tie is lost.
 
-    Classes can share a name, such as "missile" and "sunglasses" in open_clip's names for ImageNet. The model
-    then chooses the first of them, as an argmax does.
+    Two classes can share a name ("missile" in open_clip's names for ImageNet). The model then never chooses the second.
     """
 
     about: About
@@ -158,10 +152,7 @@ class ZeroShot:
         )  # fmt: skip
 
     def _before(self, features: Features, classes: Tensor) -> Tensor:
-        """Return int64 [N]: for each picture, the number of wrong classes that score at least as high as the right one.
-
-        NaN cosines count against the model.
-        """
+        """Return the rank of each picture's right class, from 0. Ties and NaN count against the model."""
         return torch.cat([
             (~(cosines < right)).sum(dim=1) - 1 for cosines, right in self._cosines(features, classes)
         ])  # fmt: skip
@@ -173,11 +164,7 @@ class ZeroShot:
         )
 
     def _cosines(self, features: Features, classes: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the cosines of n pictures with every class, [n, classes], and with the right class, [n, 1].
-
-        Another class with the right class's name gets the cosine +infinity if it comes before the right class,
-        else -infinity.
-        """
+        """Yield, for n pictures at a time, the cosines with every class, [n, classes], and the right class, [n, 1]."""
         number = {name: index for index, name in enumerate(dict.fromkeys(self.classes))}
         named = torch.tensor([number[name] for name in self.classes])
         indices = torch.arange(len(named))
@@ -185,6 +172,7 @@ class ZeroShot:
             batch = self.images[start : start + _AT_A_TIME]
             cosines = features.of_pictures(image.picture for image in batch) @ classes.T
             labels = torch.tensor([[image.label] for image in batch])
+            # Of classes with the same name, the first wins.
             twins = named == named[labels]
             cosines = cosines.masked_fill(twins & (indices < labels), torch.inf)
             cosines = cosines.masked_fill(twins & (indices > labels), -torch.inf)

@@ -1,8 +1,7 @@
 """Interpolate two models of one architecture: weights (1 - a) * start + a * trained.
 
-`start` is the model before training, `trained` the model after it. This is WiSE-FT (Wortsman et al., "Robust
-fine-tuning of zero-shot models", CVPR 2022): a blend keeps much of what training taught, and recovers much of
-what the model forgot.
+This is WiSE-FT (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022). A blend recovers much of what
+the model forgot in training, and keeps much of what it learned.
 """
 
 from __future__ import annotations
@@ -20,15 +19,14 @@ from sclip.model import ModelError
 __all__ = ["blended", "check"]
 
 _ONLY_TRAINED = {"kee.": "knowledge encoder, whose weight lambda grows with a", "logit_bias.": "logit bias"}
-"""Prefixes of parts that `start` may lack, and their names in messages. A blend takes them from `trained`."""
 _NORMALISATION = ("image_mean", "image_inverse_std")
 
 
 def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
-    """Return the blend of two models: for `a` = 0 `start` itself, for `a` = 1 `trained` itself.
+    """Return the blend of two models. `a` = 0 returns `start` itself, `a` = 1 `trained` itself.
 
-    The logit scale is blended as its logarithm. Integer tensors, and parts that `start` lacks, come from `trained`. If
-    `start` has no knowledge encoder, the encoder's weight lambda grows from 0 with `a`, so nothing changes abruptly.
+    Parts that `start` lacks come from `trained`. If `start` has no knowledge encoder, the weight lambda of the encoder
+    is `a` times that of `trained`.
 
     Raises ModelError if `a` is not in 0..1, or if `check` refuses the models.
     """
@@ -39,7 +37,7 @@ def blended(start: Scorer, trained: Scorer, a: float) -> Scorer:
     check(start, trained)
     start_state = start.model.state_dict()
     model = copy.deepcopy(trained.model)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in model.state_dict().items():  # of the logit scale, this holds the logarithm
         if name in start_state and tensor.is_floating_point() and not torch.equal(tensor, start_state[name]):
             tensor.lerp_(start_state[name], 1 - a)
     if model.kee is not None:

@@ -1,7 +1,4 @@
-"""Convert weights of any layout, or a run's checkpoint, to our export or to a folder for another tool.
-
-`sclip convert` uses it: `opened` reads the source; `convert` writes the files and describes them in one line.
-"""
+"""Convert weights of any layout, or a checkpoint of a run, to our export or to a folder for another tool."""
 
 from __future__ import annotations
 
@@ -32,8 +29,7 @@ __all__ = ["Form", "Source", "convert", "opened", "require_new"]
 
 Form = Literal["export", "clip", "transformers", "onnx"]
 
-_SOME_BIAS = -10.0
-"""Initial logit bias, as in SigLIP; the loaded weights replace it."""
+_SOME_BIAS = -10.0  # as in SigLIP; the loaded weights replace it
 
 
 @dataclass(frozen=True)
@@ -44,9 +40,9 @@ class Source:
     notes: tuple[str, ...] = ()
     """Differences between the model and its source, in words."""
     parser: Path | None = None
-    """The source's parser file, if it has any."""
+    """Parser file, if the source is an export."""
     spacy_model: str | None = None
-    """Name of the spaCy pipeline if the source is a run's checkpoint, which has no parser file."""
+    """spaCy pipeline, if the source is a checkpoint of a run."""
 
 
 def require_new(folder: Path) -> None:
@@ -60,13 +56,12 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
 
     Args:
         source: the model.
-        folder: new or empty folder. All files appear together after the last check. After an error, none appears.
+        folder: new or empty folder. All files appear together, after the last check.
         form: "export" is for `sclip.load`, "clip" for open_clip, "transformers" for the `CLIPModel` of transformers,
-            "onnx" for onnxruntime. To check the last two forms, transformers or onnxruntime loads the files, and its
-            outputs are compared with the model's (`sclip.model.clip_model`, `onnx_files`).
+            "onnx" for onnxruntime. The outputs of the last two are compared with the model's.
         card: text of README.md in the folder; "" writes no README.md.
 
-    Raises ModelError with one line that says what is wrong and what to do.
+    Raises ModelError.
     """
     require_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +82,6 @@ def convert(source: Source, folder: Path, form: Form = "export", card: str = "")
 
 
 def _write(source: Source, folder: Path, form: Form) -> str:
-    """Write the files and check them; return the result of the check in words."""
     model = source.model
     if form == "onnx":
         return f"; largest difference of onnxruntime {write_onnx(model, folder):.1e}"
@@ -130,7 +124,7 @@ def opened(source: StoragePath, name: str = "", quick_gelu: Literal["auto", "on"
         name: architecture of a file of weights; "" takes the architecture that the file records.
         quick_gelu: the value of `model.quick_gelu`.
 
-    Raises ModelError or CheckpointError with one line that says what is wrong and what to do.
+    Raises ModelError or CheckpointError.
     """
     if (source / "model" / WEIGHTS_FILE).is_file():  # a finished run
         source = source / "model"

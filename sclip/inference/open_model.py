@@ -41,12 +41,11 @@ def open_model(name: str | Path, device: str = "cpu", storage: str | Path = "~/s
     """Return the named model with its parser and tokenizer.
 
     Args:
-        name: in any form that the module docstring lists; a file or folder takes precedence over a run of this name.
+        name: in any form that the module docstring lists. If a file and a run have this name, the file is opened.
         device: "cpu", "cuda" or "cuda:1".
         storage: `run.storage`; the name of a run is looked up in its folder `runs`.
 
-    Raises ModelError, CheckpointError, ParserError or StorageError with one line that says what was found and
-    what to do.
+    Raises ModelError, CheckpointError, ParserError or StorageError.
     """
     if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise ModelError(f"device {device!r}: must be cpu, cuda or cuda:1")
@@ -67,8 +66,8 @@ def open_source(
 ) -> convert.Source:
     """Return the named model without its parser, as a `Source` for `sclip.inference.convert`.
 
-    `name`, `storage` and the errors are as in `open_model`. `architecture` and `quick_gelu` describe a file
-    of weights that does not record them.
+    `name`, `storage` and the errors are as in `open_model`. `architecture` and `quick_gelu` are for weights that do not
+    record them.
     """
     path = located(name, storage)
     if path is None:
@@ -79,7 +78,7 @@ def open_source(
 
 
 def located(name: str, storage: str | Path) -> StoragePath | None:
-    """Return the path of the file or folder `name`, else of the run `name` in `storage`; None if neither exists.
+    """Return the path of the file, folder or run `name`, in this order; None if none exists.
 
     Raises ModelError for an empty name.
     """
@@ -114,7 +113,6 @@ def _from_path(path: StoragePath, device: str) -> Scorer:
 
 
 def _from_architecture(text: str) -> StructureCLIP:
-    """Build the model that ARCHITECTURE:TAG names."""
     architecture, separator, source = text.partition(":")
     if not separator or source.startswith("//"):
         raise ModelError(f"{mask(text)!r}: no such model; name {_FORMS}")

@@ -1,10 +1,10 @@
 """Define the registered model: an MLflow pyfunc over an exported directory.
 
-MLflow executes this file when a version is loaded (models-from-code) and uses the object given to `set_model`;
-nothing is pickled. The sclip that it imports is the copy stored with the version, not the installed one.
+MLflow runs this file when it loads a version (models-from-code), and uses the object given to `set_model`. The file
+imports the copy of sclip that is stored with the version, not the installed one.
 
 Text in the image column is the path of a file, with or without `file:` before it. In a scoring server (`mlflow models
-serve`) such text must be base64 instead: if paths were allowed, every client could probe the server's disk.
+serve`) it must be base64: with paths, every client could probe the server's disk.
 """
 
 from __future__ import annotations
@@ -45,9 +45,8 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
     ) -> pd.DataFrame:
         """Return the output that `params["output"]` names, one row for each input row, in the same order.
 
-        Raises MlflowException (INVALID_PARAMETER_VALUE; a server answers with HTTP status 400) for an unknown output, a
-        missing column, an unreadable image, or a caption that is not text. The message names the row of the image or
-        caption.
+        Raises MlflowException (a server answers with HTTP status 400) for an unknown output, a missing column, an
+        unreadable image, or a caption that is not text.
         """
         output = (params or {}).get("output", "score")
         if output not in OUTPUTS:
@@ -90,7 +89,7 @@ def _captions(values: pd.Series) -> list[str]:
 
 
 def _encoded(values: Sequence[Any]) -> Iterator[Any]:
-    """Yield the images one by one, so that only one batch of files is in memory."""
+    """Read or decode one image at a time, so that memory holds the files of one batch only."""
     served = _MLFLOW_IS_IN_SERVING_ENVIRONMENT.get()
     for row, value in enumerate(values):
         try:
@@ -110,10 +109,8 @@ def _from_path(value: Any) -> Any:
 
 
 def _from_base64(value: Any) -> Any:
-    """Decode an image that MLflow leaves in base64 (`inputs`, `instances`, CSV); return other bytes unchanged.
-
-    Raises ValueError for text that is not base64.
-    """
+    """Decode an image in base64; return bytes that are not base64 unchanged."""
+    # MLflow leaves images in base64 if a request holds `inputs`, `instances` or CSV.
     if isinstance(value, str):
         try:
             return base64.b64decode("".join(value.split()), validate=True)

@@ -1,7 +1,7 @@
 """Compute features and scores of pictures and captions, with an exported model and its preprocessing.
 
 Every caller (evaluation, the registered model, a user's own code) gets the caption cleaning, the parser and the
-tokenizer of training, so a score never depends on where it was computed.
+tokenizer of training. Features are unit length, fp32 [N, D] on the CPU: N images or captions, D embedding dimensions.
 """
 
 from __future__ import annotations
@@ -33,12 +33,10 @@ from sclip.scenegraph import Parser, SceneGraph
 __all__ = ["PARSER_FILE", "Scorer", "read_parser", "to_uint8"]
 
 PARSER_FILE = "parser.json"
-"""File beside model.safetensors and config.json that names the parser of the captions."""
-BATCH_SIZE = 128
-"""Default number of images or captions in one forward pass."""
+"""File of an export that names the parser of the captions."""
+BATCH_SIZE = 128  # default number of images or captions in one forward pass
 
-_SORTED = 1024
-"""Number of captions that are sorted by length at a time; a larger `batch_size` takes its place."""
+_SORTED = 1024  # captions that are sorted by length together
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -48,18 +46,14 @@ class Scorer:
     """Structure-CLIP with its parser and tokenizer; safe to call from several threads."""
 
     def __init__(self, model: StructureCLIP, spacy_model: str = "", device: str = "cpu") -> None:
-        """Freeze the model in eval mode on the device and load the spaCy pipeline (`data.spacy_model`).
-
-        Raises ParserError if the pipeline is missing.
-        """
+        """Freeze the model on the device and load the spaCy pipeline. Raises ParserError if the pipeline is missing."""
         self._model = model.to(device).eval().requires_grad_(False)
         self._device = device
         self._spacy_model = spacy_model
         self._parser = Parser(spacy_model, most_words(model.config))
         self._parsing = threading.Lock()  # not thread-safe: a spaCy pipeline writes into its vocabulary
         self._tokenizer = Tokenizer(model.config)
-        self.image_size = image_size(model.config.name)
-        """Height and width in pixels of the images that the model takes."""
+        self.image_size = image_size(model.config.name)  # height and width in pixels
 
     @classmethod
     def load(cls, directory: str | Path, device: str = "cpu") -> Scorer:
@@ -89,7 +83,7 @@ class Scorer:
         return self._model
 
     def with_model(self, model: StructureCLIP) -> Scorer:
-        """Return a scorer of another model, of the same architecture, with this scorer's parser and tokenizer."""
+        """Return a scorer of another model of this architecture, with the same parser and tokenizer."""
         other = copy.copy(self)
         other._model = model.to(self._device).eval().requires_grad_(False)
         return other
@@ -107,15 +101,14 @@ class Scorer:
         }
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Encode uint8 pixels [B, 3, S, S] from `to_uint8`; return unit features, fp32 [B, D] on the CPU."""
+        """Return the features [N, D] of uint8 pixels [N, 3, image_size, image_size] from `to_uint8`."""
         with torch.no_grad():
             return self._model.encode_image(pixels.to(self._device)).cpu()
 
     def encode_image(self, images: Iterable[bytes | Image.Image], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Encode images (JPEG, PNG or WebP bytes, or PIL); return unit features, fp32 [N, D] on the CPU.
+        """Return the features [N, D] of images: JPEG, PNG or WebP bytes, or PIL.
 
-        `images` may be a generator: only `batch_size` images are in memory at a time. Raises ValueError for
-        an unreadable image; the message names its row, from 0.
+        `images` may be a generator: only `batch_size` images are in memory. Raises ValueError for an unreadable image.
         """
         rows = (self._pixels(row, image) for row, image in enumerate(images))
         return _joined(self.encode_pixels(torch.stack(batch)) for batch in _batches(rows, batch_size))
@@ -127,9 +120,9 @@ class Scorer:
             raise ImageError(f"image in row {row}: {error}") from error
 
     def encode_text(self, captions: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Encode captions and their triples; return unit features, fp32 [N, D] on the CPU.
+        """Return the features [N, D] of captions and their triples.
 
-        Raises ValueError for one string instead of a list. If a caption is not a string, the ValueError names its row.
+        Raises ValueError for one string instead of a list, and for a caption that is not a string.
         """
         if isinstance(captions, str):
             raise ValueError("captions: must be a list of texts, not one text")
@@ -141,7 +134,7 @@ class Scorer:
         )
 
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return the int64 token ids of captions [N, L] and of their triples [N, K, 3, T], as the model takes them."""
+        """Return int64 token ids: [N, L] of captions, [N, K, 3, T] of their K triples (three texts of T tokens)."""
         text = self._tokenizer.text([clean_caption(caption) for caption in captions])
         triples = self._triples(captions)
         return torch.from_numpy(text).long(), torch.from_numpy(triples).long()
@@ -151,7 +144,7 @@ class Scorer:
         return self._tokenizer.triples([window_of(graph, self._tokenizer).triples for graph in graphs])
 
     def _encode_captions(self, captions: Sequence[str], batch_size: int) -> Tensor:
-        """Encode captions in batches of similar length; skip padding and triples where the model allows it."""
+        """Encode captions in batches of similar length."""
         text = self._tokenizer.text([clean_caption(caption) for caption in captions])
         triples = None if self._model.kee is None else self._triples(captions)
         lengths = text_lengths(text)
@@ -173,10 +166,7 @@ class Scorer:
         return self._tokenizer.read_end(clean) == len(clean)
 
     def score(self, images: Sequence[bytes | Image.Image], captions: Sequence[str]) -> Tensor:
-        """Return the cosine similarity of each row's image and caption, fp32 [N].
-
-        Raises ValueError if there are not as many images as captions, or as `encode_image` and `encode_text` do.
-        """
+        """Return the cosine similarity of each row's image and caption, fp32 [N]. ValueError if the lengths differ."""
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images and {len(captions)} captions: score compares row by row")
         return (self.encode_image(images) * self.encode_text(captions)).sum(dim=1)

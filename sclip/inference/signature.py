@@ -1,7 +1,7 @@
 """Define the signature of the registered model: its inputs, outputs and parameters.
 
-Both input columns are optional, since an output may need only one of them. A client chooses the output by `params`.
-The host sets device and batch size in `model_config`, which a client cannot change.
+A client chooses the output by `params`; `OUTPUTS` says which input columns each output needs. The host sets device and
+batch size in `model_config`, which a client cannot change.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ SIGNATURE = ModelSignature(
     ),
     ParamSchema([ParamSpec("output", DataType.string, "score")]),
 )
-"""Inputs: image, caption. The parameter `output` chooses a cosine, a unit vector, or a graph with its triples."""
 
 MODEL_CONFIG = {"device": "cpu", "batch_size": BATCH_SIZE}
-"""Device and rows per forward pass; to change: `load_model(URI, model_config={"device": "cuda"})`."""
+"""Device and rows per forward pass; `load_model(URI, model_config={"device": "cuda"})` overrides them."""

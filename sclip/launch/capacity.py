@@ -2,9 +2,8 @@
 
     config, Capacity -> sized config -> demands by stage -> minimum and maximum encoders, or a ConfigError
 
-A worker reserves train.worker_cpus and a GPU. The evaluation during training reserves evaluate.cpus and evaluate.gpus.
-A reader reserves data.read_cpus, an encoder data.actor_cpus; each stream of a worker needs one reader and one encoder
-of its own. Ray Data's executors and the actors that serve the driver reserve nothing.
+A sized config is one that `sized` returned: its number of workers is chosen. The stages are the workers, the evaluation
+during training, the readers and the encoders. Each stream of a worker needs one reader and one encoder of its own.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ from sclip.launch.node_types import NodeType
 from sclip.launch.placement import Bundle, place_bundles
 
 _WORKERS_SHARE = 0.5
-"""Maximum share of a GPU node's CPUs for workers if CPUs are short; encoders need the rest to supply the GPUs."""
-_EPSILON = 1e-6
-"""Tolerance for sums of fractional CPUs or GPUs."""
+"""Maximum share of a GPU node's CPUs for workers if CPUs are short. Encoders need the rest to supply the GPUs."""
+_EPSILON = 1e-6  # for sums of fractional CPUs or GPUs
 
 
 @dataclass(frozen=True)
@@ -41,11 +39,10 @@ class Capacity:
 
 
 def sized(config: Config, capacity: Capacity) -> Config:
-    """Return the config with `train.num_workers` and `train.use_gpu` chosen for this cluster, unless they are set.
+    """Return the config with `train.num_workers` chosen for this cluster if it is 0, and `train.use_gpu` if it is None.
 
-    By default each GPU gets a worker, because a GPU without a worker is idle. Without any GPU, one worker runs on CPUs.
-    With `train.num_workers=0`, GPU workers reserve fewer CPUs than `train.worker_cpus` if a node has too few CPUs for
-    its GPUs, or if too few CPUs would remain for the other stages.
+    If `train.num_workers` is 0, each GPU gets a worker; without any GPU, one worker runs on CPUs. If CPUs are short,
+    `train.worker_cpus` of these GPU workers is lowered.
     """
     train = config.train
     gpus = gpus_for_workers(config, capacity)
@@ -58,6 +55,7 @@ def sized(config: Config, capacity: Capacity) -> Config:
         other_cpus, _ = _total(
             [b for b in demands(planned, workers, config.data.actors_min) if b.stage != "workers"]
         )
+        # CPUs are short if too few would remain for the other stages, or if a node has too few for its GPUs.
         crowded = workers * worker_cpus > capacity.cpus - other_cpus + _EPSILON or worker_cpus > cpus_per_gpu
         if use_gpu and crowded:
             worker_cpus = max(0.01, math.floor(100 * min(worker_cpus, _WORKERS_SHARE * cpus_per_gpu)) / 100)
@@ -77,7 +75,7 @@ def gpus_for_workers(config: Config, capacity: Capacity) -> int:
 
 
 def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
-    """Return one bundle for each stage of a sized run; stages with GPUs come first."""
+    """Return a bundle for each stage of a sized config: its processes and what they reserve. GPU stages come first."""
     train, data, evaluate = config.train, config.data, config.evaluate
     bundles = [Bundle("workers", workers, train.worker_cpus, 1.0 if train.use_gpu else 0.0)]
     if evaluate.every:
@@ -91,17 +89,15 @@ def demands(config: Config, workers: int, encoders: int) -> list[Bundle]:
 
 
 def _streams(config: Config, workers: int) -> int:
-    """Return the number of streams of all workers together; 0 workers count as one."""
-    return max(1, workers) * streams_of_worker(config)
+    return max(1, workers) * streams_of_worker(config)  # 0 workers: not chosen yet
 
 
 def _total(bundles: Sequence[Bundle]) -> tuple[float, float]:
-    """Return the CPUs and GPUs of all bundles."""
     return sum(b.count * b.cpus for b in bundles), sum(b.count * b.gpus for b in bundles)
 
 
 def fits(config: Config, workers: int, capacity: Capacity) -> bool:
-    """Return whether the cluster has room for this many workers and for all other stages of a sized run."""
+    """Return whether the cluster has room for this many workers and for all other stages of a sized config."""
     bundles = demands(config, workers, config.data.actors_min)
     cpus, gpus = _total(bundles)
     if cpus > capacity.cpus + _EPSILON or gpus > capacity.gpus + _EPSILON:
@@ -123,11 +119,10 @@ def runs_at_once(config: Config, capacity: Capacity, driver_cpus: float) -> int:
 
 
 def encoder_bounds(config: Config, capacity: Capacity) -> tuple[int, int]:
-    """Return the minimum and maximum number of encoders of a sized run on this cluster.
+    """Return the minimum and maximum number of encoders on this cluster. The config comes from `sized`.
 
-    Raises ConfigError with the arithmetic if the smallest run can never be placed, because Ray would wait forever. The
-    smallest run has the fewest workers, a reader and an encoder for each of their streams (at least data.actors_min
-    encoders), and the evaluation. Also raises ConfigError if there are more workers than data.open_shards.
+    Raises ConfigError if the cluster can never hold the run with its fewest workers (Ray would wait forever), or if
+    train.num_workers is above data.open_shards.
     """
     if (workers := config.train.num_workers) > config.data.open_shards:
         raise ConfigError(
@@ -187,6 +182,6 @@ def _workers_key(config: Config) -> str:
 
 
 def _either(config: Config, *keys: str) -> str:
-    """Return the config keys as "A, B or C". Leave out data.readers if it is 1, because it cannot be lowered then."""
+    """Return the keys that the user could lower, as "A, B or C"; data.readers only if a worker has several streams."""
     *rest, last = [key for key in keys if key != "data.readers" or streams_of_worker(config) > 1]
     return f"{', '.join(rest)} or {last}" if rest else last

@@ -1,7 +1,7 @@
 """Request a checkpoint before Ray Train restarts the workers, and when a platform announces the removal of a node.
 
 To grow the worker group (`sclip.launch.trainer.fit` says when), Ray Train restarts all workers from the last
-checkpoint. Ray Train is also the first to learn that a node will go. The callbacks run in Ray Train's controller.
+checkpoint. Ray Train is also the first to learn that a node will be removed. The callbacks run in its controller.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from sclip.launch import ray_internals
 from sclip.launch.control import RunControl
 
 _TIMEOUT_S = 120.0
-"""Maximum seconds that a restart waits for a checkpoint.
-
-If none is complete by then, the steps since the last checkpoint are repeated.
-"""
+"""Maximum seconds that a restart waits for a new checkpoint. After that, it begins from the last one."""
 
 _ControllerCallback: Any
 _WorkerGroupCallback: Any
@@ -34,7 +31,7 @@ class CheckpointBeforeRestart(_ControllerCallback, _WorkerGroupCallback):  # typ
         self._trains, self._has_notice = True, False
 
     def after_worker_group_poll_status(self, worker_group_status: Any) -> None:
-        """Request a checkpoint at the first preemption notice; Ray uses the node until the platform takes it."""
+        """Request a checkpoint at the first preemption notice. Training goes on until the platform removes the node."""
         if worker_group_status.errors or worker_group_status.finished:
             self._trains = False
         if worker_group_status.get_preemption_info() is not None and not self._has_notice:
@@ -42,7 +39,7 @@ class CheckpointBeforeRestart(_ControllerCallback, _WorkerGroupCallback):  # typ
             self._control.request("checkpoint")
 
     def before_controller_execute_resize_decision(self, resize_decision: Any) -> None:
-        """If workers are training, request a checkpoint and wait for it; at the first start no workers train yet."""
+        """If workers are training, request a checkpoint and wait for it. Before the first start, no workers train."""
         if self._trains:
             self._trains = False
             self._control.wait(self._control.request("checkpoint"), _TIMEOUT_S)

@@ -1,7 +1,7 @@
 """Attach to the Ray cluster that a run uses, or start a local one.
 
 The driver attaches to a cluster if it is a submitted job, if RAY_ADDRESS is set, or if a head runs on this machine.
-Otherwise it starts a local cluster, which listens on loopback only, has its own session and ends with the program.
+Otherwise it starts a local cluster, which listens on loopback only and ends with the program.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from sclip.launch.node_types import declared, node_types
 def connect() -> Capacity:
     """Attach to the cluster of this machine or job, or start a local one; return its capacity.
 
-    Raises ConfigError if RAY_ADDRESS names a cluster that does not answer. A local cluster is no substitute: a run
-    that is meant for a cluster must not train on the machine that starts it.
+    Raises ConfigError if RAY_ADDRESS names a cluster that does not answer. Then no local cluster starts: a run that is
+    meant for a cluster must not train on the machine that starts it.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray  # after setting the environment, which Ray reads when it is imported
@@ -70,7 +70,7 @@ def _listens(address: str | None) -> bool:
 
 
 def _loopback() -> None:
-    """Bind a cluster that starts now, its workers and their collectives to 127.0.0.1; make a token if none is set."""
+    """Make the next local cluster and its workers listen on 127.0.0.1 only, with an authentication token."""
     ray_internals.keep_on_loopback()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     # Without this token, Ray would write one to the home folder, and every later head would require that one.

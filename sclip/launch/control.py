@@ -2,8 +2,8 @@
 
 The driver makes a request when a signal tells it to stop. Ray Train's controller makes a request before it changes the
 number of workers, and when a worker's node gets a preemption notice. A small actor holds the newest request. Rank 0
-polls the actor in a thread, so no step waits for an answer. The training loop passes the request to all ranks in a
-reduction that every step needs anyway.
+polls the actor in a thread, so no step waits for an answer. The training loop passes the request on to the other ranks
+in a reduction that every step needs anyway.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _ControlActor:
 
 
 class RequestPoller:
-    """Poller of the newest request, in a thread of rank 0. Other ranks pass None as `control` and see no request."""
+    """Poller of the newest request, in a thread of rank 0. On other ranks `control` is None, and nothing is polled."""
 
     def __init__(self, control: RunControl | None) -> None:
         self._control = control
@@ -96,7 +96,7 @@ class RequestPoller:
                 self._pending = self._control.pending()
 
     def newest(self) -> Requested:
-        """Return the newest request if it is not fulfilled yet, else an empty request."""
+        """Return the newest request if it is not fulfilled yet, else a request for nothing."""
         number, kind = self._pending
         self._seen = number
         checkpoint = number > self._fulfilled

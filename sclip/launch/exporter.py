@@ -1,7 +1,7 @@
-"""Export a run's metrics to Prometheus, from the reports of the worker loop and through Ray's own exporter.
+"""Export a run's metrics to Prometheus: take them from the worker loop's reports, pass them to Ray's own exporter.
 
-The driver sets the metrics from reports that it receives anyway, to show and record them. A report covers all ranks, so
-the loop measures nothing extra for Prometheus. The only label is the name of the run.
+The driver receives these reports anyway, to show and record them. They cover all ranks, so the loop measures nothing
+extra for Prometheus. The only label is the name of the run.
 
 Measured with Ray 2.60: Ray exports each metric as `ray_` plus its name here. Ray adds no suffix to a counter whose name
 already ends in _total. A gauge disappears 20 s after it was last set, so a thread sets all gauges again. Ray drops NaN.
@@ -62,19 +62,15 @@ _STREAM_NAMES = {
     "read_utilisation": "sclip_read_utilisation_ratio", "encode_utilisation": "sclip_encode_utilisation_ratio",
     "encoded_queue": "sclip_encoded_queue_samples",
 }  # fmt: skip
-_AGAIN_S = 5.0
-"""Seconds after which all gauges are set again: half of Ray's report interval."""
+_AGAIN_S = 5.0  # half of Ray's report interval
 
 
 class RunMetrics:
     """Context manager that exports the metrics of one run while the run trains.
 
-    If an error ends the training, sclip_training stays at 1 until the process ends, so that an alert sees the failure.
-    If the error is a TrainingDiverged, its step is also added to sclip_nonfinite_steps.
-
-    Args:
-        run: name of the run.
-        samples: number of samples of all epochs together.
+    sclip_training is 1 during training, and 0 after training is complete or a signal stopped it. If an error ends the
+    training, sclip_training stays at 1 until the process ends, so that an alert sees the failure.
+    `samples` is the number of samples of all epochs together.
     """
 
     def __init__(self, run: str, samples: int) -> None:
@@ -98,7 +94,7 @@ class RunMetrics:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if str(error).startswith(TrainingDiverged.__name__):
+        if str(error).startswith(TrainingDiverged.__name__):  # count the step that diverged
             self._set({"sclip_nonfinite_steps": self._values.get("sclip_nonfinite_steps", 0) + 1})
         elif not isinstance(error, Exception):  # training is complete, or a signal ended it
             self._set({"sclip_training": 0})

@@ -23,18 +23,16 @@ UNBOUNDED = 1000
 """Number of nodes that stands for "no limit"."""
 
 _ACCELERATOR = "accelerator_type:"
-_GROUP = "ray.io/node-group"
-"""Node label in which Ray stores the autoscaler's node type."""
+_GROUP = "ray.io/node-group"  # node label with the autoscaler's node type
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 @dataclass(frozen=True)
 class NodeType:
-    """Nodes of one kind."""
+    """Nodes of one kind; `cpus` and `gpus` are those of one node."""
 
     name: str
     cpus: float
-    """CPUs of one node; `gpus` are the GPUs of one node."""
     gpus: float
     alive: int
     most: int
@@ -47,7 +45,7 @@ _MEMORY_GIB: dict[str, float] = {
     "T4": 15, "V100": 32, "L4": 22.5, "A10G": 22.5, "L40S": 45, "A100-40G": 40, "A100": 80,
     "A100-80G": 80, "H100": 80, "H20": 96, "RTX-PRO-6000": 96, "H200": 140, "B200": 179, "GB200": 185, "B300": 268,
 }  # fmt: skip
-"""GiB of memory by Ray's name of the GPU, rounded from nvidia-smi; the largest if several sizes share a name."""
+"""GiB of memory by Ray's name of the GPU, rounded from nvidia-smi. If several sizes share a name, the largest."""
 
 
 def memory_bytes(accelerator: str) -> float | None:
@@ -170,7 +168,7 @@ def _from_file(gcs_address: str) -> dict[str, dict[str, Any]]:
 
 
 def _addable(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the types in an autoscaler's config, except the head's. The cluster's `max_workers` bounds each type."""
+    """Return the node types that an autoscaler with this config can add: all except the head's."""
     head, most = config.get("head_node_type"), int(config.get("max_workers", UNBOUNDED))
     return {
         name: {

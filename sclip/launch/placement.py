@@ -1,7 +1,8 @@
 """Place the stages of a run on nodes: take bundles of CPUs and GPUs, return the living and the new nodes.
 
 Bundles are placed as Ray's autoscaler places them: on living nodes first, then on as few new nodes as needed. A bundle
-without GPUs goes to nodes without GPUs first. If two node types fit, the autoscaler may choose the other one.
+without GPUs goes to nodes without GPUs first. If several node types fit, the autoscaler may choose another type
+than this module.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from sclip.launch.node_types import NodeType
 
 @dataclass(frozen=True)
 class Bundle:
-    """CPUs and GPUs that each of `count` processes of a stage reserves on one node."""
+    """`count` processes of a stage, which may run on different nodes, and the CPUs and GPUs that each reserves."""
 
     stage: str
     count: int
@@ -25,20 +26,18 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Placement:
-    """Nodes that the bundles of each stage are placed on."""
+    """Nodes that the processes of each stage are placed on."""
 
     nodes: dict[str, int]
     """Number of nodes of each type: all living nodes, and the new nodes that the bundles need."""
     by_stage: dict[str, dict[str, int]]
-    """Number of bundles on each node type, by stage."""
+    """For each stage, the number of its processes on each node type."""
     unplaced: dict[str, int]
-    """Number of bundles that fit on no node, by stage."""
+    """Number of processes that fit on no node, by stage; stages without such processes are absent."""
 
 
 @dataclass
 class _Free:
-    """A node with its free CPUs and GPUs."""
-
     type: NodeType
     cpus: float
     gpus: float
@@ -74,7 +73,7 @@ def place_bundles(bundles: Sequence[Bundle], types: Sequence[NodeType]) -> Place
 def _candidates(
     nodes: list[_Free], types: Sequence[NodeType], spare: dict[str, int], bundle: Bundle
 ) -> Iterator[_Free]:
-    """Yield nodes for the bundle: those in `nodes`, then new ones; each new node is added to `nodes` when yielded."""
+    """Yield nodes for the bundle: those in `nodes`, then new ones. Before yielding a new node, add it to `nodes`."""
     yield from sorted(nodes, key=lambda node: bool(node.gpus) and not bundle.gpus)
     for new in sorted(types, key=lambda t: bool(t.gpus) and not bundle.gpus):
         if new.cpus + 1e-6 < bundle.cpus or new.gpus + 1e-6 < bundle.gpus:

@@ -42,9 +42,8 @@ def default_address() -> str | None:
 def send_token() -> None:
     """Make this driver send its authentication token, if it has one.
 
-    A head that finds a token on its machine requires this token from drivers. A driver that finds a token sends it only
-    with RAY_AUTH_MODE=token, and Ray reads this variable on import. Without the token, a driver tries for
-    minutes to connect.
+    A head that finds a token requires it from drivers, but a driver sends its token only with RAY_AUTH_MODE=token,
+    which Ray reads on import. Without the token, a driver tries for minutes to connect.
     """
     from ray._private.authentication import authentication_token_setup
 
@@ -72,13 +71,12 @@ def keep_on_loopback() -> None:
     """Make a cluster that starts now, its workers and their collectives listen on 127.0.0.1 only.
 
     Ray 2.60 replaces 127.0.0.1 by the machine's external address and listens on every interface, unless
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0. Ray reads this variable on import and keeps the value as a constant. So this
-    function sets both: the variable for the processes that Ray starts, and the constant for this process.
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0.
     """
     from ray._private import ray_constants
 
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # for the processes that Ray starts
+    ray_constants.ENABLE_RAY_CLUSTER = False  # for this process: Ray has already read the variable, on import
 
 
 @contextlib.contextmanager
@@ -86,12 +84,12 @@ def leaves_signals_to_driver() -> Iterator[None]:
     """Prevent `ray.init` in the block from interfering with the driver's signals.
 
     Ray starts its processes in the driver's process group. So SIGTERM to the group (from a batch system or `timeout`)
-    would end the raylet before the driver has written a checkpoint. In this block Ray's processes,
-    including workers, get a session of their own; the kernel still ends them with the driver (PR_SET_PDEATHSIG).
-    `ray.init` would also replace the driver's SIGTERM handler by one that exits with status 15.
+    would end the raylet before the driver has written a checkpoint. In this block Ray's processes get a session of
+    their own. `ray.init` would also replace the driver's SIGTERM handler by one that exits with status 15.
     """
     from ray._private import services, utils
 
+    # The kernel still ends Ray's processes with the driver (PR_SET_PDEATHSIG).
     popen, set_handler = services.ConsolePopen, utils.set_sigterm_handler
     services.ConsolePopen = functools.partial(popen, start_new_session=True)
     utils.set_sigterm_handler = lambda handler: None
@@ -102,10 +100,7 @@ def leaves_signals_to_driver() -> Iterator[None]:
 
 
 def init_on_loopback(**options: Any) -> None:
-    """Start a local cluster with a node at 127.0.0.1, with the private argument `_node_ip_address` of `ray.init`.
-
-    `options` are further arguments of `ray.init`.
-    """
+    """Start a local cluster with a node at 127.0.0.1; `options` are further arguments of `ray.init`."""
     import ray
 
     ray.init(address="local", _node_ip_address="127.0.0.1", **options)
@@ -125,7 +120,7 @@ def session_folder() -> str:
 
 
 def accidents() -> tuple[int, int]:
-    """Return the two values of "DeathReason" in `ray.nodes()` for nodes that died unexpectedly or were preempted."""
+    """Return the values of "DeathReason" in `ray.nodes()` for nodes that died unexpectedly, and for preempted nodes."""
     from ray.core.generated.common_pb2 import NodeDeathInfo
 
     return NodeDeathInfo.UNEXPECTED_TERMINATION, NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED
@@ -182,9 +177,10 @@ def controller_callback_classes() -> tuple[Any, Any]:
 
 
 def torch_backend_class() -> Any:
-    """Return the backend class that a TorchConfig starts in the workers, so that a subclass can add a first step.
+    """Return Ray's torch backend class, which starts the process group in the workers.
 
-    The public `TorchConfig.backend_cls` returns this class, but only on an instance.
+    `sclip.launch.rendezvous` derives a class from it that first runs its own code. The public `TorchConfig.backend_cls`
+    is a property that returns the class too, but it needs an instance.
     """
     from ray.train.torch.config import _TorchBackend
 
@@ -222,7 +218,7 @@ def wrapped_error(error: BaseException) -> BaseException | None:
 
 
 def json_formatter_class() -> Any:
-    """Return the formatter of Ray's own JSON logs, so that one query can read them and the driver's logs.
+    """Return the class that formats Ray's own JSON logs. The driver's logs use it too, so that one query reads both.
 
     The public way to choose this formatter, `ray.LoggingConfig(encoding="JSON")`, takes effect only once Ray is
     connected, and for the whole root logger.

@@ -1,14 +1,12 @@
 """Prepare a worker's process before Ray's torch backend starts the process group.
 
-Rank 0 listens for the other ranks at its own address only, instead of on every interface.
+Restrict the store: the ranks of a process group find each other through torch's TCPStore on rank 0. By default it
+listens on all interfaces, without authentication. It can take a socket that already listens at one address, but
+`ray.train` has no setting for this. So each worker replaces TCPStore in torch by a function, which on rank 0 opens such
+a socket and creates the store with it.
 
-The ranks of a process group find each other through torch's TCPStore, which listens on all interfaces without
-authentication. The store can take a listening socket, but `ray.train` has no setting for this. So each worker replaces
-the class of the store by a function that passes such a socket. The store itself sets the socket's backlog, to the
-system's maximum (net.core.somaxconn, 4096 on Linux), so a thousand ranks can connect at once.
-
-NCCL's flight recorder keeps the last collectives of each rank. If a collective times out, the recorder writes
-them to files, in which torch's `torchfrtrace` finds the collective that hung.
+Turn on NCCL's flight recorder, which keeps the last collectives of each rank. If a collective times out, the recorder
+writes them to files, in which torch's `torchfrtrace` finds the collective that hung.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ class BoundTorchConfig(TorchConfig):  # type: ignore[misc]
     """TorchConfig that makes the store of a process group listen only at the address of rank 0's node."""
 
     deterministic: bool = False
-    """Value of `train.deterministic`. NCCL reads its settings only once, when the process group begins."""
+    """Value of `train.deterministic`. It must be applied before the process group starts: NCCL reads it then."""
     records: str = ""
     """Path prefix of the flight recorder's files; the rank is appended. If "", torch uses ~/.cache/torch."""
 
@@ -62,6 +60,6 @@ def _set_up(deterministic: bool, records: str) -> None:
 def _store(host_name: str, port: int, is_master: bool = False, **settings: Any) -> TCPStore:
     if is_master:
         family = socket.getaddrinfo(host_name, port, type=socket.SOCK_STREAM)[0][0]
-        # The store closes the socket.
+        # The store closes the socket, and sets its backlog to net.core.somaxconn (4096 on Linux): 1,000 ranks fit.
         settings["master_listen_fd"] = socket.create_server((host_name, port), family=family).detach()
     return TCPStore(host_name, port, is_master=is_master, **settings)

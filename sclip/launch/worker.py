@@ -51,7 +51,7 @@ class RayLauncher:
         self._poller = RequestPoller(arguments.control if self.rank == 0 else None)
 
     def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
-        """Start this worker's streams and return their blocks."""
+        """Start this worker's streams at a step; return an iterable over the blocks of each stream."""
         streams = stream.build(
             self._arguments.plan, order, step, self.rank, self.world_size,
             functools.partial(_report_wait, self._arguments.reports),
@@ -63,7 +63,7 @@ class RayLauncher:
         self._arguments.reports.put_nowait(report)
 
     def requested(self) -> Requested:
-        """Return the newest request that the poller of rank 0 has seen."""
+        """Return the newest request that the poller has seen; ranks other than 0 see none."""
         return self._poller.newest()
 
     def fulfil(self) -> None:
@@ -76,5 +76,4 @@ class RayLauncher:
 
 
 def _report_wait(reports: Queue, reason: str) -> None:
-    """Report to the driver what a reader waits for; called in the readers."""
     reports.put_nowait({"kind": "waiting", "reason": reason})

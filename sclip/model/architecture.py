@@ -71,13 +71,11 @@ def architecture(config: ModelConfig, source: str = "", quick_gelu: bool | None 
     """Return the open_clip architecture name whose activation function matches the pretrained weights.
 
     OpenAI's and several other weights need QuickGELU. open_clip keeps these models under separate names
-    (`ViT-B-32-quickgelu`). The same weights also run under the plain name, but score several points lower. An open_clip
-    tag tells whether its weights need QuickGELU. For weights from a file, `source` is the file's name in messages, and
-    `quick_gelu` is what the file records; if the file records nothing (None), `config.quick_gelu` decides.
+    (`ViT-B-32-quickgelu`). The same weights also run under the plain name, but score several points lower. `source`
+    is a weights file's name in messages, `quick_gelu` what the file records. None means that it records nothing.
 
-    Raises `ModelError` if the architecture is unknown, if `config.quick_gelu` contradicts the tag or the file, if
-    neither the architecture nor its -quickgelu variant has the activation, or if `config.quick_gelu` is auto, both
-    variants exist, and the file records no activation.
+    Raises `ModelError` if the architecture is unknown or has no variant with this activation, if `config.quick_gelu`
+    contradicts the weights, or if nothing says which activation the weights need.
     """
     name = config.name.replace("/", "-")
     own = with_quick_gelu(name)
@@ -149,7 +147,6 @@ def check_model(config: ModelConfig) -> None:
 
 
 def _check_context(config: ModelConfig, hub_config: Any) -> None:
-    """Raise `ModelError` for an impossible context length; `hub_config`: a Hugging Face text tower's config or None."""
     text = open_clip_config(config.name)["text_cfg"]
     if hub_config:
         max_positions = getattr(hub_config, "max_position_embeddings", None)  # T5 has none
@@ -174,12 +171,12 @@ def _check_context(config: ModelConfig, hub_config: Any) -> None:
 
 
 def context_length(config: ModelConfig) -> int:
-    """Return L, the number of caption tokens that the text tower reads, including start and end."""
+    """Return the number of caption tokens that the text tower reads, including start and end."""
     return config.context_length or int(open_clip_config(config.name)["text_cfg"].get("context_length", 77))
 
 
 def most_words(config: ModelConfig) -> int:
-    """Return the maximum number of words that the text tower can read: each word takes at least one token."""
+    """Return the maximum number of words that the text tower can read, at one token each."""
     return context_length(config) - 2
 
 
@@ -211,14 +208,12 @@ _POOLED_WIDTH = 256
 
 
 class ScenesTower(nn.Module):
-    """Image tower of four convolutions with LayerNorm. Its output has two parts: the maximum over all positions,
-    and the features of each position.
+    """Image tower of four convolutions. Its output joins the maximum over all positions and the features per position.
 
-    The maximum does not show which of two objects is above the other. The features per position show it, but the tower
-    must learn for each position anew how a red ring looks. A tower twice as wide was trained for 500 steps of 128
-    samples. Its relation / attribute accuracy on held-out scenes was 0.50 / 0.99 with the maximum alone, 1.00 / 0.77
-    with features per position alone, 1.00 / 0.98 with both. The tower here needs a third of the time of the wide one,
-    and reaches 1.00 / 0.95.
+    The maximum alone does not show which of two objects is above the other. From the features per position alone, the
+    tower must learn for each position anew how a red ring looks. Accuracy for relations / for attributes on held-out
+    scenes, with towers twice as wide, after 500 steps of 128 samples: 0.50 / 0.99 with the maximum, 1.00 / 0.77 with
+    features per position, 1.00 / 0.98 with both. This narrower tower takes a third of the time and reaches 1.00 / 0.95.
 
     `depth` transformer blocks follow the convolutions, for methods such as LoRA that need attention and MLP layers.
     """

@@ -1,10 +1,9 @@
 """Compute torch's multi-head attention with fewer passes over memory (`model.attention=lean`).
 
-nn.MultiheadAttention transposes [B, L, W] inputs to [L, B, W]. Then it adds the bias in a second pass and copies q, k
-and v. Its backward fills three zeroed tensors [3, L, B, W] and adds them up. Here one linear layer reads the input
-without transposing it, and q, k and v are views of the output. Parameters and their names are the same.
-
-Gradients of the projections equal those of the plain module up to rounding: rows are summed in another order.
+nn.MultiheadAttention transposes inputs [B, L, W] (B rows of L tokens of width W) to [L, B, W]. Then it adds the bias in
+a second pass and copies q, k and v. Its backward fills three zeroed tensors and adds them up. Here one linear layer
+reads the input without transposing it, and q, k and v are views of the output. Parameters and their names are the same.
+Gradients of the projections are equal up to rounding: rows are summed in another order.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from torch.nn import functional as F
 __all__ = ["LeanAttention", "make_lean", "mask_heads"]
 
 _ATTENTION: dict[type[nn.Module], str] = {
-    ResidualAttentionBlock: "attn",
-    nn.TransformerEncoderLayer: "self_attn",
+    ResidualAttentionBlock: "attn",  # open_clip's towers
+    nn.TransformerEncoderLayer: "self_attn",  # the KEE
 }
-"""Name of the self-attention module in each kind of block, first in open_clip's towers, then in the KEE."""
 
 
 class LeanAttention(nn.MultiheadAttention):
@@ -38,8 +36,8 @@ class LeanAttention(nn.MultiheadAttention):
     ) -> tuple[Tensor, None]:
         """Return the output [B, L, W] and no weights. Only the query and the two masks are read.
 
-        An `attn_mask` [L, L] is always the causal mask here. [B, L, L] holds for all heads; [B * heads, L, L] has one
-        mask per head. `key_padding_mask` [B, L] never comes with `attn_mask`. Masks are additive.
+        Pass at most one mask: `key_padding_mask` [B, L] or `attn_mask`. An `attn_mask` [L, L] is always taken for the
+        causal mask, whatever its values are. Other shapes are [B, L, L] and, with a mask per head, [B * heads, L, L].
         """
         rows, places, width = query.shape
         qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)
@@ -55,7 +53,7 @@ class LeanAttention(nn.MultiheadAttention):
 
 
 def make_lean(model: nn.Module) -> None:
-    """Turn the self-attention of the blocks in `_ATTENTION` into `LeanAttention`. Other attention stays as it is."""
+    """Turn the self-attention of the blocks in `_ATTENTION` into `LeanAttention`; leave other attention alone."""
     for block in model.modules():
         module = getattr(block, _ATTENTION.get(type(block), ""), None)
         if type(module) is nn.MultiheadAttention and _is_self_attention(block, module):
@@ -74,6 +72,6 @@ def _is_self_attention(block: nn.Module, module: nn.MultiheadAttention) -> bool:
 
 
 def mask_heads(module: nn.MultiheadAttention) -> int:
-    """Return how many heads a mask [B * heads, L, L] for this module has: 1 if one mask serves all its heads."""
+    """Return how many masks per row this module takes: 1, or one for each head."""
     heads: int = module.num_heads
     return 1 if isinstance(module, LeanAttention) else heads

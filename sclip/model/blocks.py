@@ -7,8 +7,7 @@ from torch import nn
 __all__ = ["block_lists"]
 
 _LISTS = ("resblocks", "blocks", "layers", "layer", "block")
-"""Names of block lists in open_clip, timm (one list per stage of a convolutional tower; "layers" in Swin), the KEE, and
-Hugging Face's BERT and T5 models."""
+"""Names of block lists in open_clip, timm, the KEE, and Hugging Face's BERT and T5."""
 
 
 def block_lists(model: nn.Module) -> dict[str, list[nn.Module]]:

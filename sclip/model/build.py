@@ -50,12 +50,11 @@ __all__ = [
 ]
 
 SCALARS = {"logit_scale.log": "logit_scale", "logit_bias.value": "logit_bias"}
-"""Names of the scalar parameters: in `StructureCLIP`, and in open_clip's CLIP."""
+"""Name of each scalar parameter in `StructureCLIP` -> its name in open_clip's CLIP."""
 
 _KEE_WORDS = "kee.token_embedding.weight"
 _DECODER = CLIP_PREFIX + "text_decoder."
-_OLD_BUFFER = CLIP_PREFIX + "text.transformer.embeddings.position_ids"
-"""Buffer that older versions of transformers saved with the weights."""
+_OLD_BUFFER = CLIP_PREFIX + "text.transformer.embeddings.position_ids"  # saved by older transformers
 _IMAGE_POSITIONS = CLIP_PREFIX + "visual.positional_embedding"
 _OPTIONAL = {
     "kee.": "the knowledge encoder starts anew",
@@ -63,7 +62,7 @@ _OPTIONAL = {
     "image_mean": "",
     "image_inverse_std": "",
 }
-"""Prefixes of tensors that weights may lack, each with a note for the user. The model then keeps its own values."""
+"""Prefix of tensors that weights may lack, and keep their initial values then -> note for the user."""
 
 
 def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP:
@@ -79,8 +78,7 @@ def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP
 def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCLIP:
     """Return the model on the meta device; raise `ModelError` if it cannot be trained. Takes about a second.
 
-    It checks the config (`check_model`), the tokenizer, that `model.lora` finds layers to update, and that BatchNorm
-    has starting weights. `has_start` says that the run gets its starting weights from elsewhere.
+    A model with BatchNorm needs starting weights: from `config.pretrained` or, if `has_start`, from another source.
     """
     check_model(config)
     Tokenizer(config)
@@ -111,7 +109,7 @@ def unpackable_reason(config: ModelConfig) -> str:
 
 @functools.lru_cache(maxsize=8)
 def parameter_count(config: ModelConfig) -> int:
-    """Return the number of the model's parameters in training, low-rank updates (`model.lora`) included."""
+    """Return the number of the model's parameters in training, including low-rank updates (`model.lora`)."""
     model = meta_model(config)
     if config.lora.rank:
         lora.add(model := copy.deepcopy(model))
@@ -119,11 +117,10 @@ def parameter_count(config: ModelConfig) -> int:
 
 
 def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> StructureCLIP:
-    """Return the model with `weights`, on the CPU in fp32.
+    """Return the model with `weights`, on the CPU in fp32. Raises the errors of `build_model`.
 
     If `weights` is None, the model gets the weights of the open_clip tag in `config.pretrained`. Without such a tag, or
-    if `tag` is False, its weights are random. `model.config.name` is the architecture whose activation matches the
-    weights. Raises the errors of `build_model`.
+    if `tag` is False, its weights are random. `model.config.name` is the architecture whose activation matches.
     """
     config = dataclasses.replace(config, name=_architecture(config, weights))
     source = config.pretrained if tag and weights is None else ""
@@ -154,12 +151,12 @@ def pretrained_weights(config: ModelConfig) -> Weights | None:
 
 
 def resolved(config: ModelConfig) -> ModelConfig:
-    """Return the config under the name of the architecture whose activation matches its pretrained weights."""
+    """Return the config with the name of the architecture whose activation matches its pretrained weights."""
     return dataclasses.replace(config, name=_architecture(config, pretrained_weights(config)))
 
 
 def _random(config: ModelConfig, tag: str) -> StructureCLIP:
-    """Return a model of exactly `config.name` on the default device, with the weights of `tag` or random weights."""
+    """Return a model of the architecture `config.name` on the default device; `tag` names its weights ("": random)."""
     text = open_clip_config(config.name)["text_cfg"]
     more: dict[str, Any] = {} if tag else {"force_preprocess_cfg": pretrained_normalisation(config.name)}
     try:
@@ -196,13 +193,7 @@ def _architecture(config: ModelConfig, weights: Weights | None) -> str:
 
 
 def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the model's full state dict with these weights, and notes on what differs from the source.
-
-    `_OPTIONAL` parts that the source lacks keep the model's values. If the KEE has its own word table and the source
-    has none for it, the table starts as a copy of the text tower's. Image position embeddings are resized as in
-    open_clip. If `model.context_length` is set, caption position embeddings are stretched or cut. Raises `ModelError`
-    with the names of tensors that do not fit.
-    """
+    """Return the model's state dict with these weights, and notes; raise `ModelError` if a tensor does not fit."""
     own = model.state_dict()
     state = _named_as_in(model, weights)
     initial: dict[str, Tensor] = {}
@@ -215,7 +206,7 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
     if any(name.startswith(_DECODER) for name in state):
         state = {name: tensor for name, tensor in state.items() if not name.startswith(_DECODER)}
         notes.append("left out: the caption decoder")
-    if _KEE_WORDS in own:
+    if _KEE_WORDS in own:  # the KEE's own word table, if it is not in the weights, starts as the text tower's
         table = model.token_embedding.weight
         words = next(name for name, parameter in model.named_parameters() if parameter is table)
         initial[_KEE_WORDS] = state.get(words, own[words])
@@ -244,7 +235,7 @@ def _fitted(model: StructureCLIP, weights: Weights) -> tuple[dict[str, Tensor], 
 
 
 def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
-    """Return the tensors under the model's own names. Sources use other names for scalars and the text tower."""
+    """Return the tensors under the model's names, which differ for the scalars and the text tower."""
     clip_tensors = {
         n.removeprefix(CLIP_PREFIX): t for n, t in weights.tensors.items() if n.startswith(CLIP_PREFIX)
     }
@@ -261,13 +252,10 @@ def _named_as_in(model: StructureCLIP, weights: Weights) -> dict[str, Tensor]:
 
 
 def _resize(clip: nn.Module, state: dict[str, Tensor], places: int) -> list[str]:
-    """Resize a ViT's patch position embeddings [1 + n * n, W] in `state` to the model's `places`; return notes.
-
-    Embeddings of another layout stay as they are.
-    """
+    """Resize a ViT's position embeddings [1 + n * n, W] in `state` to [places, W], as open_clip does; return notes."""
     embeddings = state[_IMAGE_POSITIONS]
     side = math.isqrt(len(embeddings) - 1)
-    if len(embeddings) == places or side * side != len(embeddings) - 1:
+    if len(embeddings) == places or side * side != len(embeddings) - 1:  # or another layout
         return []
     resized = {"visual.positional_embedding": embeddings.float()}
     resize_pos_embed(resized, clip)
@@ -301,7 +289,7 @@ def _fit_context(
 
 @contextlib.contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silence the root logger: open_clip warns about random weights, although a file may be loaded afterwards."""
+    """Silence open_clip's warning about random weights: a file may be loaded afterwards."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

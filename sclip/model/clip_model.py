@@ -1,7 +1,7 @@
-"""Write the CLIP part as a folder for Hugging Face's `CLIPModel`. Writing only renames tensors, without transformers.
+"""Write the CLIP part as a folder for Hugging Face's `CLIPModel`, by giving its tensors other names.
 
-A model goes in; config.json, model.safetensors and the processor's files come out. `check_clip_model` loads them
-with transformers and compares features. If `CLIPModel` would compute a tower differently, `ModelError` is raised.
+A model goes in; config.json, model.safetensors and the processor's files come out. Only `check_clip_model` needs the
+package transformers. Towers that `CLIPModel` would compute differently raise `ModelError`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ _RENAMED = (
     (r"text_projection(\.weight)?$", "text_projection.weight"),
     (r"logit_scale$", "logit_scale"),
 )
-"""Patterns for the start of open_clip's tensor names, each with the name in `CLIPModel`."""
 _IN_BLOCK = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -75,8 +74,7 @@ def write_clip_model(model: StructureCLIP, directory: str | Path) -> Path:
 def check_clip_model(model: StructureCLIP, directory: str | Path) -> float | None:
     """Return the largest feature difference between the written folder and the model; None without transformers.
 
-    Two images and three captions pass through the folder's own processor and model. The compared text feature is
-    E_CLIP, because the format has no knowledge encoder. Raises ModelError if the difference exceeds `TOLERANCE`.
+    The text feature is E_CLIP, without knowledge. Raises ModelError if the difference exceeds `TOLERANCE`.
     """
     try:
         import transformers
@@ -112,7 +110,6 @@ def check_clip_model(model: StructureCLIP, directory: str | Path) -> float | Non
 
 
 def _state(model: StructureCLIP) -> dict[str, Tensor]:
-    """Return the tensors of the CLIP part under `CLIPModel`'s names."""
     state: dict[str, Tensor] = {}
     for name, tensor in export_state(model).items():
         if not name.startswith(CLIP_PREFIX):
@@ -141,7 +138,6 @@ def _state(model: StructureCLIP) -> dict[str, Tensor]:
 
 
 def _config(model: StructureCLIP) -> dict[str, Any]:
-    """Return the content of config.json; raise ModelError for a tower that `CLIPModel` has no setting for."""
     image, text = model.clip.visual, model.text_tower
     pool = getattr(text, "pool_type", None) or getattr(text, "text_pool_type", None)
     refusals = {
@@ -195,7 +191,6 @@ def _config(model: StructureCLIP) -> dict[str, Any]:
 
 
 def _tower(model: StructureCLIP, tower: Any, norms: Iterable[nn.LayerNorm]) -> dict[str, Any]:
-    """Return config.json's entries for one tower: widths, number of layers, heads, activation, epsilon."""
     blocks = list(tower.transformer.resblocks)
     first = blocks[0]
     activations = {_activation(block.mlp.gelu) for block in blocks}
@@ -216,7 +211,6 @@ def _tower(model: StructureCLIP, tower: Any, norms: Iterable[nn.LayerNorm]) -> d
 
 
 def _activation(module: nn.Module) -> str | None:
-    """Return transformers' name of an activation; None if transformers has no identical one."""
     if isinstance(module, QuickGELU):
         return "quick_gelu"
     if isinstance(module, nn.GELU):

@@ -1,14 +1,14 @@
-"""Compute each row's contrastive loss against the global batch, in three forms (method, section 4).
+"""Compute each row's contrastive loss against the global batch, in three forms.
 
-This rank's unit features and the `GlobalRows` of all ranks go in; one loss value for each of this rank's rows
-comes out. All three forms use the same candidates: the row itself, and valid rows of other images. Each scores this
-rank's B rows against the N = world size * B rows of all ranks (open_clip's local loss), so work grows with B * N.
+This rank's unit features and the `GlobalRows` of all ranks go in; one loss value for each of this rank's rows comes
+out. The candidates of a row are the row itself, and the valid rows of other images. Each form scores this rank's B rows
+against the N = world size * B rows of all ranks (open_clip's local loss).
 
 - InfoNCE (CLIP) is the cross entropy among all candidates.
 - The margin loss of Structure-CLIP's released code counts only the hardest candidate.
 - SigLIP's sigmoid loss (Zhai et al. 2023) decides for each image and text separately whether they match.
 
-Above TILE logits, each form is computed for one tile of candidates at a time (`in_tiles`), so memory stays bounded.
+Above `TILE` scores (logits), the N rows are cut into slices (tiles), and `in_tiles` bounds the memory.
 """
 
 from __future__ import annotations
@@ -28,14 +28,13 @@ from sclip.model.feature_exchange import gather, gather_with_gradient, world
 __all__ = ["GlobalRows", "contrastive_rows", "in_tiles", "logits_of"]
 
 TILE = 1 << 24
-"""Maximum logits of a tile: 64 MiB in fp32, of which backward holds about five copies.
+"""Maximum number of logits of a tile. They take 64 MiB in fp32; backward holds about five tensors of this size.
 
-Peak memory of loss, features and their gradients was counted on fake tensors, for 65,536 rows of width 768 on eight
-ranks. In GiB, with tiles (and with all logits at once): InfoNCE 1.0 (9.2), InfoNCE with one negative per row as a
-further text 1.4 (15.0), max_margin 0.8 (7.4).
+Peak memory of loss, features and gradients in GiB, with tiles / with all logits at once, for 65,536 rows of width 768
+on eight ranks (counted on fake tensors): InfoNCE 1.0 / 9.2, max_margin 0.8 / 7.4, InfoNCE with
+`loss.negatives_as_texts` and one negative per row 1.4 / 15.0.
 """
 _ALL = slice(None)
-"""All candidates."""
 
 T = TypeVar("T")
 
@@ -49,14 +48,13 @@ class GlobalRows:
     valid: Tensor
     """bool [N]; False marks padding, which is no candidate for other rows."""
     has_negative: Tensor
-    """bool [N, M]; True only in valid rows."""
+    """bool [N, M]; whether each of a row's M negatives exists, False in padding rows."""
     rank: int
-    count: int
-    """B, the number of rows of each rank."""
+    count: int  # B
 
     @classmethod
     def gathered(cls, image_digest: Tensor, valid: Tensor, has_negative: Tensor) -> GlobalRows:
-        """Gather each rank's columns [B] and [B, M]; return the columns of the global batch."""
+        """Gather the columns of all ranks, given this rank's: `has_negative` is [B, M], the others are [B]."""
         rows = gather(torch.cat([image_digest[:, None], valid[:, None].long(), has_negative.long()], dim=1))
         return cls(rows[:, 0], rows[:, 1].bool(), rows[:, 2:].bool(), world()[0], len(image_digest))
 
@@ -74,14 +72,14 @@ class GlobalRows:
     def excluded(self, columns: slice) -> Tensor:
         """Return bool [B, C], for the C candidates at `columns`: whether the row ignores the candidate.
 
-        A row ignores padding, and other rows of its image. No row ignores itself: a softmax over only -inf is NaN.
+        A row ignores padding, and other rows of its image. It never ignores itself: a softmax over only -inf is NaN.
         """
         same_image = self.image_digest[columns] == self.image_digest[self.target][:, None]
         return (~self.valid[columns] | same_image) & ~self.itself(columns)
 
 
 def tile_width(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> int:
-    """Return how many of the N rows form one tile of candidates, at least 1 (see `in_tiles`)."""
+    """Return the number of rows of a tile: at most TILE logits, but at least 1 row (see `in_tiles`)."""
     logits = rows.count * sum(tensor.numel() for tensor in candidates) // own.shape[1]
     return max(1, len(rows.valid) * TILE // logits)
 
@@ -91,9 +89,8 @@ def in_tiles(
 ) -> list[T]:
     """Call `operation(own, tile, rows, columns, *more)` for each tile of candidates; return the results in order.
 
-    `own` is [B, D]. `candidates` are [N, D], or [N, M, D] with M candidates for each of the N rows. A tile has at most
-    TILE logits, but at least one column. With several tiles, backward computes each tile again, so that no logits
-    are kept.
+    `own` is [B, D]. `candidates` are [N, D], or [N, M, D] with M candidates for each of the N rows. A tile holds the
+    candidates of `columns`, a slice of the N rows. With several tiles, backward computes each again.
     """
     width = tile_width(own, candidates, rows)
     if width >= len(rows.valid):
@@ -127,11 +124,7 @@ def contrastive_rows(
 def _info_nce(
     image: Tensor, text: Tensor, scale: Tensor, rows: GlobalRows, negative: Tensor | None
 ) -> Tensor:
-    """Return the mean cross entropy of both directions.
-
-    With negatives, an image chooses among the captions and negatives of all ranks, its own negatives included, as in
-    NegCLIP (Yuksekgonul et al. 2023).
-    """
+    """Return both directions' mean cross entropy; images choose among `negative` too (Yuksekgonul et al. 2023)."""
     all_image, *all_texts = (
         gather_with_gradient(tensor) for tensor in (image, text, negative) if tensor is not None
     )
@@ -140,22 +133,18 @@ def _info_nce(
 
 
 def _cross_entropy(own: Tensor, pair: Tensor, candidates: Sequence[Tensor], rows: GlobalRows) -> Tensor:
-    """Return -log softmax [B] of each row's pair among its candidates.
-
-    `own` [B, D] is multiplied by the logit scale, `pair` [B, D] is not.
-    """
+    """Return -log softmax [B] of each row's pair among its candidates; `own` includes the logit scale."""
     if tile_width(own, candidates, rows) >= len(rows.valid):
         return F.cross_entropy(logits_of(own, candidates, rows, _ALL), rows.target, reduction="none")
     return torch.stack(in_tiles(_log_sum_exp, own, candidates, rows)).logsumexp(0) - (own * pair).sum(1)
 
 
 def _log_sum_exp(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice) -> Tensor:
-    """Return log sum exp of a tile's logits [B]; -inf, with gradients of 0, where the row ignores the whole tile."""
     return logits_of(own, candidates, rows, columns).logsumexp(1)
 
 
 def logits_of(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice) -> Tensor:
-    """Return the products of rows and candidates, [B, C] or [B, C + C * M] with negatives; -inf where ignored."""
+    """Return logits [B, C] for a tile of C rows, or [B, C + C * M] with M negatives each; -inf where ignored."""
     texts, *negatives = candidates
     excluded = rows.excluded(columns)
     if negatives:
@@ -168,9 +157,8 @@ def logits_of(own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, colum
 def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, averaged: bool) -> Tensor:
     """Return the sum over both directions of max(0, margin - s(own pair) + s(hardest candidate)).
 
-    With `averaged`, each caption is compared with the mean over its candidate images, its own image included. Images
-    are still compared with the hardest caption. The released code starts its training this way. A row without
-    candidates gets 0.
+    With `averaged`, the mean over all its candidates replaces a caption's hardest image, as at the start of training in
+    Structure-CLIP's released code. A row whose only candidate is the row itself gets 0.
     """
     all_image, all_text = gather_with_gradient(image), gather_with_gradient(text)
     own, hardest_text = (image * text).sum(1), _hardest(image, all_text, rows)
@@ -180,14 +168,12 @@ def _max_margin(image: Tensor, text: Tensor, rows: GlobalRows, margin: float, av
 
 
 def _hardest(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
-    """Return each row's highest product with a candidate other than itself, [B]; -inf if there is none.
-
-    Candidates with equal products share the gradient, even across tiles, so the order of ranks does not matter.
-    """
+    """Return each row's highest product [B] with a candidate other than itself; -inf if there is none."""
     hardest, ties = (
         torch.stack(tiles) for tiles in zip(*in_tiles(_hardest_of, own, [candidates], rows), strict=True)
     )
     lower = hardest < hardest.amax(0)
+    # Equal candidates share the gradient, also across tiles, so that the order of ranks does not matter.
     ties = ties.to(hardest.dtype).masked_fill(lower, 0.0)
     return (ties / ties.sum(0) * hardest).masked_fill(lower, 0.0).sum(0)
 
@@ -195,7 +181,6 @@ def _hardest(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
 def _hardest_of(
     own: Tensor, candidates: Sequence[Tensor], rows: GlobalRows, columns: slice
 ) -> tuple[Tensor, Tensor]:
-    """Return the highest product in a tile, and how many candidates reach this product, both [B]."""
     ignored = rows.excluded(columns) | rows.itself(columns)
     products = (own @ candidates[0].T).masked_fill(ignored, -torch.inf)
     hardest = products.amax(1)
@@ -203,7 +188,6 @@ def _hardest_of(
 
 
 def _average(own: Tensor, candidates: Tensor, rows: GlobalRows) -> Tensor:
-    """Return the mean [B] of each row's products with its candidates, which include the row itself."""
     total, count = (
         torch.stack(tiles).sum(0) for tiles in zip(*in_tiles(_sum_of, own, [candidates], rows), strict=True)
     )
@@ -218,10 +202,10 @@ def _sum_of(
 
 
 def _sigmoid(own: Tensor, text: Tensor, bias: Tensor, rows: GlobalRows) -> Tensor:
-    """Return each image's sum over all texts of -log sigmoid(±(scale * s + bias)), [B]; the own text's sign is +.
+    """Return each image's sum [B] over all texts of -log sigmoid(±(scale * s + bias)), with + for its own text.
 
-    `own` holds scaled image features. All texts are gathered at once. SigLIP's exchange between neighbors would save
-    the memory of N rows (0.19 GiB for 65,536 of width 768), but needs world size - 1 steps, one after the other.
+    `own` includes the logit scale. All texts are gathered at once. SigLIP's exchange with one rank after the other
+    would save their memory (0.19 GiB for 65,536 of width 768), but needs world size - 1 steps.
     """
     return torch.stack(in_tiles(_sigmoid_of, own, [gather_with_gradient(text)], rows, bias)).sum(0)
 

@@ -1,4 +1,4 @@
-"""Compute the distillation loss, which keeps the model's similarities near those of a frozen teacher (method, 11).
+"""Compute the distillation loss, which keeps the model's similarities near those of a frozen teacher.
 
 This rank's features from the model and the teacher go in; one value for each of this rank's rows comes out. Each row
 has the same candidates as in the contrastive loss. A logit bias is ignored: it would not change the softmax.
@@ -30,11 +30,11 @@ def distil_rows(features: Mapping[str, Tensor], teacher: Mapping[str, Tensor], r
 def _divergence(
     features: Mapping[str, Tensor], teacher: Mapping[str, Tensor], own: str, other: str, rows: GlobalRows
 ) -> Tensor:
-    """Return KL(teacher || model) [B] of one direction: the mean KL within the tiles plus the KL among the tiles."""
     scaled, taught = (side["logit_scale"] * side[own] for side in (features, teacher))
     candidates = [gather_with_gradient(features[other]), gather(teacher[other])]
     tiles = in_tiles(_within_tile, scaled, candidates, rows, taught)
     within, teacher_sums, model_sums = (torch.stack(values) for values in zip(*tiles, strict=True))
+    # Chain rule: the KL over tiles, plus the KLs within tiles, weighted by the teacher.
     return (teacher_sums.softmax(0) * within).sum(0) + _kl(teacher_sums, model_sums, dim=0)
 
 
@@ -43,7 +43,7 @@ def _within_tile(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return KL(teacher || model) within a tile, and log sum exp of the teacher's and the model's logits, each [B].
 
-    `own` and `taught` [B, D] are scaled features of model and teacher; `candidates` are the model's and the teacher's.
+    `own` (model) and `taught` (teacher) [B, D] include the logit scale. `candidates` are the model's and the teacher's.
     """
     model_logits = logits_of(own, candidates[:1], rows, columns)
     teacher_logits = logits_of(taught, candidates[1:], rows, columns)
@@ -51,8 +51,7 @@ def _within_tile(
 
 
 def _kl(teacher: Tensor, model: Tensor, dim: int) -> Tensor:
-    """Return KL(teacher || model) of the softmax of logits. Places where both logits are -inf are left out."""
     excluded = teacher.isinf()
-    # -inf minus -inf would be NaN, also in backward; with zeros on both sides, these places add nothing.
+    # -inf minus -inf would be NaN, also in backward.
     log_teacher, log_model = (side.log_softmax(dim).masked_fill(excluded, 0.0) for side in (teacher, model))
     return (log_teacher.exp() * (log_teacher - log_model)).sum(dim)

@@ -3,8 +3,8 @@
 model.safetensors, config.json, hub/                `export`, read by `load_exported`
 open_clip_model.safetensors, open_clip_config.json  `export_clip`, read by open_clip's "local-dir:FOLDER"
 
-hub/ holds the tokenizer and config of a text tower from a hub, so that the export loads without the hub.
-For the formats of transformers and ONNX, see `sclip.model.clip_model` and `sclip.model.onnx_files`.
+hub/ holds the tokenizer and config of a text tower from a hub. For the formats of transformers and ONNX, see
+`sclip.model.clip_model` and `sclip.model.onnx_files`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ __all__ = ["export", "export_clip", "export_state", "load_exported"]
 def export(model: StructureCLIP, directory: str | Path, tokenizer: Tokenizer | None = None) -> Path:
     """Write the whole model's weights and config; return the directory, which is created if missing.
 
-    If the model's tokenizer is loaded already, pass it as `tokenizer`: the folder that it came from may no longer
-    exist. The tensors "clip.*", without this prefix, are the state dict of open_clip's model of the same name.
+    Without "clip.", the tensors "clip.*" are the state dict of the open_clip model `model.config.name`. Pass the
+    model's `tokenizer` if it is loaded already, because the folder that it came from may be gone.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -59,10 +59,7 @@ def export(model: StructureCLIP, directory: str | Path, tokenizer: Tokenizer | N
 
 
 def export_clip(model: StructureCLIP, directory: str | Path) -> Path:
-    """Write the CLIP part in open_clip's folder format; return the directory, which is created if missing.
-
-    `open_clip.create_model_and_transforms("local-dir:DIRECTORY")` loads it directly.
-    """
+    """Write the CLIP part in open_clip's folder format; return the directory, which is created if missing."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     state = {
@@ -82,12 +79,9 @@ def export_clip(model: StructureCLIP, directory: str | Path) -> Path:
 
 
 def export_state(model: StructureCLIP) -> dict[str, Tensor]:
-    """Return the weights under their names in files: "clip." plus open_clip's name, or "kee." plus the KEE's name.
-
-    Logit scale and bias get open_clip's names, so that open_clip loads the CLIP part unchanged.
-    """
+    """Return the weights under their names in files: "clip." plus open_clip's name, or "kee." plus the KEE's name."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    for own, clip_name in SCALARS.items():
+    for own, clip_name in SCALARS.items():  # renamed, so that open_clip loads the CLIP part unchanged
         if own in state:
             state[CLIP_PREFIX + clip_name] = state.pop(own).reshape(())
     return state

@@ -1,7 +1,7 @@
 """Gather features of all ranks differentiably.
 
-This rank's rows go in; the rows of all ranks come out. In backward, each rank gets the gradient of its own rows, summed
-over all ranks. Every rank must call these functions the same number of times.
+This rank's rows go in; the rows of all ranks come out. In backward, each rank gets its rows' gradients summed over all
+ranks. Every rank must call these functions the same number of times.
 """
 
 from __future__ import annotations
@@ -31,16 +31,12 @@ def gather(local: Tensor) -> Tensor:
 
 
 def gather_with_gradient(local: Tensor) -> Tensor:
-    """Return the rows [N, ...] of all ranks in rank order, given this rank's rows [B, ...]. Passes gradients.
-
-    With one rank the result is a view. Autograd then adds gradients in the same order as with several ranks.
-    """
+    """Return the rows [N, ...] of all ranks in rank order, given this rank's rows [B, ...]. Passes gradients."""
+    # A view is a node of its own for autograd, so one rank adds up gradients in the same order as several.
     return _Gather.apply(local) if world()[1] > 1 else local.view_as(local)
 
 
 class _Gather(torch.autograd.Function):
-    """All-gather. Its backward gives each rank the gradient of the rank's own rows, summed over all ranks."""
-
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:
         return gather(local)

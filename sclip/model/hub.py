@@ -1,7 +1,7 @@
 """Load a text tower's config and locate tokenizer files from the Hugging Face hub, but never weights.
 
-A hub name from open_clip's configs (`roberta-base`) goes in. The name or folder that `transformers` loads comes out.
-If `model.hub_folder` is set, the result is a folder below `model.hub_folder`, and the network is not used.
+A hub name from open_clip's configs (`roberta-base`) goes in. The name or folder that `transformers` loads comes out: a
+folder below `model.hub_folder` if that is set, without using the network.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["FOLDER", "HubError", "below", "hub_errors", "source", "text_config"]
 
 FOLDER = "hub"
-"""Subfolder of an export with the hub files of text tower and tokenizer, in the layout of `model.hub_folder`."""
+"""Subfolder of an export for hub files of text tower and tokenizer, in the layout of `model.hub_folder`."""
 
 
 class HubError(ValueError):
@@ -23,7 +23,7 @@ class HubError(ValueError):
 
 
 def source(name: str, hub_folder: str) -> str:
-    """Return the folder of a hub name below `hub_folder`. If `hub_folder` is empty, return the name itself.
+    """Return the folder of a hub name below `hub_folder`, or the name itself if `hub_folder` is empty.
 
     Raises `HubError` if the folder is missing.
     """
@@ -36,15 +36,12 @@ def source(name: str, hub_folder: str) -> str:
 
 
 def below(folder: Path, name: str) -> Path:
-    """Return the path below `folder` for the files of a hub name. The hub name may itself be an absolute path."""
+    """Return `folder` / `name`, even if the hub name starts with "/"."""
     return folder / name.strip("/")
 
 
 def text_config(text: Mapping[str, Any], hub_folder: str) -> Any:
-    """Return the `transformers` config of the text tower in a `text_cfg`; raise `HubError` if it cannot be loaded.
-
-    For an encoder-decoder model such as T5, hidden_size and vocab_size are the encoder's.
-    """
+    """Return the `transformers` config of the text tower in a `text_cfg`; raise `HubError` if it cannot be loaded."""
     name = source(text["hf_model_name"], hub_folder)
     with hub_errors(name):
         from transformers import AutoConfig
@@ -54,7 +51,7 @@ def text_config(text: Mapping[str, Any], hub_folder: str) -> Any:
 
 @contextlib.contextmanager
 def hub_errors(name: str) -> Iterator[None]:
-    """Turn errors in the block into a `HubError`: files of `name` cannot be loaded, or a package is missing."""
+    """Turn errors in the block into a `HubError` about `name`."""
     try:
         yield
     except ImportError as error:

@@ -32,7 +32,7 @@ class HubTokenizer:
     """Tokenizer from a hub, as named in the `text_cfg` of an architecture."""
 
     def __init__(self, text: Mapping[str, Any], hub_folder: str) -> None:
-        """Load the tokenizer. Raise `HubError` if that fails, or if it has more words than the tower's word table."""
+        """Load the tokenizer. Raise `HubError` if that fails, or if the tower has too few word embeddings for it."""
         self._name = hub_name(text)
         name = hub.source(self._name, hub_folder)
         with hub.hub_errors(name):
@@ -66,7 +66,7 @@ class HubTokenizer:
         return ids
 
     def text(self, captions: Sequence[str], context_length: int) -> npt.NDArray[np.int32]:
-        """Return the ids [N, L] of the captions, cut at L with the end token kept."""
+        """Return the ids [N, context_length] of N captions; a cut caption keeps its end token."""
         if not captions:
             return np.zeros((0, context_length), np.int32)
         ids: npt.NDArray[np.int32] = self._theirs(list(captions), context_length).numpy().astype(np.int32)
@@ -75,7 +75,7 @@ class HubTokenizer:
         return ids
 
     def read_end(self, caption: str, context_length: int) -> int:
-        """Return how many characters of a caption fit, up to the end of a word. White space separates words."""
+        """Return how many characters of a caption fit into `context_length` tokens. Words that are cut do not count."""
         room = context_length - int(self._tokenizer.num_special_tokens_to_add())
         if len(caption) < room and caption.isascii():  # at most one token per character, and one before them
             return len(caption)

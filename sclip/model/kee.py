@@ -1,4 +1,4 @@
-"""The knowledge-enhanced encoder (KEE): encode a caption's triples as one vector (method, section 3; paper, 3.3).
+"""The knowledge-enhanced encoder (KEE): encode a caption's triples as one vector.
 
 Token ids of phrases go in; the knowledge feature E_KE and a mask of the captions with triples come out. There are no
 position embeddings, so the result does not depend on the order of the triples or on masked triples between them.
@@ -21,28 +21,24 @@ __all__ = ["KnowledgeEncoder", "negatives_unseen", "phrase_means"]
 
 
 def phrase_means(phrases: Tensor, table: Tensor) -> Tensor:
-    """Return the mean embedding [..., W] of each phrase [..., T] from a word table [V, W]; zeros for an empty phrase.
-
-    The embedded tokens [..., T, W] are never stored: for 8,192 captions they would take nearly a gigabyte.
-    """
+    """Return the mean embedding [..., W] of each phrase [..., T], zeros if empty, from a word table [V, W]."""
     bags = phrases.flatten(0, -2).long()
     # Padding gets weight 0 instead of a padding id: no id is unused in all tokenizers.
     weights = (bags != PADDING).to(table.dtype)
     bags = bags.clamp(min=0)
     if torch.compiler.is_exporting():  # ONNX would turn embedding_bag into a loop over phrases
         sums = (F.embedding(bags, table) * weights.unsqueeze(-1)).sum(1)
-    else:
+    else:  # without storing [..., T, W], nearly a gigabyte for 8,192 captions
         sums = F.embedding_bag(bags, table, mode="sum", per_sample_weights=weights)
     means = sums / weights.sum(1, keepdim=True).clamp(min=1.0)
     return means.view(*phrases.shape[:-1], table.shape[1])
 
 
 def negatives_unseen(batch: Mapping[str, Tensor]) -> Tensor:
-    """Return a mask bool [B, M]: True for negatives with the same triples as their caption, and so the same E_KE.
+    """Return bool [B, M]: which negatives the KEE cannot tell from their caption.
 
-    Either no triple changed, or the change is cut off: it concerns only triples after the first K, or tokens after the
-    first T of a phrase. This holds for under 2 % of the negatives of alt-text (`sclip benchmark artefacts`).
-    `batch` holds has_negative [B, M], triples [B, K, 3, T], negative_triples [B, M, K, 3, T].
+    They have the caption's triples in any order, after the tokenizer's cut to K triples with T tokens per phrase: under
+    2 % of the negatives of alt-text. `batch` holds has_negative [B, M], triples [B, K, 3, T] and negative_triples.
     """
     triples, negative_triples = batch["triples"].flatten(2), batch["negative_triples"].flatten(3)
     # Count how often each of the caption's triples occurs on both sides: counts ignore the order.
@@ -55,11 +51,7 @@ class KnowledgeEncoder(nn.Module):
     """Transformer over the embeddings of a caption's triples, followed by a masked mean pool and a projection."""
 
     def __init__(self, table: nn.Embedding, features: int, config: KEEConfig) -> None:
-        """Build `config.layers` pre-norm layers as wide as the word table, and a projection to CLIP's feature width.
-
-        `table` is the text tower's word table. With `config.own_embeddings`, the encoder keeps a copy of it. Otherwise
-        the caller passes the table to `forward`.
-        """
+        """Copy the text tower's word table if `config.own_embeddings`; otherwise, callers pass it to `forward`."""
         super().__init__()
         self.form, self.heads = config.form, config.heads
         width = table.embedding_dim
@@ -91,16 +83,15 @@ class KnowledgeEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the unnormalized E_KE [N, D], and a mask bool [N] of the captions that have a triple.
 
-        `triples` are token ids [N, K, 3, T] of (head, relation, tail), padded with -1. If `sclip.model.packing` packed
-        them, rows [S, P, 3, T] hold triples of several captions; `owner` [S, P] and `slot` [N, K] are its packed_owner
-        and triple_slot. `table` [V, W] is the word table; pass it if the encoder keeps no copy. Triples without tokens
-        are masked. A caption without triples gets a finite but meaningless vector, which must not be used.
+        `triples` are token ids [N, K, 3, T] of (head, relation, tail), padded with -1: K triples per caption, T tokens
+        per phrase. For the packed_triples of `sclip.model.packing`, pass packed_owner and triple_slot as `owner` and
+        `slot`. Pass the word table [V, W] if the encoder keeps no copy. Without a triple, E_KE is meaningless.
         """
         # Read the table here, not in the caller: FSDP2 gathers this module's weights when the module is called.
         if self.token_embedding is not None:
             table = self.token_embedding.weight
         assert table is not None, "pass a word table: this encoder has none"
-        hidden = self.ln_pre(self._embed(phrase_means(triples, table)))
+        hidden = self.ln_pre(self._embed(phrase_means(triples, table)))  # [N, K, W]
         if owner is None or slot is None:
             kept = (triples != PADDING).flatten(2).any(-1)
             # Rows without triples attend to their first slot: a softmax over no key would be NaN, also in backward.
@@ -118,7 +109,6 @@ class KnowledgeEncoder(nn.Module):
         return self.projection(self.ln_post(pooled)), kept.any(-1)
 
     def _embed(self, phrases: Tensor) -> Tensor:
-        """Return triple embeddings [B, K, W] from phrase embeddings [B, K, 3, W]."""
         if self.join is not None:
             embedded: Tensor = self.join(phrases.flatten(-2))
             return embedded

@@ -1,15 +1,14 @@
 """Train low-rank updates of the towers' projections: W + alpha / rank * up @ down replaces W (LoRA, Hu et al. 2021).
 
-A plain model goes in. `add` freezes its towers and gives every attention and MLP projection in their transformer
-blocks an update that starts at 0. Only the updates, the KEE, and logit scale and bias are then trained. `merge` adds
-the learned updates to the weights and leaves a plain model again. A matrix that packs q, k and v gets one update.
+A plain model goes in. `add` freezes its towers and gives every attention and MLP projection in their transformer blocks
+an update that starts at 0 (one update for a matrix that packs q, k and v). Only the updates, the KEE, and logit scale
+and bias are then trained. `merge` adds the updates to the weights and leaves a plain model again.
 
-peft is not used: it needs transformers and accelerate, and in every forward it merges and removes parameters of
-nn.MultiheadAttention, which FSDP2 manages. torch's parametrize is not used: it renames the starting weights and gives
-every module its own class, so torch.compile would compile every block and give up after the eighth.
-Here, modules of one kind share a class with a property that returns the weight plus its update. All code that reads the
-weight gets the sum: torch's fused attention, open_clip and timm. The price: a step takes as long as a step that trains
-all weights, and without activation checkpointing the sums stay in memory until backward.
+peft is not used: it needs transformers and accelerate, and in every forward it removes parameters of
+nn.MultiheadAttention, which FSDP2 manages. torch's parametrize is not used: it gives every module its own class, so
+torch.compile would compile every block and give up after the eighth. Here, modules of one kind share a class whose
+property returns the weight plus its update, to all code that reads the weight. The price: a step takes as long as with
+all weights trained, and without activation checkpointing the sums stay in memory until backward.
 """
 
 from __future__ import annotations
@@ -32,14 +31,12 @@ from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
 __all__ = ["LowRank", "add", "has_updates", "is_stored", "merge"]
 
 _UPDATE = "lora"
-"""Name of the `LowRank` submodule of a projection; the projection's weight keeps its own name."""
 
 
 class LowRank(nn.Module):
     """Update of a matrix [out, in]. `up` [out, rank] starts at 0, so the update changes nothing at first."""
 
     def __init__(self, weight: Tensor, config: LoRAConfig) -> None:
-        """Draw `down` [rank, in] as torch initializes a linear layer, on the device of the matrix."""
         super().__init__()
         rows, columns = weight.shape
         self.scale = config.alpha / config.rank
@@ -48,19 +45,14 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Return the matrix plus its update, in the dtype of the matrix.
-
-        Autocast is disabled here: bfloat16 has no number between w and 1.004 w, so it would round small updates away.
-        """
+        """Return the matrix plus its update, in the dtype of the matrix."""
+        # No autocast: bfloat16 has no number between w and 1.004 w, so it would round small updates away.
         with torch.autocast(weight.device.type, enabled=False):
             return torch.addmm(weight, self.up, self.down, alpha=self.scale)
 
 
 def add(model: StructureCLIP) -> None:
-    """Freeze the towers, and add updates to their projections as set in `model.config.lora`.
-
-    Raises ModelError for a tower without transformer blocks.
-    """
+    """Freeze the towers and add updates to their projections. Raises ModelError if a tower has no transformer block."""
     model.clip.requires_grad_(False)
     for tower, root in (("image", model.clip.visual), ("text", model.text_tower.transformer)):
         projections = list(_projections(root))
@@ -94,7 +86,7 @@ def has_updates(model: nn.Module) -> bool:
 
 
 def is_stored(name: str) -> bool:
-    """Return whether a checkpoint of a model with updates holds this tensor. The starting weights hold all others."""
+    """Return whether a checkpoint of a LoRA run holds this tensor; the run's starting weights hold the others."""
     return not name.startswith(CLIP_PREFIX) or f".{_UPDATE}." in name
 
 
@@ -112,7 +104,7 @@ def _projections(tower: nn.Module) -> Iterator[tuple[nn.Module, str]]:
 
 @functools.cache
 def _updated(kind: type[nn.Module], name: str) -> type[nn.Module]:
-    """Return a subclass of `kind` whose attribute `name` gives the weight plus its update."""
+    """Return a subclass of `kind` whose weight `name` includes the update."""
 
     def read(self: nn.Module) -> Any:
         weight = self._parameters[name]
@@ -124,5 +116,5 @@ def _updated(kind: type[nn.Module], name: str) -> type[nn.Module]:
 
 
 def _reads(module: nn.Module) -> str:
-    """Return the name of the weight that a low-rank update changes. The module's class was made by `_updated`."""
+    # A class that `_updated` made has one property.
     return next(name for name, value in vars(type(module)).items() if isinstance(value, property))

@@ -1,11 +1,9 @@
-"""Compute the loss over the global batch: contrastive term, hinges and distillation (method, sections 4 and 9 to 11).
+"""Compute the loss over the global batch: contrastive term, hinges and distillation.
 
 Each rank's features go in; its share of the loss and the global values to log come out. s(I, w) is the cosine of image
-and caption, s(I, w-) the cosine of image and negative.
-
-Scaling: DDP and FSDP average gradients over ranks, so a rank returns world size * (sum over its rows) /
-(global number of counted rows). The average is then the gradient that one rank with the whole batch would compute,
-even if ranks hold different numbers of counted rows.
+and caption, s(I, w-) the cosine of image and negative. DDP and FSDP average gradients over ranks, so each rank returns
+world size * (its sum over rows or negatives) / (their number over all ranks), without padding. The average is then the
+gradient that one rank with the whole batch would compute.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ __all__ = ["hinge_rows", "structure_loss"]
 
 
 def hinge_rows(positive: Tensor, negative: Tensor, margin: float) -> Tensor:
-    """Return max(0, margin - s(I, w) + s(I, w-)) for cosines, positive [B, 1] and negative [B, M]."""
+    """Return max(0, margin - s(I, w) + s(I, w-)) for `positive` s(I, w) [B, 1] and `negative` s(I, w-) [B, M]."""
     return (margin - positive + negative).clamp(min=0.0)
 
 
@@ -42,16 +40,19 @@ def structure_loss(
     """Return this rank's loss, to be averaged over ranks, and the values of the global batch to log.
 
     `features` is the output of `StructureCLIP`. `batch` needs valid bool [B] (False: padding, never counted),
-    image_digest int64 [B] (equal digests: same image), has_negative bool [B, M] and, with the KEE, triples
-    [B, K, 3, T] and negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is the share of
-    the run's samples already trained on; 1 is past every warm-up. A term without any counted row is 0 and has gradient
-    0. `teacher` holds the frozen model's features of the same rows, without gradient; None disables distillation.
+    image_digest int64 [B] (equal digests: same image), has_negative bool [B, M] for M negatives per row and, with the
+    KEE, triples [B, K, 3, T] and negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is
+    the share of the run's samples already trained on, for `loss.contrastive_warmup`. `teacher` holds the frozen
+    model's features of the same rows, without gradient; None disables distillation.
 
-    Logged, detached scalars: loss, loss_contrastive, samples (number of valid rows), share_with_triples (of the valid
-    rows), and the values of `unit_loss` and `positive_loss`. A teacher adds loss_distil. max_margin adds
-    contrastive_active (share of the valid rows with a loss above 0). Negatives add loss_hinge, share_with_negative (of
-    the valid rows), hinge_active (share of the negatives with a hinge above 0), negative_gap (mean s(I, w) - s(I, w-))
-    and share_negative_unseen_by_kee (share of the negatives that `sclip.model.kee.negatives_unseen` marks).
+    Logged, detached scalars:
+
+    - loss, loss_contrastive, samples (number of valid rows), share_with_triples (of the valid rows);
+    - with max_margin: contrastive_active (share of the valid rows with a loss above 0);
+    - with negatives: loss_hinge, share_with_negative (of the valid rows), hinge_active (share of the negatives with a
+      hinge above 0), negative_gap (mean s(I, w) - s(I, w-));
+    - with negatives and their triples: share_negative_unseen_by_kee (of the negatives; see `negatives_unseen`);
+    - with a teacher: loss_distil; with units or positives: the values of `unit_loss` or `positive_loss`.
     """
     features = {name: tensor.float() for name, tensor in features.items()}
     image, text = features["image_features"], features["text_features"]

@@ -29,10 +29,9 @@ from sclip.model.tokenizer import Tokenizer
 
 __all__ = ["OPSET", "TOLERANCE", "Graph", "graphs", "write_onnx"]
 
-OPSET = 20
-"""First opset with a GELU operator."""
+OPSET = 20  # the first with a GELU operator
 TOLERANCE = 1e-4
-"""Largest allowed difference between file and model, in a feature component or in a logit divided by the scale."""
+"""Largest allowed difference between file and model, per feature component or logit divided by the scale."""
 
 _CAPTIONS = ("a small red circle to the left of a blue square", "an astronaut rides a horse", "dogs")
 _TRIPLES = (
@@ -81,7 +80,7 @@ class Graph:
     outputs: tuple[str, ...]
 
     def axes(self, name: str) -> list[str | int]:
-        """Return the shape of an input. The first axis may have any size, so its name stands in place of the size."""
+        """Return the shape of an input; its first size is variable and named "images" or "texts"."""
         return ["images" if name == "pixel_values" else "texts", *self.inputs[name].shape[1:]]
 
 
@@ -107,8 +106,7 @@ def graphs(model: StructureCLIP) -> list[Graph]:
 def write_onnx(model: StructureCLIP, directory: str | Path) -> float:
     """Write the ONNX and processor files into an existing folder; return the largest difference from the model.
 
-    Raises ModelError if a package is missing, if the opset lacks an operator that the model needs, or if the outputs of
-    a file differ from the model's by more than `TOLERANCE`.
+    Raises ModelError if a package or an operator of the opset is missing, or the difference exceeds `TOLERANCE`.
     """
     if missing := [package for package in _NEEDED if importlib.util.find_spec(package) is None]:
         raise ModelError(f"--to onnx: {', '.join(missing)} not installed: pip install 'sclip[export]'")
@@ -156,7 +154,6 @@ def _write(graph: Graph, file: Path, name: str) -> None:
 
 @torch.no_grad()
 def _difference(graph: Graph, file: Path, rows: int, scale: float) -> float:
-    """Return the largest difference between file and model, on the last `rows` rows of the example inputs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,8 +1,8 @@
 """Pack the captions, negatives and triples of a batch into rows, so that no padding is computed.
 
-Token ids [N, L] go in; most of them are padding (COCO captions fill 13 of 77 places). Rows [R, C] come out. Each row
-holds several captions, and an index says where each caption ends. Triples are packed in the same way. Numpy packs on
-the host during the training step. A mask stops attention between captions; all other layers work on single tokens.
+Token ids [N, L] of N captions go in; most are padding (a COCO caption fills about 13 of L = 77). R rows of C tokens
+come out. Each row holds several captions, and an index says where each caption ends. Triples are packed in the same
+way, by numpy on the host. A mask stops attention between captions; all other layers work on single tokens.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from torch import Tensor
 __all__ = ["FURTHER", "attention_mask", "pack", "text_lengths"]
 
 FURTHER = ("negative", "unit", "positive")
-"""Kinds of text that a sample may have besides its caption, in columns NAME_text [B, M, L] and NAME_triples
-[B, M, K, 3, T]."""
+"""Kinds of text that a sample may have besides its caption, in columns NAME_text and NAME_triples."""
 
 Columns = dict[str, NDArray[Any]]
 
 _ALIGNED = 8
-"""Row lengths are a multiple of this. Else the rows of a mask are not aligned, and attention kernels copy the mask."""
+"""Row lengths are a multiple of this; otherwise attention kernels would copy the mask."""
 
 _ROW_BITS = 6
-"""Number of leading bits kept when a number of rows is rounded up; so fewer than 1 in 32 rows are added."""
+"""A number of rows is rounded up to this many binary digits (1000 -> 1008), by less than 1 in 32."""
 
 _TRIPLE_PLACES = 32
-"""Minimum row length for triples. Longer rows waste attention between captions; shorter rows leave places empty."""
+"""Minimum row length for triples. In longer rows, more attention is masked; in shorter rows, more places are empty."""
 
 
 def pack(
@@ -44,22 +43,23 @@ def pack(
 ) -> Columns:
     """Return the columns with text [B, L] and any `FURTHER` texts [B, M, L] replaced by packed rows.
 
-    Captions: packed_text int32 [parts * R, C] holds the tokens side by side. packed_caption holds the number of each
-    token's caption (0: padding), and packed_position holds the token's position in that caption. text_end int64 [B]
-    and negative_end [B, M] hold the index of each text's last token in [R * C]. A text of only zeros is absent: it is
-    not packed, and its index is -1.
+    The batch is cut into `parts` equal parts, and each part is packed into R rows of C tokens. If captions are so long
+    that packing saves nothing, the columns are returned unchanged.
 
-    Triples: triples [B, K, 3, T] and negative_triples [B, M, K, 3, T] stay, for metrics. packed_triples
-    [parts * S, P, 3, T] holds the same triples side by side. packed_owner [parts * S, P] holds the number of each
-    triple's caption (0: none). triple_slot [B, K] and negative_slot [B, M, K] hold the index of each triple in [S * P]
-    (-1: none). Triples of negatives are packed only if `on_negatives`. Units and positives get the same columns
-    (unit_end, unit_slot, ..).
+    - packed_text int32 [parts * R, C]: the tokens of captions and further texts, side by side
+    - packed_caption: the number of each token's text, from 1 in each part; 0 marks padding
+    - packed_position: the position of each token in its text
+    - text_end int64 [B], negative_end [B, M]: index of each text's last token in its part [R * C]; -1 means that the
+      text is absent (only zeros)
 
-    With `round_rows`, empty rows are added, so that R and S take few different values. The empty rows change the
-    floating-point rounding of sums over rows.
+    The triples of captions and further texts stay, for metrics, and are also packed, into S rows of P triples:
 
-    If captions are so long that packing saves nothing, the columns are returned unchanged. The batch is cut into
-    `parts` equal parts. Each part is packed by itself, so every column can be split into `parts`.
+    - packed_triples [parts * S, P, 3, T]: the triples, side by side
+    - packed_owner [parts * S, P]: the number of each triple's text, as in packed_caption
+    - triple_slot [B, K], negative_slot [B, M, K]: index of each triple in its part [S * P]; -1 means that there is none
+
+    Units and positives get the same columns (unit_end, unit_slot, ..). Triples of negatives are packed only if
+    `on_negatives`. With `round_rows`, empty rows are added, so that R and S take few different values.
     """
     further = [name for name in FURTHER if f"{name}_text" in columns]
     texts = ["text", *(f"{name}_text" for name in further)]
@@ -94,8 +94,7 @@ def pack(
 def text_lengths(text: NDArray[Any]) -> NDArray[np.int64]:
     """Return the number of tokens [...] of texts [..., L] up to the end token; 0 for an absent text (only zeros).
 
-    CLIP's tokenizer pads with 0; no 0 at the end is counted. Other tokenizers may pad with another id, often the end
-    token's. Then the text ends with a run of equal ids, and only the first of them is counted.
+    Zeros at the end are not counted. Of another id that is repeated at the end, the first is counted as the end token.
     """
     reverse = text[..., ::-1]
     other = reverse != reverse[..., :1]
@@ -113,10 +112,7 @@ def _by_part(arrays: Sequence[NDArray[Any]], parts: int) -> NDArray[Any]:
 def _by_column(
     values: NDArray[Any], counts: Sequence[int], names: Sequence[str], columns: Mapping[str, NDArray[Any]]
 ) -> Columns:
-    """Split values [parts, N, ...] into one column for each name: the first is [B, ...], the others are [B, M, ...].
-
-    A column gets as many of the N values of each part as its entry in `counts` says.
-    """
+    """Undo `_by_part`: split values [parts, N, ...] into columns `names`, with `counts` values of each part."""
     batch, within = len(columns["text"]), values.shape[2:]
     pieces = np.split(values, np.cumsum(counts[:-1], dtype=int), axis=1)
     return {
@@ -126,13 +122,13 @@ def _by_column(
 
 
 def _numbers(kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return an array [parts, N, n], like `kept`. All n places of a caption, kept or not, hold its number, 1 to N."""
+    """Return the number of each token's or triple's text, from 1 in each part."""
     return np.broadcast_to(np.arange(kept.shape[1])[:, None] + 1, kept.shape)
 
 
 @dataclass(frozen=True)
 class _Filling:
-    """Function that copies the `kept` values of each caption into rows of `capacity` places, from `start` on."""
+    """Function that copies each text's `kept` values into rows of length `capacity`, from `start` on."""
 
     start: NDArray[np.int64]
     kept: NDArray[np.bool_]
@@ -148,28 +144,24 @@ class _Filling:
 
     @cached_property
     def _places(self) -> NDArray[np.int64]:
-        """Indices of the kept values among the places of all parts, counted row after row."""
         starts = np.arange(len(self.start))[:, None] * self.rows * self.capacity + self.start
         places: NDArray[np.int64] = starts[:, :, None] + self.kept.cumsum(2) - 1
         return places[self.kept]
 
 
 def _starts(lengths: NDArray[np.int64], longest: int, round_rows: bool) -> tuple[NDArray[np.int64], int, int]:
-    """Return the starts of the captions [parts, N], the number of rows per part, and the row length.
-
-    A start counts the places of the caption's part, row after row, from 0.
-    """
+    """Return each text's first index [parts, N] in its part's rows, the number of rows per part, and their length."""
     capacity = -(-longest // _ALIGNED) * _ALIGNED
     starts, counts = zip(*(_best_fit(part, capacity) for part in lengths.tolist()), strict=True)
     rows = max(1, *counts)
-    if round_rows:
+    if round_rows:  # the empty rows change the rounding of sums over rows
         multiple = 1 << max(0, rows.bit_length() - _ROW_BITS)
         rows = -(-rows // multiple) * multiple
     return np.stack(starts), rows, capacity
 
 
 def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int]:
-    """Place captions by best fit, longest first. Return their starts (see `_starts`), and the number of rows."""
+    """Place texts by best fit, longest first; return their first indices and the number of rows."""
     start = np.zeros(len(lengths), np.int64)
     rows_with: list[list[int]] = [[] for _ in range(capacity + 1)]  # rows by their number of free places
     free = 0  # bit n is set if a row has n free places
@@ -193,12 +185,9 @@ def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int
 
 
 def attention_mask(caption: Tensor, heads: int, dtype: torch.dtype, *, causal: bool) -> Tensor:
-    """Return the additive mask [R * heads, C, C] that keeps attention within each packed caption [R, C].
-
-    torch's MultiheadAttention takes this layout. Padding attends to padding, so that no row is all -inf.
-    """
+    """Return the additive mask [R * heads, C, C] of MultiheadAttention. `caption` [R, C]: each token's text number."""
     places = caption.shape[1]
-    allowed = caption[:, :, None] == caption[:, None, :]
+    allowed = caption[:, :, None] == caption[:, None, :]  # padding attends to padding: no row is all -inf
     if causal:
         allowed.tril_()
     mask = torch.zeros(len(caption), 1, places, places, dtype=dtype, device=caption.device)

@@ -8,20 +8,16 @@ from torch import Tensor
 __all__ = ["KEPT", "fitted"]
 
 KEPT = 20
-"""Number of positions at the start that keep their embeddings. Few of CLIP's training captions are longer, so later
-positions are trained less, and only their embeddings are stretched."""
+"""Positions that keep their embeddings. Later ones are trained less: few of CLIP's training captions are longer."""
 
 
 def fitted(positions: Tensor, length: int) -> Tensor:
     """Return position embeddings [length, W] made from [L, W]: cut if `length` is smaller than L, else stretched.
 
-    Stretching follows Long-CLIP (Zhang et al., "Long-CLIP: Unlocking the long-text capability of CLIP", ECCV 2024;
-    github.com/beichenzbc/Long-CLIP, `load_from_clip` in model/longclip.py). Positions below `KEPT` keep their
-    embedding. A later position p is interpolated linearly at KEPT + (p - KEPT) / r, with r = (length - KEPT) /
-    (L - KEPT). Beyond the last embedding, the line through the last two is extended. As in Long-CLIP, r = 4 turns 77
-    positions into 248.
-
-    Raises ValueError if fewer than two positions follow the first `KEPT`: interpolation needs two.
+    Stretching follows Long-CLIP (Zhang et al., ECCV 2024; github.com/beichenzbc/Long-CLIP, `load_from_clip` in
+    model/longclip.py). The embedding of a position p from `KEPT` on is interpolated at KEPT + (p - KEPT) / r, with r =
+    (length - KEPT) / (L - KEPT). Beyond the last embedding, the line through the last two is extended. As in Long-CLIP,
+    r = 4 turns 77 positions into 248. Raises ValueError if fewer than two positions follow the first `KEPT`.
     """
     rows = len(positions)
     if length <= rows:

@@ -1,4 +1,4 @@
-"""Compute two hinges: another wording must score near its caption, and above the negatives (method, 9)."""
+"""Compute two hinges: another wording must score near its caption, and above the negatives."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def positive_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's share of the two hinges, and global values to log.
 
-    The first hinge is the mean of max(0, s(I, w) - positive_margin - s(I, w+)) over the rows of all ranks that have
-    another wording w+ of the caption w. The second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over the
-    negatives w- of these rows. s is the cosine with the image I. The ranks' shares add up to the sum of both means.
-    `features` has image_features, text_features [B, D], positive_features [B, 1, D] and, with negatives,
-    negative_features [B, M, D]. `batch` has valid and has_positive [B]. has_negative [B, M] excludes padding rows.
+    The first hinge is the mean of max(0, s(I, w) - positive_margin - s(I, w+)) over all ranks' rows that have another
+    wording w+ of the caption w. The second is the mean of max(0, hinge_margin - s(I, w+) + s(I, w-)) over the negatives
+    w- of these rows. s is the cosine with the image I. The ranks' shares add up to the sum of both means.
 
+    `features` has image_features, text_features [B, D], positive_features [B, 1, D] and, with M negatives per row,
+    negative_features [B, M, D]. `batch` has valid and has_positive [B]. has_negative [B, M] excludes padding rows.
     Logged, detached: loss_positives, share_with_positive (of the valid rows), positive_gap (mean s(I, w) - s(I, w+))
-    and positive_won (share of these rows' negatives that score below w+).
+    and positive_won (of the negatives in rows with a w+, the share that scores below w+).
     """
     image, valid = features["image_features"], batch["valid"]
     has_positive = batch["has_positive"] & valid

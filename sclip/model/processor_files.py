@@ -16,8 +16,7 @@ from sclip.model.tokenizer import Tokenizer
 
 __all__ = ["normalisation", "write_processor"]
 
-_BICUBIC = 3
-"""Pillow's number of the bicubic filter."""
+_BICUBIC = 3  # Pillow's number
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 

@@ -1,7 +1,10 @@
-"""Structure-CLIP: open_clip's towers, with the knowledge-enhanced encoder (KEE) beside the text tower (method, 3).
+"""Structure-CLIP: open_clip's towers, with the knowledge-enhanced encoder (KEE) beside the text tower.
 
-A batch of uint8 images, token ids and triple ids goes in; unit-length image, text and negative features
-come out. The model converts to floats on the device, so that the batch copied to the device stays small.
+Source: Huang et al., "Structure-CLIP: Towards Scene Graph Knowledge to Enhance Multi-modal Structured Representations",
+AAAI 2024 (arXiv 2305.06152).
+
+A batch of uint8 images, token ids and triple ids goes in; unit-length features come out. The model converts to floats
+on the device, so that the batch copied to the device stays small.
 """
 
 from __future__ import annotations
@@ -30,17 +33,12 @@ CLIP_PREFIX = "clip."
 
 
 class LogitScale(nn.Module):
-    """Learned inverse temperature, stored as its logarithm.
-
-    It is a separate module, moved out of open_clip's CLIP, so that FSDP2 can keep it in fp32 while the towers
-    compute in bf16. bf16 values near ln(100) lie 0.03 apart, which is 3 % of the temperature. The shape is [1],
-    not [], because `fully_shard` rejects scalars.
-    """
+    """Learned inverse temperature, as its logarithm. It is a separate module so that FSDP2 can keep it in fp32."""
 
     def __init__(self, log: Tensor) -> None:
-        """Start from a one-element tensor of any shape that holds the logarithm."""
         super().__init__()
-        self.log = nn.Parameter(log.detach().clone().float().reshape(1))
+        # bf16 values near ln(100) lie 0.03 apart, which is 3 % of the temperature.
+        self.log = nn.Parameter(log.detach().clone().float().reshape(1))  # `fully_shard` rejects scalars
 
     def forward(self) -> Tensor:
         """Return the scale itself, a scalar."""
@@ -48,10 +46,9 @@ class LogitScale(nn.Module):
 
 
 class LogitBias(nn.Module):
-    """Learned bias of SigLIP's logits; a separate module for the same reasons as `LogitScale`."""
+    """Learned bias of SigLIP's logits, in fp32 as `LogitScale`."""
 
     def __init__(self, value: Tensor) -> None:
-        """Start from a one-element tensor of any shape that holds the bias."""
         super().__init__()
         self.value = nn.Parameter(value.detach().clone().float().reshape(1))
 
@@ -67,7 +64,6 @@ class StructureCLIP(nn.Module):
     image_inverse_std: Tensor
 
     def __init__(self, clip: Any, config: ModelConfig) -> None:
-        """Wrap an open_clip CLIP, and move its logit scale and bias to `self.logit_scale` and `self.logit_bias`."""
         super().__init__()
         self.config = config
         self.clip = clip
@@ -82,8 +78,7 @@ class StructureCLIP(nn.Module):
         mean, std = torch.tensor(preprocess["mean"]), torch.tensor(preprocess["std"])
         self.register_buffer("image_mean", (255 * mean).reshape(3, 1, 1))
         self.register_buffer("image_inverse_std", (1 / (255 * std)).reshape(3, 1, 1))
-        self.unpackable = unpackable(self.text_tower)
-        """Reason why `forward` takes no packed captions; "" if it takes them."""
+        self.unpackable = unpackable(self.text_tower)  # the reason, or ""
         self.kee: KnowledgeEncoder | None = None
         if config.kee.enabled:
             features = open_clip_config(config.name)["embed_dim"]
@@ -97,9 +92,8 @@ class StructureCLIP(nn.Module):
     def train(self, mode: bool = True) -> StructureCLIP:
         """Set the mode of all modules except BatchNorm and Hugging Face towers, which stay in eval mode.
 
-        BatchNorm keeps the statistics of the starting weights: batch statistics would include padding rows and
-        differ between ranks. Hugging Face towers use no dropout and drop no layers: dropped layers would differ
-        between ranks.
+        Batch statistics would include padding rows and differ between ranks, as would the dropout of Hugging Face
+        towers.
         """
         super().train(mode)
         for module in self.modules():
@@ -114,23 +108,17 @@ class StructureCLIP(nn.Module):
 
     @property
     def token_embedding(self) -> nn.Embedding:
-        """Word table of the text tower, which the KEE shares unless `model.kee.own_embeddings` is set.
-
-        Sharing has three reasons. Phrases are tokenized like captions. Pretrained words keep their meaning. A second
-        table would double a small model (49,408 rows) and its optimizer's work.
-        """
+        """Word table of the text tower. The KEE shares it unless it has its own: a copy would double a small model."""
         return word_table(self.text_tower)
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return image_features, text_features [B, D], logit_scale, and NAME_features [B, M, D] of `FURTHER` texts.
+        """Return image_features and text_features [B, D], logit_scale, any logit_bias, and features of `FURTHER` texts.
 
-        Features are fp32 and of unit length. If the model has a logit bias, logit_bias is returned too.
+        Features are fp32 and of unit length. For M negatives per row, for example, negative_features is [B, M, D].
 
-        `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]. negative_text
-        [B, M, L] and negative_triples [B, M, K, 3, T] are optional: without them no negative features are returned.
-        The other `FURTHER` texts are optional in the same way. The text tower gets all texts in one batch of B + B * M
-        + ... rows, or packed (`sclip.model.packing.pack`). If `model.kee.on_negatives` is false, negatives get only
-        CLIP's feature in training.
+        `batch` holds image uint8 [B, 3, H, W], text [B, L] and, with the KEE, triples [B, K, 3, T]. `FURTHER` texts are
+        optional: negative_text [B, M, L], negative_triples [B, M, K, 3, T], .. Texts may be packed by
+        `sclip.model.packing.pack`. In training, negatives get the KEE's feature only if `model.kee.on_negatives`.
         """
         image_features = self._images(batch["image"])
         ending = "end" if "packed_text" in batch else "text"
@@ -183,8 +171,8 @@ class StructureCLIP(nn.Module):
     def encode_text(self, text: Tensor, triples: Tensor | None = None) -> Tensor:
         """Return unit features, fp32 [B, D], of token ids [B, L] and triple ids [B, K, 3, T] (-1: padding).
 
-        If `triples` is None, or a row has no triple, the feature is exactly CLIP's. If the model packs text, the last
-        columns of `text` may be left out if they hold only padding.
+        If `triples` is None, or a row has no triple, the feature is exactly CLIP's. If `packs_text`, L may be smaller
+        than the context length as long as only padding is cut.
         """
         knowledge = None if self.kee is None or triples is None else self.kee(triples, self._kee_table)
         return self._fused(self._captions(text), knowledge)
@@ -197,7 +185,7 @@ class StructureCLIP(nn.Module):
         return F.normalize(self.clip.encode_text(text, normalize=False).float(), dim=-1)
 
     def _shorter(self, text: Tensor) -> Tensor:
-        """Return the result of open_clip's `CLIP.encode_text` for fewer than L tokens, which `encode_text` rejects."""
+        """Return what open_clip's `CLIP.encode_text` would, for texts shorter than the context, which it rejects."""
         tower, places = self.clip, text.shape[1]
         dtype = tower.transformer.get_cast_dtype()
         hidden = tower.token_embedding(text).to(dtype) + tower.positional_embedding[:places].to(dtype)
@@ -214,10 +202,8 @@ class StructureCLIP(nn.Module):
         return cast(Tensor, projection(end) if isinstance(projection, nn.Linear) else end @ projection)
 
     def _packed_captions(self, batch: Mapping[str, Tensor], end: Tensor) -> Tensor:
-        """Return E_CLIP [N, D] of packed captions that end at `end` [N]; zeros where `end` is -1.
-
-        The modules run as in open_clip's `encode_text`, but with another mask and with positions from the batch.
-        """
+        """Return E_CLIP [N, D] of packed captions that end at `end` [N]; zeros where `end` is -1."""
+        # As open_clip's `encode_text`, but with another mask and with positions from the batch.
         text = self.text_tower
         dtype = text.transformer.get_cast_dtype()
         tokens = text.token_embedding(batch["packed_text"]).to(dtype)
@@ -233,7 +219,6 @@ class StructureCLIP(nn.Module):
         return None if self.config.kee.own_embeddings else self.token_embedding.weight
 
     def _fused(self, caption: Tensor, knowledge: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Return E_text [N, D] from E_CLIP [N, D] and the KEE's output, if any."""
         if knowledge is None:
             return caption
         feature, has_triples = knowledge
@@ -244,10 +229,10 @@ class StructureCLIP(nn.Module):
 Part = Literal["image", "text", "kee"]
 
 PARTS: dict[Part, str] = {"image": f"{CLIP_PREFIX}visual.", "text": CLIP_PREFIX, "kee": "kee."}
-"""Prefix of the parameter names of each part. If several prefixes match a name, the first counts."""
+"""Prefix of each part's parameter names. The first match counts: "text" is CLIP without "image"."""
 
 
 def part_of(name: str) -> Part | None:
-    """Return the part that holds a parameter; None for logit scale and bias. DDP may have wrapped the model."""
+    """Return the part that holds a parameter; None for logit scale and bias."""
     plain = name.removeprefix("module.")  # DDP's
     return next((part for part, prefix in PARTS.items() if plain.startswith(prefix)), None)

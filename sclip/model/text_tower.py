@@ -1,7 +1,4 @@
-"""Inspect the text tower of an open_clip CLIP: the CLIP itself or its module `text`, which may be a Hugging Face model.
-
-The functions return the tower, its word table, its sizes, and the reason why it cannot take packed captions.
-"""
+"""Inspect the text tower of an open_clip CLIP: the CLIP itself or its `text`, which may be a Hugging Face model."""
 
 from __future__ import annotations
 
@@ -35,15 +32,12 @@ def is_hub_tower(text: nn.Module) -> bool:
 
 
 class _FirstToken(ClsPooler):  # type: ignore[misc]
-    """ClsPooler under another type. With a pooler of type ClsPooler, HFTextEncoder also copies the other tokens.
-
-    Only a caption decoder reads these copies. HFTextEncoder selects the tokens by a mask, so a dry run on fake tensors
-    cannot know their number.
-    """
+    """ClsPooler under another type: for exactly ClsPooler, HFTextEncoder copies tokens that nothing reads."""
 
 
 def skip_unread_tokens(text: nn.Module) -> None:
-    """Stop a Hugging Face tower from copying the tokens that nothing reads. Other towers stay as they are."""
+    """Stop a Hugging Face tower from copying tokens that nothing reads; leave other towers alone."""
+    # How many tokens are copied depends on values, which a dry run on fake tensors does not have.
     if is_hub_tower(text) and type(text.pooler) is ClsPooler:
         text.pooler.__class__ = _FirstToken
 
@@ -72,8 +66,8 @@ def sizes(text: Any) -> tuple[int, int, int]:
 def unpackable(text: Any) -> str:
     """Return the reason why a text tower cannot take packed captions; "" if packing leaves the features unchanged.
 
-    Packing needs causal attention in torch's own module, and a feature taken at the end token. Then no token of the
-    caption sees the padding after it.
+    Packing needs causal attention and a feature taken at the end token, so that no token of the caption sees padding.
+    It also needs torch's own attention module, which takes a mask that separates captions.
     """
     if is_hub_tower(text):
         return "a Hugging Face tower takes no mask that separates the captions of a row"
@@ -91,9 +85,6 @@ def unpackable(text: Any) -> str:
 
 
 def never_empty(text: Tensor) -> Tensor:
-    """Return the ids [N, L], with one token added to each absent text (a row of zeros).
-
-    For Hugging Face towers that pad with 0, a mean over the tokens of an absent text would be NaN, also in backward.
-    """
+    """Return the ids [N, L], with 1 as first id of an absent text (zeros): a mean over no token would be NaN."""
     first = text[:, :1].masked_fill(~text.any(1, keepdim=True), 1)
     return torch.cat([first, text[:, 1:]], dim=1)

@@ -29,16 +29,10 @@ PHRASES_CACHED = WORDS_CACHED = 1 << 16
 
 
 class Tokenizer:
-    """Tokenizer of one model, for captions and the phrases of their triples.
-
-    It is CLIP's BPE or a tokenizer from a hub (`sclip.model.hub_tokenizer`).
-    """
+    """Tokenizer of a model, for captions and phrases of triples: CLIP's BPE or a hub's (`HubTokenizer`)."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Read context length L, triples per caption K and tokens per phrase T from the model's config.
-
-        Raises `ModelError` if the architecture is unknown, or the hub or `hub_folder` lacks the tokenizer.
-        """
+        """Raise `ModelError` if the architecture is unknown, or the hub or `hub_folder` lacks the tokenizer."""
         self._context_length = context_length(config)
         self._triples, self._phrase_tokens = config.kee.triples, config.kee.phrase_tokens
         self._hub: HubTokenizer | None = None
@@ -58,7 +52,7 @@ class Tokenizer:
 
     @property
     def context_length(self) -> int:
-        """L, the number of tokens of a caption, including start and end."""
+        """Number of tokens of a caption (L), including start and end."""
         return self._context_length
 
     @property
@@ -78,11 +72,11 @@ class Tokenizer:
 
     @property
     def most_triples(self) -> int:
-        """K, the maximum number of triples kept per caption."""
+        """Maximum number of triples kept per caption (K)."""
         return self._triples
 
     def read_end(self, caption: str) -> int:
-        """Return how many characters of a cleaned caption the text tower reads, to the end of a whole word."""
+        """Return how many characters of a cleaned caption the text tower reads. A word that is cut does not count."""
         if self._hub:
             return self._hub.read_end(caption, self.context_length)
         room = self.context_length - 2
@@ -102,7 +96,7 @@ class Tokenizer:
         return sum(total <= end for total in accumulate(len(c.lower()) for c in caption))
 
     def text(self, captions: Sequence[str]) -> npt.NDArray[np.int32]:
-        """Return ids [N, L] of captions, padded with 0 or the hub's padding id. A cut caption keeps its end token."""
+        """Return ids [N, L] of N captions, padded with 0 or the hub's padding id. A cut caption keeps its end token."""
         if self._hub:
             return self._hub.text(captions, self.context_length)
         ids = np.zeros((len(captions), self.context_length), dtype=np.int32)
@@ -123,7 +117,7 @@ class Tokenizer:
         return ids
 
     def words(self, ids: Sequence[int]) -> list[str]:
-        """Return the readable text of each id; a "·" is appended to a token that does not end its word."""
+        """Return the readable text of each id. A token that does not end its word gets a "·" at its end."""
         if self._hub:
             return self._hub.words(ids)
         special = self.special_ids

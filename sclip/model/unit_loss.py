@@ -1,4 +1,4 @@
-"""Compute the hinge between a unit (a part of the caption) and its foil, a false version of the unit (method, 10)."""
+"""Compute the hinge between a unit (a part of the caption) and its foil, a false version of it (Kargi et al. 2026)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ def unit_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return this rank's share of the mean of max(0, margin - s(I, unit) + s(I, foil)), and global values to log.
 
-    s is the cosine, I the image. The mean is over the rows of all ranks that have a unit; the ranks' shares add up to
-    it. CS-CLIP (arXiv 2602.23906) uses InfoNCE instead. `features` has image_features [B, D] and unit_features
-    [B, 2, D], each unit before its foil. `batch` has valid and has_unit [B].
+    s is the cosine with the image I. All ranks' shares add up to the mean over all their rows that have a unit. CS-CLIP
+    (arXiv 2602.23906) uses InfoNCE instead. `features` has image_features [B, D] and unit_features [B, 2, D], each unit
+    before its foil. `batch` has valid and has_unit [B].
+
     Logged, detached: loss_units, share_with_unit (of the valid rows) and, over rows with a unit, unit_won (share whose
     unit scores above its foil) and unit_gap (mean s(I, unit) - s(I, foil)).
     """

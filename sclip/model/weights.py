@@ -1,18 +1,18 @@
 """Read weights from files of any supported layout, as tensors under sclip's names. No code in a file is executed.
 
-A file or folder goes in. Tensors come out under the names that `sclip.model.export` writes: open_clip's names with
-the prefix "clip.", and the KEE's with "kee.". If the source states them, the architecture and the use of QuickGELU
-come out too: tensors do not show them. Supported sources:
+A file or folder goes in. Tensors come out under the names that `sclip.model.export` writes: open_clip's names with the
+prefix "clip.", and the KEE's with "kee.". The architecture's name and use of QuickGELU come out if the source states
+them. Supported sources:
 
 - our export: its folder, or its model.safetensors alone;
-- open_clip's state dict as safetensors or as a torch file, a checkpoint of its training, and the folder that it
-  pushes to a hub (open_clip_config.json with the weights beside it);
+- open_clip's state dict (safetensors or a torch file), a checkpoint of its training, and its folder for a hub
+  (open_clip_config.json with the weights beside it);
 - OpenAI's state dict, and the file of Structure-CLIP's released code: {"clip": OpenAI's, "transformer": ..., "acc"};
-- each of these state dicts as the "state_dict" or "model" of a training checkpoint. DistributedDataParallel,
-  torch.compile or both may have wrapped the model.
+- each of these as the "state_dict" or "model" of a training checkpoint, also if DistributedDataParallel or
+  torch.compile had wrapped the model.
 
-Torch files are pickles. They are read with `weights_only`, which builds only tensors, numbers and containers and
-refuses everything else. TorchScript archives are programs, so they are not opened.
+Torch files are pickles, read with `weights_only`: it builds only tensors, numbers and containers. TorchScript archives
+are programs, so they are not opened.
 """
 
 from __future__ import annotations
@@ -41,18 +41,16 @@ __all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "Weights", "read", "save"]
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-"""The two files of an export."""
 
 TORCH_FILES = (".pt", ".pth", ".bin", ".ckpt")
 
-_QUICK_GELU = "quick_gelu"
-"""Key in the header of safetensors files that sclip writes, and in open_clip's configs."""
+_QUICK_GELU = "quick_gelu"  # key in files of sclip and configs of open_clip
 
 _OPENAI_ONLY = ("input_resolution", "context_length", "vocab_size")
-"""Entries beside the weights in OpenAI's own state dicts; open_clip's state dicts do not have them."""
+"""Entries that only OpenAI's own state dicts have beside the weights."""
 
 _WRAPPERS = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""Components that torch.compile, FSDP1 and activation checkpointing insert into tensor names, at any depth."""
+"""Parts of tensor names that torch.compile, FSDP1 and activation checkpointing insert."""
 
 _DDP = "module."
 """Prefix that DistributedDataParallel adds. It is removed only if all names have it: a submodule may have this name."""
@@ -64,7 +62,7 @@ _NUMBERS: list[Any] = [
     (_SCALAR, "numpy._core.multiarray.scalar"),
     (_SCALAR, "numpy.core.multiarray.scalar"),
 ]
-"""Classes that a pickled numpy score names (the released code's "acc"), as numpy 2 and older versions write them."""
+"""Classes in a pickle of the released code's numpy number "acc"; old and new numpy name them differently."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Weights:
 
     @property
     def context_length(self) -> int:
-        """Number of caption tokens that the source's text tower reads; 0 if no tensor under CLIP's names shows it."""
+        """Number of caption tokens that the source's text tower reads; 0 means that no tensor shows it."""
         for tower in (CLIP_PREFIX, f"{CLIP_PREFIX}text."):
             if f"{tower}positional_embedding" in self.tensors:
                 # CoCa's last position belongs to its class token.
@@ -95,8 +93,8 @@ class Weights:
 def read(path: str | Path, source: str) -> Weights:
     """Return the weights of a file or folder, memory-mapped if its format allows.
 
-    Raises `ModelError` if the file is missing, truncated, of unknown layout, a program, or not plain weights. The error
-    is one line that begins with `source`.
+    Raises `ModelError` if the file is missing, truncated, of unknown layout, a TorchScript program, or holds more than
+    weights. The error is one line that begins with `source`.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -136,7 +134,6 @@ def _folder(path: Path, source: str) -> Weights:
 
 
 def _from_hub(folder: Path, file: Path, source: str) -> Weights:
-    """Return the weights of a folder in open_clip's format, with the image normalization from its config."""
     config = _json(folder / HF_CONFIG_NAME, source)
     try:
         model, preprocess = dict(config["model_cfg"]), config.get("preprocess_cfg", {})
@@ -152,10 +149,7 @@ def _from_hub(folder: Path, file: Path, source: str) -> Weights:
 
 
 def _named(config: Mapping[str, Any]) -> str:
-    """Return the name of the architecture that an open_clip config describes; "" if no architecture matches.
-
-    The context length may differ (`model.context_length`).
-    """
+    """Return the architecture with this open_clip config, whatever its context length; "" means that none fits."""
 
     def shape(candidate: Mapping[str, Any]) -> dict[str, Any]:
         towers = contrastive(dict(candidate))
@@ -232,7 +226,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _unwrapped(held: Any, source: str, depth: int = 2) -> Weights:
-    """Return the weights in a torch file's content: a state dict, or one nested in at most `depth` other dicts."""
+    """Return the weights in a torch file's content: a state dict, or one inside at most `depth` dicts."""
     if not isinstance(held, Mapping):
         raise ModelError(f"{source}: holds a {type(held).__name__}, not a state dict")
     if isinstance(held.get("clip"), Mapping) and isinstance(held.get("transformer"), Mapping):
@@ -251,7 +245,6 @@ def _unwrapped(held: Any, source: str, depth: int = 2) -> Weights:
 
 
 def _state(state: Mapping[Any, Any], source: str) -> Weights:
-    """Return the weights of a state dict from open_clip, OpenAI or sclip, of a wrapped or plain model."""
     if not state:
         raise ModelError(f"{source}: holds no tensors")
     strange = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
@@ -265,7 +258,6 @@ def _state(state: Mapping[Any, Any], source: str) -> Weights:
 
 
 def _peeled(state: Mapping[Any, Tensor], source: str) -> dict[str, Tensor]:
-    """Return a state dict under the names of the unwrapped model. Wrappers may be nested in any order."""
     tensors = {
         ".".join(p for p in str(name).split(".") if p not in _WRAPPERS): t for name, t in state.items()
     }

@@ -1,10 +1,8 @@
 """Make negatives, which change a caption's meaning, and positives, which keep it, from scene graphs.
 
-`candidates` lists the valid negatives of a caption, and `natural` lists the ones that training draws from. `draw` draws
-one natural negative by seed, epoch and sample identity, and `draw_several` draws several. `draw_of` draws from a graph
-without listing all of its negatives. `sound` keeps the negatives that parse like their caption. `drawn_in_training`
-lists, draws and checks the negatives of many captions. `shuffled` swaps random words, as a baseline. `unit_of` returns
-the part of a caption that a negative makes false (method, section 10). `draw_positives` draws other wordings.
+`candidates` lists the valid negatives of a caption, and `natural` lists the ones that training draws from. `draw_of`
+draws some of them by seed, epoch and sample identity. `sound` keeps those that parse like their caption.
+`drawn_in_training` does all of this for many captions.
 """
 
 from sclip.negatives.drawing import VERSION, Negative, candidates, draw, draw_of, draw_several, natural

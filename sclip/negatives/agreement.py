@@ -1,6 +1,6 @@
 """Find the articles, nouns, verbs and pronouns that an exchange must change to keep the English correct.
 
-Functions that inspect a caption return the words to change as {span: new form}.
+`verb_forms` and `pronoun_forms` return the words to change as {span: new form}.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def phrase_is_plural(phrase: str) -> bool:
 
 
 def verb_forms(graph: SceneGraph, index: int, plural: bool) -> dict[Span, str]:
-    """Return the new forms of the verbs of object `index` when its phrase becomes singular or plural."""
+    """Return the new forms of the verbs whose subject is object `index`; `plural` is the subject's new number."""
     caption = graph.caption
     start, end = graph.objects[index].phrase
     there_is = _THERE_BEFORE.search(caption, max(0, start - 12), start)
@@ -161,7 +161,7 @@ def _changed(caption: str, span: Span, plural: bool) -> dict[Span, str]:
 
 
 def _descriptions_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]]:
-    """Return (offset, is a verb) of predicates and attributes that follow the phrase and describe only its object."""
+    """Return (offset, is a verb) of each predicate or attribute after object `index` that describes it alone."""
     objects, end = graph.objects, graph.objects[index].phrase[1]
     closing = _SENTENCE_END.search(graph.caption, end)
     stop = closing.start() if closing else len(graph.caption)
@@ -183,7 +183,7 @@ def _descriptions_behind(graph: SceneGraph, index: int) -> list[tuple[int, bool]
 
 
 def _hangs(graph: SceneGraph, index: int) -> bool:
-    """Return whether the phrase modifies an earlier phrase, which is the next verb's subject: "a man in a hat is"."""
+    """Return whether the verb after object `index` belongs to an earlier noun: for "hat" in "a man in a hat is"."""
     start, end = graph.objects[index].phrase
     return any(r.object == index and r.span[1] <= start for r in graph.relations) and not any(
         r.subject == index and r.span[0] >= end for r in graph.relations
@@ -191,17 +191,14 @@ def _hangs(graph: SceneGraph, index: int) -> bool:
 
 
 def _in_row(graph: SceneGraph, index: int) -> bool:
-    """Return whether the phrase is a later member of a list; the verb of a list stays plural: "a dog and a cat are"."""
+    """Return whether object `index` is a later member of a list, whose verb stays plural: "a dog and a cat are"."""
     start = graph.objects[index].phrase[0]
     before = _AND_BEFORE.search(graph.caption, max(0, start - 8), start)
     return before is not None and any(o.phrase[1] == before.start() for o in graph.objects)
 
 
 def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]:
-    """Return the new forms of the pronouns that refer to either of two phrases that change places.
-
-    A pronoun stays as it is if its antecedent is uncertain, because another phrase of the same class precedes it.
-    """
+    """Return the new forms of the pronouns that refer to objects `first` and `second`, which change places."""
     old = (_pronoun_class(graph, first), _pronoun_class(graph, second))
     if old[0] == old[1] or not all(old):
         return {}
@@ -212,7 +209,7 @@ def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]
         text = match.group(1).lower()
         for index, new in becomes.items():
             role = _role(text, classes[index], graph.caption[match.end() :])
-            rivals = [
+            rivals = [  # earlier objects to which the pronoun may refer too: it stays as it is
                 k
                 for k, obj in enumerate(graph.objects)
                 if k != index and classes[k] == classes[index] and obj.phrase[0] < match.start()
@@ -228,11 +225,12 @@ def pronoun_forms(graph: SceneGraph, first: int, second: int) -> dict[Span, str]
 
 
 def changes_pronouns(graph: SceneGraph, first: int, second: int) -> bool:
-    """Return whether a pronoun can refer to one phrase but not the other. Pronouns before both phrases do not count."""
+    """Return whether the caption has a pronoun that can refer to only one of the two objects."""
     one, other = _pronoun_class(graph, first), _pronoun_class(graph, second)
     if one == other:
         return False
     start = min(graph.objects[index].phrase[0] for index in (first, second))
+    # pronouns before both objects do not count
     pronouns = {match.group(1).lower() for match in _PRONOUN.finditer(graph.caption, start)}
     return any(_may_name(form, one) != _may_name(form, other) for form in pronouns)
 

@@ -1,9 +1,8 @@
 """Decide whether an exchange surely makes a caption false: the new text must contradict the caption.
 
-A caption does not mention most of its picture. If "a large cat on a mat" is true, "a cat on a large mat" may be true
-too; if "a cat on a chair next to a cushion" is true, "a cushion on a chair next to a cat" may be true too. So an
-exchange is certain only if it breaks a stated fact: a lamp is now under the table that it stood on, the woman rides the
-man's horse, the car has the bus's color.
+A caption does not mention most of its picture: if "a large cat on a mat" is true, "a cat on a large mat" may be true
+too. So an exchange is certain only if it breaks a stated fact: a lamp is now under the table that it stood on, or a
+woman rides the man's horse.
 """
 
 from __future__ import annotations
@@ -37,21 +36,15 @@ from sclip.negatives.senses import (
 from sclip.scenegraph.graph import Relation
 
 _NEW = re.compile(r"(?:an?|another|other|some|several|two|three|four)\b", re.IGNORECASE)
-"""First words of a phrase that introduces a new thing."""
 _COPULAS = ("is", "are", "was", "were", "be", "become", "becomes", "became", "as")
 _NAMED = re.compile(
     rf"\b(?<!there )(?<!this )(?<!here )(?<!it )(?<!these )(?:{'|'.join(_COPULAS)})\s+$", re.IGNORECASE
 )
-""""is" and the like before a phrase that names a thing again: "the man is a player"."""
-
 _MADE = re.compile(
     r"(?:made?|make|construct|craft|build|compose|carve|consist|form|cut)(?: up)? (?:of|from|in)\b"
 )
-"""Predicates between a thing and its material."""
-
 _PRONOUN = re.compile(r"\s*(?:it|them|him|her|each|which|whom)\b", re.IGNORECASE)
 _ON_PART = re.compile(r"on (?:\w+ )?(?:side|front|back|top|edge|end|face|surface) of")
-"""Predicates that place one thing on a side of another. The placed thing may be a part of the other thing."""
 
 
 def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
@@ -90,7 +83,7 @@ def objects_surely_change(reading: Reading, first: int, second: int) -> bool:
 
 
 def _is_act(reading: Reading, k: int) -> bool:
-    """Return whether relation k is an act on its object alone, "rides", not on nearby things too, "holds"."""
+    """Return whether relation k is an act on its object alone: "ride", not "hold" (a bag is held with its contents)."""
     relation = reading.graph.relations[k]
     return (
         is_animate(reading.graph.objects[relation.subject].name)
@@ -118,7 +111,7 @@ def _may_be_one(reading: Reading, first: int, second: int) -> bool:
 
 
 def _is_fronted(reading: Reading, first: int, second: int) -> bool:
-    """Return whether a place phrase before the verb locates the second object at the first: "under a tree is a dog"."""
+    """Return whether the first object is the place of the second, named before the verb: "under a tree is a dog"."""
     start = reading.graph.objects[first].phrase[0]
     relations = (reading.graph.relations[k] for k in reading.relations_of[first])
     return any(
@@ -128,30 +121,26 @@ def _is_fronted(reading: Reading, first: int, second: int) -> bool:
 
 
 def reads_as_compound(reading: Reading, first: int, second: int, *, heads: bool = False) -> bool:
-    """Return whether an exchange may make a compound: "kids wearing masks" becomes "masks wearing kids".
+    """Return whether an exchange may make a compound noun: "kids wearing masks" becomes "masks wearing kids".
 
-    An article of the first phrase prevents this, unless only the nouns (`heads`) change places.
+    With `heads`, only the nouns change places: "a kid wearing masks" becomes "a masks wearing kid".
     """
     objects = reading.graph.objects
     one, other = objects[first], objects[second]
     bare = other.phrase[0] == other.span[0] and (heads or one.phrase[0] == one.span[0])
-    if not bare or is_animate(other.name):
+    if not bare or is_animate(other.name):  # "masks wearing a kid" is no compound
         return False
     between = reading.caption[one.phrase[1] : other.phrase[0]].strip().lower()
     return between.endswith(("ing", "ed")) and between.isalpha()
 
 
 def _follows(reading: Reading, k: int, first: int, second: int) -> bool:
-    """Return whether relation k has the earlier phrase as its subject, but its words directly follow the later phrase.
-
-    After the exchange, these words may be read with the later phrase and stay true: "a man near a fence holding a
-    racquet" becomes "a fence near a man holding a racquet".
-    """
+    """Return whether an exchange may leave relation k true: for "holding" in "a man by a fence holding a bat"."""
     relation = reading.graph.relations[k]
     one, other = reading.graph.objects[first].phrase, reading.graph.objects[second].phrase
     earlier, end = (first, other[1]) if one <= other else (second, one[1])
     start = relation.span[0]
-    return (
+    return (  # the subject moves directly before the words of relation k: "a fence by a man holding a bat"
         relation.subject == earlier
         and start >= end
         and not reading.caption[end:start].strip()
@@ -174,7 +163,7 @@ def _related(reading: Reading, first: int, second: int) -> bool:
 
 
 def surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
-    """Return whether the predicate of relation k contradicts the caption when it joins `subject` and `object_`."""
+    """Return whether relation k would surely be false if it joined objects `subject` and `object_` instead."""
     graph = reading.graph
     predicate = graph.relations[k].predicate
     names = (graph.objects[subject].name, graph.objects[object_].name)
@@ -225,7 +214,7 @@ def surely_fails(reading: Reading, subject: int, object_: int, k: int) -> bool:
 
 
 def _is_mutual_place(predicate: str, *names: str) -> bool:
-    """Return whether "in front of" may hold in both directions: for a chair and a window, not for a parked car."""
+    """Return whether "behind" or "in front of" may hold both ways: for a chair and a window, but not "park behind"."""
     return (
         place_of(predicate) in ("in_front_of", "behind")
         and any(map(is_ground, names))
@@ -247,22 +236,20 @@ def _is_described(reading: Reading, one: int, other: int) -> bool:
 
 
 def _may_hang_higher(reading: Reading, k: int) -> bool:
-    """Return whether things at relation k's subject may be at relation k's object too: people "at a fair in a hall".
-
-    Two predicates that contradict each other rule this out: "a cat in a box on a table".
-    """
+    """Return whether relation k may describe an earlier noun: "in a hall" in "people at a fair in a hall"."""
     relation = reading.graph.relations[k]
     name = reading.graph.objects[relation.subject].name
     return bool(place_of(relation.predicate)) and any(
         inner.object == relation.subject
         and (place_of(inner.predicate) or is_loose(inner.predicate))
+        # not for "a cat in a box on a table"
         and (inner.predicate.endswith(" at") or not contradict(inner.predicate, relation.predicate, name))
         for inner in (reading.graph.relations[m] for m in reading.relations_of[relation.subject])
     )
 
 
 def _are_companions(reading: Reading, one: int, other: int) -> bool:
-    """Return whether two living beings or two things are together. For things, any companion of `one` is enough."""
+    """Return whether two living beings are with each other; for two things, whether `one` is with any object."""
     objects = reading.graph.objects
     if is_animate(objects[one].name) != is_animate(objects[other].name):
         return False
@@ -271,7 +258,7 @@ def _are_companions(reading: Reading, one: int, other: int) -> bool:
 
 
 def _near(reading: Reading, index: int, *, having: bool = False) -> set[int]:
-    """Return the objects near or with an object. With `having`, only "have", "with" and the like count."""
+    """Return the objects near or with an object; `having` leaves out those that are only near."""
     relations = (reading.graph.relations[k] for k in reading.relations_of[index])
     return {
         r.object if r.subject == index else r.subject
@@ -289,12 +276,7 @@ def _places(reading: Reading, index: int) -> dict[int, str]:
 
 
 def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near: bool) -> bool:
-    """Return whether the subject is surely not in relation `place` ("on", for instance) to the object.
-
-    This is sure if the caption places the subject elsewhere. It also counts as sure for any living being, even one
-    without a stated place. If subject and object are `near` each other, it is sure only if the caption puts the subject
-    in this relation to another object.
-    """
+    """Return whether the subject is surely not `place` ("on", "under") the object."""
     own = _places(reading, subject)
     if any(object_ in _places(reading, k) or k in _places(reading, object_) for k in own):
         return False  # "in a chair on a porch"
@@ -303,12 +285,13 @@ def _is_elsewhere(reading: Reading, subject: int, object_: int, place: str, near
     name = reading.graph.objects[object_].name
     near = near or any(object_ in _places(reading, k) for k in _near(reading, subject))
     if near and not (place == "in" and is_worn(name)):
-        return place in own.values()
+        return place in own.values()  # what is near the object may be on it too
+    # a thing for which the caption states no place may be anywhere
     return bool(own) or is_animate(reading.graph.objects[subject].name)
 
 
 def _has_other(reading: Reading, subject: int, object_: int) -> bool:
-    """Return whether a living being other than the subject owns the object: the bag in "a man, a dog's bag"."""
+    """Return whether the object belongs to another living being than the living subject: "a boy, a girl with a bag"."""
     graph = reading.graph
     owners = [
         graph.relations[k].subject
@@ -328,7 +311,7 @@ def _acts_otherwise(reading: Reading, first: int, second: int) -> bool:
 
 
 def attributes_surely_change(reading: Reading, owners: Mapping[int, int]) -> bool:
-    """Return whether some attribute is surely false of its new object; `owners`: {attribute: new object}."""
+    """Return whether some attribute is surely false of its new object; `owners` maps attribute to new object."""
     return any(_is_surely_false(reading, k, owner, owners) for k, owner in owners.items())
 
 

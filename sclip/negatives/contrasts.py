@@ -1,8 +1,7 @@
 """Tables of words that exclude each other: if one replaces another, the caption becomes surely false.
 
-The tables are written by hand; each row goes from the most to the least frequent word in captions. Two words of
-a row are no synonyms, neither is a kind of the other, and they are seldom true together. The pairs after a row are
-exceptions, whose words do not exclude each other.
+Each row goes from the most to the least frequent word in captions. Any two words of a row are seldom true of one thing,
+except the pairs that follow the row.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 
 Options = tuple[tuple[str, float], ...]
-"""Pairs (replacement, weight) of a word. The weight, 1 / (index in the row + 2), approximates the word's frequency."""
+"""Pairs (replacement, weight) of a word; the weight grows with the frequency of the replacement in captions."""
 
 
 def _row(words: str, near: str = "") -> Iterator[tuple[str, str, float]]:
@@ -24,7 +23,7 @@ def _row(words: str, near: str = "") -> Iterator[tuple[str, str, float]]:
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str, float]]:
-    """Yield (word, other word, weight) from a text of the form "word word: others, word: others"."""
+    """Yield (word, other word, weight) from "big huge: tiny small, ...": each word before a colon with each after."""
     for entry in text.replace("\n", " ").split(","):
         words, _, alternatives = entry.partition(":")
         for word in words.split():
@@ -73,7 +72,6 @@ OPPOSITES_OF_THINGS = _options(
         left: right, right: left, front: rear back, rear: front, back: front"""
     )
 )
-"""Adjective of a thing -> adjectives that exclude it."""
 
 OPPOSITES_OF_LIVING = _options(
     _pairs(
@@ -115,7 +113,7 @@ FORMS: dict[str, tuple[str, int]] = {form: (forms[0], k) for forms in _FORMS for
 """Verb form -> (base, index of the form: 0 base, 1 third person, 2 -ing)."""
 FORM_OF = {forms[0]: forms for forms in _FORMS}
 LEMMAS = {"lie": "lay"}
-"""Base form of a verb -> the verb that scene graphs write instead. Verbs that are not listed stay as they are."""
+"""Base form of a verb -> its form in scene graphs, if that is another one."""
 
 STATIC = _options(
     _row("stand sit lie kneel crouch", "kneel-crouch sit-crouch sit-kneel"),
@@ -123,7 +121,6 @@ STATIC = _options(
         "lay: stand sit, sleep: stand walk, stand: walk run, sit: walk run, lie: walk run, perch: fly, pose: sleep"
     ),
 )
-"""Posture -> verbs that exclude it."""
 MOVING = _options(
     _row(
         "walk run jump swim climb dance crawl ski skate surf",
@@ -137,7 +134,7 @@ STATIC_FROM_MOVING = _options(
 STAYING = frozenset(
     ("next to", "near", "by", "beside", "behind", "in front of", "alongside")
 )  # fmt: skip
-"""Prepositions that go with both rest and motion."""
+"""Prepositions that go with both rest and motion: "stand near", "walk near"."""
 
 _RIDDEN = "bike bicycle motorcycle scooter skateboard moped motorbike cart"
 _MOUNTS = "horse elephant camel pony donkey cow bull ox"
@@ -146,7 +143,7 @@ _GAMES = "tennis baseball soccer football basketball game match volleyball golf 
 _FOOD = """pizza sandwich cake salad burger hamburger hotdog meat bread pie steak fish chicken carrot banana apple fruit
 vegetable meal food donut doughnut slice cookie dessert breakfast lunch dinner"""
 TRANSITIVE: dict[str, tuple[tuple[frozenset[str] | None, Options], ...]] = {}
-"""Verb -> pairs of (objects, verbs that exclude it with these objects); None: any object."""
+"""Verb -> pairs (objects, verbs that exclude it before these objects); None means any object."""
 for _line in (
     f"ride|{_RIDDEN}|push wash repair carry",
     f"ride|{_MOUNTS}|lead feed wash chase",
@@ -249,16 +246,15 @@ PLACES: dict[str, Options] = {
 }
 """Preposition -> prepositions that exclude it between the same two things."""
 SIDES = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
-"""Word of a spatial phrase ("on the left of") -> its opposite."""
 AT_ONLY = frozenset("table desk counter bar".split())
 SLOPES = frozenset("hill slope mountain stair staircase ramp ladder step mountainside hillside".split())
-"""Things that have an up and a down. Streets are not listed, because "up" and "down" may both be true of them."""
+"""Things on which "up" and "down" exclude each other; on a street, both may be true."""
 PLACE_VERBS = frozenset(
     """sit sits sitting stand stands standing lie lies lying lay lays laying sleep sleeps sleeping rest rests resting
     park parked parking perch perched perches kneel kneeling crouching seated standing placed located positioned pose
     poses posing walk walks walking run runs running""".split()
 )
-"""First words of predicates in which the preposition may be replaced."""
+"""First words of predicates in which the preposition may be replaced: "sits on"."""
 NO_SUPPORT = frozenset(
     """ground floor grass snow sand dirt mud water sky air wall ceiling head hand back leg arm face neck mouth foot lap
     shoulder finger body eye nose ear chin knee waist chest side top bottom corner edge middle front end
@@ -270,7 +266,7 @@ NO_SUPPORT = frozenset(
     cover centre center area part end start middle piece half cup series list page album road street way
     mood team group crowd pose position traffic bloom love season space area flight use""".split()
 )
-"""Things before which no preposition is replaced, because no other preposition fits: the ground, a wave, the sky."""
+"""Nouns before which no preposition is replaced, because no other one fits: "on the ground", "in the sky"."""
 
 # -- things
 
@@ -323,10 +319,9 @@ ANCHORED = _options(
     _row("roof balcony bridge", ""),
     _pairs("house: barn church castle, tree: rock, butterfly: bee bird, town: village forest desert"),
 )  # fmt: skip
-"""Thing -> replacements that are used only if something is on or in this thing, or someone uses it."""
+"""Thing -> replacements. A thing is replaced only if it is the first object, in use, or has something in or on it."""
 MASS = frozenset("grass snow sand water mud rain wine beer coffee milk juice tea".split())
-"""Words of `ANCHORED` that have no plural."""
-MASS_OR_NOT = frozenset("pizza cake steak salad soup pasta chicken".split())
+MASS_OR_NOT = frozenset("pizza cake steak salad soup pasta chicken".split())  # "a pizza", "some pizza"
 COUNTED = frozenset("sandwich donut burger".split())
-"""Food that is always counted: never "some donut". Food of `MASS_OR_NOT` may be: "some pizza" or "a pizza"."""
+"""Food that takes no "some" in the singular: "a donut"."""
 INVARIANT = frozenset("sheep deer".split())

@@ -1,11 +1,8 @@
 """List the valid negatives of a scene graph (exchanges and replacements), and draw some of them.
 
-Exchanges (method, section 2) are of two kinds: relation negatives exchange two objects, verbs or prepositions;
-attribute negatives exchange or move modifiers and quantities. An exchange is kept if it changes the meaning
-(`Reading.changes`). Replacements (section 9) are of an object, an attribute or a relation. `Shares` decide whether an
-exchange or one of these three kinds of replacements is drawn. Within a kind, a negative is likelier if it reads less
-strangely (`naturalness`). But a negative that reads better than its caption is no likelier than one that reads equally
-well. So the text alone hardly shows which of two captions is false.
+Relation negatives exchange two objects, verbs or prepositions. Attribute negatives exchange or move modifiers and
+quantities. Replacements are of an object, an attribute or a relation. Negatives that read less strangely
+(`naturalness`) are drawn more often: the style should not show which of two captions is false.
 """
 
 from __future__ import annotations
@@ -33,21 +30,17 @@ from sclip.scenegraph.window import Window, parsed_part
 from sclip.seeding import uniform
 
 VERSION = "7"
-"""Version of the candidates, stored in annotated shards. Raise it if rules or the naturalness model change them."""
+"""Version of the candidates, stored in annotated shards; raise it if a change of the code gives other candidates."""
 
-MOST_CANDIDATES = 24
-"""Maximum exchanges listed per caption, best first."""
-
+MOST_CANDIDATES = 24  # exchanges listed per caption, best first
 MOST_WEIGHED = 12
-"""Maximum exchanges per caption whose strangeness is computed for a draw, best first; a long caption has many pairs."""
-
+"""Maximum exchanges per caption whose strangeness is computed for a draw, best first."""
 MOST_STRANGE = 4.0
 """Maximum strangeness of a drawn exchange, in log-odds; half of the exchanges above it are broken English."""
 MOST_STRANGE_REPLACED = 3.0
 """Maximum strangeness of a drawn replacement, in log-odds; most replacements read like their caption."""
 Shares = Mapping[str, float]
-"""Kind (of `KINDS`) -> its share of the draws (`loss.mixture`), relative to the other kinds; 0 means never. If a
-caption has no negative of the drawn kind, another kind is drawn by the shares."""
+"""Key of `KINDS` -> its relative share of the draws (`loss.mixture`); 0 means that it is never drawn."""
 KINDS: Mapping[str, frozenset[Kind]] = {
     "exchange": frozenset(("relation", "attribute")),
     "replace_object": frozenset(("replaced object",)),
@@ -56,21 +49,14 @@ KINDS: Mapping[str, frozenset[Kind]] = {
 }
 EVENLY: Shares = dict.fromkeys(KINDS, 0.25)
 MOST_DRAWN = 6
-"""Maximum exchanges to draw from, least strange first; stranger ones would be drawn once in a hundred draws."""
-MOST_TRIED = 5
-"""Maximum replacements to examine per kind and caption. For a long caption, it is multiplied by LONG_TIMES."""
-MOST_REPLACED = 3
-"""Maximum replacements to draw from, per kind and caption. For a long caption, it is multiplied by LONG_TIMES."""
+"""Maximum exchanges to draw from, least strange first; stranger ones would be drawn in 1 % of the draws."""
+MOST_TRIED = 5  # replacements that are examined per kind and caption
+MOST_REPLACED = 3  # replacements to draw from, per kind and caption
 LONG, LONG_TIMES = 300, 6
-"""A caption over LONG characters gets LONG_TIMES as many replacements, so that some change a triple of its `Window`."""
-TEMPERATURE = 1.0
-"""Temperature of the draw, in log-odds."""
-
-MOST_EXCHANGED = 12
-"""Maximum objects, counted from a caption's start, that may change places. The number of pairs grows with the square of
-this number, and the knowledge encoder takes the first triples."""
-_CONTEXT_WORDS = 4
-"""Words on each side of an edit that are scored with it, because the edit affects their articles and n-grams."""
+"""A caption of more than LONG characters gets LONG_TIMES the replacements, as the model reads few of its triples."""
+TEMPERATURE = 1.0  # of the draw, in log-odds
+MOST_EXCHANGED = 12  # objects of a caption that may change places; their pairs grow with the square
+_CONTEXT_WORDS = 4  # on each side of an edit: it affects their articles and n-grams
 
 
 @dataclass(frozen=True)
@@ -80,8 +66,7 @@ class Negative:
     caption: str
     kind: Kind
     swapped: tuple[str, str]
-    """The two texts that changed places, in caption order; one is empty if only one text moved. For a replacement, the
-    old text and the new text."""
+    """The two texts that changed places, in caption order (one is "" if one text moved), or the old and new text."""
     strangeness: float
     """How much stranger the negative reads than its caption, in log-odds (`sclip.negatives.naturalness`)."""
     certain: bool
@@ -89,11 +74,11 @@ class Negative:
     source: SceneGraph | tuple[SceneGraph, PlannedExchange, Exchange] | tuple[SceneGraph, Replacement] = (
         field(repr=False, compare=False)
     )
-    """The graph, or the parts from which `graph` builds it on first use."""
+    """The negative's graph, or what `graph` makes it from: the caption's graph and the change."""
 
     @cached_property
     def graph(self) -> SceneGraph:
-        """The caption's graph with the same change applied; relations and attributes keep their number and order."""
+        """The negative's scene graph; objects, attributes and relations keep their indices in the caption's graph."""
         if isinstance(self.source, SceneGraph):
             return self.source
         if len(self.source) == 2:
@@ -153,7 +138,7 @@ def candidate_replacements(graph: SceneGraph, kind: Kind) -> list[tuple[Span, st
 def draw(
     negatives: Sequence[Negative], *, seed: int, epoch: int, identity: str, window: Window | None = None
 ) -> Negative | None:
-    """Return one of the `natural` negatives of a sample for one epoch, or None if it has none."""
+    """Return the negative that `draw_several` returns first; None means that it returns none."""
     drawn = draw_several(negatives, 1, seed=seed, epoch=epoch, identity=identity, window=window)
     return next(iter(drawn), None)
 
@@ -168,13 +153,10 @@ def draw_several(
     window: Window | None = None,
     shares: Shares = EVENLY,
 ) -> list[Negative]:
-    """Return up to `count` different negatives of a sample for one epoch; the first is what `draw` returns.
+    """Return up to `count` different negatives of a sample for one epoch; `draw` returns the first.
 
-    The kind is drawn by `shares`. Within a kind, less strange negatives are likelier. But a negative that reads better
-    than its caption is no likelier than one that reads equally well; otherwise frequent words would replace rare ones
-    more often than the reverse. `window` drops negatives whose change the text tower does not read. Negatives that
-    change no triple of the knowledge encoder come last. Dropped negatives do not affect the order of the others.
-    So the draws are the same if `negatives` holds only the sound negatives.
+    The kind is drawn by `shares`; within a kind, less strange negatives are likelier. `window` is what the model reads:
+    negatives that change words outside of it are left out, and those that change none of its triples come last.
     """
     negatives_by_kind = {
         name: [negative for negative in negatives if negative.kind in kinds] for name, kinds in KINDS.items()
@@ -192,14 +174,11 @@ def draw_of(
     window: Window | None = None,
     shares: Shares = EVENLY,
 ) -> Iterator[Negative]:
-    """Yield what `draw_several` returns for the `natural` negatives of a graph, but list no more than the caller takes.
-
-    Most callers take a replacement of one kind. The exchanges, which take longest to list, are then never listed.
-    """
+    """Yield what `draw_several` returns for a graph's `natural` negatives, but make a kind only when it is needed."""
     text = _Text(graph, only_certain=True)
 
     def listed(name: str) -> list[Negative]:
-        if name == "exchange":
+        if name == "exchange":  # takes longest
             return _natural_exchanges(text)
         (kind,) = KINDS[name]
         return _natural_replacements(text, kind)
@@ -215,12 +194,13 @@ def _in_order(
     window: Window | None,
     shares: Shares,
 ) -> Iterator[Negative]:
-    """Yield the negatives of a sample in the order drawn for an epoch; list a kind only when its turn comes."""
 
     def hazard(purpose: str, value: str) -> float:  # an exponential draw: the smallest is first
         return -math.log((uniform(purpose, seed, epoch, f"{identity}\x1f{value}") + 2**-64) / (1 + 2**-63))
 
     def key(negative: Negative) -> float:  # Gumbel's trick: sorting draws without replacement
+        # the order of two negatives depends on no third, so unsound ones may be removed before or after drawing
+        # below 0 counts as 0: otherwise frequent words would replace rare ones more often than the reverse
         return max(negative.strangeness, 0.0) / TEMPERATURE + math.log(hazard("negative", negative.caption))
 
     drawn: set[str] = set()
@@ -260,7 +240,6 @@ class _Text:
 
 
 def _exchanges(source: _Text) -> Iterator[tuple[Negative, PlannedExchange]]:
-    """Yield (negative, plan) for the best plans. If the reading is `only_certain`, yield only certain negatives."""
     graph, text = source.graph, source.text
     if len(graph.objects) < 2:
         return
@@ -280,7 +259,6 @@ def _exchanges(source: _Text) -> Iterator[tuple[Negative, PlannedExchange]]:
 
 
 def _replacements(source: _Text, kind: Kind) -> Iterator[Negative]:
-    """Yield the negatives that replace a word of this kind."""
     text = source.text
     seen = {_fold(text)}
     for plan in replacements(source.reading, kind, MOST_TRIED * source.times):
@@ -309,13 +287,12 @@ def _natural_replacements(text: _Text, kind: Kind) -> list[Negative]:
 
 
 def _in_one(text: str, plan: PlannedExchange) -> bool:
-    """Return whether both texts are in one sentence. Texts in two sentences may denote the same thing."""
+    """Return whether both texts stand in one sentence; texts of two sentences may denote the same thing."""
     first, second = sorted((plan.first, plan.second))
     return SENTENCE_END.search(text, first[1], second[0]) is None
 
 
 def _around(text: str, start: int, end: int) -> Span:
-    """Return the span of an edit with its context, so that only a part of a long text is scored."""
     for _ in range(_CONTEXT_WORDS):
         start = max(text.rfind(" ", 0, start), 0)
         end = text.find(" ", end + 1) if end >= 0 else end
@@ -331,7 +308,6 @@ def _rank(plan: PlannedExchange) -> float:
 
 
 def _best_plans(reading: Reading) -> list[PlannedExchange]:
-    """Return the best plans, certain ones first; if several plans give the same text, the caller uses the first."""
     one_sentence = SENTENCE_END.search(reading.caption) is None
 
     def listed(kinds: Iterable[Iterable[PlannedExchange]]) -> list[PlannedExchange]:

@@ -1,8 +1,7 @@
-"""The edit in which two pieces of a caption change places: the new text, and the new span of each old one.
+"""Exchange two pieces of a caption, and find where each span of the old text is in the new text.
 
-An edit exchanges two spans, one of which may be empty (a word moves), and puts some words into another form
-(agreement). Spans count characters of the caption. At the seams, where two pieces meet, this module corrects articles
-and capitals.
+An edit exchanges two spans and puts some words into another form; if one span is empty, one text moves. Where two
+pieces meet, articles and capitals are corrected.
 """
 
 from __future__ import annotations
@@ -37,9 +36,8 @@ class Exchange:
     ) -> None:
         """Exchange the characters of `first` and `second`, and replace the words at `forms` by their new forms.
 
-        The pieces must not overlap (else ValueError) and must not both be empty; each form lies within one piece or
-        outside of both. `sentences` is the result of `count_sentences` for the caption, if the caller has it. Without
-        `repair`, articles and capitals stay as they are.
+        Raises ValueError if the pieces overlap. `sentences` is the result of `count_sentences`, if the caller knows it.
+        Without `repair`, articles and capitals stay as they are.
         """
         if first > second:
             first, second = second, first
@@ -60,18 +58,17 @@ class Exchange:
         texts = [self._region_text(region) for region in self._regions]
         self._starts = list(accumulate(map(len, texts), initial=0))
         self.text = "".join(texts)
-        """The caption after the exchange."""
 
     def moved(self, span: Span) -> bool:
         """Return whether the span lies within one of the two pieces."""
         return any(low <= span[0] and span[1] <= high for low, high in (self._regions[1], self._regions[3]))
 
     def content(self, span: Span) -> Span:
-        """Return the new position of a span that lies in one piece or outside of both."""
+        """Return where the words of a span are in the new text. The span lies in one piece or outside of both."""
         return (self._offset(span[0], last=False), self._offset(span[1], last=True))
 
     def slot(self, span: Span) -> Span:
-        """Return the new position of a span that may get other words, such as a phrase with a new adjective."""
+        """Return the span of what now stands in the place of a span: of "blue" for "red", if they changed places."""
         start, end = span
         for piece, region in ((self._regions[3], 1), (self._regions[1], 3)):
             if piece[0] < piece[1]:
@@ -84,7 +81,7 @@ class Exchange:
         return (first, max(first, last))
 
     def _offset(self, offset: int, last: bool) -> int:
-        """Return the new offset of a span that starts at `offset` or, with `last`, ends at `offset`."""
+        """Return the new position of `offset`, the start of a span or, if `last`, the end of a span."""
         for index, (low, high) in enumerate(self._regions):
             if low < offset <= high if last else low <= offset < high:
                 return self._starts[index] + len(self._region_text((low, offset)))
@@ -102,7 +99,7 @@ class Exchange:
     # -- the seams
 
     def _capitals(self, filled: list[Span], offsets: Mapping[Span, int]) -> None:
-        """Move capitals of sentence starts to the new first words. `offsets` maps each piece to the other's start."""
+        """Give the new first words of sentences their capitals. `offsets`: {piece: old start of the other piece}."""
         caption = self._caption
         left, length = (0, 0), 0
         for region in filled:
@@ -128,7 +125,6 @@ class Exchange:
         self._forms[(offset, offset + 1)] = letter
 
     def _articles(self, filled: list[Span]) -> None:
-        """Make each "a" or "an" before a seam fit the word after the seam."""
         caption = self._caption
         for left, right in pairwise(filled):
             low = max(0, left[1] - 6, left[0])
@@ -146,7 +142,7 @@ class Exchange:
 
 
 def count_sentences(caption: str) -> int:
-    """Return 1 for one sentence and 2 for two or more, but 0 if most words of the caption have a capital."""
+    """Return 1 for one sentence, 2 for several, and 0 for a title, in which most words begin with a capital."""
     words = [word for word in caption.split() if word[0].isalpha()]
     if len(words) > 2 and 2 * sum(word[0].isupper() for word in words) > len(words):
         return 0

@@ -61,7 +61,7 @@ def _exchanged(reading: Reading, one: Unit, other: Unit) -> PlannedExchange | No
 
 
 def _names(reading: Reading, one: Unit, other: Unit) -> dict[int, tuple[str, Span]]:
-    """Return the new names of two objects if first words of names ("clock" of "clock tower") change places."""
+    """Return {object: (new name, old span of its first words)} if words of a compound name move; else {}."""
     names: dict[int, tuple[str, Span]] = {}
     if not (one.compound or other.compound):
         return names
@@ -105,7 +105,7 @@ def move_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 
 def _fits(reading: Reading, unit: Unit, other: Unit) -> bool:
-    """Return whether a modifier reads well where another one stood: "a brick wall", not "a brick red child"."""
+    """Return whether `unit` reads well in the place of `other`: "brick" in "a stone wall", not in "a happy child"."""
     phrase = reading.graph.objects[unit.object].phrase
     if not reading.phrases.is_open(unit.object) or is_verb_like(reading.caption, unit.span, phrase):
         return False
@@ -119,7 +119,6 @@ def _fits(reading: Reading, unit: Unit, other: Unit) -> bool:
 
 
 def _may_move(reading: Reading, unit: Unit, target: int) -> bool:
-    """Return whether a modifier may move to another noun without taking the place of a modifier there."""
     phrases, text = reading.phrases, reading.text(unit.span)
     if not phrases.gives(unit.object) or not phrases.takes(target):
         return False
@@ -143,14 +142,12 @@ def _takes_material(reading: Reading, index: int, end: int | None) -> bool:
 
 
 def _stands_alone(reading: Reading, span: Span) -> bool:
-    """Return whether only spaces join a modifier to its phrase: no comma, "and", slash or hyphen."""
     return not _JOINT_BEFORE.search(
         reading.caption, max(0, span[0] - 6), span[0]
     ) and not _JOINT_BEHIND.match(reading.caption, span[1])
 
 
 def _is_certain(reading: Reading, owners: dict[int, int]) -> bool:
-    """Return whether new owners of attributes surely make the caption false. A size or age may fit both owners."""
     return not _clash(reading, owners) and attributes_surely_change(reading, owners)
 
 
@@ -172,7 +169,7 @@ def _kind(attribute: str) -> str:
 
 
 def _place_before(reading: Reading, target: int, text: str) -> int:
-    """Return the offset at which an adjective enters a phrase: sizes come first, other adjectives next to the name."""
+    """Return the offset at which an adjective enters a phrase: a size before all modifiers, others before the nouns."""
     obj = reading.graph.objects[target]
     units = [unit for unit in reading.units[target] if len(unit.attributes) == 1]
     if units and text.lower().split()[0] in _SIZE:
@@ -224,7 +221,7 @@ def _may_trade(reading: Reading, behind: int, before: int) -> bool:
 
 
 def _is_predicate(reading: Reading, k: int) -> bool:
-    """Return whether attribute k is an adjective, not a verb, after its object."""
+    """Return whether attribute k is an adjective (no verb, no number) that stands after the phrase of its object."""
     attribute = reading.graph.attributes[k]
     obj = reading.graph.objects[attribute.object]
     word = attribute.attribute.split(" ")[0]

@@ -39,7 +39,6 @@ def place_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 
 def _prepositions(reading: Reading) -> dict[Span, list[int]]:
-    """Return the prepositions of place: {span of the preposition: indices of its relations}."""
     prepositions: dict[Span, list[int]] = {}
     for k, relation in enumerate(reading.graph.relations):
         if max(relation.subject, relation.object) >= reading.count or reading.closed[relation.subject]:

@@ -1,7 +1,7 @@
 """Attribute negatives of quantity: "two cats and a dog" becomes "a cat and two dogs"; nouns and verbs agree.
 
-The quantity stands at the start of a noun phrase: a number, an article, "several", "a bunch of", or nothing before a
-plural. Two quantities change places if their values differ. A value is one, another number, or many.
+A quantity is a number, an article, "several", "a bunch of", or nothing before a plural. Two quantities change places
+if their values differ: "1", another number, or "many".
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ _PAIRED = frozenset(
     """jeans short glass sunglass goggle scissor trouser clothes headphone stair sock shoe ski tight pajama
     glove earring wing leg eye hand arm topping vegetable food""".split()
 )
-"""Nouns whose plural may name one thing, or whose singular means another thing."""
-
+"""Nouns whose plural may name one thing ("jeans") or mean something else than the singular ("glasses")."""
 
 _IN_APPOSITION = re.compile(
     r",\s*(?:one|two|three|both|all)\b|\b(?:both|each|others?|them|these|those|they|their)\b", re.IGNORECASE
@@ -49,7 +48,6 @@ class _Quantity:
     value: str
     """"1", another number, or "many"."""
     attributes: tuple[int, ...]
-    """Indices of the graph's attributes that state the quantity."""
 
 
 def quantity_plans(reading: Reading) -> Iterator[PlannedExchange]:
@@ -86,7 +84,7 @@ def _read(reading: Reading, index: int) -> _Quantity | None:
 
 @lru_cache(maxsize=1 << 16)
 def _opening(phrase: str) -> tuple[int, str]:
-    """Return the length of the quantity at the start of a phrase, and its value ("1", "2", "many"; "" for none)."""
+    """Return length and value ("1", "2", "many") of the quantity at the start of a phrase; (0, "") means none."""
     measure = _MEASURE.match(phrase)
     if measure is not None:
         return measure.end(), "2" if measure.group(1).lower() in ("couple", "pair") else "many"
@@ -147,10 +145,10 @@ def _exchanged(reading: Reading, one: _Quantity, other: _Quantity) -> PlannedExc
 
 
 def _counts_freely(reading: Reading, quantity: _Quantity) -> bool:
-    """Return whether a phrase may change between singular and plural, because no other word states its number."""
+    """Return whether a phrase may change its number: no other word of the caption states it ("these are two cats")."""
     start, end = reading.graph.objects[quantity.object].phrase
     if not reading.phrases.is_open(quantity.object) or reading.heads[quantity.object][0] < start:
         return False
     if _NUMBER_STATED.search(reading.caption, max(0, start - 16), start):
-        return False  # "these are two cats"
+        return False
     return _IN_APPOSITION.search(reading.caption, end) is None

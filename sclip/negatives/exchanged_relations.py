@@ -34,7 +34,7 @@ _LIGHT_VERBS = frozenset("do make take give pay perform await attend say".split(
 
 
 def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
-    """Yield the exchanges of two related objects or, if `far`, of two unrelated objects, which rank last."""
+    """Yield the exchanges of two objects that a relation joins; if `far`, of two that none joins, with worse ranks."""
     objects, relations = reading.graph.objects, reading.graph.relations
     related = {(r.subject, r.object) for r in relations if r.span[0] < r.span[1]}
     names = [f" {obj.name}" for obj in objects]
@@ -70,7 +70,7 @@ def object_plans(reading: Reading, far: bool) -> Iterator[PlannedExchange]:
 
 
 def _tears(reading: Reading, first: int, second: int) -> bool:
-    """Return whether the words around two objects forbid their exchange."""
+    """Return whether an exchange splits "a bottle of soda", "there is a" or "makes a call", or misplaces a pronoun."""
     objects, caption = reading.graph.objects, reading.caption
     for index, other in ((first, second), (second, first)):
         obj, partner = objects[index], objects[other]
@@ -178,7 +178,7 @@ def _heads(
 
 
 def _name_alone(reading: Reading, first: int, second: int) -> bool:
-    """Return whether two nouns may move without the words before them; "trail" of "walking trail" may not."""
+    """Return whether two nouns may move without the words before them: not "trail" of "walking trail"."""
     return reading.phrases.exchange_heads(first, second) and not any(
         makes_name(reading.graph.attributes[k].attribute)
         for index in (first, second)
@@ -205,13 +205,13 @@ def _adjuncts(reading: Reading, first: int, second: int) -> bool:
 
 
 def _carries(name: str) -> bool:
-    """Return whether a person in or on the named thing may be at another place too: clothes, a board, a field."""
+    """Return whether a person in or on this thing may be at another place too: clothes, a surfboard, a field."""
     return is_worn(name) or is_ground(name) or is_mount(name)
 
 
 @lru_cache(maxsize=1 << 16)
 def _alike(one: str, other: str) -> bool:
-    """Return whether exchanging two names changes little: one is a time or a color, or they are a wave and a board."""
+    """Return whether exchanging two names changes little: for a time, a color, or a surfer's board and wave."""
     heads = [name.rsplit(" ", 1)[-1] for name in (one, other)]
     colours = sum(head in COLOURS for head in heads)
     on_a_wave = any(head.endswith("wave") for head in heads) and any(head.endswith("board") for head in heads)
@@ -219,7 +219,6 @@ def _alike(one: str, other: str) -> bool:
 
 
 def _is_part(reading: Reading, first: int, second: int) -> bool:
-    """Return whether only "of" stands between two phrases."""
     one, other = reading.graph.objects[first].phrase, reading.graph.objects[second].phrase
     between = reading.caption[one[1] : other[0]] if one <= other else reading.caption[other[1] : one[0]]
     return between.strip().lower() == "of"
@@ -267,8 +266,6 @@ def verb_plans(reading: Reading) -> Iterator[PlannedExchange]:
 
 @dataclass(slots=True)
 class _Verb:
-    """A verb of the caption, with the relations or the attribute of the graph that state it."""
-
     span: Span
     text: str
     form: str
@@ -278,7 +275,6 @@ class _Verb:
 
 
 def _takes_object(reading: Reading, verb: _Verb) -> bool:
-    """Return whether the verb has an object without a preposition between them."""
     return any(reading.graph.relations[k].span == verb.span for k in verb.relations)
 
 
@@ -306,7 +302,7 @@ def _verbs(reading: Reading) -> list[_Verb]:
 
 @lru_cache(maxsize=1 << 16)
 def _form(word: str) -> str:
-    """Return the Penn tag of a verb, or "" if it cannot be exchanged; only verbs with equal tags change places."""
+    """Return the Penn tag of a verb; "" means that it cannot be exchanged."""
     lemma = verb_lemma(word)
     if word.endswith("ing") and word != lemma:
         return "VBG"

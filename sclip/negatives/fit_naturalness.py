@@ -1,9 +1,8 @@
 """Train the model of `sclip.negatives.naturalness` on captions.
 
-First, words get classes: words with the same neighbors share a class (k-means over singular vectors of the positive
-pointwise mutual information between a word and its neighbors). Then the weights of several logistic regressions over
-n-grams are summed. The first regression learns to tell captions from a few of their exchanges and replacements. Each
-later regression learns to tell captions from negatives that were drawn with the sum of the weights so far.
+Words with similar neighbors in captions get one class: k-means over singular vectors of positive pointwise mutual
+information. Then a logistic regression over n-grams learns to tell captions from some of their negatives. A second one
+learns from the negatives that the first would draw. The model is the sum of their weights.
 """
 
 from __future__ import annotations
@@ -42,33 +41,26 @@ from sclip.scenegraph.lexicon import AUXILIARIES, CONNECTIVES, COPULAS
 from sclip.scenegraph.parser import Parser
 
 MOST_CAPTIONS = 12_000
-"""Maximum training captions per source, so that a large source does not drown the others."""
-_MOST_OF_A_KIND = 6
-"""Maximum exchanges, and also maximum replacements, of one caption."""
-_FIRST = 4
-"""Maximum negatives per caption for the first regression; each later regression uses one negative per caption."""
-_ROUNDS = (0.1, 0.05)
-"""Inverse regularization strength of each regression, in order."""
+"""Maximum captions per source: a large source must not outweigh the others."""
+_MOST_OF_A_KIND = 6  # exchanges, and as many replacements, of one caption
+_FIRST = 4  # of these negatives per caption in the first regression; each later one uses one per caption
+_ROUNDS = (0.1, 0.05)  # inverse regularization strength of each regression
 
 _CLASSES = 96
-_LEAST = 4
-"""Minimum count of a word in the captions; the suffix stands for a rarer word."""
-_NEIGHBOURS = 1500
-"""Number of most frequent words that count as neighbors of a word."""
+_LEAST = 4  # minimum count of a word in the captions; a rarer word is replaced by its `suffix`
+_NEIGHBOURS = 1500  # most frequent words; only these count as neighbors
 _DIMENSIONS = 40
 _OWN_CLASS = frozenset(
     """a an the this that these those his her its their my your our one two three four some any several many few
     each every all both if so because when where which who whose what how than then not no he she it they him them i
     you we us me there here s , ; : - -- ( ) ' ? ! & / </s> <s>""".split()
 ).union(CONNECTIVES, COPULAS, AUXILIARIES)
-"""Words that each form a class of their own."""
 
 
 def fit(sources: Sequence[Sequence[str]], parser: Parser, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Return the tables of `naturalness.PATH` by name, trained on the captions of all sources.
 
-    The same captions and seed give the same tables. Needs scikit-learn. Raises ValueError if fewer than two captions
-    have negatives.
+    Needs scikit-learn. Raises ValueError if fewer than two captions have negatives.
     """
     random = Random(seed)
     captions = [
@@ -99,7 +91,7 @@ def fit(sources: Sequence[Sequence[str]], parser: Parser, seed: int = 0) -> dict
 
 
 def save(tables: Mapping[str, NDArray[Any]], path: Path, source: str) -> None:
-    """Write the tables to a file, with `source` (the names of the captions' files) as metadata."""
+    """Write the tables to a file; `source` names the captions' files."""
     save_file(dict(tables), path, metadata={"captions": source})
 
 
@@ -124,8 +116,8 @@ def _weights(pairs: Sequence[tuple[str, Sequence[str]]], classes: bytes, seed: i
 
 
 def _drawn(strangeness: NDArray[Any], caption_rows: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Return the index of one negative per caption, drawn by its strangeness (Gumbel's trick)."""
-    keys = -np.maximum(strangeness, 0) / TEMPERATURE + rng.gumbel(size=len(strangeness))
+    """Return the index of one random negative per caption; less strange ones are likelier."""
+    keys = -np.maximum(strangeness, 0) / TEMPERATURE + rng.gumbel(size=len(strangeness))  # Gumbel's trick
     order = np.lexsort((-keys, caption_rows))
     _, first = np.unique(caption_rows[order], return_index=True)
     drawn: NDArray[Any] = order[first]
@@ -146,7 +138,7 @@ def _features(texts: Sequence[str], classes: bytes) -> Any:
 
 
 def _classes(captions: Sequence[str], seed: int) -> NDArray[np.uint8]:
-    """Return the word class of each bucket, uint8 [CLASS_BUCKETS]; classes begin at 1, 0 marks an unused bucket."""
+    """Return word classes, uint8 [CLASS_BUCKETS], at the words' hashes; 0 means that no word has this hash."""
     texts = [[b"<s>", *words(caption)] for caption in captions]
     counts = Counter(word for text in texts for word in text)
     texts = [[word if counts[word] >= _LEAST else suffix(word) for word in text] for text in texts]
@@ -181,7 +173,6 @@ def _counts(word: NDArray[Any], neighbor: NDArray[Any], size: int) -> csr_matrix
 
 
 def _vectors(blocks: Sequence[csr_matrix], seed: int) -> NDArray[Any]:
-    """Return unit vectors of the words: singular vectors of the positive pointwise mutual information."""
     table = hstack(blocks).tocoo()
     word_sums, neighbor_sums = np.asarray(table.sum(1)).ravel(), np.asarray(table.sum(0)).ravel() ** 0.75
     gain = np.log(table.data * neighbor_sums.sum() / (word_sums[table.row] * neighbor_sums[table.col]))

@@ -1,8 +1,8 @@
-"""Make half-truths from negatives. A half-truth is a true text with one false detail added (method, section 10).
+"""Make half-truths from negatives. A half-truth is a true text with one false detail added.
 
-CLIP often scores "a dog under a table" above "a dog" although the image has no table: the half-truth of Kargi et al.
-2026 (arXiv 2602.23906). Here the false detail comes from a foil, the false version of a part of the caption
-(`sclip.negatives.units`). The true text is this part without the detail.
+CLIP often scores "a dog under a table" above "a dog" although the image has no table (Kargi et al. 2026,
+arXiv 2602.23906). The half-truth is the foil: a caption's part as the negative falsified it (`sclip.negatives.units`).
+The true text is the foil without its false detail. If only an object is false, "and" adds it: "a dog and a cat".
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DEGREES = (
     "half",
     "and",
 )
-"""Words that cannot stand without the attribute after them."""
+"""Words after which no attribute may be left out: "very [big] dog"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,12 @@ class HalfTruth:
     """A true text (`unit`), and the same text with one false detail added (`half_truth`)."""
 
     kind: Literal["attribute", "relation", "object"]
-    """Kind of the added detail."""
     unit: str
     half_truth: str
 
 
 def half_truth_of(caption: SceneGraph | Reading, negative: Negative) -> HalfTruth | None:
-    """Return the half-truth made from a caption's negative; None if there is none in correct English."""
+    """Return the half-truth of a caption's negative; None if the rules find none in correct English."""
     pair = unit_of(caption, negative)
     if pair is None:
         return None
@@ -64,7 +63,7 @@ def half_truth_of(caption: SceneGraph | Reading, negative: Negative) -> HalfTrut
 
 
 def _without_new_attribute(unit: SceneGraph, foil: SceneGraph) -> str:
-    """Return the foil without its one new attribute; empty if none or several are new, or the result is not English."""
+    """Return the foil without its only new attribute; "" means that this is impossible or not English."""
     known = {a.attribute for a in unit.attributes}
     new = [a.span for a in foil.attributes if a.attribute not in known]
     if len(new) != 1:

@@ -1,7 +1,4 @@
-"""Words that mean the same, and predicates that mean the same in both directions.
-
-An exchange is valid only if it changes the meaning of the caption (`Reading.changes`).
-"""
+"""Words that mean the same, and predicates that mean the same in both directions."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ _MATERIALS = frozenset(
 _ADJECTIVES = frozenset(
     "round square oval vintage antique leafy wispy grassy male female asian folding plaid adult".split()
 )
-"""Words that `modifier_kind` would take for nouns, although they describe any noun, as adjectives do."""
+"""Adjectives that `modifier_kind` would otherwise take for nouns."""
 _PLACED = frozenset(
     """upper lower top bottom left right front back rear mid middle outer inner far near opposite following previous
     next last first second third fourth fifth final same own much best worst due such certain various different
     several another other main leftmost rightmost topmost left-most right-most left-hand right-hand half full whole
     entire double triple single super non pre ex multi semi""".split()
 )
-"""Modifiers that select a thing among others, or a part of it ("second", "upper"); no drawn exchange moves them."""
+"""Modifiers that select a thing among others, or a part of it: "second", "upper"."""
 _BOUND = frozenset(
     """stainless barbed vegetable open-air cherry rocking roasting parking dining living washing running sewing swimming
     frying cutting baking shopping boxing bowling fishing sleeping""".split()
@@ -32,7 +32,7 @@ _BOUND = frozenset(
 _SHADES = frozenset("light dark bright pale deep navy sky baby neon dull".split())
 
 _HOLDING = _SHADES | frozenset("more most less least even well half mid all stainless semi".split())
-"""Words that cannot be separated from the modifier after them."""
+"""Words that belong to the modifier after them: "light blue"."""
 _WORD_BEFORE = re.compile(r"([^\W\d_][\w'’-]*)\s+$")
 _WORD_BEHIND = re.compile(r"\s*([^\W\d_]+)")
 

@@ -1,11 +1,11 @@
 """Score how strange a false caption reads, with a small linear model over n-grams of words and word classes.
 
-An exchange often leaves a trace in the text alone ("a beach on a man"), and a model that learns this trace
-learns nothing about the image (SugarCrepe, Hsieh et al., NeurIPS 2023, section 3). The model here was trained to
-tell captions from their negatives (`sclip naturalness`); candidates that it recognizes easily are not drawn.
+Often the text alone shows that a caption is false ("a beach on a man"), and CLIP could learn to ignore the image
+(SugarCrepe, Hsieh et al., NeurIPS 2023, section 3). The linear model was trained to tell captions from their negatives
+(`sclip naturalness`). Negatives that it easily recognizes are not drawn.
 
-Captions about new subjects share few n-grams of words with the training captions. Therefore words also have classes,
-learned from their neighbors. A new word has the class of rare words with the same last three letters.
+Captions about new subjects share few n-grams of words with the training captions. So words also have classes, learned
+from their neighbors. A new word has the class of the rare words that end in the same three letters.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from safetensors.numpy import load_file
 from sclip.seeding import digest64
 
 BUCKETS = 1 << 17
-"""Number of model weights. The CRC-32 of an n-gram selects its weight; several n-grams may share one weight."""
+"""Number of model weights. The CRC-32 of an n-gram selects its weight."""
 CLASS_BUCKETS = 1 << 18
 """Size of the table of word classes, indexed by the CRC-32 of a word. Class 0 means that the word is unknown."""
 ITSELF = 255
-"""Entry of the class table for words that are classes by themselves, such as articles and prepositions."""
-FITTED_BITS = 1 << 20
-"""Bits of the Bloom filter that holds the training captions."""
+"""Class of the words that are not grouped, such as articles: n-grams of classes hold the word itself."""
+FITTED_BITS = 1 << 20  # of the Bloom filter that holds the training captions
 
 PATH = Path(__file__).with_name("naturalness.safetensors")
 """Weights float16 [BUCKETS], classes uint8 [CLASS_BUCKETS], filter uint8 [FITTED_BITS / 8]."""
@@ -68,16 +67,16 @@ def suffix(word: bytes) -> bytes:
 
 
 def word_class(word: bytes, classes: bytes) -> bytes:
-    """Return the token of a word for n-grams: its class, or the word if its class is ITSELF. New words use a suffix."""
+    """Return the token that stands for a word in n-grams of classes: its class, or the word if the class is ITSELF."""
     number = classes[crc32(word) & CLASS_BUCKETS - 1]
-    if not number:
+    if not number:  # a new word has the class of its ending
         word = suffix(word)
         number = classes[crc32(word) & CLASS_BUCKETS - 1]
     return word if number in (0, ITSELF) else bytes((0, number))
 
 
 def step(state: State, word: bytes, kind: bytes) -> tuple[tuple[int, ...], State]:
-    """Return the buckets of the n-grams that end in `word` of class `kind`, and the state after this word."""
+    """Return the weight indices of the n-grams that end in `word` (class token `kind`), and the state after it."""
     one, two, kind_one, kind_two, kind_three = state
     code, pair = crc32(word), crc32(word, one)
     kind_pair, kind_triple = crc32(kind, kind_one), crc32(kind, kind_two)
@@ -90,7 +89,7 @@ def step(state: State, word: bytes, kind: bytes) -> tuple[tuple[int, ...], State
 
 
 def is_fitted(caption: str) -> bool:
-    """Return True for every caption that the model was trained on, and for at most 2 % of others (a Bloom filter)."""
+    """Return True for every training caption, and for at most 2 % of other captions (a Bloom filter)."""
     filled = _table()["fitted"]
     return all(filled[bit >> 3] >> (bit & 7) & 1 for bit in fitted_bits(caption))
 
@@ -115,7 +114,7 @@ _path = PATH
 
 @lru_cache(maxsize=1 << 14)  # the edits of one caption share most of its words
 def _weight(first: bytes, second: bytes, third: bytes, word: bytes) -> float:
-    """Return the weight of the n-grams that end in `word`; an empty word before it marks the start of the text."""
+    """Return the weight of the n-grams that end in `word` after these three words; b"" means the start of the text."""
     weights, _ = _lists()
     weight, kind, _, _ = _pair(third, word)
     _, two, _, kind_two, kind_three = START
@@ -130,7 +129,6 @@ def _weight(first: bytes, second: bytes, third: bytes, word: bytes) -> float:
 
 @lru_cache(maxsize=1 << 17)
 def _pair(last: bytes, word: bytes) -> tuple[float, bytes, int, int]:
-    """Return the weight of a word pair's n-grams, the class of `word`, and the CRCs of the word pair and class pair."""
     weights, _ = _lists()
     one, _, kind_one = _word(last)
     code, kind, _ = _word(word)
@@ -144,8 +142,7 @@ def _pair(last: bytes, word: bytes) -> tuple[float, bytes, int, int]:
 
 @lru_cache(maxsize=1 << 16)
 def _word(word: bytes) -> tuple[int, bytes, int]:
-    """Return the CRC of a word, its class and the CRC of the class; an empty word marks the start of a text."""
-    if not word:
+    if not word:  # the start of a text
         return START[0], b"<s>", START[2]
     kind = word_class(word, _lists()[1])
     return crc32(word), kind, crc32(kind, 1)
@@ -153,8 +150,7 @@ def _word(word: bytes) -> tuple[int, bytes, int]:
 
 @lru_cache(maxsize=1)
 def _lists() -> tuple[array[float], bytes]:
-    """Return weights and classes in the types with the fastest single look-ups; both fit into a core's cache."""
-    table = _table()
+    table = _table()  # array and bytes look single values up fastest
     return array("f", table["weights"].astype(np.float32).tobytes()), table["classes"].tobytes()
 
 

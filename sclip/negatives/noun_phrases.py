@@ -1,8 +1,8 @@
 """Decide which words may leave or enter a noun phrase so that the false caption stays grammatical.
 
 A phrase is classified by the words before its noun: an indefinite article ("a", "one"), a definite determiner ("the",
-"his", "the dog's"), a number or a quantity, or nothing. "Water" takes no "a", and "dog" cannot stand alone: a singular
-count noun without a determiner is an idiom ("at night", "for sale") or telegram style ("Man on horse").
+"his", "the dog's"), a number or a quantity, or nothing. "Water" takes no "a". A singular count noun with
+no determiner is an idiom ("at night", "for sale") or telegram style ("Man on horse").
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MASS = frozenset(
     seating bedding signage upholstery plywood driftwood stone attention beauty elegance charm warmth contrast
     whimsy realism symmetry serenity tranquility sophistication interest movement""".split()
 )
-"""Nouns that take no "a" in the meaning that they usually have in captions."""
+"""Nouns that take no "a" in their usual meaning."""
 
 _INDEFINITE = frozenset(
     """someone somebody something anyone anybody anything everyone everybody everything nothing nobody none others
@@ -72,14 +72,12 @@ _PARTICIPLE = re.compile(r"\s*([^\W\d_]+(?:ing|ed|wn|en))\s*")
 
 
 def _is_adjective_alone(word: str) -> bool:
-    """Return whether the dictionary lists a lower-case word as an adjective, but not as a verb or a noun."""
     tags = parts_of_speech(word)
     return "ADJ" in tags and tags.keys().isdisjoint(("VERB", "NOUN", "AUX"))
 
 
 @lru_cache(maxsize=1 << 16)
 def _determiner(before: str) -> Determiner:
-    """Return the kind of determiner that the words before a name form."""
     if _THE.match(before):
         return "the"
     if _OF.search(before):
@@ -93,7 +91,6 @@ def _determiner(before: str) -> Determiner:
 
 @lru_cache(maxsize=1 << 16)
 def _number_end(phrase: str) -> int:
-    """Return the end of the first number of a phrase; 0 if it has none."""
     number = _NUMBER.search(phrase)
     return number.end() if number else 0
 
@@ -102,7 +99,7 @@ class NounPhrases:
     """The noun phrases of a graph's objects; each index is the index of an object."""
 
     def __init__(self, graph: SceneGraph, heads: list[Span], plural: list[bool]) -> None:
-        """Keep the graph. For each name, `heads` has the span of the last word, and `plural` whether it is plural."""
+        """Keep the graph. `heads`: span of the last word of each name; `plural`: whether this word is plural."""
         self._graph, self._plural = graph, plural
         self._head = [graph.caption[slice(*head)].lower() for head in heads]
 
@@ -193,7 +190,7 @@ class NounPhrases:
         return self._mass[first] == self._mass[second] or pointed
 
     def is_open(self, index: int) -> bool:
-        """Return whether an adjective of the phrase may be replaced."""
+        """Return whether the adjectives of the phrase may be replaced."""
         return not (self._torn[index] or self._solid[index])
 
     def takes(self, index: int) -> bool:
@@ -221,7 +218,7 @@ class NounPhrases:
         )
 
     def gives(self, index: int) -> bool:
-        """Return whether an adjective may leave the phrase while none enters: not "clear" of "a clear water"."""
+        """Return whether an adjective may leave the phrase without replacement: not "clear" of "a clear water"."""
         return not (self._torn[index] or (self.determiner[index] == "one" and self._head[index] in MASS))
 
     def _points(self, index: int) -> bool:
@@ -239,7 +236,7 @@ class NounPhrases:
         return self._bare[index] and self._graph.objects[index].phrase[0] > 0
 
     def _is_solid(self, index: int) -> bool:
-        """Return whether no further word may stand before the noun: "someone", "a three door fridge", "in pink"."""
+        """Return whether no adjective may enter or be replaced: in "someone", "a three door fridge", "in pink"."""
         obj, head = self._graph.objects[index], self._head[index]
         if head in _INDEFINITE or head in COLOURS or head in _DIRECTIONS:
             return True

@@ -1,7 +1,6 @@
-"""The plan of an exchange: which texts change places, and how the graph changes. The plan builds text and graph.
+"""The plan of an exchange: which texts change places, and how the graph changes.
 
-A caption has many candidates, but training needs only one in each epoch. Therefore plans are listed and ranked
-first. The graph takes longest to make, so it is built only on request.
+Text and graph are made on request, because training uses only one of many plans per caption and epoch.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ class PlannedExchange:
     """Order of preference: smaller is better."""
     first: Span
     second: Span
-    """`first` or `second` is empty if one text moves and no text takes its place."""
+    """`first` and `second` are the spans that change places. One is empty if only one text moves."""
     certain: bool = True
     """Whether the meaning surely changes and the text stays grammatical; only certain plans are drawn."""
     forms: Mapping[Span, str] = field(default_factory=dict)
@@ -40,14 +39,14 @@ class PlannedExchange:
     owners: Mapping[int, int] = field(default_factory=dict)
     """Attribute -> its new object."""
     names: Mapping[int, tuple[str, Span]] = field(default_factory=dict)
-    """Object -> (new name, old span of the words at the start of this name)."""
+    """Object -> (new name, span of this name's first words in the caption before the exchange)."""
     verbs: Mapping[int, str] = field(default_factory=dict)
     """Attribute that is a verb -> its new verb."""
     predicates: Mapping[int, str] = field(default_factory=dict)
     """Relation -> its new predicate."""
 
     def edit(self, caption: str, sentences: int | None = None, repair: bool = True) -> Exchange:
-        """Return the edit of a caption; `Exchange` explains `sentences` and `repair`."""
+        """Return the exchange that `Exchange` makes with these arguments."""
         return Exchange(caption, self.first, self.second, self.forms, sentences=sentences, repair=repair)
 
     def graph(self, graph: SceneGraph, edit: Exchange, caption: str) -> SceneGraph:

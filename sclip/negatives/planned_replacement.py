@@ -17,8 +17,7 @@ class Replacement:
     kind: Kind
     forms: Mapping[Span, str]
     """Span -> its new text: the new word, and the article that it needs."""
-    span: Span
-    """Span of the replaced word."""
+    span: Span  # of the replaced word
     names: Mapping[int, str] = field(default_factory=dict)
     """Object -> its new name."""
     attributes: Mapping[int, str] = field(default_factory=dict)
@@ -71,6 +70,6 @@ class Slot:
     held: tuple[int, ...]
     """Indices of the objects, attributes or relations that the word expresses."""
     lemma: str = ""
-    """The graph's form of a verb or preposition. For an object, the rest of a name whose first word is replaced."""
+    """Relation: the words of its predicate to replace. Name with a sport: the kept rest, as " player". Otherwise ""."""
     form: int = -1
-    """For a verb, the index of its form in `contrasts.FORM_OF`; else -1."""
+    """Index of a verb's form in `contrasts.FORM_OF`; -1 means that the word is no verb."""

@@ -1,14 +1,9 @@
-"""Hard positives (method, section 9): other wordings of a caption that keep its scene graph.
+"""Hard positives: other wordings of a caption that keep its scene graph.
 
-`wordings` lists the wordings of a graph. `draw_positives` draws one for each sample and epoch, and parses it, because a
-positive needs a graph of its own.
-
-A model that is trained only against changed words learns that every changed word changes the meaning. A positive
-changes words and keeps the meaning: it states a place from the other side, reorders nouns or adjectives around "and",
-turns a verb into the passive, puts an adjective after its noun, or uses a synonym.
-
-Rules check the words around an edit. The parser then parses the wording, which is kept only if `says_the_same` finds
-its graph equal to the caption's graph. Synonyms, inverse places and symmetric relations count as equal.
+A model that is trained only against changed words learns that every changed word changes the meaning (Kamath et al.
+2024, "The Hard Positive Truth about Vision-Language Compositionality"). A positive changes words and keeps the meaning:
+it states a place from the other side, reorders nouns or adjectives around "and", turns a verb into the passive, puts an
+adjective after its noun, or uses a synonym. It is used only if its scene graph equals the caption's (`says_the_same`).
 """
 
 from __future__ import annotations
@@ -47,12 +42,10 @@ from sclip.seeding import uniform
 PositiveKind = Literal["place", "row", "adjectives", "passive", "clause", "synonym", "foreign"]
 
 MOST_STRANGE = 3.0
-"""Maximum strangeness of a drawn wording, in log-odds; stranger ones are English, but nobody would write them."""
-MOST_TRIED = 3
-"""Maximum wordings of a caption that are parsed in one epoch."""
+"""Maximum strangeness of a drawn wording, in log-odds; nobody would write the stranger ones."""
+MOST_TRIED = 3  # wordings of a caption that are parsed in one epoch
 _MOST_OBJECTS = 12
-_CONTEXT = 4
-"""Words on each side of an edit that its strangeness includes."""
+_CONTEXT = 4  # words on each side of an edit that are scored with it
 
 _OPENING = re.compile(
     r"(?:^|(?<=[.!?])\s+|\b(?:photo|photograph|picture|image|view|shot|close-up|closeup|painting|drawing) of\s+)$",
@@ -91,16 +84,14 @@ class Positive:
     caption: str
     kind: PositiveKind
     graph: SceneGraph
-    """Graph of this wording, as the parser returns it."""
 
 
 Wording = tuple[str, PositiveKind]
-Parse = Callable[[Sequence[str]], Sequence[SceneGraph]]
-"""Type of `Parser.parse`."""
+Parse = Callable[[Sequence[str]], Sequence[SceneGraph]]  # type of `Parser.parse`
 
 
 def wordings(graph: SceneGraph) -> list[Wording]:
-    """Return the other wordings that the rules find, without duplicates and not yet parsed."""
+    """Return the other wordings that the rules find; they are not parsed yet."""
     text, rest = parsed_part(graph.caption, graph.words)
     if not graph.objects:
         return []
@@ -121,16 +112,9 @@ def wordings(graph: SceneGraph) -> list[Wording]:
 def draw_positives(
     windows: Sequence[Window], identities: Sequence[str], parse: Parse, *, seed: int, epochs: Sequence[int]
 ) -> list[Positive | None]:
-    """Return a positive of each sample for one epoch: a wording that parses into its caption's graph, or None.
+    """Return a positive of each sample for its epoch; None if no wording that is tried has the caption's scene graph.
 
-    The kinds of wordings are equally likely, however many wordings each has.
-
-    Args:
-        windows: what the model reads of each caption and its graph.
-        identities: the samples' identities.
-        parse: method of the parser that made the graphs.
-        seed: seed of the run.
-        epochs: the epoch of each sample.
+    `parse` is a method of the parser that made the graphs.
     """
     orders = [
         islice(_in_order(window, seed, epoch, identity), MOST_TRIED)
@@ -147,10 +131,9 @@ def draw_positives(
 
 
 def _in_order(window: Window, seed: int, epoch: int, identity: str) -> Iterator[Wording]:
-    """Yield the wordings of a caption in the order in which they are tried in an epoch."""
     graph = window.graph
 
-    def key(wording: Wording) -> tuple[float, float]:
+    def key(wording: Wording) -> tuple[float, float]:  # all kinds are equally likely
         return (
             uniform("kind of positive", seed, epoch, f"{identity}\x1f{wording[1]}"),
             uniform("positive", seed, epoch, f"{identity}\x1f{wording[0]}"),
@@ -162,8 +145,8 @@ def _in_order(window: Window, seed: int, epoch: int, identity: str) -> Iterator[
 
 
 def _stranger(caption: str, text: str) -> float:
-    """Return how much stranger a text reads than its caption, in log-odds; only the changed words in context count."""
-    one, other = caption.split(" "), text.split(" ")
+    """Return how much stranger a text reads than its caption, in log-odds."""
+    one, other = caption.split(" "), text.split(" ")  # only the changed words and their context count
     most = min(len(one), len(other))
     first = next((k for k in range(most) if one[k] != other[k]), most)
     last = next((k for k in range(most - first) if one[-1 - k] != other[-1 - k]), most - first)
@@ -177,10 +160,7 @@ def _stranger(caption: str, text: str) -> float:
 
 
 def _between(reading: Reading, relation: Relation) -> tuple[Span, Span] | None:
-    """Return the phrases of a relation's subject and object if only the predicate, maybe after "is", is between them.
-
-    The subject must also begin a sentence or follow an opening such as "photo of". Return None otherwise.
-    """
+    """Return both phrases of a relation like "[photo of] a dog [is] on a bed"; None for any other order of words."""
     graph, caption = reading.graph, reading.caption
     first, second = (graph.objects[k] for k in (relation.subject, relation.object))
     start, end = relation.span
@@ -201,12 +181,11 @@ def _opens(opening: re.Pattern[str], caption: str, offset: int) -> bool:
 
 
 def _ends(caption: str, offset: int) -> bool:
-    """Return whether a sentence ends at this offset."""
     return _ENDING.match(caption, offset) is not None
 
 
 def _aux(reading: Reading, old: Span, index: int) -> str:
-    """Return " is " or " are " for object `index` if the caption has a form of "be" at `old`; else " "."""
+    """Return " is " or " are " for object `index`; " " if the caption has neither at `old`."""
     copula = _BE.fullmatch(reading.caption, *old)
     if copula is None:
         return " "
@@ -349,7 +328,6 @@ def _with_article(before: str, behind: str) -> str:
 
 
 def _synonyms(reading: Reading, caption: str) -> Iterator[str]:
-    """Yield the caption with one word or phrase replaced by a synonym."""
     fixed = [obj.phrase for obj in reading.graph.objects if obj.fixed]
     is_title = count_sentences(caption) == 0
     for match in SYNONYM.finditer(caption):

@@ -1,6 +1,7 @@
 """A scene graph prepared for editing: the parts of its noun phrases, and the statements about each object.
 
-A `Reading` is made once per caption, and every kind of exchange uses it.
+A `Reading` is made once per caption, and every kind of exchange uses it. A phrase is a whole noun phrase ("a red fire
+hydrant"), a name is its noun ("fire hydrant"), and a head is the last word of a name.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ class Unit:
     attributes: tuple[int, ...]
     compound: int = 0
     """Number of words that the unit takes from the start of a compound name: 1 for "fire" of "fire hydrant"."""
-    name: Span = (0, 0)
-    """Span of the words that `compound` counts."""
+    name: Span = (0, 0)  # of the words that `compound` counts
 
 
 class Reading:
@@ -72,7 +72,7 @@ class Reading:
 
     @cached_property
     def heads(self) -> list[Span]:
-        """The span of the last word of each name."""
+        """The span of the head of each object."""
         spans = []
         for obj in self.graph.objects:
             start, end = obj.span
@@ -82,12 +82,12 @@ class Reading:
 
     @cached_property
     def plural(self) -> list[bool]:
-        """Whether each whole phrase is plural."""
+        """Whether each phrase is plural, as `phrase_is_plural` decides."""
         return [phrase_is_plural(self.caption[slice(*obj.phrase)]) for obj in self.graph.objects]
 
     @cached_property
     def head_plural(self) -> list[bool]:
-        """Whether each head is a plural form."""
+        """Whether each head is a plural form, whatever stands before it: "a jeans"."""
         return [is_plural(self.caption[slice(*head)].lower()) for head in self.heads]
 
     @cached_property
@@ -111,7 +111,7 @@ class Reading:
 
     @cached_property
     def placed(self) -> list[list[tuple[int, str]]]:
-        """The relations that have each object as their object: (subject, "in", "on" or the predicate's last word)."""
+        """For each object, (subject, last predicate word) of the relations that point to it; "onto" counts as "on"."""
         relations: list[list[tuple[int, str]]] = [[] for _ in self.graph.objects]
         for relation in self.graph.relations:
             place = place_of(relation.predicate)
@@ -134,11 +134,7 @@ class Reading:
     # -- what changes
 
     def changes(self, new: dict[int, Label]) -> bool:
-        """Return whether the meaning of the caption changes when objects get these new labels.
-
-        This is False for the exchanges that method section 2 forbids: exchanges of equal words, of synonyms, of two
-        attributes of one object, of the two sides of a symmetric predicate, or of two members of a list.
-        """
+        """Return whether new labels of objects change the meaning: not for synonyms, or both sides of "next to"."""
         labels = self.labels
         if sorted(new.values()) != sorted([labels[k] for k in new]):
             return True
@@ -160,7 +156,7 @@ class Reading:
         return statements
 
     def relabelled(self, owners: dict[int, int], names: dict[int, str] | None = None) -> dict[int, Label]:
-        """Return the new labels of the objects that lose or get an attribute (`owners`) or get a name (`names`)."""
+        """Return new labels of the changed objects; `owners`: {attribute: new object}, `names`: {object: new name}."""
         attributes = self.graph.attributes
         names = names or {}
         touched = {*owners.values(), *(attributes[k].object for k in owners), *names}
@@ -201,12 +197,12 @@ class Reading:
         return self.caption[slice(*span)]
 
     def is_shut(self, index: int) -> bool:
-        """Return whether no word may enter or leave the object's phrase, because it is negated or a proper name."""
+        """Return whether no word may enter or leave the object's phrase, because it is `closed` or a proper name."""
         return self.closed[index] or self.graph.objects[index].fixed
 
     @cached_property
     def closed(self) -> list[bool]:
-        """Whether a negation reaches each object; such objects take part in no exchange."""
+        """For each object, whether it, an attribute, a relation or a related object is negated: exchanges omit it."""
         graph = self.graph
         closed = [obj.negated for obj in graph.objects]
         for attribute in graph.attributes:
@@ -218,7 +214,7 @@ class Reading:
         return closed
 
     def is_before_name(self, k: int) -> bool:
-        """Return whether attribute k stands in its object's phrase before the name, and is no number or measure."""
+        """Return whether attribute k stands before the name in its object's phrase, and is no number or measure."""
         attribute = self.graph.attributes[k]
         obj = self.graph.objects[attribute.object]
         inside = obj.phrase[0] <= attribute.span[0] and attribute.span[1] <= obj.span[0]
@@ -250,7 +246,7 @@ class Reading:
         return units
 
     def _compounds(self, index: int) -> list[Unit]:
-        """Return units of a compound name: the first word ("fire" of "fire hydrant"), and all words but the last."""
+        """Return the units of a compound name: the first word ("fire" of "fire hydrant"), and all but the last."""
         obj, head = self.graph.objects[index], self.heads[index]
         if " " not in obj.name:
             return []
@@ -270,7 +266,7 @@ class Reading:
         return next((m.start(), obj.span[1]) for m in _WORD.finditer(self.caption, unit.span[1], obj.span[1]))
 
     def _widened(self, span: Span) -> Span:
-        """Return the span of an adjective, with a "very" before it."""
+        """Return the span of an adjective with the "very" or the like before it."""
         start = max(0, span[0] - 12)
         if not self.caption[start : span[0]].rstrip().lower().endswith(_INTENSIFIERS):
             return span
@@ -282,7 +278,7 @@ class Reading:
 
     @cached_property
     def rows(self) -> list[int]:
-        """The row number of each object; the members of one list ("a cat, a dog and a cow") share it."""
+        """A number for each object; the members of one list ("a cat, a dog and a cow") have the same number."""
         objects = self.graph.objects
         order = sorted(range(len(objects)), key=lambda k: objects[k].phrase)
         row = list(range(len(objects)))

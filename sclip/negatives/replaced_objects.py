@@ -15,11 +15,10 @@ from sclip.scenegraph.graph import Span
 
 _HYPHENS = frozenset("-–/'’&")
 SPORTS = frozenset("tennis baseball soccer basketball football golf hockey volleyball cricket rugby".split())
-"""Sports, which stand alone or before a noun such as "player"."""
 
 
 def objects(reading: Reading) -> Iterator[Slot]:
-    """Yield a slot for each name that may be replaced, or for the sport that begins a name."""
+    """Yield a slot for each name that may be replaced; of "tennis player", only the sport is replaced."""
     graph, caption = reading.graph, reading.caption
     names = [obj.name for obj in graph.objects]
     for index, obj in enumerate(graph.objects[: reading.count]):
@@ -72,7 +71,7 @@ def _is_counted_alike(reading: Reading, index: int, text: str, word: str) -> boo
 
 
 def _is_anchor(reading: Reading, index: int) -> bool:
-    """Return whether something is in or on the object, or someone uses it. Things near the object do not count."""
+    """Return whether something is in or on the object, or someone uses it."""
     links = [reading.graph.relations[k] for k in reading.relations_of[index]]
     return any(r.object == index and not is_loose(r.predicate) and not is_having(r.predicate) for r in links)
 

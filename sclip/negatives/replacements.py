@@ -1,7 +1,6 @@
-"""Replacements (method, section 9): a word of a caption is replaced by a word that excludes it.
+"""Replacements: a word of a caption is replaced by a word that excludes it.
 
-`sclip.negatives.contrasts` lists the words that exclude each other. This module decides whether such a word may replace
-the other in a caption. That depends on the thing described, the verb, and what else the caption says.
+`sclip.negatives.contrasts` lists the words that exclude each other. This module decides where one may replace another.
 """
 
 from __future__ import annotations
@@ -36,15 +35,11 @@ _ADVERB_BEFORE = re.compile(
 _NOUN_BEHIND = re.compile(r"\s+([^\W\d_]+)")
 _WORD = re.compile(r"[^\W_]+")
 
-
 REPLACED: tuple[Kind, ...] = ("replaced object", "replaced attribute", "replaced relation")
 
 
 def replacements(reading: Reading, kind: Kind, most: int) -> Iterator[Replacement]:
-    """Yield up to `most` replacements of a kind, in a random order in which frequent words tend to come first.
-
-    The caption seeds the order. A word replaces others about as often as others replace this word.
-    """
+    """Yield up to `most` replacements of a kind in a random order of fixed seed; frequent words tend to be first."""
     words = _caption_words(reading)
     seed = crc32(reading.caption.encode(errors="replace"))
     slots = {"replaced object": objects, "replaced attribute": _attributes, "replaced relation": _relations}
@@ -57,13 +52,12 @@ def replacements(reading: Reading, kind: Kind, most: int) -> Iterator[Replacemen
             point = crc32(f"{slot.span[0]}{word}".encode(), seed)
             drawn.append(
                 (math.log((point + 1) / (1 << 32)) * total / weight, slot, word)
-            )  # a draw without replacement
+            )  # a draw without replacement: a word is inserted about as often as it is replaced
     drawn.sort(key=lambda entry: -entry[0])
     return (_made(reading, slot, word) for _, slot, word in drawn[:most])
 
 
 def _caption_words(reading: Reading) -> set[str]:
-    """Return the words and object names of a caption, and the word that represents the synonyms of each."""
     words = {word.lower() for word in _WORD.findall(reading.caption)}
     words |= {obj.name for obj in reading.graph.objects}
     return words | {synonym(word) for word in words}
@@ -106,7 +100,7 @@ def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
 
 
 def _other_predicates(graph: SceneGraph, slot: Slot, word: str) -> dict[int, str]:
-    """Return new predicates for other relations of the replaced verb: "sits on a bench next to a dog" has two."""
+    """Return {relation: new predicate} for a verb's further relations: "next to" in "sits on a bench next to a dog"."""
     subjects = {graph.relations[k].subject for k in slot.held}
     return {
         k: f"{word} {rest}"
@@ -283,7 +277,7 @@ def _prepositions(reading: Reading, held: tuple[int, ...], span: Span, text: str
 
 
 def _is_elsewhere(reading: Reading, preposition: str, other: str, index: int, name: str) -> bool:
-    """Return whether `preposition` and `other` both fit object `index` but exclude each other."""
+    """Return whether `other` can replace `preposition` before object `index`, called `name`, and is then false."""
     head = name.rsplit(" ", 1)[-1]
     phrases = reading.phrases
     if is_vague(name) or head in contrasts.NO_SUPPORT:

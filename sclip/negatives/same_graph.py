@@ -36,7 +36,6 @@ _FLIPPED = {"under": "above", "behind": "in front of", "right": "at the left of"
 
 
 def _alike(text: str) -> str:
-    """Return a text in which one word or phrase replaces all of its synonyms."""
     text = _LIKE.get(text, text)
     return " ".join(synonym(word) for word in text.split())
 

@@ -1,6 +1,6 @@
-"""The senses of words in graphs: which exclude each other, and which may be true of anything nearby.
+"""Classes of words: words that exclude each other, and words that may be true of other things nearby too.
 
-Closed classes are word lists; open classes are word endings. All words have the form that scene graphs use.
+Words are written as in scene graphs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOOSE = _NEAR | frozenset(
     """along around among amongst with without and of for from like at during about between against together past via
     per as be become outside toward towards to than have""".split()
 ) | {"side by side with"}  # fmt: skip
-"""Loose predicates, such as "near": they nearly always stay true if the two things change places."""
+"""Predicates such as "near", which nearly always stay true if the two things change places."""
 
 _HAVE = frozenset(("with", "have"))
 _AT_NOT_ON = frozenset("table desk counter bar".split())
@@ -67,7 +67,7 @@ _MOTIONS = frozenset(
 )
 _STAYS = POSTURES - frozenset("play talk speak grow".split())
 _IS_BY = frozenset("park stand sit lay lie rest perch locate position line".split())
-"""Verbs that a graph has as the predicate for "is parked by" and the like. Such a predicate is loose."""
+"""Verbs that scene graphs write without "by": "park" for "is parked by"."""
 _SHARED = frozenset(
     """eat drink play watch look see view pose enjoy share wait talk speak listen attend celebrate smile visit perform
     dance sing work train practice pass follow lead""".split()
@@ -101,7 +101,7 @@ _SURFACES = frozenset(
 
 @lru_cache(maxsize=1 << 14)
 def place_of(predicate: str) -> str:
-    """Return the kind of place that a predicate states ("on" for "sit on top of"); empty if it states an act."""
+    """Return the kind of place that a predicate states: "on" for "sit on top of"; "" means that it states none."""
     if predicate in _LONG_PLACES or predicate in _PLACES:
         return _LONG_PLACES.get(predicate) or _PLACES[predicate]
     verb, _, rest = predicate.partition(" ")
@@ -154,12 +154,12 @@ def _ending(predicate: str) -> str:
 
 
 def is_shared(predicate: str) -> bool:
-    """Return whether people who are together probably do this act together: "eat"."""
+    """Return whether two people who are together probably both do this act: "eat"."""
     return predicate.partition(" ")[0] in _SHARED
 
 
 def is_use(predicate: str) -> bool:
-    """Return whether an act on a thing probably affects other things that are with this thing: "hold"."""
+    """Return whether an act on a thing probably includes what is in or on it: who holds a bag holds its contents."""
     return predicate.partition(" ")[0] in _USES
 
 
@@ -184,7 +184,7 @@ def is_depth(name: str) -> bool:
 
 
 def is_weather(name: str) -> bool:
-    """Return whether a name denotes weather or light, which is in a place and around it: "a city in the snow"."""
+    """Return whether a name denotes weather or light: "snow"."""
     return name.rsplit(" ", 1)[-1] in _WEATHER
 
 
@@ -253,7 +253,7 @@ _USUAL = {
     for word in (attribute,)
 }  # fmt: skip
 _PLAIN = frozenset("white black brown gray".split())
-"""Colors so common that a thing may have them although the caption does not say so."""
+"""Colors that captions often leave out."""
 
 _LOOSE_STATES = frozenset("sitting standing lying laying resting waiting moving surrounding".split())
 """Participles that may be true of any living being nearby."""
@@ -283,14 +283,12 @@ _ABSTRACT = frozenset(
     touch kick shot swing pose posture gesture smile grin expression attention care help support rule order row
     jam palette take approach arrangement movement treatment environment development government excitement""".split()
 )
-"""Abstract nouns: how things look, events, and parts without clear bounds."""
 _ABSTRACT_ENDING = re.compile(r"(?:[tlr]ness|[ltrv]ity|icity|[ae]nce|ism|[a-z]{3}[ts]ion|ship)$")
 _BODIES = frozenset(
     """station television mansion ambulance entrance fence appliance residence audience university celebrity vegetation
     construction decoration illustration intersection ship battleship spaceship cushion lion dandelion prince lance
     reception plantation kindergarten facility fountain security harness""".split()
 )
-"""Nouns for concrete things that have an abstract ending (`_ABSTRACT_ENDING`)."""
 _GROUNDS = frozenset(
     """water ocean wave snow ground floor wood woods tree bush branch plant greenery foliage vegetation leaf moss
     grass sky cloud cliff peak rock boulder stream waterfall creek pond track course ramp slope dune path trail
@@ -298,12 +296,10 @@ _GROUNDS = frozenset(
     pavement asphalt sand dirt mud gravel ice stage traffic bridge border edge bank deck porch patio terrace
     balcony staircase tile brick plank panel board shingle""".split()
 )
-"""Things that surround or carry others; two of them often lie in, along or behind each other."""
 _PHYSICAL = frozenset(
     """tow pull push haul drag carry transport hold hit chase follow load lift wear eat ride cover fill crush drive
     pass overtake""".split()
 )
-"""Acts of one thing on another in one direction; most other verbs between things say how they look together."""
 _GENERAL = {
     synonym(word): synonym(group.split(":")[0])
     for group in (
@@ -333,7 +329,7 @@ def excludes(one: str, other: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def tells_apart(attribute: str, name: str) -> bool:
-    """Return whether an attribute is unusual for a thing of this name, so that a caption would state it."""
+    """Return whether an attribute is so unusual for a thing of this name that a caption would mention it."""
     words = attribute.split()
     head = name.rsplit(" ", 1)[-1]
     last = words[-1]
@@ -366,7 +362,7 @@ def is_ground(name: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def is_physical(predicate: str) -> bool:
-    """Return whether a predicate is an act of one thing on another: "tow", "cover"; not "reflect", "frame"."""
+    """Return whether a predicate is an act of one thing on another: "tow", not "reflect"."""
     return predicate.partition(" ")[0] in _PHYSICAL
 
 
@@ -385,6 +381,6 @@ def is_kind_of(one: str, other: str) -> bool:
 
 
 def same_act(one: str, other: str, *, animate: bool) -> bool:
-    """Return whether two verbs (lemmas) state the same act; for inanimate things, all postures count as the same."""
+    """Return whether two verbs (lemmas) state the same act; all postures of inanimate things count as one act."""
     acts = (_SAME_ACT.get(one, one), _SAME_ACT.get(other, other))
     return acts[0] == acts[1] or (not animate and one in POSTURES and other in POSTURES)

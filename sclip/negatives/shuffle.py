@@ -27,7 +27,7 @@ def shuffled(
     identity: str,
     window: Window | None = None,
 ) -> list[Negative]:
-    """Return up to `count` copies of the caption, each with another pair of words of one part of speech swapped.
+    """Return up to `count` copies of the caption; in each, another two words of one part of speech have changed places.
 
     With `window`, only words that the model's text tower reads are exchanged.
     """

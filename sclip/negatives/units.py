@@ -1,9 +1,8 @@
-"""Find the part of a caption that a negative falsifies: the true unit, and its false foil (method, section 10).
+"""Find the part of a caption that a negative falsifies: the true unit, and its false foil.
 
 A unit is an object with its attributes ("a brown dog") or a relation ("a dog chasing a ball"), in the caption's own
-words. A negative's graph keeps the indices of its caption's graph, so the foil is the same part of the negative. The
-foil must be false by itself. For "a man at a table", the foil is "a woman at a table", not "a woman", who may be there
-too. For "a black cat and a white cat", neither cat is a foil of the other. In doubt, there is no unit.
+words. The foil is the same part of the negative. It must be false by itself: for "a man at a table", it is "a woman at
+a table", not "a woman", who may be there too. In doubt, there is no unit.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _BOUND = re.compile(
     r"(?:an?)?other\b|each\b|every\b|both\b|all\b|any\b|no\b|same\b|the (?:other|same|rest)\b|one of\b",
     re.IGNORECASE,
 )
-"""First words of a phrase that has no meaning without the rest of its caption."""
+"""First words of a phrase that needs the rest of its caption: "the other dog"."""
 _OWNED = re.compile(r"(?:his|her|its|their|my|your|our)\b", re.IGNORECASE)
 _OPENING = re.compile(r"(?:^|[.!?]\s+)$")
 _IS_BEHIND = re.compile(r"\s+(?:(?:that|who|which)\s+)?(?:(?:is|are|was|were)\s+)?")
@@ -36,15 +35,14 @@ _ROW_BEFORE = re.compile(r"(?:\band|\bor|,)\s+$", re.IGNORECASE)
 _PEOPLE = PERSONS | frozenset(
     "guy snowboarder swimmer jogger king queen prince princess grandfather grandmother businesswoman".split()
 )
-"""Persons. A person alone is no unit, because the image may show others that the caption does not mention."""
+"""A person alone is no unit, because the image may show others that the caption does not mention."""
 _NO_UNIT = frozenset("of between among from than as like".split())
-"""Last words of predicates that make no unit: with two things alone, such a predicate says nothing ("between"), or it
-makes them one thing ("of")."""
+"""Last words of predicates that make no unit: "between" may need a third object."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitPair:
-    """A true part of a caption (`unit`) and its false counterpart (`foil`). `caption` of each graph is its text."""
+    """A true part of a caption (`unit`) and its false counterpart (`foil`), each as a graph with its own caption."""
 
     kind: Kind
     unit: SceneGraph
@@ -53,7 +51,7 @@ class UnitPair:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A part of a graph, as indices: one object, or two objects and the relation between them. -1 stands for none."""
+    """Indices of one object, or of two objects and their relation; -1 means that there is none."""
 
     objects: tuple[int, ...]
     relation: int = -1
@@ -66,10 +64,9 @@ def units_first(
     drawn: Iterable[Negative],
     part_of: Callable[[Reading, Negative], object | None] | None = None,
 ) -> Iterator[Negative]:
-    """Yield first the negatives that have a unit, then the others.
+    """Yield the negatives that have a unit, then the others; yield nothing if no negative has a unit.
 
-    With `part_of`, a negative has a unit if `part_of` returns a value that is true. If no negative has a unit, yield
-    nothing, so that the caller need not verify any negative.
+    A negative has a unit if `part_of` (default: `unit_of`) returns a true value.
     """
     reading, rest, has_unit = Reading(graph, MOST_EXCHANGED), list[Negative](), False
     for negative in drawn:
@@ -163,14 +160,14 @@ def _parts(reading: Reading, negative: Negative) -> Iterator[_Part]:
 
 
 def _excludes(one: str, other: str, known: bool = False) -> bool:
-    """Return whether `one` excludes `other`; `known` takes this for granted. A number excludes only larger numbers."""
+    """Return whether `other` is false where `one` is true. `known`: the caller knows that, unless both are numbers."""
     if one.isdigit() and other.isdigit():
-        return int(one) < int(other)
+        return int(one) < int(other)  # where two dogs are, "three dogs" is false, but "one dog" is true
     return known or excludes(one, other)
 
 
 def _parts_of_object(reading: Reading, false: SceneGraph) -> Iterator[_Part]:
-    """Yield the replaced object if its new name is false by itself, then the relations that its name makes false."""
+    """Yield the replaced object if the new one is false by itself, then its relations that become false."""
     graph = reading.graph
     for index, (one, other) in enumerate(zip(graph.objects, false.objects, strict=True)):
         if one.name == other.name:
@@ -197,7 +194,7 @@ def _stands_alone(reading: Reading, part: _Part, index: int) -> bool:
 
 
 def _part_graph(graph: SceneGraph, part: _Part) -> SceneGraph | None:
-    """Return the graph of the part, whose `caption` is the part's words; None if these words are not English."""
+    """Return the part as a graph with its own caption; None if this caption is not English."""
     spans = [graph.objects[k].phrase for k in part.objects]
     if part.relation >= 0:
         relation = graph.relations[part.relation]

@@ -2,9 +2,7 @@
 
 An exchange swaps words of one kind, so a correct negative has the same dependency labels as its caption. "A tunnel
 through the dog sprints" has lost a verb. The check rejects 50 % of the negatives in broken English and 15 % of the
-good ones. Another draw replaces a rejected negative. If the check compared graphs, it would reject 35 % of the broken
-and 20 % of the good ones: in a graph, the meaning of the words decides to which phrase a preposition belongs, so even
-a correct exchange may change that.
+good ones. A comparison of graphs would reject 35 % and 20 %.
 """
 
 from __future__ import annotations
@@ -19,13 +17,12 @@ from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.window import Window
 
 Shapes = Callable[[Sequence[str]], Iterable[int]]
-"""Function from texts to their shapes, hashes of the dependency labels (`sclip.scenegraph.Parser.shapes`)."""
+"""Method `shapes` of the parser that made the graphs; a text's shape is a hash of its dependency labels."""
 
 _SENTENCE = re.compile(
     r"\W*(?:an?|the|this|that|these|those|there|it|his|her|their|some|several|many|two|three|four|five|\d+)\b",
     re.IGNORECASE,
 )
-"""First words of a caption that is written as a sentence: an article or a similar word."""
 
 
 def sound(
@@ -33,11 +30,7 @@ def sound(
 ) -> list[list[Negative]]:
     """Return for each caption the first `count` of its negatives whose text has the same shape as the caption.
 
-    A shape is a hash of a text's dependency labels (`Shapes`). No more negatives are parsed than needed.
-
-    If a caption has no such negative, the result depends on its style. For a sentence, its first `count` negatives are
-    returned, because seven in ten are good English. For telegram style ("actor at premiere"), no negative is returned,
-    because the parser reads this style worse and only four in ten are good.
+    A caption without such a negative keeps its first `count` negatives if it begins with "a", "two" or the like.
     """
     kept: list[list[Negative]] = [[] for _ in known]
     read: list[list[Negative]] = [[] for _ in known]
@@ -67,16 +60,7 @@ def drawn_in_training(
     epoch: int = 0,
     shares: Shares = EVENLY,
 ) -> list[Negative | None]:
-    """Return the negative that training draws for each caption; None if it has none.
-
-    Args:
-        windows: what the model reads of each caption and its graph.
-        identities: the samples' identities.
-        shapes: method of the parser that made the graphs.
-        seed: seed of the run.
-        epoch: the epoch to draw for.
-        shares: shares of the kinds of negatives.
-    """
+    """Return the negative that training draws for each caption; None if it has none."""
     orders = [
         (
             window.graph,
@@ -88,4 +72,5 @@ def drawn_in_training(
 
 
 def _in_doubt(graph: SceneGraph, negatives: Sequence[Negative]) -> list[Negative]:
+    # seven in ten are good English, but only four in ten for telegram style as in "actor at premiere"
     return list(negatives) if _SENTENCE.match(graph.caption) else []

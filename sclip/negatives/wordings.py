@@ -1,4 +1,4 @@
-"""Tables for other wordings of a caption: synonyms, participles, inverse prepositions, words that rule out an edit."""
+"""Tables for other wordings of a caption: synonyms, participles, inverse prepositions, and exceptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAIRS = """photograph of=photo of, picture of=photo of, photo of=picture of, so
 SYNONYMS: Mapping[str, str] = {
     old: new for pair in _PAIRS.replace("\n", " ").split(",") for old, new in (pair.strip().split("="),)
 }
-"""Text -> its synonym in any caption, except where `NOT_BESIDE` or `NOT_BEHIND` match."""
+"""Text -> its synonym. `NOT_BESIDE` and `NOT_BEHIND` hold the exceptions."""
 SYNONYM = re.compile(
     rf"(?<![\w'’-])(?:{'|'.join(sorted(map(re.escape, SYNONYMS), key=len, reverse=True))})(?![\w'’-])",
     re.IGNORECASE,
@@ -88,10 +88,9 @@ PARTICIPLES: Mapping[str, tuple[str, str]] = {
 }
 """Transitive verb that is often used in the passive -> (-ing form, past participle)."""
 STATES = frozenset("hold carry wear surround cover decorate".split())
-"""Verbs whose participle alone states the passive: "a hat worn by a man". Other verbs need "being": "a horse being
-ridden by a man"."""
+"""Verbs that need no "being" in the passive: "a hat worn by a man", but "a horse being ridden by a man"."""
 OF_THINGS = frozenset("surround cover decorate pull tow push".split())
-"""Verbs that also take an inanimate subject."""
+"""Verbs that may have an inanimate subject."""
 
 PLACES: Mapping[str, str] = {
     "above": "below", "below": "above", "beneath": "above", "underneath": "above", "behind": "in front of",
@@ -122,4 +121,4 @@ KINDS_OF = frozenset(
     """light carpet card board wine bear tea meat pepper onion bean cabbage bread rice house hole tape screen oak panda
     belt flag eye hat town city school""".split()
 )
-"""Nouns that name a special kind after an adjective: "red light" means more than a light that is red."""
+"""Nouns that form a name with an adjective: a "red light" is more than a light that is red."""

@@ -18,7 +18,7 @@ class ActorPool:
     """Number of actors in a pool, and the CPUs that each of them reserves."""
 
     most: int = 0
-    """Maximum number of actors; 0: as many as the cluster's CPUs allow."""
+    """Maximum number of actors; 0 means as many as the cluster's CPUs allow."""
     cpus: float = 1.0
 
     def run(

@@ -36,7 +36,6 @@ from sclip.storage.masking import mask
 _log = logging.getLogger(__name__)
 _DEFAULTS = DataConfig()
 _SAMPLES_AT_ONCE = 64
-"""Samples that an actor holds in memory and parses together."""
 
 
 def stamp(parser: Parser) -> str:
@@ -47,10 +46,9 @@ def stamp(parser: Parser) -> str:
 def usable_stamp(data: DataConfig, shards: Sequence[str], most_words: int = MOST_WORDS) -> str:
     """Return the stamp of the annotations that a run uses; "" if it uses none. `most_words` is the model's word limit.
 
-    Checks the first sample of the first shard in each folder. If the sample was annotated under another stamp than this
-    installation's, warns that the run parses these captions again. Raises ConfigError if the annotation is unreadable
-    or belongs to other captions. If the config filters captions (data.min_*), also raises it
-    for another stamp or a missing annotation.
+    Checks the first sample in each folder. Raises ConfigError if its annotation is unreadable or belongs to other
+    captions. Warns if its stamp is not this installation's. If the config filters captions (data.min_*), such a stamp
+    or a missing annotation raises ConfigError.
     """
     if not data.annotations:
         return ""
@@ -106,12 +104,11 @@ def annotate(
     overwrite: bool = False,
     on_shard: Callable[[Annotated], None],
 ) -> Index:
-    """Annotate the shards and write them into the folder `out` under their own names; return the index.
+    """Write annotated copies of the shards into the folder `out`; return the index.
 
     `connect` connects to the Ray cluster and returns its CPUs; it is called only if a shard is left to annotate.
-    `on_shard` is called for every shard that finishes or fails. Finished shards of an earlier call are kept. If a
-    finished shard has another source, stamp or reading options (`DataConfig.reading`) than this call, it is annotated
-    again with `overwrite`, and is an error without. At most `most_words` words of a caption are parsed.
+    `on_shard` gets every shard that finishes or fails. Finished shards of an earlier call are kept. `overwrite` is
+    needed to annotate them again after a change of source, stamp or reading options.
 
     Raises PackError (finished shards are kept), ParserError, ConfigError, and what `connect` raises.
     """
@@ -179,7 +176,6 @@ class Annotator:
     def _samples(
         self, source: str, name: str, quarantined: list[dict[str, str]], statistics: CorpusStatistics
     ) -> Iterator[dict[str, Any]]:
-        """Yield each sample's members with its annotation; append unusable samples to `quarantined`."""
         shard = NamedShard(f"0/{name}", source)  # the shard's name in a run over this folder alone
         items = read_shard(source, self._folder.data)
         while chunk := list(islice(items, _SAMPLES_AT_ONCE)):

@@ -30,7 +30,7 @@ _STATE = ".annotate"
 def shard_names(sources: Sequence[str]) -> dict[str, str]:
     """Map the file name of each annotated shard to its source. The file name is the source's, with the ending .tar.
 
-    Raises PackError if two sources have the same file name, or if one is Parquet.
+    Raises PackError if two sources have the same file name or one is Parquet.
     """
     names: dict[str, str] = {}
     for source in sources:
@@ -57,14 +57,13 @@ class AnnotatedFolder:
     data: DataConfig
     """Options for reading the sources, and later the annotated shards."""
     most_words: int = MOST_WORDS
-    """Maximum number of words of a caption that are parsed."""
 
     def claim(self, names: Mapping[str, str], overwrite: bool) -> list[str]:
-        """Remove leftovers of killed jobs and sidecars of outdated shards; return the sources left to annotate.
+        """Remove leftovers of killed jobs; return the sources left to annotate.
 
-        A shard is outdated if it has another source, stamp or reading options. With `overwrite`, shards that `names`
-        does not list are removed. Without it, such shards and outdated shards raise PackError. Also raises PackError if
-        the folder holds a source, or tars that `sclip annotate` did not write.
+        With `overwrite`, shards made with another source, stamp or reading options are annotated again, and shards that
+        `names` lacks are removed. Raises PackError if such shards exist without `overwrite`, if a source lies in this
+        folder, or if `sclip annotate` did not write the folder's tars.
         """
         refuse_sources(names.values(), self.path)
         state = self.path / _STATE
@@ -146,7 +145,7 @@ class AnnotatedFolder:
         return self.path / _STATE / f"{name}.json"
 
     def _made(self, source: str) -> dict[str, str]:
-        """Return the values that decide a shard's content. The URI is masked, because its signature may change."""
+        """Return the values that decide a shard's content. A URI's signature is masked, because it may change."""
         reading = {
             name: value if isinstance(value, str) else " ".join(value)
             for name, value in self.data.reading().items()

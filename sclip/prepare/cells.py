@@ -35,9 +35,9 @@ def key_of(below: PurePath) -> str:
 
 
 def image_path(root: str, column: str, name: Any, folder: str = "") -> tuple[str, bool]:
-    """Return an image's path, and whether the image lies directly in `root` instead of in `folder` below `root`.
+    """Return an image's path ROOT/FOLDER/NAME and False, or ROOT/NAME and True if only this file exists.
 
-    An absolute path is returned unchanged. Raises Fault if `name` is not a path, or leads out of `root`.
+    An absolute `name` is returned as it is. Raises Fault if `name` is not a path, or leads out of `root`.
     """
     below = path_below(column, name, folder)
     path = os.path.join(root, below)
@@ -51,7 +51,7 @@ def image_path(root: str, column: str, name: Any, folder: str = "") -> tuple[str
 def captions_of(column: str, value: Any) -> list[str]:
     """Return the captions of a cell, which holds a text, an object with a text, or a list of either.
 
-    Blank captions are returned too. Raises Fault if all captions are blank, or if one cannot be packed.
+    Blank captions are returned too. Raises Fault if all captions are blank, or if one is too long or not UTF-8 text.
     """
     captions = []
     for caption in value if isinstance(value, list) else [value]:
@@ -70,7 +70,7 @@ def captions_of(column: str, value: Any) -> list[str]:
 def spelled_list(cell: Any) -> Any:
     """Return the list that a cell's text spells in JSON or Python syntax. Any other cell is returned unchanged.
 
-    Raises Fault if commas are missing between strings, as in numpy's prints: Python would join such strings.
+    Raises Fault if commas are missing between strings, as in numpy's output.
     """
     text = cell.strip() if isinstance(cell, str) else ""
     if not (text.startswith("[") and text.endswith("]")) or len(text) > _MAX_LIST_CHARACTERS:

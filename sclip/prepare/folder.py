@@ -40,7 +40,6 @@ def folder_samples(folder: Path, caption_field: str, skips: Skips) -> Iterator[R
 
 
 def _captions(image: Path, fields: tuple[str, ...]) -> list[str]:
-    """Return the captions in the .json beside an image, or else the non-blank lines of the .txt."""
     text, record = image.with_suffix(".txt"), image.with_suffix(".json")
     name, value = "caption", None
     try:

@@ -34,13 +34,11 @@ class Counts:
     """Counts of what was read and written."""
 
     kinds: Counter[str] = field(default_factory=Counter)
-    """Half-truths by kind."""
     images: int = 0
     """Images with at least one half-truth."""
     captions: int = 0
     """Captions of all usable samples."""
     rejected: int = 0
-    """Samples that cannot be used."""
 
     def line(self) -> str:
         """Return the counts as one line of text."""
@@ -76,7 +74,6 @@ def write_half_truths(shards: Sequence[str], out: Path, data: DataConfig, seed: 
 
 
 def _drawn(named: Sequence[tuple[Sample, str]], parser: Parser, seed: int) -> Iterator[HalfTruth | None]:
-    """Yield a half-truth or None for each caption of the samples."""
     texts = [(caption, f"{identity}\x1f{n}") for s, identity in named for n, caption in enumerate(s.captions)]
     graphs = list(parser.parse([caption for caption, _ in texts]))
     orders = [

@@ -63,9 +63,9 @@ class Skips:
     places: list[tuple[str, str, int]] = field(default_factory=list)
     """Reason, place and number of rows of each skip, up to MOST_PLACES skips."""
     rows: int = 0
-    """Number of rows read, including skipped ones; 0 if the source is not read in rows."""
+    """Number of rows read, including skipped ones; 0 means that the source is not read in rows."""
     unit: str = "rows"
-    """Word for the source's rows in messages."""
+    """Word for the source's rows in messages; "images" if the source is a folder of images."""
     notes: list[str] = field(default_factory=list)
     """Lines that tell the user which parts of the source, other than rows, are not packed."""
 
@@ -89,7 +89,7 @@ class Skips:
         ]
 
     def noted(self) -> list[str]:
-        """Return one line per reason. Meant for objects that count left-out values of packed rows, not skipped rows."""
+        """Return one line per reason, for values that are left out although their row is packed."""
         return [f"{n} {reason} (first: {self.first[reason]})" for reason, n in self.counts.items()]
 
     def write(self, out: Path) -> Path:
@@ -140,10 +140,10 @@ def write_shards(
 ) -> Index:
     """Write the samples into `out_dir` as 000000.tar, 000001.tar, ... and index.json; return the index.
 
-    A shard is closed at `samples_per_shard` samples or before it exceeds `bytes_per_shard` image bytes. If `workers`
-    is above 1, that many processes write shards in parallel. Samples that match `exclusions` are skipped. `on_shard`
-    is called for every finished shard, in order. Raises PackError if `out_dir` already holds shards (unless
-    `overwrite`) or is not writable, or if every sample is skipped. After an error, finished shards are kept.
+    A shard is closed at `samples_per_shard` samples or before it exceeds `bytes_per_shard` image bytes. Samples that
+    match `exclusions` are skipped. `on_shard` is called for every finished shard, in order. Raises PackError if
+    `out_dir` already holds shards (unless `overwrite`) or is not writable, or if every sample is skipped. After an
+    error, finished shards are kept.
     """
     out = Path(out_dir)
     skips = Skips()
@@ -220,7 +220,7 @@ def _results(
     write: Callable[[int, list[RawSample]], _Written],
     workers: int,
 ) -> Iterator[_Written]:
-    """Write the chunks in this process or in a pool; yield results in order. Few chunks wait in memory."""
+    """Write the chunks in this process or in a pool; yield results in order."""
     if workers <= 1:
         yield from (write(number, chunk) for number, chunk in jobs)
         return
@@ -231,7 +231,7 @@ def _results(
     with ProcessPoolExecutor(workers, context) as pool:
         for number, chunk in jobs:
             pending.append(pool.submit(write, number, chunk))
-            if len(pending) > 2 * workers:
+            if len(pending) > 2 * workers:  # limits the images in memory
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
@@ -265,7 +265,7 @@ def caption_fault(text: str) -> str:
 
 
 class _Skipped(Exception):
-    """Error of an unusable sample. Its text is the reason. The texts are few, so that reasons can be counted."""
+    """Error of an unusable sample. The message is one of few reasons, so that they can be counted."""
 
 
 def _members(sample: RawSample, exclusions: Exclusions | None) -> dict[str, Any]:
@@ -298,7 +298,6 @@ def _image(sample: RawSample) -> bytes:
 
 
 def _suffix(image: bytes) -> str:
-    """Return the suffix of an image from its header, without decoding the pixels."""
     try:
         with Image.open(io.BytesIO(image)) as opened:
             format_ = opened.format or "unknown"

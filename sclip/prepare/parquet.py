@@ -70,7 +70,7 @@ def parquet_samples(
 ) -> Iterable[RawSample]:
     """Return the samples of files with the same columns: a stream if the files embed images, a list if they name paths.
 
-    The stream counts rows without an image while it is read. Both this call and the stream may raise PackError.
+    Raises PackError, perhaps only while the stream is read.
     """
     with _errors(source):
         schemas = [pq.read_schema(file) for file in files]
@@ -99,7 +99,6 @@ def parquet_samples(
 
 
 def _key_column(schema: pa.Schema, image: str) -> str:
-    """Return the text column that names the images; empty if there is none."""
     names = [name for name in (*IMAGE_FIELDS, "key", "__key__") if name != image]
     return next((name for name in names if is_text(schema, name)), "")
 
@@ -149,10 +148,9 @@ def _errors(file: Path) -> Iterator[None]:
 def _plan(
     source: Path, files: Sequence[Path], columns: Columns, key: str, named: bool, choice: Choice, skips: Skips
 ) -> dict[int, _Image]:
-    """Return the images to pack by the number of their first row, counted over all files.
+    """Return the images to pack, by the number of their first row over all files.
 
-    If `named`, the name of an image is the path stored beside its bytes in column `columns.image`. If there is no such
-    path, the name is the row's cell in column `key`.
+    The name of an image is the path beside its bytes (only with `named`), or else the cell in column `key`.
     """
     image, splits = columns.image, Splits(choice.splits)
     kept: list[tuple[int, str, str, list[str], list[dict[str, Any]]]] = []
@@ -203,7 +201,6 @@ def _key(name: str) -> str:
 
 
 def _digests(files: Sequence[Path], image: str, wanted: Collection[int]) -> dict[int, str]:
-    """Return the SHA-256 digests of the images in the rows `wanted`."""
     if not wanted:
         return {}
     return {

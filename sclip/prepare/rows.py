@@ -1,8 +1,7 @@
-"""Group the rows of a source (place, fields) into a `RawSample` per image; count skipped rows with their place.
+"""Group the rows of a source into a `RawSample` per image; count skipped rows with their place in the source.
 
-The readers (`tables`, `caption_json`, `parquet`) turn files into rows. A row has the same meaning for all of them: one
-column names the image, another holds its captions, a third may name the split. Grouping the rows of each image takes
-one pass, and keeps the captions but not the images in memory.
+The readers (`tables`, `caption_json`, `parquet`) turn files into rows: one column names the image, another holds its
+captions, a third may name the split. Grouping takes one pass, and keeps the captions but not the images in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ KEPT_FIELDS = (
 )  # fmt: skip
 """Fields that come with captions in the files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP (`sclip.data.foreign`)."""
 SPLIT_FIELDS = ("split", "subset", "partition", "fold")
-"""Names of split columns, in any letter case. In columns other than "split", only SPLIT_WORDS count as a split."""
+"""Names of split columns, in any letter case. All of them except "split" must hold one of SPLIT_WORDS."""
 SPLIT_WORDS = ("train", "restval", "validation", "valid", "val", "dev", "test", "eval")
 FOLDER_FIELD = "filepath"
 """Field of Karpathy's files with the folder of the image that `filename` names."""
@@ -41,7 +40,7 @@ TRAIN = {"train", "restval"}
 Row = tuple[str, Mapping[str, Any] | str]
 """Place of a row ("pairs.csv line 3"), and its fields. An unreadable row has a reason instead of fields."""
 Root = tuple[Path, bool]
-"""Base folder of relative image paths, and whether all images below it, at any depth, belong to the source."""
+"""Base folder of relative image paths, and whether images that no row names are also searched in its subfolders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ class Choice:
     caption_field: str = ""
     splits: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
-    """Fields to keep in the .json besides KEPT_FIELDS, with one value per caption."""
+    """Fields besides KEPT_FIELDS that the sample's .json keeps, as a list with one value per caption."""
 
     @property
     def kept_fields(self) -> tuple[str, ...]:
@@ -82,7 +81,7 @@ class Columns:
         return cls(image, caption, folder)
 
     def unread(self, names: Iterable[str], choice: Choice) -> list[str]:
-        """Return a list with one line about the columns that are not packed; empty if all are packed."""
+        """Return a note about the columns that are not packed, as a list; empty if all are packed."""
         read = (self.image, self.caption, self.folder, ID_FIELD, *choice.kept_fields)
         unused = [name for name in names if name not in read and name.lower() != SPLIT_FIELDS[0]]
         return [f"fields that are not packed: {_listed(unused)}"] if unused else []
@@ -127,10 +126,8 @@ class Splits:
             raise Fault(f"its split {name!r} is not in --split")
 
     def judge(self, source: Path) -> None:
-        """Raise PackError if a wanted split is missing, or if the user chose no split but has to choose one.
-
-        No choice is needed if no row has a split, or if all rows have a training split.
-        """
+        """Raise PackError if a wanted split is missing, or if the user must choose between the source's splits."""
+        # no choice without splits, or if all splits are for training
         listed = ", ".join(f"{name or '(none)'} ({count:,})" for name, count in self.counts.most_common())
         if self.wanted and set(self.counts) <= {""}:
             raise PackError(f"{source}: has no splits; leave out --split")
@@ -143,14 +140,11 @@ class Splits:
 
 @dataclass(slots=True)
 class _Image:
-    """Everything that the rows so far say about one image."""
-
     place: str
     folder: str
     extra: dict[str, Any]
     captions: list[str] = field(default_factory=list)
     kept: list[dict[str, Any]] = field(default_factory=list)
-    """Kept fields of each caption."""
     rows: int = 0
     fault: str = ""
 
@@ -165,8 +159,8 @@ def group(
         rows: output of a reader.
         roots: possible base folders of image paths. The first folder that holds the first image is used, else roots[0].
         choice: fields and splits that the user chooses.
-        skips: counts all rows and the skipped rows; its notes count the images that no row names.
-        spelled: whether the text of a caption cell may spell a list.
+        skips: gets the number of all rows, the skipped rows, and notes, for example on images that no row names.
+        spelled: whether a caption cell may be a list as text, such as '["a dog", "a pet"]'.
     """
     columns: Columns | None = None
     splits = Splits(choice.splits)
@@ -249,7 +243,7 @@ def kept_values(
 
 
 def by_field(captions: Sequence[str], kept: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return {field: values} of the kept fields. A field has one value for each caption that is not blank."""
+    """Return the kept fields by name, with one value for each caption that is not blank."""
     records = [fields for caption, fields in zip(captions, kept, strict=True) if caption.strip()]
     return {
         name: [fields.get(name) for fields in records]
@@ -258,7 +252,6 @@ def by_field(captions: Sequence[str], kept: Sequence[Mapping[str, Any]]) -> dict
 
 
 def _root(roots: Sequence[Root], column: str, name: Any, folder: str) -> Root:
-    """Return the first of `roots` in which the image exists. If it exists in none, return `roots[0]`."""
     paths = [image_path(str(root), column, name, folder)[0] for root, _ in roots]
     return next((root for root, path in zip(roots, paths, strict=True) if os.path.isfile(path)), roots[0])
 
@@ -275,7 +268,6 @@ def _samples(images: dict[str, _Image], root: Path, skips: Skips) -> Iterator[Ra
 
 
 def _unnamed(root: Path, named: set[str], deep: bool) -> list[str]:
-    """Return a list with one line about the images in or below `root` that no row names; empty if there are none."""
     folders = {str(root)} if deep else {os.path.dirname(path) for path in named}
     files = [
         file

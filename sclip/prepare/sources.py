@@ -65,7 +65,6 @@ def read_source(
 
 
 def _metadata(folder: Path) -> Path | None:
-    """Return the metadata table of a Hugging Face image folder, or None."""
     tables = sorted(path for path in map(Path, files_below(str(folder))) if path.name in _METADATA)
     if len(tables) > 1:
         raise PackError(f"{folder}: holds {tables[0]} and {tables[1]}; pack one of them")
@@ -73,7 +72,6 @@ def _metadata(folder: Path) -> Path | None:
 
 
 def _not_utf8(source: Path) -> str:
-    """Return the file position of the first byte that is not UTF-8. The error of a stream gives no file position."""
     content = source.read_bytes()
     try:
         content.decode()
@@ -115,7 +113,6 @@ def _is_parquet(file: Path) -> bool:
 
 
 def _json(source: Path) -> Iterator[Row]:
-    """Return the rows of a JSON Lines file, or of a file with one JSON value."""
     if source.suffix == ".jsonl":
         return jsonl_rows(source)
     try:
@@ -127,7 +124,6 @@ def _json(source: Path) -> Iterator[Row]:
 
 
 def _read_folder(folder: Path, images: Path | None, choice: Choice, skips: Skips) -> Iterable[RawSample]:
-    """Return the samples of a folder's Parquet files, or of its images with their caption files."""
     below = sorted(map(Path, files_below(str(folder))))
     files = [path for path in below if path.suffix == ".parquet"]
     if files and any(is_image(path.name) for path in below):

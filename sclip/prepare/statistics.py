@@ -2,9 +2,8 @@
 
     shards -> (Ray Data: one task per shard) -> statistics of each shard -> merged -> `sclip.report`
 
-The graphs are those that a training run would see. They are read from annotations with this installation's stamp (the
-versions of its parser and negatives). Captions without such an annotation are parsed. For the folder of a run, only the
-captions that the run trains on are counted.
+The graphs are those that a training run would see: captions without an annotation by this version of sclip are parsed.
+For the folder of a run, only the captions that the run trains on are counted.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ from sclip.storage.masking import is_masked, mask
 from sclip.train.run_inputs import read_run_inputs
 
 _SAMPLES_AT_ONCE = 64
-"""Samples that an actor holds in memory and parses together."""
 
 _Known = tuple[SceneGraph, Sequence[Negative]]
 
@@ -50,18 +48,16 @@ class Corpus:
     shards: tuple[NamedShard, ...]
     data: DataConfig
     most_words: int = MOST_WORDS
-    """Maximum number of words of a caption that are parsed."""
 
 
 @dataclass(slots=True)
 class CorpusCounts:
-    """Statistics of a corpus, and counts of annotated captions, unusable samples and filtered captions."""
+    """Statistics and counts of a corpus."""
 
     statistics: CorpusStatistics
     annotated: int = 0
     """Captions with a graph that was read from an annotation."""
     rejected: int = 0
-    """Samples that cannot be used."""
     filtered: int = 0
     """Captions that the run does not train on because their graph is too small."""
 
@@ -161,7 +157,6 @@ class CorpusCounter:
                 counts.filtered += 1
 
     def _known(self, samples: Sequence[Sample], counts: CorpusCounts) -> Iterator[list[_Known]]:
-        """Yield the graphs and negatives of the captions, one list per sample."""
         annotated = [self._annotated(sample) for sample in samples]
         new = [
             caption
@@ -177,7 +172,6 @@ class CorpusCounter:
             yield known or list(islice(parsed, len(sample.captions)))
 
     def _annotated(self, sample: Sample) -> list[_Known]:
-        """Return the graphs and negatives in the sample's annotation; empty if it has no usable annotation."""
         if not self._data.annotations:
             return []
         try:

@@ -20,7 +20,7 @@ from sclip.storage.masking import mask
 
 @dataclass
 class Kept:
-    """Counts of samples and captions that pass the filter. Names with `_of` count all checked samples or captions."""
+    """Counts of samples and captions that pass the filter, out of `samples_of` and `captions_of` that were checked."""
 
     samples: int = 0
     samples_of: int = 0

@@ -1,8 +1,7 @@
 """Read the rows of a text file with their line numbers: CSV, TSV, `|`, Flickr's `results_20130124.token`, JSON Lines.
 
 Three rules keep each caption with its image:
-- CSV is read strictly. A quoted cell that never closes, or that seems to contain another row, stops the reader with an
-  error that names the line where the cell opens.
+- CSV is read strictly. A quoted cell that never closes, or that seems to contain another row, stops the reader.
 - In tables with tabs or `|`, a quote is an ordinary character unless a CSV writer quoted the cells (`_is_quoted`).
 - A row must have as many cells as the header. A row with more or fewer cells is skipped and counted.
 """
@@ -119,9 +118,8 @@ def _cells(source: Path, delimiter: str) -> Iterator[_Cells]:
 def _is_quoted(text: str, delimiter: str) -> bool:
     """Return True if the quotes in a table mark CSV cells, False if they are characters of the captions.
 
-    Quotes mark cells if all of them follow the CSV rules and one more condition holds: a whole column is quoted, or
-    every quoted cell holds a doubled quote or a line break (as pandas writes). But if a quoted cell holds both a line
-    break and a delimiter, stray quotes may have joined two rows. In this case, every cell of the file must be quoted.
+    Quotes mark cells if all of them follow the CSV rules, and if a whole column is quoted or every quoted cell holds a
+    doubled quote or a line break (as pandas writes).
     """
     if '"' not in text:
         return False
@@ -140,11 +138,12 @@ def _is_quoted(text: str, delimiter: str) -> bool:
         if not header and not is_blank:
             throughout[column] = throughout.get(column, True) and is_quoted
         header, column = header and (is_blank or end == delimiter), column + 1 if end == delimiter else 0
+    # A quoted cell with a line break and a delimiter may be two rows joined by stray quotes: be strict.
     return everywhere if joined else needed or any(throughout.values())
 
 
 def _cell(delimiter: str, plain: str = "") -> re.Pattern[str]:
-    """Return a pattern for a cell and its end. An unquoted cell must not contain a character of `plain`."""
+    """Return a pattern for a cell and what ends it. An unquoted cell must not contain a character of `plain`."""
     mark = re.escape(delimiter)
     return re.compile(rf'("[^"]*+(?:""[^"]*+)*+"|(?!")[^{mark}{plain}\r\n]*+)({mark}|\r?\n|\Z)')
 

@@ -3,8 +3,8 @@
     shards -> (Ray Data: one task per shard) -> findings of each -> merged -> quarantine.jsonl, report.json, report.html
 
 As in a run, `read_shard` reads each shard and `random_crop` decodes each image. There is no other check, so a run
-trains on the samples that pass here. Captions are not parsed, because parsing quarantines no sample. A shard may have a
-record, which is its sample count in a file beside the shard (`sclip.data.counts.recorded_samples`).
+trains on the samples that pass here. A shard's record is its sample count in a file beside the shard
+(`sclip.data.counts.recorded_samples`).
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ from sclip.storage.masking import mask
 from sclip.storage.paths import shown
 
 _NAMED = 10
-"""Maximum number of shards that the notes list one by one; report.json has all of them."""
 _WORDS = re.compile(r"\+words-\d+")
-"""Pattern of the part that a raised limit of words adds to a stamp. The part is removed before stamps are compared."""
+"""Part of a stamp that names a word limit ("+words-90"). Stamps are compared without this part."""
 
 
 @dataclass(slots=True)
@@ -57,7 +56,7 @@ class Findings:
     stamps: dict[str, int] = field(default_factory=dict)
     """Number of samples by annotation stamp. The key "" means no annotation, "?" an unreadable annotation."""
     widths: dict[int, int] = field(default_factory=dict)
-    """Number of images that a run would train on, by stored width in pixels; `heights` has the same by height."""
+    """Number of images that a run would train on, by width in pixels as stored."""
     heights: dict[int, int] = field(default_factory=dict)
     quarantined: list[dict[str, Any]] = field(default_factory=list)
     """One entry (shard, key, index, reason) per quarantined sample and per unreadable rest of a shard (empty key)."""
@@ -66,17 +65,15 @@ class Findings:
     groups: dict[str, int] = field(default_factory=dict)
     """Number of samples of each shard, usable or not."""
     wrong: list[dict[str, Any]] = field(default_factory=list)
-    """One entry (shard, file of the record, recorded, samples) per shard whose record is not its sample count."""
+    """One entry (shard, file of the record, recorded, samples) per shard with a wrong record."""
     absent: list[str] = field(default_factory=list)
     """Shards that have a record but do not exist."""
     missing: int = 0
-    """Number of samples that records count but no shard holds."""
+    """Number of recorded samples that the shards have lost."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Number of images and texts that a run does not read because of their suffix, by suffix."""
+    """This and the next two fields sum the readers' `Tally` (`sclip.data.tar`)."""
     cleaned: dict[str, int] = field(default_factory=dict)
-    """Number of captions that are cleaned, by kind of change."""
     foreign: dict[str, int] = field(default_factory=dict)
-    """Number of texts and graphs that the data set supplies with its captions but a run cannot use, by reason."""
     malformed: list[dict[str, Any]] = field(default_factory=list)
     """One entry (shard, key, index, reason) per sample with an unreadable field of data.foreign_fields."""
 
@@ -92,23 +89,20 @@ class Findings:
         self.unreachable += other.unreachable
 
     def compare(self, records: Mapping[str, Record], absent: Iterable[str] = ()) -> None:
-        """Compare the sample counts of shards with `records`; set the attributes `wrong`, `absent` and `missing`.
-
-        The argument `absent` names recorded shards that do not exist. All shard names are free of credentials.
-        """
+        """Set `wrong`, `absent` and `missing` by comparison with `records`. Shard names are free of credentials."""
         self.absent = sorted(absent)
         rests = {entry["shard"] for entry in self.rests}
         for shard, samples in sorted((dict.fromkeys(self.absent, 0) | self.groups).items()):
             file, recorded = records.get(shard, Record("", samples))
             if recorded != samples:
                 self.wrong.append({"shard": shard, "file": file, "recorded": recorded, "samples": samples})
-                # A run has the same rule. In all other cases the tar is complete, and its record is wrong.
+                # A run has the same rule. Any other tar is complete, and another program's record of it is wrong.
                 if file == INDEX or not samples or shard in rests:
                     self.missing += max(0, recorded - samples)
 
     @property
     def is_clean(self) -> bool:
-        """Whether no shard is lost or empty, every record is right, and a run uses each sample and text unchanged."""
+        """Whether all shards are complete, not empty and correctly recorded, and a run uses everything unchanged."""
         losses = (self.quarantined, self.unreachable, self.wrong, self.empty)
         return not any((*losses, self.unread, self.cleaned, self.foreign))
 
@@ -125,7 +119,7 @@ class Findings:
 
     @property
     def share(self) -> float:
-        """Share of samples that are quarantined or missing; `data.max_quarantined` limits it."""
+        """Share of all samples that are quarantined or missing. A run stops if it is above data.max_quarantined."""
         lost = len(self.quarantined) + self.missing
         return lost / max(1, self.samples + lost)
 
@@ -273,9 +267,8 @@ def validate(
 ) -> Findings:
     """Read all shards on the connected cluster, which has `cpus` CPUs; return the findings of all shards together.
 
-    After each shard, `on_shard` gets the findings so far. `patterns` are the patterns that gave `shards`. A shard that
-    does not exist counts as absent if it has a record and a pattern matches its name. The findings also list the shards
-    that cannot be reached. Raises ConfigError if no actor fits on the cluster.
+    After each shard, `on_shard` gets the findings so far. `patterns` are the patterns that gave `shards`. A recorded
+    shard that matches a pattern but does not exist is absent. Raises ConfigError if no actor fits on the cluster.
     """
     findings = Findings()
     for row in pool.run(Validator, (data, size), shards, cpus):

@@ -34,10 +34,7 @@ def refuse_sources(sources: Iterable[str], out: Path) -> None:
 
 
 def write_tar(path: Path, samples: Iterable[dict[str, Any]]) -> Shard | None:
-    """Atomically write samples to a tar; a sample is a dict as webdataset's TarWriter takes it.
-
-    Returns the tar's index entry. If there is no sample, writes no tar and returns None.
-    """
+    """Atomically write samples (dicts for TarWriter) to a tar; return its index entry, or None without samples."""
     temporary = _temporary(path)
     count = 0
     try:

@@ -1,7 +1,4 @@
-"""Judge a candidate against the champion by gates, and return a decision with its figures.
-
-The registry records the decision, and the evaluation page shows it. This module does not use MLflow.
-"""
+"""Judge a candidate against the champion by gates, without MLflow."""
 
 from __future__ import annotations
 
@@ -30,7 +27,6 @@ class Check:
     """The gate as the user wrote it."""
     holds: bool
     reason: str
-    """Reason for the verdict, in words and figures."""
 
     def line(self) -> str:
         """Return the check as one line, to record and to print."""
@@ -50,16 +46,15 @@ def judge(gates: Sequence[Gate], candidate: Evaluation | None, champion: Evaluat
 
     Args:
         gates: at least one.
-        candidate: evaluation of the new version. None: every gate fails.
-        champion: evaluation of the champion on the same cases. Gates that compare with the champion hold if this is
-            None (there is no champion yet). They fail if this has no results (the champion was never evaluated).
+        candidate: evaluation of the new version. None means that it was not evaluated, so every gate fails.
+        champion: evaluation of the champion. None means that there is no champion, so gates that compare with it hold.
+            If the evaluation has no results, these gates fail.
     """
     checks = [Check(gate.text, *_check(gate, candidate, champion)) for gate in gates]
     return Decision(bool(checks) and all(check.holds for check in checks), checks)
 
 
 def _check(gate: Gate, candidate: Evaluation | None, champion: Evaluation | None) -> tuple[bool, str]:
-    """Return whether the gate holds, and why."""
     result, key = _result(candidate, gate.score), gate.score.partition("/")[2]
     if candidate is None or result is None:
         return False, f"the candidate has no score {gate.score}{_nearest(candidate, gate.score)}"
@@ -92,7 +87,6 @@ def _compare(value: float, bound: float) -> tuple[bool, str]:
 
 
 def _result(evaluation: Evaluation | None, score: str) -> Result | None:
-    """Return the result that has a score; None if no result has it. `score` is a name such as "vg-relation/macro"."""
     name, _, key = score.partition("/")
     results = evaluation.results if evaluation else []
     return next((result for result in results if result.name == name and key in result.scores), None)

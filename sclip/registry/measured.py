@@ -1,7 +1,4 @@
-"""Store the evaluation of a version in the registry, for people and for the gates of later versions.
-
-Gates read the intervals and cases from a file among the version's files. People read the scores in the version's tags.
-"""
+"""Store the evaluation of a version in the registry: as a file for the gates of later versions, as tags for people."""
 
 from __future__ import annotations
 
@@ -17,14 +14,11 @@ from sclip.registry.store import RegistryError, fetch, quiet, refusals
 from sclip.storage.masking import mask
 
 MODEL_TAG = "sclip.model_id"
-"""Tag with the id of the logged model that holds a version's files. MLflow's databases do not record this id."""
+"""Tag with the id of the logged model that holds a version's files. MLflow's databases do not keep this id."""
 
 
 def evaluation_of(client: MlflowClient, version: ModelVersion) -> Evaluation | None:
-    """Return the evaluation of a version; None if none is recorded.
-
-    Raises RegistryError if the record cannot be downloaded or read.
-    """
+    """Return a version's evaluation; None if it has none. Raises RegistryError if it cannot be downloaded or read."""
     name = f"models:/{version.name}/{version.version}"
     model_id = version.tags.get(MODEL_TAG)
     if not model_id:
@@ -40,10 +34,10 @@ def evaluation_of(client: MlflowClient, version: ModelVersion) -> Evaluation | N
 
 
 def record(client: MlflowClient, version: ModelVersion, evaluation: Evaluation) -> None:
-    """Replace the evaluation of a version, both the file stored with the model and the scores in the tags.
+    """Replace the evaluation of a version, both the file and the tags.
 
-    Raises RegistryError if the store refuses, if `register` did not register the version, or if the earlier evaluation
-    measured other weights. Raises EvaluationError if the new evaluation has no benchmark.
+    Raises RegistryError if the store cannot be read or changed, if sclip did not register the version, or if the old
+    evaluation measured other weights; EvaluationError if the new evaluation is empty.
     """
     evaluation.require_results()
     name = f"models:/{version.name}/{version.version}"
@@ -72,6 +66,6 @@ def tags_of(evaluation: Evaluation) -> dict[str, str]:
 
 
 def without_pictures(evaluation: Evaluation) -> Evaluation:
-    """Return the evaluation without examples: pictures take 100 times the other data's space. The report has them."""
+    """Return an evaluation without examples: their pictures take 100 times the space of the rest."""
     results = [dataclasses.replace(result, examples=[]) for result in evaluation.results]
     return dataclasses.replace(evaluation, results=results)

@@ -1,11 +1,11 @@
 """Decide which version is champion, and record why.
 
-Each decision, with all figures, is written to tags of the versions concerned before the alias `champion` moves:
+Before the alias `champion` moves, the decision and its figures are written to these tags of the versions concerned:
 
     sclip.decision      the last decision: promoted, refused, promoted by hand, rolled back, restored
     sclip.decided_at    the time of the last decision, UTC
     sclip.gate.N        one gate with the figures of both versions
-    sclip.compared_with the champion at that time
+    sclip.compared_with the champion when the gates were judged
     sclip.replaced      the champion that this version replaced
     sclip.why           the reason that a person wrote
     sclip.history       one line for each decision about the version
@@ -34,9 +34,9 @@ from sclip.storage.masking import mask
 
 CHAMPIONS_TAG = "sclip.champions"
 _REMEMBERED = 500
-"""Maximum number of versions in `sclip.champions`. MLflow's databases limit a tag to 5,000 characters."""
+"""Maximum number of versions in `sclip.champions`: MLflow limits a tag to 5,000 characters."""
 _JUDGED = ("sclip.gate.", "sclip.compared_with", "sclip.replaced", "sclip.why")
-"""Prefixes of a version's tags that are deleted when the next decision about this version is recorded."""
+"""Prefixes of a version's tags that are deleted when the version is judged or promoted again."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Promotion:
     champion: str
     """The champion after the decision; empty if there is none."""
     decision: Decision | None = None
-    """The judged gates with their figures; None if no gate was judged."""
+    """None means that no gate was judged."""
 
     @property
     def promoted(self) -> bool:
@@ -76,7 +76,7 @@ def decide(
     `version` is a number or an alias. If `gates` is empty, the gates that were registered with the version apply.
     A dry run judges, but changes and records nothing.
 
-    Raises RegistryError if the version or its gates are missing, or the store refuses; ConfigError for a bad gate.
+    Raises RegistryError if version, gates or store are missing or cannot be used, and ConfigError for a bad gate.
     """
     candidate, champion = find(client, model_name, version), find_alias(client, model_name, CHAMPION)
     before = str(champion.version) if champion else ""
@@ -102,10 +102,7 @@ def decide(
 def promote_by_hand(
     client: MlflowClient, model_name: str, version: str, why: str, *, dry_run: bool = False
 ) -> Promotion:
-    """Make a version champion regardless of its scores, and record why.
-
-    Raises RegistryError if the version is missing, or the store refuses.
-    """
+    """Make a version champion whatever its scores, and record why. Raises RegistryError if this fails."""
     candidate, champion = find(client, model_name, version), find_alias(client, model_name, CHAMPION)
     number = str(candidate.version)
     outcome = Promotion(number, str(champion.version) if champion else "", number)
@@ -141,20 +138,17 @@ def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: 
 
 
 def _existing(client: MlflowClient, model_name: str, version: str) -> ModelVersion | None:
-    """Return a former champion; None if it has been deleted."""
     with _refused(client, model_name):
         versions = client.search_model_versions(f"name = '{model_name}' and version_number = {version}")
     return versions[0] if versions else None
 
 
 def _champions(client: MlflowClient, model_name: str, champion: str) -> list[str]:
-    """Return all past champions, oldest first, then the current `champion` (empty: there is none).
-
-    The tag `sclip.champions` lacks the current champion if another program set the alias.
-    """
+    """Return all earlier champions, oldest first, then `champion`, the current one. It is "" if there is none."""
     with _refused(client, model_name):
         tag = client.get_registered_model(model_name).tags.get(CHAMPIONS_TAG, "")
     past = tag.split(",") if tag else []
+    # Another program may have set the alias, so the tag may lack the champion.
     return past if not champion or past[-1:] == [str(champion)] else [*past, str(champion)]
 
 

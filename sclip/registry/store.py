@@ -1,4 +1,4 @@
-"""Open the MLflow store of the registry, and find versions and files in it. Errors of MLflow become one line."""
+"""Open the MLflow store of the registry, and find versions and files in it."""
 
 from __future__ import annotations
 
@@ -35,12 +35,9 @@ def refusals(failure: str, remedy: str = "") -> Iterator[None]:
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of an existing store.
-
-    Raises RegistryError if the store's file is missing, because MLflow would create a new one.
-    """
+    """Return a client of a store. Raises RegistryError if the store's file is missing, or the store cannot be used."""
     file = uri.removeprefix("sqlite:///")
-    if file != uri and not Path(file).is_file():
+    if file != uri and not Path(file).is_file():  # MLflow would create a new one
         raise RegistryError(
             f"MLflow store {mask(uri)} does not exist: give its address (--tracking-uri, MLFLOW_TRACKING_URI)"
         )
@@ -58,10 +55,7 @@ def follow_moved(uri: str) -> None:
 
 
 def find(client: MlflowClient, model_name: str, version: str) -> ModelVersion:
-    """Return a version by its number or alias.
-
-    Raises RegistryError if the model or version does not exist, or the store does not answer.
-    """
+    """Return a version by its number or alias. Raises RegistryError if there is none, or the store does not answer."""
     model_version = find_alias(client, model_name, version)
     if model_version is None:
         raise RegistryError(f"no version of {model_name} has the alias {version!r}")

@@ -1,8 +1,7 @@
 """Register an exported model with its evaluation as a version, and download or open a version again.
 
 A version is complete: weights, parser, tokenizer and transform, a copy of this package, pinned libraries, a signature
-and an example. The model is logged as code (`sclip.inference.pyfunc_model`); nothing is pickled. The evaluation is
-stored with the version, including the intervals and cases that the gates of later versions need.
+and an example. The model is logged as code (`sclip.inference.pyfunc_model`); nothing is pickled.
 """
 
 from __future__ import annotations
@@ -51,9 +50,9 @@ def register(
     """Register a model that `Scorer.save` wrote, as a new version with the alias `candidate`; return its number.
 
     `mlflow.pyfunc.load_model("models:/NAME@candidate")` loads it anywhere. `client` must use the store that holds the
-    run. The evaluation's scores become tags of the version, and `promotion.decide` judges it by `gates`.
+    run. `gates` are stored with the version, for a later call of `promotion.decide`.
 
-    Raises RegistryError if the parser's pipeline is not an installed package, or the store refuses.
+    Raises RegistryError if the parser's pipeline is no installed package, or if the store cannot be read or changed.
     """
     from_hub = (Path(directory) / hub.FOLDER).is_dir()
     requirements = pip_requirements(read_parser(directory)["spacy_model"], from_hub)
@@ -91,10 +90,9 @@ def register_once(
     evaluation: Evaluation,
     gates: Sequence[str],
 ) -> str:
-    """Return the number of the run's version with these weights. If there is no such version, call `register`.
+    """Register a model as `register` does, unless this run has registered these weights; return the version's number.
 
-    A run may be killed after it registered its model but before it recorded the number. After a restart, the run
-    finds the version again.
+    The version gets the alias `candidate`, unless a newer version has it.
     """
     with refusals(
         f"{mask(client.tracking_uri)} cannot be searched for versions", f"the model is in {directory}"
@@ -104,7 +102,7 @@ def register_once(
             measured = evaluation_of(client, version) if version.name == model_name else None
             if weights and measured and measured.facts.get("weights") == weights:
                 numbers.append(int(version.version))
-        if numbers:
+        if numbers:  # the run was killed before it recorded the number
             aliases = client.get_registered_model(model_name).aliases
             if int(aliases.get(CANDIDATE, 0)) < max(numbers):
                 client.set_registered_model_alias(model_name, CANDIDATE, str(max(numbers)))
@@ -132,8 +130,7 @@ def open_version(source: str, device: str, tracking_uri: str, storage: str | Pat
     """Open `models:/NAME@ALIAS` or `models:/NAME/VERSION` with its parser and tokenizer.
 
     If `tracking_uri` is empty, the version comes from the SQLite store in `storage` (the config's `run.storage`).
-
-    Raises ModelError for another form of name, and the errors of `download` and `Scorer.load`.
+    Raises ModelError for another form of `source`, and the errors of `download` and `Scorer.load`.
     """
     if not re.fullmatch(r"models:/[^/@]+[/@][^/@]+", source):
         raise ModelError(f"{mask(source)!r}: write models:/NAME@ALIAS or models:/NAME/VERSION")

@@ -1,8 +1,12 @@
-"""Write `ablation.html`: each row's scores over seeds (table, charts), and what tuning gained and kept.
+"""Write `ablation.html`: the scores of each row over seeds (table, charts), and what tuning gained and kept.
 
-A row is a recipe that runs once for each seed. If an ablation has a start row, the other rows are tuned from it.
-One of them is plain tuning. The gain share of a row is its rise of the new task's score above the start's score,
-divided by the rise of plain tuning. The kept share is the row's score on the start's task, divided by the start's.
+A row is a recipe that runs once for each seed. If an ablation has a start row, the other rows tune the start row's
+model on a new task. Two shares compare these rows:
+
+- gain share: the row's score on the new task minus the start row's, divided by this gain of the first tuned row
+- kept share: the row's score on the old task, divided by the start row's score on it
+
+A blend row is not trained: its weights are (1 - a) * start row + a * tuned row.
 """
 
 from __future__ import annotations
@@ -32,14 +36,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Forgetting:
-    """Gain shares and kept shares of the rows that are tuned from the start row."""
+    """Gain shares and kept shares of the rows of an ablation with a start row."""
 
     points: Mapping[str, Sequence[Point]]
-    """Points by row, one for each seed."""
+    """Points of each row, one point for each of its runs."""
     lines: Mapping[str, Sequence[tuple[float, Point]]]
-    """(a, mean point over the seeds) pairs of each blend row. `a` is the trained model's share of the blend."""
+    """For each blend row, pairs of `a` and the mean point over the seeds."""
     reached: float
-    """Gain share that a row must reach to be compared with other rows."""
+    """Kept shares are compared among rows with at least this gain share. The page draws a line there."""
 
 
 @dataclass(frozen=True)
@@ -52,19 +56,17 @@ class Layout:
     scores: Mapping[str, str]
     """Heading of each score, in display order."""
     seeds: int
-    """Number of runs per row if none failed."""
+    """Number of seeds; a row has fewer runs if some failed."""
     reference: str = ""
-    """Row that the tests compare the other rows with; empty: no tests."""
+    """Key of the row that the significance tests compare the other rows with; empty means no tests."""
     start: str = ""
-    """Row that the other rows are tuned from; empty: rows are trained independently."""
+    """Key of the start row; empty means that rows are trained independently."""
     published: str = ""
-    """Source of the published figures."""
+    """Source of the published scores that the page shows below the measured ones; empty means none."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Text of a table cell."""
-
     mean: str
     is_best: bool
     details: list[str]
@@ -73,8 +75,6 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class _Chart:
-    """Chart of one score: each row has one value for each seed."""
-
     heading: str
     drawing: Strips | None
     entries: list[_Entry]
@@ -87,14 +87,10 @@ def write(
     forgetting: Forgetting | None = None,
     comparison: str = "",
 ) -> Path:
-    """Write the page into the folder; return its path.
+    """Write the page into the folder; return its path. `cells` are the results by row and score.
 
-    Args:
-        layout: rows and scores; `cells` must have all of them.
-        cells: results by row and score.
-        folder: folder that the page is written into.
-        forgetting: gain shares and kept shares, for an ablation with a start row.
-        comparison: file name of the page that compares the runs of the first seed; empty: no such page.
+    `forgetting` is for an ablation with a start row. `comparison` is the file name of the page that compares the runs
+    of the first seed, if there is one.
     """
     charts = [_chart(layout, score, cells) for score in layout.scores]
     html = render(
@@ -149,8 +145,6 @@ def _published(cell: Cell) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Dot:
-    """A circle on the plane: x is a gain share, y a kept share."""
-
     row: int
     kind: str
     """"mean", "seed" or "blend": decides how the circle is drawn."""
@@ -162,19 +156,17 @@ class _Dot:
 
 @dataclass(frozen=True, slots=True)
 class _Plane:
-    """Lines and dots on the plane of gain shares (x) and kept shares (y)."""
+    """Chart of gain shares (x) and kept shares (y), as the module docstring defines them."""
 
     axes: Curves
     reached: str
-    """SVG path of the vertical line at the gain share `Forgetting.reached`."""
+    """SVG path of the vertical line at `Forgetting.reached` on the x axis."""
     lines: list[tuple[int, str]]
-    """(index of the row, SVG path of its line) pairs of the blend rows."""
+    """Index and SVG path of each blend row."""
     dots: list[_Dot]
-    """Dots in drawing order: later dots lie on top."""
 
 
 def _plane(layout: Layout, forgetting: Forgetting) -> _Plane | None:
-    """Return the lines and dots, or None if no row has a point of finite numbers."""
     numbers = {row: index for index, row in enumerate(layout.rows)}
     lines = {
         numbers[row]: drawable

@@ -1,7 +1,8 @@
-"""Write `blend.html`: two scores of each blend of two models, and how good the chosen blend is.
+"""Write `blend.html`: two scores of each blend of a start model and a trained model, and the chosen blend.
 
-`sclip.evaluate.tradeoff` defines the gained score, the kept score and the choice. The curve and its table show the
-development split, where the blend was chosen. The bars show another split.
+A blend mixes the weights of both models. `sclip.evaluate.tradeoff` chooses one on the development split, by a gained
+score and a kept score. The curve and its table show all blends on this split. The bars show the start model, the chosen
+blend and the trained model on another split.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def told(tradeoff: Tradeoff) -> str:
 
 
 def line(tradeoff: Tradeoff, point: Point) -> str:
-    """Describe the gained and the kept score of the blend `point`, with 95 % intervals."""
+    """Describe the gained score and the kept score of the blend `point`, with 95 % intervals."""
     share = _share(point, tradeoff.points[0])
     return f"{tradeoff.gained} {_with_interval(point.gained)}; {tradeoff.kept} {_with_interval(point.kept)}, {share}"
 
@@ -59,13 +60,9 @@ def _with_interval(score: Score) -> str:
 def write(
     tradeoff: Tradeoff, reported: Sequence[Evaluation], folder: Path, notes: Sequence[str] = ()
 ) -> Path:
-    """Write the page into the folder; return its path.
+    """Write the page into the folder; return its path. `notes` are lines at the top of the page.
 
-    Args:
-        tradeoff: the blends on the development split.
-        reported: evaluations of start, chosen blend and trained model on another split.
-        folder: folder that the page is written into.
-        notes: lines shown at the top of the page.
+    `reported` are the evaluations of the start model, the chosen blend and the trained model on another split.
     """
     points = tradeoff.points
     positions = [(100 * p.kept.value, 100 * p.gained.value) for p in points]

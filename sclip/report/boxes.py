@@ -27,10 +27,10 @@ class DrawnText:
 
     text: str
     full: str
-    """Longer version of the text, shown on hover."""
+    """The whole text, or its first 200 characters; shown on hover."""
     text_width: float
     width: float
-    """Width including the space around the text."""
+    """Width in pixels, including the space around the text."""
     marked: bool = False
 
 
@@ -44,7 +44,8 @@ class ObjectBox:
 
 
 def object_box(graph: SceneGraph, other: SceneGraph | None, index: int) -> ObjectBox:
-    """Return the box of the object at `index`. Marks each part that differs from the same part of `other`."""
+    """Return the box of the object at `index`. A name or attribute that differs from that of `other` is marked."""
+    # an object with a marked name has no marked attributes
     obj = graph.objects[index]
     name = _words(obj.name, 24, _NAME_SIZE, _PAD, other is not None and obj.name != other.objects[index].name)
     pills = [

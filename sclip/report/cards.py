@@ -1,4 +1,4 @@
-"""Build the card of a caption from its graph and negatives, ready for the templates."""
+"""Build the card of a caption (a block of the page) from its graph and negatives, ready for the templates."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sclip.scenegraph import SceneGraph
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """A caption beside one negative; the exchanged words are marked in both."""
+    """A caption beside one negative; the exchanged or replaced words are marked in both."""
 
     kind: str
     caption: list[Piece]
     negative: list[Piece]
     caption_graph: Drawing | None
-    """Drawing of the caption's graph. Only a caption's first negative has drawings; the others have None."""
+    """Drawing of the caption's graph; None except for the first negative of a caption."""
     negative_graph: Drawing | None
 
 

@@ -1,4 +1,4 @@
-"""Compute where a chart's marks lie: intervals and strips in percent of an axis, curves as SVG path data.
+"""Compute where the parts of a chart lie: intervals and rows of dots in percent of an axis, curves as SVG path data.
 
 Numbers go in and positions come out; the templates draw. Values that are not finite (NaN or infinity, from a
 diverged run) are counted, but not drawn.
@@ -22,10 +22,10 @@ BUCKETS = 160
 """Number of buckets across the plot. Each bucket keeps its first, lowest, highest and last value."""
 
 _LEAST, _MOST = 1e-30, 1e30
-"""Values above _MOST count as infinite, because they would hide all others. Values all below _LEAST count as zero."""
+"""Limits of absolute values. Values above _MOST count as infinite; values below _LEAST are drawn as zero."""
 
 _BEYOND = 4.0
-"""Maximum length of an interval beyond an end of the axis, in percent of the axis."""
+"""Distance beyond the end of the axis at which a longer interval is cut off, in percent of the axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,13 @@ class Curve:
     end: tuple[float, float]
     """x and y in pixels of the last finite value."""
     last: float
-    """The last finite value."""
     left_out: int
     """Number of values that are not finite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """Several curves on the same axes."""
+    """Curves on the same axes."""
 
     x: list[Tick]
     y: list[Tick]
@@ -77,11 +76,10 @@ class Curves:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One row of a chart: a dot for each value, and behind the dots one interval. Positions are percent of the axis."""
+    """One row of a chart: dots for values and one interval behind them, in percent of the axis."""
 
     dots: list[float]
     low: float | None
-    """Lower end of the interval; None without an interval."""
     length: float | None
 
 
@@ -97,7 +95,7 @@ class Strips:
 
 
 def interval(value: float, low: float, high: float, chance: float = math.nan) -> Interval:
-    """Return the positions of shares from 0 to 1 on an axis from 0 to 100 %."""
+    """Return the positions of these shares (each from 0 to 1) on an axis from 0 to 100 %."""
     start, end = _percent(low), _percent(high)
     length = None if start is None or end is None else round(max(0.0, end - start), 2)
     return Interval(_percent(value), start, length, _percent(chance))
@@ -112,14 +110,14 @@ def strips(
 ) -> Strips | None:
     """Return rows of (values, interval) on a common axis, or None if no row has a finite value.
 
-    The axis covers all values. Intervals extend the axis at each end by at most the range of the values. The axis
-    goes below zero only if a value is negative. Without these limits, few seeds' wide intervals would hide differences.
+    The axis covers all values, but may cut off wide intervals. `mark` is a reference value.
     """
     values = [value for row_values, _ in rows for value in row_values if _is_finite(value)]
     if not values:
         return None
     low, high = min(values), max(values)
     ends = [end for _, ends in rows for end in ends or ()]
+    # The axis extends beyond the values at most by their range: wide intervals would hide differences.
     least, most = low - (high - low), high + (high - low)
     bounds = max(least, min([low, *ends])), min(most, max([high, *ends]))
     ticks = _ticks(*_span((max(0.0, bounds[0]) if low >= 0 else bounds[0], bounds[1])))
@@ -144,8 +142,7 @@ def curves(
 ) -> Curves | None:
     """Return series of (step, value) on common axes, or None if no series has a finite value.
 
-    A value that is not finite interrupts its curve. With `by_step`, a curve joins its points by ascending step;
-    otherwise in the order of the series.
+    A value that is not finite interrupts its curve. With `by_step`, the points are sorted by step first.
     """
     finite = [(step, value) for points in series for step, value in points if _is_finite(value)]
     if not finite:
@@ -227,7 +224,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Return 2 to `most` round numbers at equal distances. They reach from `low` or lower to `high` or higher."""
+    """Return 2 to `most` round numbers at equal distances: the first is at most `low`, the last at least `high`."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     for step in (factor * power for factor in (1, 2, 2.5, 5, 10, 20, 25, 50, 100)):
         first, last = math.floor(low / step + 0.001), math.ceil(high / step - 0.001)
@@ -237,7 +234,6 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
 
 
 def _marks(values: Sequence[float], position: Callable[[float], float]) -> list[Tick]:
-    """Return the ticks of an axis; their texts have as many digits as the values need."""
     digits = next(d for d in range(4, 18) if d == 17 or all(float(f"{p:.{d}g}") == p for p in values))
     return [Tick(round(position(value), 1), number(value, digits)) for value in values]
 

@@ -1,7 +1,7 @@
 """Write `comparison.html` for several evaluations: which differences are real, where they lie, and the training curves.
 
-The page calls a difference real only after Holm's adjustment for the number of benchmarks and models compared.
-Beside the verdict, it prints the unadjusted p-value of McNemar's test.
+A difference is called real if its p-value (McNemar's test) stays low after Holm's adjustment for the number of
+comparisons. The page prints the p-value before this adjustment.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Verdict:
 
     row: FigureRow
     change: str
-    """Signed difference in points; empty for the first model."""
+    """Signed difference in percentage points; empty for the first model."""
     words: str
     kind: str
-    """"good", "bad" or "even"."""
+    """"good" or "bad" if the model is clearly better or worse than the first one, else "even"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Benchmark:
     notes: list[str]
     verdicts: list[Verdict]
     scores: list[tuple[str, list[str]]]
-    """(name, value of each model) of each score except the headline."""
+    """Name of each score except the headline, with the values of all models."""
     sides: FoldedSides
 
 
@@ -77,12 +77,8 @@ def write(
 
     Raises EvaluationError if there is no benchmark.
 
-    Args:
-        comparison: two or more models. Up to eight have distinct colors; all have distinct letters.
-        folder: folder that the page is written into.
-        curves: for each metric and model name (as in the evaluation), values by step. A metric that is a
-            score ("vg-relation/macro") is drawn in percent, with its chance level.
-        title: title of the page; empty: a default title.
+    Up to 8 models have distinct colors. `curves` holds, for each metric, the values by step of each model. Metrics that
+    are scores ("vg-relation/macro") are drawn in percent, with the chance level.
     """
     evaluations = comparison.evaluations
     evaluations[0].require_results()
@@ -113,7 +109,7 @@ def write(
 
 
 def letter(index: int) -> str:
-    """Return the letter of a model; from the 27th model on, its number."""
+    """Return the letter of a model: "A" for index 0, "Z" for index 25. Later models get numbers: "27" for index 26."""
     return _LETTERS[index] if index < len(_LETTERS) else str(index + 1)
 
 
@@ -143,7 +139,7 @@ def _benchmark(comparison: Comparison, first: Result, adjusted: Mapping[tuple[st
 
 
 def verdict(difference: Difference, adjusted: float, cases: int) -> tuple[str, str]:
-    """Return a verdict in words and as "good", "bad" or "even". `adjusted` is Holm's adjusted p-value."""
+    """Return a verdict in words and as `Verdict.kind`. `adjusted` is the p-value after Holm's adjustment."""
     p_value = _p(difference.p_value)
     if difference.p_value < LEVEL <= adjusted:
         return f"no clear difference among so many comparisons, {p_value}", "even"
@@ -189,7 +185,6 @@ def _glance(models: Sequence[Model], benchmarks: Sequence[Benchmark]) -> list[tu
 
 
 def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Return a note if a model was evaluated on benchmarks that the first model lacks."""
     known = {result.name for result in evaluations[0].results}
     more = dict.fromkeys(r.name for e in evaluations[1:] for r in e.results if r.name not in known)
     return (

@@ -1,8 +1,7 @@
 """Count the captions, graphs and negatives of a corpus, and write the statistics as JSON and as a page.
 
-Statistics of parts can be merged in any order, so every actor of a pool counts its own part. To limit
-memory, only the WORDS_KEPT most frequent words are kept. The report says how many occurrences of other words were
-dropped.
+Statistics of parts can be merged in any order, so every actor of a pool counts its own part. To limit memory, only
+the WORDS_KEPT most frequent words are kept.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ WORDS_KEPT = 10_000
 """Maximum number of different words per kind (object name, attribute, predicate); COCO's captions have fewer."""
 
 EXAMPLES = 24
-"""Number of captions drawn at random as examples."""
 
 SHARES = {
     "with_object": "with a graph", "with_triple": "with a triple", "with_negative": "with a negative",
@@ -46,7 +44,7 @@ class CorpusExample:
 
 
 class WordCounts:
-    """Counts of words. Beyond WORDS_KEPT words, the rarest are dropped, so low counts may be too low."""
+    """Counts of words. The rarest are dropped beyond WORDS_KEPT words, and count from 0 if they occur again."""
 
     def __init__(self, counts: dict[str, int] | None = None, dropped: int = 0) -> None:
         self.counts: Counter[str] = Counter(counts or {})
@@ -78,29 +76,28 @@ class WordCounts:
 
 @dataclass
 class CorpusStatistics:
-    """Statistics of a corpus; every count is a sum over captions."""
+    """Statistics over all captions of a corpus."""
 
     captions: int = 0
     with_object: int = 0
-    """Number of captions with an object in their graph."""
     with_triple: int = 0
-    """Number of captions with a relation or an attribute, which the knowledge-enhanced encoder sees."""
+    """Number of captions with a relation or an attribute; both give a triple."""
     with_negative: int = 0
-    """Number of captions for which training draws a negative. The two fields below count by kind."""
+    """Number of captions with a negative, of any kind, that training can draw."""
     with_relation_negative: int = 0
     with_attribute_negative: int = 0
     objects: int = 0
     attributes: int = 0
     relations: int = 0
     negatives: int = 0
-    """Number of negatives that training draws from, summed over all captions."""
+    """Number of negatives that training can draw, over all captions."""
     object_names: WordCounts = field(default_factory=WordCounts)
     attribute_words: WordCounts = field(default_factory=WordCounts)
     predicates: WordCounts = field(default_factory=WordCounts)
     examples: SeededSample[CorpusExample] = field(default_factory=lambda: SeededSample(EXAMPLES))
 
     def add(self, identity: str, graph: SceneGraph, negatives: Sequence[Negative]) -> None:
-        """Count a caption of the sample `identity`. `negatives` are those that training draws from."""
+        """Count a caption of the sample `identity`, with all negatives that training can draw for the caption."""
         kinds = {negative.kind for negative in negatives}
         self.captions += 1
         self.with_object += bool(graph.objects)
@@ -167,10 +164,7 @@ def _example_to_json(example: CorpusExample) -> dict[str, Any]:
 
 
 def write(statistics: CorpusStatistics, folder: Path, title: str, notes: Sequence[str] = ()) -> Path:
-    """Write report.json and report.html, create the folder if it is missing, and return the page's path.
-
-    `notes` are lines at the top of the page, for instance what was left out or where the captions come from.
-    """
+    """Write report.json and report.html into `folder`; return the path of the page, which begins with `notes`."""
     folder.mkdir(parents=True, exist_ok=True)
     value = {"title": title, "notes": list(notes)} | statistics.to_json()
     (folder / "report.json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,4 @@
-"""Write `report.html` for one evaluation: the scores, what they mean, and wrong cases to judge by eye.
-
-The values come from `sclip.evaluate.result`, directly from the benchmarks or read back from `evaluation.json`.
-"""
+"""Write `report.html` for one evaluation: the scores, what they mean, and wrong cases to judge by eye."""
 
 from __future__ import annotations
 
@@ -41,18 +38,18 @@ _GROUPED_BY = {
     "mmvp-vlm": "visual pattern",
     "zero-shot": "class",
 }
-"""Meaning of the groups of cases, by kind of benchmark."""
+"""What the cases of a group have in common, for each kind of benchmark."""
 
 
 @dataclass(frozen=True, slots=True)
 class GateVerdict:
-    """Decision of the registry's gates on the model."""
+    """Decision of the model registry's gates (conditions that a model must meet to become champion)."""
 
     title: str
     """Decision in words, such as "refused" or "promoted to champion, version 7"."""
     passed: bool
     gates: list[tuple[str, bool]]
-    """(gate in words with its figures, whether the model passed it) pairs."""
+    """Each gate in words with its figures, and whether the model passed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +79,8 @@ def write(
 ) -> Path:
     """Write the page, create the folder if it is missing, and return the page's path.
 
-    Args:
-        evaluation: the results to show. Raises EvaluationError if there are none.
-        folder: folder that also holds `evaluation.json`.
-        graphs: the parser that the model was trained with, called once with all captions. None: no graphs.
-        decision: decision of the registry's gates, if there is one.
-        notes: lines shown at the top of the page.
+    `graphs` is the parser that the model was trained with; without it, the page shows no graphs. `notes` are lines at
+    the top of the page. Raises EvaluationError if there are no results.
     """
     evaluation.require_results()
     results = evaluation.results
@@ -129,7 +122,6 @@ def _section(link: str, result: Result, parsed: dict[str, SceneGraph]) -> PageSe
 
 
 def _size_line(evaluation: Evaluation) -> str:
-    """Return a line with the number of cases and benchmarks."""
     count, cases = len(evaluation.results), sum(len(result.won) for result in evaluation.results)
     suite = evaluation.facts.get("suite", "")
     suffix = f" of the suite {shortened(suite, 80)}" if suite else ""
@@ -137,7 +129,6 @@ def _size_line(evaluation: Evaluation) -> str:
 
 
 def _glance(results: Sequence[Result], overview: Sequence[FigureRow]) -> list[str]:
-    """Return sentences that sum up the overview figure."""
     names_by_verdict: dict[str, list[str]] = {}
     for result, row in zip(results, overview, strict=True):
         names_by_verdict.setdefault(row.verdict, []).append(result.name)

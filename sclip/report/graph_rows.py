@@ -1,8 +1,8 @@
 """Place nodes in rows: with few crossings, without overlaps, and with rows as narrow as possible.
 
-This is the horizontal half of a layered drawing (Sugiyama, Tagawa and Toda 1981). The wanted position of a
-node is the mean position of its neighbors. Each row is sorted by these positions, then placed as near to them
-as the widths allow. No choice is random, so a graph is always drawn the same way.
+This is the horizontal half of a layered drawing (Sugiyama, Tagawa and Toda 1981). The wanted position of a node is the
+mean position of its linked nodes in other rows. Each row is sorted by these positions, then placed as near to them as
+the widths allow.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _GAP, _PASSAGE_GAP = 14.0, 7.0
-"""Minimum gap between two neighbors in a row, and between a passage and its neighbors."""
+"""Minimum gap in pixels between adjacent nodes of a row; the smaller gap if one of the two is a passage."""
 
 _SWEEPS = 6
 
@@ -23,7 +23,6 @@ class RowNode:
     width: float
     height: float
     above: list[RowNode] = field(default_factory=list)
-    """Linked nodes in the row above."""
     below: list[RowNode] = field(default_factory=list)
     x: float = 0.0
     """Horizontal center of the node."""
@@ -64,11 +63,8 @@ def _mean(nodes: Sequence[RowNode], otherwise: float) -> float:
 
 
 def _spread(row: Sequence[RowNode], wanted: Sequence[float]) -> None:
-    """Set each node's x as near to its wanted position as order, widths and gaps allow (least squares).
-
-    After widths and gaps are subtracted, the positions only need to be non-decreasing along the row. This is
-    an isotonic regression, solved by pooling neighbors that are in the wrong order.
-    """
+    """Set each node's x as near to its wanted position as order, widths and gaps allow (least squares)."""
+    # Relative to the tightest row, positions only need to be non-decreasing: isotonic regression, solved by pooling.
     offsets: list[float] = []
     packed = 0.0
     for i, node in enumerate(row):

@@ -9,7 +9,7 @@ from sclip.report.graph_rows import RowNode, row_width
 from sclip.scenegraph import Relation
 
 WIDTH = 316.0
-"""Maximum width of a layer in pixels: a phone's 390 without the margins of page and card."""
+"""Maximum width of a layer in pixels: a phone has 390 pixels, and the margins of page and card take the rest."""
 
 
 @dataclass(eq=False, slots=True)
@@ -20,7 +20,7 @@ class Edge:
     upper: int
     lower: int
     label: RowNode
-    """Node of the predicate. The three relations of "eggs, bacon and toast on a table" share a node."""
+    """Node of the predicate. In "eggs and ham on a table", two edges share the label "on"."""
     passages: list[RowNode] = field(default_factory=list)
     """Empty nodes that lead the edge through the rows above its label, one node in each row."""
 
@@ -38,7 +38,7 @@ class Edge:
 def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]) -> list[Edge]:
     """Return an edge for each relation, with the subject above the object unless that would close a cycle.
 
-    `label` is (drawn width of each relation's predicate, height that all predicates have).
+    `label` is a pair: the drawn width of each relation's predicate, and the height that all predicates have.
     """
     below: dict[int, set[int]] = {}
     labels: dict[tuple[int, str, bool], RowNode] = {}
@@ -65,7 +65,8 @@ def edges_of(relations: Sequence[Relation], label: tuple[Sequence[float], float]
 def layers_of(widths: Sequence[float], edges: Sequence[Edge]) -> list[int]:
     """Return the index of each object's layer; layer 0 is at the top.
 
-    An object gets the highest layer that is below the upper ends of its edges and has room for it.
+    An object lies below all objects that have an edge down to it, in the first layer with room for the object and for
+    the labels of these edges.
     """
     layers = [-1] * len(widths)
     boxes: dict[int, list[float]] = {}

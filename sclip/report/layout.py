@@ -1,7 +1,6 @@
 """Lay out the boxes and arrows of a scene graph as a layered drawing, no wider than a phone.
 
-Objects lie in layers, subjects above what they act on. Each predicate has its own place in the row between two
-layers, like a node, so that no label overlaps a box or another label.
+Objects lie in layers, subjects above what they act on. The predicates' labels lie in rows between the layers.
 """
 
 from __future__ import annotations
@@ -33,9 +32,8 @@ MOST_RELATIONS = 60
 _MARGIN = 8.0
 _ROW_GAP = 15.0
 _PORT = 22.0
-"""Maximum distance between two arrows at one side of a box."""
-_HEAD = 7.0
-"""Length of an arrowhead."""
+"""Maximum distance in pixels between adjacent arrows at one side of a box."""
+_HEAD = 7.0  # length of an arrowhead
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Drawing:
 
 
 def lay_out(graph: SceneGraph, other: SceneGraph | None = None) -> Drawing:
-    """Return the drawing of a graph. Marks each part that differs from the part of `other` with the same index."""
+    """Return the drawing of a graph. Parts that differ from those of `other` with the same index are marked."""
     count = min(len(graph.objects), MOST_OBJECTS)
     cards = [object_box(graph, other, k) for k in range(count)]
     pairs = zip(graph.relations, other.relations if other else graph.relations, strict=True)
@@ -122,7 +120,6 @@ def _rows(cards: Sequence[ObjectBox], edges: Sequence[Edge]) -> list[list[RowNod
 
 
 def _heights(rows: Sequence[Sequence[RowNode]]) -> tuple[dict[RowNode, float], float]:
-    """Return the top of each node, and the height of the drawing."""
     tops: dict[RowNode, float] = {}
     y = _MARGIN
     for row in rows:
@@ -178,7 +175,7 @@ def _arrow(
 
 
 def _port(box: RowNode, nodes: Sequence[RowNode], node: RowNode) -> float:
-    """Return the x where the arrow through `node` meets the box. Arrows keep the order of their nodes."""
+    """Return the x where the arrow through `node` meets a side of the box, which the arrows through `nodes` share."""
     order = sorted(nodes, key=lambda other: other.x)
     step = min(_PORT, box.width / (len(order) + 1))
     return box.x + step * (order.index(node) - (len(order) - 1) / 2)

@@ -56,11 +56,11 @@ class CardModel:
     config: ModelConfig
     image_size: int
     context_length: int
-    """Number of tokens of a caption, L."""
+    """Number of tokens of a caption, including padding."""
     width: int
-    """Width of a feature, D."""
+    """Width of a feature."""
     has_bpe: bool
-    """Whether the tokenizer is CLIP's BPE, which transformers applies in the same way as training."""
+    """Whether the tokenizer is CLIP's BPE. Then `CLIPProcessor` of transformers tokenizes captions as in training."""
 
 
 def model_card(
@@ -73,13 +73,8 @@ def model_card(
 ) -> str:
     """Return the content of README.md.
 
-    Args:
-        source: the user's name for the model, without credentials.
-        form: the tool that loads the converted model.
-        model: sizes of the model.
-        settings: config of the model's run by dotted key; empty if none is recorded.
-        evaluation: scores of the model; None if none are recorded.
-        version: version of sclip.
+    `source` is the path, URI or name from which the user opened the model, without credentials. `settings` is the
+    config of the model's run by dotted key; empty if none is recorded.
     """
     tags = ["clip", "structure-clip", *(["onnx"] if form == "onnx" else [])]
     header = [

@@ -1,7 +1,7 @@
 """Draw a fixed number of values at random from a stream of any length; the order of the stream does not matter.
 
-This is a bottom-k sample: it keeps the values whose keys have the k smallest digests. The samples of several
-parts can be merged into a sample of the whole. So actors draw independently and need not know the total size.
+This is a bottom-k sample: it keeps the values whose keys have the k smallest digests. Actors can draw samples of parts,
+which merge into a sample of the whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _Value = TypeVar("_Value")
 
 
 class SeededSample(Generic[_Value]):
-    """Sample of the `size` values with the smallest key digests. Equal keys have equal values and count once."""
+    """Sample of the `size` values with the smallest key digests. Equal keys must have equal values and count once."""
 
     def __init__(self, size: int) -> None:
         self.size = size

@@ -36,11 +36,11 @@ class FigureRow:
     verdict: str = ""
     """Verdict on the score in words, such as "above chance"."""
     verdict_class: str = ""
-    """"good", "bad" or "even"; decides the color of the verdict."""
+    """"good", "bad" or "even" (no clear difference); decides the color of the verdict."""
     link: str = ""
     """Anchor of the page's section about the score."""
     part: str = ""
-    """Name of the score if `label` is only the name of the benchmark."""
+    """Name of the score if `label` names only the benchmark."""
     counted: bool = True
 
 
@@ -51,11 +51,11 @@ class Folding:
     open: list[FigureRow]
     folded: list[FigureRow]
     uncounted: list[FigureRow]
-    """Rows that the benchmark's mean leaves out."""
+    """Rows of groups that do not enter the benchmark's mean; they are in neither of the other lists."""
 
 
 def percent(share: float) -> str:
-    """Return a share as text in percent: 45.2, or 0.02 where one decimal would show 0.0."""
+    """Return a share (0 to 1) in percent: "45.2", or "0.02" instead of "0.0"."""
     if not math.isfinite(share):
         return "no number"
     return f"{100 * share:.1g}" if 0 < share < 0.0005 else f"{100 * share:.1f}"
@@ -101,7 +101,7 @@ def group_row(group: Group) -> FigureRow:
 
 
 def folded_groups(groups: Sequence[Group]) -> Folding:
-    """Return the groups' rows, lowest accuracy first. Among equals, groups with more cases come first."""
+    """Return the groups' rows, lowest accuracy first. At equal accuracy, groups with more cases come first."""
     ordered = sorted(
         groups, key=lambda group: (group.accuracy if group.cases else 2, -group.cases, group.name)
     )

@@ -67,7 +67,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Return text that LaTeX prints unchanged. Hyphens are kept apart: LaTeX prints two as a dash."""
+    """Return text that LaTeX prints unchanged. `{}` separates adjacent hyphens, which LaTeX would print as one dash."""
     return re.sub("-(?=-)", "-{}", visible(text).translate(_LATEX))
 
 
@@ -113,4 +113,4 @@ def _groups(table: ScoreTable) -> list[tuple[str, Sequence[TableRow]]]:
 
 
 FORMATS: dict[str, Callable[[ScoreTable, str], str]] = {".tex": _latex, ".md": _markdown, ".html": _html}
-"""For each file suffix, the function that turns a table and the file's stem into the file's text."""
+"""For each file suffix, the function that takes a table and the file's stem and returns the file's text."""

@@ -30,7 +30,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One relation, pair of attributes or class, with a bar for each model that has it."""
+    """One group (a relation, pair of attributes or class), with a bar for each model that has it."""
 
     name: str
     cases: str
@@ -40,19 +40,19 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class FoldedSides:
-    """All sides (compared groups) of a list. At first, the page shows only `open`; a click unfolds the others."""
+    """List of sides. At first, the page shows only `open`; a click unfolds the others."""
 
     open: list[Side]
     folded: list[Side]
     uncounted: list[Side]
-    """Sides that the benchmark's mean leaves out."""
+    """Sides of groups that do not enter the benchmark's mean; they are in neither of the other lists."""
 
 
 def sides(models: Sequence[Sequence[Group]]) -> FoldedSides:
     """Return the groups of all models, matched by name; `models` holds the groups of each model.
 
-    A group's difference is its highest accuracy minus its lowest. Groups are sorted by difference times square root of
-    the number of cases, which says how clearly it exceeds chance. The difference alone would put small groups first.
+    Groups in which the models differ most come first. Their differences are weighted by the square root of the number
+    of cases, because random differences are larger in small groups.
     """
     groups_by_name = [{group.name: group for group in groups} for groups in models]
     names = dict.fromkeys(name for groups in groups_by_name for name in groups)

@@ -33,7 +33,7 @@ class Chart:
 
 
 def chart(name: str, points_by_model: Mapping[str, Points], evaluations: Sequence[Evaluation]) -> Chart:
-    """Return the chart of a metric. A score of the evaluations is drawn in percent, with its chance level."""
+    """Return the chart of a metric. If the metric is a score of the evaluations, draw percent and the chance level."""
     scores = {
         f"{r.name}/{key}": score for e in evaluations for r in e.results for key, score in r.scores.items()
     }

@@ -58,7 +58,7 @@ def ranked(trials: Sequence[_Trial], score: str) -> list[_Trial]:
 def show(trials: Sequence[TrialLike], score: str, console: Console) -> None:
     """Print a table of the trials, then the errors of failed trials.
 
-    The columns are the settings, `score`, and the first score of each other benchmark.
+    The columns are the run, the settings, `score`, and the first score of each other benchmark.
     """
     keys = list(dict.fromkeys(key for trial in trials for key in trial.point))
     names = [name for trial in trials for name in trial.scores if name.rpartition("/")[2] not in _NO_SCORES]

@@ -48,7 +48,7 @@ def show_statistics(statistics: CorpusStatistics, console: Console) -> None:
 
 
 def show_findings(reasons: Sequence[tuple[str, int, Mapping[str, Any]]], console: Console) -> None:
-    """Print why samples are set aside: (reason, count, example) tuples. An example has a shard and a key."""
+    """Print why samples are set aside. `reasons` holds (reason, number of samples, shard and key of one of them)."""
     if not reasons:
         return
     table = Table(box=box.SIMPLE_HEAD)

@@ -30,7 +30,6 @@ _STYLES = {
     "quiet": "dim", "": "",
 }  # fmt: skip
 _MOST = 60
-"""Maximum number of characters shown of a name."""
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -66,7 +65,6 @@ def _indented(line: Text, columns: int) -> Padding:
 
 
 def _graph(graph: SceneGraph) -> list[Text]:
-    """Return the lines of a graph's drawing."""
     if not graph.objects:
         return [Text("no objects", _STYLES["quiet"])]
     names = _names(graph)

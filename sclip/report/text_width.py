@@ -1,7 +1,4 @@
-"""Estimate a text's width without a browser, from the advance widths of Helvetica. Other sans-serif fonts are close.
-
-The page sets this width as each label's `textLength`. A browser with another font fits the label to it.
-"""
+"""Estimate a text's width without a browser, from the advance widths of Helvetica. Other sans-serif fonts are close."""
 
 from __future__ import annotations
 

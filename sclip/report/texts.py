@@ -1,7 +1,7 @@
 """Prepare captions for readers: harmless, no longer than a screen, and cut into marked pieces.
 
-A drawing shows text that nobody has checked. Each character that is invisible, or that could move a cursor or
-turn the writing direction, is replaced by one visible sign. So all spans of the caption stay valid.
+Captions come from data that nobody has checked. Each character that is invisible, or that could move a cursor or turn
+the writing direction, is replaced by one visible sign.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sclip.negatives import Negative
 from sclip.scenegraph import SceneGraph, Span
 
 MOST_CHARACTERS = 600
-"""Maximum number of characters of a caption that are drawn. Few graphs use words beyond this length."""
+"""Maximum number of characters of a caption that are drawn. Few graphs use words that come later."""
 
 _MOST_OCCURRENCES = 8
 _HIDDEN = frozenset(("Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"))
@@ -62,11 +62,7 @@ def described(graph: SceneGraph) -> list[Piece]:
 
 
 def compared(caption: str, negative: Negative) -> tuple[list[Piece], list[Piece]]:
-    """Return the caption and its negative as pieces. Both mark the two phrases that changed places.
-
-    In a replacement, or a negative that came with the data ("foreign"), the removed and the added words are
-    marked instead.
-    """
+    """Return both captions as pieces. Exchanged phrases or replaced words are marked."""
     if negative.is_replacement or negative.kind == "foreign":
         return differing(caption, negative.caption)
     first, second = negative.swapped
@@ -105,12 +101,9 @@ def differing(caption: str, other: str) -> tuple[list[Piece], list[Piece]]:
 
 
 def _located(text: str, other: str, first: str, second: str) -> list[Span]:
-    """Return the span of `first` and then that of `second` in `text`. In `other`, the two are exchanged.
-
-    The first difference between the texts is near the start of `first`, the last difference near the end of
-    `second`. A phrase can be some characters away from the difference, because exchanges also correct articles and
-    capitals, and phrases can share words.
-    """
+    """Return the spans in `text` of two phrases that `other` has exchanged; `first` comes before `second`."""
+    # The texts differ from near the start of `first` to near the end of `second`: not exactly, because an exchange also
+    # corrects articles and capitals, and because the phrases can share words.
     begin, end = _difference(text, other)
     starts = sorted(_occurrences(first, text), key=lambda span: abs(span[0] - begin))[:_MOST_OCCURRENCES]
     ends = sorted(_occurrences(second, text), key=lambda span: abs(span[1] - end))[:_MOST_OCCURRENCES]
@@ -131,7 +124,6 @@ def _occurrences(phrase: str, text: str) -> list[Span]:
 
 
 def _difference(text: str, other: str) -> Span:
-    """Return the span in `text` from the first to the last difference from `other`; case is ignored."""
     begin = 0
     for one, two in zip(text, other, strict=False):
         if one.lower() != two.lower():
@@ -146,7 +138,7 @@ def _difference(text: str, other: str) -> Span:
 
 
 def _pieces(text: str, marks: Sequence[tuple[Span, str]]) -> list[Piece]:
-    """Cut the text at the marks; where marks overlap, the later mark wins."""
+    """Cut the text at the marks (span, role). Later marks overwrite earlier ones."""
     shown = text[:MOST_CHARACTERS]
     roles = [""] * len(shown)
     for (start, end), role in marks:

@@ -1,7 +1,4 @@
-"""Show what a training step saw of one sample: in the terminal, and as a page with its images.
-
-`sclip.run.inspection` makes the `SampleVisit`. It reads and encodes the sample with training's own code.
-"""
+"""Show what a training step saw of one sample: in the terminal, and as a page with its images."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token at its place in a row."""
+    """A token of a text."""
 
     id: int
     text: str
@@ -45,7 +42,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A caption or a negative as the text tower and the knowledge encoder receive it."""
+    """A caption, negative, unit or positive as the text tower and the knowledge encoder receive it."""
 
     tokens: list[Token]
     triples: list[list[list[Token]]]
@@ -55,7 +52,7 @@ class Encoded:
 
     @property
     def words(self) -> list[Token]:
-        """The tokens that are not padding."""
+        """All tokens except padding."""
         return [token for token in self.tokens if token.role != "padding"]
 
     @property
@@ -71,11 +68,11 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Slot for a negative; a caption has loss.negatives_per_caption slots."""
+    """One of the loss.negatives_per_caption slots of a caption, filled or not."""
 
     negative: Negative | None
     has_negative: bool
-    """Mask of the loss: whether the loss counts the slot."""
+    """Value of the batch's mask `has_negative`: whether the loss counts the slot."""
     encoded: Encoded
 
 
@@ -86,7 +83,7 @@ class CaptionChoice:
     caption: str
     drawn: bool
     note: str
-    """Verdict of the caption filter; empty if there is none."""
+    """Sizes of the caption's graph, and whether the caption filter drops the caption; empty without a filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +107,14 @@ class Seen:
 
     graph: SceneGraph
     origin: str
-    """Source of the graph."""
+    """Source of the graph, in words, such as "parsed"."""
     encoded: Encoded
     slots: list[Slot]
     crop: EncodedPicture
     units: list[tuple[str, Encoded]] = field(default_factory=list)
-    """(heading, encoding) pairs of a part of the caption and a false part (loss.units); empty if there are none."""
+    """A part of the caption, and this part made false (loss.units), each with a heading; empty if there is none."""
     positives: list[tuple[str, Encoded]] = field(default_factory=list)
-    """(heading, encoding) pair of the caption's other wording (loss.positives); empty if it has none."""
+    """The caption in other words (loss.positives), with a heading; empty if there is no other wording."""
 
     @property
     def negatives(self) -> list[Negative]:
@@ -137,9 +134,8 @@ class SampleVisit:
 
     key: str
     facts: list[tuple[str, str]]
-    """(name, value) pairs on the sample's place in its shard and on how it was drawn."""
+    """Names and values that say where the sample lies in its shard, and how it was drawn."""
     notes: list[str]
-    """Lines for the reader, shown first."""
     picture: EncodedPicture | None
     """The whole image, no larger than a screen; None if it cannot be read."""
     choices: list[CaptionChoice]

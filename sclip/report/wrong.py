@@ -23,7 +23,7 @@ __all__ = ["GraphsOf", "Option", "Wrong", "drawn_captions", "wrong_cases"]
 SIDE = 240
 """Maximum side of an image on the page, in pixels."""
 QUALITY = 70
-"""Quality of WebP images. 192 photographs take 1.6 MB, against 3.0 MB as JPEGs of quality 80."""
+"""Quality of WebP images. 192 photographs take 1.6 MB; as JPEGs of quality 80, they would take 3.0 MB."""
 
 GraphsOf = Callable[[Sequence[str]], Sequence[SceneGraph]]
 """A parser that returns one graph for each caption."""
@@ -36,7 +36,7 @@ class Option:
     pieces: list[Piece]
     score: str
     width: float
-    """Width of the cosine's bar, in percent."""
+    """Width of the cosine's bar, in percent; the largest absolute cosine of the case is 100."""
     is_true: bool
     graph: Drawing | None = None
 
@@ -71,7 +71,6 @@ def wrong_cases(examples: Iterable[Example], graphs: dict[str, SceneGraph]) -> l
 
 
 def _best(example: Example) -> tuple[Candidate | None, Candidate | None]:
-    """Return the true and the false candidate with the highest scores."""
     true, false = (
         max((c for c in example.candidates if c.is_true is wanted), key=_rank, default=None)
         for wanted in (True, False)
@@ -110,7 +109,6 @@ def _wrong(example: Example, graphs: dict[str, SceneGraph]) -> Wrong:
 
 
 def _thumbnail(picture: bytes) -> str:
-    """Return a small copy of the image as a data URI; empty if the image cannot be read."""
     file = io.BytesIO()
     try:
         with Image.open(io.BytesIO(picture), formats=["JPEG", "PNG", "WEBP"]) as opened:
@@ -140,10 +138,8 @@ def _drawing(graph: SceneGraph | None, other: SceneGraph | None) -> Drawing | No
 
 
 def _shared(graph: SceneGraph, other: SceneGraph) -> SceneGraph:
-    """Return the graph with "" in place of all parts that `other` lacks, so that a drawing marks them.
-
-    Triples are compared, because the indices of two separately parsed graphs do not correspond.
-    """
+    """Return the graph with "" in place of all parts that `other` lacks, so that `lay_out` marks them."""
+    # Compare triples, because the indices of two separately parsed graphs do not correspond.
     names, triples = {obj.name for obj in other.objects}, set(other.triples())
     own = [obj.name for obj in graph.objects]
     return SceneGraph(

@@ -1,7 +1,7 @@
 """Train the rows of an ablation file over several seeds; write one table of their scores beside published figures.
 
     config: scenes                      config that all rows share: a name in jobs/configs or a file
-    set: {train.num_workers: 1}         settings that all rows change in it (optional)
+    set: {train.num_workers: 1}         settings of every row, on top of the config (optional)
     seeds: [0, 1, 2]
     scores: {relation/accuracy: relation, attribute/accuracy: attribute}       scores in the table, with headings
     published: Structure-CLIP, AAAI 2024, ...       source of the figures written in the rows
@@ -10,13 +10,13 @@
       clip: {label: "CLIP, fine-tuned", set: {loss.negatives: none}, published: {relation/accuracy: 0.6}}
       negclip: {label: NegCLIP, config: negclip, published: [negclip]}      a row of sclip/evaluate/published.yaml
 
-A row may name its own `config`; the file's `set` and the command line apply to it too. If the published figures
-are of other data than the scores, `published_as: {relation/accuracy: vg-relation/macro}` maps each score to the
-published figure that is shown beside it.
+A row's own `config` replaces the file's; the file's `set` and the command line still apply. A row's `published` holds
+figures, or names of rows in published.yaml. `published_as: {relation/accuracy: vg-relation/macro}` names the published
+score to show beside a score of another name.
 
-Each row and seed is an ordinary run. `sclip.run.sweep` runs them, and resumes them after a stop. With `start: A`, A
-is the start row: every other trained row's run begins with the weights of A's run of the same seed
-(`sclip.run.forgetting`). A row with `blend: B` instead of `set` is not trained: its model blends A's with B's.
+Each row and seed is an ordinary run. `sclip.run.sweep` runs them, and resumes them after a stop. With `start: A`, row A
+is the start row: the runs of all other trained rows begin with the weights of row A's run of the same seed
+(`sclip.run.forgetting`). A row with `blend: B` is not trained: its model is a blend of the models of rows A and B.
 """
 
 from __future__ import annotations
@@ -66,12 +66,11 @@ class AblationRow:
     set: dict[str, Any] = field(default_factory=dict)
     """Settings that the row changes, by dotted key."""
     config: str = ""
-    """Config of this row, a name or a file; empty: the config of the ablation file."""
+    """Config of this row, a name or a file; empty means the config of the ablation file."""
     published: dict[str, float | str] = field(default_factory=dict)
-    """Published figure of each score: a number, or a text for an inexact figure or a note. A file may name rows
-    of `sclip.evaluate.published` instead."""
+    """Published figure of each score: a number, or a text if the figure is inexact or has a note."""
     blend: str = ""
-    """Trained row whose weights are blended with the start row's to make this row; empty: this row is trained."""
+    """Row whose weights are blended with the start row's to make this row; empty means that this row is trained."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,15 @@ class Ablation:
     published_as: dict[str, str] = field(default_factory=dict)
     """Score of this ablation -> name of the published score to show beside it, if the names differ."""
     set: dict[str, Any] = field(default_factory=dict)
-    """Settings of all rows, by dotted key; the command line overrides them."""
+    """Settings of every row, by dotted key. The command line overrides them, and a row's own `set` overrides both."""
     start: str = ""
-    """The start row: training of every other row begins with its weights; empty: the rows are independent."""
+    """Row whose weights the training of the other rows begins with; empty means that the rows are independent."""
     reference: str = ""
-    """Row that the others are tested against, seed by seed; empty: no test."""
+    """Row that the others are tested against, seed by seed; empty means no test."""
 
     @property
     def plain(self) -> str:
-        """First trained row but for the start row. Tables give other rows' gains as shares of this row's gain."""
+        """The first trained row besides the start row. The gain of each row is shown as a share of this row's gain."""
         return next(row for row, spec in self.rows.items() if row != self.start and not spec.blend)
 
 
@@ -104,7 +103,7 @@ class Done:
 
     ablation: Ablation
     cells: dict[str, dict[str, Cell]]
-    """Cell of each row and score."""
+    """Cells of the table, by row and then by score."""
     trials: list[Trial]
     pages: list[Path]
 
@@ -143,7 +142,7 @@ def read(path: Path) -> Ablation:
 
 
 def _with_published(path: Path, ablation: Ablation) -> Ablation:
-    """Replace the names of published rows by their figures, and add their sources to `published`."""
+    """Replace the names of published.yaml's rows in `AblationRow.published` by figures; add the figures' sources."""
     published_names = {score: ablation.published_as.get(score, score) for score in ablation.scores}
     known, used, rows = published.rows(), list[published.PublishedRow](), dict(ablation.rows)
     for row, spec in ablation.rows.items():
@@ -167,9 +166,9 @@ def _with_published(path: Path, ablation: Ablation) -> Ablation:
 
 
 def narrowed(ablation: Ablation, rows: Sequence[str], seeds: Sequence[int]) -> Ablation:
-    """Keep only these rows and seeds, and the rows that these rows need; an empty list keeps all.
+    """Keep only these rows and seeds; empty means all. Raises ConfigError if a row does not exist.
 
-    Raises ConfigError if a row does not exist.
+    Also keeps the rows that the kept rows need: the start row, the plain row, and the row that a blend names.
     """
     for row in rows:
         if row not in ablation.rows:
@@ -189,10 +188,7 @@ def shared_config(ablation: Ablation, overrides: Sequence[str] = ()) -> Config:
 
 
 def with_configs(ablation: Ablation, overrides: Sequence[str] = ()) -> Ablation:
-    """Add to each row's `set` the values in which the row's own config differs from the shared config.
-
-    Raises ConfigError that names the row whose config cannot be read.
-    """
+    """Add what each row's own config changes to the row's `set`. Raises ConfigError that names the row at fault."""
     shared = flatten(to_tree(shared_config(ablation, overrides)))
     rows = dict(ablation.rows)
     for row, spec in ablation.rows.items():
@@ -215,9 +211,11 @@ def run(
     seeds: Sequence[int] = (),
     at_once: int = 0,
 ) -> Done:
-    """Train every row over its seeds, and write the tables and the page into STORAGE/sweeps/NAME.
+    """Train every row over its seeds; write ablation.json, ablation.md and the pages into STORAGE/sweeps/NAME.
 
-    Raises ConfigError for errors found before anything starts, and the errors of `sweep.run`.
+    If `name` is empty, NAME is `ablation-FILE`. `rows` and `seeds` are as in `narrowed`. At most `at_once` runs train
+    at a time; 0 means as many as the cluster holds. Raises ConfigError for errors found before anything starts, and the
+    errors of `sweep.run`.
     """
     path = Path(name_or_file)
     path = path if path.is_file() else CONFIGS / "ablation" / f"{name_or_file}.yaml"
@@ -284,7 +282,7 @@ def sweep_of(ablation: Ablation, name: str, config: Config, at_once: int = 0) ->
 
 
 def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, dict[str, Cell]]:
-    """Return the cell of each row and score."""
+    """Return the table's cells by row and then by score; `name` is the sweep's name."""
     trials_by_name = {trial.name: trial for trial in trials}
 
     def reached(row: str, score: str) -> list[float | None]:
@@ -358,5 +356,4 @@ def _lines(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]]) -> list[
 
 
 def _width(ablation: Ablation) -> int:
-    """Return the number of columns per score: 2 if any row has published figures, else 1."""
     return 2 if any(row.published for row in ablation.rows.values()) else 1

@@ -1,7 +1,7 @@
 """Blend two models: measure every blend on one split, choose one, report it on another split, save and register it.
 
-All output goes to STORAGE/sweeps/NAME: blend.json, the pages, the model as `sclip.load` reads it, and the record for
-MLflow (`sclip sync NAME` sends it later if the store was unreachable).
+A blend has the weights (1 - a) * start model + a * trained model. All output goes to STORAGE/sweeps/NAME: blend.json,
+the pages, the model for `sclip.load`, and the journal that is sent to MLflow.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ERRORS = (*evaluate.ERRORS, registry.RegistryError)
 """Errors that `run` raises."""
 
 STEPS = 1000
-"""Factor that turns a blend's share `a` into its MLflow step, since MLflow needs an integer step."""
+"""A blend with share `a` is logged at the MLflow step `STEPS * a`, because MLflow's steps are integers."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Blend:
     report: str
     """Suite of the reported split, on which the chosen blend is measured."""
     gained: str
-    """Score that should rise on the development split: BENCHMARK/SCORE, or the mean of several, joined by `+`."""
+    """Score that should rise on the development split: BENCHMARK/SCORE. `A/B+C/D` stands for the mean of two scores."""
     kept: str
     """Score that should not fall on the development split, written like `gained`."""
     keep: float
     alphas: list[float]
     name: str = ""
-    """Name of the folder and the MLflow run; by default made from the time."""
+    """Name of the folder and the MLflow run; empty means a name made from the time."""
     register: str = ""
-    """Name of the registered model that gets the chosen blend as a new version; empty: the blend is not registered."""
+    """Registered model that gets the chosen blend as a new version; empty means that none does."""
     gates: tuple[str, ...] = ()
     device: str = "cpu"
     actors: int = 0
@@ -84,7 +84,7 @@ class Ready:
 
 
 def alphas(texts: Sequence[str]) -> list[float]:
-    """Parse numbers and comma-separated lists into sorted shares; add 0 and 1. No text gives 0, 0.1, ..., 1.
+    """Parse numbers and comma-separated lists into sorted shares; add 0 and 1. Without texts, return 0, 0.1, ..., 1.
 
     Raises ConfigError for a value that is not a number from 0 to 1 or has more than three decimals.
     """
@@ -129,11 +129,7 @@ def prepare(blend: Blend, root: str, exclude: Sequence[str], tracking_uri: str, 
 
 
 def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[Task]) -> list[str]:
-    """Return notes on the splits.
-
-    Raises BenchmarkDataError if the splits share a benchmark, or if the development split lacks the benchmark of one of
-    the scores in `gained` and `kept`.
-    """
+    """Raise BenchmarkDataError if both splits have the same cases or a score is missing; note common pictures."""
     for one in development:
         for other in reported:
             if _asks(one, other) or _asks(other, one):
@@ -154,7 +150,6 @@ def _check_splits(blend: Blend, development: Sequence[Task], reported: Sequence[
 
 
 def _asks(one: Task, other: Task) -> bool:
-    """Return whether `other` contains all pictures and captions of `one`."""
     return set(one.pictures()) <= set(other.pictures()) and set(one.captions()) <= set(other.captions())
 
 
@@ -214,7 +209,6 @@ def _report(blend: Blend, ready: Ready, tradeoff: Tradeoff, console: Console) ->
 
 
 def _registered(blend: Blend, ready: Ready, chosen: Evaluation) -> list[str]:
-    """Register the chosen blend with its scores on the reported split; the gates, if there are any, judge it."""
     tracker, model = ready.tracker, ready.folder / "model"
     if not tracker.flush():
         raise registry.RegistryError(

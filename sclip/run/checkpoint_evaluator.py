@@ -1,8 +1,8 @@
 """Evaluate checkpoints of a run while training continues; log their scores at their steps.
 
-Each evaluation is a Ray task. Its CPUs (`evaluate.cpus`) are reserved before the workers start, because the workers
-would never release CPUs for it. One evaluation runs at a time. A checkpoint that becomes due during an evaluation
-is skipped: a slow evaluation means fewer points on the curve of scores, but takes no training time.
+Each evaluation is a Ray task. The CPUs of evaluations (`evaluate.cpus`) are reserved before the training workers start,
+because the workers keep their CPUs until training ends. One evaluation runs at a time. A checkpoint that becomes due
+during an evaluation is skipped: slow evaluations mean fewer points on the curve of scores, but cost no training time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Scores = Mapping[str, float]
 
 
 class CheckpointEvaluator:
-    """Evaluate a checkpoint every `evaluate.every` steps, one at a time, while training continues."""
+    """Evaluate a checkpoint every `evaluate.every` steps while training continues."""
 
     def __init__(
         self,
@@ -35,12 +35,8 @@ class CheckpointEvaluator:
     ) -> None:
         """Reserve the CPUs and GPUs of the evaluations.
 
-        Args:
-            config: cadence and resources.
-            folder: the run's folder, which keeps a checkpoint from being pruned during its evaluation.
-            score: takes a checkpoint's name and returns its scores; picklable, because it runs in a Ray task.
-            log: called with the scores and their step, in the thread that calls this object.
-            say: called with a line for the user.
+        `score` gets a checkpoint's name and returns the scores; a Ray task runs it, so it must be picklable.
+        `log` and `say` (for lines to the user) are called in the thread that calls this object.
         """
         self._config, self._folder, self._log, self._say = config, folder, log, say
         folder.release()  # checkpoints that a killed driver still held
@@ -62,7 +58,7 @@ class CheckpointEvaluator:
             return
         self._due = step - step % self._config.every + self._config.every
         if self._running is None:
-            self._folder.hold(name)
+            self._folder.hold(name)  # training must not prune the checkpoint meanwhile
             self._running = self._task.remote(self._score, name), step
         else:
             self._say(

@@ -14,7 +14,7 @@ _DAY_S = 86400.0
 def listed(
     storage: StoragePath, finished: bool, leftovers: bool, older_than_days: float | None
 ) -> tuple[Table, list[StoragePath]]:
-    """Return the table of all runs, and the removable paths of the requested kinds."""
+    """Return the table of all runs, and the removable paths that the other arguments select (`RunUse.removable`)."""
     older_than_s = None if older_than_days is None else older_than_days * _DAY_S
     table = Table("run", "state", "idle", "checkpoints", "leftovers", "size", "goes")
     removable: list[StoragePath] = []

@@ -1,6 +1,7 @@
-"""Convert a model, given by any name that `sclip.load` opens, to an export or another tool's folder with a model card.
+"""Convert a model, given by any name that `sclip.load` opens, to an export or to the format of another tool.
 
-The card's training settings and scores come from the source of the model: a run's folder, or the registry.
+The formats of transformers and onnxruntime get a model card. The card's training settings and scores come from the
+origin of the model: a run's folder, or the registry.
 """
 
 from __future__ import annotations
@@ -35,10 +36,7 @@ __all__ = ["convert"]
 
 @dataclass(frozen=True)
 class _Origin:
-    """Source of a model, with the settings and scores recorded there."""
-
     source: str
-    """Name that `open_source` reads."""
     settings: dict[str, str] = field(default_factory=dict)
     """Config of the model's run, by dotted key."""
     evaluation: Evaluation | None = None
@@ -55,9 +53,9 @@ def convert(
 ) -> str:
     """Write the model that `sclip.load(source)` opens into a new folder; return one line about the result.
 
-    `form` is as in `sclip.inference.convert.convert`. `architecture` and `quick_gelu` describe the model of a bare file
-    of weights, which records neither. Raises ModelError, CheckpointError, ParserError, RegistryError or OSError; the
-    message is one line for the user.
+    `form` is the output's format (`sclip.inference.convert.convert`). `architecture` and `quick_gelu` describe the
+    model if `source` is a file of weights that does not record them. Raises ModelError, CheckpointError, ParserError,
+    RegistryError or OSError if the model cannot be read or written; the message is one line for the user.
     """
     conversion.require_new(folder)
     card = ""
@@ -78,7 +76,7 @@ def _sizes(model: StructureCLIP) -> CardModel:
 
 @contextlib.contextmanager
 def _opened(source: str, tracking_uri: str, storage: str, has_card: bool) -> Iterator[_Origin]:
-    """Yield the name that `open_source` reads and, if a card is needed, the model's recorded settings and scores."""
+    """Yield the model's origin, with settings and scores only if `has_card`."""
     if not source.startswith("models:/"):
         path = located(source, storage)
         yield _path_origin(source, path) if has_card and path is not None else _Origin(source)
@@ -90,7 +88,6 @@ def _opened(source: str, tracking_uri: str, storage: str, has_card: bool) -> Ite
 
 
 def _registered(source: str, exported: str, uri: str) -> _Origin:
-    """Return the recorded settings and scores of a registered version."""
     client = connect(uri)
     name, _, version = source.removeprefix("models:/").replace("@", "/").partition("/")
     registered = find(client, name, version)
@@ -100,7 +97,7 @@ def _registered(source: str, exported: str, uri: str) -> _Origin:
 
 
 def _path_origin(source: str, path: StoragePath) -> _Origin:
-    """Return the settings that a run's folder records, and the model's scores; a checkpoint has no scores."""
+    """Return the origin of a model at a path. Settings and scores are those of its run; a checkpoint has no scores."""
     is_step = path.name.startswith("step-")
     run = path.parent if is_step or path.name == "model" else path
     settings: dict[str, Any] = {}

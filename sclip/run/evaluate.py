@@ -53,7 +53,7 @@ class Measured:
 
     evaluations: list[Evaluation]
     comparison: Comparison | None
-    """Comparison with the first model, if there are several."""
+    """Comparison with the first model; None for a single model, or for models that could not be compared."""
     pages: list[Path]
     not_compared: str = ""
     """Reason why several models could not be compared."""
@@ -62,10 +62,7 @@ class Measured:
 def read_entries(
     suite_name: str, root: str, benchmarks: Sequence[str], images: Sequence[str], data: DataConfig
 ) -> list[Entry]:
-    """Return the benchmarks of a suite, or the benchmarks that are given as KIND=FILE.
-
-    `data` says how to read shards if a suite does not.
-    """
+    """Return the benchmarks of a suite, or those given as KIND=FILE. `data` has defaults for reading shards."""
     if suite_name:
         return suite.read(suite_name, root, data.reading())
     pairs = [(kind, file) for kind, _, file in (text.partition("=") for text in benchmarks)]
@@ -86,7 +83,7 @@ def read_evaluations(files: Sequence[str]) -> dict[str, Evaluation]:
 def open_scorers(
     models: Sequence[str], device: str, actors: int, tracking_uri: str, storage: str
 ) -> list[Scorer]:
-    """Load the models on `device`. With actors, connect to the cluster, and load the models on this process's CPU."""
+    """Load the models on `device`, or on the CPU if actors will run copies of them."""
     if actors:
         capacity = cluster.connect()
         gpu = device != "cpu"
@@ -111,7 +108,7 @@ def evaluate(
     batch_size: int,
     known: Mapping[str, Evaluation],
 ) -> Measured:
-    """Measure each model in this process or with `actors` actors; write the results, and compare several models.
+    """Measure each model as `measure` does, and write its results. If there are several, compare them with the first.
 
     `known` holds stored evaluations by model name; these models are not measured and have no scorer.
     """
@@ -154,7 +151,7 @@ def measure(
     actors: int,
     batch_size: int,
 ) -> Evaluation:
-    """Measure one model in this process or with `actors` actors."""
+    """Measure one model: in this process if `actors` is 0, else with this number of actors."""
     with contextlib.ExitStack() as stack:
         encoder: features.FeatureEncoder = features.Here(scorer, batch_size)
         if actors:
@@ -167,10 +164,7 @@ def measure(
 
 
 def _folders(models: Sequence[str], out: Path) -> list[Path]:
-    """Return a folder for each model: `out` for a single model, else subfolders of `out` named after the models.
-
-    If two names are equal, all folders get the model's index as suffix.
-    """
+    """Return `out` for a single model, else subfolders of `out` named after the models."""
     if len(models) == 1:
         return [out]
     names = [re.sub(r"[^\w.-]+", "-", model).strip("-.") or "model" for model in models]

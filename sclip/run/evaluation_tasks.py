@@ -1,7 +1,4 @@
-"""Export and evaluate checkpoints of a run in Ray tasks.
-
-The run's folder stores the evaluations before and after training. The pages and MLflow show these evaluations.
-"""
+"""Export and evaluate checkpoints of a run in Ray tasks; the run's folder stores the evaluations."""
 
 from __future__ import annotations
 
@@ -36,7 +33,7 @@ BEFORE = "before training"
 """Model name in the evaluation of the weights that a run starts from."""
 EVALUATION_BEFORE = "evaluation-before.json"
 _RETAINED = ("retrieval", "shards", "zero-shot")
-"""Kinds of benchmarks that measure what a model knew before training."""
+"""Kinds of benchmarks that `retention` compares: they test what a model can do before training."""
 
 
 def measure_trained(config: Config, folder: RunFolder, step: str, shards: Sequence[str]) -> Evaluation:
@@ -46,10 +43,7 @@ def measure_trained(config: Config, folder: RunFolder, step: str, shards: Sequen
 
 
 def measure_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> Evaluation:
-    """Evaluate the weights that training starts from, once per run; later calls return the stored evaluation.
-
-    The model has a knowledge encoder only if the weights hold one, because a new encoder would be untrained.
-    """
+    """Evaluate the weights that training starts from, once per run; later calls return the stored evaluation."""
     path = folder.path / EVALUATION_BEFORE
     if not path.exists():
         _on_cluster(config, _score_before, config, folder, shards)
@@ -59,7 +53,7 @@ def measure_before(config: Config, folder: RunFolder, shards: Sequence[str]) -> 
 def checkpoint_scorer(
     config: Config, folder: RunFolder, shards: Sequence[str]
 ) -> Callable[[str], dict[str, float]]:
-    """Return a picklable function that takes the name of a checkpoint's folder and returns the checkpoint's scores."""
+    """Return a picklable function from the name of a checkpoint's folder to the checkpoint's scores."""
     suite = config.evaluate.suite_beside
     if suite:
         config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, suite=suite))
@@ -67,10 +61,9 @@ def checkpoint_scorer(
 
 
 def retention(before: Evaluation, after: Evaluation) -> dict[str, float]:
-    """Return the retention of each retrieval and zero-shot benchmark, and the mean of all.
+    """Return the retention of each benchmark of the kinds in `_RETAINED`, and the mean of all.
 
-    A benchmark's retention is its headline score after training divided by that before training; 1 means that nothing
-    was lost. A benchmark whose score was 0 before training has no retention.
+    The retention is the headline score after training, divided by the score before. It is absent if the divisor is 0.
     """
     kept = {}
     old_results = {result.name: result for result in before.results}
@@ -127,9 +120,9 @@ def _score_checkpoint(
 
 
 def _consolidated(config: Config, folder: RunFolder, step: str) -> StructureCLIP:
-    """Return a checkpoint's model. A LoRA checkpoint holds only updates, so the starting weights are needed too."""
     if not config.model.lora.rank:
         return checkpoint.consolidate(folder.path / step, config.model)
+    # A LoRA checkpoint holds only updates of the starting weights.
     with folder.starting(config.model) as model:
         return checkpoint.consolidate(folder.path / step, model)
 

@@ -1,6 +1,6 @@
 """Compute the fingerprint of a run's shards: a digest, a name and a few figures.
 
-The checksums in `index.json` identify packed shards, wherever the shards are stored. URL and sample count identify
+Checksums in `index.json` identify the shards that sclip packed, wherever they are stored. URL and sample count identify
 other shards, since hashing all of their bytes would cost too much.
 """
 
@@ -37,9 +37,8 @@ class DatasetFingerprint:
 def fingerprint(sources: Sequence[Mapping[NamedShard, int]], parser: str) -> DatasetFingerprint:
     """Return the fingerprint of a run's data.
 
-    Args:
-        sources: sample count of each shard, one mapping for each source.
-        parser: stamp (parser versions) of the shards' annotations, or the version of the parser that the run uses.
+    `sources` has the sample count of each shard, one mapping for each source. `parser` is the stamp (parser versions)
+    of the shards' annotations, or the version of the parser that the run uses.
     """
     shards = {shard.url: samples for source in sources for shard, samples in source.items()}
     indexes = sorted({sibling(url, INDEX) for url in shards})

@@ -1,6 +1,6 @@
 """Finish a run: export, evaluate and register its trained checkpoint, and write its pages.
 
-The last step records the result in the run's folder, so a run that is started again later skips all steps.
+The last step records the result in the run's folder. If a run with a result is started again, it skips these steps.
 """
 
 from __future__ import annotations
@@ -72,8 +72,7 @@ def _before(folder: RunFolder) -> Evaluation | None:
 def _registered(
     config: Config, folder: RunFolder, tracker: tracking.Tracker, measured: Evaluation
 ) -> tuple[str, registry.Promotion | None]:
-    """Register the model and apply its gates; if the store is unreachable, leave both to a later `sclip sync`."""
-    if not tracker.flush():
+    if not tracker.flush():  # `sclip sync` registers the model later
         return "", None
     name, gates = config.tracking.model_name, config.tracking.gates
     with local_copy(folder.model) as exported:
@@ -89,11 +88,7 @@ def _pages(
     before: Evaluation | None,
     promotion: registry.Promotion | None,
 ) -> list[Path]:
-    """Write the evaluation page and, if possible, the comparison page into the local folder `written`.
-
-    The comparison page compares `measured` with the evaluation before training and that of `run.compare_with`, each
-    only if it has the same cases.
-    """
+    """Write the evaluation page and, if another evaluation has the same cases, a comparison page into `written`."""
     decision = None
     if promotion and promotion.decision:
         gates = [(check.line(), check.holds) for check in promotion.decision.checks]

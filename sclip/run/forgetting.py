@@ -1,12 +1,12 @@
 """Measure what tuning forgets: the share of the start row's score that a row keeps, and what the row gains instead.
 
-The start row is trained on the whole family of scenes (score keys `first/..`), and other rows are tuned from it on the
-narrow family (score keys `relation/..`, `attribute/..` and `second/..`). The first tuned row is the plain row; the
-gains of all rows are given as shares of its gain. A row with `blend: ROW` is not trained: its weights are
-(1 - a) * start row + a * ROW. For each seed, two splits are made of both families' held-out scenes. The development
-split serves to choose `a`; all scores come from the report split.
+Generated scenes come in two families (`scenes.family`): the whole family, and the narrow family, a part of it.
+The start row is trained on the whole family (scores `first/..`). The other rows are tuned from the start row on the
+narrow family (scores `relation/..`, `attribute/..`, `second/..`). A row's gain is the mean of relation and attribute
+accuracy, minus the start row's mean. Gains are shown as shares of the gain of the plain row (the first tuned row).
 
-The ablation's table may also show the scores that `shares` returns.
+A row with `blend: ROW` is not trained: its weights are (1 - a) * start row + a * ROW, with `a` from 0 to 1. `a` is
+chosen on the development split; all scores come from the report split. Both hold held-out scenes of both families.
 """
 
 from __future__ import annotations
@@ -41,13 +41,12 @@ if TYPE_CHECKING:
 __all__ = ["add_blends", "add_shares", "forgetting", "shares", "suite", "write_suites"]
 
 _KEPT = "first/image_to_text_r10+first/text_to_image_r10"
-"""Scores that a row should keep. R@1 would not do: it tells apart scenes that differ only in a relation, so it rises
-when a row learns relations."""
+"""Scores that a row should keep. Not R@1: tuning raises it, as it separates scenes that differ in a relation."""
 _GAINED = "relation/accuracy+attribute/accuracy"
 _REACHED = 0.9
-"""A row is compared only if its gain is at least this share of the plain row's gain."""
+"""A row gets the score `first/kept_at_90` if it gains at least this share of what the first tuned row gains."""
 _MARGIN = 0.03
-"""Added to `_REACHED` when `a` is chosen on the development split. The report split may give the blend a lower gain."""
+"""Added to `_REACHED` to choose `a` on the development split, because the gain may be lower on the report split."""
 _ALPHAS = [n / 10 for n in range(11)]
 
 
@@ -57,10 +56,7 @@ def suite(config: Config, name: str, seed: int, split: str) -> Path:
 
 
 def write_suites(ablation: Ablation, name: str, config: Config) -> None:
-    """Generate the scenes of every seed and write the suites of both splits.
-
-    Raises ConfigError if data.shards is set, or the storage cannot be written to.
-    """
+    """Generate the scenes and suites of every seed. Raises ConfigError if data.shards is set or a write fails."""
     if config.data.shards:
         raise ConfigError("data.shards: this ablation trains on generated scenes; leave the key out")
     start = changed(config, ablation.rows[ablation.start].set)
@@ -91,10 +87,10 @@ def _cases(kind: str, folder: StoragePath, name: str) -> dict[str, str]:
 def add_blends(
     ablation: Ablation, name: str, config: Config, trials: Sequence[Trial], console: Console
 ) -> list[Trial]:
-    """Return the trials, and one more for each blend row and seed. A blend is left out if one of its runs is not done.
+    """Return the trials, and one more for each blend row and seed.
 
-    A blend's runs are those of the start row, the plain row and the blended row. A recorded blend is measured again
-    only if the scores of its runs have changed.
+    A blend is left out if one of three runs of its seed is not done: the run of the start row, of the row to blend with
+    the start row, or of the plain row, whose gain sets the target.
     """
     done = {trial.name: trial for trial in trials if trial.scores}
     blends = []
@@ -109,7 +105,7 @@ def add_blends(
             file = _record_of(config, name, seed, row)
             record = json.loads(file.read_text()) if file.is_file() else {}
             label = f"{name}-{row}-seed-{seed}"
-            if record.get("ends") != run_scores:
+            if record.get("ends") != run_scores:  # not measured yet, or the runs have changed since
                 start, plain, trained = (end.name for end in ends if end)
                 try:
                     record = {"ends": run_scores} | measured.blend(start, plain, trained)
@@ -133,11 +129,7 @@ class _Measured:
         self._points: dict[tuple[str, float], Point] = {}
 
     def blend(self, start: str, plain: str, trained: str) -> dict[str, Any]:
-        """Choose the share `a` of `trained` in a blend with `start`, and measure this blend.
-
-        Returns "a", its "scores" on the report split, and two figures of the development split: "points", the scores
-        at each `a`, and "plain", the plain run's gained score.
-        """
+        """Choose the share `a` of the run `trained` in a blend with the run `start`; return all that was measured."""
         first, last = self._point(start, plain, 0.0), self._point(start, plain, 1.0)
         target = first.gained.value + (_REACHED + _MARGIN) * (last.gained.value - first.gained.value)
         points = [self._point(start, trained, a) for a in _ALPHAS]
@@ -172,11 +164,7 @@ class _Measured:
 
 
 def add_shares(ablation: Ablation, name: str, trials: Sequence[Trial]) -> list[Trial]:
-    """Add the scores of `shares` to the trials of each seed whose start and plain row are done.
-
-    If one seed of a row has no `first/kept_at_90`, this score is removed from all seeds of the row, because a mean over
-    the other seeds would flatter the row.
-    """
+    """Add the scores of `shares` to the trials of each seed for which the start row and the plain row are done."""
     done = {trial.name: trial.scores for trial in trials if trial.scores}
     added: dict[str, dict[str, float]] = {}
     for row in ablation.rows:
@@ -186,6 +174,7 @@ def add_shares(ablation: Ablation, name: str, trials: Sequence[Trial]) -> list[T
             start, plain = (done.get(f"{name}-{end}-seed-{seed}") for end in (ablation.start, ablation.plain))
             if start and plain and run in done:
                 row_shares[run] = shares(start, plain, done[run])
+        # If one seed gained too little, remove the score from all: their mean would hide it.
         if not all("first/kept_at_90" in run_shares for run_shares in row_shares.values()):
             row_shares = {
                 run: {score: value for score, value in run_shares.items() if score != "first/kept_at_90"}
@@ -218,10 +207,7 @@ def forgetting(ablation: Ablation, name: str, config: Config, trials: Sequence[T
 
 
 def _line(record: Mapping[str, Any]) -> list[tuple[float, float, float]]:
-    """Return (a, share of the plain row's gain, share of the start row's score) for each `a`, on the development split.
-
-    The list is empty if the plain row has no gain, or if the start row's score is 0.
-    """
+    """Return (a, `second/gain`, `first/kept`) for each `a` on the development split."""
     start = record["points"][0]
     rise = record["plain"] - start["gained"]
     if rise <= 0 or start["kept"] <= 0:
@@ -234,12 +220,14 @@ def _line(record: Mapping[str, Any]) -> list[tuple[float, float, float]]:
 def shares(
     start: Mapping[str, float], plain: Mapping[str, float], scores: Mapping[str, float]
 ) -> dict[str, float]:
-    """Return what a run kept and gained, given the scores of the start row, of the plain row and of the run itself.
+    """Return what a tuned run kept and gained, given the scores of the start run, of the plain run and of itself.
 
-    `first/r10` is R@10 on the whole family, the mean of both directions. `first/kept` is `first/r10` divided by the
-    start row's. `second/gain` is the run's rise above the start row in the mean of relation and attribute accuracy,
-    divided by the plain row's rise. A share is absent if its divisor is not positive. `first/kept_at_90` equals
-    `first/kept` if `second/gain` is 0.9 or more, else it is absent.
+        first/r10           R@10 on scenes like those of the start run's training, the mean of both directions
+        first/kept          `first/r10`, divided by the start run's `first/r10`
+        second/gain         gain (rise above the start run's accuracies), divided by the plain run's gain
+        first/kept_at_90    equal to `first/kept`, but absent if `second/gain` is below 0.9
+
+    A quotient is absent if its divisor is not positive.
     """
     r10, start_r10 = _mean(scores, _KEPT), _mean(start, _KEPT)
     result = {"first/r10": r10}
@@ -254,7 +242,6 @@ def shares(
 
 
 def _record_of(config: Config, name: str, seed: int, row: str) -> Path:
-    """Return the file that records the measurements of a blend."""
     return suite(config, name, seed, row).with_suffix(".json")
 
 

@@ -54,14 +54,9 @@ def of_run(name: str, storage: str) -> Run:
 
 
 def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
-    """Return what a training step gets from one sample in one epoch, or the reason why it gets nothing.
+    """Return what a training step of the run gets from one sample in one epoch, or the reason why it gets nothing.
 
-    Args:
-        run: the run that the step belongs to, with its config and seed.
-        shard: path or URI of one shard.
-        key: key of a sample in the shard; the sample may be one that cannot be trained on.
-        epoch: number of the epoch, from 0; with data.weights, number of the pass over the shard's source.
-
+    `shard` is the path or URI of one shard. `epoch` is the pass over the shard's source, from 0.
     Raises InspectionError, ShardError, ConfigError, ParserError or ModelError, each with a message for the user.
     """
     config = run.config
@@ -91,16 +86,13 @@ def inspect_sample(run: Run, shard: str, key: str, epoch: int) -> SampleVisit:
 
 
 def _named(shard: NamedShard, read: Sequence[NamedShard]) -> tuple[NamedShard, list[str]]:
-    """Return the shard under the name that the run uses, and notes: one if the run reads no shard from this URL.
-
-    In that case, if exactly one shard of the run has a name that ends the path (the name's number aside), the given
-    shard counts as a moved copy and gets that name, so that the random choices stay the same.
-    """
+    """Return the shard with its name in the run (a seed of random choices), and a note if the run does not read it."""
     if known := next((candidate for candidate in read if _same(candidate.url, shard.url)), None):
         return known, []
     if not read:
         return shard, []
     note = "the run does not read this shard; this is what it would see"
+    # A moved copy of a shard of the run: its path still ends with the PATH of the shard's name (NUMBER/PATH).
     path = f"/{parts(shard.url)[0]}"
     names = [candidate.name for candidate in read if path.endswith(f"/{candidate.name.partition('/')[2]}")]
     return (shard._replace(name=names[0]) if len(names) == 1 else shard), [note]
@@ -115,7 +107,6 @@ def _same(one: str, other: str) -> bool:
 
 
 def _check_epoch(run: Run, shard: NamedShard, epoch: int) -> None:
-    """Raise InspectionError if the run does not read the shard in that epoch."""
     data, train = run.config.data, run.config.train
     names = [[known.name for known in shards] for shards in run.sources]
     source = next((number for number, shards in enumerate(names) if shard.name in shards), None)
@@ -134,16 +125,13 @@ def _check_epoch(run: Run, shard: NamedShard, epoch: int) -> None:
 
 
 def _last_pass(schedule: Schedule, source: int, number: int) -> int | None:
-    """Return the last pass that reads the shard; None if none does. A weighted source's last pass may skip shards."""
+    """Return the last pass that reads the shard; None if none does."""
     visits = (schedule.visit(entry) for entry in reversed(range(len(schedule))))
     return next((visit.pass_ for visit in visits if (visit.source, visit.shard) == (source, number)), None)
 
 
 def _item(url: str, data: DataConfig, key: str) -> tuple[Sample | Rejected, list[Rejected]]:
-    """Return the first sample with a key, and later samples with it, which are rejected as duplicates.
-
-    Raises InspectionError if no sample has the key.
-    """
+    """Return the first sample with the key, and the later ones, which are rejected as duplicates."""
     matches: list[Sample | Rejected] = []
     keys: list[str] = []
     for item in read_shard(url, data):

@@ -2,12 +2,13 @@
 
     lease/3.json    the owner: token, host, process, start time, and a count that grows with every beat
 
-The process that created the file with the highest number is the owner. If two processes take over from a dead owner,
-both try to create the next number, and the storage lets one succeed (`sclip.storage.paths.create`): by O_EXCL on a
-disk, NFS included, and by conditional writes in object stores. Afterwards only the owner writes its file. There are no
-locks, so files that a crash leaves behind block nobody. In an object store without conditional writes, two processes
-that start in the same second may both begin. Therefore every process checks at each beat that the file still holds
-its token; the process whose file was overwritten ends.
+The owner is the process that created the file with the highest number. To take over from a dead owner, a process
+creates the file with the next number. If two processes try this, the storage lets only one of them create the file
+(`sclip.storage.paths.create`): a disk (also NFS) by O_EXCL, an object store by conditional writes. There are no locks,
+so files that a crash leaves behind block nobody.
+
+In an object store without conditional writes, two processes that start in the same second may both begin. Therefore an
+owner ends if it finds the token of another process in its file at a beat.
 
 Clocks of different hosts are never compared: an owner on another host counts as dead if its file did not change for
 `EXPIRY_S` while this process watched. For an owner on this machine, the kernel knows whether its process lives.
@@ -38,8 +39,7 @@ __all__ = ["EXPIRY_S", "held"]
 
 EXPIRY_S = 30.0
 """Seconds without a beat after which an owner on another machine counts as dead."""
-_BEATS = 6
-"""Number of beats of an owner in `EXPIRY_S`. A process that waits for an owner reads the lease twice as often."""
+_BEATS = 6  # of an owner in EXPIRY_S
 
 _NUMBERED = re.compile(r"(\d+)\.json")
 _log = logging.getLogger("sclip.run")
@@ -53,10 +53,9 @@ def held(
 
     Args:
         folder: the folder; it need not exist.
-        say: called with a line for the user when this process begins to wait for a sign of life from another owner,
-            and when it takes over from that owner.
+        say: called with a line for the user when this process begins to wait for another owner, and when it takes over.
         lost: called with a line for the log when another process has become the owner, in the thread that renews the
-            lease. The default ends this process at once, since it no longer owns the folder and the MLflow run.
+            lease. The default ends this process at once.
 
     Raises ConfigError with host and process of the owner if another live process owns the folder, and OSError if
     storage fails.
@@ -101,10 +100,7 @@ def _take(folder: StoragePath, owner: dict[str, Any], say: Callable[[str], None]
 
 
 def _is_over(folder: StoragePath, number: int, text: str, say: Callable[[str], None]) -> bool:
-    """Return True if the owner is dead, False if its lease was removed or replaced while this process watched it.
-
-    Raises ConfigError if the owner lives.
-    """
+    """Return True if the owner is dead, False if the file is gone or replaced; raise ConfigError for a live owner."""
     owner = _read(text)
     if owner.get("machine") and owner["machine"] == _machine():
         is_alive = _is_alive(owner)
@@ -115,7 +111,7 @@ def _is_over(folder: StoragePath, number: int, text: str, say: Callable[[str], N
     say(f"run {folder.name}: waiting {EXPIRY_S:g} s for a sign of life from its last process: {_who(owner)}")
     until, pause = time.monotonic() + EXPIRY_S, threading.Event()
     while time.monotonic() < until:
-        pause.wait(EXPIRY_S / _BEATS / 2)
+        pause.wait(EXPIRY_S / _BEATS / 2)  # twice as often as the owner beats
         newest, new_text = _newest(folder)
         if newest != number:
             return False
@@ -145,7 +141,6 @@ def _beat(
     ended: threading.Event,
     lost: Callable[[str], None],
 ) -> None:
-    """Renew the lease until `ended` is set or another process takes it over."""
     beats = 0
     while not ended.wait(EXPIRY_S / _BEATS):
         beats += 1
@@ -185,7 +180,7 @@ def _newest(folder: StoragePath) -> tuple[int, str]:
 
 
 def _remove(folder: StoragePath, number: int) -> None:
-    """Remove the lease files up to a number, and folders that are then empty: a refused run leaves nothing behind."""
+    """Remove the lease files up to `number`, and the folders of the lease and the run if they are empty."""
     for older in _numbers(folder):
         if older <= number:
             _file(folder, older).unlink(missing_ok=True)
@@ -220,7 +215,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Return a text for the boot and PID namespace in which process ids are valid; "" on systems other than Linux."""
+    """Return an id of this boot and PID namespace, in which process ids are unique; "" if the system is not Linux."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -229,7 +224,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """Return the start time of a process in kernel ticks; "" if the process is gone or a zombie."""
+    """Return the start time of a process in clock ticks since boot; "" if the process is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -238,11 +233,11 @@ def _started(pid: int) -> str:
 
 
 def _is_alive(owner: dict[str, Any]) -> bool | None:
-    """Return whether an owner's process on this machine lives; False if another process has its id; None if unknown."""
+    """Return whether an owner's process on this machine lives; None means unknown."""
     pid = owner.get("pid")
     if type(pid) is not int or not 0 < pid < 2**31:
         return None
-    is_same = _started(pid) == str(owner.get("started"))
+    is_same = _started(pid) == str(owner.get("started"))  # else another process now has this id
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,8 +1,7 @@
 """Write the log of a run's driver as JSON, one object per line.
 
-Lines have Ray's format and the fields that Ray Train adds to the logs of workers (run_name, component, world_rank), so
-that one query finds the lines of driver and workers. Ray Train itself writes everything that workers log or print, as
-JSON, to logs/train/ in Ray's session folder on their node. Credentials of URIs are masked in every field.
+Lines have Ray's format and the fields `run_name` and `component`. The workers' lines have them too, so one query finds
+all lines. Ray Train writes the workers' lines to logs/train/ in Ray's session folder on the worker's node.
 """
 
 from __future__ import annotations
@@ -79,8 +78,6 @@ class _Formatter(_JSONFormatter):  # type: ignore[misc]
 
 
 class _Lines(io.TextIOBase):
-    """File that logs each line written to it."""
-
     def __init__(self) -> None:
         self._begun = ""
 

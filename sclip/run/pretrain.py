@@ -60,7 +60,7 @@ ERRORS = (
 """Errors that `pretrain` raises besides ConfigError; each message is written for the user."""
 
 LIMIT_TAG = "sclip.limit"
-"""MLflow tag that says in words which stage limits the rate of the run."""
+"""MLflow tag that names the slowest stage of the run, such as reading or training."""
 
 _START_ERRORS = (
     BenchmarkDataError, EvaluationError, ModelError, PackError, ParserError, ShardError, registry.RegistryError,
@@ -75,7 +75,7 @@ class PlanOptions:
     rates: planning.rates.Rates = field(default_factory=dict)
     prices: planning.price_table.Prices | None = None
     nodes: tuple[NodeType, ...] = ()
-    """Node types to plan for; empty: the node types of this machine's cluster."""
+    """Node types to plan for; empty means those of this machine's cluster."""
 
 
 _DEFAULTS = PlanOptions()
@@ -93,7 +93,7 @@ class _Checked:
 
 @dataclass(frozen=True)
 class _Started:
-    """A run whose start is recorded; no worker or actor is scheduled yet."""
+    """A run whose start is recorded in the run's folder and in MLflow. No worker or actor is scheduled yet."""
 
     stream: StreamPlan
     folder: RunFolder
@@ -106,15 +106,11 @@ class _Started:
 
     @property
     def config(self) -> Config:
-        """The run's config. Its starting weights, if there are any, are those in the run's folder."""
         return self.stream.config
 
 
 def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
-    """Return the plan of a run without starting it; nothing is written anywhere. Raises ConfigError.
-
-    A dry run of a step shows whether the GPUs' memory suffices.
-    """
+    """Return the plan of a run; nothing is started or written. Raises ConfigError if the run could not start."""
     try:
         config, capacity = _fit_to_cluster(config, options.nodes)
         run_plan = _plan(config, capacity, read_data(config), options)
@@ -124,7 +120,6 @@ def plan(config: Config, options: PlanOptions = _DEFAULTS) -> planning.Plan:
 
 
 def _fit_to_cluster(config: Config, nodes: tuple[NodeType, ...] = ()) -> tuple[Config, Capacity]:
-    """Return the config sized for these nodes (without nodes: for this machine's cluster), and the capacity."""
     check_trainable(config.model, has_start=bool(config.run.init_from))
     capacity = Capacity.of(*nodes) if nodes else cluster.connect()
     config = sized(config, capacity)
@@ -167,7 +162,7 @@ def pretrain(config: Config, console: Console, options: PlanOptions = _DEFAULTS)
 
 @contextlib.contextmanager
 def _as_config_error(config: Config) -> Iterator[None]:
-    """Convert an error in the block into ConfigError: no work is scheduled yet, and the user can fix the error."""
+    """Convert `_START_ERRORS` in the block into ConfigError, because the user can fix their cause."""
     try:
         yield
     except _START_ERRORS as error:
@@ -192,7 +187,6 @@ def _recorded(config: Config, console: Console) -> Iterator[tracking.Tracker]:
 
 
 def _with_key(error: Exception, config: Config) -> str:
-    """Return the error's message. For a system error such as a full disk, it begins with the key run.storage."""
     if not isinstance(error, OSError) or error.errno is None:
         return str(error)
     prefix = f"{error.filename}: " if error.filename else ""
@@ -205,7 +199,6 @@ def _say(line: str, console: Console) -> None:
 
 
 def _check(config: Config, console: Console, options: PlanOptions) -> _Checked:
-    """Check everything that can be checked before the run's folder is written."""
     tracking.check_installed(config.tracking.also)
     config, capacity = _fit_to_cluster(config)
     config = resolve_config(config, console)
@@ -223,10 +216,7 @@ def _check(config: Config, console: Console, options: PlanOptions) -> _Checked:
 
 
 def _start(run: _Checked, console: Console, stack: contextlib.ExitStack) -> _Started:
-    """Copy the starting weights into the run's folder, record the start there and in MLflow, and show the plan.
-
-    `stack` closes the MLflow record. This process owns the run by now, so no other process changes its inputs.
-    """
+    """Copy the starting weights into the run's folder, record the start there and in MLflow, and show the plan."""
     config, folder, data = run.config, run.folder, run.data
     for note in compare_inputs(folder, to_tree(config), data.sources):
         _say(note, console)
@@ -312,7 +302,6 @@ def _train(run: _Started, console: Console) -> None:
 
 @contextlib.contextmanager
 def _evaluated(run: _Started, console: Console) -> Iterator[CheckpointEvaluator | None]:
-    """Evaluate checkpoints during the block if `evaluate.every` is set; finally wait for the last evaluation."""
     if not run.config.evaluate.every:
         yield None
         return

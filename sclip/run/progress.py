@@ -13,10 +13,7 @@ from rich.text import Text
 class Progress:
     """Print the reports of a run as they arrive.
 
-    Args:
-        samples: samples of all epochs together.
-        batch_size: samples per step, to estimate the number of steps.
-        every_s: seconds between two lines if the output is not a terminal.
+    `samples` counts all epochs. `every_s` is the time between two lines if the output is not a terminal.
     """
 
     def __init__(self, samples: int, batch_size: int, every_s: float, console: Console | None = None) -> None:

@@ -41,7 +41,7 @@ from sclip.train.run_folder import RunFolder
 __all__ = ["TrainingData", "bring_initial_weights", "read_data", "resolve_config"]
 
 _SEARCHED_SAMPLES = 64
-"""Number of samples to search for a field, at the start of each folder's first shard. One sample with it suffices."""
+"""Number of samples that are searched for a field, at the start of the first shard of each folder."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class TrainingData:
     stamp: str
     """Stamp (parser versions) of the annotations that the run uses; empty if the run parses captions itself."""
     expected: tuple[tuple[int, ...], ...] = ()
-    """Number of samples that a reader should find in each shard of each source; -1 if unknown."""
+    """Number of samples that each shard of each source should hold; -1 means unknown."""
     losses: Losses = field(default_factory=Losses)
     """Lost samples and wrong sample counts that are known before training."""
 
@@ -73,10 +73,7 @@ class TrainingData:
 
 
 def read_data(config: Config) -> TrainingData:
-    """Count the samples of the config's shards, or of the scenes to generate.
-
-    Raises ConfigError if config and shards do not fit, ShardError if shards are not found or cannot be reached.
-    """
+    """Find the shards and count their samples. Raises ConfigError for unsuitable and ShardError for missing shards."""
     data = config.data
     sources: list[dict[NamedShard, int]]
     if data.shards:
@@ -95,7 +92,7 @@ def read_data(config: Config) -> TrainingData:
 
 
 def _read_sources(config: Config) -> tuple[list[dict[NamedShard, int]], tuple[tuple[int, ...], ...], Losses]:
-    """Return two counts of each source's readable shards (`TrainingData.sources` and `expected`), and the losses."""
+    """Return `sources`, `expected` and `losses` of `TrainingData`, the first two without unreadable shards."""
     data = config.data
     patterns = [(pattern,) for pattern in data.shards] if data.weights else [data.shards]
     shard_lists = [find_shards(source, first) for first, source in enumerate(patterns)]
@@ -171,7 +168,6 @@ def resolve_config(config: Config, console: Console) -> Config:
 
 
 def _check_storage(storage: str) -> None:
-    """Raise ConfigError for a folder that is not writable, an HTTP URI, or a URI of an unknown kind of storage."""
     path = storage_path(storage)
     if isinstance(path, Path):
         try:
@@ -190,10 +186,9 @@ def _check_storage(storage: str) -> None:
 
 
 def bring_initial_weights(config: Config, folder: RunFolder, console: Console) -> Config:
-    """Copy the starting weights, in whatever layout, into one safetensors file in the run's folder.
+    """Copy the starting weights, if there are any, into one safetensors file in the run's folder.
 
-    Returns the config for them. The file's header says which activation the weights need, and the returned config names
-    the architecture with this activation. Without starting weights, only the config is returned.
+    Return the config with the name of the architecture whose activation fits the weights.
     """
     source = config.run.init_from
     path, _ = pretrained_source(config.model)

@@ -82,7 +82,7 @@ SIZES = ("objects", "attributes", "relations")
 
 
 def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[CaptionChoice]:
-    """Return all captions of a sample; mark the drawn one. If captions are filtered, add each graph's counts."""
+    """Return all captions of a sample; mark the drawn one. If a filter is set, add the size of each caption's graph."""
     notes = [""] * len(sample.captions)
     least = reading.config.data.least
     if any(least):
@@ -98,7 +98,7 @@ def choices(sample: Sample, reading: ReadSettings, row: dict[str, Any]) -> list[
 
 
 def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
-    """Return the tokens of one text [L], with the roles of start, end and padding tokens."""
+    """Return the tokens of one text of L token ids [L], with the roles of start, end and padding tokens."""
     length = int(text_lengths(ids))
     special = [index for index in range(length) if int(ids[index]) in tokenizer.special_ids]
     end = next((index for index in special if index or length == 1), length)
@@ -112,7 +112,7 @@ def _tokens(ids: NDArray[Any], tokenizer: Tokenizer) -> list[Token]:
 
 
 def _triples(ids: NDArray[Any], tokenizer: Tokenizer) -> list[list[list[Token]]]:
-    """Return the tokens of each phrase of the triples [K, 3, T], without padding."""
+    """Return the tokens of each phrase; ids [K triples, 3 phrases, T tokens], where negative ids are padding."""
 
     def phrase(phrase_ids: Sequence[int]) -> list[Token]:
         kept = [i for i in phrase_ids if i >= 0]

@@ -50,8 +50,8 @@ def values(key: str, text: str) -> list[Any]:
 def domain(key: str, text: str) -> tuple[Any, list[Any]]:
     """Parse a Ray Tune domain written as `uniform(a,b)`, `loguniform(a,b)`, `randint(a,b)` or `choice(a,b,..)`.
 
-    Also returns the values to check against the config: both ends of the range, or all choices. Raises ConfigError for
-    any other text, or a range that is empty or of the wrong type.
+    Return the domain and the values to check against the config: both ends of the range, or all choices. Raises
+    ConfigError for any other text, or a range that is empty or of the wrong type.
     """
     match = re.fullmatch(r"(\w+)\((.+)\)", text)
     name, arguments = (match[1], values(key, match[2])) if match else ("", [])

@@ -1,9 +1,7 @@
-"""Find the samples that a run loses through faulty shards. Refuse the run if they are too many, else report them.
+"""Find the samples that a run loses through faulty shards. Refuse the run if too many are lost, else report them.
 
-`losses.json` in the run's folder holds what is known before training: unreadable shards that are left out, records
-(stored sample counts) that differ from the tar's count, and tars that break before their end. `quarantine.jsonl` holds
-what readers find later. A line with an empty key is about a shard: one that ends early if the line has a count in
-"missing", else one whose rest is unreadable.
+`losses.json` in the run's folder holds what is known before training: unreadable shards that are left out, wrong
+records (stored sample counts), and tars that break before their end. `quarantine.jsonl` holds what readers find later.
 """
 
 from __future__ import annotations
@@ -24,8 +22,7 @@ from sclip.storage.paths import StoragePath, shown
 __all__ = ["LOSSES_FILE", "Losses", "closing_lines", "judged"]
 
 LOSSES_FILE = "losses.json"
-_NAMED = 3
-"""Maximum number of shards that one line names."""
+_NAMED = 3  # shards that one line names
 
 
 @dataclass(frozen=True)
@@ -35,16 +32,15 @@ class Losses:
     unreadable: dict[str, str] = field(default_factory=dict)
     """Fault of each shard that is left out, by the shard's URL without credentials."""
     unreadable_samples: int = 0
-    """Number of samples that the unreadable shards should hold by their records."""
+    """Recorded number of samples in the unreadable shards."""
     unreadable_line: str = ""
     wrong: dict[str, tuple[str, int, int]] = field(default_factory=dict)
-    """Wrong record of each shard: the record's file, the recorded count, and the true count."""
+    """File, recorded count and true count of each shard whose record is wrong."""
     broken: dict[str, str] = field(default_factory=dict)
-    """Reason why a shard cannot be read to its end, by shard."""
+    """Reason why a shard cannot be read to its end, by the shard's URL without credentials."""
     absent: dict[str, str] = field(default_factory=dict)
-    """Record of each shard that does not exist: a text with the recorded count and the record's file."""
+    """Shards that are recorded but do not exist, each with a text such as "100 samples in index.json"."""
     empty: list[str] = field(default_factory=list)
-    """Shards without a sample."""
 
     def lines(self) -> list[str]:
         """Return lines about the losses, which the user sees at the start and at the end of the run."""
@@ -71,14 +67,14 @@ def judged(
     """Return the losses of the shards.
 
     Args:
-        data: limits the losses (`max_unreadable_shards`, `max_quarantined`).
+        data: has the limits of losses (`max_unreadable_shards`, `max_quarantined`).
         unreadable: unreadable shards, with the fault of each.
-        counts: sample counts of the other shards. A shard in which no sample was found is unreadable too if it is
-            broken, or if its record names samples.
-        records: records of all shards, absent shards included.
+        counts: sample counts of the other shards.
+        records: stored sample counts, also of shards that do not exist.
 
     Raises ConfigError if more is lost than the config allows, or if every shard is unreadable.
     """
+    # A shard without samples is lost too if it is broken, or if its record says that it has samples.
     lost = dict(unreadable)
     lost |= {url: EMPTY_TAR for url in counts.wrong() if not counts.samples[url] and url not in counts.broken}
     lost |= {
@@ -123,12 +119,13 @@ def judged(
 
 
 def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
-    """Return lines on the samples that were not trained on, for the end of the run, from files in the run's folder."""
+    """Return the lines that the user sees at the end of the run about samples that were not trained on."""
     path = folder / LOSSES_FILE
     losses = Losses(**json.loads(path.read_text())) if path.exists() else Losses()
     rests, short = dict(losses.broken), dict[str, tuple[int, str]]()
     set_aside = folder / "quarantine.jsonl"
     if trained["quarantined"] or trained.get("missing"):
+        # A line without a key is about a shard.
         for line in map(json.loads, set_aside.read_text().splitlines()):
             if not line["key"] and "missing" in line:
                 short[line["shard"]] = (line["missing"], line["reason"])
@@ -154,7 +151,6 @@ def closing_lines(folder: StoragePath, trained: Mapping[str, Any]) -> list[str]:
 
 
 def _named(shards: Mapping[str, str]) -> str:
-    """Format the number of shards, then the first `_NAMED` shards, each with its text."""
     some: Sequence[str] = [f"{shard}: {text}" for shard, text in sorted(shards.items())[:_NAMED]]
     more = f", and {len(shards) - _NAMED:,} more" if len(shards) > _NAMED else ""
     return f"{len(shards):,} shards ({'; '.join(some)}{more})"

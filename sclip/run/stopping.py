@@ -2,8 +2,7 @@
 
 The first signal asks the work of `run` to end by itself, if it can do so without loss; a second signal ends the program
 at once. Outside of `run`, the first signal ends the program. A shell, `make` and `timeout` each forward signals, so one
-event may arrive as several signals; signals within `SAME_S` count as one. If Ray Train is called in the main thread, it
-registers its own handler, for SIGINT only. Therefore `run` calls it in another thread, and the main thread only waits.
+event may arrive as several signals; signals within `SAME_S` count as one.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ __all__ = [
 ]
 
 SAME_S = 2.0
-"""Further signals within this many seconds count as the same signal, forwarded by several programs."""
+"""Signals within this many seconds count as one."""
 
 Answer = Callable[[signal.Signals, "FrameType | None"], None]
 """Signal handler, called in the main thread with the signal and the interrupted frame."""
 
 _answers: list[Answer] = []
-"""Handlers of the `answered` blocks that the main thread is in, outermost first; a signal calls only the last one."""
+"""Handlers of the active `answered` blocks, outermost first. A signal calls only the last one."""
 _answered_s = -math.inf
 
 
@@ -51,7 +50,7 @@ class Stopped(BaseException):
     def __init__(
         self, message: str = "stopped", number: signal.Signals = signal.SIGTERM, work_goes_on: bool = False
     ) -> None:
-        """Store the message, the signal, and whether a thread goes on with the work until the process ends."""
+        """Store the message, the signal, and whether a thread still does the work (until the process ends)."""
         super().__init__(message)
         self.number = number
         self.work_goes_on = work_goes_on
@@ -63,17 +62,14 @@ def status_of(error: BaseException) -> int:
 
 
 def left(error: BaseException) -> int:
-    """Return `status_of(error)`; but if a thread still works, end the process at once with this status.
-
-    A normal exit of Python would disconnect from Ray first. If a thread calls Ray after that, Ray ends the process
-    with status 1. A Ray cluster that this process started ends with the process.
-    """
+    """Return `status_of(error)`. If a thread still does the work, end the process with this status instead."""
     status = status_of(error)
     if isinstance(error, Stopped) and error.work_goes_on:
         with contextlib.suppress(OSError, ValueError):  # nobody may read the output any more
             logging.shutdown()
             sys.stdout.flush()
             sys.stderr.flush()
+        # At a normal exit, Python disconnects from Ray; the thread's next call of Ray would end the process with 1.
         os._exit(status)
     return status
 
@@ -86,14 +82,10 @@ def stop(number: signal.Signals, frame: FrameType | None) -> NoReturn:
 
 
 def leave_imports(name: str) -> Answer:
-    """Return a signal handler. During an import, it prints a line that begins with `name`, and ends the process.
-
-    It does not raise during an import, because the import might swallow the exception, or a C extension might print it.
-    Outside of imports, it calls `stop`.
-    """
+    """Return a signal handler that calls `stop`; during an import, it prints a line with `name` and exits."""
 
     def answer(number: signal.Signals, frame: FrameType | None) -> None:
-        if _imports(frame):
+        if _imports(frame):  # an import might swallow an exception, or a C extension might print it
             how = "interrupted" if number == signal.SIGINT else "stopped"
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{name}: {how}\n".encode())
             os._exit(128 + number)
@@ -139,7 +131,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Delay signals until the block ends. A signal within it could leave something running that nobody ends."""
+    """Delay signals until the block ends, for blocks that would leave something running if a signal ended them."""
     came: list[signal.Signals] = []
     with answered(lambda number, frame: came.append(number)):
         yield
@@ -176,6 +168,7 @@ def run(work: Callable[[], None], ask: Callable[[], bool]) -> signal.Signals | N
         if len(signals) > 1 or not ask():
             raise Stopped("stopped", number, work_goes_on=True)
 
+    # The work calls Ray Train, which would register its own handler in the main thread, for SIGINT only.
     with answered(answer):
         threading.Thread(target=called, name="work", daemon=True).start()
         done.result()

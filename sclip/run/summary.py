@@ -24,7 +24,7 @@ __all__ = ["COUNTS", "Summary", "compared_with", "show"]
 _log = logging.getLogger("sclip")
 
 COUNTS = ("cases", "images", "captions")
-"""Last parts of the names of metrics that are no scores: they count the evaluated data."""
+"""Endings of the names of metrics that are no scores, but count the evaluated data, such as `NAME/cases`."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Summary:
     version: str
     """Registered version; empty if the store was unreachable."""
     decision: list[str]
-    """Lines about the decision of the gates; empty if there are none."""
+    """Lines about the decision of the gates (lower bounds on scores); empty if no gates were applied."""
     pages: list[StoragePath]
     tracking_uri: str
 

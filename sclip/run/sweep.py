@@ -1,8 +1,7 @@
 """Run the main job at every point of a search space of config keys, and collect the scores.
 
 Ray Tune draws the points and runs them, as many at a time as the cluster holds. Each point is an ordinary run with its
-own name and folder, and a child of one MLflow run. The same sweep draws the same points again and resumes runs that
-were begun, so the same command resumes a stopped sweep.
+own name and folder, and a child of one MLflow run. The same command resumes a stopped sweep with the same points.
 """
 
 from __future__ import annotations
@@ -50,17 +49,16 @@ class Sweep:
     name: str
     """Name of the sweep; its runs are called NAME-00000 and so on."""
     config: Config
-    """Config that all trials share."""
     space: Mapping[str, Any]
-    """Ray Tune domain or grid of each dotted config key; or only the key `POINT`, with a grid of whole points."""
+    """Ray Tune domain or grid of each dotted config key, or a grid of points under the single key `POINT`."""
     samples: int = 1
-    """Number of times that the keys with a random domain are drawn; each draw runs with every point of the grid."""
+    """Number of random draws; each draw runs with every point of the grid."""
     at_once: int = 0
-    """Maximum concurrent trials; 0: as many as the cluster holds."""
+    """Maximum concurrent trials; 0 means as many as the cluster holds."""
 
 
 POINT = "point"
-"""Key for a grid of whole points, each {"name": ending of the run's name, "set": {dotted key: value}}."""
+"""Key of a grid of points. Each point is {"name": ending of the run's name, "set": {dotted key: value}}."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +66,6 @@ class Trial:
     """One run of a sweep."""
 
     name: str
-    """Name of the run."""
     point: dict[str, Any]
     """Settings of this run, by dotted key."""
     scores: dict[str, float]
@@ -106,7 +103,7 @@ def run(sweep: Sweep, console: Console) -> list[Trial]:
 def _tune(
     sweep: Sweep, config: Config, capacity: Capacity, at_once: int, parent: str, console: Console
 ) -> list[Trial]:
-    """Run every point as a child of the MLflow run `parent`. Raises KeyboardInterrupt after Ctrl-C."""
+    """Run every point as a child of the MLflow run `parent`."""
     folder = Path(config.run.storage) / "sweeps" / sweep.name
     config = changed(config, {"tracking.parent": parent} | _bound(config, capacity.cpus, at_once))
     console.print(
@@ -188,7 +185,6 @@ def _point(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reason(error: Exception | None) -> str:
-    """Return the last line of a trial's error, without the traceback."""
     if error is None:
         return ""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
@@ -196,8 +192,6 @@ def _reason(error: Exception | None) -> str:
 
 
 class _TrialReporter(tune.Callback):  # type: ignore[misc]
-    """Print a line for each trial that ends."""
-
     def __init__(self, console: Console) -> None:
         self._console, self._ended = console, 0
 
@@ -217,7 +211,7 @@ class _TrialReporter(tune.Callback):  # type: ignore[misc]
 
 
 def pages(trials: Sequence[Trial], storage: Path, folder: Path, title: str) -> list[Path]:
-    """Write the page that compares successful trials on the same cases. Fewer than two such trials make no page."""
+    """Write a page that compares the successful trials; if there are fewer than two, write nothing."""
     runs = [storage / "runs" / trial.name for trial in trials if trial.scores]
     measured = [dataclasses.replace(Evaluation.read(run / EVALUATION_FILE), model=run.name) for run in runs]
     if len(measured) < 2:

@@ -20,7 +20,7 @@ class NotSent(RuntimeError):
 
 
 def folder_of(run: str, storage: str) -> StoragePath:
-    """Return the folder of a run or a sweep, given its folder, URI or name."""
+    """Return the folder of a run or a sweep, given by folder, URI or name; STORAGE/runs/RUN if there is no folder."""
     in_storage = storage_path(storage)
     places = (storage_path(run), in_storage / "runs" / run, in_storage / "sweeps" / run)
     return next((folder for folder in places if folder.is_dir()), places[1])
@@ -29,12 +29,11 @@ def folder_of(run: str, storage: str) -> StoragePath:
 def sync(folder: StoragePath, tracking_uri: str, say: Callable[[str], None]) -> Iterator[str]:
     """Send the events that the store lacks to the run's MLflow run, or to a new one; yield a line for each action.
 
-    A live run sends its own events, and two senders would send some events twice, so `sync` takes the run's lease
-    first. `say` is called with a line if `sync` waits for another process.
-
-    Raises NotSent if the store takes only a part of the events or the model cannot be registered, TrackingError or
-    OSError if nothing can be sent, and ConfigError if another process owns the run.
+    `say` is called with a line if `sync` waits for another process. Raises NotSent if the store takes only a part of
+    the events or the model cannot be registered, TrackingError or OSError if nothing can be sent, and ConfigError if
+    another process owns the run.
     """
+    # A live run sends its own events; two senders would send some events twice.
     with lease.held(folder, say) if folder.is_dir() else contextlib.nullcontext():
         yield from _sync(folder, tracking_uri)
 

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 HEAD_BYTES = 16 * 1024
-"""Bytes that `Peeked` reads in advance: enough for a tar's first header, and more than the zeros at a tar's end."""
+"""Bytes that `Peeked` reads in advance, enough for a tar's first header or all zeros of an empty tar."""
 _READ_BYTES = 8 * 1024
 
 
@@ -34,10 +34,9 @@ class BrokenCompression(ValueError):
 
 
 class Peeked:
-    """A stream that shows its first bytes in `head` before they are read."""
+    """A stream whose first HEAD_BYTES bytes are in `head`; `read` returns them too."""
 
     def __init__(self, stream: Stream) -> None:
-        """Read the first HEAD_BYTES of the stream."""
         self.head = b""
         while len(self.head) < HEAD_BYTES and (
             more := stream.read(min(HEAD_BYTES - len(self.head), _READ_BYTES))
@@ -67,7 +66,7 @@ _FORMATS: tuple[tuple[str, re.Pattern[bytes], Callable[[Any], Any]], ...] = (
 
 
 def decompressed(stream: Peeked) -> Stream:
-    """Return the decompressed stream; the same stream if it is uncompressed. Its reads may raise BrokenCompression."""
+    """Return the stream decompressed, or unchanged if it is not compressed. Its `read` may raise BrokenCompression."""
     for name, magic, opened in _FORMATS:
         if magic.match(stream.head):
             return io.BufferedReader(_Decompressed(opened(stream), name), _READ_BYTES)
@@ -75,8 +74,6 @@ def decompressed(stream: Peeked) -> Stream:
 
 
 class _Decompressed(io.RawIOBase):
-    """Decompressed bytes. Every decompression failure raises BrokenCompression."""
-
     def __init__(self, file: Any, name: str) -> None:
         # read1, if the library has this method, also returns the bytes just before a truncation.
         self._read, self._name = getattr(file, "read1", file.read), name

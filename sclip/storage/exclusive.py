@@ -1,10 +1,8 @@
 """Create a file only if it does not exist, so that the storage decides which of two writers wins.
 
 pyarrow's clients have no conditional writes, so this step uses obstore: `If-None-Match: *` in S3 and
-`ifGenerationMatch=0` in GCS, with the credentials, region and endpoint of `sclip.storage.filesystem`. fsspec's other
-file systems accept `mode="create"`, which is atomic in some of them, such as Azure's. The others look for the file
-first and write it then, so two writers may both believe that they created the file. A writer that must be the only one
-therefore reads the file back, at once and again later.
+`ifGenerationMatch=0` in GCS. fsspec's other file systems accept `mode="create"`, but in some of them two writers may
+both believe that they created the file. A writer that must be the only one therefore reads the file back later.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
 """Open a path or URI in any storage: as a file system, as a forward stream or as a seekable file.
 
-pyarrow opens s3:// and gs://: its wheel includes clients for both, which retry failed requests. fsspec opens everything
-else. Credentials, region and endpoint come from the environment, as in other tools, or from a URI in pyarrow's syntax:
+pyarrow opens s3:// and gs://, because its wheel includes clients that retry failed requests. fsspec opens everything
+else. Credentials, region and endpoint come from the environment or from a URI in pyarrow's syntax:
 `s3://KEY:SECRET@BUCKET/..?endpoint_override=http://HOST:PORT&region=..`, `gs://anonymous@..`.
 
-No file is held in memory as a whole. Files in S3 and on HTTP servers with range support are read one block per request,
-so that a slow consumer keeps no connection open. Files on other HTTP servers and in GCS are read as one stream; GCS's
-client resumes a lost stream. The underlying library's exceptions pass through unchanged.
+Files in S3 and on HTTP servers with range support are read one block per request, so that a slow consumer keeps no
+connection open. Other files are read as one stream. The exceptions of the libraries pass through unchanged.
 """
 
 from __future__ import annotations
@@ -29,20 +28,19 @@ BLOCK_BYTES = 8 * 2**20
 
 _QUERY = re.compile(r"\?[\w.-]+=")
 _S3_OPTIONS = {"anonymous", "endpoint_override", "region", "scheme"}
-_GCS_RETRY_S = 30
-"""Seconds for which Google's client retries. Its default is 15 minutes."""
-_HTTP_WAIT_S = 60
-"""Seconds without a byte before an HTTP read fails. The whole stream has no time limit."""
+_GCS_RETRY_S = 30  # instead of the client's 15 minutes
+_HTTP_WAIT_S = 60  # without a byte
 
 
 def parts(uri: str) -> tuple[str, str]:
-    """Split a path or URI into location and query. The query keeps its `?`; a `?` without `NAME=` is a wildcard."""
+    """Split a path or URI into location and query, which is "?NAME=.." or empty."""
+    # A `?` without `NAME=` is a wildcard.
     query = _QUERY.search(uri) if "://" in uri else None
     return (uri[: query.start()], uri[query.start() :]) if query else (uri, "")
 
 
 def sibling(uri: str, name: str) -> str:
-    """Return the path or URI of the file `name` beside `uri`. The query stays, because it may hold credentials."""
+    """Return the path or URI of the file `name` beside `uri`, with the same query, which may hold credentials."""
     location, query = parts(uri)
     return f"{location[: location.rfind('/') + 1]}{name}{query}"
 
@@ -65,10 +63,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def open_stream(uri: str, block_bytes: int = 0) -> BinaryIO:
-    """Open a path or URI as a forward stream. Raises the library's own errors.
-
-    Each S3 request, and each read from the one stream of GCS, takes `block_bytes`, or BLOCK_BYTES if 0.
-    """
+    """Open a path or URI as a forward stream. S3 and GCS are read `block_bytes` at a time; 0 means BLOCK_BYTES."""
     fs, path = filesystem(uri)
     if isinstance(fs, ArrowFSWrapper):  # without a buffer, each read (10 KiB for a tar) is one request
         stream = fs.fs.open_input_stream(path, compression=None, buffer_size=block_bytes or BLOCK_BYTES)
@@ -85,10 +80,7 @@ def open_stream(uri: str, block_bytes: int = 0) -> BinaryIO:
 
 
 def open_seekable(uri: str) -> Any:
-    """Open a path or URI as a seekable file. Raises the library's own errors.
-
-    If an HTTP server supports no ranges, the file is first copied to this node's disk. Closing it deletes the copy.
-    """
+    """Open a path or URI as a seekable file."""
     fs, path = filesystem(uri)
     if isinstance(fs, ArrowFSWrapper):
         return fs.fs.open_input_file(path)
@@ -98,6 +90,7 @@ def open_seekable(uri: str) -> Any:
     with closing(stream):
         if size:
             return fs.open(path, "rb", block_size=BLOCK_BYTES, cache_type="none", size=size)
+        # The server supports no ranges.
         copy = tempfile.TemporaryFile()  # noqa: SIM115  # whoever opens the file closes it
         shutil.copyfileobj(stream, copy, BLOCK_BYTES)
         return copy
@@ -108,10 +101,8 @@ class S3Place(NamedTuple):
 
     bucket: str
     region: str
-    endpoint: str
-    """URL or HOST:PORT; empty for AWS."""
-    scheme: str
-    """Scheme for an endpoint that is given as HOST:PORT."""
+    endpoint: str  # URL or HOST:PORT; empty for AWS
+    scheme: str  # of an endpoint that is only HOST:PORT
     keys: tuple[str, str, str]
     """Key, secret and session token; empty if the client must find them itself."""
     anonymous: bool
@@ -180,11 +171,9 @@ def _http() -> fsspec.AbstractFileSystem:
 
 
 def _http_answer(url: str) -> tuple[Any, int]:
-    """Return the response to a GET as a stream, and the file's size in bytes; 0 if the server supports no ranges.
-
-    fsspec itself would send HEAD. Many signed URLs refuse HEAD, and fsspec takes every refusal for a missing file.
-    """
-    stream = _http().open(url, "rb", block_size=0, size=1)  # `size` keeps fsspec from requesting the size
+    """Return the response to a GET and the file's size in bytes; 0 means that the server supports no ranges."""
+    # `size` keeps fsspec from sending HEAD. Many signed URLs refuse it, which fsspec takes for a missing file.
+    stream = _http().open(url, "rb", block_size=0, size=1)
     headers = stream.r.headers
     takes_ranges = headers.get("Accept-Ranges") == "bytes" and "Content-Encoding" not in headers
     return stream, int(headers.get("Content-Length", 0)) if takes_ranges else 0

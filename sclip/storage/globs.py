@@ -1,9 +1,8 @@
 """List the files that match a path or URI with `*`, `?` and `[..]`, on disk and in object stores.
 
-A wildcard matches only tars and files without an extension. Other files next to shards are not shards: some describe
-the shards (`.parquet`, `_stats.json`, `index.json`), and `0.tar.1` is wget's second copy of `0.tar`. A pattern that
-ends in an extension also matches files with this extension (`*.parquet`). A name without a wildcard matches the file of
-this name, or all tars in the folder of this name.
+A wildcard matches only tars and files without an extension, because other files beside shards often describe them
+(`index.json`), and `0.tar.1` is wget's second copy of `0.tar`. `*.parquet` matches files with this extension too. A
+name without a wildcard matches the file of this name, or all tars in the folder of this name.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ from sclip.storage.filesystem import filesystem, open_stream, parts
 from sclip.storage.retries import retry
 
 _TAR = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd|lzma|lz4|z))?|t[gbx]z2?|tzst)$", re.IGNORECASE)
-_EXTENSION = re.compile(r"\.[A-Za-z]\w*$")
-"""Pattern of an extension. It starts with a letter, so the number in part.00017 is no extension."""
+_EXTENSION = re.compile(r"\.[A-Za-z]\w*$")  # the number in part.00017 is no extension
 _NUMBERED = re.compile(r"(\.[A-Za-z]\w*)\.[\d?\[][^.]*$")
-"""Pattern of the end of names such as x.tar.1, and of wildcard patterns that match such names."""
+"""End of names such as x.tar.1, and of patterns for them, such as x.tar.?."""
 _MOST_NAMED = 4
 _HTTP = ("http://", "https://")
 
@@ -33,26 +31,20 @@ _HTTP = ("http://", "https://")
 def matching_files(name: str) -> list[str]:
     """Return the files that match a path or URI; empty if there is none.
 
-    Local paths become absolute; URIs keep the credentials and the query of `name`. Raises StorageError, also if the
-    storage refuses access (fsspec alone would report a missing file).
+    Local paths become absolute; URIs keep the credentials and query of `name`. Raises StorageError as `retry` does.
     """
     return retry(name, lambda: _matching_files(name))
 
 
 def what_is_there(name: str) -> str:
-    """Describe what exists at or above a name that matched no file, for an error message. The text may be empty.
-
-    Folders of object stores are not listed, because such a folder may have millions of files.
-    """
+    """Describe the nearest existing folder above a name that matched no file, for an error message; or return ""."""
     return retry(name, lambda: _what_is_there(name))
 
 
 def files_below(folder: str, pattern: str = "**/*") -> list[str]:
-    """Return the local files below a folder that match a pattern. By default, all files match.
+    """Return the local files below a folder that match a pattern, as in a shell, also in linked folders.
 
-    Symbolic links to folders are followed, as in a shell. If several paths lead to one folder, it is listed once, under
-    a path without links if possible. Hidden files match only a pattern with a leading dot. A link to a missing file
-    is listed too, so that the reader's error names the missing shard. Raises OSError if a folder cannot be listed.
+    Raises OSError if a folder cannot be listed.
     """
     components = pattern.split("/") + ["*"] * pattern.endswith("**")
     files, seen, last = list[str](), set[tuple[int, int, int]](), len(components) - 1
@@ -60,10 +52,11 @@ def files_below(folder: str, pattern: str = "**/*") -> list[str]:
     while pending:
         path, index = pending.popleft()
         status = os.stat(path)
-        if (state := (status.st_dev, status.st_ino, index)) in seen:
+        if (state := (status.st_dev, status.st_ino, index)) in seen:  # links may form a circle
             continue
         seen.add(state)
         component, deep = components[index], components[index] == "**"
+        # `*` matches no hidden files.
         fits = re.compile(r"(?!\.)" * (component[:1] != ".") + glob_translate(component)).match
         if deep:
             pending.appendleft((path, index + 1))
@@ -72,9 +65,9 @@ def files_below(folder: str, pattern: str = "**/*") -> list[str]:
         for entry in fitting:
             link = entry.is_symlink()
             if entry.is_dir():
-                if deep or index < last:  # visit links last
+                if deep or index < last:  # visit links last: a folder's path has no links if possible
                     (pending.append if link else pending.appendleft)((entry.path, index + (not deep)))
-            elif index == last and (link or entry.is_file()):
+            elif index == last and (link or entry.is_file()):  # the reader reports broken links
                 files.append(entry.path)
     return sorted(files)
 
@@ -108,12 +101,9 @@ def _on_http(fs: Any, url: str) -> list[str]:
 
 
 def _split(fs: Any, path: str) -> tuple[str, str]:
-    """Split a path before its first component with a wildcard. `[..]` is literal if a file or folder has that name.
-
-    Local paths are normalized (`.` and `..`), so that two paths of one shard count as one shard.
-    """
+    """Split a path before its first component with a wildcard. `[..]` is literal if a file or folder has that name."""
     if isinstance(fs, LocalFileSystem):
-        path = os.path.normpath(path)
+        path = os.path.normpath(path)  # so that two paths of one shard count as one shard
     components = re.sub("/{2,}", "/", path).split("/")
     for index, component in enumerate(components):
         literal = "/".join(components[: index + 1])
@@ -188,7 +178,7 @@ def _what_is_there(name: str) -> str:
         return ""
     fs, path = filesystem(name)
     root, pattern = _split(fs, path)
-    if not isinstance(fs, LocalFileSystem):
+    if not isinstance(fs, LocalFileSystem):  # too many files to list them
         is_folder = not pattern and _exists(fs, root) and fs.info(root)["type"] == "directory"
         return f"a folder without tars; name tars in its subfolders as {_below(name)}" if is_folder else ""
     folder = root

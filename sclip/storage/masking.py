@@ -1,8 +1,7 @@
 """Mask the credentials of URIs in every text that is shown or recorded.
 
 URIs of shards, weights and stores may contain a password, a token or a signature. Every error, log, report and record
-passes through `mask`. An error of a library may repeat a URI's password alone, so `mask` also takes the URI in use.
-A run records and compares the masked URIs of its shards, so a new password or signature does not make a new shard.
+passes through `mask`. A run compares the masked URIs of its shards, so a new password does not make a new shard.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from urllib.parse import unquote
 _USER = re.compile(r"(://)(?!anonymous@)(?:[^/@:\s'\"]*:[^\s'\"]*|[^/@\s'\"]+)@")
 _OPTION = r"(?:anonymous|endpoint_override|region|scheme|retry_limit_seconds)=(?:[^&?=,%@\s'\"]|%3A|%2F)+(?![^&\s'\"])"
 _VALUE = re.compile(rf"([?&](?!{_OPTION})[^=&/\s'\"]+=)[^&\s'\"]+", re.IGNORECASE)
-"""Pattern of the query values to mask. Options of the store stay: they are no secrets, and are needed later."""
+"""Query values to mask: all but options such as `region`, which are no secrets and are needed later."""
 _MASKED = re.compile(r"://\*\*\*@|[?&][^=&\s]+=\*\*\*")
 _PASSWORD = re.compile(r"://[^/@:\s]*:(\S+)@")
 
@@ -22,6 +21,7 @@ _PASSWORD = re.compile(r"://[^/@:\s]*:(\S+)@")
 def mask(text: str, uri: str = "") -> str:
     """Return the text with `***` for the credentials of all URIs in it, and for `uri`'s password wherever it occurs."""
     text = _VALUE.sub(r"\1***", _USER.sub(r"\1***@", text))
+    # A library's error may contain the password without the URI.
     if match := _PASSWORD.search(uri):
         for password in (match[1], unquote(match[1])):
             text = text.replace(password, "***")

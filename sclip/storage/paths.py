@@ -1,9 +1,8 @@
 """Use a run's folder in the same way on disk, in S3, in GCS and in any other storage that fsspec opens.
 
-A `StoragePath` is a `Path` or a `Remote`. A `Remote` has the pathlib methods that a run's folder needs; this module
-holds the operations that differ between the two classes. Some libraries know only local files. For them, `staged`
-yields a folder to write to, which `send` then uploads, and `local_copy` yields a folder to read from. For a `Path`,
-both folders are the path itself, and nothing is copied.
+A `StoragePath` is a `Path` or a `Remote`. This module holds the operations that differ between the two. For libraries
+that know only local files, `staged` yields a folder to write to, which `send` then uploads, and `local_copy` yields a
+folder to read from. For a `Path`, both folders are the path itself, and nothing is copied.
 
 pyarrow and fsspec are imported only for URIs, so a machine with only torch and open_clip can save and load.
 """
@@ -71,10 +70,8 @@ def write(file: StoragePath, text: str) -> None:
 
 
 def create(file: StoragePath, text: str) -> None:
-    """Write a new file atomically. Of two simultaneous writers, one succeeds; the other raises FileExistsError.
-
-    Storage without conditional writes may let both succeed (`sclip.storage.exclusive`).
-    """
+    """Write a new file atomically. Raises FileExistsError if the file exists, also for the second of two writers."""
+    # In storage without conditional writes, both writers may succeed (`sclip.storage.exclusive`).
     if isinstance(file, Path):
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
@@ -93,7 +90,7 @@ def create(file: StoragePath, text: str) -> None:
 
 
 def append(file: StoragePath, text: str) -> None:
-    """Append to a file and create it if missing. Only one process may append. Object stores rewrite the whole file."""
+    """Append to a file, and create it if it is missing. Only one process may append."""
     if isinstance(file, Path):
         with file.open("a") as stream:
             stream.write(text)
@@ -113,7 +110,7 @@ def remove(folder: StoragePath, ignore_errors: bool = False) -> None:
 
 
 def move(folder: StoragePath, to: StoragePath, first: str) -> None:
-    """Rename a folder within its storage. In an object store, files move one by one; file `first` moves first."""
+    """Rename a folder within its storage. An object store moves one file after another, beginning with `first`."""
     if isinstance(folder, Path):
         folder.rename(address(to))
         return
@@ -123,16 +120,13 @@ def move(folder: StoragePath, to: StoragePath, first: str) -> None:
 
 
 def free_bytes(folder: StoragePath) -> tuple[Path, int]:
-    """Return the local folder where checkpoints are written, and the free bytes of its disk."""
+    """Return the folder where checkpoints are written first (TMPDIR for a URI), and the free bytes of its disk."""
     disk = folder if isinstance(folder, Path) else Path(tempfile.gettempdir())
     return disk, shutil.disk_usage(disk).free
 
 
 def check_writable(storage: Path) -> None:
-    """Raise OSError if the folder is not writable. The message is one line and names `run.storage`.
-
-    Writes a temporary file there, or in the nearest existing parent, and leaves nothing behind.
-    """
+    """Raise OSError if the folder, or its nearest existing parent, is not writable."""
     folder = next(path for path in (storage, *storage.parents) if os.path.lexists(path))
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -147,7 +141,7 @@ def check_writable(storage: Path) -> None:
 
 
 def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> None:
-    """Copy the named files, or all files below a folder, to storage. Does nothing if `to` is the folder itself."""
+    """Copy the named files, or all files below a folder, to storage, unless `to` is the folder itself."""
     if isinstance(to, Path):
         assert to == folder
         return
@@ -158,10 +152,7 @@ def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> N
 
 
 def fetch(source: StoragePath, folder: Path, names: Iterable[str] | None = None) -> None:
-    """Copy files below a path to a local folder: all files, or the files in `names` that exist.
-
-    Does nothing if `source` is the folder itself. Raises OSError if a file cannot be read or written.
-    """
+    """Copy files below a path to a local folder: all files, or those of `names` that exist."""
     if isinstance(source, Path):
         assert source == folder
         return
@@ -195,8 +186,8 @@ def staged(to: StoragePath) -> Iterator[Path]:
 def local_copy(path: StoragePath, shared: str = "", names: Iterable[str] | None = None) -> Iterator[Path]:
     """Yield a folder to read from: the path itself, or a copy of its files that is removed after the block.
 
-    Processes of one node that pass the same `shared` name use one copy. The first process to leave the block removes
-    the copy, so all other processes must have finished reading by then.
+    Processes of one node that pass the same `shared` name use one copy. The first process that leaves the block removes
+    this copy, so the others must have finished reading before.
     """
     if isinstance(path, Path):
         yield path
@@ -213,10 +204,7 @@ def local_copy(path: StoragePath, shared: str = "", names: Iterable[str] | None 
 
 
 def cached_copy(path: StoragePath) -> Path:
-    """Return a local file or folder with the path's current content. For a URI, this is a copy that stays on the disk.
-
-    Raises OSError if the path does not exist.
-    """
+    """Return a `Path` unchanged; for a URI, a lasting local copy. Raises OSError if there is nothing at the URI."""
     if isinstance(path, Path):
         return path
     if path.is_file():

@@ -1,7 +1,7 @@
 """Files and folders at a URI, with the pathlib methods that a run's folder needs.
 
-Object stores have no folders, no renaming and no appending. A folder exists while a file exists below it, and a write
-replaces the whole file at once. Transient failures are retried; lasting ones raise OSError, as on a disk.
+In an object store, a folder exists while a file exists below it, and a write replaces the whole file at once. Transient
+failures are retried; lasting ones raise OSError, as on a disk.
 
 universal_pathlib was tried instead: its `is_file` and `iterdir` treat failing storage (503) as "no such file", its
 `/` appends names after a URI's query, and its `str` shows credentials.
@@ -45,8 +45,7 @@ class Stat(NamedTuple):
 class Remote:
     """A file or folder of S3, GCS or any other fsspec storage; `str` leaves out credentials and query."""
 
-    uri: str
-    """The URI with its credentials and query."""
+    uri: str  # with credentials and query
 
     def __str__(self) -> str:
         return mask(parts(self.uri)[0])
@@ -91,7 +90,7 @@ class Remote:
         return (self / name for name, _ in self._listed())
 
     def glob(self, pattern: str) -> Iterator[Remote]:
-        """Yield the folder's files and subfolders with names that match; only subfolders if `pattern` ends with `/`."""
+        """Yield the files and subfolders whose names match. A pattern that ends with `/` matches only subfolders."""
         for name, entry in self._listed():
             folder = entry["type"] == "directory"
             if fnmatch.fnmatchcase(name, pattern.rstrip("/")) and (folder or not pattern.endswith("/")):
@@ -160,7 +159,7 @@ class Remote:
         self._write(lambda: file.open("rb"))
 
     def download(self, file: Path, size: int) -> None:
-        """Copy this file, which has `size` bytes, to a local file. Raises FileNotFoundError if this file is missing."""
+        """Copy this file of `size` bytes to a local file. Raises FileNotFoundError if this file is missing."""
 
         def copy(fs: AbstractFileSystem, path: str) -> None:
             with fs.open(path, "rb", **_forward(fs)) as source, file.open("wb") as target:
@@ -234,7 +233,7 @@ class Remote:
         self._do(write)
 
     def _do(self, action: Callable[[AbstractFileSystem, str], _T]) -> _T:
-        """Return `action(file system, path)`. Raises FileNotFoundError if the file is missing, else as `retry` does."""
+        """Return `action(file system, path)` with retries. Raises FileNotFoundError if the file is missing."""
 
         def attempt() -> _T | FileNotFoundError:
             try:
@@ -249,7 +248,6 @@ class Remote:
 
 
 def _make_parents(fs: AbstractFileSystem, path: str) -> None:
-    """Create the parent folders of a file, if the file system has folders."""
     if fs.protocol not in _WITHOUT_FOLDERS:
         fs.makedirs(path.rpartition("/")[0], exist_ok=True)
 

@@ -1,7 +1,6 @@
-"""Retry an action on a path or URI while the storage fails; return its result or raise `StorageError`.
+"""Try an action on a path or URI up to four times while the storage fails.
 
-tenacity retries transient failures. A refusal (no such file, no permission) is raised at once. No message contains
-credentials of a URI.
+A refusal (no such file, no permission) is raised at once. No message contains credentials of a URI.
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ from sclip.storage.compression import HEAD_BYTES, Peeked
 from sclip.storage.filesystem import open_stream
 from sclip.storage.masking import mask
 
-RETRY_DELAYS_S: tuple[float, ...] = (0.5, 2.0, 8.0)
-"""Seconds to wait before each retry. If the last retry fails, the error is raised."""
+RETRY_DELAYS_S: tuple[float, ...] = (0.5, 2.0, 8.0)  # before each retry
 
 _THREADS, _THREADS_REMOTE = 8, 32
-"""Concurrent requests for local and for remote files. pyarrow's S3 client sends 25 at once."""
+"""Threads for local and for remote files. 32 keep pyarrow's S3 client busy, which sends at most 25 requests at once."""
 
 _LASTING = (
     FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError,
@@ -34,20 +32,18 @@ _REFUSED = re.compile(
 )
 """Messages of pyarrow's S3 and GCS clients for errors that a retry does not fix."""
 _ASK_AGAIN = (408, 425, 429)
-"""HTTP statuses below 500 that may be transient."""
 _MESSAGE_CHARS = 300
 _T = TypeVar("_T")
 
 
 class StorageError(OSError):
-    """Error of storage that failed at every try, or refused access. The message is one line: path, error and remedy."""
+    """Error of storage that failed at every try, or refused access."""
 
-    lasts = True
-    """Whether another try would fail too."""
+    lasts = True  # whether another try would fail too
 
 
 def concurrently(function: Callable[[str], _T], names: Sequence[str]) -> Iterator[_T]:
-    """Yield the function's result for each path or URI, in order. Threads compute one batch of results at a time."""
+    """Yield the function's result for each path or URI, in order, computed by several threads."""
     threads = _THREADS_REMOTE if any("://" in name for name in names) else _THREADS
     remaining = iter(names)
     with ThreadPoolExecutor(threads) as pool:
@@ -66,10 +62,7 @@ def read_bytes(url: str) -> bytes:
 
 
 def first_bytes(url: str, judge: Callable[[Peeked], _T]) -> _T:
-    """Return what `judge` returns for the start of a file. Raises StorageError as `retry` does.
-
-    A request to S3 downloads HEAD_BYTES. Over HTTP, up to `filesystem.BLOCK_BYTES` are read ahead.
-    """
+    """Return what `judge` returns for the start of a file. Raises StorageError as `retry` does."""
     return next(resumed(url, lambda stream: iter((judge(Peeked(stream)),)), HEAD_BYTES))
 
 
@@ -89,8 +82,7 @@ def retry(url: str, ask: Callable[[], _T]) -> _T:
 def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]], block_bytes: int = 0) -> Iterator[_T]:
     """Yield the values of `parse` for a file. If the storage fails, parse the file again and skip the yielded values.
 
-    Exceptions of `ByteStream` count as storage failures; `parse`'s own exceptions pass through. Raises StorageError as
-    `retry` does. Each new value resets the number of tries.
+    Raises StorageError as `retry` does, and the exceptions of `parse`.
     """
     done = 0
     with _retrying(url) as attempts:
@@ -98,15 +90,14 @@ def resumed(url: str, parse: Callable[[ByteStream], Iterator[_T]], block_bytes: 
             with attempt, closing(ByteStream(url, block_bytes)) as stream:
                 for value in islice(parse(stream), done, None):
                     done += 1
-                    attempt.retry_state.attempt_number = 1
+                    attempt.retry_state.attempt_number = 1  # a value shows that the storage works
                     yield value
 
 
 class ByteStream:
-    """A file that is read forward. Every failure to open or read it raises `_StorageFailure`."""
+    """A file that is read forward. Failures to open or to read the file raise `_StorageFailure`."""
 
     def __init__(self, url: str, block_bytes: int = 0) -> None:
-        """Open the path or URI."""
         try:
             self._file = open_stream(url, block_bytes)
         except Exception as error:
@@ -136,10 +127,7 @@ class _StorageFailure(Exception):
 
 @contextmanager
 def _retrying(url: str) -> Iterator[tenacity.Retrying]:
-    """Yield tenacity's attempts, and raise the last failure as StorageError.
-
-    The error has no cause: in a traceback, the library's message would show the URL's credentials.
-    """
+    """Yield tenacity's attempts, and raise the last failure as StorageError."""
     try:
         yield tenacity.Retrying(
             retry=tenacity.retry_if_exception(_may_pass),
@@ -157,7 +145,7 @@ def _retrying(url: str) -> Iterator[tenacity.Retrying]:
             )
         error = StorageError(f"{mask(url)}: {text}")
         error.lasts = not may_pass
-        raise error from None
+        raise error from None  # in a traceback, the cause would show the URL's credentials
 
 
 def _may_pass(failure: BaseException) -> bool:
@@ -171,7 +159,6 @@ def _may_pass(failure: BaseException) -> bool:
 
 
 def _message(error: BaseException | None, url: str) -> str:
-    """Return the error as one line, without the URL's credentials."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     status = getattr(error, "status", None)

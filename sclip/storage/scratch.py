@@ -1,7 +1,7 @@
 """Create temporary folders on this node's disk, below TMPDIR, for files on their way to or from an object store.
 
-A folder of `own` belongs to one process. If the process is killed, its lock is released, and the next call of `own`
-removes the folder. A folder of `common` is filled once for all processes of the node.
+`own` yields a folder for one process. If the process is killed, the next call of `own` in any process removes the
+folder. `common` returns a folder that is filled once for all processes of the node.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _OWN = "own-"
 
 @contextlib.contextmanager
 def own() -> Iterator[Path]:
-    """Yield an empty folder for the block. Also removes folders that killed processes left behind."""
+    """Yield an empty folder, which is removed after the block. Also removes the folders of killed processes."""
     root = _root()
     with contextlib.ExitStack() as stack:
         with FileLock(root / "own.lock"):
-            for lock in root.glob(f"{_OWN}*.lock"):
+            for lock in root.glob(f"{_OWN}*.lock"):  # a killed process holds no lock any more
                 with contextlib.suppress(Timeout), FileLock(lock, blocking=False):
                     remove(lock.with_suffix(""))
             folder = Path(tempfile.mkdtemp(prefix=_OWN, dir=root))
@@ -52,7 +52,6 @@ def remove(folder: Path) -> None:
 
 
 def _root() -> Path:
-    """Return this user's root for these folders. Raises PermissionError if another user owns it."""
     root = Path(tempfile.gettempdir()) / f"sclip-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     if root.stat().st_uid != os.getuid():

@@ -1,7 +1,7 @@
 """Open a path or URI as a seekable file, for formats with their index at the end (Parquet).
 
-A failed request is retried over a new connection. The final `StorageError` is also kept in `failure`, because a library
-that reads the file may replace it with its own exception.
+A failed request is retried over a new connection. `failure` keeps the final `StorageError`, because a library that
+reads the file may raise another exception in its place.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ _T = TypeVar("_T")
 
 
 class SeekableFile:
-    """A seekable file that is open for reading, with the methods of a Python file."""
+    """A seekable file that is open for reading. Opening and reading raise StorageError as `retry` does."""
 
     def __init__(self, url: str) -> None:
-        """Open a path or URI. Raises StorageError if the storage refuses access or keeps failing."""
         self.failure: StorageError | None = None
-        """The final storage error; None until the storage fails."""
         self.closed = False  # pyarrow checks this attribute
         self._url, self._at = url, 0
         self._file: Any = None
@@ -38,7 +36,7 @@ class SeekableFile:
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        """Return `size` bytes, or all bytes up to the end. Raises StorageError."""
+        """Return up to `size` bytes; a negative size means all bytes that are left."""
         remaining = max(0, self._size - self._at)
         size = remaining if size < 0 else min(size, remaining)
 

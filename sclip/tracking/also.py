@@ -10,7 +10,7 @@ from sclip.tracking.moved import TrackingError
 from sclip.tracking.sender import Destination
 
 EVENT_FILE = "tensorboard/events.out.tfevents.sclip"
-"""TensorBoard's event file in a run's folder; TensorBoard recognizes it by `tfevents` in its name."""
+"""Path of the event file in a run's folder. TensorBoard recognizes event files by `tfevents` in the name."""
 
 
 def check_installed(also: Sequence[str]) -> None:

@@ -1,8 +1,7 @@
 """Keep a run's events in order in `tracking.jsonl`; `tracking.json` records which of them MLflow's store has.
 
 Each event is one appended line. A process that dies loses no complete line and leaves at most one torn line, which
-readers skip. `tracking.json` holds the store's masked address, the MLflow run, and the byte offset after the last line
-that was sent. The journal is synced to disk before this file is written. So the offset covers no line that may be lost.
+readers skip. `tracking.json` holds the fields of `Sent`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Event = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sent:
-    """Record of the journal events that a store already has."""
+    """Record of the journal's events that MLflow's store already has."""
 
     store: str = ""
     """The store's masked address."""
@@ -36,14 +35,14 @@ class Sent:
     offset: int = 0
     """Byte offset in the journal. The store has all events before it, except those in `artifacts`."""
     artifacts: tuple[int, ...] = ()
-    """Byte offsets of artifact events with files that are not uploaded yet."""
+    """Byte offsets of events whose files (artifacts) are not uploaded yet."""
 
 
 class Journal:
     """Journal of one run, open for appending. Threads may share it."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the journal in `folder`; create either if missing. Raises OSError if the folder is not writable."""
+        """Open the journal in `folder`; create what is missing. Raises OSError if the folder is not writable."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._lock = threading.Lock()
@@ -82,16 +81,13 @@ class Journal:
 
     @sent.setter
     def sent(self, sent: Sent) -> None:
-        os.fsync(self._file.fileno())
+        os.fsync(self._file.fileno())  # so that no line before `sent.offset` can be lost
         write(self.folder / SENT, json.dumps(asdict(sent)) + "\n")
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the journal's lock during the block, so that no other process or thread sends the journal.
-
-        The lock is on the journal file itself, because filelock would add a lock file to the run's folder.
-        """
-        with (self.folder / JOURNAL).open("ab") as file:
+        """Hold the journal's lock during the block, so that no other process or thread sends the journal."""
+        with (self.folder / JOURNAL).open("ab") as file:  # filelock would add a lock file to the run's folder
             # OSError: the file system has no locks. Two senders do no harm, as MLflow stores a repeated batch once.
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)

@@ -53,7 +53,7 @@ def parts(event: Event) -> Iterator[Event]:
 
 
 def entities(events: list[Event], without: Container[str]) -> tuple[list[Metric], list[Param], list[RunTag]]:
-    """Return the arguments of MLflow's `log_batch`, without the metrics in `without`. A later param or tag wins."""
+    """Return arguments of `log_batch`, except metrics in `without`. Repeated params and tags keep the last value."""
     metrics = [
         Metric(name, value, event["time_ms"], event["step"])
         for event in events

@@ -1,9 +1,8 @@
 """Correct the paths recorded in a SQLite MLflow store that was moved or copied together with its artifacts.
 
-MLflow records only absolute paths. In a moved store, model versions would fail with "no artifact", and new runs would
-write into the old folder. If recorded artifacts lie next to the store, outside their recorded folder, `follow` corrects
-the recorded paths in one transaction and logs one line. It does not change servers, other databases, or artifacts that
-were never next to their store.
+MLflow records only absolute paths. After a move, model versions would fail with "no artifact", and new runs would write
+into the old folder. If `follow` finds the artifacts next to the moved store, it corrects the recorded paths in one
+transaction. Servers and other databases stay as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ _COLUMNS = (
     ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
     ("model_versions", "source"), ("model_versions", "storage_location"),
 )  # fmt: skip
-"""Tables and columns in which MLflow records artifact paths."""
 _BELOW = "({0} = :old OR substr({0}, 1, :n + 1) = :old || '/')"
 
 _log = logging.getLogger("sclip.tracking")
@@ -36,10 +34,10 @@ class TrackingError(RuntimeError):
 
 
 def follow(uri: str, root: str = "") -> None:
-    """Correct the artifact folders that a moved SQLite store records; do nothing for other stores.
+    """Correct the paths of artifact folders in a moved SQLite store; do nothing for other stores. No file is moved.
 
-    A recorded folder is replaced by the folder of the same name next to the store, if that folder holds some of the
-    recorded artifacts. The recorded folder `root` is always replaced.
+    A recorded folder is replaced by the folder of the same name next to the store, if the new folder holds recorded
+    artifacts. The recorded folder `root` is always replaced.
 
     Raises TrackingError if a recorded folder has files that the new folder lacks, or if the store cannot be changed.
     """
@@ -69,12 +67,11 @@ def follow(uri: str, root: str = "") -> None:
 
 
 def same_folder(one: str | Path, other: str | Path) -> bool:
-    """Return whether two paths lead to the same folder, even if this folder does not exist."""
+    """Return whether two paths lead to the same folder, which need not exist."""
     return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _roots(store: Connection) -> list[Path]:
-    """Return the local folders in which experiments keep their artifacts."""
     rows = store.execute(sqlalchemy.text("SELECT DISTINCT artifact_location FROM experiments"))
     return [Path(folder) for (folder,) in rows if folder and folder.startswith("/")]
 
@@ -102,7 +99,6 @@ def _has_artifacts(store: Connection, old: Path, new: Path) -> bool:
 
 
 def _change(store: Connection, old: Path, new: Path, uri: str) -> int:
-    """Replace `old` by `new` at the start of every recorded path; return how many paths changed."""
     values = {"old": str(old), "new": str(new), "n": len(str(old))}
     rows = 0
     try:

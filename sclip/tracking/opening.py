@@ -31,14 +31,7 @@ _log = logging.getLogger("sclip.tracking")
 def open_run(config: Config, run_name: str, storage: str) -> Tracker:
     """Open the record of the training run `run_name`. If the run was started before, continue its record.
 
-    The record is kept in `storage/runs/run_name`. If `storage` is a URI, a local folder holds the record, and the URI
-    gets a copy. The params are the flattened config. The parent run is `tracking.parent`. A tag holds the git commit.
-
-    Args:
-        config: the resolved config; `config.tracking` says where to record.
-        run_name: name of the training run.
-        storage: `run.storage`, resolved: a folder or a URI.
-
+    The record is kept in `storage/runs/run_name`. If `storage` is a URI, the record is local, with a copy at the URI.
     Raises TrackingError within about ten seconds if the store cannot be used, unless `tracking.offline` is set.
     """
     folder, home = local(storage) / "runs" / run_name, storage_path(storage) / "runs" / run_name
@@ -47,10 +40,9 @@ def open_run(config: Config, run_name: str, storage: str) -> Tracker:
 
 
 def open_parent(config: Config, name: str, storage: str, params: Mapping[str, str] | None = None) -> Tracker:
-    """Open the record of a sweep or a blend. The `run_id` of a sweep's record is the `tracking.parent` of its runs.
+    """Open the record of a sweep or a blend. For a sweep, `Tracker.run_id` becomes `tracking.parent` of all runs.
 
-    The record is kept in `storage/sweeps/name` and sent only to MLflow. Its params are `params`; without `params`, they
-    are the flattened config.
+    The record is kept in `storage/sweeps/name` and sent only to MLflow. `params` are recorded in place of the config.
     """
     folder = local(storage) / "sweeps" / name
     return _begin(config, name, storage, folder, folder, params)
@@ -61,7 +53,7 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
     Args:
         home: the folder of the run; nothing is added to its journal.
-        uri: the store's address, if not the recorded one; required if the recorded address has a masked password.
+        uri: the store's address; empty means the recorded one. Required if the recorded address has a masked password.
 
     Raises TrackingError if the folder holds no record or the store cannot be used.
     """
@@ -100,18 +92,14 @@ def open_recorded(home: StoragePath, uri: str = "") -> Tracker:
 
 
 def _take_over(home: StoragePath, folder: Path) -> None:
-    """Fetch the journal from a run's remote folder, unless the local journal already contains all of it.
-
-    If the remote folder has no journal, the local journal is kept under another name: it was never copied, or it is of
-    a deleted run of the same name.
-    """
+    """Fetch the journal of the remote folder `home`, unless the local journal contains all of it."""
     if isinstance(home, Path):
         return
     local_journal = folder / JOURNAL
     remote = (home / JOURNAL).read_bytes() if (home / JOURNAL).exists() else b""
     if remote and local_journal.exists() and local_journal.read_bytes().startswith(remote):
         return
-    if not remote and local_journal.exists():
+    if not remote and local_journal.exists():  # never copied, or of a deleted run: begin a new one
         kept = local_journal.replace(local_journal.with_suffix(f".{time.time_ns()}.jsonl"))
         _log.warning("%s has no %s; the earlier events of this machine are kept in %s", home, JOURNAL, kept)
     for name in (JOURNAL, SENT):

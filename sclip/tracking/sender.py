@@ -1,6 +1,6 @@
 """Send the journal of a run to one destination, in a thread that retries until it succeeds.
 
-Each destination has a sender of its own. So no destination waits for another, and training waits for no destination.
+Each destination has its own sender, so no destination waits for another.
 """
 
 from __future__ import annotations
@@ -15,17 +15,14 @@ from sclip.tracking.store import first_cause
 
 _GATHER_S = 1.0
 """Seconds between two calls of `Destination.send`; new events gather during this time."""
-_RETRY_S = (1.0, 30.0)
-"""First and longest wait, in seconds, before a failed send is retried; each retry doubles the wait.
-
-The sender does not use tenacity, because `flush` and `close` must be able to end the wait early.
-"""
+_RETRY_S = (1.0, 30.0)  # not tenacity: `close` must end a wait early
+"""Shortest and longest wait before a retry. Each retry doubles the wait."""
 
 _log = logging.getLogger("sclip.tracking")
 
 
 class Destination(Protocol):
-    """Receiver of a run's events. Only the thread of the `Sender` made for this receiver calls `send`."""
+    """Receiver of a run's events. Only the thread of a `Sender` calls `send`."""
 
     @property
     def name(self) -> str:
@@ -47,7 +44,6 @@ class Sender:
         self._flushes = self._flushed = self._batches = 0
         self._closing = False
         self.name = destination.name
-        """Name of the destination in warnings."""
         self.trouble = ""
         """Why the destination accepts no events; "" while it accepts them."""
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
@@ -73,7 +69,7 @@ class Sender:
         return True
 
     def close(self) -> None:
-        """Stop the thread. A thread that is waiting for the network ends with the process instead."""
+        """Stop the thread; wait at most a second for its end."""
         with self._state:
             self._closing = True
             self._state.notify_all()

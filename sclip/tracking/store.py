@@ -65,14 +65,10 @@ class Store:
 
     @property
     def _in_storage(self) -> bool:
-        """Whether the store is the default SQLite file in `storage`."""
         return self.uri == f"sqlite:///{self.storage}/{DATABASE}"
 
     def reach(self) -> str:
-        """Return the experiment's id; create the experiment if it is missing.
-
-        Raises TrackingError within about ten seconds if the store cannot be used.
-        """
+        """Return the experiment's id; create a missing one. Raises TrackingError in about 10 s if that fails."""
         if self._in_storage:
             try:
                 check_writable(Path(self.storage))
@@ -95,10 +91,7 @@ class Store:
             yield
 
     def open(self, run_id: str, started_ms: int) -> Run:
-        """Return the run with the id `run_id`, else the experiment's run named `run_name`, else a new run.
-
-        Raises MlflowException if a request fails, and TrackingError if the experiment cannot be used.
-        """
+        """Return the run `run_id`, else the run `run_name`, else a new run. Raises MlflowException or TrackingError."""
         if run := self.find(run_id):
             return run
         experiment, query = self._experiment(), f"tags.`{RUN_NAME_TAG}` = '{self.run_name}'"
@@ -120,13 +113,9 @@ class Store:
         return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
     def _experiment(self) -> str:
-        """Return the experiment's id; create the experiment if it is missing.
-
-        A server chooses where it keeps artifacts. Without a server, artifacts go into `storage`, not into MLflow's
-        default, the working directory.
-        """
         experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
+            # A server chooses where it keeps artifacts; MLflow's default for others is the working directory.
             root = None if self.server else f"{self.storage}/{ARTIFACTS}"
             return str(self.client.create_experiment(self.experiment, root))
         if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
@@ -139,14 +128,12 @@ class Store:
         return str(experiment.experiment_id)
 
     def _check_root(self, root: str) -> None:
-        """Raise TrackingError if an experiment's artifacts would go into another run's storage.
-
-        `root` is the experiment's artifact folder. A name other than `mlartifacts` is accepted: a user chose it.
-        """
+        """Raise TrackingError if the experiment's artifact folder `root` belongs to another storage folder."""
         own_root = f"{self.storage}/{ARTIFACTS}"
+        # Accept a folder whose name the user chose, and this storage's own folder.
         if not root.startswith("/") or Path(root).name != ARTIFACTS or same_folder(root, own_root):
             return
-        if self._in_storage and not Path(root).exists():
+        if self._in_storage and not Path(root).exists():  # the store was moved
             follow(self.uri, root)
             return
         raise TrackingError(
@@ -156,10 +143,7 @@ class Store:
 
 
 def try_store(config: Config) -> str:
-    """Check a config's store by creating and deleting a run in it; return the store's masked address.
-
-    If the experiment is missing, it is created, as a run would do. Raises TrackingError if the store cannot be used.
-    """
+    """Create and delete a run to check a config's store; return the masked address. Raises TrackingError on failure."""
     storage = config.run.storage
     store = Store(store_uri(config, storage), config.tracking.experiment, "doctor", str(local(storage)))
     experiment = store.reach()
@@ -176,13 +160,13 @@ def store_uri(config: Config, storage: str) -> str:
 
 
 def database_folder(storage: str) -> Path:
-    """Return the folder of MLflow's local files: `storage`, or the default `run.storage` if `storage` is a URI."""
+    """Return the folder of MLflow's local files: `storage`, or the default of run.storage if `storage` is a URI."""
     path = storage_path(storage)
     return path if isinstance(path, Path) else Path(RunConfig().storage).expanduser().absolute()
 
 
 def local(storage: str) -> Path:
-    """Return the local folder for a run's records: `run.storage`, or a local substitute if `storage` is a URI."""
+    """Return the local folder for records: `storage`, or a folder in `database_folder` if `storage` is a URI."""
     path = storage_path(storage)
     if isinstance(path, Path):
         return path
@@ -234,14 +218,11 @@ _settings = threading.RLock()
 
 @contextlib.contextmanager
 def settings(**values: object) -> Iterator[None]:
-    """Override environment variables for MLflow during the block; MLflow reads its settings from them at every use.
-
-    The process's own environment does not change: in glibc before 2.41, adding a variable while a Ray thread reads one
-    crashes the process (SIGSEGV). A lock admits one thread at a time to the block, so that threads do not mix values.
-    """
+    """Override environment variables for MLflow during the block. Only one thread at a time enters such a block."""
     with _settings:
         before = environment_variables.os
         environ = ChainMap({name: str(value) for name, value in values.items()}, before.environ)
+        # Not os.environ itself: glibc before 2.41 crashes if a variable is added while a Ray thread reads one.
         environment_variables.os = SimpleNamespace(environ=environ)
         try:
             yield

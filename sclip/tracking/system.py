@@ -1,7 +1,6 @@
 """Record the load of the driver's node with MLflow's collectors, as the metrics `system/...` of a run.
 
-MLflow's own monitor sends its metrics directly, and gives up if the store does not answer. The metrics of this module
-go through the journal. Metrics of the workers are in `stream/...` and `train/...`.
+MLflow's own monitor gives up if the store does not answer. The metrics of this module go through the journal.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Send the journal of a run to an MLflow store.
 
-Events are sent in order, many metrics per call. MLflow stores a metric with the same key, step, time and value once.
-So events may be sent again after a lost answer or a crash. If MLflow refuses an event as invalid, the event is skipped
-with a warning and stays in the journal.
+After a lost answer or a crash, events may be sent again: MLflow stores a metric with the same key, step, time and value
+once. If MLflow refuses an event as invalid, the event is skipped with a warning and stays in the journal.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
 """Write the metrics of a journal to TensorBoard's event file, `tensorboard/` in the run's folder.
 
-The file's bytes depend only on the journal. Each start of the run, and each retry after a failed write, rewrites the
-file from the journal's beginning. So the file never has a metric twice, even after a crash. A TensorBoard that reads
-the file meanwhile finds the same bytes again. A step that is trained twice appears once, because the journal keeps each
-step's first values. tensorboardX, a dependency of Ray Train, writes the records; `torch.utils.tensorboard` would need
-all of TensorBoard for this.
+Each start of the run, and each retry after a failed write, rewrites the file from the journal's beginning, so the file
+never has a metric twice. A TensorBoard that reads the file meanwhile finds the same bytes again, because the bytes
+depend only on the journal. tensorboardX comes with Ray Train; `torch.utils.tensorboard` would need all of TensorBoard.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Log the metrics of a journal to Weights & Biases, through the separate process of `sclip.tracking.wandb_process`.
 
-Each event with metrics is one row. Rows are numbered from 0. wandb's own step is the number of the row. When a run
-starts again, it asks the server how many rows the server has, and skips the rows with lower numbers. Charts use the
-column `step` as their x axis, because a run's events do not come in the order of their steps: a checkpoint is evaluated
-after later steps were trained. An offline run (WANDB_MODE=offline) has no server to ask. So each start writes all rows
-to a folder of its own, and `wandb sync` of the last folder uploads the whole run. If a disk failure removes rows from
-the journal, new rows get numbers that the server already has. These new rows are not sent.
+Each event with metrics is one row; wandb's own step is the row's number, from 0. A run that starts again asks the
+server how many rows it has, and sends only later rows. Charts use the column `step` as x axis, because the scores of a
+checkpoint come after later steps.
+
+An offline run (WANDB_MODE=offline) cannot ask the server, so each start writes all rows to a new folder. `wandb sync`
+of the last folder uploads the whole run.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from typing import Any
 from sclip.tracking.journal import Event, Journal
 
 _PROCESS = Path(__file__).with_name("wandb_process.py")
-_EVENTS = 500
-"""Maximum events in a request."""
+_EVENTS = 500  # at most in a request
 _END_S = 5.0
 """Seconds to wait for the process to end. A process that still uploads after this time continues and ends by itself."""
 
@@ -39,10 +38,7 @@ class WandB:
         self._offset = self._row = self._sent = 0
 
     def send(self, until: int) -> bool:
-        """Send the next rows before journal offset `until`; return False if none is left.
-
-        Raises RuntimeError or OSError with wandb's message.
-        """
+        """Send the next rows before journal offset `until`; False if none is left. Raises RuntimeError or OSError."""
         if self._offset >= until:
             return False
         try:
@@ -70,7 +66,6 @@ class WandB:
         return self._offset > before
 
     def _begin(self) -> None:
-        """Start the process; then begin the wandb run, or resume the run of an earlier start."""
         self._offset = self._row = 0
         config: dict[str, str] = {}
         head: Event = {}
@@ -106,7 +101,6 @@ class WandB:
         return dict(answer)
 
     def _end(self) -> None:
-        """Let the process end; the next event starts a new one."""
         process, self._process = self._process, None
         if process:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
@@ -118,7 +112,6 @@ def _row(event: Event) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Return the value of a param, parsed from the param's text in the journal."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

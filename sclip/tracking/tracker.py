@@ -33,8 +33,7 @@ from sclip.tracking.to_mlflow import MLflow
 _FINISH_S = 30.0
 """Seconds without progress after which an ending run stops sending; the remaining events stay on disk."""
 _OFFLINE_S = 5.0
-"""Seconds without progress after which an ending run gives up a destination that is not expected to answer, or any
-destination in a hurried `finish`."""
+"""The limit in place of `_FINISH_S` if no answer is expected, or if the run ends in a hurry."""
 
 _V = TypeVar("_V")
 _log = logging.getLogger("sclip.tracking")
@@ -84,13 +83,12 @@ class Tracker:
         return self._journal.sent.run_id
 
     def log(self, metrics: Mapping[str, float], step: int, tags: Mapping[str, str] | None = None) -> None:
-        """Record metrics at a step, and tags. A tag keeps its last value.
+        """Record metrics at a step, and tags; never wait for a network, never raise.
 
-        A metric that already has a value at this step or a later step is skipped. This happens after a restart: the
-        steps after the checkpoint are trained again, and the curve keeps the first values. The call never waits for a
-        network and never raises.
+        A metric that already has a value at this step or a later step is skipped. A tag keeps its last value.
         """
         with self._lock:
+            # After a restart, some steps are trained again; the curve keeps their first values.
             new = {k: float(v) for k, v in metrics.items() if step > self._steps.get(k, -1)}
             self._steps |= dict.fromkeys(new, step)
         events: list[Event] = [{"metrics": part, "step": step} for part in _parts(new)]
@@ -105,12 +103,8 @@ class Tracker:
     ) -> None:
         """Record a dataset that the run reads, as an MLflow dataset input.
 
-        Args:
-            name: the dataset's name for people.
-            digest: fingerprint of the data, up to 36 characters.
-            source: paths or URIs of the dataset.
-            profile: facts about the dataset, such as counts and versions.
-            context: the dataset's role in the run, such as "training".
+        `digest` has up to 36 characters, `source` holds paths or URIs, and `profile` facts such as counts and versions.
+        `context` is the dataset's role in the run, such as "training".
         """
         shown = json.dumps({"uris": [mask(uri)[:500] for uri in source][:100]})  # MLflow takes 64 kB
         dataset = {
@@ -122,10 +116,7 @@ class Tracker:
             self._tell([{"dataset": dataset, "context": context}])
 
     def log_artifact(self, path: Path | str, artifact_path: str = "") -> None:
-        """Record a file or folder by its path. The sender reads the files later, so they must stay there.
-
-        `artifact_path` is the target folder among the run's artifacts.
-        """
+        """Record a file or folder, which must stay there; `artifact_path` is the folder among the run's artifacts."""
         self._tell([{"artifact": str(Path(path).absolute()), "to": artifact_path}])
 
     def keep(self) -> None:
@@ -138,11 +129,7 @@ class Tracker:
             _log.warning("%s; the record of the run stays in %s until it can be copied", error, self.folder)
 
     def flush(self) -> bool:
-        """Wait until MLflow's store has all recorded events; return False after 30 s without progress.
-
-        The limit is 5 s if `finish` got `in_a_hurry`. It is also 5 s if the store is not expected to answer:
-        the previous `flush` returned False, or the store does not have the run yet.
-        """
+        """Wait until MLflow has all events; return False after 30 s without progress (5 s if no answer is expected)."""
         self._away = not self._sender.flush(_OFFLINE_S if self._away or not self.run_id else _FINISH_S)
         return not self._away
 
@@ -196,9 +183,8 @@ class Tracker:
     ) -> None:
         """Record the config and the status RUNNING, and start to sample this machine's load.
 
-        `params`, if set, are recorded instead of the config. `also` names the destinations in addition to MLflow.
-        `known` holds the metrics and params that the store has; these count as recorded even if the journal was lost.
-        Params keep their first value, as MLflow requires.
+        `params`, if set, are recorded instead of the config. `known` holds the metrics and params that the store
+        already has; None means that the store was not reached. `also` names the destinations in addition to MLflow.
         """
         if known:  # only RunData's protobuf form has the steps of metrics
             steps = {metric.key: metric.step for metric in known.to_proto().metrics}
@@ -208,6 +194,7 @@ class Tracker:
         if not self._tags:
             tags[MLFLOW_GIT_COMMIT] = _git_commit()
         all_params = params or flatten(to_tree(config))
+        # MLflow refuses a second value of a param.
         new = {key: mask(str(value)) for key, value in all_params.items() if key not in self._params}
         self._tell(
             [
@@ -238,15 +225,12 @@ class Tracker:
 
 
 def _parts(entities: Mapping[str, _V]) -> Iterator[dict[str, _V]]:
-    """Split metrics, params or tags into parts that each fit one MLflow call."""
     names = list(entities)
     for start in range(0, len(names), PER_EVENT):
         yield {name: entities[name] for name in names[start : start + PER_EVENT]}
 
 
 def _git_commit() -> str:
-    """Return the current git commit of this code; "" if git does not track this file."""
-
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

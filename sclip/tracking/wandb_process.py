@@ -1,8 +1,7 @@
 """Log rows to Weights & Biases in a separate process. Each request and each answer is one line of JSON.
 
-wandb sets environment variables. If a Ray thread reads a variable at that moment, glibc before 2.41 crashes. wandb also
-asks for keys on terminals and installs exit handlers. In a separate process, these actions do not affect the run. The
-run starts this file by its path, with `-P`. The file imports nothing of sclip, so it needs no more memory than wandb.
+The process keeps the run safe from wandb, which sets environment variables (glibc before 2.41 crashes if a Ray thread
+reads one at that moment), asks for keys on terminals, and installs exit handlers. It imports no sclip, to save memory.
 
     {"init": {...}}                  arguments of wandb.init -> {"rows": number of rows that the server has}
     {"rows": [[number, {...}], ...]} rows and their numbers, which increase -> {}
@@ -22,7 +21,7 @@ from typing import Any, TextIO
 _INIT_S = 30.0
 """Seconds that the server may take to answer when the run begins."""
 _UPLOAD_S = 25.0
-"""Seconds that the last upload may take; the sender waits longer. The run's next start sends the remaining rows."""
+"""Seconds that the last upload may take. The run's next start sends the remaining rows."""
 
 
 def main() -> None:

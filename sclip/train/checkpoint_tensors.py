@@ -42,10 +42,7 @@ FLAT = dsd.StateDictOptions(flatten_optimizer_state_dict=True)
 def tensors_of(
     model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the tensors of a checkpoint (sharded ones are DTensors) and the optimizer's hyperparameters.
-
-    If the model has low-rank updates, the frozen weights of its towers are left out.
-    """
+    """Return the tensors of a checkpoint (sharded ones are DTensors) and the optimizer's hyperparameters."""
     model_state, optimizer_state = dsd.get_state_dict(model, optimizer, options=FLAT)
     updates = lora.has_updates(model)
     tensors = {
@@ -61,12 +58,11 @@ def tensors_of(
 def share_of_rank(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
     """Return the tensors that this rank writes, and the number of tensor elements that all ranks together write.
 
-    With FSDP, each rank writes its shards. With DDP, several ranks hold copies of the same tensor, and with HSDP of the
-    same shard. One of these ranks writes it, chosen so that all write about equally many bytes. Every rank
-    computes the same choice, without communication.
+    If several ranks hold the same tensor or shard (DDP, HSDP), one of them writes it, so that all write about equally
+    many bytes.
     """
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in tensors.items()}
-    # By number of copies: a heap of (bytes assigned to a copy's rank, number of the copy).
+    # By number of copies: a heap of (bytes assigned to a copy's rank, number of the copy); the same on every rank.
     loads: dict[int, list[tuple[int, int]]] = {}
     share = {}
     for name in sorted(tensors, key=lambda name: (-sizes[name], name)):
@@ -92,11 +88,8 @@ def _copies(tensor: Tensor) -> tuple[int, int]:
 
 
 def write_tensors(path: Path, share: dict[str, Any], rank: int) -> int:
-    """Write the tensors from `share_of_rank` into one file in a folder; return the number of written elements.
-
-    Each rank uses DCP's planner and writer alone. With 512 ranks, DCP's common plan would take one process two minutes,
-    only to remove copies, which `share_of_rank` has left out.
-    """
+    """Write the tensors from `share_of_rank` into one file in the folder `path`; return the number of elements."""
+    # DCP's `save` would merge the plans of all ranks to find copies, which takes two minutes with 512 ranks.
     writer = HuggingFaceStorageWriter(str(path), save_distributed=True)
     planner = DefaultSavePlanner(flatten_state_dict=False)
     planner.set_up_planner(share)
@@ -128,7 +121,7 @@ def stored_tensors(path: Path) -> Mapping[str, Any]:
 
 
 def compare(path: StoragePath, tensors: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Raise CheckpointError, with tensor names, if the stored tensors are not those that the model needs."""
+    """Raise CheckpointError unless the stored tensors have the names and shapes of the model's `tensors`."""
     differences = {
         "missing in it": sorted(tensors.keys() - stored.keys()),
         "unknown to the model": sorted(stored.keys() - tensors.keys()),
@@ -145,9 +138,9 @@ def compare(path: StoragePath, tensors: Mapping[str, Any], stored: Mapping[str, 
 
 
 def read_tensors(path: Path, tensors: dict[str, Any], alone: bool = False) -> None:
-    """Read a checkpoint's values into `tensors`: on all ranks together, or in this process only (`alone`).
+    """Read a checkpoint's values into `tensors`. All ranks call it together, except with `alone`.
 
-    Raises CheckpointError, on all ranks that read, if a file cannot be read.
+    Raises CheckpointError on all these ranks if a file cannot be read.
     """
     reader = HuggingFaceStorageReader(str(path))
     try:
@@ -157,5 +150,4 @@ def read_tensors(path: Path, tensors: dict[str, Any], alone: bool = False) -> No
 
 
 def _reasons(error: CheckpointException) -> str:
-    """Return the reason of each failed rank, in one line."""
     return "; ".join(f"rank {rank}: {reason}" for rank, (reason, _) in sorted(error.failures.items()))

@@ -1,8 +1,4 @@
-"""Find out how much disk space the runs in a storage folder take, and which of their files can be removed.
-
-`runs` yields one `RunUse` for each run folder. This module itself removes nothing. While a run may still be
-training, `RunUse.removable` returns none of its paths.
-"""
+"""Find out how much disk space the runs in a storage folder take, and which of their files can be removed."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ from sclip.train.run_folder import ALIVE, LEASE, RunFolder, size_of
 __all__ = ["RunUse", "runs"]
 
 TRAINING_S = 3600.0
-"""Seconds without a sign of life until a run no longer counts as training. Reports are seconds to minutes apart."""
+"""Seconds without a sign of life after which a run no longer counts as training. Reports are at most minutes apart."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +26,17 @@ class RunUse:
     """Seconds since the run's last sign of life."""
     bytes: int
     checkpoints: tuple[StoragePath, ...]
-    """Complete checkpoints, oldest first. After their removal, a finished run still has its exported model."""
+    """Complete checkpoints, oldest first."""
     leftovers: tuple[StoragePath, ...]
-    """Half-written checkpoints that a crash left, and damaged ones that were set aside."""
+    """Incomplete checkpoints that a crash left, and damaged ones (`RunFolder.roll_back`)."""
 
     def removable(
         self, finished: bool, leftovers: bool, older_than_s: float | None
     ) -> tuple[StoragePath, ...]:
-        """Return the paths that these options of `sclip clean` select; none if the run may be training."""
+        """Return the paths that `sclip clean` removes with these options; none if the run may be training.
+
+        A run that has been idle for more than `older_than_s` seconds is removed as a whole; None means never.
+        """
         if self.state == "training":
             return ()
         if older_than_s is not None and self.idle_s > older_than_s:

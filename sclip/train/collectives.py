@@ -30,7 +30,7 @@ def in_unison(
 ) -> list[dict[str, Any]]:
     """Call `part` on every rank and return the JSON results in rank order. All ranks call it together.
 
-    If `part` raises on one rank, all ranks raise `error` with that rank's message, so no rank waits forever.
+    If `part` raises on one rank, all ranks raise `error` with that rank's message.
     """
     failure, value, cause = "", {}, None
     try:

@@ -9,15 +9,11 @@ import torch
 __all__ = ["use_deterministic_algorithms"]
 
 _ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple"}
-"""Environment variables that fix what cuBLAS and NCCL would choose. By default, NCCL chooses by message size and
-topology, and network switches may sum in any order."""
+"""Fix the order in which cuBLAS and NCCL add up values. By default, NCCL may leave the order to network switches."""
 
 
 def use_deterministic_algorithms() -> None:
-    """Make this process deterministic. Call it before the first cuBLAS call and before process groups are created.
-
-    From then on, an operation without a deterministic algorithm raises RuntimeError.
-    """
+    """Make this process deterministic. Call it before the first cuBLAS call and before process groups are created."""
     os.environ.update(_ENVIRONMENT)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no code reads it

@@ -1,13 +1,12 @@
 """Run a training step on fake tensors to find the peak memory of a GPU and the collectives of a step.
 
-Fake tensors have shapes and no values, so one CPU core computes a step of any number of GPUs in seconds.
-Model, sharding, loss and step are the run's own. torch's fake process group stands for the other ranks. To
-save time, the step runs at two depths, each with only some of the blocks of each tower, and the figures are
-extrapolated to all blocks. With `train.micro_batch`, only two of the batch's equal parts run; the loss of all rows runs
-separately.
+Fake tensors have shapes but no values, so one CPU core computes a step of any number of GPUs in seconds. Model,
+sharding, loss and step are those of a real run. torch's fake process group replaces the other ranks.
 
-Some parts are counted by hand: AdamW's moments, the average of `train.ema_decay`, the next batch on the device, and
-DDP, which the fake process group does not support (all gradients exist all the time, in buckets that are reduced once).
+To save time, the step runs twice, with a few and with some more of each tower's blocks. All figures grow linearly with
+the number of blocks, so these two runs give the figures of the whole model.
+
+Added by arithmetic: AdamW's moments, averaged weights, the next batch on the device, and DDP's all-reduces.
 Not counted: CUDA's context, NCCL's buffers, the allocator's fragmentation, and the memory that `train.compile` saves.
 """
 
@@ -48,9 +47,9 @@ __all__ = ["Collectives", "DryRun", "dry_run"]
 _CPU = torch.device("cpu")
 """Device of fake tensors: on fake CUDA devices, backward fails without a driver."""
 _STRIDES = 5
-"""Number of strides (groups of blocks) that the smaller depth leaves out. The other depth leaves out one fewer."""
+"""Number of equal strides that a tower's blocks are divided into; the few blocks left over always run."""
 _RUN_PASSES = 2
-"""Maximum number of a batch's parts that run. Only the last part differs from the others."""
+"""Maximum parts of a batch (`train.micro_batch`) that run: the last, and one for all others, which are alike."""
 _BUCKET_BYTES = 25 * 2**20
 """Bytes of gradients that DDP sums in one all-reduce."""
 
@@ -62,12 +61,12 @@ class Collectives:
     kind: str
     count: int
     size_bytes: int
-    """Sum of the collectives' sizes; a size is the bytes of a rank's input or output, whichever is larger."""
+    """Bytes of all together. Each counts as its input or output on one rank, whichever is larger."""
 
     @property
     def sent_bytes(self) -> int:
-        """Maximum bytes that a rank sends. In a ring, a rank sends each byte once, or twice in an all-reduce."""
-        return self.size_bytes * (2 if self.kind == "all-reduce" else 1)
+        """Upper bound of the bytes that a rank sends."""
+        return self.size_bytes * (2 if self.kind == "all-reduce" else 1)  # all-reduce: in a ring
 
 
 @dataclass(frozen=True)
@@ -77,10 +76,10 @@ class DryRun:
     parameters: int
     """Bytes of the parameters and buffers of model and teacher (`loss.distil`), and of averages (`train.ema_decay`)."""
     gradients: int
-    """Bytes of the gradients that exist at the peak: with DDP all, with FSDP2 those already reduced."""
+    """Bytes of gradients that the GPU holds at the peak."""
     moments: int
     activations: int
-    """All other bytes: batches, activations, gathered weights, temporary tensors, features of all ranks, logits."""
+    """All other bytes, such as batches, gathered weights and logits."""
     collectives: tuple[Collectives, ...]
 
     @property
@@ -90,17 +89,15 @@ class DryRun:
 
     @property
     def sent_bytes(self) -> int:
-        """Maximum bytes that a GPU sends in a step."""
+        """Upper bound of the bytes that a GPU sends in a step."""
         return sum(collectives.sent_bytes for collectives in self.collectives)
 
 
 def dry_run(config: Config, ranks_per_node: int, *, all_blocks: bool = False) -> DryRun:
     """Return the peak memory and the collectives of a training step.
 
-    Args:
-        config: config of the run, as `sclip.launch.capacity.sized` returns it.
-        ranks_per_node: number of GPUs of a node.
-        all_blocks: run the step once with all blocks instead of twice with some of them.
+    `config` comes from `sclip.launch.capacity.sized`, so train.num_workers is above 0. `all_blocks` runs the step once
+    with all blocks, not twice with some of them.
     """
     parameters, world_size = parameter_count(config.model), config.train.num_workers
     autocast = sharding.needs_autocast(meta_model(config.model))
@@ -116,15 +113,10 @@ def dry_run(config: Config, ranks_per_node: int, *, all_blocks: bool = False) ->
 
 
 _Figures = Mapping[tuple[str, ...], int]
-"""Figures of a step by name. In bytes: ("parameters",), ("trained",) for trained parameters, ("size", kind) for
-collectives, ("peak", phase, use). Number of collectives: ("count", kind)."""
+"""Figures of a step by name. ("count", KIND) is the number of collectives of a kind; all other figures are bytes."""
 
 
 def _summary(figures: _Figures, config: Config) -> DryRun:
-    """Return the figures of the whole model as a `DryRun`.
-
-    Some figures do not appear in a run and are computed here: AdamW's moments, EMA's averages, ddp's all-reduces.
-    """
     train = config.train
     parameters, trained = figures["parameters",], figures["trained",]
     phase = max((n[1] for n in figures if n[0] == "peak"), key=lambda phase: figures["peak", phase, "Total"])
@@ -141,7 +133,7 @@ def _summary(figures: _Figures, config: Config) -> DryRun:
 
 
 def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
-    """Run a step with `strides` more strides (groups of blocks) than at the smaller depth; return its figures."""
+    """Run a step with `strides` of the 5 strides of each tower; return its figures."""
     train = config.train
     rows = -(-train.batch_size // train.num_workers)
     passes = passes_of(rows, train.micro_batch)
@@ -160,7 +152,7 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
             group.enter_context(_process_group(train.num_workers))
         wrapped = sharding.apply(model, train, _CPU)
         frozen = sharding.apply_frozen(teacher, wrapped, train, _CPU) if teacher else None
-        if train.sharding == "ddp":  # after `apply`, so that it makes no replica
+        if train.sharding == "ddp":  # after `apply`: the fake group cannot do DDP
             group.enter_context(_process_group(train.num_workers))
             for parameter in _trained(wrapped):
                 parameter.grad = torch.zeros_like(parameter)
@@ -180,6 +172,7 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
         for uses in peaks.values():
             uses["Total"] += 2 * whole_bytes - batch_bytes  # the next batch is on the device too
         if passes > run_passes:
+            # The step above had the loss of the parts that ran.
             loss = _loss_alone(config, rows, shapes, whole_batch)
             stays_whole = sharding.fits_whole(wrapped)
             _add_parts(tracker, loss, passes / run_passes, stays_whole)
@@ -203,12 +196,9 @@ def _figures(config: Config, strides: int) -> dict[tuple[str, ...], int]:
 
 
 def _add_parts(tracker: StepTracker, loss: StepTracker, times: float, stays_whole: bool) -> None:
-    """Add to `tracker` the collectives of the parts that did not run.
-
-    A step has `times` as many parts as ran, but only one loss of all rows, which `loss` tracked. With `stays_whole`,
-    the model's parameters are gathered and its gradients reduced once, not for each part. All-reduces run once anyway.
-    """
+    """Add to `tracker` the collectives of the parts that did not run; there are `times` as many parts as parts run."""
     for kind in tracker.counts:
+        # The loss and the model's all-reduces run once. If parameters stay gathered, the other collectives do too.
         again = 1 if stays_whole or kind == "all-reduce" else times
         model_count = tracker.counts[kind] - loss.counts[kind]
         model_size = tracker.sizes[kind] - round(loss.sizes[kind] / times)
@@ -217,7 +207,7 @@ def _add_parts(tracker: StepTracker, loss: StepTracker, times: float, stays_whol
 
 
 def _models(config: Config, strides: int) -> tuple[StructureCLIP, StructureCLIP | None]:
-    """Return the model and the teacher of `loss.distil`, if any, on meta tensors and with fewer blocks."""
+    """Return the model and the teacher of `loss.distil`, if any, on meta tensors; each tower has `strides` strides."""
     with torch.device("meta"):
         model, teacher = build_model(config.model, load_weights=False), None
         if config.loss.distil:
@@ -234,7 +224,6 @@ def _models(config: Config, strides: int) -> tuple[StructureCLIP, StructureCLIP 
 
 
 def _batch(config: Config, rows: int, passes: int, packs: bool) -> dict[str, Tensor]:
-    """Return the tensors of a typical batch of `passes` parts of `rows` samples each."""
     columns = typical_columns(config, passes * rows)
     if packs:
         columns = pack(columns, passes, on_negatives=config.model.kee.on_negatives, round_rows=True)
@@ -249,7 +238,7 @@ def _batch(config: Config, rows: int, passes: int, packs: bool) -> dict[str, Ten
 def _loss_alone(
     config: Config, rows: int, shapes: Mapping[str, torch.Size], batch: dict[str, Tensor]
 ) -> StepTracker:
-    """Track forward and backward of the loss of `rows` rows. `shapes` has each feature's shape for fewer rows."""
+    """Track forward and backward of the loss of `rows` rows. `shapes` has the features' shapes in one part of them."""
     features = {
         name: torch.empty((rows, *shape[1:]) if shape else shape, requires_grad=True)
         for name, shape in shapes.items()
@@ -269,7 +258,6 @@ def _trained(model: nn.Module) -> Iterator[nn.Parameter]:
 
 @contextlib.contextmanager
 def _fake_tensors(config: Config) -> Iterator[None]:
-    """Make all new tensors fake while the block runs. `sharding` gets the model's size as if it had all blocks."""
     real_mesh = sharding._mesh
 
     def mesh(*args: Any) -> DeviceMesh:
@@ -279,6 +267,7 @@ def _fake_tensors(config: Config) -> Iterator[None]:
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
         mock.patch.object(sharding, "_mesh", mesh),
+        # The whole model's count, not that of the few blocks here, decides how to shard.
         mock.patch.object(sharding, "_parameters", return_value=parameter_count(config.model)),
         mock.patch.object(nn.Module, "to", lambda module, *_: module),  # fake parameters cannot be swapped
         warnings.catch_warnings(action="ignore"),

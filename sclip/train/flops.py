@@ -1,18 +1,13 @@
 """Count the floating-point operations of a step, and look up a device's peak FLOP/s; both are needed for the MFU.
 
-The count is what the model needs, not what is executed. A multiply-add is two operations. A trained part counts as
-three forward passes, because backward costs two. A frozen part counts as two forward passes if a gradient passes
-through it, else as one (such as the teacher of `loss.distil`). A weight with a low-rank update counts as trained,
-because its full gradient is computed. Not counted: recomputation by activation checkpointing or GradCache, padding
-(unless the text tower cannot pack texts), absent negatives, and empty triple slots. For l tokens, a Transformer layer
-of width W needs
+The count is what the model needs, not what is executed: recomputation (activation checkpointing, GradCache) does not
+count. A multiply-add is two operations. A trained part counts as three forward passes, a frozen part as one, or as two
+if a gradient passes through it. For l tokens, a Transformer layer of width W needs
 
     24 W^2 l  (projections and the MLP of four times the width)  +  4 W l^2  (attention, as if not causal),
 
-the formula of Chowdhery et al. (PaLM, 2022, appendix B); the code uses the actual matrix sizes. torch's FLOP counter
-counts the image tower's forward pass, on meta tensors. It is not used for backward, because it counts backward of
-grouped convolutions as if ungrouped (7.9 times forward for ConvNeXt-B). Pixels need no gradient, so counting backward
-as twice forward is too much: by 0.9 % for ViT-B/32, and by less for larger models.
+the formula of Chowdhery et al. (PaLM, 2022, appendix B); the code uses the actual matrix sizes. For the image tower,
+torch's FLOP counter counts the forward pass.
 """
 
 from __future__ import annotations
@@ -47,17 +42,14 @@ PEAKS: dict[str, tuple[float, float]] = {
     r"A10G": (70e12, 35e12),
     r"L40S": (362e12, 91.6e12),
     r"L4": (121e12, 30.3e12),
-    r"RTX 4090$": (165.2e12, 82.6e12),
+    r"RTX 4090$": (165.2e12, 82.6e12),  # not the laptop GPU
 }
 """Dense peak FLOP/s in bf16 (tensor cores) and fp32, by a pattern of the device name; from NVIDIA's data sheets."""
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Return a device's dense peak in operations per second for "bf16" or "fp32"; None if it is unknown.
-
-    MIG slices, laptop GPUs and other devices with similar names have different peaks, so they get None too.
-    """
-    if "MIG" in device_name:
+    """Return a device's dense peak in operations per second for "bf16" or "fp32"; None if it is unknown."""
+    if "MIG" in device_name:  # a slice of a GPU has a lower peak
         return None
     for name, (half, single) in PEAKS.items():
         if re.search(rf"\b{name}\b", device_name):
@@ -69,10 +61,8 @@ class StepFlops:
     """Operations of one step on this rank, computed from the columns of its batch before packing."""
 
     def __init__(self, model: StructureCLIP, config: Config, teacher: StructureCLIP | None = None) -> None:
-        """Count the operations per image, token and triple. `model` is plain, before `sharding.apply`.
-
-        If `teacher` is None, the teacher of `loss.distil` is assumed to have no knowledge encoder.
-        """
+        """Count the operations per image, token and triple. `model` is as before `sharding.apply`."""
+        # If `teacher` is None, the teacher of `loss.distil` is assumed to have no knowledge encoder.
         train, kee = config.train, model.kee
         self._loss = config.loss
         text = model.text_tower
@@ -80,6 +70,8 @@ class StepFlops:
         self._whole_context = not model.packs_text
         has_words = not (config.model.kee.own_embeddings or config.model.lora.rank)
         words = has_words and lr_scale("text", train) > 0
+        # Backward costs two forward passes, also of a weight with a low-rank update: its full gradient is computed. For
+        # the image tower of ViT-B/32 that is 0.9 % too much, because pixels need no gradient.
         self._passes = {part: 3 if lr_scale(part, train) else 1 for part in PARTS}
         if words and self._passes["kee"] == 1:
             self._passes["kee"] = 2  # the gradient passes through the frozen KEE to the shared word table
@@ -98,10 +90,8 @@ class StepFlops:
             self._knowledge = 2 * kee.projection.weight.numel()
 
     def __call__(self, columns: Mapping[str, NDArray[Any]], world_size: int = 1) -> float:
-        """Return the operations of forward and backward. `columns` must not hold columns that the step does not read.
-
-        Other ranks are assumed to hold as many rows and negatives as this one.
-        """
+        """Return the operations of a step. `columns` must hold only the columns that the step reads."""
+        # Other ranks are assumed to hold as many rows and negatives as this one.
         valid = columns["valid"]
         samples = int(valid.sum())
         captions = columns["text"][valid]
@@ -133,7 +123,10 @@ class StepFlops:
     def _towers(
         self, images: int, captions: NDArray[Any], triples: NDArray[Any] | None, passes: Mapping[Part, int]
     ) -> float:
-        """Return operations for images, captions [N, L] and triples [N, K, 3, T], times the `passes` of each part."""
+        """Return the operations of all towers. `passes`: number of forward passes that each part counts as (1 to 3).
+
+        Token ids are `captions` [captions, tokens] and `triples` [captions, triples, 3 phrases, tokens of a phrase].
+        """
         lengths = text_lengths(captions).astype(np.float64)
         if self._whole_context:
             lengths[:] = captions.shape[1]
@@ -151,11 +144,8 @@ class StepFlops:
         return float(total)
 
     def _logits(self, samples: int, negatives: int) -> int:
-        """Return the forward operations of one row's contrastive logits against the rows of one rank.
-
-        Counts the logits of images to texts and of texts to images; the sigmoid loss has one matrix for both. NegCLIP's
-        loss adds the logits of images to negatives.
-        """
+        """Return the forward operations of one row's contrastive logits against the rows of one rank."""
+        # The sigmoid loss has one matrix for both directions.
         candidates = samples if self._loss.contrastive == "sigmoid" else 2 * samples
         if self._loss.negatives_as_texts:
             candidates += negatives
@@ -169,7 +159,7 @@ def _per_row(layers: nn.Module) -> int:
 
 
 def _counted(model: StructureCLIP, side: int) -> int:
-    """Return the forward operations of one image, counted on meta tensors, which hold no values."""
+    """Return the forward operations of an image of `side` x `side` pixels, counted by torch on meta tensors."""
     visual = model.clip.visual
     state = {
         name: torch.empty_like(tensor, device="meta")
@@ -177,6 +167,7 @@ def _counted(model: StructureCLIP, side: int) -> int:
     }
     was_training = model.training
     model.train()  # in eval mode torch uses a fused attention that the counter does not count
+    # No backward: its counts are too high for grouped convolutions (ConvNeXt-B: 7.9 times forward).
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         functional_call(visual, state, (torch.empty(1, 3, side, side, device="meta"),))
     model.train(was_training)

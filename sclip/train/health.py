@@ -1,7 +1,7 @@
 """Watch the health of a run: losses and gradients that are not finite, weight norms, traces of chosen steps.
 
-A step's values stay on the device as tensors. The host reads the values of many steps together: one step after a report
-began, or before a checkpoint. This delay is safe, because a step whose loss or gradient is not finite makes no update.
+A step whose loss or gradient is not finite is skipped: it makes no update. So the host may notice it late, when it
+reads the values of many steps together for a report (`sclip.train.reports`) or before a checkpoint.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ __all__ = ["HealthMonitor", "ProfilerTrace", "StepValues", "TrainingDiverged", "
 
 _READ = ("skipped", "loss", "grad_norm", "logit_scale", "learning_rate")
 _MAX_SHARDS_NAMED = 8
-"""Maximum number of shards that an error names."""
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss or the gradient was not finite more often than the config allows."""
+    """The loss or the gradient was not finite in more steps than the config allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +38,13 @@ class StepValues:
 
     number: int
     values: Tensor
-    """[5], the values named in _READ, on the device."""
+    """[5] on the device: skipped (1 or 0), loss, grad_norm, logit_scale, learning_rate."""
     entries: NDArray[np.int64]
-    """Schedule entries (`sclip.data.schedule`: numbers of shard visits) of this rank's samples."""
+    """Schedule entries (readings of shards, see `sclip.data.schedule`) that this rank's samples come from."""
 
 
 class HealthMonitor:
-    """Count the steps without an update, given the values of many steps at once.
-
-    Args:
-        config: says how many steps without an update are allowed, if any.
-        shard: returns the shard's path or URI for a schedule entry; the error names it.
-    """
+    """Count the skipped steps, and stop the run if there are too many. `shard` returns the URI of an entry's shard."""
 
     def __init__(self, config: HealthConfig, shard: Callable[[int], str]) -> None:
         self._config, self._shard = config, shard
@@ -62,7 +56,7 @@ class HealthMonitor:
         self._steps.append(StepValues(number, values, np.unique(entries)))
 
     def take(self) -> tuple[list[StepValues], Tensor]:
-        """Return the steps since the last call, and their values [steps, 5] on the device."""
+        """Return the steps since the last call, and a copy of their `values` as one tensor [steps, 5] on the device."""
         steps, self._steps = self._steps, []
         return steps, torch.stack([s.values for s in steps]) if steps else torch.zeros(0, len(_READ))
 
@@ -70,11 +64,10 @@ class HealthMonitor:
         self, steps: Sequence[StepValues], values: Sequence[Sequence[float]], skipped: int,
         last_good: Callable[[], str],
     ) -> int:  # fmt: skip
-        """Return how many of the steps that `take` returned made no update. All ranks call it together.
+        """Return how many of `steps` were skipped. All ranks call it together.
 
-        `values` are those of `take`, on the host. `skipped` is the number of steps that were skipped before. If the
-        total exceeds the limit, every rank raises the same TrainingDiverged. It names the first step above the limit
-        and the last good checkpoint. Only for this error, every rank calls `last_good` to get that checkpoint.
+        `steps` and `values` come from `take`; `skipped` is the number of earlier skipped steps. Raises TrainingDiverged
+        on every rank if the config allows fewer. The error names the checkpoint that `last_good` returns.
         """
         # The values are global, so every rank finds the same steps without communication.
         bad = [index for index, (was_skipped, *_) in enumerate(values) if was_skipped]
@@ -108,10 +101,7 @@ class HealthMonitor:
 
 
 def parameter_norms(model: nn.Module) -> dict[str, Tensor]:
-    """Return the Euclidean norm of each part's weights as norm_PART. All ranks call it together.
-
-    `model` is what `sharding.apply` returned. The norms do not include the logit scale and bias.
-    """
+    """Return {norm_PART: Euclidean norm of the part's weights} of a wrapped model. All ranks call it together."""
     parts: dict[Part, list[Tensor]] = {}
     for name, parameter in unwrapped(model).named_parameters():
         if (part := part_of(name)) is not None:
@@ -123,9 +113,7 @@ def parameter_norms(model: nn.Module) -> dict[str, Tensor]:
 class ProfilerTrace:
     """Run torch's profiler over some steps, and write its trace even if the run ends during them.
 
-    Args:
-        steps: the first step and the number of steps; (0, 0) for none.
-        file: path of this rank's Chrome trace (chrome://tracing and Perfetto read it, gzipped too).
+    `steps` are the first step and the number of steps; (0, 0) means none. `file` gets this rank's Chrome trace.
     """
 
     def __init__(self, steps: tuple[int, int], file: StoragePath) -> None:

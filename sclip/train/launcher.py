@@ -22,11 +22,11 @@ __all__ = ["Launcher", "Requested", "TrainJob", "report"]
 
 @dataclass(frozen=True, repr=False)
 class TrainJob:
-    """One run to train. It has no repr, because a launcher may print it and the config may hold credentials."""
+    """One run to train. Without a repr, because a launcher may print the job and its config may hold credentials."""
 
     config: Config
     order: Order
-    """Order of the recorded samples."""
+    """Order of the samples that shards.json counts."""
     shards: tuple[tuple[NamedShard, ...], ...]
     """Shards of each source; their URIs have no credentials."""
     image_size: int
@@ -38,7 +38,7 @@ class TrainJob:
         return self.shards[visit.source][visit.shard].url
 
     def location(self, entry: int) -> dict[str, Any]:
-        """Return source, pass, name and shard of a schedule entry, as quarantine.jsonl has them."""
+        """Return the source (index), pass (from 0), name and shard (URI) of a schedule entry, for quarantine.jsonl."""
         visit = self.order.schedule.visit(entry)
         name, url = self.shards[visit.source][visit.shard]
         return {"source": visit.source, "pass": visit.pass_, "name": name, "shard": url}
@@ -50,7 +50,7 @@ class Requested(NamedTuple):
     checkpoint: bool = False
     """Write a checkpoint after the next step."""
     stop: bool = False
-    """Stop training after the requested checkpoint."""
+    """Stop training after this checkpoint. If true, `checkpoint` is true too."""
 
 
 class Launcher(Protocol):
@@ -63,17 +63,16 @@ class Launcher(Protocol):
     def feeds(self, order: Order, step: int) -> Sequence[Iterable[Columns]]:
         """Return this rank's streams. Together they hold the rank's rows of `order` from step `step` on.
 
-        A stream yields blocks with the columns of `sclip.data.columns`, and fetches some blocks ahead. The rows of each
-        stream are sorted by their place in the order.
+        A stream yields blocks of rows (`sclip.data.columns`), sorted by their position in the order.
         """
 
     def report(self, report: dict[str, Any]) -> None:
         """Send a report to the driver without waiting. Its "kind" is `note`, `start`, `metrics` or `checkpoint`."""
 
     def requested(self) -> Requested:
-        """Return, without waiting, what the driver has requested and `fulfil` has not yet reported as done.
+        """Return the driver's request that `fulfil` has not reported as done; an empty one if there is none.
 
-        Every rank calls it at every step, but only rank 0 gets requests; other ranks get an empty `Requested`.
+        Every rank calls it at every step; it does not wait. Only rank 0 gets requests.
         """
 
     def fulfil(self) -> None:

@@ -1,13 +1,13 @@
 """Record in files of each rank which rows it trained on in each step; `sclip.run.audit` reads these files as evidence.
 
 ledger/ATTEMPT-RANK.jsonl    {"attempt", "rank", "world_size", "from_step"}, then a line for each step with rows:
-                             {"step", "trained": [[source, pass, shard, [indices]], ...], "filtered": the same}
+                             {"step", "trained": [[source, pass, shard, [indices]], ...], "filtered": [...]}
 
-Files in an object store cannot grow. There, each checkpoint writes a new part in the same form,
-ATTEMPT-RANK-PART.jsonl. A line is written after `optimizer.step` and names the rows that arrived in the
-batch, not those that the order plans for the step. "filtered" rows arrived but were left out, because no caption passes
-data.min_objects, min_attributes and min_relations. An attempt is one start of the workers. If a later attempt
-resumed from step N, earlier attempts' steps after N were rolled back.
+An attempt is one start of the workers. If it resumes from step N, it undoes the steps after N of earlier attempts. A
+line is written after `optimizer.step`, and lists the rows that really arrived in the batch. Rows in "filtered" arrived
+but were not trained on, because their captions do not reach data.min_objects, min_attributes and min_relations.
+
+Files in an object store cannot grow. There, each checkpoint writes another file, ATTEMPT-RANK-PART.jsonl.
 """
 
 from __future__ import annotations
@@ -28,12 +28,7 @@ __all__ = ["Ledger"]
 class Ledger:
     """The files of one rank in this attempt. All ranks create it together.
 
-    Args:
-        folder: folder of the run.
-        schedule: schedule of the run.
-        rank: rank of this worker.
-        world_size: number of workers.
-        from_step: step of the checkpoint that the attempt resumes from.
+    `folder` is the run's folder, `from_step` the step of the checkpoint that the attempt resumes from.
     """
 
     def __init__(
@@ -58,9 +53,9 @@ class Ledger:
         trained: tuple[Sequence[int], Sequence[int]],
         filtered: tuple[Sequence[int], Sequence[int]],
     ) -> None:
-        """Write a line with the rows of a step, or nothing if it has no rows.
+        """Write a line with the rows of a step, or nothing if the step has no rows.
 
-        `trained` and `filtered` are two sequences each: the rows' schedule entries, and their indices in the shards.
+        `trained` and `filtered` each hold the schedule entries of the rows, and the rows' indices in their shards.
         """
         line: dict[str, Any] = {"step": step}
         if trained[0]:
@@ -71,11 +66,11 @@ class Ledger:
             self._lines.add(_line(line))
 
     def sync(self) -> None:
-        """Make the written lines survive a crash; called before a checkpoint that counts them is complete."""
+        """Make the written lines survive a crash. Call it before a checkpoint that counts these lines."""
         self._lines.sync()
 
     def close(self) -> None:
-        """Close the files. Lines that were not synced may be lost, but no checkpoint counts them."""
+        """Close the files. Lines since the last `sync` may be lost."""
         self._lines.close()
 
     def _by_visit(self, entries: Sequence[int], indices: Sequence[int]) -> list[list[Any]]:
@@ -86,8 +81,6 @@ class Ledger:
 
 
 class _LocalLines:
-    """Lines of a local file; each is flushed when it is added."""
-
     def __init__(self, path: Path) -> None:
         self._file = path.open("a")
 
@@ -106,7 +99,7 @@ class _LocalLines:
 
 
 class _ObjectLines:
-    """Lines in an object store: each sync with new lines writes another file, which repeats the head line."""
+    """Lines in an object store. Each `sync` with new lines writes another file, which begins with the head line."""
 
     def __init__(self, folder: StoragePath, name: str) -> None:
         self._folder, self._name = folder, name

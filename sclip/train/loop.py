@@ -1,8 +1,7 @@
-"""Train on a rank's rows of the run's order, and write checkpoints.
+"""Train on this rank's rows of the run, and write checkpoints.
 
-`train` runs on every rank, and all ranks make each step together. A step's number determines its rows in the order
-(`sclip.data.order`), so the step of the newest checkpoint says where to continue. During each step the ranks add up
-their sample counts. Trained samples are recorded after `optimizer.step` and counted in the next checkpoint.
+`train` runs on every rank, and all ranks make each step together. A step's number determines its rows
+(`sclip.data.order`), so a run continues with the step after its newest checkpoint.
 """
 
 from __future__ import annotations
@@ -44,14 +43,12 @@ from sclip.train.teacher import build_teacher, weights_digest
 __all__ = ["train"]
 
 _log = logging.getLogger("sclip.train")
-"""Ray Train adds run and rank to the records, and writes them as JSON to logs/train/ in its session folder."""
 
 
 def train(job: TrainJob, launcher: Launcher) -> None:
-    """Train until every sample of the order is trained on. Runs on every rank.
+    """Train until every sample is trained on, or the driver requests a stop; then a checkpoint holds the progress.
 
-    If the driver requests a stop before that, a checkpoint holds the progress, and `RunFolder.complete` is None. Raises
-    ConfigError if a step does not fit into the GPU's memory, and the errors of the functions that it calls.
+    Every rank calls it. Raises ConfigError if the first step does not fit into the GPU's memory.
     """
     folder = RunFolder(job.folder)
     step, beyond = _position(folder, launcher)
@@ -72,7 +69,7 @@ def train(job: TrainJob, launcher: Launcher) -> None:
 
 
 def _queues(device: torch.device) -> bool:
-    """Return whether a step is only queued on this device, so that the host can wait for other ranks meanwhile."""
+    """Return whether the host continues while the device computes a step."""
     return device.type == "cuda"
 
 
@@ -86,12 +83,9 @@ def _too_large(config: Config, world_size: int, error: torch.OutOfMemoryError) -
 
 
 def _position(folder: RunFolder, launcher: Launcher) -> tuple[int, dict[int, int]]:
-    """Clean up after a crash; return the newest checkpoint's step and its `beyond` counts.
+    """Clean up after a crash; return the newest checkpoint's step and its `RunCounters.beyond`.
 
-    `beyond` gives, for each schedule entry, the number of rows that readers found beyond the shard's recorded count.
-
-    Raises on every rank: CheckpointError if training cannot resume from the checkpoint, OSError if storage
-    fails. Storage may have recovered when the workers start again.
+    Raises on every rank: CheckpointError if training cannot resume from the checkpoint, OSError if storage fails.
     """
 
     def on_rank_0() -> dict[str, Any]:
@@ -123,7 +117,7 @@ def _newest(folder: RunFolder, launcher: Launcher) -> dict[str, Any]:
 
 
 def _started(feeds: Iterable[Iterable[Columns]], stack: contextlib.ExitStack) -> list[Iterator[Columns]]:
-    """Return iterators over the feeds. Until `stack` is closed, a thread for each feed fetches one block ahead."""
+    """Return iterators over the feeds. A thread for each feed fetches one block ahead until `stack` is closed."""
     prefetchers = [Prefetcher(functools.partial(next, iter(feed), None)) for feed in feeds]
     return [iter(stack.enter_context(feed).next, None) for feed in prefetchers]
 
@@ -137,20 +131,17 @@ class _Sums(NamedTuple):
     written: int
     """Number of ranks that have written the checkpoint in progress."""
     checkpoint: int
-    """1 if a checkpoint is requested after this step."""
+    """1 if the driver requests a checkpoint after this step, else 0. Only rank 0 gets requests."""
     stop: int
-    """1 if a stop is requested after this step."""
+    """1 if training must stop after this checkpoint, else 0."""
     quarantined: int
     filtered: int
     missing: int
 
     def start_adding(self) -> Callable[[], _Sums]:
-        """Start to add up the values of all ranks; return a function that waits for the sums.
-
-        The CPUs add them while the caller queues the step, so the sums do not wait for the GPU.
-        """
+        """Start to add up the values of all ranks; return a function that waits for the sums."""
         total = torch.tensor(self)
-        work = dist.all_reduce(total, async_op=True)
+        work = dist.all_reduce(total, async_op=True)  # on CPUs: the sums need not wait for the GPUs
 
         def sums() -> _Sums:
             work.wait()
@@ -160,8 +151,6 @@ class _Sums(NamedTuple):
 
 
 class _Run:
-    """One rank of a run: its model, accounts, checkpoints and reports."""
-
     def __init__(self, job: TrainJob, launcher: Launcher) -> None:
         config, device = job.config, launcher.device
         if device.type == "cpu":
@@ -191,7 +180,7 @@ class _Run:
         self.reports = StepReports(job, launcher, self.step, self.accounts, self.checkpoints.last_good)
 
     def train(self, order: Order, feeds: Sequence[Iterator[Columns]]) -> None:
-        """Train to the last step and complete the run, unless the driver requests a stop before that."""
+        """Train to the last step and complete the run, or stop earlier if the driver requests it."""
         launcher, progress = self.launcher, self.accounts.progress
         _log.info(
             "one of %d workers begins, on %s", launcher.world_size, launcher.device, extra={"step": progress.step}
@@ -210,13 +199,13 @@ class _Run:
             self._complete()
 
     def _beyond(self) -> dict[int, int]:
-        """Return the number of rows beyond a shard's recorded count that any rank has found, by schedule entry."""
+        """Return the number of rows beyond the shards' recorded counts that all ranks found, by schedule entry."""
         accounts = self.accounts
         accounts.settle(accounts.progress.step)
         return {int(entry): rows for entry, rows in accounts.progress.beyond.items()}
 
     def _loop(self, order: Order, feeds: Sequence[Iterator[Columns]], trace: ProfilerTrace) -> bool:
-        """Make the steps of the order; return True at its end, or False if the driver requests a stop before that."""
+        """Make the remaining steps of the order; return False if the driver requests a stop before its end."""
         progress, reports = self.accounts.progress, self.reports
         stopped = False
         with self._batches(order, feeds) as batches:
@@ -227,7 +216,7 @@ class _Run:
         return not stopped
 
     def _step(self, order: Order, batches: Prefetcher[ReadyBatch], trace: ProfilerTrace) -> bool:
-        """Do one step, and the reports and checkpoints due after it; return whether the driver requests a stop."""
+        """Do one step, then the reports and checkpoints that are due; return whether the driver requests a stop."""
         config, launcher = self.job.config, self.launcher
         accounts, checkpoints, reports = self.accounts, self.checkpoints, self.reports
         progress = accounts.progress
@@ -268,15 +257,13 @@ class _Run:
         return bool(sums.stop)
 
     def _tell_wait(self, waited_s: float) -> None:
-        """Report that this rank's streams deliver no rows. Any rank may be the one that all ranks wait for."""
         line = (
             f"worker {self.launcher.rank} has waited {waited_s:.0f} s for rows; its readers and encoders are starting, "
             "or find no free CPUs: each worker needs its own encoder (data.actor_cpus, data.read_cpus)"
         )
-        self.launcher.report({"kind": "note", "line": line})
+        self.launcher.report({"kind": "note", "line": line})  # from the rank that waits, not only from rank 0
 
     def _batches(self, order: Order, feeds: Sequence[Iterator[Columns]]) -> Prefetcher[ReadyBatch]:
-        """Return this rank's batches; each is prepared while the step trains on the one before it."""
         config, world_size = self.job.config, self.launcher.world_size
         share = -(-config.train.batch_size // world_size)
         batches = Batches(
@@ -288,7 +275,6 @@ class _Run:
         return prefetch_batches(batches, config, packs_text, self.launcher.device, self.flops)
 
     def _complete(self) -> None:
-        """Write the last checkpoint and record that every sample was trained on."""
         accounts, checkpoints, progress = self.accounts, self.checkpoints, self.accounts.progress
         if progress.step > checkpoints.started_step:
             checkpoints.start(accounts, self.reports.metrics)
@@ -304,11 +290,8 @@ class _Run:
 
 
 def _build_model(job: TrainJob, folder: RunFolder) -> StructureCLIP:
-    """Return the plain model with the starting weights of a new run; a checkpoint's weights are loaded later.
-
-    A checkpoint of low-rank updates does not hold the towers' weights, so resuming needs the starting weights too.
-    """
     torch.manual_seed(job.config.run.seed)  # every rank starts from the same random weights
+    # A checkpoint's weights are loaded later. A checkpoint of low-rank updates does not hold the weights of the towers.
     if folder.latest() is not None and not job.config.model.lora.rank:
         return build_model(job.config.model, load_weights=False)
     with folder.starting(job.config.model) as initialised:
@@ -316,7 +299,7 @@ def _build_model(job: TrainJob, folder: RunFolder) -> StructureCLIP:
 
 
 def _blank_row(job: TrainJob) -> dict[str, Any]:
-    """Return a blank row with all model columns. Copies of it fill up a batch with fewer samples than rows."""
+    """Return the columns of a row without a sample, which fills up a batch."""
     tokenizer = Tokenizer(job.config.model)
     text, triples = tokenizer.text([""])[0], tokenizer.triples([[]])[0]
     negatives = job.config.loss.negatives_per_caption

@@ -1,8 +1,8 @@
 """Define the manifest of a checkpoint: it marks a folder as a complete checkpoint and reveals later damage.
 
-A checkpoint is a folder of safetensors files and manifest.json. The manifest holds the caller's JSON state
-(with the position in the data), the size and SHA-256 of each file, and a SHA-256 of the manifest itself. It
-is written last and atomically, so a folder without a manifest was left by a crash.
+A checkpoint is a folder of safetensors files and manifest.json. The manifest holds the caller's JSON state (with the
+position in the data), and the size and SHA-256 of each file. It is written last, so a folder without a manifest was
+left by a crash.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 FORMAT = 2
-"""Version of this layout and of the tensor names; a reader refuses any other version."""
+"""Version of this layout and of the tensor names. Checkpoints of other versions cannot be read."""
 
 
 class CheckpointError(RuntimeError):
@@ -39,7 +39,7 @@ class CheckpointError(RuntimeError):
 
 
 class OtherFormat(CheckpointError):
-    """A checkpoint of another version of this package. It may be intact, so it is not set aside as damaged."""
+    """A checkpoint that another version of this package wrote. It may be intact."""
 
 
 class NotWritten(CheckpointError):
@@ -52,7 +52,7 @@ def is_complete(path: str | StoragePath) -> bool:
 
 
 def read_state(path: str | StoragePath) -> dict[str, Any]:
-    """Return the caller's state of a checkpoint without reading any tensor."""
+    """Return the state that the caller gave to `checkpoint.save`, without reading any tensor."""
     state: dict[str, Any] = _manifest(storage_path(path))["state"]
     return state
 
@@ -60,8 +60,8 @@ def read_state(path: str | StoragePath) -> dict[str, Any]:
 def verify(path: str | StoragePath) -> str:
     """Return one line that says what is damaged in a complete checkpoint, or "" if every byte is as it was written.
 
-    Reads all files (about one second per GB), so before a resume, only one process should call it, not every rank.
-    Raises OtherFormat for a checkpoint of another version, which this version cannot check.
+    Reads all files (about one second per GB), so only one rank should call it. Raises OtherFormat if another version of
+    this package wrote the checkpoint.
     """
     path = storage_path(path)
     try:
@@ -98,7 +98,7 @@ def fingerprint(file: StoragePath) -> dict[str, Any]:
 
 
 def write_manifest(path: StoragePath, state: Mapping[str, Any], files: Mapping[str, Any]) -> None:
-    """Make the folder a complete checkpoint. `files` holds the `fingerprint` of each file, by name."""
+    """Write the manifest, which completes a checkpoint. `files` holds the `fingerprint` of each file, by name."""
     manifest = {"format": FORMAT, "state": state, "files": dict(sorted(files.items()))}
     manifest["sha256"] = _digest(manifest)
     if not isinstance(path, Path):
@@ -143,7 +143,7 @@ def _digest(manifest: Mapping[str, Any]) -> str:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make the names of a folder's files survive a power loss, as `fsync` does for their content."""
+    """Make the names of a folder's files survive a power loss; `fsync` of a file secures only its content."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

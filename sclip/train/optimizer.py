@@ -19,9 +19,9 @@ __all__ = ["EMA", "learning_rate", "lr_scale", "make_optimizer"]
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """Return AdamW over a wrapped model. Only matrices have weight decay, not vectors, gains, biases and logit scale.
+    """Return AdamW over the trained parameters of a wrapped model. Only matrices have weight decay.
 
-    Each group's "lr_scale" multiplies its learning rate. Frozen parameters are in no group.
+    `TrainStep` multiplies the learning rate of each parameter group by the group's "lr_scale".
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -38,10 +38,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(progress: float, config: TrainConfig) -> float:
-    """Return the rate at `progress`, the finished share of the run. It rises from 0, then follows the schedule.
-
-    `progress` is a share and not a step number, so the curve is the same for any batch size and world size.
-    """
+    """Return the rate at `progress`, the finished share of the run. It rises from 0, then follows the schedule."""
     if progress < config.warmup:
         return config.learning_rate * progress / config.warmup
     if config.schedule == "constant":
@@ -52,22 +49,19 @@ def learning_rate(progress: float, config: TrainConfig) -> float:
 
 
 def lr_scale(part: Part | None, config: TrainConfig) -> float:
-    """Return the factor of a part's learning rate; 0 freezes it. It is 1 if `part` is None (logit scale and bias)."""
+    """Return the factor of a part's learning rate (None: logit scale and bias). A part with factor 0 is frozen."""
     return 1.0 if part is None else float(getattr(config, f"lr_scale_{part}"))
 
 
 class EMA:
-    """Moving averages of a wrapped model's trained parameters, starting from their values at construction."""
+    """Moving averages of a model's trained parameters."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Start from the weights of `model`, the `unwrapped` result of `sharding.apply`.
-
-        The new average is `decay` * average + (1 - `decay`) * weight; `update` tells how the first updates differ.
-        """
+        """Start from the weights of `model`, which `sharding.apply` and then `step.unwrapped` returned."""
         self.decay = decay
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.weights: dict[str, Tensor] = {name: p.detach().clone() for name, p in trained.items()}
-        """Averages by parameter name. The average of a DTensor is a DTensor."""
+        """Averages by parameter name; DTensors if the parameters are."""
         self._averages = [_local(weight) for weight in self.weights.values()]
         self._parameters = list(trained.values())
 
@@ -75,9 +69,10 @@ class EMA:
     def update(self, step: int, skipped: Tensor | None = None) -> None:
         """Move the averages toward the weights after optimizer step number `step`, counted from 1.
 
-        The first updates keep only the share (1 + step) / (10 + step); else a short run would hardly move its averages.
-        `skipped`, a scalar on the device, is 1 if the step made no update; then no bit of an average changes.
+        An average keeps the share min(`decay`, (1 + step) / (10 + step)) of its old value. If the scalar `skipped` is
+        1, the step made no update, and the averages stay as they are.
         """
+        # Without the second term, which is smaller in the first updates, a short run would hardly move its averages.
         share = 1.0 - min(self.decay, (1 + step) / (10 + step))
         moved = share if skipped is None else (1.0 - skipped) * share
         for average, parameter in zip(self._averages, self._parameters, strict=True):

@@ -1,11 +1,7 @@
-"""Prepare the next batch while the current one trains: a thread assembles, packs and copies it to the device.
+"""Prepare the next batch while the current one trains: a thread assembles it, packs it and copies it to the device.
 
-The thread turns each host batch of `Batches` into a `ReadyBatch`, in order and one batch ahead. The copy to the device
-runs on its own CUDA stream from pinned memory, so neither the loop nor the step waits for it.
-
-Two sets of host buffers alternate, because fresh memory pages cost more than the copy into them. The thread refills a
-set only when nothing reads the batch in it any more. On a CPU, the step reads the batch, and the thread waits until
-the loop requests the next one. On a GPU, the copy to the device reads it, and the thread waits for the copy's event.
+The thread turns each host batch of `Batches` into a `ReadyBatch`, in order and one batch ahead. The copy to a GPU runs
+on its own CUDA stream, while the step computes.
 """
 
 from __future__ import annotations
@@ -37,14 +33,13 @@ T = TypeVar("T")
 TELL_S = 60.0
 """Seconds between two calls of `on_wait` while the caller waits for a batch."""
 _JOIN_TIMEOUT_S = 10.0
-"""Maximum seconds to wait for the thread at the end of a run. A thread that gets no data dies with the process."""
+"""Maximum seconds to wait for the thread at the end of a run. If it still waits for data, it dies with the process."""
 
 
 class Prefetcher(Generic[T]):
-    """Call `make` in a thread, one result ahead: it makes the next result while the caller uses the current one.
+    """Call `make` in a thread, which makes the next result while the caller uses the current one.
 
-    If `make` raises, `next` first returns the earlier results, then raises that exception; the thread makes nothing
-    more. Leaving the context ends the thread.
+    If `make` raises, `next` raises the same exception after the earlier results. Leaving the context ends the thread.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -66,10 +61,7 @@ class Prefetcher(Generic[T]):
         self._thread.join(_JOIN_TIMEOUT_S)
 
     def next(self, on_wait: Callable[[float], None] = lambda _: None) -> T:
-        """Return the next result, waiting for it if necessary, and let the thread make the one after it.
-
-        While waiting, `next` calls `on_wait` every `TELL_S` seconds with the total seconds waited.
-        """
+        """Return the next result. While it waits, it calls `on_wait(seconds waited)` every `TELL_S` seconds."""
         waited_s = 0.0
         while self._failure is None:
             try:
@@ -96,14 +88,14 @@ class ReadyBatch:
     """A batch on the device."""
 
     batch: Batch
-    """The host batch without its columns, for `SampleAccounts`."""
+    """The batch without its columns, for `SampleAccounts`."""
     tokens: int
-    """Tokens of captions, negatives, units and positives, without padding."""
+    """Tokens of captions, negatives, units (caption parts) and positives (other wordings), without padding."""
     gflops: int
     """Operations of the batch's step on this rank, in 10^9 (`sclip.train.flops`)."""
     tensors: dict[str, Tensor]
     copied: torch.cuda.Event | None
-    """CUDA event after the copy to the device, on the copying stream; None on a CPU."""
+    """CUDA event after the copy to the device; None on a CPU."""
 
     def on_device(self) -> dict[str, Tensor]:
         """Return the tensors for `StructureCLIP.forward` and the loss, ready for use on the current stream."""
@@ -118,15 +110,12 @@ class ReadyBatch:
 
 @dataclass(slots=True)
 class _Buffers:
-    """Host memory for the columns of one batch, pinned for a GPU; grows with the batches."""
-
     is_pinned: bool
     columns: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     copied: torch.cuda.Event | None = None
     """CUDA event after the copy of the last batch in these buffers."""
 
     def allocate(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return an array for a column; reuse the column's memory if it has room for the rows."""
         if name not in self.columns or len(self.columns[name]) < shape[0]:
             torch_dtype = torch.from_numpy(np.empty(0, dtype)).dtype
             self.columns[name] = torch.empty(shape, dtype=torch_dtype, pin_memory=self.is_pinned)
@@ -142,13 +131,14 @@ def prefetch_batches(
 ) -> Prefetcher[ReadyBatch]:
     """Return the batches of a worker; each is prepared while the step trains on the one before it.
 
-    `flops` computes the operations of a step from the columns that the step trains on. `packs_text` says whether the
-    model can pack texts (`StructureCLIP.packs_text`). After this call, only the thread may call `batches`. On a CPU,
-    the tensors of a batch are valid until the next batch is requested.
+    `flops` counts a step's operations (`StepFlops`). `packs_text` is `StructureCLIP.packs_text`. Only the thread may
+    call `batches` from now on. On a CPU, the tensors of a batch are valid until the next batch is requested.
     """
     copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     # Repeated shapes save work of a GPU's caching allocator and of the compiler; a plain CPU gains nothing.
     round_rows = copy_stream is not None or config.train.compile
+    # Reused, because fresh memory pages cost more than the copy into them. Two sets: one is filled while the other is
+    # copied to the GPU, or trained on by a CPU.
     buffer_sets = itertools.cycle([_Buffers(is_pinned=copy_stream is not None) for _ in range(2)])
 
     def make() -> ReadyBatch:
@@ -189,7 +179,7 @@ def trained_columns(columns: Columns, config: Config) -> Columns:
 def prepared(columns: Columns, config: Config, packs_text: bool, round_rows: bool = False) -> Columns:
     """Return the columns that the step reads, with captions and triples packed if config and model allow it.
 
-    `round_rows` is passed to `pack`.
+    `round_rows` adds empty packed rows, so that shapes repeat (`sclip.model.packing.pack`).
     """
     columns = trained_columns(columns, config)
     if not (config.train.pack_text and packs_text):

@@ -1,7 +1,7 @@
 """Report on the steps: turn step results, stream rates and the model's health into metrics for the driver.
 
-A report covers several steps. After the last of them, its values are copied to the host; after one more step, it is
-sent. So the device never waits for the host to read the values.
+A report covers several steps. Its values are copied to the host while the device computes the next step, and sent after
+that step.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["StepReports"]
 class StepReports:
     """Collect the figures of the steps and send them to the driver. All ranks make a report together.
 
-    `last_good` returns the path of the newest complete checkpoint, which the error of a diverged run names.
+    `last_good` returns the path of the newest complete checkpoint, for an error message.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class StepReports:
         self._meter, self._stages = StepMeter(device), StageMeter()
         self._monitor = HealthMonitor(job.config.health, job.shard)
         self._begun: Callable[[], None] | None = None
-        """Sends the pending report; None if there is none."""
+        """Function that sends the pending report; None if there is none."""
         self.metrics: dict[str, float] = {}
         """Metrics of the last report that was sent."""
 
@@ -62,25 +62,22 @@ class StepReports:
         self._meter.wait_s += time.perf_counter() - started
 
     def receive(self, ready: ReadyBatch) -> None:
-        """Add what a batch says about the stages of the stream (reading, parsing, ...)."""
+        """Add what the stages of the stream (reading, parsing, ...) noted for a batch (`StageMeter.add`)."""
         self._stages.add(ready.batch.notes, ready.batch.queued)
 
     def add(self, metrics: dict[str, Tensor], ready: ReadyBatch, rows: int, tokens: int, gflops: int) -> None:
-        """Add the metrics and this rank's batch of the last step, and the step's counts over all ranks."""
+        """Add the last step: `rows`, `tokens` and `gflops` are sums over all ranks, `ready` is this rank's batch."""
         self._meter.add(metrics, samples=rows, tokens=tokens, gflops=gflops)
         self._monitor.add(self._accounts.progress.step, metrics, ready.batch.entries)
 
     def settle(self) -> None:
-        """Send the pending report, and count the steps after it that made no update; called before a checkpoint.
-
-        Raises TrainingDiverged on every rank if too many steps made no update.
-        """
+        """Send the pending report, and bring the count of skipped steps up to date. Raises as `finish` does."""
         self.finish()
         steps, values = self._monitor.take()
         self._count_skipped(steps, values.tolist())
 
     def begin(self) -> None:
-        """Send the pending report, if any; then make the next pending report, which covers all steps added since."""
+        """Send the pending report, if any. Then prepare the next one, of all steps added since the last `begin`."""
         self.finish()
         if not self._meter.steps:
             return
@@ -110,8 +107,7 @@ class StepReports:
     def finish(self) -> None:
         """Send the pending report, if any. All ranks call it together.
 
-        Raises TrainingDiverged on every rank if too many steps made no update, and ConfigError for an unknown
-        checkpoint.best_metric.
+        Raises TrainingDiverged if too many steps were skipped, ConfigError for an unknown checkpoint.best_metric.
         """
         begun, self._begun = self._begun, None
         if begun is not None:
@@ -152,11 +148,7 @@ class HostCopy:
 
 
 class StepMeter:
-    """Add up the metrics of the steps since the last report.
-
-    Args:
-        device: device of the model; on a GPU, peak memory is measured too.
-    """
+    """Add up the metrics of the steps since the last report; on a GPU, measure the peak memory too."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -181,7 +173,7 @@ class StepMeter:
         return event
 
     def add(self, metrics: Mapping[str, Tensor], **counts: float) -> None:
-        """Add a step's scalar metrics, whose names are the same in every step, and its counts over all ranks."""
+        """Add a step's scalar metrics (the same names in every step), and counts such as samples over all ranks."""
         values = torch.stack([value.float() for value in metrics.values()])
         sums = torch.stack([values.nan_to_num(0.0, 0.0, 0.0), values.isfinite().float()])
         self._sums = self._sums + sums if self.steps else sums
@@ -203,7 +195,7 @@ class StepMeter:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """The steps between two reports."""
+    """Sums over the steps between two reports."""
 
     names: tuple[str, ...]
     sums: Tensor
@@ -214,14 +206,13 @@ class Interval:
     ended: float | torch.cuda.Event
     peak_bytes: Tensor | None
     reduced: dist.Work | None
-    """Running collective that puts the maximum over the ranks into `peak_bytes`; None on a CPU."""
+    """Collective that puts the maximum of all ranks into `peak_bytes`; None on a CPU."""
 
     def metrics(self, sums: Sequence[Sequence[float]]) -> dict[str, float]:
-        """Return the metrics, given the values of `self.sums`. Call it when the device has finished the steps.
+        """Return the metrics. `sums` is the copy of `self.sums` on the host, made after the device finished the steps.
 
-        They are: each metric's mean over the steps in which it was finite (NaN if none); each count as `NAME_per_s`;
-        `data_wait`, the share of time that this rank waited for data; and on a GPU `peak_memory_bytes`, the maximum
-        memory of tensors on any rank.
+        NAME: mean over the steps in which the metric was finite, NaN if it never was. NAME_per_s: rate of a count.
+        data_wait: share of time that this rank waited for data. peak_memory_bytes (GPUs): maximum over the ranks.
         """
         elapsed = _seconds(self.started, self.ended)
         means = {
@@ -237,7 +228,6 @@ class Interval:
 
 
 def _seconds(started: float | torch.cuda.Event, ended: float | torch.cuda.Event) -> float:
-    """Return the seconds between two points in time, of the host on a CPU and of the device on a GPU."""
     if isinstance(started, torch.cuda.Event):
         assert isinstance(ended, torch.cuda.Event)
         return float(started.elapsed_time(ended)) / 1000

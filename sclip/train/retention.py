@@ -16,10 +16,9 @@ __all__ = ["make_room", "prune"]
 
 
 def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
-    """Remove the checkpoints that need not be kept, but never the newest.
+    """Remove the checkpoints that `keep` does not keep, and incomplete ones that are older than the newest.
 
-    Also removes what earlier removals left: folders without a manifest, older than the newest checkpoint. Only one rank
-    calls it, and no rank may be reading a checkpoint.
+    Only one rank calls it, and no rank may be reading a checkpoint.
     """
     complete = folder.checkpoints()
     kept = {*complete[: keep.keep_last], *_best(complete, keep)}
@@ -32,8 +31,7 @@ def prune(folder: RunFolder, keep: CheckpointConfig) -> None:
 def make_room(folder: RunFolder, bytes_needed: int, keep: CheckpointConfig) -> None:
     """Remove older checkpoints until a new one of `bytes_needed` fits into the disk budget, if there is a budget.
 
-    It removes the best checkpoints last, and never the newest. Raises CheckpointError if the new one still
-    does not fit into the budget, or not onto the disk.
+    Removes the best ones last, and the newest never. Raises CheckpointError if budget or disk are too small.
     """
     complete = folder.checkpoints()
     best = _best(complete, keep)

@@ -30,7 +30,7 @@ _log = logging.getLogger("sclip.train")
 
 
 class RunCheckpoints:
-    """Write the checkpoints of one run, with the model and optimizer of `step`; report each when it is complete."""
+    """Write the checkpoints of one run, with the model and optimizer of `step`. Report complete checkpoints."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class RunCheckpoints:
         launcher: Launcher,
         start: Mapping[str, str] | None = None,
     ) -> None:
-        """`start` (rank 0 only): name -> digest of starting weights that are needed to the end (`train.teacher`)."""
+        """Create the writer. On rank 0, `start` has digests of the "teacher" (loss.distil) and the "towers" (LoRA)."""
         self._folder, self._config, self._launcher = folder, config, launcher
         self._step, self._ema, self._start = step, ema, dict(start or {})
         self._saver = checkpoint.Saver(step.config.train.collective_timeout_s)
@@ -53,14 +53,11 @@ class RunCheckpoints:
 
     @property
     def is_written(self) -> bool:
-        """Whether this rank has written its part of the checkpoint that the next call of `finish` will complete."""
+        """Whether a checkpoint is in progress and this rank has written it (`checkpoint.Saver.is_done`)."""
         return self._saver.is_done
 
     def resume(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint and return its state; return None if there is none.
-
-        Also makes room for the next checkpoint, and reports to the driver if the loaded one had another sharding.
-        """
+        """Load the newest checkpoint, if any, and return its state. Make room on the disk for another checkpoint."""
         state, latest = None, self._folder.latest()
         if latest is not None:
             path, self.saved_step = latest
@@ -72,10 +69,7 @@ class RunCheckpoints:
         return state
 
     def start(self, accounts: SampleAccounts, metrics: Mapping[str, float]) -> None:
-        """Start a checkpoint of the progress of all ranks; it is complete once `finish` returns.
-
-        Metrics that are not finite are left out of the checkpoint.
-        """
+        """Start to write a checkpoint, which is complete once `finish` returns."""
         self._start_called = time.perf_counter()
         self.finish()
         step = accounts.progress.step
@@ -114,7 +108,7 @@ class RunCheckpoints:
         report(self._launcher, "checkpoint", path=str(path), step=self.saved_step, seconds=self._stall_s)
 
     def last_good(self) -> str:
-        """Finish the checkpoint in progress and return the path of the newest complete one, for an error message."""
+        """Finish the checkpoint in progress. Return the path of the newest complete checkpoint, or "none yet"."""
         self.finish()
         return str(self._folder.step_path(self.saved_step)) if self.saved_step else "none yet"
 

@@ -1,19 +1,19 @@
 """The folder of a run: its config and shards, its checkpoints, its quarantine, and whether it is complete.
 
     config.json       the resolved config, compared when the run is started again
-    shards.json       names, locations and sample counts of each source's shards; names and counts are fixed for the
-                      life of the run. URIs here and in config.json have no credentials and no query values
+    shards.json       name, URI and sample count of each source's shards. Only URIs may change later. URIs here and in
+                      config.json have no credentials and no query values
     step-00000500/    a checkpoint (`sclip.train.checkpoint`)
     alive             touched while the run continues
     lease/            names the process that owns the run (`sclip.run.lease`); removed when the run ends
     held-step-*       marks a checkpoint that is being evaluated
     init.safetensors  the starting weights, if they came from a file, a folder or the registry
     losses.json       lost samples known before training: unreadable shards, wrong counts (`sclip.run.shard_losses`)
-    quarantine.jsonl  samples that could not be trained on: step, source, pass, name, shard, index, key, reason; and
-                      shards that lack recorded samples, with their number in "missing"
+    quarantine.jsonl  samples that could not be trained on: step, source, pass, name, shard, index, key, reason. For a
+                      shard that lacks recorded samples, "missing" holds their number
     ledger/           what each rank trained on in each step (`sclip.train.ledger`)
     trace-*.json.gz   profiler traces of chosen steps, one file per rank (`health.profile_steps`)
-    collectives-*     the last collectives of each rank on GPUs, written if one exceeded `train.collective_timeout_s`
+    collectives-*     each rank's last collectives, written on GPUs after one took over `train.collective_timeout_s`
     complete.json     written when every sample was trained on
     model/            the exported model
     evaluation.json   evaluation of the exported model; evaluation-before.json is that of the starting weights
@@ -22,8 +22,8 @@
     tensorboard/      metrics for TensorBoard; wandb/ holds them for `wandb sync` if W&B is offline
     result.json       scores and registered version, the last thing that a run writes
 
-JSON files are written atomically, so a reader never sees half of one. The folder may be in an object store: nodes
-then stage the checkpoints that they write and read on their own disks (`sclip.storage.paths`).
+JSON files are written atomically. The folder may be in an object store. A node then writes a checkpoint to its own disk
+before the upload, and downloads it before reading (`sclip.storage.paths`).
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ from sclip.train import manifest
 
 _HELD = "held-"
 ALIVE = "alive"
-"""File touched at every report of a running training; in an object store at most once every `_ALIVE_S` seconds."""
-_ALIVE_S = 60.0
+"""File touched at every report of a running training."""
+_ALIVE_S = 60.0  # between two touches in an object store
 LEASE = "lease"
 """Folder of the lease file, which the run's owner process rewrites every few seconds."""
 
@@ -62,9 +62,9 @@ class RunFolder:
 
     @contextlib.contextmanager
     def starting(self, model: ModelConfig) -> Iterator[ModelConfig]:
-        """Yield the model config. If the run has starting weights, `pretrained` is their path on this node's disk.
+        """Yield `model` with this node's copy of init.safetensors as `pretrained`. Without that file, yield `model`.
 
-        Raises ModelError if the run trains low-rank updates (`model.lora`) of weights that are gone.
+        Raises ModelError if the run trains low-rank updates (`model.lora`) and has no starting weights.
         """
         with local_copy(self.path, names=[self.init.name]) as folder:
             file = folder / self.init.name
@@ -74,18 +74,18 @@ class RunFolder:
 
     @property
     def no_start(self) -> str:
-        """Error message for a run whose checkpoints hold only low-rank updates, and whose starting weights are gone."""
+        """Error message for a run with low-rank updates (`model.lora`) whose starting weights are gone."""
         return (
             f"{self.init}: no such file; with model.lora.rank the run's checkpoints hold only updates of these "
             "weights: restore the file, or choose another run.name"
         )
 
     def step_path(self, step: int) -> StoragePath:
-        """Return the path of the checkpoint of an optimizer step."""
+        """Return the path of the checkpoint after step `step`."""
         return self.path / f"step-{step:08d}"
 
     def trace_path(self, step: int, rank: int) -> StoragePath:
-        """Return the path of a rank's profiler trace that begins at a step."""
+        """Return the path of a rank's profiler trace that begins at step `step`."""
         return self.path / f"trace-{step:08d}-rank-{rank}.json.gz"
 
     def latest(self) -> tuple[StoragePath, int] | None:
@@ -99,7 +99,7 @@ class RunFolder:
         return [path for path in self.step_folders() if manifest.is_complete(path)]
 
     def step_folders(self) -> list[StoragePath]:
-        """Return all checkpoint folders, including incomplete ones, newest first."""
+        """Return the folders of all checkpoints, including incomplete ones, newest first."""
         return sorted(self.path.glob("step-*"), key=lambda path: path.name, reverse=True)
 
     def hold(self, name: str) -> None:
@@ -125,10 +125,10 @@ class RunFolder:
                 (self.path / ALIVE).touch()
 
     def roll_back(self) -> list[str]:
-        """Clean up after a crash, while no worker is alive. Return one line for each damaged checkpoint.
+        """Clean up after a crash, before training resumes. Return one line for each damaged checkpoint.
 
-        Removes half-written checkpoints, and renames those with wrong checksums to damaged-*. Removes the quarantine
-        lines of steps after the newest good checkpoint, because these steps are trained again.
+        Removes incomplete checkpoints, and renames damaged ones to damaged-*. Removes the quarantine lines of steps
+        after the newest good checkpoint, because these steps are trained again.
         """
         notes = []
         for path in self.step_folders():
@@ -150,7 +150,7 @@ class RunFolder:
         return notes
 
     def set_aside(self, rejected: Sequence[dict[str, Any]]) -> None:
-        """Append quarantined samples to quarantine.jsonl. Each has the step of the first checkpoint that counts it."""
+        """Append quarantined samples to quarantine.jsonl."""
         if rejected:
             append(self.quarantine, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in rejected))
 

@@ -1,7 +1,6 @@
 """Record the inputs of a run (config and shards), compare them when the run is started again, and read them back.
 
-URIs are recorded without credentials and query values. Shards are compared by their names and counts, so a
-run can continue after its data was moved.
+Shards are compared by their names and sample counts, so a run can continue after its data was moved.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ RESUMABLE = {
 
 
 def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[NamedShard, int], ...]]:
-    """Return a run's resolved config, and the sample count of each shard, one mapping for each source.
+    """Return a run's resolved config, and for each source the sample counts of its shards.
 
-    Raises ConfigError if the folder holds no started run, or a run that another version of sclip started.
+    Raises ConfigError if the folder holds no run, or one that another version of sclip started.
     """
     try:
         tree = json.loads((folder / "config.json").read_text())
@@ -57,10 +56,9 @@ def read_run_inputs(folder: StoragePath) -> tuple[Config, tuple[dict[NamedShard,
 def compare_inputs(
     folder: RunFolder, config: dict[str, Any], sources: Sequence[Mapping[NamedShard, int]]
 ) -> list[str]:
-    """Compare the inputs of this start with those of the first start; return notes for the user.
+    """Raise ConfigError if the inputs differ from those of the run's first start, except keys in RESUMABLE.
 
-    Keys in RESUMABLE may differ. The shards' locations may also differ, which gives a note, but not their
-    names and sample counts. Raises ConfigError, with one line for each other difference.
+    Shards may have moved; then a note for the user is returned.
     """
     before, known = folder.read("config.json"), folder.read("shards.json")
     if before is None:
@@ -88,7 +86,7 @@ def compare_inputs(
 def record_inputs(
     folder: RunFolder, config: dict[str, Any], sources: Sequence[Mapping[NamedShard, int]]
 ) -> None:
-    """Record the inputs of this start. An earlier start's record stays, except for the locations of the data."""
+    """Record the inputs of the run's first start. Later starts change only the URIs of the shards."""
     folder.path.mkdir(parents=True, exist_ok=True)
     folder.touch()
     before, tree = folder.read("config.json"), mask_tree(config)
@@ -108,7 +106,6 @@ def record_inputs(
 
 
 def _counts(folder: RunFolder, known: Mapping[str, Any]) -> dict[str, int]:
-    """Return the recorded sample count of each shard, by name."""
     try:
         return {name: row["samples"] for source in known["sources"] for name, row in source["shards"].items()}
     except (LookupError, TypeError, AttributeError):

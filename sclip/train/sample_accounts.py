@@ -1,8 +1,7 @@
-"""Account for a run's samples: each is trained on, quarantined or filtered exactly once.
+"""Count the samples of a run that were trained on, quarantined (unreadable) or filtered (too few objects, say).
 
-Each rank keeps a pending record of the samples that it has quarantined or filtered since the last checkpoint. `settle`
-merges the pending records of all ranks into `progress`, which the next checkpoint stores, and writes the quarantined
-samples to quarantine.jsonl. Each rank also writes the samples of each step to a ledger (`sclip.train.ledger`).
+Between checkpoints, each rank records the samples that it has quarantined or filtered. `settle` adds these records of
+all ranks to `progress`, which the next checkpoint stores, and to quarantine.jsonl.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ __all__ = ["RunCounters", "SampleAccounts", "TooManyQuarantined"]
 
 _log = logging.getLogger("sclip.train")
 _MIN_SAMPLES_TO_JUDGE = 100
-"""Minimum number of samples seen before the share of quarantined ones can stop a run."""
 
 
 class TooManyQuarantined(RuntimeError):
@@ -32,31 +30,30 @@ class TooManyQuarantined(RuntimeError):
 
 @dataclass
 class RunCounters:
-    """Counters of the whole run, equal on all ranks. `settle` completes them, and each checkpoint stores them."""
+    """Counters of the whole run, equal on all ranks. Each checkpoint stores them."""
 
     step: int = 0
-    """Number of finished steps of the run's order (`sclip.data.order`); it is also the position in the data."""
+    """Number of finished steps."""
     samples: int = 0
     """Samples trained on."""
     quarantined: int = 0
-    """Samples set aside; the unreadable rest of a broken shard counts as one sample."""
+    """Samples that could not be trained on. The unreadable rest of a broken shard counts as one sample."""
     filtered: int = 0
-    """Samples left out because none of their captions passes data.min_objects, min_attributes and min_relations."""
+    """Samples left out because none of their captions reaches data.min_objects, min_attributes and min_relations."""
     skipped: int = 0
     """Steps without an update because loss or gradient was not finite; their samples count as trained on."""
     rests: int = 0
-    """Those of `quarantined` that are the unreadable rest of a broken shard, which may be any number of samples."""
+    """Broken shards whose unreadable rest counts as one sample of `quarantined`."""
     missing: int = 0
     """Recorded samples that the shards did not hold."""
     beyond: dict[str, int] = field(default_factory=dict)
-    """Number of samples beyond a shard's recorded count, by schedule entry (number of a visit). They are trained on
-    last."""
+    """Number of samples that a shard holds beyond its recorded count, by schedule entry (one reading of a shard)."""
     unread: dict[str, int] = field(default_factory=dict)
-    """Number of images and texts that were not read, by suffix."""
+    """Number of unread tar members that may be images or texts, by suffix."""
     cleaned: dict[str, int] = field(default_factory=dict)
     """Number of cleaned captions, by kind of change."""
     foreign: dict[str, int] = field(default_factory=dict)
-    """Number of unused texts and graphs that came with the data, by the reason why they are unused."""
+    """Number of unused texts and graphs of the data set, by reason."""
 
     def add_end(self, end: Mapping[str, Any]) -> None:
         """Add the counts that a reader reported at the end of a shard."""
@@ -68,17 +65,16 @@ class RunCounters:
 
 
 class SampleAccounts:
-    """One rank's pending record and ledger, and the counters of the run. All ranks create it together.
+    """One rank's ledger (rows of each step), its unusable samples since the last checkpoint, and the run's counters.
 
-    `state` is the state of the checkpoint that the run resumes from; its "progress" holds the counters. None for a new
-    run.
+    All ranks create it together. `state` is that of the checkpoint to resume from; None for a new run.
     """
 
     def __init__(self, job: TrainJob, launcher: Launcher, state: dict[str, Any] | None) -> None:
         self._job, self._folder, self._rank = job, RunFolder(job.folder), launcher.rank
         self.progress = RunCounters(**state["progress"]) if state else RunCounters()
         self.quarantined, self.filtered = self.progress.quarantined, self.progress.filtered
-        """Counts over all ranks, including what was pending at the last call of `count`."""
+        """Counts over all ranks up to the last call of `count`, not only up to the last checkpoint as in `progress`."""
         self.missing = self.progress.missing
         self._pending = Record()
         self._filtered_places: tuple[list[int], list[int]] = ([], [])
@@ -87,16 +83,14 @@ class SampleAccounts:
         )
 
     def receive(self, batch: Batch) -> tuple[int, int, int]:
-        """Record a batch's quarantined, filtered and missing samples; return how many of each this rank has pending."""
+        """Record a batch's quarantined, filtered and missing samples; return this rank's numbers since `settle`."""
         self._filtered_places = self._pending.passed(batch)
         return len(self._pending.rejected), self._pending.filtered, self._pending.missing
 
     def count(self, quarantined: int, filtered: int, missing: int, rows: int) -> None:
-        """Store the pending counts, summed over all ranks; `rows` is the number of rows in the coming step.
+        """Take the sums over all ranks of the numbers from `receive`; `rows` is the number of rows in this step.
 
-        Raises TooManyQuarantined on every rank if too many samples are unreadable or missing, and at the last step if
-        all samples were unreadable. Unreadable samples are compared with the samples seen so far. Missing samples are
-        noticed only at a shard's end, all at once, so they are compared with the samples of the whole run.
+        Raises TooManyQuarantined on every rank if too many samples are unreadable or missing.
         """
         self.quarantined = self.progress.quarantined + quarantined
         self.filtered = self.progress.filtered + filtered
@@ -104,6 +98,7 @@ class SampleAccounts:
         seen = self.progress.samples + rows + self.filtered + self.quarantined
         limit = self._job.config.data.max_quarantined
         is_judged = seen >= _MIN_SAMPLES_TO_JUDGE and self.quarantined > limit * seen
+        # Missing samples are noticed all at once, at a shard's end, so they are compared with those of the whole run.
         run_samples = max(seen, self._job.order.recorded) + self.missing
         is_lost = self.missing > 0 and self.quarantined + self.missing > limit * run_samples
         is_last = self.progress.step + 1 >= self._job.order.recorded_steps
@@ -124,10 +119,10 @@ class SampleAccounts:
         self._ledger.add(self.progress.step, places, self._filtered_places)
 
     def settle(self, step: int) -> list[dict[str, Any]]:
-        """Merge the pending records of all ranks into `progress` and quarantine.jsonl. All ranks call it together.
+        """Add the records of all ranks to `progress` and quarantine.jsonl. All ranks call it together.
 
-        Returns the quarantined samples, and the shards with missing samples. `step` is the step of the checkpoint that
-        will count them; each line holds it, and a resume from an earlier checkpoint removes the line.
+        Returns the quarantined samples, and the shards with missing samples. `step` is that of the next checkpoint; a
+        resume from an earlier one removes their lines.
         """
         pending = self._pending.take()
         if pending.rejected:
@@ -163,7 +158,7 @@ class SampleAccounts:
 
 
 def _short(end: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the quarantine line of a shard with missing samples; its index is that of the first missing sample."""
+    """Return the line of quarantine.jsonl for a shard that ended before its recorded count."""
     missing, rows = end["missing"], end["rows"]
     reason = f"{missing} of the {end['recorded']} recorded samples are missing"
     return {"entry": end["entry"], "index": rows, "key": "", "reason": reason, "missing": missing}

@@ -1,9 +1,10 @@
 """Spread the plain model over the workers.
 
-`apply` takes a CPU model and wraps it for this rank, in one of three ways. FSDP2 (fsdp) shards parameters, gradients
-and optimizer state over all ranks. HSDP is FSDP2 inside groups of ranks: each group, which may be one rank, holds a
-replica. With DDP, each rank holds a replica. `resolve` chooses for `train.sharding=auto`. The model's own code is the
-same for all.
+`apply` wraps a CPU model for this rank, in one of three ways. `resolve` chooses one for `train.sharding=auto`.
+
+    fsdp  FSDP2 shards parameters, gradients and optimizer state over all ranks
+    hsdp  FSDP2 shards them over the ranks of a group; each group (of one rank or more) holds a replica
+    ddp   each rank holds a replica
 """
 
 from __future__ import annotations
@@ -35,8 +36,7 @@ from sclip.train.transformer_blocks import change_forward
 __all__ = ["apply", "apply_frozen", "fits_whole", "kind_of", "needs_autocast", "resolve"]
 
 WHOLE = 1_000_000_000
-"""Maximum number of parameters of a model that each worker can hold whole. In fp32, weights and gradients then take
-8 GB, and AdamW's moments another 8 GB."""
+"""Maximum parameters of a model that each worker can hold whole: 16 GB with gradients and moments in fp32."""
 
 Sharding = Literal["ddp", "hsdp", "fsdp"]
 
@@ -46,33 +46,28 @@ def resolve(
 ) -> tuple[Sharding, int]:
     """Return the sharding of a model with `parameters` parameters, and the size of hsdp's groups (0: a node's ranks).
 
-    "auto" sends no weights over a network if possible. A model that each worker can hold whole is replicated. A larger
-    model is sharded within each node: by fsdp if there is only one node, else by hsdp. With one rank on each node, a
-    larger model is replicated too; to shard it over the nodes, set `train.sharding`. There is one exception: if the
-    nodes have unequal numbers of ranks (`ranks_of_node` is 0), as after the loss of a GPU, a larger model is sharded
-    over all ranks.
+    `ranks_of_node` is 0 if the nodes have unequal numbers of ranks. `train.sharding=auto` means:
+        up to WHOLE parameters, or one rank on each node: a replica on each rank
+        otherwise, on several nodes with equally many ranks: hsdp, which shards within each node
+        otherwise, on one node or nodes with unequal numbers of ranks: fsdp
 
-    A replicated model uses ddp in fp32; in bf16, it uses hsdp with groups of one rank. FSDP2 then casts weights and
-    inputs to bf16 before each block, and norms and sums read and write bf16 too. So a text block moves 69 times the
-    bytes of its input through memory. With ddp, autocast computes norms and sums in fp32, and the block moves 108 times
-    these bytes (`sclip.benchmark.step_traffic`). With `autocast` (the model needs it, see `needs_autocast`), bf16 uses
-    ddp too.
+    A replica on each rank means ddp in fp32 or with `autocast` (`needs_autocast`), else hsdp with groups of one rank.
     """
     if config.sharding != "auto":
         return config.sharding, config.shard_ranks
     group = min(ranks_of_node, world_size)
     if parameters <= WHOLE or group == 1:
+        # In bf16, a text block moves 69 times the bytes of its input with FSDP2, and 108 times with ddp, whose autocast
+        # computes norms and sums in fp32 (`sclip.benchmark.step_traffic`).
         return ("hsdp", 1) if config.precision == "bf16" and not autocast else ("ddp", 0)
     return ("hsdp", 0) if 0 < group < world_size and world_size % group == 0 else ("fsdp", 0)
 
 
 def needs_autocast(model: StructureCLIP) -> bool:
-    """Return whether FSDP2 must keep the weights in fp32, and autocast must do the casts to bf16 instead.
-
-    Models with low-rank updates need this: a bf16 copy of a weight would round its update away. So do models with
-    floating-point buffers other than masks (BatchNorm's statistics, EVA's key bias, timm's relative positions): FSDP2
-    casts no buffers, and torch refuses products of fp32 and bf16. Masks are harmless: attention or `_shard` casts them.
-    """
+    """Return whether autocast must do the casts to bf16, because FSDP2 must not cast this model's weights."""
+    # A bf16 copy of a weight would round its low-rank update away. FSDP2 casts no buffers (BatchNorm's statistics,
+    # EVA's key bias, timm's relative positions), but torch refuses to multiply fp32 and bf16. Masks are cast by
+    # attention or `_shard`.
     buffers = (
         name.rpartition(".")[2] for name, buffer in model.clip.named_buffers() if buffer.is_floating_point()
     )
@@ -80,7 +75,7 @@ def needs_autocast(model: StructureCLIP) -> bool:
 
 
 def fits_whole(model: nn.Module) -> bool:
-    """Return whether each worker could hold the whole model during a step. `model` itself may be sharded already."""
+    """Return whether each worker could hold all parameters during a step. The model may be sharded."""
     return _parameters(model) <= WHOLE
 
 
@@ -92,10 +87,9 @@ def apply(
 ) -> nn.Module:
     """Return the model on `device`, wrapped as `resolve` says; unwrapped if there is no process group.
 
-    All ranks get rank 0's weights. FSDP2 wraps in place: the result is `model` itself. Parts with a zero learning rate
-    are frozen. With `model.lora`, the towers are frozen and get low-rank updates here. `compile_backend` is used
-    by torch.compile if `config.compile` is set. Raises ConfigError on every rank if the ranks cannot be divided into
-    shard groups of equal size.
+    All ranks get rank 0's weights. FSDP2 changes `model` itself and returns it. Parts with a zero learning rate are
+    frozen. With `model.lora`, the towers get low-rank updates here. Raises ConfigError on every rank if the ranks
+    cannot be divided into shard groups of equal size.
     """
     if model.config.lora.rank:
         lora.add(model)
@@ -128,10 +122,9 @@ def apply_frozen(
     device: torch.device,
     compile_backend: str | Callable[..., Any] = "inductor",
 ) -> StructureCLIP:
-    """Return the teacher, which only computes features, on `device`. It is spread over the ranks like `model`.
+    """Return the teacher on `device`, frozen and in eval mode; call it under `torch.no_grad`.
 
-    `model` is what `apply` returned; with DDP, each rank has a copy of the teacher. The teacher is frozen and in eval
-    mode; call it without gradients. All ranks get rank 0's weights.
+    It is sharded like `model`, which `apply` returned; with DDP, each rank has a copy. All ranks get rank 0's weights.
     """
     teacher = teacher.to(device).requires_grad_(False).eval()
     change_forward(teacher, dataclasses.replace(config, activation_checkpointing="none"), compile_backend)
@@ -143,7 +136,7 @@ def apply_frozen(
 
 
 def kind_of(model: nn.Module) -> str:
-    """Return how `apply` spread this model: "ddp", "fsdp" or such as "hsdp groups of 8"; "ddp" if it did not."""
+    """Return how `apply` wrapped this model: "fsdp", "hsdp groups of N" or "ddp" (also for an unwrapped model)."""
     mesh = _mesh_of(model)
     return "ddp" if mesh is None else "fsdp" if mesh.ndim == 1 else f"hsdp groups of {mesh.shape[1]}"
 
@@ -153,7 +146,6 @@ def _mesh_of(model: nn.Module) -> DeviceMesh | None:
 
 
 def _parameters(model: nn.Module) -> int:
-    """Return the number of the model's parameters on all ranks together, each counted once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
@@ -228,14 +220,11 @@ def _mesh(sharding: Sharding, shard_ranks: int, timeout_s: float, device: torch.
 
 
 def _ranks_of_a_node() -> tuple[int, str]:
-    """Return the number of ranks per node (0 if the nodes differ), and LOCAL_WORLD_SIZE of all ranks as text.
-
-    Ray Train or torchrun sets that variable. All ranks get the same number, since ranks with different meshes
-    would wait forever.
-    """
+    """Return the number of ranks on each node (0 if nodes differ), and LOCAL_WORLD_SIZE on ranks 0, 1, ... as text."""
     world_size = dist.get_world_size()
     if world_size == 1:
         return 1, "1"
+    # All ranks must get the same result: ranks with different meshes would wait for each other forever.
     local_ranks = gather_json({name: os.environ.get(name) for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK")})
     ranks_per_node = int(local_ranks[0]["LOCAL_WORLD_SIZE"] or 1)
     # Ranks must be numbered node by node, else a group of neighboring ranks could span two nodes.

@@ -47,13 +47,10 @@ class TrainStep:
         config: Config,
         teacher: nn.Module | None = None,
     ) -> None:
-        """Take the model that `sharding.apply` returned and its fused optimizer.
-
-        With `loss.distil`, `teacher` is the model that `sharding.apply_frozen` returned.
-        """
+        """`model` comes from `sharding.apply`, `teacher` from `sharding.apply_frozen`; `optimizer` must be fused."""
         self.model, self.optimizer, self.config, self.teacher = model, optimizer, config, teacher
         self.before_update: Callable[[], None] = lambda: None
-        """Function that each step calls before any weight changes, when all gradients are computed or queued."""
+        """Function that each step calls before it changes any weight."""
         self._plain = unwrapped(model)
         self._fits_whole = fits_whole(model)
         # FSDP casts by its own policy, per group. Without FSDP, or if the model needs it, autocast computes in bf16.
@@ -66,8 +63,7 @@ class TrainStep:
 
         `progress` is the finished share of the run, 0 to 1. Returns scalars, the same on every rank: those of
         `structure_loss`, logit_scale, logit_bias (only with the sigmoid loss), grad_norm (before clipping),
-        learning_rate, and skipped, which is 1 if loss or gradient is not finite. Such a step makes no update on any
-        rank: weights and optimizer state stay as they are.
+        learning_rate, and skipped. If skipped is 1, the loss or gradient is not finite, and no rank made an update.
         """
         rate = learning_rate(progress, self.config.train)
         for group in self.optimizer.param_groups:
@@ -117,7 +113,6 @@ class TrainStep:
     def _backward(
         self, batch: Mapping[str, Tensor], progress: float, taught: dict[str, Tensor] | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Add the batch's gradient to the parameters; return its features and metrics."""
         features = self._features(self.model, batch)
         loss, metrics = structure_loss(features, batch, self.config.loss, progress, taught)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -126,27 +121,19 @@ class TrainStep:
     def _backward_in_parts(
         self, batch: Mapping[str, Tensor], progress: float, taught: dict[str, Tensor] | None, passes: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Do the same as `_backward`, with the memory of one of `passes` equal parts (GradCache, Gao et al. 2021).
-
-        First compute the features of all parts without keeping activations. Then the loss of the whole batch gives the
-        features' gradients. Last, compute each part again and propagate its features' gradients to the parameters.
-
-        DDP exchanges gradients once, with the last part. So does FSDP2 if a worker can hold the whole model
-        (`sharding.WHOLE`); it then also gathers each parameter only once. Until the last backward pass, each rank keeps
-        all parameters (bf16 or fp32) and their gradients (fp32): 6 or 8 bytes per parameter, at most 8 GB. For a larger
-        model, this would cost the memory that parts save, so FSDP2 gathers parameters and reduces gradients in each
-        part. With HSDP, this traffic stays within a group of ranks, and the groups exchange gradients once.
-        """
+        """Do as `_backward`, but hold activations of only one of `passes` equal parts (GradCache, Gao et al. 2021)."""
         parts = _parts(batch, passes)
         device = batch["image"].device
         states, cached = [], []
-        with torch.no_grad():
+        with torch.no_grad():  # the features of all parts, without activations
             for part in parts:
                 states.append(_random_state(device))
                 cached.append(self._features(self.model, part))
+        # The loss of the whole batch gives the features' gradients.
         leaves = {name: feature.requires_grad_() for name, feature in _joined(cached).items()}
         loss, metrics = structure_loss(leaves, batch, self.config.loss, progress, taught)
         loss.backward()  # type: ignore[no-untyped-call]
+        # Compute each part again, and propagate its features' gradients to the parameters.
         for k, part in enumerate(parts):
             last = k == passes - 1
             _set_random_state(states[k], device)  # so that both passes drop the same units
@@ -165,30 +152,26 @@ class TrainStep:
         return leaves, metrics
 
     def _exchanging_gradients(self, last: bool) -> contextlib.AbstractContextManager[None]:
-        """Return the context of a part's forward and backward pass. Gradients are exchanged with the last part."""
+        """Return the context of a part's forward and backward. If possible, only the last part exchanges gradients."""
         if isinstance(self.model, FSDPModule):
-            if self._fits_whole:
+            if self._fits_whole:  # each rank keeps all parameters and gradients until then: at most 8 GB
                 self.model.set_requires_gradient_sync(last)
                 self.model.set_reshard_after_backward(last)
-            else:
+            else:  # each part gathers parameters and shards gradients, to save memory; HSDP's groups exchange them once
                 self.model.set_requires_all_reduce(last)
         if isinstance(self.model, DistributedDataParallel) and not last:
             return self.model.no_sync()
         return contextlib.nullcontext()
 
     def _clip(self) -> Tensor:
-        """Clip the gradients to the configured norm; return their global norm before clipping."""
         bound = self.config.train.max_grad_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), bound)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def passes_of(rows: int, micro_batch: int) -> int:
-    """Return the number of equal parts in which to compute `rows` rows; 1 if `micro_batch` is 0.
-
-    It is the largest number that divides `rows` into parts of at least `micro_batch` rows. `micro_batch` itself may not
-    divide `rows`, because a worker can have a few rows more or fewer in a step than its share.
-    """
+    """Return the largest number of equal parts of `rows` with at least `micro_batch` rows each (0: all rows)."""
+    # `micro_batch` may not divide `rows`, because a worker can have a few rows more or fewer in a step than its share.
     most = max(1, rows // micro_batch) if micro_batch else 1
     return next(passes for passes in range(most, 0, -1) if rows % passes == 0)
 

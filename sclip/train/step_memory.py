@@ -19,30 +19,24 @@ _KINDS = {
 
 
 class StepTracker(MemTracker):
-    """MemTracker that keeps the peak memory of each phase of a step, and counts collectives.
-
-    A phase is forward or backward, inside or outside of the model. A phase peaks at the same point of the computation
-    for any number of blocks, so its peak grows linearly with this number. MemTracker itself keeps figures of each
-    module, which would take most of a step's time. It also allows only one call of the model in a step, but with
-    micro-batches a step calls the model for each part.
-    """
+    """MemTracker that counts collectives, and keeps the peak memory of each phase: forward in the model, and so on."""
 
     def __init__(self) -> None:
         super().__init__()
         self.peaks: dict[str, dict[str, int]] = {}
-        """Bytes at the peak of each phase, by phase and use. The uses are those of MemTracker, including "Total"."""
+        """Bytes at the peak of each phase, by phase and then by use (MemTracker's names, such as "Total")."""
         self.counts: Counter[str] = Counter()
         """Number of collectives by kind."""
         self.sizes: Counter[str] = Counter()
-        """Bytes of collectives by kind; the size of a collective is the larger of its input and output."""
+        """Bytes of collectives by kind. A collective counts as its input or output, whichever is larger."""
 
     def _ignore(self, *_: Any) -> None:
-        """Keep no figures of a module."""
+        """Keep no figures of modules: they take most of a step's time and allow only one forward pass in a step."""
 
     _pre_fw_hook = _post_fw_hook = _pre_bw_hook = _post_bw_hook = _ignore  # type: ignore[assignment]
 
     def track_gradients(self, model: nn.Module) -> None:
-        """Count a gradient as a gradient from the moment when autograd or FSDP2 stores it."""
+        """Count a gradient as "Gradient", not as "Temp", once autograd or FSDP2 has stored it in `parameter.grad`."""
 
         def stored(parameter: Tensor) -> None:
             assert parameter.grad is not None
@@ -54,6 +48,7 @@ class StepTracker(MemTracker):
 
     def _update_peak_stats(self, peak_state: Any) -> None:
         side = "in" if len(self._mod_tracker.parents) > 1 else "outside of"
+        # The peak of each such phase grows linearly with the number of blocks.
         phase = f"{peak_state.value} {side} the model"
         for now in self._curr_mem_snap.values():
             if now["Total"] > self.peaks.get(phase, {}).get("Total", 0):

@@ -1,8 +1,7 @@
 """Measure the stages of the stream from the notes of the encoders: rates, utilization and the limiting stage.
 
-Encoders send notes with their samples (`sclip.data.side_channel`). A note says how long each stage worked and
-waited for its samples. The ranks add up the notes, with one small collective per report. So the figures cover the
-samples that were trained on, however many actors there are and wherever they run.
+Encoders send notes with their samples (`sclip.data.side_channel`). A note says how long each stage worked and waited
+for these samples. The figures add up the notes of all ranks.
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ __all__ = ["StageMeter", "limiting_stage"]
 _WORK = ("decode", "parse", "draw", "tokenise")
 """Stages inside an encoder, in order."""
 _KEEPS_UP = 0.02
-"""Maximum share of the time that training may wait for data. Above it, the stream counts as too slow."""
+"""The stream counts as too slow if training waits for data in a higher share of the time."""
 _BUSY = 0.6
-"""Minimum utilization of encoders that always have rows. It is below 1: they wait while Ray takes their blocks."""
+"""Encoders count as waiting for rows below this utilization. It is not 1: they also wait while Ray takes blocks."""
 _STALLED = 0.2
-"""Minimum utilization of readers that the next stage does not hold up. It is far below 1, because only half of the
-readers read at a time; the others are a round (group of shards) ahead and wait."""
+"""Readers count as held up by Ray Data's executors below this utilization. Half of the readers wait in any case."""
 _REMEDIES = {
     "read": "readers are the limit: raise data.readers, or bring the shards nearer",
     "hand_on": "Ray Data's executors are the limit: raise data.block_samples or data.readers",
@@ -48,7 +46,7 @@ class StageMeter:
         self._started = time.perf_counter()
 
     def add(self, notes: Sequence[Note], queued: float) -> None:
-        """Add the notes of a batch. `queued` sums the seconds that each sample waited for the training worker."""
+        """Add the notes of a batch. `queued` is the sum of the seconds that its samples waited for the worker."""
         self._sums["queued"] += queued
         for note in notes:
             figures = note.seconds | {
@@ -89,11 +87,9 @@ class StageMeter:
 
 
 def limiting_stage(figures: Mapping[str, float], data_wait: float) -> str:
-    """Return a text for the user that names the stage that limits the run's rate, and a remedy; "" if unknown.
+    """Return a text for the user: which stage limits the run's rate, and a remedy. "" if unknown.
 
-    Args:
-        figures: what `StageMeter.take` returned.
-        data_wait: share of the time that training waited for data.
+    `figures` come from `StageMeter.take`. `data_wait` is the share of the time that training waited for data.
     """
     if not figures:
         return ""

@@ -1,8 +1,7 @@
 """Build and check the starting weights of runs that need them to the end: with `loss.distil` or `model.lora`.
 
-With `loss.distil`, these weights are the teacher; with `model.lora`, low-rank updates are added to them. Checkpoints
-hold only their digest. It prevents a run from continuing with other starting weights, and low-rank updates from being
-merged into other weights.
+With `loss.distil`, the starting weights are the teacher; with `model.lora`, low-rank updates are added to them.
+Checkpoints hold only a digest of the starting weights, which shows whether they have changed.
 """
 
 from __future__ import annotations
@@ -24,18 +23,16 @@ __all__ = ["build_start", "build_teacher", "check_start", "weights_digest"]
 
 
 def build_start(folder: RunFolder, config: ModelConfig) -> StructureCLIP:
-    """Return a model with the run's starting weights. It has a knowledge encoder only if these weights hold one.
-
-    A new knowledge encoder would be random and only disturb what the towers know.
-    """
+    """Return a model with the run's starting weights. It has a knowledge encoder only if these weights hold one."""
     with folder.starting(config) as model:
+        # A new knowledge encoder would be random, and only disturb what the towers know.
         if not (folder.init.exists() and _holds_encoder(model.pretrained)):
             model = dataclasses.replace(model, kee=KEEConfig(enabled=False))
         return build_model(model)
 
 
 def build_teacher(config: Config, folder: RunFolder) -> StructureCLIP:
-    """Return the plain teacher for `loss.distil`. Raises CheckpointError or ModelError if its weights are gone."""
+    """Return the teacher for `loss.distil`, unsharded. Raises CheckpointError or ModelError if its weights are gone."""
     if config.run.init_from and not folder.init.exists():
         raise CheckpointError(
             f"{folder.init}: no such file; loss.distil={config.loss.distil} needs the run's starting weights: start "
@@ -45,12 +42,10 @@ def build_teacher(config: Config, folder: RunFolder) -> StructureCLIP:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Return the SHA-256 of a plain module's weights on the CPU.
-
-    Positional embeddings are left out, because the result of resizing them differs between CPUs.
-    """
+    """Return the SHA-256 of the weights of a plain module on the CPU, without positional embeddings."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
+        # Positional embeddings may have been resized, with results that differ between CPUs.
         if not name.endswith("positional_embedding"):
             digest.update(name.encode())
             digest.update(tensor.contiguous().numpy().data)
@@ -58,7 +53,7 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def check_start(recorded: str, present: str, path: StoragePath) -> None:
-    """Raise CheckpointError unless the present starting weights have the digest that a checkpoint recorded."""
+    """Raise CheckpointError unless the present starting weights have the digest that the checkpoint recorded."""
     if recorded != present:
         raise CheckpointError(
             f"{path}: the run's starting weights have changed (SHA-256 {present[:12]}, was {recorded[:12]}), but "

@@ -1,8 +1,7 @@
-"""Change how the repeated blocks of the towers and of the KEE compute: with activation checkpointing, or compiled.
+"""Apply activation checkpointing and torch.compile to the repeated blocks of the towers and of the knowledge encoder.
 
-The blocks of a plain model get another `forward`, and nothing else changes. No module is wrapped, so
-parameters keep their names in optimizers, checkpoints and averages. FSDP2's hooks gather a block's parameters
-and cast its inputs. They stay outside of that `forward`, so the compiler does not see them.
+Each block of a plain model gets another `forward`. No module is wrapped, so parameters keep their names. FSDP2's hooks
+run outside of that `forward`, so the compiler does not see them.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _KEPT = [
     _aten._scaled_dot_product_flash_attention.default, _aten._scaled_dot_product_efficient_attention.default,
     _aten._scaled_dot_product_cudnn_attention.default, _aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]  # fmt: skip
-"""Operators with nearly all FLOPs. Selective checkpointing keeps their results. Norms, GELU and sums are recomputed."""
+"""Operators with nearly all FLOPs. Selective checkpointing keeps only their results."""
 
 
 def _keep(_: Any, operator: Any, first: Any = None, *args: Any, **kwargs: Any) -> CheckpointPolicy:
@@ -43,10 +42,7 @@ def _keep(_: Any, operator: Any, first: Any = None, *args: Any, **kwargs: Any) -
 def change_forward(
     model: nn.Module, config: TrainConfig, backend: str | Callable[..., Any] = "inductor"
 ) -> None:
-    """Apply `train.activation_checkpointing` and `train.compile` to the blocks. Call it before `fully_shard`.
-
-    torch.compile gets `backend`. Blocks that contain other blocks stay as they are: only the inner blocks change.
-    """
+    """Apply `train.activation_checkpointing` and `train.compile` to the innermost blocks, before `fully_shard`."""
     if config.activation_checkpointing == "none" and not config.compile:
         return
     for name, blocks in block_lists(model).items():
@@ -83,11 +79,8 @@ def _checkpointed(forward: Callable[..., Any], selective: bool) -> Callable[...,
 
 
 def _own_copy(forward: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Return `forward` as a function with a code object that no other list of blocks shares.
-
-    For each code object, the compiler caches up to 8 versions, and once a size differs between two calls, it compiles
-    for any size. With a shared code object, two towers of one class would fill one cache and cause such differences.
-    """
+    """Return `forward` as a function with a code object of its own, so that each tower is compiled separately."""
+    # For a code object that two towers share, the compiler would make versions for any size of inputs.
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return forward(*args, **kwargs)

@@ -1,7 +1,7 @@
-"""Make the columns of a typical batch for a config. A plan counts operations and memory with them before any run.
+"""Make the columns of a typical batch for a config, to count operations and memory of a step before any run.
 
-Captions have COCO's average length, or fill the context if `model.context_length` was raised. Each has two triples and
-as many negatives as the loss asks for. A unit is half as long and has one triple. One caption in three has a positive.
+A caption has `caption_tokens` tokens, two triples, and as many negatives as the loss asks for. A unit (caption part) is
+half as long and has one triple. One caption in three has a positive (another wording).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TRIPLES = 2
 
 
 def caption_tokens(config: Config) -> int:
-    """Return the number of tokens in a caption: COCO's average, or a `model.context_length` that was raised."""
+    """Return the tokens in a caption: COCO's average, or `model.context_length` if above the architecture's own."""
     length, own = context_length(config.model), context_length(ModelConfig(name=config.model.name))
     return length if length > own else min(TOKENS, length)
 

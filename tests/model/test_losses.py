@@ -60,7 +60,7 @@ def teacher_of(config: LossConfig, rows: int) -> Tensors | None:
 def loss_by_definition(
     features: Tensors, batch: Tensors, config: LossConfig, teacher: Tensors | None
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Return the loss and its metrics, pair by pair, as method.md and the papers define them.
+    """Return the loss and its metrics, pair by pair, as the papers define them.
 
     The precision is that of the features.
     """

@@ -1,11 +1,9 @@
 """Read VG-Relation and VG-Attribution from ARO's own files: a JSON and an image folder.
 
-ARO (Yuksekgonul et al., "When and why vision-language models behave like bags-of-words, and what to do about it?", ICLR
-2023). Each case is one crop of an image with a true caption and a false one. The definitions are those of the authors'
-release (github.com/mertyg/vision-language-models-are-bows, MIT): the crop, the groups and the minimum number of cases
-come from `dataset_zoo/aro_datasets.py`; the list of relations that are left out comes from the notebook that
-replicates the paper's table. The published figure is the mean over groups, `macro`. The authors take the argmax of
-(false, true), so a tie goes to the false caption.
+Source: Yuksekgonul et al., "When and why vision-language models behave like bags-of-words, and what to do about it?",
+ICLR 2023; github.com/mertyg/vision-language-models-are-bows (MIT), `dataset_zoo/aro_datasets.py` and the notebook for
+the paper's table. Each case is one crop of an image with a true caption and a false one. The published figure is the
+mean over groups, `macro`. A tie is lost.
 """
 
 from __future__ import annotations
@@ -49,15 +47,13 @@ working on | worn on | wrapped around | wrapped in | by | of | near | next to | 
 on the side of | around
 """
 LEFT_OUT = frozenset(" ".join(relation.split()) for relation in _LEFT_OUT.split("|"))
-"""Relations that the authors leave out of VG-Relation's mean, because they count them as symmetric."""
+"""Relations that the authors' notebook leaves out of VG-Relation's mean as symmetric."""
 
 
 def relations(about: About, file: Path, images: Path | None = None) -> Choice:
     """Return the task of a `visual_genome_relation.json` with 23,937 cases.
 
-    Symmetric relations are shown but enter no score, because both of their captions are true. `images` is the folder
-    that `image_path` is relative to. None: the folder `images` beside the file, where ARO's download puts it, else
-    the file's own folder. Raises BenchmarkDataError naming file, case and field.
+    Scores leave out symmetric relations: both captions are true. Raises BenchmarkDataError naming file, case and field.
     """
     cases = _cases(file, images, lambda entry: text_of(entry, "relation_name"))
     return Choice(about, [replace(case, counted=case.group not in LEFT_OUT) for case in cases], macro=True)
@@ -66,8 +62,7 @@ def relations(about: About, file: Path, images: Path | None = None) -> Choice:
 def attributes(about: About, file: Path, images: Path | None = None) -> Choice:
     """Return the task of a `visual_genome_attribution.json` with 28,748 cases. Arguments and errors as in `relations`.
 
-    A group is a pair of attributes in the file's order, joined by "_". `accuracy` covers all cases; `macro`
-    is the mean over groups with at least 25 cases.
+    A group is a pair of attributes, joined by "_". `macro` is the mean over groups with at least 25 cases.
     """
 
     def pair(entry: dict[str, Any]) -> str:

@@ -1,22 +1,15 @@
-"""Read COCO-Order and Flickr-Order (ARO) from BLIP's Karpathy JSON, and make four reordered captions of each caption.
+"""Read COCO-Order and Flickr-Order (ARO) from BLIP's retrieval JSON, and make four reordered captions of each caption.
 
-ARO (Yuksekgonul et al., ICLR 2023), `COCO_Order` and `Flickr30k_Order` in `dataset_zoo/aro_datasets.py`, with the
-perturbations of `dataset_zoo/perturbations.py` and `pre_caption` of `dataset_zoo/retrieval.py` (MIT). Every caption of
-every image in the test split gets four false ones:
+Source: ARO (Yuksekgonul et al., ICLR 2023): `aro_datasets.py`, `perturbations.py` and `retrieval.py` in its
+`dataset_zoo` (MIT). Every caption of the test split gets four false ones, made at random:
 
-- the nouns are shuffled among each other, and so are the adjectives (spaCy's tokens, tags NN* and JJ*);
-- all tokens except nouns and adjectives are shuffled among each other;
-- the tokens within each group of three are shuffled (NLTK's tokens);
-- the groups of three are shuffled.
+- the nouns exchange places, and so do the adjectives (spaCy's tokens, tags NN* and JJ*);
+- all tokens except nouns and adjectives exchange places;
+- the caption is cut into groups of three tokens (NLTK's), and the tokens exchange places within each group;
+- the groups of three exchange places.
 
-`pre_caption` cleans all five captions: lower case, less punctuation, at most 30 words. The score is
-Precision@1. The authors take the argmax with the true caption first, so a tie is won. A caption of two words
-often equals one of its false captions. The chance level counts equal captions as one candidate, so it is 1/5 only
-if all five captions differ.
-
-The authors draw from global generators, so their false captions differ from run to run. Here the caption's
-name seeds the draw. The authors split sentences with NLTK's splitter, which needs a download. Here a sentence
-ends after ".", "!" or "?" before a capital letter.
+The score is Precision@1. A tie is won, as in the authors' code. The authors' false captions differ from run to run;
+here, the caption's name seeds the draw.
 """
 
 from __future__ import annotations
@@ -43,7 +36,7 @@ __all__ = ["MAX_WORDS", "Order", "false_captions", "pre_caption", "read"]
 MAX_WORDS = 30
 _NOUNS = {"NN", "NNS", "NNP", "NNPS"}
 _ADJECTIVES = {"JJ", "JJR", "JJS"}
-_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
+_SENTENCE = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")  # NLTK's splitter, which the authors use, needs a download
 
 Tagged = Sequence[tuple[str, str]]
 """Tokens from spaCy, each with its Penn tag."""
@@ -59,7 +52,7 @@ def read(about: About, file: Path, images: Path | None = None, split: str = "tes
 
 @dataclass(frozen=True)
 class Order:
-    """Choose the caption whose words are in order. The false captions are made on first use."""
+    """Task of choosing the caption whose words are in order. The false captions are made on first use."""
 
     about: About
     images: Sequence[Captioned]
@@ -123,14 +116,13 @@ def false_captions(name: str, caption: str, tagged: Tagged) -> tuple[str, ...]:
 
 
 def pre_caption(caption: str) -> str:
-    """Clean a caption as ARO and BLIP do: lower case, less punctuation, at most 30 words."""
+    """Clean a caption as ARO and BLIP do: lower case, spaces for the characters .!"()*#:;~ and at most 30 words."""
     caption = re.sub(r"[.!\"()*#:;~]", " ", caption.lower())
     caption = re.sub(r"\s{2,}", " ", caption).rstrip("\n").strip(" ")
     return " ".join(caption.split(" ")[:MAX_WORDS])
 
 
 def _exchanged(words: Sequence[str], places: Sequence[int], rng: Random) -> list[str]:
-    """Return the words, with those at `places` shuffled."""
     shuffled = list(words)
     for target, source in zip(places, rng.sample(places, len(places)), strict=True):
         shuffled[target] = words[source]
@@ -142,7 +134,7 @@ def _trigrams(tokens: Sequence[str]) -> list[list[str]]:
 
 
 def _tokens(caption: str) -> list[str]:
-    """Return NLTK's word tokens. NLTK's tokenizer takes one sentence at a time."""
+    # NLTK's tokenizer takes one sentence at a time.
     return [token for sentence in _SENTENCE.split(caption) for token in _tokenize()(sentence)]
 
 

@@ -1,10 +1,11 @@
 """Read BiVLC from its authors' Parquet files, which hold the pictures.
 
-BiVLC (Miranda et al., "BiVLC: Extending vision-language compositionality evaluation with text-to-image
-retrieval", NeurIPS 2024; the dataset imirandam/BiVLC; github.com/IMirandaM/BiVLC at 84f0d17,
-`evaluate_BiVLC`): rows of `image`, `caption`, `negative_caption`, `negative_image`, `type` (replace, swap,
-add) and `subtype` (obj, att, rel). I2T is Winoground's text score, and T2I is its image score. A tie is lost
-in I2T, T2I and the group score. The authors also report the group score of each type.
+Source: Miranda et al., "BiVLC: Extending vision-language compositionality evaluation with text-to-image
+retrieval", NeurIPS 2024; the dataset imirandam/BiVLC; github.com/IMirandaM/BiVLC at 84f0d17, `evaluate_BiVLC`.
+
+The files have the columns `image`, `caption`, `negative_caption`, `negative_image`, `type` (replace, swap, add)
+and `subtype` (obj, att, rel). I2T is Winoground's text score, and T2I is its image score. A tie is lost. The
+authors also report the group score of each type.
 """
 
 from __future__ import annotations

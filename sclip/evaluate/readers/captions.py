@@ -3,10 +3,9 @@
     [{"image": "a.jpg", "caption": "a dog on a sofa", "false_captions": ["a sofa on a dog"],
       "group": "swap", "id": "17", "box": [10, 20, 300, 200]}, ...]
 
-The file is a list of objects. `image` is relative to the image folder; `false_captions` has at least one
-text. Three fields are optional: `group`, `id` (default: the index in the list) and `box` (left, top, width
-and height of a crop in pixels). If a case has a group, the mean over groups is the headline, and each group
-has a score. A case is won if the true caption scores strictly higher than every false one.
+`image` is relative to the image folder. Three fields are optional: `group`, `id` (default: the index in the
+list) and `box` (left, top, width and height of a crop in pixels). With groups, the mean over groups is the
+headline. A case is won if the true caption scores strictly higher than every false one.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Read ColorSwap from its authors' files: JSON with a picture folder, or Parquet that holds the pictures.
 
-ColorSwap (Burapacheep et al., "ColorSwap: A color and word order dataset for multimodal evaluation", ACL Findings 2024;
-github.com/Top34051/colorswap at 4f2c9e4; the dataset stanfordnlp/colorswap): `test.json` is a list of objects with
-`id`, `caption_1`, `caption_2`, `image_1`, `image_2` (`images/img_0_1.png`) and more. Its Parquet files have the same
-columns. The text, image and group scores are Winoground's.
+Source: Burapacheep et al., "ColorSwap: A color and word order dataset for multimodal evaluation", ACL Findings 2024;
+github.com/Top34051/colorswap at 4f2c9e4; the dataset stanfordnlp/colorswap. A case has `id`, `caption_1`, `caption_2`,
+`image_1` and `image_2` (`images/img_0_1.png`). The text, image and group scores are Winoground's.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     {"image": "a.jpg", "unit": "a dog", "half_truth": "a dog on a skateboard", "kind": "relation"}
 
-Kargi et al., "Half-Truths Break Similarity-Based Retrieval" (arXiv 2602.23906): a case is won if `unit`, a
-true part of a caption, scores strictly higher than `half_truth`, the same part with a wrong detail. A
-language model wrote the paper's cases, so the paper's figures do not compare with ours. Each kind is a group.
+A case is won if `unit`, a true part of a caption, scores strictly higher than `half_truth`, the same part with a wrong
+detail (Kargi et al., "Half-Truths Break Similarity-Based Retrieval", arXiv 2602.23906). The paper's figures are not
+comparable, because a language model wrote its cases. Each kind is a group.
 """
 
 from __future__ import annotations

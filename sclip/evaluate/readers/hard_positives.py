@@ -1,16 +1,19 @@
 """Read hard positives from their authors' files: two JSON files of the same name, and Visual Genome's pictures.
 
-Kamath et al., "The hard positive truth about vision-language compositionality", ECCV 2024
-(github.com/amitakamath/hard_positives at 33addaa, `run_eval.py`): `data/` has each case's original caption
-and hard negative. `swapped_data/` has its hard positive (a caption with the same meaning) and hard negative.
-Both folders have these files, which list `image_path`, `true_caption` and `false_caption` in the same order:
+Source: Kamath et al., "The hard positive truth about vision-language compositionality", ECCV 2024;
+github.com/amitakamath/hard_positives at 33addaa, `run_eval.py`. `data/` has the original caption of each case.
+`swapped_data/` has its hard positive (a caption with the same meaning) and its negative. Both folders have these files,
+with the cases in the same order:
 
     visual_genome_attribution.json (SWAP; pictures are crops)
-    vl_checklist_attributes.json  vl_checklist_relations.json (REPLACE)
+    vl_checklist_attributes.json  vl_checklist_relations.json (REPLACE, the mean of both)
 
-Each score is a share of cases. `original`: the original caption scores strictly higher than the negative.
-`positive`: the positive does. `augmented`, the headline: both do. `not_brittle`: the negative does not score
-between the two (1 minus the paper's brittleness). The paper's REPLACE is the mean of its two files.
+Each score is a share of cases:
+
+    original     the original caption scores strictly higher than the negative
+    positive     the hard positive scores strictly higher than the negative
+    augmented    both (the headline)
+    not_brittle  the negative does not score between these two captions (1 minus the paper's brittleness)
 """
 
 from __future__ import annotations

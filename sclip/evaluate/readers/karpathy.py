@@ -2,8 +2,7 @@
 
 - Karpathy's `dataset_coco.json` and `dataset_flickr30k.json` (Karpathy and Fei-Fei, "Deep visual-semantic
   alignments for generating image descriptions", CVPR 2015): `images` with `filename`, `filepath` (in COCO's),
-  `split` and `sentences`, whose `raw` is the caption. The test split has 5,000 images of COCO or 1,000 of
-  Flickr30k. The first five captions of an image count, as in later papers (25,000 for COCO, which has more).
+  `split` and `sentences`, whose `raw` is the caption. The first five captions of an image count, as in later papers.
 - BLIP's list (`coco_karpathy_test.json`, `flickr30k_test.json`; Li et al., ICML 2022): `image` and a list
   `caption`. All captions count (25,010 for COCO).
 - COCO's annotations (`captions_val2017.json`): `images` with `id` and `file_name`, `annotations` with `image_id` and
@@ -38,16 +37,10 @@ KARPATHY_CAPTIONS = 5
 def read(
     about: About, file: Path, images: Path | None = None, split: str = "test", captions: int | None = None
 ) -> Retrieval:
-    """Return the task of a file of any of the three forms.
+    """Return the task of a file of any of the three forms. Raises BenchmarkDataError naming file, image and field.
 
-    Args:
-        about: name and definition.
-        file: the JSON.
-        images: the folder that the picture names are relative to, or that holds the pictures.
-        split: the split to read in Karpathy's form.
-        captions: maximum captions of an image; 0: all. None: five in Karpathy's form, all in the other forms.
-
-    Raises BenchmarkDataError naming file, image and field.
+    `split` selects images in Karpathy's form. `captions`: maximum captions of an image; 0 means all, and None means
+    five in Karpathy's form and all in the other forms.
     """
     return Retrieval(about, captioned(file, images, split, captions))
 

@@ -1,4 +1,4 @@
-"""Read text files, JSON Lines and CSV. JSON Lines and CSV give a dictionary for each case."""
+"""Read text files, JSON Lines and CSV."""
 
 from __future__ import annotations
 
@@ -25,10 +25,7 @@ def text(path: Path) -> str:
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 0, object) for each line that is not blank.
-
-    Raises BenchmarkDataError naming the file and the bad line, or naming the file if all lines are blank.
-    """
+    """Yield (line number from 0, object) for each line that is not blank. Raises BenchmarkDataError for a bad line."""
     lines = text(path).split("\n")  # splitlines would also split at a U+2028 inside a text
     if not any(map(str.strip, lines)):
         raise BenchmarkDataError(f"{path}: no lines; it must hold a line for each case")
@@ -42,16 +39,13 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def other_version(path: Path, lacking: Sequence[str], names: Sequence[str]) -> str:
-    """Return the error message for a table that lacks some columns."""
+    """Return the error message for a table that has the columns `names` and lacks the columns `lacking`."""
     present = ", ".join(names) or "none"
     return f"{path}: lacks the columns {', '.join(lacking)}, has {present}: the file is another version"
 
 
 def csv_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return the rows of a CSV whose header names at least these columns.
-
-    Raises BenchmarkDataError naming the file, and the missing columns or the bad row.
-    """
+    """Return the rows of a CSV with at least these columns. Raises BenchmarkDataError naming columns or row."""
     reader = csv.DictReader(io.StringIO(text(path), newline=""), strict=True)
     try:
         names = reader.fieldnames or []

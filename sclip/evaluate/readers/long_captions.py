@@ -6,7 +6,7 @@
 - DOCCI (Onoe et al., "DOCCI: Descriptions of connected and contrasting images", ECCV 2024): a line of
   `docci_descriptions.jsonlines` has `example_id`, `split` (5,000 test), `image_file` and `description`.
 
-CLIP reads only the beginning of most of these captions; the result counts the truncated ones.
+CLIP reads only the beginning of most of these captions; the result reports how many were truncated.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Read MMVP-VLM from its authors' files: `Questions.csv` and a folder of pictures for each pattern.
 
-MMVP-VLM (Tong et al., "Eyes wide shut? Exploring the visual shortcomings of multimodal LLMs", CVPR 2024; the
-dataset MMVP/MMVP_VLM; github.com/tsb0601/MMVP at 7635005, `scripts/evaluate_vlm.py`): rows of id, visual
-pattern and statement. Two adjacent rows are a pair, and the first id is odd. Pictures are `PATTERN/ID.jpg`. A
+Source: Tong et al., "Eyes wide shut? Exploring the visual shortcomings of multimodal LLMs", CVPR 2024; the
+dataset MMVP/MMVP_VLM; github.com/tsb0601/MMVP at 7635005, `scripts/evaluate_vlm.py`.
+
+A row has an id, a visual pattern and a statement; two adjacent rows are a pair. Pictures are `PATTERN/ID.jpg`. A
 pair is won if each statement, prefixed with "a photo of ", scores higher with its picture than with the other
-(Winoground's image score). In a tie, the authors take the second picture; here a tie is lost. Each of the
-nine patterns is a group of 15 pairs, so the score over all pairs is also the mean over groups.
+(Winoground's image score). A tie is lost. Each of the nine patterns is a group of 15 pairs.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
 """Read NegBench from its authors' files: a CSV and its pictures.
 
-NegBench (Alhamoud et al., "Vision-language models do not understand negation", CVPR 2025; github.com/m1k2zoo/negbench
-at 2ac009b, `src/training/data.py` and `src/evaluation/`):
+Source: Alhamoud et al., "Vision-language models do not understand negation", CVPR 2025; github.com/m1k2zoo/negbench
+at 2ac009b, `src/training/data.py` and `src/evaluation/`.
 
-- multiple choice: `image_path`, `caption_0` to `caption_3` (two in the binary form), `correct_answer` (the
-  index of the true caption), and `correct_answer_template` (positive, negative or hybrid; each has its own
-  accuracy). The authors take the first caption with the highest score. If the true caption always comes
-  first, as in the files of COCO and VOC2007, a tie is therefore won. In other files, a tie is lost here.
-- retrieval: `filepath` and `captions` (a Python list). Plain captions and captions with a negation are two
-  files. The paper reports text-to-image R@5; R@1 and R@10 are scores too. A tie counts against the model.
+- multiple choice: the columns are `image_path`, `caption_0` to `caption_3` (the binary form has two captions),
+  `correct_answer` (the index of the true caption) and `correct_answer_template`. Each template (positive, negative
+  and hybrid) has its own accuracy. A tie is won if the true caption comes first in every case of the file, as in
+  the files of COCO and VOC2007 (the authors take the first caption with the highest score); else it is lost.
+- retrieval: the columns are `filepath` and `captions` (a Python list). Plain captions and captions with a negation
+  are two files. The paper reports text-to-image R@5; R@1 and R@10 are scores too. A tie counts against the model.
 
-The files contain paths on the authors' machine. If such a path does not exist, the reader removes leading
-folders until the rest exists in the picture folder.
+The files contain paths on the authors' machine, so only the last parts of a path must exist in the picture folder.
 """
 
 from __future__ import annotations

@@ -24,13 +24,7 @@ def paired_rows(
 ) -> Iterator[Pair]:
     """Yield a pair for each row of a Parquet file, or of all Parquet files in a folder, sorted by name.
 
-    Args:
-        file: the file or folder.
-        images: the two columns that hold pictures.
-        captions: the two columns that hold the pictures' captions.
-        group: columns whose texts, joined by "_", are the name of the pair's group.
-
-    Raises BenchmarkDataError naming the file and the column or the row.
+    `images`, `captions` and `group` are names of columns. Raises BenchmarkDataError naming file and column or row.
     """
     paths = sorted(file.rglob("*.parquet")) if file.is_dir() else [file]
     if not paths:
@@ -46,7 +40,6 @@ def paired_rows(
 
 
 def _rows(path: Path, images: tuple[str, ...], texts: tuple[str, ...]) -> list[Mapping[str, Any]]:
-    """Check that the image columns hold pictures, and return the text columns."""
     if not path.is_file():
         raise no_such_file(path)
     try:

@@ -20,14 +20,9 @@ _log = logging.getLogger(__name__)
 
 
 def read(about: About, shards: Sequence[str], limit: int = 0, **reading: Any) -> Retrieval:
-    """Return the task of the first `limit` samples of the shards. Unusable samples are skipped and logged.
+    """Return the retrieval task of the first `limit` usable samples of the shards; 0 means all.
 
-    Args:
-        about: name and definition.
-        shards: paths, URIs or patterns.
-        limit: maximum number of images; 0 means all.
-        reading: keys of `data` that say how a shard is read (`DataConfig.reading`).
-
+    Unusable samples are logged. `reading` holds settings for reading shards, as `DataConfig.reading` returns them.
     Raises BenchmarkDataError if there is no usable sample, and ShardError if a shard cannot be reached.
     """
     images: dict[str, Captioned] = {}

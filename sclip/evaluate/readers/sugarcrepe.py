@@ -1,13 +1,13 @@
-"""Read SugarCrepe from its authors' files: one JSON for a kind, or the folder of all seven, and COCO val2017.
+"""Read SugarCrepe from its authors' files: one JSON or the folder of all seven, and COCO val2017.
 
-SugarCrepe (Hsieh et al., "SugarCrepe: Fixing hackable benchmarks for vision-language compositionality", NeurIPS 2023;
-github.com/RAIVNLab/sugar-crepe, MIT, `main_eval.py`): each of these files maps an id to `filename`, `caption` and
+Source: Hsieh et al., "SugarCrepe: Fixing hackable benchmarks for vision-language compositionality", NeurIPS 2023;
+github.com/RAIVNLab/sugar-crepe, MIT, `main_eval.py`. Each of these files maps an id to `filename`, `caption` and
 `negative_caption`:
 
     replace_obj  replace_att  replace_rel  swap_obj  swap_att  add_obj  add_att
 
-A case is won if the true caption scores strictly higher. A kind's score is its accuracy. The paper's tables
-also have the means over the kinds of replace, of swap and of add, with equal weight for each kind.
+A case is won if the true caption scores strictly higher. A file's score is its accuracy. The paper's tables also
+have the means over the three replace files, the two swap files, and the two add files.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ KINDS = ("replace_obj", "replace_att", "replace_rel", "swap_obj", "swap_att", "a
 
 
 def read(about: About, file: Path, images: Path | None = None) -> Choice:
-    """Return the task of one file, or of a folder with all seven files; a folder's kinds are its groups.
+    """Return the task of one file, or of a folder with all seven files. In a folder, each file is a group.
 
-    The scores of a folder are `accuracy` over all cases, each kind's name, `replace`, `swap`, `add` and `macro`, the
-    mean over the kinds. Raises BenchmarkDataError naming file, case and field.
+    The headline of a folder is `macro`, the mean over its files. Raises BenchmarkDataError naming file, case and field.
     """
     if not file.is_dir():
         return Choice(about, _cases(file, images_of(file, images), ""))

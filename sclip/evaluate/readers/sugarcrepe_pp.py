@@ -1,18 +1,17 @@
-"""Read SugarCrepe++'s two tasks from its authors' files: one JSON for a kind or a folder of five, and COCO val2017.
+"""Read SugarCrepe++'s two tasks from its authors' files: one JSON or a folder of five, and COCO val2017.
 
-SugarCrepe++ (Dumpala et al., "SugarCrepe++ dataset: Vision-language model sensitivity to semantic and lexical
-alterations", NeurIPS 2024; github.com/Sri-Harsha/scpp at c083bbf, `VLMs/test_Variants_CLIP.py`): each of these files is
+Source: Dumpala et al., "SugarCrepe++ dataset: Vision-language model sensitivity to semantic and lexical
+alterations", NeurIPS 2024; github.com/Sri-Harsha/scpp at c083bbf, `VLMs/test_Variants_CLIP.py`. Each of these files is
 a list of objects with `id`, `filename`, `caption`, `caption2` and `negative_caption`:
 
     swap_obj  swap_att  replace_obj  replace_att  replace_rel
 
-- ITT, from picture and text: both true captions score strictly higher than the false one. P1 and P2 each test
-  one of the true captions.
-- TOT, from text alone: the true captions are strictly more similar to each other than either is to the false
-  one. VLMs/README.md of the release compares only the first true caption with the false one. The release's
-  code (for vision-language and for language models) compares both, and so does this reader.
+- ITT, the image-to-text task: a case is won if both true captions score strictly higher than the false one. The
+  scores P1 and P2 each test one of the true captions.
+- TOT, the text-only task: a case is won if the similarity of the two true captions is strictly higher than the
+  similarity of each true caption with the false one. This is what the release's code does, not its VLMs/README.md.
 
-The score of a kind is its accuracy; `macro` is the mean over the kinds.
+The score of a file is its accuracy; `macro` is the mean over the files.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class _Entry(NamedTuple):
 
 
 def read(about: About, file: Path, images: Path | None = None) -> SeveralTrue:
-    """Return the ITT task of one file, or of a folder with all five files; a folder's kinds are its groups.
+    """Return the ITT task of one file, or of a folder with all five files. In a folder, each file is a group.
 
     Raises BenchmarkDataError naming file, case and field.
     """
@@ -73,7 +72,6 @@ def read_texts(about: About, file: Path) -> TextOnly:
 
 
 def _kinds(file: Path) -> tuple[str, ...]:
-    """Return all kinds if `file` is a folder, else (). Raises BenchmarkDataError if the folder lacks files."""
     if not file.is_dir():
         return ()
     lacking = ", ".join(f"{kind}.json" for kind in KINDS if not (file / f"{kind}.json").is_file())

@@ -1,10 +1,9 @@
 """Read VALSE from its authors' files: one JSON for each instrument, and its image folder.
 
-VALSE (Parcalabescu et al., "VALSE: A task-independent benchmark for vision and language models centered on linguistic
-phenomena", ACL 2022; github.com/Heidelberg-NLP/VALSE, MIT, `lxmert_valse_eval.py`): each file maps an id to
-`image_file`, `caption`, `foil` and `mturk`. A case counts only if at least 2 of 3 annotators chose its caption
-(`mturk.caption`). The score is the authors' pairwise ranking accuracy acc_r: the share of cases whose caption scores
-higher than its foil.
+Source: Parcalabescu et al., "VALSE: A task-independent benchmark for vision and language models centered on linguistic
+phenomena", ACL 2022; github.com/Heidelberg-NLP/VALSE, MIT, `lxmert_valse_eval.py`. Each file maps an id to
+`image_file`, `caption`, `foil` and `mturk`. A case with the votes `mturk` counts only if at least 2 of 3 annotators
+chose its caption. The score is the authors' acc_r, the share of cases whose caption scores higher than its foil.
 """
 
 from __future__ import annotations

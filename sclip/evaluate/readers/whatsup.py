@@ -1,14 +1,14 @@
 """Read What'sUp from its authors' files: a JSON and its pictures.
 
-What'sUp (Kamath et al., "What's 'up' with vision-language models? Investigating their struggle with spatial reasoning",
-EMNLP 2023; github.com/amitakamath/whatsup_vlms at 7c1f255, `dataset_zoo/aro_datasets.py`):
+Source: Kamath et al., "What's 'up' with vision-language models? Investigating their struggle with spatial reasoning",
+EMNLP 2023; github.com/amitakamath/whatsup_vlms at 7c1f255, `dataset_zoo/aro_datasets.py`.
 
 - Controlled Images A and B: a list of `image_path` (`mug_left_of_plate.jpeg`) and four `caption_options`; the
   first caption is true. Two objects are photographed in four relations. A pair (two opposite relations) or a
-  set (all four) is won if all of its cases are won. Pairs and sets with a missing picture do not count.
+  set (all four) is won if all of its cases are won.
 - COCO-QA and VG-QA (GQA) with one and two objects: a list of [image id, true caption, false caption].
 
-The authors take the first caption with the highest score, so a tie is won.
+A tie is won, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RELATIONS = {
     "left of": "left", "right of": "right", "front of": "front", "behind": "behind", "above": "above",
     "below": "below", "top of": "top",
 }  # fmt: skip
-"""Words in a caption of two objects -> name of the relation. A caption of one object ends with this name."""
+"""Words in a true caption of two objects -> group."""
 
 
 def controlled(about: About, file: Path, images: Path | None = None) -> Choice:
@@ -91,4 +91,5 @@ def _answers(about: About, file: Path, images: Path | None, named: Callable[[str
 
 
 def _relation(caption: str) -> str:
+    # A caption of one object ends with its group: "a dog on the left".
     return next((name for words, name in _RELATIONS.items() if words in caption), caption.split()[-1])

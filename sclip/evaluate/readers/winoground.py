@@ -1,10 +1,9 @@
 """Read Winoground from its authors' files: `examples.jsonl` and the picture folder.
 
-Winoground (Thrush et al., "Winoground: Probing vision and language models for visio-linguistic
-compositionality", CVPR 2022; the dataset `facebook/winoground`, after you accept its license on its page):
-400 lines with `id`, `image_0`, `image_1` (`ex_0_img_0`, the picture's name without its suffix), `caption_0`,
-`caption_1` and `collapsed_tag` (Object, Relation or Both). The three scores are defined in
-`sclip.evaluate.pairs`; the paper's headline is the group score.
+Source: Thrush et al., "Winoground: Probing vision and language models for visio-linguistic compositionality",
+CVPR 2022; the dataset `facebook/winoground`, after you accept its license on its page. Each of the 400 lines has
+`id`, `image_0`, `image_1` (`ex_0_img_0`, the picture's name without its suffix), `caption_0`, `caption_1` and
+`collapsed_tag` (Object, Relation or Both).
 """
 
 from __future__ import annotations
@@ -40,5 +39,4 @@ def read(about: About, file: Path, images: Path | None = None) -> Pairs:
 
 
 def _picture(folder: Path, name: str) -> Picture:
-    """Return the picture called `name`. A name without suffix, as in the authors' file, is a PNG."""
     return Picture(str(folder / (name if Path(name).suffix else f"{name}.png")))

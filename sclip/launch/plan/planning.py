@@ -26,15 +26,13 @@ from sclip.train.sharding import needs_autocast, resolve
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the run, with its resources and rate."""
+    """One stage of the run, with its rate and the maximum CPUs and GPUs that all its processes together reserve."""
 
     name: str
     what: str
     """Number and kind of the stage's processes, in words."""
     cpus: float
-    """Maximum CPUs reserved by the whole stage."""
     gpus: float
-    """Maximum GPUs reserved by the whole stage."""
     on: tuple[str, ...]
     """Node types that the stage runs on."""
     per_s: float | None
@@ -68,7 +66,6 @@ class Plan:
     """Number of samples of all epochs together."""
     prices: Prices | None
     notes: tuple[str, ...]
-    """Further remarks, one line each."""
     memory: Memory | None = None
     """Memory that a step needs on each GPU; None if it is unknown."""
 
@@ -124,7 +121,7 @@ def make(
         samples: number of samples of all epochs together.
         known: rates that the user gave.
         prices: prices of the node types, if there is a table.
-        annotated: whether graphs and negatives are read from the shards.
+        annotated: whether graphs and negatives are read from the shards; if not, encoders make them.
     """
     rates = find(config, capacity, known, annotated)
     config = with_streams(config, capacity, rates, shards)
@@ -182,7 +179,6 @@ def _stages(
 
 
 def _remedies(config: Config, stages: Iterable[Stage]) -> list[str]:
-    """Return a line with the config keys to raise, if readers or executors are the slowest stage; else no line."""
     limit = _slowest(stages)
     name = limit.name if limit else ""
     if name == "executors":

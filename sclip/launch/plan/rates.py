@@ -1,10 +1,9 @@
 """Rates of one worker, encoder, reader and executor: given by the user, measured by an earlier run, or from a rule.
 
-Measured rates are in the journal of an earlier run in `run.storage` with the same work: the same shards, and the same
-values of the config keys that `_WORK` matches. Without such a run, a rule assumes that a GPU reaches `UTILISATION` of
-its peak on the operations of a step (`sclip.train.flops`), and that an encoder has one core and gets photographs of
-640 x 480. No rule covers CPU workers or GPUs of unknown peak. An executor is the process in which Ray Data passes on
-the blocks of one stream; its rate always comes from a rule.
+Measured rates come from the journal of an earlier run in `run.storage` that read the same shards and agrees in the
+config keys that `_WORK` matches. The rules assume that a GPU reaches `UTILISATION` of its peak on the operations of a
+step (`sclip.train.flops`), and that shards hold photographs of 640 x 480. No rule covers CPU workers or GPUs of unknown
+peak. An executor is the process in which Ray Data passes on the blocks of one stream; only a rule gives its rate.
 """
 
 from __future__ import annotations
@@ -35,24 +34,25 @@ size (LAION's CLAP on GH200, plain DDP) and 0.38 for ViT-g/14 (NVIDIA NeMo on A1
 lower shares fit better."""
 
 SECONDS = {"parse": 1.13e-3, "draw": 0.33e-3, "decode": 2.72e-3, "tokenise": 0.10e-3}
-"""Core seconds of encoding a COCO sample (640 x 480 photograph, caption), on a busy server (EPYC, 2 shared cores)."""
+"""Seconds of one core for each step of encoding a COCO sample (a photograph of 640 x 480 and a caption). They were
+measured on a busy server (EPYC, 2 shared cores)."""
 READ_S = 0.40e-3
-"""Core seconds that a reader takes to read a sample (three tar members) from a local disk; tar headers take half."""
+"""Seconds of one core to read a sample (three tar members) from a local disk; tar headers take half of them."""
 REMOTE_BYTES_PER_S = 85e6
 """Bytes per second of one stream from an object store, as AWS documents for S3."""
 SAMPLE_BYTES, PIXELS = 162e3, 640 * 480
 """Averages of COCO: bytes of a sample, and pixels of an image."""
 
 BLOCKS_PER_S = 100
-"""Blocks that one executor passes on per second. A block of any size takes the executor 6 to 8 ms.
-On two cores that also ran all other processes, an executor passed on 31 to 43 blocks per second."""
+"""Assumed blocks that one executor passes on per second. A block of any size takes it 6 to 8 ms, so it could pass on
+more than 100. On two cores that also ran all other processes, it passed on 31 to 43."""
 
 STAGES = ("worker", "encoder", "reader")
 _WORK = re.compile(
     r"(model|loss|scenes)\.|train\.(batch_size|micro_batch|precision|use_gpu|activation_checkpointing|compile|pack_text"
     r"|worker_threads)$|data\.(annotations|crop_scale|spacy_model|actor_cpus)$"
 )
-"""Config keys that the rates depend on, besides data.shards."""
+"""Pattern of the config keys that the rates depend on, besides data.shards."""
 _LATEST = 50
 """Maximum number of runs that are searched, newest first: a sweep may leave thousands of runs."""
 
@@ -70,7 +70,7 @@ Rates = Mapping[str, Rate]
 
 
 def given(text: str) -> dict[str, Rate]:
-    """Parse rates such as `worker=900,encoder=120`. Raises ConfigError."""
+    """Parse rates such as `worker=900,encoder=120`. Raises ConfigError for an unknown stage or an invalid rate."""
     rates = {}
     for part in filter(None, re.split(r"[,\s]+", text)):
         stage, _, value = part.partition("=")
@@ -88,10 +88,10 @@ def find(config: Config, capacity: Capacity, known: Rates, annotated: bool) -> d
     """Return the best known rate of each stage: the user's, else a measured one, else one from a rule.
 
     Args:
-        config: sized config of the run.
+        config: the config that `sclip.launch.capacity.sized` returned.
         capacity: capacity of the cluster.
         known: rates that the user gave.
-        annotated: whether graphs and negatives are read from the shards.
+        annotated: whether graphs and negatives are read from the shards; if not, encoders make them.
     """
     rates = _rules(config, annotated) | _measured(config) | dict(known)
     if "worker" not in rates and config.train.use_gpu and (rate := _gpu(config, capacity)):
@@ -109,7 +109,7 @@ def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
     if config.loss.positives:  # the run parses for positives, whatever the shards hold
         known.discard("parse")
     work = sum(s for stage, s in seconds.items() if stage not in known)
-    core = min(1.0, config.data.actor_cpus)
+    core = min(1.0, config.data.actor_cpus)  # an encoder uses at most one core
     remote = any("://" in shard for shard in config.data.shards)
     read_s = SAMPLE_BYTES / REMOTE_BYTES_PER_S if remote else READ_S
     per_s = {"encoder": core / work, "reader": 1 / read_s, "executor": BLOCKS_PER_S * block_samples(config)}
@@ -117,13 +117,13 @@ def _rules(config: Config, annotated: bool) -> dict[str, Rate]:
 
 
 def block_samples(config: Config) -> int:
-    """Return the number of samples in a block of a sized run."""
+    """Return the number of samples in a block. The config must be sized."""
     share = config.train.batch_size // max(1, config.train.num_workers)
     return config.data.block_samples or rows_of_block(share, image_size(config.model.name))
 
 
 def worker_nodes(config: Config, capacity: Capacity) -> list[NodeType]:
-    """Return the node types that the workers of a sized run are placed on."""
+    """Return the node types that the workers are placed on. The config must be sized."""
     types = place_bundles(demands(config, config.train.num_workers, 0), capacity.nodes).by_stage["workers"]
     return [node for node in capacity.nodes if node.name in types]
 
@@ -146,7 +146,7 @@ def _flops(config: Config) -> float:
 
 
 def _measured(config: Config) -> dict[str, Rate]:
-    """Return the rates of the latest run in `run.storage` with the same work; {} if there is none."""
+    """Return the rates that the latest run with the same shards and `_WORK` keys measured; {} if there is none."""
     storage = storage_path(config.run.storage)
     folder = storage / "runs"
     work = _work(to_tree(config), storage)
@@ -165,10 +165,9 @@ def _measured(config: Config) -> dict[str, Rate]:
 
 
 def _modified(path: StoragePath) -> float:
-    """Return the time of a file's last change; 0 if it has been removed meanwhile."""
     try:
         return float(path.stat().st_mtime)
-    except OSError:
+    except OSError:  # removed meanwhile
         return 0.0
 
 
@@ -180,10 +179,11 @@ def _work(tree: dict[str, Any], storage: StoragePath) -> dict[str, Any]:
 
 
 def _from_curves(curves: Mapping[str, list[tuple[int, float]]], workers: int) -> dict[str, float]:
-    """Return each stage's rate per process: the median of a curve's later half, because at first all stages wait."""
+    """Return the samples per second of one process of each stage, from medians over the curves."""
 
     def typical(name: str) -> float:
         values = [value for _, value in curves.get(name, [])]
+        # Use the later half only: at first all stages wait.
         return statistics.median(values[len(values) // 2 :]) if values else 0.0
 
     rates = {}

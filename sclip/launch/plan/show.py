@@ -54,10 +54,7 @@ def lines(plan: Plan) -> list[str]:
 
 
 def _step_lines(memory: Memory, step_s: float | None) -> list[str]:
-    """Return one line on a GPU's memory at the peak of a step, and one line on the collectives of a step.
-
-    The second line lists the kinds of collectives with at least 0.01 GiB per step. It is left out if there are none.
-    """
+    """Return a line on the GPU's memory at the peak of a step, and one on its collectives (kinds from 0.01 GiB on)."""
     step = memory.step
     gpu_size = f" of {memory.gpu_bytes / GIB:g}" if memory.gpu_bytes else ""
     uses = {

@@ -17,14 +17,14 @@ from sclip.launch.plan.rates import Rates
 def with_streams(config: Config, capacity: Capacity, rates: Rates, shards: int = sys.maxsize) -> Config:
     """Return a sized config with `data.readers` chosen, unless it is set.
 
-    A worker gets the fewest streams that bring its GPU the most samples per second. Each stream needs its own reader,
-    encoder and sequence of shards. A worker gets one stream if it has no GPU, no known rate or no room for more.
+    Choose the smallest number of streams that brings a GPU the most samples per second, among those that the cluster
+    has room for. Choose one stream if workers have no GPU, if a worker's rate is unknown, or if there is no room.
 
     Args:
         config: the config that `sclip.launch.capacity.sized` returned.
         capacity: capacity of the cluster.
         rates: known rates of the stages.
-        shards: number of all shards, if they are counted.
+        shards: number of all shards; the default sets no limit, for shards that are not counted yet.
     """
     if config.data.readers:
         return config

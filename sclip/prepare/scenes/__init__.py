@@ -1,8 +1,7 @@
 """Generate scenes, the default input: ordinary shards and cases in ARO's format, from a spec and a seed.
 
 A folder holds training shards, held-out shards with pairings that training never shows, two evaluation files with
-their images, and the suite that names these files. A sample depends only on seed, split and index, so it can be drawn
-again without the others. The packer writes the shards, so downstream code treats them like any other shards.
+their images, and the suite that names these files. A sample depends only on seed, split and index.
 """
 
 from __future__ import annotations
@@ -55,9 +54,8 @@ class ScenesPaths:
 def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> ScenesPaths:
     """Generate the scenes of `spec` and `seed` in a folder below `out_dir`, unless it exists; return its paths.
 
-    The folder is named after spec, seed and generator version. It is built under a temporary name and renamed when
-    complete, so several processes may call this at once, and an interrupted build is never used. If `out_dir` is a URI,
-    this machine builds the folder and uploads it, scenes.json last. Raises PackError or OSError if writing fails.
+    The folder is named after spec, seed and generator version. Several processes may call this at once: each builds the
+    folder under a temporary name. Raises PackError or OSError if writing fails.
     """
     stamp = {"version": VERSION, "seed": seed, **asdict(spec)}
     name = f"scenes-{digest64(json.dumps(stamp, sort_keys=True)):016x}"
@@ -82,7 +80,7 @@ def generate(out_dir: str | StoragePath, spec: ScenesConfig, seed: int) -> Scene
 
 def _publish(building: Path, final: StoragePath) -> None:
     """Rename or upload the finished folder, unless another process has published the same content."""
-    if not isinstance(final, Path):
+    if not isinstance(final, Path):  # upload scenes.json last: it marks a complete folder
         stamp = building / _STAMP
         text = stamp.read_text()
         stamp.unlink()
@@ -121,7 +119,6 @@ def _samples(family: Family, seed: int, split: str, count: int, size: int) -> It
 
 
 def _written(cases: Iterable[SceneCase], images: Path, size: int) -> list[dict[str, Any]]:
-    """Draw the image of each case into the folder `images`; return the cases as entries of ARO's file."""
     box = {"bbox_x": 0, "bbox_y": 0, "bbox_w": size, "bbox_h": size}
     entries = []
     for case in cases:

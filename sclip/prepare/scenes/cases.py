@@ -1,8 +1,8 @@
 """Make evaluation cases of held-out pairings in ARO's format: an image, a true caption and a false caption.
 
 Cases come in pairs. The second picture of a pair has the two objects exchanged (relation), or their colors (attribute).
-Its true caption is the first picture's false caption and vice versa, so every caption is true as often as false. A
-model that uses the words alone, or sees the image as a bag of words, is right in exactly half of the cases.
+Its true caption is the first picture's false caption and vice versa. A model that uses the words alone, or sees the
+image as a bag of words, is right in exactly half of the cases.
 """
 
 from __future__ import annotations

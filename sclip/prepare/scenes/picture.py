@@ -85,7 +85,6 @@ def _draw(pen: ImageDraw.ImageDraw, placed: PlacedThing, side: int) -> None:
 
 
 def _triangle(placed: PlacedThing, side: int) -> list[tuple[float, float]]:
-    """Return the corners of a triangle, clockwise from the top."""
     reach = 1.15 * placed.radius
     turns = [2 * math.pi / 3 * number for number in range(3)]
     return [

@@ -19,8 +19,8 @@ _AXIS = {"left": (-1, 0), "right": (1, 0), "above": (0, -1), "below": (0, 1)}
 _THIRD_OBJECT_SHARE = 0.1
 
 Pairing = tuple[frozenset[str], frozenset[str]]
-"""The two colors and the two shapes of a pair of objects, without their assignment to the objects. No pairing occurs in
-both training and held-out scenes."""
+"""The colors and the shapes of two objects, whichever object has which: "red circle, blue square" and "blue circle, red
+square" have the same pairing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,7 @@ class Family:
 
 
 def _family(colours: str, shapes: str, backgrounds: str) -> Family:
-    """Return a family that holds out every fifth pairing, one or two for each pair of colors.
-
-    If two objects exchange their colors, their pairing stays the same: training shows both scenes or neither.
-    Training shows every combination of one color and one shape.
-    """
+    """Return a family that holds out every fifth pairing. Training still shows every shape in every color."""
     colour_names, shape_names = colours.split(), shapes.split()
     colour_pairs, shape_pairs = (list(combinations(words, 2)) for words in (colour_names, shape_names))
     numbered = product(enumerate(colour_pairs), enumerate(shape_pairs))
@@ -47,7 +43,6 @@ def _family(colours: str, shapes: str, backgrounds: str) -> Family:
 
 
 def _narrowed(family: Family, colours: str) -> Family:
-    """Return a family with only some of the colors of `family`."""
     kept = colours.split()
     held_out = frozenset(pair for pair in family.held_out if pair[0] <= set(kept))
     return Family(tuple(kept), family.shapes, family.backgrounds, held_out)
@@ -57,7 +52,7 @@ _ALL = _family(
     "red green blue yellow orange purple white black", "circle square triangle cross", "grey brown pink beige"
 )
 FAMILIES = {"a": _ALL, "b": _narrowed(_ALL, "red green blue yellow orange")}
-"""Families by name. "b" has five of the eight colors of "a": data for tuning is narrower than data for pretraining."""
+"""Families by name. "b" has five of the eight colors of "a", as tuning data is narrower than pretraining data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +108,8 @@ def compose(
 ) -> Scene:
     """Return a scene. Thing 1 is `relation` ("left", ..) of thing 2; thing 3, if any, is `second_relation` of thing 2.
 
-    The draws of `rng` do not depend on the things: the same generator state gives the same places, background and
-    radius per size, so two scenes can differ in an exchange alone.
+    With the same state of `rng`, scenes of other things have the same places and background. So two scenes can differ
+    only by an exchange of their objects or colors.
     """
     x, y = _AXIS[relation]
     along = rng.uniform(0.225, 0.255)  # half the distance between the centers
@@ -143,7 +138,10 @@ def compose(
 
 
 def draw_scene(rng: Random, family: Family, *, held_out: bool) -> Scene:
-    """Return a scene of 2 or 3 objects of different colors and shapes, from one side of the split."""
+    """Return a scene of 2 or 3 objects with different colors and shapes, no two of them in a held-out pairing.
+
+    With `held_out`, return a scene of 2 objects in a held-out pairing instead.
+    """
     count = 3 if not held_out and rng.random() < _THIRD_OBJECT_SHARE else 2
     while True:
         colours, shapes = rng.sample(family.colours, count), rng.sample(family.shapes, count)

@@ -1,6 +1,6 @@
-"""Audit a run: check that every row of every visit was trained on exactly once, in the step that the seed gives it.
+"""Audit a run: check that each row was trained on exactly once per visit, in the step that the run's order says.
 
-A visit is one pass over one shard. The audit reads the tars, the ledger and the quarantine. It shares only the
-definition of the order with training (`sclip.data.schedule`, `sclip.data.order`). It uses neither the shard reader of
-training nor the run's own counts.
+A visit is one pass over one shard. The order follows from the run's seed. The audit reads the tars, the ledger (rows
+that each step trained on or filtered) and the quarantine (rows that could not be trained on). It shares only the
+definition of the order with training (`sclip.data.schedule`, `sclip.data.order`), not the shard reader.
 """

@@ -1,7 +1,7 @@
 """Compute what became of every row of a run, from its planned visits, its shards, its ledger and its quarantine.
 
-The ledger is read once, in the order of the steps, so that memory holds only the rows of visits in progress.
-The rest of a broken shard is what follows the last sample that can be read; it counts as one row.
+A visit is one pass over one shard. The ledger is read once, in the order of the steps, so that memory holds only the
+rows of visits in progress. The unreadable end of a broken shard, called the rest, counts as one row.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Rows:
     ranges: tuple[tuple[int, int], ...]
     """First and last index of each series of consecutive rows."""
     reason: str = ""
-    """What is wrong with the rows; empty for missed and repeated rows, and in a `StepDifference`."""
+    """What is wrong with the rows; empty means that the name of their list says it, such as `missed_rows`."""
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,23 @@ class Lost:
     shard: str
     reason: str
     samples: int = 0
-    """Number of samples known to be missing; 0 if the number is unknown."""
+    """Number of samples known to be missing; 0 means that the number is unknown."""
 
 
 @dataclass(frozen=True)
 class StepDifference:
-    """A step in which the ledger's rows differ from the run's order."""
+    """A step whose rows in the ledger differ from the rows in the run's order."""
 
     step: int
     lacks: tuple[Rows, ...]
-    """Rows of the order that were neither trained on nor filtered in this step, nor quarantined in any step."""
+    """Rows that the order has in this step and the ledger lacks, without quarantined rows."""
     extra: tuple[Rows, ...]
-    """Rows that were trained on or filtered in this step more often than the order says."""
+    """Rows that this step trained on or filtered more often than the order says."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What became of the rows of a run. Numbers of rows count a row once for each of its visits."""
+    """What became of the rows of a run. A row counts once for each visit of the row's shard."""
 
     complete: bool
     epochs: int
@@ -111,7 +111,7 @@ class Audit:
     quarantined: int
     filtered: int
     unknown: int
-    """Rows with any other fate, such as trained on and also quarantined, or not in the shard."""
+    """Number of rows with another fate, such as trained on and quarantined, or beyond the end of the shard."""
     quarantined_rows: tuple[Quarantined, ...]
     missed_rows: tuple[Rows, ...]
     repeated_rows: tuple[Rows, ...]
@@ -121,7 +121,6 @@ class Audit:
     lost: tuple[Lost, ...] = ()
     """Shards that were left out, that break before their end, or that hold fewer samples than recorded."""
     first_difference: StepDifference | None = None
-    """The first step in which the ledger's rows differ from the run's order."""
 
     @property
     def exact(self) -> bool:
@@ -137,11 +136,8 @@ class Audit:
 def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     """Return what became of every row that a run was to visit.
 
-    Args:
-        run: the run's folder.
-        shards: patterns of shards that the run recorded without their credentials. If the data was moved, one pattern
-            for each pattern of data.shards, in the same order.
-
+    `shards` are patterns of the run's shards, needed if the recorded URIs lack credentials, or if the data was moved.
+    For moved data, give one new pattern for each pattern of data.shards, in the same order.
     Raises AuditError if the run, its ledger or one of its shards cannot be read.
     """
     try:
@@ -197,13 +193,11 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
 
 
 def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
-    """Yield each shard that is broken, or that holds fewer samples than recorded, by a file beside it or by the run.
-
-    If a tar breaks within a sample, `Tar.groups` includes this sample, although a reader cannot return it.
-    """
+    """Yield each shard that is broken or holds fewer samples than recorded."""
     records = recorded_samples(list(tars))
     for url, tar in tars.items():
         file, samples = records.get(url, ("the run", expected.samples.get(url, 0)))
+        # `groups` includes a sample in which the tar breaks; `missing` is then one too low.
         missing = max(0, samples - tar.groups)
         reasons = [f"broken, {tar.why}"] if tar.broken else []
         if missing:
@@ -215,14 +209,11 @@ def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
 def _rows(
     tars: Mapping[str, Tar], expected: ExpectedVisits, rejections: Iterable[Rejection]
 ) -> dict[str, int]:
-    """Return the number of rows of each shard: its groups, plus one for the unreadable rest of a broken shard.
-
-    The headers of a broken tar do not show whether its last group is complete; the run's quarantine does. If the group
-    is incomplete, the rest begins with it, so it is not counted twice.
-    """
+    """Return the number of rows of each shard: the samples, plus one for the rest of a broken shard."""
     rests = {expected.url(rejection.visit): rejection.row for rejection in rejections if not rejection.key}
     rows = {}
     for url, tar in tars.items():
+        # If the run quarantined the rest under the last group's index, this group is incomplete and part of the rest.
         begins_with_last = tar.groups > 0 and rests.get(url) == tar.groups - 1
         rows[url] = tar.groups + (tar.broken and not begins_with_last)
     return rows
@@ -234,14 +225,12 @@ def _groups(
     expected: ExpectedVisits,
     rejections: Iterable[Rejection],
 ) -> dict[str, int]:
-    """Return the number of groups (samples) that a reader finds in each shard.
-
-    In an unfinished run, a broken shard is left out until the run has reached its unreadable rest (see `_rows`).
-    """
+    """Return the number of readable samples of each shard, without shards whose number is unknown."""
     rests = {expected.url(rejection.visit) for rejection in rejections if not rejection.key}
     return {
         url: rows[url] - tar.broken
         for url, tar in tars.items()
+        # Unknown if an unfinished run has not met the shard's broken end yet.
         if expected.complete or not tar.broken or url in rests
     }
 

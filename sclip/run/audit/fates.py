@@ -1,7 +1,7 @@
-"""Record what became of the rows of one visit, with a code of one byte for each row.
+"""Record what became of the rows of one visit (one pass over one shard), with a code of one byte for each row.
 
-Two bits count how often a row was trained on, two how often it was filtered, and two how often it was quarantined:
-never, once or more often. When all rows of a visit were trained on once, the visit's bytes are released.
+A code holds three counters of two bits: how often the row was trained on, filtered and quarantined. A counter is 0, 1,
+or 2 for "more often". When all rows of a visit were trained on once, the visit's codes are all equal and not stored.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ __all__ += ["FILTERED_ONCE", "MISSED", "QUARANTINED_ONCE", "REPEATED", "TRAINED_
 KINDS = ("trained", "filtered", "quarantined")
 _SHIFTS = {kind: 2 * index for index, kind in enumerate(KINDS)}
 _REST = 1 << 2 * len(KINDS)
-"""Bit added to the code of a shard's unreadable rest if its fate is impossible: neither missed nor quarantined once."""
+"""Bit that marks a fault: a shard's unreadable end was trained on or filtered, or quarantined more than once."""
 _WAITING = 4096
-"""Number of rows to collect before they are counted together."""
 MISSED = 0
 TRAINED_ONCE, FILTERED_ONCE, QUARANTINED_ONCE = (1 << shift for shift in _SHIFTS.values())
 REPEATED = 2 * TRAINED_ONCE
@@ -57,11 +56,7 @@ class Fates:
         self._codes = None if not self._untouched and (codes == TRAINED_ONCE).all() else codes
 
     def codes(self, *, with_rest: bool) -> NDArray[np.uint8]:
-        """Return the code of each row, uint8 [rows].
-
-        With `with_rest`, the last row is the shard's unreadable rest. It can only be missed or quarantined once;
-        `_REST` marks any other code.
-        """
+        """Return the code of each row, uint8 [rows]. `with_rest`: the last row is the shard's unreadable end."""
         self._count_all()
         codes = self._all_codes()
         if with_rest and codes[-1] not in (MISSED, QUARANTINED_ONCE):
@@ -70,7 +65,7 @@ class Fates:
         return codes
 
     def beyond(self) -> NDArray[np.int64]:
-        """Return the counted indices that the shard does not have, in ascending order without duplicates."""
+        """Return the indices passed to `add` that are no rows of the shard, sorted, each once."""
         self._count_all()
         return np.unique(np.concatenate(self._beyond)) if self._beyond else np.zeros(0, np.int64)
 
@@ -90,6 +85,6 @@ def words(code: int) -> str:
 
 
 def ranges(numbers: NDArray[np.int64] | NDArray[np.intp]) -> Iterator[tuple[int, int]]:
-    """Return the first and last number of each series of consecutive numbers; `numbers` is ascending, not empty."""
+    """Return the first and last number of each series of consecutive numbers. `numbers` ascends and is not empty."""
     gaps = np.flatnonzero(np.diff(numbers) != 1)
     return zip(numbers[[0, *(gaps + 1)]].tolist(), numbers[[*gaps, -1]].tolist(), strict=True)

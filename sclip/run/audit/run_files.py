@@ -43,25 +43,24 @@ class ExpectedVisits:
     """The visits that a run was to make; a visit is one pass over one shard."""
 
     shards: tuple[tuple[NamedShard, ...], ...]
-    """Shards of each source, in the order of the shard numbers, with their current URLs."""
+    """Shards of each source, by shard number, with their current URLs."""
     epochs: int
     visits: frozenset[Visit]
     order: Order
     """Order of the rows, from the sample counts that the run recorded."""
     shuffle_buffer: int
     key_ends_at: str
-    """Dot that splits a member's name into key and suffix, as in `data.key_ends_at`."""
+    """Which dot of a file's name in a tar ends the sample's key: "first_dot" or "last_dot" (`data.key_ends_at`)."""
     complete: bool
-    """Whether the run recorded that it is complete."""
     checkpoint: int
-    """Step of the newest checkpoint; rows quarantined after it may not be in a file yet."""
+    """Step of the newest checkpoint; 0 means that there is none."""
     samples: Mapping[str, int] = field(default_factory=dict)
-    """Number of samples of each shard, by URL, as the run recorded it."""
+    """Recorded number of samples of each shard, by URL."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Shards that the run could not read and does not visit, by URL, with the fault of each."""
+    """Fault of each shard that the run left out as unreadable, by URL."""
 
     def url(self, visit: Visit) -> str:
-        """Return the URL of a visit's shard; "shard M of source N" if the sources do not include this shard."""
+        """Return the URL of a visit's shard; "shard M of source N" if there is no such shard."""
         try:
             return self.shards[visit.source][visit.shard].url
         except IndexError:
@@ -73,7 +72,7 @@ class LedgerRows(NamedTuple):
 
     step: int
     kind: str
-    """Either "trained" or "filtered"."""
+    """What the step did with the rows: "trained" (on them) or "filtered" (left out)."""
     visit: Visit
     rows: list[int]
     """Row indices in the shard."""
@@ -92,8 +91,6 @@ class Rejection(NamedTuple):
 
 @dataclass(frozen=True)
 class _LedgerFile:
-    """The ledger file of one rank in one attempt."""
-
     path: StoragePath
     attempt: int
     rank: int
@@ -108,13 +105,12 @@ def read_expected_visits(
 
     Args:
         run: the run's folder.
-        replacements: shards to read instead of recorded ones. Each replaces the recorded shard with the same URI,
-            credentials aside. If data.shards has `patterns` patterns, a recorded shard without such a replacement is
-            replaced by the one with the same name.
-        patterns: number of patterns that named the replacements.
+        replacements: shards to read instead of the recorded shards with the same URI (credentials are ignored) or, for
+            moved data, with the same name.
+        patterns: number of patterns given for the replacements. The data counts as moved if data.shards has as many.
 
-    Raises AuditError if the folder holds no run, if the records of the run contradict each other, or if a shard was
-    recorded without its credentials and is not replaced.
+    Raises AuditError if the folder holds no run, if the records of the run contradict each other, if a shard was
+    recorded without its credentials and is not replaced, or if a replacement is for no shard.
     """
     config, shard_list = (_json(run / name) for name in ("config.json", "shards.json"))
     try:
@@ -165,7 +161,6 @@ def read_expected_visits(
 def _current_shards(
     recorded: Sequence[Sequence[NamedShard]], replacements: Sequence[NamedShard], *, by_name: bool
 ) -> tuple[tuple[NamedShard, ...], ...]:
-    """Return the recorded shards with the replacements' URIs. Raises AuditError if a replacement matches none."""
     urls_by_masked = {mask(shard.url): shard.url for shard in replacements}
     urls_by_name = {shard.name: shard.url for shard in replacements} if by_name else {}
     shards = tuple(
@@ -194,7 +189,7 @@ def _json(path: StoragePath) -> Any:
 
 
 def read_ledger(run: StoragePath, notes: list[str]) -> Iterator[LedgerRows]:
-    """Yield the rows of the steps that count, in the order of the steps; append faults of ledger files to `notes`.
+    """Yield the rows of all steps that no crash rolled back, in order; append faults of ledger files to `notes`.
 
     Raises AuditError if there is no ledger, or if a file is damaged before its last line (a kill may cut that line).
     """
@@ -257,10 +252,7 @@ def _steps(file: _LedgerFile) -> Iterator[tuple[int, str, dict[str, Any]]]:
 
 
 def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Rejection]:
-    """Yield the quarantined rows of a run; none if there is no quarantine.jsonl.
-
-    Raises AuditError if a line is malformed or names a shard that the run does not have.
-    """
+    """Yield the quarantined rows of a run. Raises AuditError for a malformed line or an unknown shard."""
     path = run / "quarantine.jsonl"
     numbers = [{shard.name: number for number, shard in enumerate(source)} for source in expected.shards]
     for location, line in _lines(path) if path.exists() else ():
@@ -276,7 +268,7 @@ def read_quarantine(run: StoragePath, expected: ExpectedVisits) -> Iterator[Reje
 
 
 def _lines(path: StoragePath) -> Iterator[tuple[str, Any]]:
-    """Yield the location (file and line number) and the JSON value of each line; skip a last line that a kill cut."""
+    """Yield each line's location and JSON value; skip an incomplete last line, which a kill may leave behind."""
     cut = ""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

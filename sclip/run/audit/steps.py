@@ -1,6 +1,7 @@
-"""Find the first step in which the ledger's rows differ from the run's order, which is computed anew from the seed.
+"""Find the first step in which the ledger's rows differ from the run's order.
 
-Order and ledger are read side by side, so that memory holds only the rows of visits in progress.
+The order is computed anew from the seed. The ledger has the rows that each step trained on or filtered. Order and
+ledger are read side by side, so that memory holds only the rows of visits (passes over one shard) in progress.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Difference(NamedTuple):
 
     step: int
     lacks: list[Row]
-    """Rows of the order that the ledger lacks in this step."""
+    """Rows that the order has in this step and the ledger lacks, without quarantined rows."""
     extra: list[Row]
     """Rows that the ledger has in this step more often than the order."""
 
@@ -39,17 +40,12 @@ def first_difference(
 ) -> Difference | None:
     """Return the first step in which the ledger's rows differ from the order's rows; None if no step differs.
 
-    In an unfinished run, the ledger may lack rows in steps after the newest checkpoint: they may be quarantined rows
-    that are not in a file yet.
-
-    Args:
-        expected: the visits of the run and their order.
-        groups: number of sample groups that a reader finds in each shard. Visits to other shards are not judged.
-        ledger: rows that were trained on or filtered, in the order of the steps.
-        set_aside: rows that were quarantined in any step.
+    `groups` has the number of readable samples of each shard; shards without a number are not compared. `ledger` holds
+    rows that were trained on or filtered, in the order of the steps. `ledger` may lack quarantined rows (`set_aside`).
     """
     order_steps = _steps_of_order(expected, groups)
     ledger_steps = chain(_steps_of_ledger(expected, groups, ledger), [(math.inf, Counter[Row]())])
+    # After the newest checkpoint of an unfinished run, quarantine.jsonl may lack rows.
     last_settled = math.inf if expected.complete else expected.checkpoint
     step, rows = next(ledger_steps)
     for number, in_order in order_steps:
@@ -71,7 +67,6 @@ def first_difference(
 def _steps_of_ledger(
     expected: ExpectedVisits, groups: Mapping[str, int], ledger: Iterable[LedgerRows]
 ) -> Iterator[tuple[int, Counter[Row]]]:
-    """Yield each step that has rows, with the rows of all ranks."""
     for step, lines in groupby(ledger, key=attrgetter("step")):
         rows = Counter[Row]()
         for line in lines:
@@ -82,10 +77,10 @@ def _steps_of_ledger(
 
 
 def _steps_of_order(expected: ExpectedVisits, groups: Mapping[str, int]) -> Iterator[tuple[int, set[Row]]]:
-    """Yield each step of the order, from 1, with its rows. Rows beyond a shard's recorded count come last."""
+    """Yield each training step's number, from 1, and the rows that the run's order has in this step."""
     more = {url: groups[url] - count for url, count in expected.samples.items() if groups.get(url, 0) > count}
     order = expected.order
-    if more:
+    if more:  # the last steps have the rows beyond the recorded counts
         visits = ((entry, order.schedule.visit(entry)) for entry in range(len(order.schedule)))
         beyond = {entry: more[url] for entry, visit in visits if (url := expected.url(visit)) in more}
         order = dataclasses.replace(order, beyond=beyond)
@@ -101,7 +96,7 @@ def _steps_of_order(expected: ExpectedVisits, groups: Mapping[str, int]) -> Iter
 
 
 class _OpenVisit:
-    """The rows of one visit in the order in which the reader mixes them, from the first row not yet taken."""
+    """Rows of one visit that no step has taken yet, in the reader's shuffled order."""
 
     def __init__(self, expected: ExpectedVisits, groups: Mapping[str, int], entry: int) -> None:
         order = expected.order
@@ -114,11 +109,11 @@ class _OpenVisit:
 
     @property
     def is_open(self) -> bool:
-        """Whether rows within the recorded count are left. For rows beyond it, the last steps open the visit again."""
+        """Whether rows within the shard's recorded count are left."""
         return self._taken < self._recorded
 
     def take(self, part: Part) -> set[Row]:
-        """Return the rows of the visit's next part; fewer if the shard is shorter than recorded."""
+        """Return the rows of `part`, the next part of the visit; fewer if the shard is shorter than recorded."""
         rows = islice(self._rows, part.start - self._taken, part.stop - self._taken)
         self._taken = part.stop
         return {(self._visit, row) for row in rows}

@@ -1,9 +1,7 @@
 """Count the samples of each shard for the audit, and find out whether the shard is broken.
 
-Consecutive members with the same key form a group, which is one sample. As in webdataset, the key is the folder and the
-base name up to its first dot, or up to its last one (`data.key_ends_at`). Links count as members. Only the headers of a
-local tar are read. The footer of a Parquet file says how many rows it has; the whole file is read only if the run
-reported it as broken.
+A member is a file in a tar. Consecutive members with the same key form a group, which is one sample. As in webdataset,
+the key is the member's path up to the first dot of the base name; `data.key_ends_at` may choose the last dot.
 The reader of training is not used, because the audit would then miss whatever that reader misses.
 """
 
@@ -33,19 +31,18 @@ __all__ = ["Tar", "count_tars"]
 
 _KEYS = {
     "first_dot": re.compile(r"((?:[^/]*/)*[^./]+)\.[^/]*"),
+    # .graph.json.gz, the suffix of annotations, is one suffix.
     "last_dot": re.compile(r"((?:[^/]*/)*[^./][^/]*?)(?:\.(?i:graph\.json\.gz)|\.[^./]*)"),
 }
-"""Pattern of a member's whole name, by `data.key_ends_at`. Group 1 is the sample's key. Hidden files do not match. The
-suffix of annotations (.graph.json.gz) has several dots."""
+"""Pattern of a member's whole name, by `data.key_ends_at`. Group 1 is the key. Hidden files do not match."""
 _LEADING = re.compile(r"\A(?:\./|/)*")
-"""Start of a name such as `./x` or `/x`, which means the same as `x`."""
+"""Prefix to ignore: the names `./x` and `/x` mean `x`."""
 _META = re.compile(r"__[^/]*__($|/)|__MACOSX/")
 _BROKEN = (tarfile.TarError, ValueError, ArithmeticError, LookupError)
 _TAIL_BYTES = 64 * 1024
 _MOST_ZEROS = tarfile.RECORDSIZE + 2 * tarfile.BLOCKSIZE
 """Maximum number of zero bytes at the end of a tar: its end marker, and the padding up to a whole record."""
-_BATCH_ROWS, _BUFFER_BYTES = 32, 2 * 2**20
-"""Rows of a batch, and bytes of the buffer, for reading a Parquet file; both limit the memory."""
+_BATCH_ROWS, _BUFFER_BYTES = 32, 2 * 2**20  # limit the memory for reading a Parquet file
 _SHARDS_A_PROCESS = 8
 """Minimum number of shards for each process; fewer are counted in less time than a process needs to start."""
 
@@ -55,19 +52,18 @@ class Tar:
     """Sample count and condition of a shard."""
 
     groups: int
-    """Number of sample groups, including one in which the tar breaks; for a Parquet file, number of rows."""
+    """Number of samples, including one in which a tar breaks; for a Parquet file, number of rows."""
     broken: bool
-    """Whether the end is missing, is unreadable, or has data or too many zeros after it."""
+    """Whether the shard breaks before its end, or a tar has data or too many zeros after the end marker."""
     why: str = field(default="", compare=False)
-    """Reason why the shard is broken."""
 
 
 def count_tars(
     urls: Sequence[str], key_ends_at: str, rests: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, Tar]:
-    """Return the sample count and condition of each shard. A shard is named by a path, or by a URI that fsspec opens.
+    """Return the sample count and condition of each shard. Raises StorageError if a shard cannot be opened.
 
-    `rests` has the first row that the run could not read, by shard. Raises StorageError if a shard cannot be opened.
+    `rests` has the index of the first unreadable row of each shard that the run reported as broken.
     """
     workers = min(os.cpu_count() or 1, len(urls) // _SHARDS_A_PROCESS)
     count = partial(_shard, key_ends_at, dict(rests))
@@ -83,7 +79,7 @@ def _shard(key_ends_at: str, rests: Mapping[str, int], url: str) -> Tar:
 
 
 def _parquet(url: str, rest: int | None) -> Tar:
-    """Count the rows of a Parquet file; in a broken one, only those before `rest`, where the run's reader failed."""
+    """Count the rows by the footer. In a broken file, count the rows before `rest`, where the run's reader failed."""
     rows = 0
     with closing(SeekableFile(url)) as file:
         try:
@@ -144,7 +140,7 @@ def _count(stream: Any, mode: Any, key_ends_at: str) -> Tar:
 
 
 def _after(tar: tarfile.TarFile, mode: str) -> str:
-    """Return what is wrong after the end of the archive, which readers of tars never reach; empty if nothing is."""
+    """Return what is wrong after the tar's end marker; "" means nothing. Readers of tars do not look there."""
     file: Any = tar.fileobj
     zeros = 0
     if mode == "r:":
