@@ -17,23 +17,20 @@ _NOUN_PHRASE = re.compile(r"D*(?:A?[JM](?:,?C?(?=A?J))?)*N+|H|Q")
 
 @dataclass(slots=True)
 class Chunk:
-    """A noun phrase; its words are given by their indices. A pronoun is a chunk with an empty name."""
+    """A noun phrase, or a pronoun, whose name is empty. Integers are word indices; `head` is the last word."""
 
     start: int
     head: int
-    """Index of the head word, which is the last word of the phrase."""
     end: int
     name: str = ""
     name_start: int = 0
     attributes: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
     phrase_start: int = -1
-    """Index of the first word, measure included ("a" in "a group of people"); -1 means `start`."""
+    """Index of "a" in "a group of people", if a measure stands before the phrase; -1 means no measure."""
     fixed: bool = False
-    """Whether the phrase is a proper name, a title or a quotation."""
     frame: bool = False
-    """Whether the phrase is about the picture ("in the background"), so that it is not an object."""
+    """Whether the phrase names no object, but describes the picture: "in the background"."""
     negated: bool = False
-    """Whether the caption denies the object: "no dog", "without a hat"."""
 
 
 def find_chunks(words: Sequence[Word]) -> list[Chunk]:
@@ -53,7 +50,7 @@ def find_chunks(words: Sequence[Word]) -> list[Chunk]:
 
 
 def _receiver(words: Sequence[Word], start: int, end: int) -> int:
-    """Return the index after the receiver ("the ducks" in "feeds the ducks bread"), or 0 without a receiver."""
+    """Return the index after the receiver ("the ducks" in "feeds the ducks bread"), or 0 if there is none."""
     if words[end - 2].code != "N":
         return 0
     verb = lexicon.verb_lemma(words[start - 1].text)
@@ -72,7 +69,7 @@ def _receiver(words: Sequence[Word], start: int, end: int) -> int:
 
 
 def adjectives(words: Sequence[Word], indices: Sequence[int]) -> list[tuple[str, tuple[int, int]]]:
-    """Return the attributes in a run of modifiers. Colors keep shades ("dark red"); "very" is dropped."""
+    """Return the (attribute, span in the caption) pairs of the words at `indices`. "dark red" is one attribute."""
     attributes: list[tuple[str, tuple[int, int]]] = []
     pending: list[int] = []
 
@@ -158,7 +155,7 @@ def _read(words: Sequence[Word], start: int, end: int) -> Chunk:
 
 @lru_cache(maxsize=1 << 16)
 def _name(before: str, head: str, fixed: bool) -> str:
-    """Return the form that a name has in graphs. The head becomes singular, except in a `fixed` name."""
+    """Return a name as graphs write it: "tennis ball" for "tennis balls". A `fixed` name stays plural."""
     forms = lexicon.NAME_FORMS
     written = f"{before} {head}".lstrip()
     name = written if fixed else f"{before} {lexicon.noun_lemma(head)}".lstrip()

@@ -1,7 +1,7 @@
 """Read connectors, the words between two noun phrases: verbs, a preposition, "and", a possessive, negations.
 
-A caption alternates between noun phrases and connectors. The words of a connector and their part-of-speech
-codes are enough to read it; the dependency parse is not used here.
+A caption alternates between noun phrases and connectors. The dependency parse is not used here. A verb is open if the
+next noun phrase belongs to it ("sits on a bench"), and closed if no noun phrase does ("a dog runs and ...").
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from sclip.scenegraph.tagged_words import Word
 
 
 class VerbUse(NamedTuple):
-    """A verb that no noun phrase follows ("a dog runs and ..."), and the preposition after the verb."""
+    """A closed verb and its preposition."""
 
     verb: int
     preposition: int
-    """Word index of a preposition without an object ("the bench that he sits on"), or -1."""
+    """Word index of "on" in "the bench that he sits on"; -1 means that there is no preposition."""
     passive_by: bool
 
 
@@ -26,21 +26,20 @@ class Connector:
     """The grammar of the words between two noun phrases. Integers are word indices; -1 means "none"."""
 
     conjunction: bool = False
-    """Whether a coordinator ("and", "or") or a comma occurs."""
+    """Whether a coordinator ("and", "but", "or", "nor") or a comma occurs."""
     exclusive: bool = False
-    """Whether the conjunction is "or" or "nor", which continues a negation."""
+    """Whether "or" or "nor" occurs. Both carry a denial on to the next phrase: "no dog or cat"."""
     comma: bool = False
     coordinator: bool = False
-    """Whether "and" or "or" occurs."""
+    """Whether a coordinator other than "nor" occurs."""
     clause: bool = False
-    """Whether a subordinator ("while") occurs, so that the next phrase begins a clause."""
+    """Whether a subordinator such as "while" occurs."""
     possessive: bool = False
     copula: int = -1
-    existential: bool = False
-    """Whether "there" occurs, as in "there is"."""
+    existential: bool = False  # "there is"
     relative: bool = False
     verb: int = -1
-    """The open verb. The next noun phrase is the object of this verb or of the verb's preposition."""
+    """The open verb: "sits" in "sits on a bench"."""
     preposition: int = -1
     place: int = -1
     passive_by: bool = False
@@ -48,20 +47,17 @@ class Connector:
     """Whether the words just before the next noun phrase are negated: "is not on", "without", "but not"."""
 
     compared: Sequence[int] = ()
-    """Adjectives that need the "than" of a later comparative: "smaller" in "is smaller but faster than"."""
+    """Adjectives that belong to the "than" of a later adjective: "smaller" in "is smaller but faster than"."""
 
     def __init__(self) -> None:
-        """Create the lists and the set of this connector, all empty."""
         self.verbs: list[int] = []
-        """All verbs of the connector, in order."""
         self.closed: list[VerbUse] = []
-        """Verbs without a following noun phrase."""
         self.adjectives: list[int] = []
         self.denied_words: set[int] = set()
         """Verbs and adjectives after a negation such as "not" or "never"."""
 
     def compares(self, words: Sequence[Word], adjective: int) -> bool:
-        """Return whether an adjective belongs in `compared`, as "smaller" in "is smaller but faster than"."""
+        """Return whether an adjective belongs in `compared`."""
         text = words[adjective].text
         shares = self.preposition > adjective and words[self.preposition].text.endswith("er than")
         return shares and text.endswith("er") and lexicon.is_adjective(text)

@@ -1,7 +1,7 @@
 """The draft of one caption's scene graph, which the rules fill while they walk over the words.
 
-A draft refers to noun phrases by chunk index and to words by word index, because nothing is final before the
-walk ends: coordinations grow, measured nouns replace their measures, and a subject may come after its verb.
+A draft names noun phrases by their index in `chunks`, because no object is final before the walk ends: a measured noun
+replaces its measure ("a pair of shoes"), and a subject may come after its verb.
 """
 
 from __future__ import annotations
@@ -20,17 +20,15 @@ PENDING = -1
 
 
 class Link(NamedTuple):
-    """A relation between two chunks. `Draft.links` stores it under one of them."""
+    """A relation of one chunk, the link's key in `Draft.links`, to another chunk."""
 
-    other: int
-    """The other chunk of the relation."""
+    other: int  # the other chunk, or PENDING
     predicate: str
     span: Span
-    reverse: bool = False
-    """Whether `other` is the object of the relation; normally `other` is the subject."""
+    reverse: bool = False  # whether `other` is the object of the relation instead of the subject
     negated: bool = False
     fronted: bool = False
-    """Whether the predicate is a preposition before the clause's subject. A verb may be added to it later."""
+    """Whether the predicate is a preposition before the clause's subject: "On a hill stands a tree"."""
 
 
 class Draft:
@@ -42,47 +40,39 @@ class Draft:
         mark_frames(words, self.chunks)
         self.chunk_of: dict[int, int] = {}
         self.parsed: dict[int, int] = {}
-        """Word index of a verb -> the first chunk that is its subject in the dependency parse."""
+        """Word index of a verb -> chunk of the verb's first subject in the dependency parse."""
         for k, chunk in enumerate(self.chunks):
             for i in range(chunk.start, chunk.end):
                 self.chunk_of[i] = k
                 if words[i].dep in ("nsubj", "nsubjpass"):
                     self.parsed.setdefault(words[i].head, k)
         self.groups: dict[int, list[int]] = {}
-        """Chunk -> the chunks that are coordinated with it, itself included."""
-        self.subjects_of: dict[int, list[int]] = {}
-        """Word index of a verb -> chunks that are its subjects."""
+        """Chunk -> all chunks of its coordination ("a dog and a cat"), itself included."""
+        self.subjects_of: dict[int, list[int]] = {}  # word index of a verb -> chunks of its subjects
         self.denied_verbs: set[int] = set()
         self.denied_subjects: set[int] = set()
         """Chunks such as "neither dog": their attributes and relations are negated."""
-        self.transitive: dict[int, int] = {}
-        """Word index of a verb -> chunk of its object."""
+        self.transitive: dict[int, int] = {}  # word index of a verb -> chunk of its object
         self.prepositions: dict[int, tuple[list[int], str]] = {}
-        """Word index of a preposition -> (its subject chunks, the verb of its predicate or "")."""
+        """Word index of a preposition -> (subject chunks, verb: "sit" in "sits on"; "" means no verb)."""
+        # The second value is the word index of "where", or of "to" in "to whom", or -1.
         self.gaps: dict[int, tuple[int, int]] = {}
-        """Subject chunk of a relative clause -> (chunk that the clause describes, preposition or -1)."""
+        """Subject of a relative clause -> chunk that the clause describes: "ball" in "the ball that a dog chases"."""
         self.parallel: set[int] = set()
         """Coordinated chunks with a preposition of their own: "a man with a hat and a woman with a fan"."""
-        self.filled: set[int] = set()
-        """Chunks whose relative clause has ended."""
-        self.adjacent: dict[int, int] = {}
-        """Chunk -> the chunk before it, if no word is between them."""
+        self.filled: set[int] = set()  # chunks with a relative clause that the walk has read
+        self.adjacent: dict[int, int] = {}  # chunk -> the chunk before it, if no word is between them
         self.links: dict[int, list[Link]] = {}
-        """Chunk -> relations stored under it."""
         self.attributes: list[tuple[int, str, Span, bool]] = []
-        """(chunk, attribute, span, whether the caption denies it)."""
+        """(chunk, attribute, span, whether the attribute is denied)."""
         self.measured: dict[int, int] = {}
         """Chunk of a measure ("a pair of") -> the measured chunk, which replaces it in the graph."""
-        self.first = 0
-        """First chunk of the current clause."""
+        self.first = 0  # first chunk of the current clause
         self.front = False
-        """Whether the walk is at phrases that stand before the subject of their clause."""
-        self.has_verb = False
-        """Whether the walk has read the finite verb of the clause's subject."""
-        self.waits = False
-        """Whether anything was linked to PENDING."""
-        self.main = -1
-        """Chunk of the clause's subject, or -1."""
+        """Whether the clause's subject is still to come, as after "On the table" in "On the table is a cat"."""
+        self.has_verb = False  # whether the walk has read the finite verb of the clause's subject
+        self.waits = False  # whether anything was linked to PENDING
+        self.main = -1  # chunk of the clause's subject
         self.aliases: dict[int, int] = {}
         """Chunk of an apposition or pronoun -> the chunk that it refers to."""
         self.main_verb = -1
@@ -97,7 +87,8 @@ class Draft:
         return [link.other for link in self.links.get(k, [])]
 
     def subject_of(self, verb: int, previous: int) -> int:
-        """Return a verb's subject chunk from the parse, or `previous` if the parse gives no chunk up to `previous`."""
+        """Return the chunk of a verb's subject in the dependency parse, or `previous`."""
+        # Without a subject, the chunk that the verb depends on counts: "a dog running".
         k = self.parsed.get(verb, self.chunk_of.get(self.words[verb].head, previous))
         return k if k <= previous else previous
 
@@ -198,7 +189,7 @@ class Draft:
         )
 
     def _differ(self, index: dict[int, int], subject: int, object_: int) -> bool:
-        """Return whether two chunks are different objects, or the second is "other", "itself" or the like."""
+        """Return whether two chunks can be related. One object is related to itself only by words such as "itself"."""
         text = self.words[self.chunks[object_].head].text
         return index[subject] != index[object_] or text in ("other", "another", "each", *lexicon.REFLEXIVES)
 

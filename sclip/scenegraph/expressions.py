@@ -23,7 +23,7 @@ class Expression(NamedTuple):
     """Index after the last token."""
     text: str
     code: str
-    """Letter of the part of speech, as in `tagged_words.CODES`. If it is empty, the tokens are left out."""
+    """Part of speech, a letter of `tagged_words.CODES`; "" means that the tokens are left out."""
     fixed: bool = False
 
 
@@ -44,7 +44,7 @@ _TIME_NOUNS = frozenset(
 )
 _TODAY = frozenset("today yesterday tomorrow tonight".split())
 _PARTS_OF_TIME = frozenset("day night morning evening afternoon summer winter spring autumn".split())
-"""Times that a picture can show ("at night"), but not after words like "last" ("last night")."""
+"""Times that a picture can show: "at night", but not "last night"."""
 _TIMES = _WEEKDAYS | _MONTHS | _TIME_NOUNS | _PARTS_OF_TIME | {"days", "may", "march", "way"}
 _RELATIVE = ("ago", "later", "earlier", "before", "after")
 _MAKES_WAY = {"make": "go", "makes": "goes", "making": "going", "made": "went"}
@@ -73,7 +73,7 @@ _UNITS = frozenset(
 _BODY_UNITS = frozenset(
     "feet foot pounds yards stories days hours minutes years months weeks degrees acres".split()
 )
-"""Units that may also be objects: "a bird on two feet"."""
+"""Units in "20 feet" and "two feet tall", but objects in "a bird on two feet". "foot" is always a unit."""
 _UNIT_TAILS = frozenset("old tall long wide high deep thick heavy aged".split())
 _NUMBERED = frozenset("number no no. route highway gate platform room pier channel".split())
 
@@ -103,12 +103,10 @@ _LIGHT = {
     "peek": "",
     "break": "",
 }
-"""Noun that is read as a verb -> preposition to leave out. "takes a bite of an apple" is read as "bites an apple"."""
+"""Noun -> preposition to leave out. "takes a bite of an apple" is read as "bites an apple"."""
 _IDIOMS = {"part": ("join", "in"), "care": ("tend", "of")}
 _NAME_LINKS = frozenset("of the de la le del di du van von &".split())
 _PROPER = ("NNP", "NNPS")
-
-
 _EMPTY = (("at", ["least"]), ("at", ["most"]), ("nothing", ["but"]))
 """Words that say nothing about the picture: "at least two ducks", "wears nothing but a hat"."""
 _BEGINNINGS = (
@@ -124,7 +122,6 @@ _BEGINNINGS = (
 
 @lru_cache(maxsize=1 << 16)
 def _may_begin(text: str) -> bool:
-    """Return whether a word may begin an expression other than a compound that ends with a word of `_COVERED`."""
     return text[0].isupper() or text[0].isdigit() or text.lower() in _BEGINNINGS
 
 
@@ -132,7 +129,7 @@ def find_expressions(tokens: Sequence[Token], lower: list[str]) -> dict[int, Exp
     """Return the expressions of a caption: index of the first token -> expression."""
     expressions: dict[int, Expression] = {}
     first = 0
-    has_participle = not _COVERED.isdisjoint(lower)
+    has_participle = not _COVERED.isdisjoint(lower)  # any word may begin "palm tree lined"
     for i, (token, word) in enumerate(zip(tokens, lower, strict=True)):
         if i < first or not (has_participle or _may_begin(token.text)):
             continue
@@ -179,7 +176,7 @@ def _names_place(tokens: Sequence[Token], lower: list[str], i: int) -> bool:
 
 
 def _compound_end(tokens: Sequence[Token], lower: list[str], i: int) -> int:
-    """Return the index after a compound ("palm tree lined" in "palm tree lined street"), or 0."""
+    """Return the index after "palm tree lined" in "palm tree lined street", or 0 if no compound begins at i."""
     end = i + 3 if lower[i + 2] in _COVERED and tokens[i + 1].tag_ == "NN" and i + 3 < len(lower) else i + 2
     pair = (tokens[i].tag_ == "NN" and lower[end - 1] in _COVERED) or (
         end == i + 2 and (lower[i], lower[i + 1]) in _PAIRS
@@ -188,21 +185,21 @@ def _compound_end(tokens: Sequence[Token], lower: list[str], i: int) -> int:
 
 
 def _idiom(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, Expression] | None:
-    """Read "takes care of" as one verb, and "taking part" without "in" as a word that no picture shows (code I)."""
+    """Read "takes care of" and "takes part in" as one verb."""
     verb, preposition = _IDIOMS[lower[i + 1]]
     if i + 2 < len(lower) and lower[i + 2] == preposition:
         code = "G" if lower[i] == "taking" else "V"
         return i, Expression(i + 3, verb + _TAKE[lower[i]], code)
-    return (i, Expression(i + 2, "", "I")) if lower[i] == "taking" else None
+    return (i, Expression(i + 2, "", "I")) if lower[i] == "taking" else None  # no picture shows "taking part"
 
 
 def _quotation(tokens: Sequence[Token], lower: list[str], i: int, expressions: dict[int, Expression]) -> int:
-    """Read the quotation that opens at token i, or drop its marks. Return the index of the next token."""
+    """Join the quoted text that opens at token i, and return the index of the next token to read."""
     close = _QUOTES[lower[i]]
     if lower[i] == "'" and (tokens[i].whitespace_ or (i and not tokens[i - 1].whitespace_)):
         return i + 1  # an apostrophe
     end = next((j for j in range(i + 1, min(i + _LONGEST_QUOTE, len(lower))) if lower[j] == close), -1)
-    if end < 0 or end == i + 1:
+    if end < 0 or end == i + 1:  # never closed, or empty
         if lower[i] != "'":
             expressions[i] = Expression(i + 1, "", "")
         return i + 1
@@ -249,7 +246,7 @@ def _quantity(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, E
 
 
 def _described(tokens: Sequence[Token], lower: list[str], start: int, end: int) -> tuple[int, Expression]:
-    """Return the tokens as an adjective if they describe the next word, else as a word of code I (not in a picture)."""
+    """Return the expression and its start. Code: J (adjective) if it describes the next word, else I (not visible)."""
     if _is_described(tokens, end):
         return start, Expression(end, _text(tokens, lower, start, end), "J")
     if start and lower[start - 1] in ("in", "of", "at", "for", "to"):
@@ -271,7 +268,7 @@ def _text(tokens: Sequence[Token], lower: list[str], start: int, end: int) -> st
 
 
 def _time(tokens: Sequence[Token], lower: list[str], i: int, first: int) -> tuple[int, Expression] | None:
-    """Read a time with its preposition and determiner. Most times are words that no picture shows (code I)."""
+    """Read a time with its preposition and determiner: "on the next day"."""
     n = len(lower)
     word = lower[i]
     start, end = i, i + 1

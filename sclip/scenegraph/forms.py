@@ -1,4 +1,4 @@
-"""Turn different wordings of one meaning into one form, as FACTUAL's annotators do."""
+"""Turn different wordings of one meaning into one form, as in FACTUAL, a data set of annotated scene graphs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ _CLOTHES = frozenset(
     hoodie skirt skirts wetsuit wetsuits costume costumes tuxedo swimsuit swimsuits bikini sweatshirt apron
     robe gown boots sunglasses goggles attire trunks blouse""".split()
 )
-"""Clothes: "a man in a hat" becomes (man, wear, hat)."""
-
 _BODY_PARTS = frozenset("hand hands face faces foot feet nose mouth ear ears".split())
-"""Parts of the body: "a clock with hands" becomes (clock, have, hand)."""
-
 _LIMBS = frozenset(
     """arm arms elbow elbows finger fingers fist fists knee knees leg legs shoulder shoulders teeth tooth tongue toe
     toes paw paws claw claws beak trunk snout tail tusk tusks horn horns head lips chin""".split()
@@ -28,7 +24,7 @@ _PARTICLES = frozenset("down up on off out back away apart left right forward up
 
 
 def with_particle(words: Sequence[Word], verb: int) -> tuple[str, Span]:
-    """Return a verb without an object as an attribute ("looking down"), and its characters."""
+    """Return the attribute that a verb without an object gives ("looking down"), and the attribute's span."""
     word = words[verb]
     following = words[verb + 1] if verb + 1 < len(words) else word
     if following.text in _PARTICLES and (
@@ -45,7 +41,7 @@ def is_body_part(noun: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def wearing(predicate: str, object_: str) -> str:
-    """Return "wear" for "in a shirt", "have" for "with a face", "on" for "see on"; keep other predicates."""
+    """Return the predicate as FACTUAL writes it: "wear" for ("in", "shirt"), "have" for ("with", "face")."""
     verb, _, preposition = predicate.partition(" ")
     if not preposition:
         verb, preposition = "", verb

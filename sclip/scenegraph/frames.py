@@ -13,7 +13,6 @@ from sclip.scenegraph.chunks import Chunk
 from sclip.scenegraph.tagged_words import Word
 
 _HEADS = lexicon.ABSTRACT | lexicon.MANNERS | lexicon.DIRECTION_NOUNS | lexicon.FRAMES | {"corner", "side"}
-"""Head nouns of phrases that may be frames."""
 
 _POINTING = lexicon.PLACE_ADJECTIVES | lexicon.DIRECTION_NOUNS | lexicon.FRAMES
 """Words that may stand before the direction noun of a frame: "the upper left corner"."""
@@ -56,7 +55,7 @@ def _points(words: Sequence[Word], chunk: Chunk) -> bool:
 
 
 def _opens(words: Sequence[Word], start: int) -> bool:
-    """Return whether the word begins its sentence, or only "There is", "This is" or the like precedes it."""
+    """Return whether a sentence begins at `start`; "There is" or "This is" may precede."""
     i = start - 1
     while i >= 0 and (words[i].code in "XBAD" or words[i].text in ("this", "here", "it", "that", "these")):
         i -= 1

@@ -1,7 +1,7 @@
 """The scene graph of a caption: objects, attribute pairs and relations, with their positions in the caption.
 
-Graphs are plain frozen values that need no parser. Negatives edit captions by the spans, the knowledge
-encoder embeds the triples, and files hold graphs as JSON.
+Graphs are plain frozen values that need no parser. Negatives (false captions) are made by edits at the spans,
+the knowledge encoder embeds the triples, and files hold graphs as JSON.
 """
 
 from __future__ import annotations
@@ -31,54 +31,49 @@ class Object:
     negated: bool = False
     """Whether the caption denies the object: "no dog", "without a hat"."""
     fixed: bool = False
-    """Whether `name` is a proper name, title or quotation. Exchanges move no word into or out of `name`."""
+    """Whether `name` is a proper name, title or quotation. Negatives that exchange words leave it whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A property of one object. Method section 1 writes attribute and object as a triple (attribute, "is", object)."""
+    """A property of one object. The knowledge encoder reads it as the triple (attribute, "is", object)."""
 
     object: int
     """Index into the graph's objects."""
     attribute: str
     span: Span
     negated: bool = False
-    """Whether the caption denies the attribute: "not red"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A lemmatized predicate between two objects ("sit in")."""
+    """A lemmatized predicate ("sit in") between two objects, given as indices into the graph's objects."""
 
     subject: int
-    """Index into the graph's objects."""
     predicate: str
     object: int
-    """Index into the graph's objects."""
     span: Span
     """Characters of the predicate in the caption; empty (start == end) if no words express it."""
     negated: bool = False
-    """Whether the caption denies the relation: "not wearing a hat"."""
 
 
 @dataclass(frozen=True, slots=True)
 class SceneGraph:
-    """The scene graph of one caption: G(w) = (O, A, R) in method section 1."""
+    """The scene graph of one caption."""
 
     caption: str
     objects: tuple[Object, ...] = ()
     attributes: tuple[Attribute, ...] = ()
     relations: tuple[Relation, ...] = ()
     shape: int = field(default=0, repr=False, compare=False)
-    """Hash of the words' dependency labels, regardless of order; 0 if the graph was read from JSON."""
+    """Hash of the words' dependency labels without their order; 0 means that the graph was read from JSON."""
     words: int = field(default=0, repr=False, compare=False)
-    """Maximum number of words that the parser reads; 0 stands for the usual limit, `window.MOST_WORDS`."""
+    """Maximum number of words that the parser reads; 0 means `window.MOST_WORDS`."""
 
     def triples(self, places: Sequence[int] | None = None) -> list[Triple]:
-        """Return the relations, then the attribute pairs as (attribute, "is", object), each in caption order.
+        """Return the relations, then the attributes, as triples; by default all that the caption asserts.
 
-        `places` selects the triples; by default, negated triples are left out. The graph of a negative has
-        the same indices as the graph of its caption, so corresponding triples have the same place.
+        `places` selects triples by their indices (see the method `places`).
         """
         names = [obj.name for obj in self.objects]
         triples = [(names[r.subject], r.predicate, names[r.object]) for r in self.relations]
@@ -86,10 +81,7 @@ class SceneGraph:
         return [triples[place] for place in (self.places() if places is None else places)]
 
     def places(self, end: float = inf) -> list[int]:
-        """Return the places of the triples that the first `end` characters of the caption assert.
-
-        A place is an index into all relations followed by all attributes, negated ones included.
-        """
+        """Return the indices, in relations + attributes, of the triples that the first `end` characters assert."""
         is_asserted = [bool(obj.name) and not obj.negated and obj.span[1] <= end for obj in self.objects]
         places = [
             k
@@ -103,7 +95,7 @@ class SceneGraph:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the graph as JSON values for `from_json`, without `shape`, false flags, and a `words` of 0."""
+        """Return the graph as JSON values for `from_json`, without `shape`."""
         value = asdict(self)
         del value["shape"]
         if not self.words:

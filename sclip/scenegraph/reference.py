@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from sclip.scenegraph.chunks import Chunk
     from sclip.scenegraph.tagged_words import Word
 
-_MEMBERS = frozenset("one other others another each both all".split())
-"""Words for members of a group that the caption named before."""
+_MEMBERS = frozenset("one other others another each both all".split())  # members of a group named before
 _RANKED = frozenset("first second third fourth last".split())
 _MALE = frozenset("man boy father son husband king grandfather gentleman brother male groom uncle".split())
 _FEMALE = frozenset("woman girl lady mother daughter wife queen bride grandmother sister female aunt".split())
 _PERSONS = frozenset(
-    """person child kid baby toddler adult teenager infant cyclist artist guard chef cook pedestrian student kid
-    athlete model actor protester""".split()
+    """person child kid baby toddler adult teenager infant guard chef cook pedestrian model actor rapper trainer
+    witch""".split()
 )
 _NOBODY = frozenset(
     """someone somebody anyone anybody everyone everybody nobody noone nothing anything everything""".split()
@@ -34,24 +33,31 @@ _HE = frozenset("he him himself".split())
 _SHE = frozenset("she her herself".split())
 _THEY = frozenset("they them themselves".split())
 
-
 _ROLES = tuple(
     """boarder player rider skier surfer worker batter driver dancer singer keeper skater runner grapher fighter
-    teacher farmer officer waiter pitcher catcher cyclist artist tourist leader toddler actor actress waitress
-    swimmer barista sailor baker painter conductor gardener hiker climber doctor nurse jogger juggler drummer
-    musician fisher brother mother father sister soldier passenger coach mechanic captain author owner clown wizard king
-    prince princess witch knight monk nun priest groomsman bridesmaid tailor cobbler butcher plumber carpenter
-    electrician gymnast acrobat magician ballerina professor scientist student pupil patient pilot sailor shepherd
-    hostess goalkeeper pianist violinist guitarist cellist drummer fiddler trumpeter shopper vendor seller merchant
-    barber hairdresser librarian cashier clerk judge lawyer beggar thief pirate cowboy cowgirl potter weaver
-    blacksmith photographer tourist visitor traveler traveller hunter archer boxer wrestler sprinter diver cheerleader
-    bather bartender cleaner driver writer poet speaker senator president politician grandson granddaughter nephew niece
-    sculptor jockey athlete stranger neighbor neighbour friend trainer instructor keeper singer rower golfer bowler
-    protester mechanic builder bricklayer welder miner engineer veterinarian dentist surgeon paramedic firefighter
-    celebrity comedian rapper footballer cricketer striker midfielder quarterback defender manager designer""".split()
+    teacher farmer officer waiter pitcher catcher cyclist artist tourist leader actress waitress swimmer barista
+    sailor baker painter conductor gardener hiker climber doctor nurse jogger juggler drummer musician fisher
+    brother mother father sister soldier passenger coach mechanic captain author owner clown wizard prince princess
+    knight monk nun priest groomsman bridesmaid tailor cobbler butcher plumber carpenter electrician gymnast
+    acrobat magician ballerina professor scientist student pupil patient pilot shepherd hostess pianist violinist
+    guitarist cellist fiddler trumpeter shopper vendor seller merchant barber hairdresser librarian cashier clerk
+    judge lawyer beggar thief pirate cowboy cowgirl potter weaver blacksmith visitor traveler traveller hunter
+    archer boxer wrestler sprinter diver bather bartender cleaner writer poet speaker senator president politician
+    grandson granddaughter nephew niece sculptor jockey athlete stranger neighbor neighbour friend instructor rower
+    golfer bowler protester builder bricklayer welder miner engineer veterinarian dentist surgeon paramedic
+    celebrity comedian footballer cricketer striker midfielder quarterback defender manager designer""".split()
 )
-_ONLY_PERSONS = _PERSONS | set(_ROLES) - {"pitcher", "coach", "cleaner", "keeper", "runner"}
-"""Nouns that name persons and never things, so "it" cannot refer to them."""
+"""Last parts of nouns that name persons: "snowboarder"."""
+_THINGS = (
+    frozenset(
+        """screwdriver typewriter loudspeaker stagecoach dumbwaiter autopilot semiconductor talisman ottoman
+    smother weeknight""".split()
+    )
+    | {f"{kind} player" for kind in ("record", "cd", "dvd", "music", "mp3", "cassette")}
+    | {"vacuum cleaner"}
+)
+"""Things with names that end like those of persons: "screwdriver"."""
+_PERSONS_OR_THINGS = frozenset("pitcher coach cleaner keeper runner".split())
 _ANIMALS = frozenset(
     """dog cat horse bear elephant giraffe zebra cow sheep bird puppy kitten monkey wolf fox mouse cub lion tiger lamb
     goat pig duck goose swan squirrel rabbit deer owl penguin calf foal""".split()
@@ -60,20 +66,24 @@ _ANIMALS = frozenset(
 _SAME_IN_PLURAL = frozenset("sheep deer fish cattle poultry moose bison police crew".split())
 
 
+@lru_cache(maxsize=1 << 14)
 def is_living(name: str) -> bool:
     """Return whether a name surely means a person or a common animal."""
     head = name.rpartition(" ")[2]
-    return (
-        head in _MALE
-        or head in _FEMALE
-        or head in _PERSONS
-        or head in _ANIMALS
-        or head.endswith(("man", "people", *_ROLES))
-    )
+    if head in _THINGS or name in _THINGS:
+        return False
+    return head in _MALE | _FEMALE | _ANIMALS or head.endswith(("man", "people")) or _is_person(name)
+
+
+@lru_cache(maxsize=1 << 12)
+def _is_person(name: str) -> bool:
+    """Return whether a name means a person, such as "surfer"; words like "boy" are in `_MALE` and `_FEMALE`."""
+    head = name.rpartition(" ")[2]
+    return head in _PERSONS or (head.endswith(_ROLES) and head not in _THINGS and name not in _THINGS)
 
 
 def is_young(name: str) -> bool:
-    """Return whether a name means a person who may be called "it"."""
+    """Return whether a name means a person who may be called "it", such as a baby."""
     return name.rpartition(" ")[2] in ("baby", "child", "infant", "toddler")
 
 
@@ -89,11 +99,7 @@ def is_rank(word: str) -> bool:
 
 
 def mark_members(words: Sequence[Word]) -> None:
-    """Change codes in place: "one", "the other" and the like become pronouns if no noun follows.
-
-    Some become nouns ("the oldest of the sisters") or numbers ("a dozen eggs"). The text of "one" in "the other one"
-    becomes "other".
-    """
+    """Correct the codes of "one", "the other" and the like in place: they are pronouns if no noun follows."""
     for i, word in enumerate(words):
         ranked = word.text in _RANKED and 0 < i < len(words) - 1
         if ranked and words[i + 1].code in "BV" and words[i - 1].text in ("the", "a"):
@@ -104,7 +110,7 @@ def mark_members(words: Sequence[Word]) -> None:
         if word.text not in _PRONOUNS and word.text not in ("neither", "none"):
             continue
         if word.text == "dozen" and word.code == "N" and i + 1 < len(words) and words[i + 1].code in "JN":
-            word.code = "M"
+            word.code = "M"  # "a dozen eggs"
         if word.text in _NOBODY and word.code == "N":
             word.code = "H"
         if word.text in ("neither", "none") and has_of:
@@ -112,7 +118,7 @@ def mark_members(words: Sequence[Word]) -> None:
         if word.text not in _MEMBERS or word.code not in "MJDNCH":
             continue
         if has_of and word.text in ("one", "each", "both", "all"):
-            word.code = "H" if words[i + 2].code == "H" else "N"
+            word.code = "H" if words[i + 2].code == "H" else "N"  # "one of the dogs"
             continue
         end = i + 1
         while end < len(words) and words[end].code in "AJM":
@@ -141,95 +147,123 @@ def resolve(
 ) -> tuple[dict[int, int], dict[int, int]]:
     """Return two maps: pronoun chunk -> the chunk that the pronoun means, and chunk -> its owner ("his hat").
 
-    This function names chunks like "the smaller one". `sentence_of` holds the sentence number of each chunk, and
-    `subjects` the subject chunk of each sentence, or -1. `links_of(k)` returns the chunks related to chunk k, and
-    `acted_on` holds the chunks that are objects of verbs.
+    Renames "the smaller one" in place after an earlier object. `sentence_of` holds the sentence number of each chunk,
+    `subjects` the subject chunk (or -1) of each sentence, and `acted_on` the chunks that are objects of verbs.
+    `links_of(k)` returns the chunks that are related to chunk k.
     """
-    referents: dict[int, int] = {}
-    owners: dict[int, int] = {}
-    last: dict[str, tuple[int, int]] = {}  # pronoun -> its last sentence and referent
-    group = -1
+    reader = _Reader(words, chunks, sentence_of, subjects, links_of, acted_on)
     for k, chunk in enumerate(chunks):
         text = words[chunk.head].text
         if chunk.name:
-            if chunk.name and words[chunk.start].text in POSSESSIVES:
-                linked = links_of(k)
-                held = words[chunk.start - 1].text in ("in", "on") and chunk.start  # "a frog in its beak"
-                holders = [h for j in linked for h in links_of(j)] if held else []
-                begins = k and not linked and sentence_of[k - 1] != sentence_of[k]
-                # "A tiger lies in the shade. Its tail ..."
-                last_subject = [subjects[sentence_of[k] - 1]] if begins else []
-                last_subject = [referents.get(j, owners.get(j, j)) for j in last_subject]
-                subject = subjects[sentence_of[k]]
-                if words[chunk.start].text == "their" and subject >= 0 and is_living(chunks[subject].name):
-                    linked = [j for j in linked if j < 0 or is_living(chunks[j].name)]
-                rows = (
-                    holders,
-                    linked,
-                    last_subject,
-                    [subject] if words[chunk.start].text == "their" else [],
-                    range(k),
-                    [subject],
-                )
-                owner = _owner(words, chunks, k, rows)
-                if owner >= 0:
-                    owners[k] = owner
+            if words[chunk.start].text in POSSESSIVES and (owner := reader.owner(k)) >= 0:
+                reader.owners[k] = owner
             if text in ("one", "ones") and chunk.name == text:
-                _rename(
-                    chunk, [c for c, s in zip(chunks[:k], sentence_of, strict=False) if s == sentence_of[k]]
-                )
-            continue
-        earlier = [j for j in range(k) if chunks[j].name and not chunks[j].frame and not chunks[j].negated]
+                number = sentence_of[k]
+                _rename(chunk, [chunks[j] for j in range(k) if sentence_of[j] == number])
+        elif (referent := reader.referent(k, text)) >= 0:
+            reader.referents[k] = referent
+    return reader.referents, reader.owners
+
+
+class _Reader:
+    """The pronouns and owners resolved so far, and the arguments of `resolve`."""
+
+    def __init__(
+        self,
+        words: Sequence[Word],
+        chunks: Sequence[Chunk],
+        sentence_of: Sequence[int],
+        subjects: Sequence[int],
+        links_of: Callable[[int], Sequence[int]],
+        acted_on: Collection[int],
+    ) -> None:
+        self.words, self.chunks = words, chunks
+        self.sentence_of, self.subjects = sentence_of, subjects
+        self.links_of, self.acted_on = links_of, acted_on
+        self.referents: dict[int, int] = {}
+        self.owners: dict[int, int] = {}
+        self._last: dict[str, tuple[int, int]] = {}
+        """Pronoun -> the last sentence with this pronoun, and its referent there."""
+        self._group = -1  # chunk of the group that "one" and "the other" belong to
+
+    def owner(self, k: int) -> int:
+        """Return the chunk that owns chunk k ("his hat"), or -1."""
+        words, chunks, number = self.words, self.chunks, self.sentence_of[k]
+        start = chunks[k].start
+        linked = self.links_of(k)
+        held = start and words[start - 1].text in ("in", "on")  # "a frog in its beak"
+        holders = [h for j in linked for h in self.links_of(j)] if held else []
+        begins = k and not linked and self.sentence_of[k - 1] != number
+        # "A tiger lies in the shade. Its tail ..."
+        before = [self.subjects[number - 1]] if begins else []
+        before = [self.referents.get(j, self.owners.get(j, j)) for j in before]
+        subject = self.subjects[number]
+        their = words[start].text == "their"
+        if their and subject >= 0 and is_living(chunks[subject].name):
+            linked = [j for j in linked if j < 0 or is_living(chunks[j].name)]
+        rows = (holders, linked, before, [subject] if their else [], range(k), [subject])
+        return _owner(words, chunks, k, rows)
+
+    def referent(self, k: int, text: str) -> int:
+        """Return the chunk that the pronoun `text` at chunk k means, or -1."""
+        named = [j for j in range(k) if self.chunks[j].name]
+        earlier = [j for j in named if not self.chunks[j].frame and not self.chunks[j].negated]
         if text in _MEMBERS or text in _RANKED:
-            plural = [j for j in earlier if _is_plural(words, chunks[j])]
-            nearby = [j for j in plural if sentence_of[j] == sentence_of[k]]
-            if text == "one" or group < 0:
-                picked = [
-                    j for j in earlier if words[chunks[j].start].text == "one" and chunks[j].name != "one"
-                ]
-                if not (nearby or picked or plural) and len(earlier) == 1 and text == "others":
-                    nearby = earlier  # "the smallest duckling swims behind the others"
-                if text == "others" and subjects[sentence_of[k]] in nearby:
-                    nearby = [subjects[sentence_of[k]]]  # "some men read papers while others sleep"
-                group = nearby[-1] if nearby else (picked or plural)[0] if len(picked or plural) == 1 else -1
-            if group >= 0:
-                referents[k] = group
-            continue
-        codes = "".join(word.code for word in words[chunk.end : chunk.end + 4])
-        if text == "it" and re.match("BA?J[WTK]", codes):
-            continue  # "it is obvious that"
-        number = sentence_of[k]
-        first = k == 0 or sentence_of[k - 1] != number
-        if first and subjects[number] != k and last.get(text, (-2, -1))[0] == number - 1:
-            referents[k] = last[text][1]  # "On it lies a saw; under it lies a hammer."
-            continue
-        if number and text in ("it", "they") and (subjects[number] == k or first):
-            before = subjects[number - 1]
+            if text == "one" or self._group < 0:
+                self._group = self._find_group(k, text, earlier)
+            return self._group
+        end = self.chunks[k].end
+        if text == "it" and re.match("BA?J[WTK]", "".join(word.code for word in self.words[end : end + 4])):
+            return -1  # "it is obvious that"
+        referent = self._personal(k, text, earlier)
+        if referent >= 0:
+            self._last[text] = self.sentence_of[k], referent
+        return referent
+
+    def _find_group(self, k: int, text: str, earlier: list[int]) -> int:
+        plural = [j for j in earlier if _is_plural(self.words, self.chunks[j])]
+        nearby = [j for j in plural if self.sentence_of[j] == self.sentence_of[k]]
+        picked = [j for j in earlier if self.words[self.chunks[j].start].text == "one"]
+        picked = [j for j in picked if self.chunks[j].name != "one"]
+        if not (nearby or picked or plural) and len(earlier) == 1 and text == "others":
+            nearby = earlier  # "the smallest duckling swims behind the others"
+        if text == "others" and self.subjects[self.sentence_of[k]] in nearby:
+            return self.subjects[self.sentence_of[k]]  # "some men read papers while others sleep"
+        if nearby:
+            return nearby[-1]
+        return (picked or plural)[0] if len(picked or plural) == 1 else -1
+
+    def _personal(self, k: int, text: str, earlier: list[int]) -> int:
+        """Return the only chunk that "it", "he", "itself" or the like can mean, or -1."""
+        words, chunks, number = self.words, self.chunks, self.sentence_of[k]
+        first = k == 0 or self.sentence_of[k - 1] != number
+        is_subject = self.subjects[number] == k
+        if first and not is_subject and self._last.get(text, (-2, -1))[0] == number - 1:
+            return self._last[text][1]  # "On it lies a saw; under it lies a hammer."
+        if number and text in ("it", "they") and (is_subject or first):
+            before = self.subjects[number - 1]
             # "Its head is tilted. It is on a rock."
-            before = owners.get(before, referents.get(before, before))
+            before = self.owners.get(before, self.referents.get(before, before))
             if before >= 0 and chunks[before].name and _fits(words, chunks[before], text):
-                referents[k] = before
-                continue
-        if text in lexicon.REFLEXIVES and links_of(k):
-            referents[k] = links_of(k)[0]
-            continue
-        partners = {referents.get(j, j) for j in links_of(k)}  # "it is beside it": not the subject again
+                return before
+        linked = self.links_of(k)
+        if text in lexicon.REFLEXIVES and linked:
+            return linked[0]
+        partners = {self.referents.get(j, j) for j in linked}  # "it is beside it": not the subject again
         possible = [j for j in earlier if j not in partners and _fits(words, chunks[j], text)]
-        if chunk.start > 1 and words[chunk.start - 1].code in "VG" and text in ("it", "them"):
-            parallel = [j for j in possible if j in acted_on and sentence_of[j] == number]
+        start = chunks[k].start
+        if start > 1 and words[start - 1].code in "VG" and text in ("it", "them"):
+            parallel = [j for j in possible if j in self.acted_on and self.sentence_of[j] == number]
             possible = parallel[-1:] or possible  # "one stirs a sauce while the other tastes it"
-        if len(possible) > 1 and number and subjects[number - 1] in possible:
-            start = next(j for j, s in enumerate(sentence_of) if s == number)
-            if words[chunks[start].start - 2].code == "X":
-                possible = [subjects[number - 1]]  # "A vase stands on a table. There are roses in it."
-        if len(possible) == 1:
-            referents[k] = possible[0]
-        if k in referents:
-            last[text] = number, referents[k]
-    return referents, owners
+        if len(possible) > 1 and number and self.subjects[number - 1] in possible:
+            opening = chunks[next(j for j, n in enumerate(self.sentence_of) if n == number)].start
+            if words[opening - 2].code == "X":
+                return self.subjects[number - 1]  # "A vase stands on a table. There are roses in it."
+        return possible[0] if len(possible) == 1 else -1
 
 
 def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequence[Sequence[int]]) -> int:
+    """Return the owner of chunk k, or -1. The first list in `rows` that contains a possible owner decides."""
     pronoun = POSSESSIVES[words[chunks[k].start].text]
     for loosely in (False, True) if pronoun in ("he", "she", "it") else (False,):
         for candidates in rows:
@@ -269,11 +303,12 @@ def _fits(words: Sequence[Word], chunk: Chunk, pronoun: str) -> bool:
     plural = _is_plural(words, chunk)
     male = head in _MALE or (head.endswith("man") and head not in _FEMALE)
     female = head in _FEMALE or head.endswith("woman")
-    person = head in _PERSONS or head.endswith(_ROLES)
+    person = _is_person(chunk.name)
     if pronoun in _HE:
         return not plural and (person or (male and not female))
     if pronoun in _SHE:
         return not plural and (person or female)
     if pronoun in _THEY:
         return plural or (head in _SAME_IN_PLURAL and words[chunk.start].text not in ("a", "an", "one"))
-    return pronoun in ("it", "itself") and not plural and not (male or female or head in _ONLY_PERSONS)
+    human = male or female or (person and head not in _PERSONS_OR_THINGS)
+    return pronoun in ("it", "itself") and not plural and not human

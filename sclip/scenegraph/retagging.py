@@ -23,7 +23,6 @@ ING_NOUNS = frozenset(
     pudding rigging seating molding moulding wiring stocking
     inning""".split()
 )
-"""Nouns in -ing that are hardly ever verbs in a caption."""
 ING_BOTH = frozenset(
     """painting writing drawing topping dressing opening marking covering landing crossing serving filling carving
     engraving trimming stuffing lighting swing sling meeting offering outing setting clearing rendering""".split()
@@ -37,8 +36,7 @@ NOUNS_FIRST = frozenset(
     water shoe shirt jacket coat suit skirt tile floor roof wheel tire horse dog cat cow sheep bird animal person baby
     child umbrella oven racket fair""".split()
 )
-"""Nouns that are also verbs in a dictionary. In graphs of FACTUAL's training half (Li et al., ACL Findings 2023) they
-are objects at least six times as often as predicates."""
+"""Nouns that are also verbs. In FACTUAL's training half, they are objects at least 6 times as often as predicates."""
 _CAN = frozenset(
     "trash garbage soda beer tin watering paint spray aluminum aluminium metal recycling rubbish waste coke".split()
 )
@@ -55,7 +53,6 @@ _TOOLS = frozenset(
     """chair chairs table tables room card cards machine machines board boards pan pans pool pools bag bags cart carts
     wheel lot lots hall area boat boats ship ships vessel vessels session set""".split()
 )
-"""Things that words of `_PURPOSES` describe. Before such a thing, they are no verbs: "a dining chair"."""
 _KINDS = frozenset("multi cream orange tan rust long short dark light double different heart".split())
 _NOT_THINGS = frozenset(
     """young old elderly dark open wild rich poor sick injured opposite other same right left past present cold
@@ -140,16 +137,22 @@ def retag(words: Sequence[Word]) -> None:
             word.code = "V" if before == "N" and _is_verb(words, i) else "N"
 
 
+def sentence_start(words: Sequence[Word], i: int) -> int:
+    """Return the index of the first word of the sentence that word i belongs to."""
+    while i and words[i - 1].code != ".":
+        i -= 1
+    return i
+
+
 def _is_adverb(words: Sequence[Word], i: int) -> bool:
-    """Return whether "both" belongs to a later "and" ("both sweeps and dusts"). May correct the next word's code."""
+    """Return whether "both" is an adverb that belongs to a later "and": "both sweeps and dusts"."""
     before, after = words[i - 1].code, words[i + 1].code
     if before == "N" and after == "N" and "".join(word.code for word in words[i + 2 : i + 4]) == "CV":
-        words[i + 1].code = after = "V"
+        words[i + 1].code = after = "V"  # the tagger took "sweeps" for a noun
     return (before == "N" and after == "V") or (before == "B" and after == "J") or after == "P"
 
 
 def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
-    """Return whether a word tagged as a verb is a noun."""
     word = words[i]
     text = word.text
     if word.code == "G":
@@ -168,7 +171,8 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
         return words[i - 1].text not in _SUBJECTS
     if before in ("H", "B", "W", "R", "A"):
         return False
-    if before == "V" and words[0].code == "P" and after in (",", ".", "", "P"):
+    start = sentence_start(words, i)
+    if before == "V" and words[start].code == "P" and after in (",", ".", "", "P"):
         return words[i - 1].text.endswith("s")  # "out of the chimney rises smoke"
     if i and words[i - 1].text in ("one", "other", "others", "another"):
         return False  # "the other stirs a pot"
@@ -180,7 +184,7 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
     if base != text:  # "green leaves": a verb needs a subject, not an adjective
         return before in ("P", "J", "M", "S") or (before == "" and after in ("P", "", ".", "B", "G", "E"))
     if before == "C" and i > 1 and words[i - 2].code == "N" and after in ("G", "E", "P", "B", "", "."):
-        return all(other.code != "V" for other in words[:i])  # "a man in a shirt and tie sitting"
+        return all(other.code != "V" for other in words[start:i])  # "a man in a shirt and tie sitting"
     if before == "" and after == "P" and words[1].text in _LOCATIVES and base not in ACTIONS | _ORDERS:
         return True  # "whisk on a table"
     if base not in NOUNS_FIRST:
@@ -220,7 +224,7 @@ def _is_verb(words: Sequence[Word], i: int) -> bool:
     shared = after == "C" and words[min(i + 2, len(words) - 1)].code == "V"  # "peels and eats a banana"
     if not (shared or after in ("P", "", ".", "D", "A", "R", "T", ",")) or words[i - 1].code != "N":
         return False
-    if any(word.code in "VB" for word in words[:i]):
+    if any(word.code in "VB" for word in words[sentence_start(words, i) : i]):
         return False
     if text in ACTIONS:
         in_row = "C" in [word.code for word in words[max(i - 3, 0) : i - 1]]
@@ -229,19 +233,15 @@ def _is_verb(words: Sequence[Word], i: int) -> bool:
     living = is_living(one)
     if one != noun:  # "two mice nibble at a loaf"
         farmers = one.endswith("er")  # "farmers market"
-        living = living or words[min(i + 1, len(words) - 1)].text in (
-            "at",
-            "into",
-            "onto",
-        )  # "the hounds sniff at"
+        # "the hounds sniff at"
+        living = living or words[min(i + 1, len(words) - 1)].text in ("at", "into", "onto")
         return living and not farmers and base == text and text not in NOUNS_FIRST and lexicon.is_verb(text)
     if base == text or not lexicon.is_verb(base):
         return False
     if noun == "dozen":  # "a dozen eggs"
         return False
-    acts = base not in NOUNS_FIRST or (
-        bool(after) and words[i + 1].text in ("at", "to")
-    )  # "the woman waves to a boy"
+    # "the woman waves to a boy"
+    acts = base not in NOUNS_FIRST or (bool(after) and words[i + 1].text in ("at", "to"))
     if base in ACTIONS or (living and acts and noun not in _POSSESSED):
         return True
     start = i - 1
@@ -275,7 +275,7 @@ _SUBJECTS = frozenset("this that these those both all each some another either n
 
 
 def _ends_phrase(text: str, code: str, before: str, after: str) -> bool:
-    """Return whether a word tagged as adjective, adverb, particle or unknown is the noun that ends its phrase."""
+    """Return whether a word that was not tagged as noun or verb is the last noun of its phrase: "a skateboarder"."""
     unknown = not (lexicon.is_noun(text) or lexicon.is_adjective(text))
     if unknown and code == "J" and before in ("D", "J", "N") and after in ("P", "A", "V", "G", ".", ""):
         return not text.endswith(("ed", "y", "ish", "ous", "al", "ic", "ble", "ful"))  # "a skateboarder"

@@ -2,8 +2,8 @@
 
 Alt-text is a series of parts: a description, a site's name, a price, hashtags, a byline. A parser that reads
 all parts as one sentence relates the dog to the shop that sells the photograph. So this module cuts captions
-at separators and leaves out parts that describe nothing; each segment is parsed alone. Most captions need no
-cut, and two quick checks find these. Every pattern is bounded, so the work is linear in a caption's length.
+at separators and leaves out parts that describe nothing; each segment is parsed alone. Quick checks find the captions
+that need no cut, which are most. Every pattern is bounded, so the work is linear in a caption's length.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ class Segment:
     """A part of a caption that is parsed alone. Some of its characters may be left out."""
 
     text: str
-    origins: Sequence[int]
-    """Index in the caption for each character of `text`."""
+    origins: Sequence[int]  # index in the caption for each character of `text`
 
     def origin(self, span: Span) -> Span:
         """Return the span of the caption for a span of `text`."""
@@ -77,7 +76,7 @@ _FIRST_WORDS = (
     "|copyright|in|with|royalty|rights|free|premium|stock|vector|clip|getty|shutterstock|istock|istockphoto|alamy"
     f"|dreamstime|depositphotos|{_KIND})"
 )
-"""First words of the long phrases in `_MARKS`. `_MARKS` tries these phrases only at such a word, to save time."""
+"""First words of the long phrases in `_MARKS`, whose slow patterns are tried only at these words."""
 _MARKS = re.compile(
     rf"""
     (?=[<&@#©®™$€£(.])(?:
@@ -144,7 +143,7 @@ _NEW_PHRASE = _POINTING | frozenset(
     """by from to and or for near into through it they he she i you we is are was were but so which who what how as
     if not without there here when where while because do photo photos picture image stock review be may""".split()
 )
-"""Words that begin a new phrase if they follow " - ". Other words may end a compound there ("snow - covered")."""
+"""Words that begin a new phrase after " - ". Other words may end a compound ("snow - covered")."""
 _COMPOUND_STARTS = frozenset(
     """t x v e k b d s u self half high low long short full well semi multi non ex mid pre post anti co all two
     three four five six seven eight nine ten first second third one hand eye heart ice snow make still open free dry
@@ -212,7 +211,7 @@ _SPEAKER = re.compile(
     \b(?:i|you|we)(?:\s?['’]\w+)?\b""",
     re.I | re.X,
 )
-"""Mention of the writer or reader. The rest of the sentence is left out: "a beach where we stayed"."""
+"""Mention of the writer or reader. The rest of the sentence is cut: "a beach where we stayed" becomes "a beach"."""
 _ADDRESS = re.compile(
     r"""\s?(?:how\s(?:to|do|does|can|many|much|your|i|we|it)\b|why\b|what\b|where\s(?:to|do|does|can|is|are)\b|(?:here|this|that)\s?(?:['’]s|is)\s(?:how|why|what|where)\b|who\s(?:is|are|was|knew|needs)\b
     |when\s(?:is|are|do|will|you)\b|\w+\s(?:\w+\s)?(?:your|any)\b|things\s(?:to|i|you|we)\b|(?:all|everything)\s(?:i|you)\b|(?:\d+\s|the\s)?(?:\w+\s)?(?:ideas|tips|ways|reasons)\sto\b
@@ -234,7 +233,6 @@ _NO_WORDS = frozenset(
     twitter tumblr wikipedia wikimedia commons etsy ebay amazon walmart deviantart unsplash pixabay pexels
     reddit imgur tripadvisor airbnb zazzle redbubble reuters daily mail guardian telegraph bbc com www de s""".split()
 )
-"""Words that describe nothing. A segment that has only such words is left out."""
 
 
 _PHRASES = (
@@ -246,7 +244,6 @@ _PHRASES = (
         for word in "zoom zooming lapse close view shot left right center centre clipping".split()
     ),
 )
-"""(word, pattern): a caption with the word may need a cut if the pattern matches too."""
 
 
 def segments(caption: str) -> list[Segment]:
@@ -263,7 +260,6 @@ def segments(caption: str) -> list[Segment]:
 
 
 def _is_plain(caption: str) -> bool:
-    """Return whether a caption needs no cut: no separator, and no sign of text that describes nothing."""
     if (_ODD.search(caption) and _SIGNS.search(caption)) or _STARTS.search(caption):
         return False
     words = set(_TOKEN.findall(caption.lower()))
@@ -313,12 +309,12 @@ def _split(caption: str) -> list[Segment]:
 
 
 def _contents(caption: str, start: int) -> list[Segment]:
-    """Split a generated list of image contents. "person , on stage , playing a guitar" stays one segment."""
+    """Split the list in "image may contain : person , dog" at commas and "and". The list begins at index `start`."""
     spans: list[list[Span]] = []
     for separator in _NEXT_CONTENT.finditer(caption, start):
         end = separator.start()
         if len(spans) == 1 and _DOING.match(caption, start, end):
-            spans[0].append((start - 1, end))  # with the space before it
+            spans[0].append((start - 1, end))  # "person , on stage": one segment, with the space before "on"
         elif end > start:
             spans.append([(start, end)])
         start = separator.end()
@@ -354,7 +350,7 @@ def _is_compound(caption: str, begin: int, end: int) -> bool:
 
 
 def _describing(segment: Segment) -> Segment:
-    """Leave out sentences and words that do not describe the picture."""
+    """Return the segment without sentences and words that do not describe the picture."""
     segment = segment.without(match.span() for match in _CAMERA.finditer(segment.text))
     cuts: list[Span] = []
     spoken = not {"i", "you", "we", "one"}.isdisjoint(_TOKEN.findall(segment.text.lower()))

@@ -1,8 +1,7 @@
 """Turn spaCy's tokens into tagged words: merge spatial phrases, and correct the tagger's mistakes.
 
-Three steps give the rules one word for each role. The first joins hyphenated tokens ("t-shirt"). The second
-makes one word of a multi-word preposition ("on the left side of"). The third corrects typical mistakes of the
-tagger, which was trained on news. `sclip.scenegraph.lexicon` holds the lists of words and phrases.
+The tokens of "t-shirt" become one word, and so do those of a preposition ("on the left side of"). Then rules correct
+typical mistakes of the tagger, which was trained on news.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from sclip.scenegraph import lexicon
 from sclip.scenegraph.expressions import find_expressions
 from sclip.scenegraph.missing_verbs import find_verbs
-from sclip.scenegraph.retagging import ING_BOTH, ING_NOUNS, retag
+from sclip.scenegraph.retagging import ING_BOTH, ING_NOUNS, retag, sentence_start
 from sclip.scenegraph.tokens import Token, read_tokens
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ CODES = {
 
 D determiner, M number, J adjective, A adverb, N noun, G -ing form, E participle, V finite verb, B auxiliary or
 copula, P preposition, T to, R particle, C conjunction, S possessive, H pronoun, X existential "there", W relative
-pronoun, K subordinator ("while"), L a place without its object ("on the left"), Q quotation, I a time or something else
-that no picture shows, O anything else.
+pronoun, K subordinator ("while"), L a place with no "of" after it ("on the left"), Q quotation, I a time or something
+else that no picture shows, O anything else.
 """
 
 _NO_VERBS = "parking something anything nothing everything spring sting sterling hearing".split()
@@ -50,10 +49,8 @@ _STARTS = (
     | {phrase[0] for phrase in lexicon.MULTIWORD_PREPOSITIONS}
     | {"more", "less", "as", "close"}
 )
-"""Words that may begin a merged word. `_JOINS` holds words that may continue one."""
 _JOINS = ("-", "than")
-_CODES = {"side by side": "A", "thumbs-up": "N"}
-"""Phrases of MULTIWORD_PREPOSITIONS that are not prepositions -> their code."""
+_CODES = {"side by side": "A", "thumbs-up": "N"}  # phrases that are no prepositions
 _SUBORDINATORS = ("while", "as", "because", "if", "than")
 _PLURAL = re.compile("[a-z]s$")
 _PRONOUNS = frozenset(
@@ -68,17 +65,11 @@ class Word:
     text: str
     """Lower-case text, or the graph's form of a merged preposition."""
     code: str
-    """Letter of the part of speech, as in CODES."""
     span: tuple[int, int]
-    """Characters in the caption."""
-    dep: str
-    """spaCy's dependency label of the token that gives the word its head."""
-    head: int = -1
-    """Index of the word that this word depends on; its own index at the root."""
-    owner: bool = False
-    """Whether the word is a place phrase with a possessive: "on its right"."""
-    fixed: bool = False
-    """Whether the word is a proper name, a title or a quotation."""
+    dep: str  # spaCy's dependency label
+    head: int = -1  # index of the word that this word depends on; its own index at the root
+    owner: bool = False  # whether a possessive is part of a merged place phrase: "on its right"
+    fixed: bool = False  # whether the word is a proper name, a title or a quotation
 
 
 def read_words(doc: Doc) -> tuple[list[Word], int]:
@@ -111,7 +102,7 @@ def read_words(doc: Doc) -> tuple[list[Word], int]:
         last = tokens[end - 1]
         for merged in tokens[i:end]:
             indices[merged.i] = len(words)
-        # The head comes from the last token of a joined word ("t-shirt"), the first token of a preposition,
+        # Head and label come from the last token of a joined word ("t-shirt"), the first token of a preposition,
         # or the first token of an expression that has its head outside the expression.
         anchor = token if code in "PL" else last
         if expression:
@@ -156,7 +147,7 @@ def _first_shown(words: list[Word], end: int) -> int:
 
 
 def _merge(tokens: list[Token], lower: list[str], i: int) -> tuple[int, str, str, bool]:
-    """Return (end, text, code, owner) of the word that starts at token i."""
+    """Return (index after the last token, text, code, owner) of the word that starts at token i."""
     for length in (4, 3, 2):
         form = lexicon.MULTIWORD_PREPOSITIONS.get(tuple(lower[i : i + length]))
         if form and i + length <= len(lower):
@@ -185,7 +176,6 @@ def _merge(tokens: list[Token], lower: list[str], i: int) -> tuple[int, str, str
 
 
 def _single(tokens: list[Token], i: int) -> tuple[str, str]:
-    """Return (text, code) of token i, which is a word by itself."""
     token = tokens[i]
     text, code = token.lower, CODES.get(token.tag_, "O")
     following = tokens[i + 1].lower if i + 1 < len(tokens) else ""
@@ -267,7 +257,6 @@ def _place_form(noun: str, preposition: str, determiner: str, adjectives: list[s
 
 
 def _correct(words: list[Word]) -> None:
-    """Correct the tagger's typical mistakes in place."""
     for i, word in enumerate(words):
         text, code = word.text, word.code
         if code == "N":
@@ -283,7 +272,6 @@ def _correct(words: list[Word]) -> None:
 
 @lru_cache(maxsize=1 << 16)
 def _may_be_wrong(text: str) -> bool:
-    """Return whether `_correct_noun` has a rule for the word."""
     listed = text in _POSTURES or text in lexicon.ATTRIBUTE_NOUNS or text in lexicon.COLOURS
     return listed or text.endswith(("ing", "s"))
 
@@ -315,7 +303,9 @@ def _correct_noun(words: list[Word], i: int) -> None:
     elif text in _POSTURES and after in ("P", ".", "") and before in ("N", "J", "C"):
         if before == "J" and i > 1 and words[i - 2].code in "DJM" and _is_thing(words[i - 1].text):
             words[i - 1].code, word.code = "N", "V"  # "a red square hovers above"
-        elif before == "N" or (before == "C" and any(w.code == "V" for w in words[:i])):
+        elif before == "N" or (
+            before == "C" and any(w.code == "V" for w in words[sentence_start(words, i) : i])
+        ):
             word.code = "V"  # "a school bus waits in traffic", "jumps over a bench and lands on"
     elif text in lexicon.ATTRIBUTE_NOUNS and _describes(words, i):
         word.code = "J"  # "grey and red furniture"
@@ -330,7 +320,6 @@ def _correct_noun(words: list[Word], i: int) -> None:
 
 
 def _correct_verb(words: list[Word], i: int) -> None:
-    """Correct a word that the tagger took for a form of a verb (code V, G or E), or for no known kind (O)."""
     word = words[i]
     text = word.text
     before = words[i - 1].code if i else ""
@@ -357,7 +346,8 @@ def _describes(words: list[Word], i: int) -> bool:
     j = i + 1
     while j + 1 < len(words) and words[j].code in "C," and words[j + 1].code in "JN":
         other = words[j + 1].text
-        mixed = words[i - 1].code == "J" and (other in lexicon.COLOURS) != (words[i].text in lexicon.COLOURS)
+        described = i > 0 and words[i - 1].code == "J"
+        mixed = described and (other in lexicon.COLOURS) != (words[i].text in lexicon.COLOURS)
         if mixed or (other not in lexicon.ATTRIBUTE_NOUNS and words[j + 1].code != "J"):
             return False  # "white foam and blue sky"
         j += 2
@@ -370,7 +360,7 @@ def _is_verb_form(text: str) -> bool:
 
 
 def _ends_relative(words: list[Word], i: int) -> bool:
-    """Return whether the word at i ends a relative clause of one noun phrase: "(that) the dog chases"."""
+    """Return whether the word at i ends a relative clause, such as "chases" in "the ball that the dog chases"."""
     j = i - 1
     while j >= 0 and words[j].code in "JMN":
         j -= 1

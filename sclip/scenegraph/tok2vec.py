@@ -1,10 +1,10 @@
 """Compute the vectors of spaCy's tok2vec, equal up to rounding, in less than half of its time.
 
 The network of the small English pipelines looks up six features of a word, mixes them, and passes the result
-through four convolutions over a word and its two neighbors. All numbers before the sum in the first
-convolution depend on one word alone. So they are computed once for each distinct word of a batch (a quarter
-of the words of captions). The later convolutions skip padding that no word depends on. Sums have another
-order than in spaCy, so rounding differs.
+through four convolutions over a word and its two neighbors. The first convolution adds three products, one for each
+of the three words. Everything before this sum depends on one word alone, so it is computed once for each distinct
+word of a batch. Distinct words are a quarter of all words of captions. The later convolutions skip rows of padding
+that no word's vector needs.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
-_BLOCK = 256
-"""Rows that pass through a layer at once, so that they stay in the core's cache."""
+_BLOCK = 256  # rows that pass through a layer at once, so that they stay in the core's cache
 _LAYERS = frozenset(
     """extract_features list2ragged ragged2list ints-getitem hashembed maxout layernorm dropout expand_window
     with_array concatenate residual""".split()
@@ -28,7 +27,7 @@ _LAYERS = frozenset(
 
 
 def speed_up(nlp: Language) -> None:
-    """Replace a pipeline's `tok2vec.predict` by a faster one if its network is known and runs on the CPU."""
+    """Replace `predict` of a pipeline's tok2vec by a faster one, if its layers are known and run on the CPU."""
     pipe: Any = nlp.get_pipe("tok2vec") if "tok2vec" in nlp.pipe_names else None
     if pipe is not None and pipe.model.ops.name == "numpy" and _is_known(pipe.model):
         pipe.predict = Tok2Vec(pipe.model).predict
@@ -39,7 +38,6 @@ def _nodes(model: Any, name: str) -> list[Any]:
 
 
 def _is_known(model: Any) -> bool:
-    """Return whether a tok2vec consists of hash embeddings, a mixing layer and convolutions of window 1."""
     names = {
         part for node in model.walk() for part in node.name.replace("(", ">>").replace(")", "").split(">>")
     }
@@ -53,18 +51,19 @@ def _is_known(model: Any) -> bool:
 
 
 class _Layer:
-    """A maxout layer with layer normalization. `weights` is [inputs, pieces * outputs], ordered by piece."""
+    """A maxout layer with layer normalization. Each output is the largest of `pieces` weighted sums."""
 
     def __init__(self, maxout: Any, norm: Any) -> None:
         weights, bias = maxout.get_param("W"), maxout.get_param("b")
         self.width, self.pieces = bias.shape
+        # [inputs, pieces * outputs]: the first piece of all outputs, then the second piece, ..
         self.weights = np.ascontiguousarray(weights.transpose(2, 1, 0).reshape(weights.shape[2], -1))
         self.bias = bias.T.reshape(-1).copy()
         self.gain, self.shift = norm.get_param("G"), norm.get_param("b")
         self.mean = np.full(self.width, 1 / self.width, np.float32)
 
     def finish(self, summed: np.ndarray) -> np.ndarray:
-        """Return the output [n, outputs] for the sums [n, pieces * outputs], which are overwritten."""
+        """Return the outputs [words, outputs] for weighted sums [words, pieces * outputs], which are overwritten."""
         summed += self.bias
         best = summed[:, : self.width]
         for piece in range(1, self.pieces):
@@ -80,7 +79,6 @@ class Tok2Vec:
     """The weights of spaCy's tok2vec, laid out for `predict`."""
 
     def __init__(self, model: Any) -> None:
-        """Read the weights of a model that `speed_up` accepts."""
         self._ops = model.ops
         self._columns = _nodes(model, "extract_features")[0].attrs["columns"]
         self._tables = [
@@ -122,9 +120,9 @@ class Tok2Vec:
         return self._mix.finish(np.hstack(embeddings) @ self._mix.weights)
 
     def _convolve(self, words: np.ndarray, word: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
-        """Return the vectors in context of all words of the batch, from the vectors `words` of its distinct words.
+        """Return the vectors in context of all words of the batch.
 
-        `word` holds the index in `words` of each word, and `rows` its row. The rest of the `count` rows is padding.
+        Word i has the vector `words[word[i]]` without context, and the row `rows[i]` of the `count` rows with padding.
         """
         index = np.full(count, len(words))
         index[rows] = word

@@ -9,27 +9,22 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 _MOST_WORDS = 1 << 16
-"""Maximum words in the cache."""
 _COLUMNS = ["ORTH", "TAG", "DEP", "HEAD", "SPACY"]
 
 
 class Token(NamedTuple):
-    """A token that is not white space; its fields have spaCy's names."""
+    """A token that is not white space, with spaCy's field names."""
 
     i: int
-    """Index among all tokens of the text, including white-space tokens."""
+    """Index among all tokens of the text, including white-space tokens; `head` is such an index too."""
     idx: int
-    """Index of the first character."""
-    end: int
-    """Index after the last character."""
+    end: int  # index after the last character
     text: str
     lower: str
     tag_: str
     dep_: str
     head: int
-    """Index of the token that this token depends on."""
     whitespace_: bool
-    """Whether a space follows."""
 
 
 _names: dict[int, str] = {}

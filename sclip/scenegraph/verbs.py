@@ -12,7 +12,7 @@ from sclip.scenegraph.retagging import ACTIONS
 def read_verbs(draft: Draft, previous: int, c: Connector) -> int:
     """Find the subjects of a connector's verbs, and turn verbs without an object into attributes.
 
-    Returns the chunk whose relative clause ends in this connector, or -1.
+    Returns the chunk described by a relative clause that ends in this connector, or -1.
     """
     draft.denied_verbs |= c.denied_words
     if not c.verbs:
@@ -144,7 +144,6 @@ def _shares_object(draft: Draft, use: VerbUse, c: Connector) -> bool:
 
 
 def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]:
-    """Return a verb's subject chunks from the parse, or from the phrases before the verb."""
     subjects = []
     for k in _parsed_subjects(draft, verb, previous, c):
         held = draft.partners(k) if k >= 0 and draft.chunks[k].frame else []
@@ -170,7 +169,7 @@ def _subjects(draft: Draft, verb: int, previous: int, c: Connector) -> list[int]
 
 
 def _whose(draft: Draft, k: int) -> int:
-    """Return what a chain of prepositional phrases describes: "artwork" in "artwork by a man in a vase"."""
+    """Return the chunk that a chain of prepositional phrases describes: "artwork" in "artwork by a man in a vase"."""
     for _ in range(3):
         links = (link for link in draft.links.get(k, []) if not link.reverse and link.other >= 0)
         k = next((link.other for link in links if has(link) or link.predicate in lexicon.CONNECTIVES), k)
@@ -242,10 +241,7 @@ def _is_main(draft: Draft, verb: int, previous: int, c: Connector) -> bool:
 
 
 def intransitive(draft: Draft, use: VerbUse) -> None:
-    """Make a verb without an object an attribute of its subjects.
-
-    Makes none after "to", of a verb in UNSEEN unless it is a participle, or of a participle before a color.
-    """
+    """Make a verb without an object an attribute of its subjects, if a picture can show the verb."""
     verb = draft.words[use.verb]
     if use.verb and draft.words[use.verb - 1].code == "T":
         return  # "the actress had to race": the picture shows no race

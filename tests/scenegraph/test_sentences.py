@@ -37,6 +37,15 @@ TWO GIRAFFES STANDING IN THE SHADE -> giraffe stand in shade | giraffe: 2
 a man rides a horse -> man ride horse
 a dark blue car parked on the street -> car park on street | car: dark blue
 he is wearing a hat ->
+In a red coat stands a woman. -> woman wear coat | coat: red
+a chest of drawers in a bedroom -> drawer have chest; chest in bedroom
+the best of the cakes is on a plate -> cake on plate
+boy playing online games on a laptop -> boy play game; game on laptop | game: online
+a singer playing a guitar and on a stage -> singer play guitar; singer on stage
+A woman holds a record player. It is black. -> woman hold record player | record player: black
+A bench stands in a yard. On it lies a saw. Under it lies a hammer. ->
+    bench stand in yard; saw lay on bench; hammer lay under bench
+A cat sleeps on a sofa. Two dogs wait at a door. -> cat sleep on sofa; dog wait at door | dog: 2
 # words
 a lamp near building -> lamp near building
 a bike leaning against railing -> bike lean against railing

@@ -1,12 +1,11 @@
 """Make the scene graph of a caption from its tagged words: objects, attributes, relations.
 
-A caption alternates between noun phrases and connectors ("is sitting on", "'s", "and"). The rules walk over
-the connectors from left to right. Each connector gives a predicate. The dependency parse only chooses the
-subject, if several earlier phrases are possible. Rules that read the whole parse tree would break at every
-wrong arc, and spaCy's parser errs most on captions without a verb, because its training texts are newspapers.
+A caption alternates between noun phrases and connectors ("is sitting on", "'s", "and"). The rules walk over the
+connectors from left to right. The dependency parse only chooses among several possible subjects. Rules that read the
+whole parse tree would break at every wrong arc, and spaCy's parser, trained on news, errs most if there is no verb.
 
-The walk starts anew at every sentence. Phrases before a clause's subject ("On the table is a cat", "Sitting
-on a bench, a man reads") are linked to PENDING. Later the subject replaces PENDING.
+The walk starts anew at every sentence. Phrases before a clause's subject ("On the table is a cat") are linked to
+PENDING until the walk finds the subject.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from sclip.scenegraph.draft import PENDING, Draft, Link
 from sclip.scenegraph.forms import wearing
 from sclip.scenegraph.graph import SceneGraph
 from sclip.scenegraph.prepositions import bind_preposition, place_phrase, possess
+from sclip.scenegraph.retagging import sentence_start
 from sclip.scenegraph.tagged_words import Word
 from sclip.scenegraph.verbs import adjoin, bind_object, intransitive, late_particle, read_verbs
 
@@ -33,7 +33,6 @@ def extract(caption: str, words: list[Word], shape: int) -> SceneGraph:
 
 
 def _walk(draft: Draft) -> None:
-    """Read all sentences into the draft, then resolve the pronouns."""
     index = 0
     sentence_of: list[int] = []
     subjects: list[int] = []
@@ -76,7 +75,6 @@ def _sentences(words: list[Word]) -> Iterator[tuple[int, int]]:
 
 
 def _connect(draft: Draft, previous: int, k: int, c: Connector) -> None:
-    """Read the connector before chunk k."""
     draft.groups[k] = [k]
     _deny(draft, previous, k, c)
     if previous < 0:
@@ -113,7 +111,7 @@ def _open(draft: Draft, k: int, c: Connector) -> None:
 
 
 def _front(draft: Draft, k: int, c: Connector) -> None:
-    """Link a prepositional phrase before the clause's subject to PENDING until the walk finds the subject."""
+    """Link chunk k, whose preposition stands before the clause's subject, to the placeholder PENDING."""
     word = draft.words[c.preposition]
     draft.front, draft.main, draft.main_verb, draft.waits = True, -1, -1, True
     draft.prepositions[c.preposition] = ([PENDING], "")
@@ -192,7 +190,6 @@ def _is_apposition(draft: Draft, previous: int, k: int) -> bool:
 
 
 def _finish(draft: Draft, previous: int, c: Connector) -> None:
-    """Read the words after the last noun phrase of a sentence."""
     if previous < 0:
         return
     c.close()
@@ -214,10 +211,11 @@ def _settle(draft: Draft, end: int) -> None:
         links = draft.links.get(k, [])
         if any(link.other == PENDING for link in links):
             settled = [link for link in links if link.other != PENDING]
+            object_ = draft.words[draft.chunks[k].head].text
             for link in links:
                 if link.other == PENDING:
                     joined = link.fronted and (not acts or link.predicate == "with")
-                    predicate = wearing(verb + link.predicate, "") if joined else link.predicate
+                    predicate = wearing(verb + link.predicate, object_) if joined else link.predicate
                     settled += [link._replace(other=s, predicate=predicate) for s in subjects if s != k]
             draft.links[k] = settled
 
@@ -253,7 +251,7 @@ def _coordinate(draft: Draft, previous: int, k: int, c: Connector) -> None:
 
 
 def _parallel(draft: Draft, other: int, k: int) -> int:
-    """Return the chunk that chunk k is coordinated with: "men" for "women" in "men with hats and women with fans"."""
+    """Return the chunk that chunk k joins: for "women" in "men with hats and women with fans", "men", not "hats"."""
     following = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
     for link in draft.links.get(other, []):
         same = link.span[0] < link.span[1] and following.code == "P" and not link.reverse and link.other >= 0
@@ -264,7 +262,7 @@ def _parallel(draft: Draft, other: int, k: int) -> int:
 
 
 def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
-    """Return whether chunk k is the subject of a later verb on which `previous` does not depend."""
+    """Return whether chunk k is the subject of a later verb, and not coordinated with chunk `previous`."""
     word = draft.words[draft.chunks[k].head]
     before = draft.words[draft.chunks[previous].head]
     start = draft.chunks[previous].start
@@ -279,7 +277,11 @@ def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
     following = draft.words[min(draft.chunks[k].end, len(draft.words) - 1)]
     acts = following.code == "V" and following.text.endswith("s")
     acts = acts and draft.words[draft.chunks[k].start].code == "D"
-    if held and (following.code == "B" or acts) and all(w.code != "W" for w in draft.words[: held[0]]):
+    if (
+        held
+        and (following.code == "B" or acts)
+        and all(w.code != "W" for w in draft.words[sentence_start(draft.words, held[0]) : held[0]])
+    ):
         return True  # "she has long hair and her dress is red", "sweeps the steps and a cook peels potatoes"
     heads = [before.head] + [
         draft.words[draft.chunks[m].head].head for m, whole in draft.measured.items() if whole == previous
@@ -303,16 +305,15 @@ def _predicate_adjectives(draft: Draft, previous: int, c: Connector) -> None:
 
 
 def _deny(draft: Draft, previous: int, k: int, c: Connector) -> None:
-    """Mark chunk k or its relations as negated if its determiner or the connector before k negates them."""
+    """Mark chunk k as negated ("no dog"), or only what the caption says about it ("neither dog barks")."""
     chunk = draft.chunks[k]
     if not c.denied and draft.words[chunk.start].code != "D":
         return
     determiners = [w.text for w in draft.words[chunk.start : chunk.end] if w.code == "D"]
     definite = any(d not in ("a", "an", "any", "no", "some") for d in determiners)
     bound = c.verb >= 0 or (c.preposition >= 0 and previous >= 0)
-    bound = (
-        bound or draft.words[min(chunk.end, len(draft.words) - 1)].text == "nor"
-    )  # "neither man nor beast"
+    # "neither man nor beast"
+    bound = bound or draft.words[min(chunk.end, len(draft.words) - 1)].text == "nor"
     if determiners[:1] == ["no"] or ("neither" in determiners and bound):
         chunk.negated = True
     elif "neither" in determiners:
