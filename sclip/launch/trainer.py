@@ -1,6 +1,7 @@
 """Run Ray Train around the worker loop: start, restart and grow the worker group.
 
-Each worker builds the streams of its own rows (`sclip.launch.worker`), starting at the newest checkpoint's step.
+Each worker builds its own streams (`sclip.launch.worker`). They deliver this worker's rows of one batch after another,
+from the step of the newest checkpoint on.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ def fit(
     on_report: Callable[[dict[str, Any]], None],
     control: RunControl,
 ) -> None:
-    """Train until every sample of the plan is trained on or a request stops the training; restart if workers are lost.
+    """Train on every sample of the plan, unless a request stops the training. Restart the workers if one is lost.
 
-    `RunFolder.complete` is set only after every sample was trained on. With train.min_workers, the remaining workers
-    go on without the lost ones. Every train.resize_every_s seconds Ray Train checks whether more workers fit on the
-    cluster, and adds them after a checkpoint.
+    `RunFolder.complete` is set only after every sample was trained on. If train.min_workers is set, a restart does not
+    wait for all workers: it begins with as many as fit on the cluster, but at least train.min_workers. Every
+    train.resize_every_s seconds, Ray Train checks whether more workers fit, and adds them after a checkpoint.
 
     Args:
         plan: the stream of the run.
@@ -66,7 +67,8 @@ def fit(
         on_report: called in a thread of the driver with each report of the worker loop.
         control: accepts requests for a checkpoint or a stop.
 
-    Raises TrainingFailed when Ray Train gives up: after a fatal error, or after run.max_failures restarts.
+    Raises TrainingFailed when Ray Train gives up: at a fatal error, or at the first loss of workers after
+    run.max_failures restarts.
     """
     train, run = plan.config.train, plan.config.run
     resources = {"CPU": train.worker_cpus} | ({"GPU": 1} if train.use_gpu else {})
@@ -130,7 +132,6 @@ class WorkerErrors(ray.train.UserCallback):  # type: ignore[misc]
 
 
 def _fatal_cause(error: BaseException | None) -> BaseException | None:
-    """Return the fatal error inside Ray's wrappers, if there is one."""
     while error is not None:
         if isinstance(error, FATAL_ERRORS) and not isinstance(error, NotWritten):
             return error
@@ -157,17 +158,17 @@ def _cause(failure: Exception) -> str:
 
 @contextmanager
 def _reports(on_report: Callable[[dict[str, Any]], None]) -> Iterator[Queue]:
-    """Yield a queue for the workers' reports. A thread calls `on_report` with each report from the queue.
-
-    The end of the `with` block waits until the queue is empty.
-    """
+    """Yield a queue of reports. A thread calls `on_report` with each; the `with` block ends when the queue is empty."""
     queue = Queue(actor_options=beside_driver())
+    has_ended = threading.Event()
 
     def pump() -> None:
         while True:
             try:
                 report = queue.get()
             except ray.exceptions.RayActorError:
+                if has_ended.is_set():
+                    return
                 time.sleep(1)  # a killed queue restarts; only the reports on it are lost
                 continue
             if report is None:
@@ -179,6 +180,12 @@ def _reports(on_report: Callable[[dict[str, Any]], None]) -> Iterator[Queue]:
     try:
         yield queue
     finally:
-        queue.put(None)
+        has_ended.set()
+        while thread.is_alive():
+            try:
+                queue.put(None)
+                break
+            except ray.exceptions.RayActorError:  # must not hide the error that ended the training
+                time.sleep(1)
         thread.join()
         queue.shutdown()

@@ -16,6 +16,7 @@ from sclip.evaluate.exclusion import Exclusion, ExclusionError, name_of, phash
 from sclip.prepare.pack import Skips
 from sclip.prepare.writing import write_file
 from sclip.storage.globs import files_below
+from sclip.storage.masking import mask
 
 _DEFAULTS = DataConfig()
 
@@ -34,7 +35,7 @@ def excluded(
     Args:
         source: a folder of images, a Karpathy file (.json, of COCO or Flickr30k), or shards (.tar, a pattern).
         name: name of the source in the list.
-        skips: counts pictures without a hash, which are listed by name only, and samples that cannot be read.
+        skips: counts unreadable samples, and pictures without a perceptual hash, which are listed by name only.
         split: split of a Karpathy file to list: "test", "val", "train" or "restval".
         images: folder with the pictures of a Karpathy file; if None, they are listed by name only.
         data: options for reading shards.
@@ -55,12 +56,11 @@ def excluded(
     elif ".tar" in source:
         for url in expand([source]):
             for sample in read_shard(url, data):
+                place = f"{mask(url)} {sample.key}"
                 if isinstance(sample, Rejected):
-                    skips.add(f"sample that cannot be read: {sample.reason}", f"{url} {sample.key}")
+                    skips.add(f"sample that cannot be read: {sample.reason}", place)
                 else:
-                    yield Exclusion(
-                        name, name_of(sample.key), _hash(sample.image, f"{url} {sample.key}", skips)
-                    )
+                    yield Exclusion(name, name_of(sample.key), _hash(sample.image, place, skips))
     else:
         raise ExclusionError(f"{source}: not a folder of images, a Karpathy .json or a .tar")
 

@@ -1,13 +1,11 @@
 """Save and load sharded checkpoints: each rank writes its part of weights and optimizer, and any world size can load.
 
 `sclip.train.manifest` defines the layout; torch.distributed.checkpoint (DCP) writes the safetensors files. Nothing is
-pickled (DCP's default storage pickles its metadata), so a checkpoint from elsewhere can be opened without trust.
-On each rank, a thread copies the rank's part to the host, then writes and hashes it. Rank 0 marks the checkpoint as
-complete. Training pauses only if the copies are not done when the next step is about to change the weights. If the
-checkpoint's path is a URI, each node writes the files on its own disk before it sends them.
+pickled, so a checkpoint from elsewhere can be opened without trust. On each rank, a thread copies the rank's part to
+the host, then writes and hashes it. Training waits for these copies only before it changes the weights.
 
-The optimizer's hyperparameters are not stored: they come from the config of the run that loads. Random generator
-states are not stored either: the loop seeds torch again in every step, from (seed, step, rank).
+Not stored: the optimizer's hyperparameters, which come from the config of the run that loads, and random generator
+states, because the loop seeds torch in every step.
 """
 
 from __future__ import annotations
@@ -67,13 +65,11 @@ class Saver:
     """Write checkpoints while training continues, one at a time. All ranks call every method together."""
 
     def __init__(self, timeout_s: float = TrainConfig.collective_timeout_s) -> None:
-        """Create the writer thread with its own process group: the ranks may be at different steps while it writes.
-
-        In this group, a rank waits at most `timeout_s` seconds for the slowest rank.
-        """
+        """Create the writer thread. After it has waited `timeout_s` seconds for a rank, `wait` raises RuntimeError."""
         self._cuda = torch.cuda.is_available()
         self._stager = _Stager(pin_memory=self._cuda)
         self._stream = torch.cuda.Stream() if self._cuda else None  # type: ignore[no-untyped-call]
+        # The threads have a process group of their own: ranks may be at different steps while they write.
         self._group: dist.ProcessGroup | None = None
         if dist.is_initialized():
             self._group = cast(
@@ -95,11 +91,10 @@ class Saver:
         ema: EMA | None = None,
         afterwards: Callable[[], None] = lambda: None,
     ) -> None:
-        """Start to copy this rank's part to the host, and to write it as `save` does; return before this is done.
+        """Start to write a checkpoint as `save` does. First calls `wait` for the previous checkpoint.
 
-        The caller must call `until_copied` before it changes weights, moments or averages. `start` first
-        waits for the previous checkpoint; if that failed, `start` raises the same error as `wait`. The writer
-        thread of rank 0 calls `afterwards` once the checkpoint is complete.
+        The caller must call `until_copied` before it changes weights, moments or averages. Rank 0's writer thread calls
+        `afterwards` once the checkpoint is complete.
         """
         self.wait()
         share, elements = share_of_rank(tensors_of(model, optimizer, ema)[0])
@@ -113,10 +108,7 @@ class Saver:
         )
 
     def until_copied(self) -> None:
-        """Wait until the checkpoint in progress no longer needs the weights.
-
-        On a GPU, the host waits until the copies are queued, and the current CUDA stream waits until they are done.
-        """
+        """Wait until the weights are copied for the checkpoint in progress; on a GPU, let only the CUDA stream wait."""
         copied, self._copied = self._copied, None
         if copied is None:
             return
@@ -125,14 +117,15 @@ class Saver:
             self._waiting = [torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
             stream.record_event(self._waiting[0])  # the gradients are done, and the GPU begins to wait
         called = time.perf_counter()
-        futures.wait([copied])  # raises nothing: if copying failed, `wait` raises the error on all ranks
+        # On a GPU, the copies are only queued then. Raises nothing: if copying failed, `wait` raises it on all ranks.
+        futures.wait([copied])
         self._waited_s = time.perf_counter() - called
         if self._stream is not None:
             stream.wait_stream(self._stream)
             stream.record_event(self._waiting[1])
 
     def waited_s(self) -> float:
-        """Return the seconds for which the last call of `until_copied` held back an update."""
+        """Return the seconds that copying the last started checkpoint delayed an update."""
         if not self._waiting:
             return self._waited_s
         before, after = self._waiting
@@ -141,7 +134,7 @@ class Saver:
 
     @property
     def is_done(self) -> bool:
-        """Whether this rank's last checkpoint is written or has failed. False again after `wait`."""
+        """Whether a checkpoint is in progress and its writer thread has finished or failed."""
         return self._written is not None and self._written.done()
 
     def wait(self) -> None:
@@ -156,7 +149,7 @@ class Saver:
         self._stager.close()  # type: ignore[no-untyped-call]
 
     def _copy(self, share: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Copy `share`; on a GPU, only queue the copy. Also return `share`, so that it lives until the copy is done."""
+        # A stream only queues the copies, so `share` must stay alive until they are done.
         with torch.cuda.stream(self._stream):
             return self._stager.stage(share, non_blocking=self._cuda), share
 
@@ -168,21 +161,16 @@ class Saver:
 
 
 class _Stager(StateDictStager):
-    """Copier of tensors into host memory that is allocated only once. Other threads can run during a copy.
-
-    Copies from a GPU are those of torch's StateDictStager, which only queues them. It would not pin tensors below 5
-    bytes, so copies of AdamW's step counts would wait for the GPU; hence `pin_memory_min_bytes`. On a CPU, it would
-    hold Python's lock during a copy. torch's DefaultStager uses StateDictStager. In torch 2.11, DefaultStager also
-    closes the stager after each copy, so that a second copy fails.
-    """
+    """Copier of tensors into host memory that it allocates once. torch 2.11's DefaultStager fails at a second copy."""
 
     def __init__(self, pin_memory: bool) -> None:
-        super().__init__(pin_memory=pin_memory)  # type: ignore[no-untyped-call]
+        super().__init__(pin_memory=pin_memory)
+        # By default 5, but AdamW's step counts have 4 bytes. A copy to unpinned memory waits for the GPU.
         self.pin_memory_min_bytes = 1
 
     def _stage_untyped_storage(self, storage: torch.UntypedStorage, non_blocking: bool = False) -> Any:
         if self.pin_memory:  # torch's caching host allocator would round each block up to a power of two
-            return super()._stage_untyped_storage(storage, non_blocking)  # type: ignore[no-untyped-call]
+            return super()._stage_untyped_storage(storage, non_blocking)
         copied = self._cached_storage_mapping.get(storage)  # type: ignore[no-untyped-call]
         if copied is None:
             host = torch.empty(storage.nbytes(), dtype=torch.uint8)
@@ -202,9 +190,8 @@ def save(
 ) -> None:
     """Write a checkpoint to a folder that all ranks see, or to a URI. All ranks call it together.
 
-    `state` is the caller's JSON value (progress and metrics); rank 0's value is stored. A folder at `path` without a
-    manifest is removed first. Raises CheckpointError if `path` already holds a complete checkpoint, and NotWritten on
-    every rank if any rank cannot write.
+    `state` is a JSON value (progress, metrics); rank 0's is stored. An incomplete checkpoint at `path` is replaced.
+    Raises CheckpointError if `path` holds a complete one, and NotWritten on every rank if any rank cannot write.
     """
     share, elements = share_of_rank(tensors_of(model, optimizer, ema)[0])
     _write(storage_path(path), lambda: share, elements, state, None)
@@ -244,11 +231,11 @@ def load(
 
 
 def consolidate(path: str | StoragePath, config: ModelConfig) -> StructureCLIP:
-    """Return the checkpoint's model as one plain model on the CPU, in eval mode, without a process group.
+    """Return a checkpoint's model, unsharded, on the CPU and in eval mode. Needs no process group.
 
-    Uses the averaged weights if the checkpoint has them (train.ema_decay). `config` is the model config of the run that
-    wrote it. If the checkpoint holds low-rank updates (`model.lora`), loads the pretrained weights and merges the
-    updates into them. Raises ModelError if the pretrained weights are gone, CheckpointError if they changed.
+    `config` is the model config of the run. Averaged weights (train.ema_decay) are preferred. Low-rank updates
+    (`model.lora`) are merged into the pretrained weights. Raises ModelError if the pretrained weights are gone,
+    CheckpointError if they changed.
     """
     checkpoint_path = storage_path(path)
     start = checked_manifest(checkpoint_path)["state"].get("start", {})
@@ -296,10 +283,7 @@ def _write(
     group: dist.ProcessGroup | None,
     afterwards: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write this rank's tensors, `share()`. Once the ranks have written all `elements` numbers, write the manifest.
-
-    Rank 0 then calls `afterwards`.
-    """
+    """Write this rank's tensors, which `share` returns. Then rank 0 writes the manifest and calls `afterwards`."""
     rank = dist.get_rank() if dist.is_initialized() else 0
 
     def unused() -> dict[str, Any]:

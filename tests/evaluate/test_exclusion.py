@@ -90,6 +90,12 @@ def test_a_line_that_names_no_picture_is_an_error_with_file_and_line(
     assert str(path) in str(caught.value)
 
 
+def test_a_list_written_by_hand_may_hold_paths(tmp_path: Path) -> None:
+    path = tmp_path / "list.jsonl"
+    path.write_text('{"source": "x", "key": "val2014/COCO_val2014_000000391895.jpg"}\n')
+    assert Exclusions.read([path]).match("train2017/000000391895")
+
+
 def folder_of(tmp_path: Path, *names: str) -> Path:
     folder = tmp_path / "images"
     for seed, name in enumerate(names):

@@ -20,7 +20,7 @@ from sclip.config import Config, DataConfig, RunConfig, TrackingConfig
 from sclip.launch.doctor import collective, machine, reach
 from sclip.launch.doctor.finding import CheckFinding, show, to_json, worst
 from sclip.launch.doctor.network import MESSAGE_ELEMENTS, Link, judge_network, nccl_network
-from sclip.launch.doctor.nodes import Answer, ClusterNode
+from sclip.launch.doctor.probes import Answer, ClusterNode
 from support.mlflow_stores import empty_store
 from support.processes import free_port
 from support.tars import pair, tar_bytes
@@ -312,7 +312,8 @@ def test_the_worst_finding_is_the_overall_status_and_many_healthy_nodes_take_one
     written = json.loads(to_json([ok, fail]))
     assert written["status"] == "fail"
     assert written["findings"][1] == vars(fail)
-    show([*20 * [ok], fail], Console(file=(out := io.StringIO()), width=100))
+    healthy = [dataclasses.replace(ok, where=f"node {number}") for number in range(20)]
+    show([*healthy, *healthy, fail], Console(file=(out := io.StringIO()), width=100))
     lines = [line.split() for line in out.getvalue().splitlines() if "disk" in line]
     assert lines == [
         "ok disk 20 nodes such as 9 GB free".split(), "fail disk node 20 [full]".split(),

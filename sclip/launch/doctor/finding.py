@@ -17,20 +17,19 @@ Status = Literal["ok", "warn", "fail"]
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 _RANK = ("ok", "warn", "fail")
 _MOST_ALIKE = 4
-"""Maximum number of ok findings of a check that get a line each in the table; the JSON has them all."""
 
 
 @dataclass(frozen=True)
 class CheckFinding:
-    """Result of one check in one place."""
+    """Result of one check."""
 
     check: str
     where: str
-    """Name of a node, or a place such as "cluster" or "driver"."""
+    """Name of a node, or "cluster", "driver" or "all N nodes"."""
     status: Status
     found: str
     remedy: str = ""
-    """What to do if the status is not ok."""
+    """What the user should do if the status is not ok."""
 
 
 def worst(findings: Sequence[CheckFinding]) -> Status:
@@ -56,15 +55,17 @@ def show(findings: Sequence[CheckFinding], console: Console) -> None:
 
 
 def _few(findings: Sequence[CheckFinding]) -> Iterator[CheckFinding]:
-    """Yield the findings for the table. More than `_MOST_ALIKE` ok findings of a check become one finding."""
-    num_ok = Counter(finding.check for finding in findings if finding.status == "ok")
+    """Yield the findings for the table. If a check has more than `_MOST_ALIKE` ok findings, they become one finding."""
+    ok = [finding for finding in findings if finding.status == "ok"]
+    num_ok = Counter(finding.check for finding in ok)
     shown: set[str] = set()
     for finding in findings:
         if finding.status != "ok" or num_ok[finding.check] <= _MOST_ALIKE:
             yield finding
         elif finding.check not in shown:
             shown.add(finding.check)
-            yield replace(finding, where=f"{num_ok[finding.check]} nodes", found=f"such as {finding.found}")
+            nodes = {alike.where for alike in ok if alike.check == finding.check}
+            yield replace(finding, where=f"{len(nodes)} nodes", found=f"such as {finding.found}")
 
 
 def to_json(findings: Sequence[CheckFinding]) -> str:

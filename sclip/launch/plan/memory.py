@@ -33,7 +33,6 @@ _LEAST_ROWS = 16
 """Minimum samples of a micro-batch: with fewer samples, a GPU has too little work."""
 
 _UNCHANGED = 0.9
-"""If halving the micro-batch leaves more than this share of the activations, the micro-batch is not halved again."""
 
 _FURTHER: tuple[dict[str, Any], ...] = (
     {}, {"activation_checkpointing": "selective"}, {"activation_checkpointing": "block"}, {"sharding": "fsdp"},
@@ -83,6 +82,8 @@ def check_memory(config: Config, capacity: Capacity) -> Memory | None:
         f"{config.train.num_workers} GPUs, but may fill only {USABLE:.0%} of the {has} of {accelerator}"
     )
     for change, step in _fitting(config, ranks_per_node, USABLE * memory.gpu_bytes, memory.step):
+        if not _is_valid(config, change):
+            continue
         keys = " ".join(f"train.{key}={value}" for key, value in change.items())
         raise ConfigError(f"{problem}; {keys}: fits with {step.peak / GIB:.0f} of {has}")
     raise ConfigError(f"{problem}; no train.micro_batch, activation_checkpointing or sharding fits: add GPUs")
@@ -91,10 +92,7 @@ def check_memory(config: Config, capacity: Capacity) -> Memory | None:
 def _fitting(
     config: Config, ranks_per_node: int, room: float, step: DryRun
 ) -> Iterator[tuple[dict[str, Any], DryRun]]:
-    """Yield changes of `train` with which a step takes at most `room` bytes, the smallest change first.
-
-    `step` is the step of the unchanged config.
-    """
+    """Yield the changes of `train` that fit a step into `room` bytes, smallest first; `step` is the unchanged step."""
     for change in _FURTHER:
         if any(getattr(config.train, key) == value for key, value in change.items()):
             continue
@@ -132,7 +130,16 @@ def _rows_at_a_time(config: Config) -> int:
     return config.train.micro_batch or -(-config.train.batch_size // config.train.num_workers)
 
 
+def _is_valid(config: Config, change: dict[str, Any]) -> bool:
+    """Return whether `change` is valid with the config's own `min_workers`, which `_with` sets to 0."""
+    settings = {**({"shard_ranks": 0} if "sharding" in change else {}), **change}
+    try:
+        dataclasses.replace(config.train, **settings)
+    except ConfigError:
+        return False
+    return True
+
+
 def _with(config: Config, change: dict[str, Any]) -> Config:
-    """Return the config with `change` applied to `train`, for a run with all of train.num_workers."""
     settings = {"min_workers": 0, **({"shard_ranks": 0} if "sharding" in change else {}), **change}
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
