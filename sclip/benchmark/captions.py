@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from sclip.prepare.caption_file import CaptionsError, read
+from sclip.prepare.bare_captions import CaptionsError, read
 
 __all__ = ["CaptionsError", "generated", "read"]
 
@@ -49,7 +49,6 @@ _WORDS = {
 }  # fmt: skip
 _ADJECTIVE_SHARE = 0.25
 _BEGINNING = 150
-"""Number of words of a long text that come from different captions; the rest of the text repeats these words."""
 
 
 def generated(count: int, seed: int = 0) -> list[str]:
@@ -59,9 +58,9 @@ def generated(count: int, seed: int = 0) -> list[str]:
 
 
 def joined(captions: Sequence[str], words: int) -> list[str]:
-    """Return texts of `words` words; no two texts share a caption.
+    """Return texts of `words` words, made by joining captions. No two texts share a caption.
 
-    Only the beginning of a long text comes from different captions; the rest repeats this beginning.
+    Only the first `_BEGINNING` (150) or so words of a text are new; a longer text repeats them.
     """
     texts, text, count = [], [], 0
     for caption in captions:

@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from sclip.benchmark.towers_hub import CAPTIONS, WORDS
 from sclip.config import Config, KEEConfig, ModelConfig, TrainConfig
-from sclip.evaluate.metrics import rivals
+from sclip.evaluate.recall import rivals
 from sclip.model import Tokenizer, build_model, image_size
 from sclip.model.export import export, export_clip, load_exported
 from sclip.model.hub_tokenizer import hub_name
@@ -47,9 +47,9 @@ class Failed(Exception):
 
 
 def check(name: str, hub_folder: Path, folder: Path) -> None:
-    """Train, evaluate and export a cut architecture. Raises `Failed`, or any error of a library.
+    """Train, evaluate and export an architecture with few layers. Raises `Failed`, or any library's error.
 
-    `hub_folder` holds the cut versions of the architecture's hub files; configs and exports are written to `folder`.
+    `hub_folder` holds the architecture's hub files, with few layers too; configs and exports are written to `folder`.
     """
     cut = cut_config(name, folder)
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ def check(name: str, hub_folder: Path, folder: Path) -> None:
 
 
 def cut_config(name: str, folder: Path) -> str:
-    """Register a cut architecture, with one block for each stack of blocks; return its name."""
+    """Register the architecture at full width with few layers; return the new name."""
     config = copy.deepcopy(open_clip.get_model_config(name))
     vision, text = config["vision_cfg"], config["text_cfg"]
     if timm_name := vision.get("timm_model_name"):
@@ -85,7 +85,6 @@ def cut_config(name: str, folder: Path) -> str:
 
 @functools.cache
 def _cut_timm(name: str) -> str:
-    """Register a timm tower with one block for each stack, trying timm's argument names; return its name."""
     with torch.device("meta"):
         for cut in ({"depth": 1}, {"depths": (1, 1, 1, 1)}, {"layers": (1, 1, 1, 1)}, {}):
             try:
@@ -150,7 +149,6 @@ def _columns(model: ModelConfig, step: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def _evaluated(model: StructureCLIP) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """Return the features of images and of captions with triples, and the recall of retrieval in both directions."""
     tokenizer, side = Tokenizer(model.config), image_size(model.config.name)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (len(CAPTIONS), 3, side, side), dtype=torch.uint8, generator=generator)
@@ -162,7 +160,6 @@ def _evaluated(model: StructureCLIP) -> tuple[Tensor, Tensor, dict[str, float]]:
 
 @torch.no_grad()
 def _check_open_clip(model: StructureCLIP, folder: Path) -> None:
-    """Load the CLIP part from its folder with open_clip. Raise `Failed` if the text features differ."""
     clip = open_clip.create_model(f"local-dir:{folder}").eval()
     ids = torch.from_numpy(Tokenizer(model.config).text(CAPTIONS)).long()
     features = clip.encode_text(ids, normalize=True)

@@ -48,11 +48,11 @@ def graph(
       echo "a dog chasing a red ball" | sclip graph -
       sclip graph captions.txt --show
     """
-    from sclip.prepare import lines
+    from sclip.prepare import graph_lines
     from sclip.scenegraph import ParserError
 
     with errors(ParserError, OSError):
-        _say(lines.graphs(file, out, show, html, spacy_model))
+        _say(graph_lines.graphs(file, out, show, html, spacy_model))
 
 
 @command(PANEL)
@@ -73,11 +73,11 @@ def negatives(
       sclip negatives captions.txt --html page.html
       sclip negatives captions.txt --max-candidates 12 --out negatives.jsonl
     """
-    from sclip.prepare import lines
+    from sclip.prepare import graph_lines
     from sclip.scenegraph import ParserError
 
     with errors(ParserError, OSError):
-        _say(lines.negatives(file, out, show, html, spacy_model, max_candidates))
+        _say(graph_lines.negatives(file, out, show, html, spacy_model, max_candidates))
 
 
 @command(PANEL)
@@ -146,15 +146,16 @@ def draw(
     """Write a random sample of negatives, positives, graphs or triples to a table, which a person labels row by row.
 
     Open OUT in an editor or a spreadsheet and fill in its first columns. For negatives and positives, write good or
-    broken (not English) into `form`, and changed or kept into `meaning`; a positive should keep the meaning of its
-    caption. For graphs and triples, write no or yes into `wrong`. `sclip label count` counts the labels.
+    broken (not English) into `form`. Write changed or kept into `meaning`: a negative should change the meaning of its
+    caption, a positive should keep it. For graphs and triples, write no or yes into `wrong`. `sclip label count` counts
+    the labels.
 
       sclip label draw captions.txt negatives.tsv
       sclip label draw captions_val2017.json graphs.tsv --of graphs --count 60
       sclip label draw captions.txt second-reader.tsv --count 100
     """
     from sclip.prepare import labels
-    from sclip.prepare.caption_file import CaptionsError
+    from sclip.prepare.bare_captions import CaptionsError
     from sclip.scenegraph import ParserError
 
     with errors(labels.LabelsError, CaptionsError, ParserError, OSError):
@@ -179,7 +180,8 @@ def count(
 ) -> None:
     """Count the labels of a table: the share of faults with its 95 % interval, and the agreement of two readers.
 
-    The file of --digests holds no caption, so a repository can keep the labels without a copy of the texts.
+    Faults are the labels broken and yes; for negatives also kept, for positives also changed. The file of --digests
+    holds no caption, so a repository can keep the labels without a copy of the texts.
 
       sclip label count negatives.tsv --second second-reader.tsv
       sclip label count negatives.tsv --digests labelled_negatives.jsonl
@@ -210,7 +212,7 @@ def naturalness(
         ),
     ] = None,
 ) -> None:
-    """Fit the model that recognizes strange false captions. Runs do not train on captions that it finds too strange.
+    """Fit the model that scores how strange a false caption reads. Runs leave out false captions that are too strange.
 
     The model that comes with sclip was fitted to COCO captions, alt-text and long captions. If your captions are about
     other things, fit the model to your captions. The command uses at most 12,000 random captions of each source. It
@@ -221,7 +223,7 @@ def naturalness(
     from sclip.data.shards import ShardError
     from sclip.negatives import fit_naturalness
     from sclip.negatives import naturalness as model
-    from sclip.prepare.caption_file import read_source
+    from sclip.prepare.bare_captions import read_source
     from sclip.scenegraph import Parser, ParserError
 
     out = out or model.PATH

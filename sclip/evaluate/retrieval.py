@@ -1,9 +1,8 @@
-"""Score retrieval in both directions, captions for a picture and pictures for a caption: R@1, R@5 and R@10.
+"""Score retrieval of captions for a picture, and of pictures for a caption: R@1, R@5 and R@10.
 
 These are the scores of COCO and Flickr30k (Karpathy and Fei-Fei, CVPR 2015). R@k from image to text is the
 share of pictures with one of their captions among the k most similar captions. R@k from text to image is the
-share of captions with their picture among the k most similar pictures. Equal captions of two pictures tie. A
-tie counts against the model here, while published figures break ties by chance.
+share of captions with their picture among the k most similar pictures. A tie counts against the model.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from sclip.evaluate import examples
 from sclip.evaluate.benchmarks import About, BenchmarkDataError, left
 from sclip.evaluate.features import Features
 from sclip.evaluate.interval import scored
-from sclip.evaluate.metrics import Rivals, chance_of_captions, rivals
 from sclip.evaluate.picture import Picture
+from sclip.evaluate.recall import Rivals, chance_of_captions, rivals
 from sclip.evaluate.result import Example, Result, Score
 
 __all__ = ["Captioned", "Retrieval"]
@@ -35,7 +34,7 @@ class Captioned:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Find the captions of a picture, and the picture of a caption.
+    """Task of finding the captions of a picture, and the picture of a caption.
 
     The headline is text-to-image R@1. A case is a caption, named PICTURE#NUMBER.
     """
@@ -101,7 +100,6 @@ class Retrieval:
         return scores
 
     def _examples(self, rival_counts: Rivals, features: Features) -> list[Example]:
-        """Return pictures whose top caption is wrong, with their best own caption and the best wrong ones."""
         lost = [
             (image.name, image)
             for image, count in zip(self.images, rival_counts.image_to_text.tolist(), strict=True) if count

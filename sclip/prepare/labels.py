@@ -26,7 +26,7 @@ from sclip.evaluate.interval import share
 from sclip.model import Tokenizer
 from sclip.negatives import Negative, Positive, draw_positives, drawn_in_training
 from sclip.negatives.drawing import EVENLY
-from sclip.prepare.caption_file import numbered
+from sclip.prepare.bare_captions import numbered
 from sclip.scenegraph import Parser
 from sclip.scenegraph.graph import Triple
 from sclip.seeding import digest64
@@ -46,11 +46,10 @@ _TEXTS = ("caption", "negative", "positive", "triples", "triple")
 """Text columns, which `read` replaces by digests."""
 _CAPTIONS_AT_ONCE = 256
 _NAMED = 10
-"""Maximum number of rows that a message lists."""
 
 
 class LabelsError(ValueError):
-    """Error of a table that cannot be drawn or counted; the message names the file and the fault."""
+    """A label table that cannot be written, read or counted; the message names the file and the fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Labelled:
     path: Path
     subject: Subject
     rows: list[dict[str, str]]
-    """Cells by column name; each text is a digest of 16 hexadecimal digits."""
+    """Cells by column name. Captions, negatives and other texts are digests of 16 hexadecimal digits."""
     lines: list[int]
     """Line number of each row in the file."""
 
@@ -69,9 +68,8 @@ def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy
     """Write a table of up to `size` rows to label; return the number of rows.
 
     Distinct captions are drawn at random. With the same seed, a smaller table is the beginning of a larger one. A row
-    holds a caption with its graph, its positive, or the negative that training would draw. For "replacements", no
-    negative is an exchange. For "triples", a row holds one triple that the knowledge encoder reads. A caption without
-    a graph, positive, negative or triple gives no row.
+    holds a caption and what the person judges: its graph ("graphs"), its positive ("positives"), the negative that
+    training would draw ("negatives"), a negative that exchanges no words ("replacements"), or one triple ("triples").
 
     Raises CaptionsError, ParserError or OSError; raises LabelsError if there is no row or if `out` exists.
     """
@@ -98,18 +96,16 @@ def draw(file: str, out: Path, subject: Subject, size: int, seed: int = 0, spacy
 def read(path: Path) -> Labelled:
     """Return a labelled table that `draw` or `write_digests` wrote.
 
-    Raises OSError. Raises LabelsError if the file is no such table, or if a label is missing or is not one of its
-    column's two labels; the message then names the lines.
+    Raises OSError, or LabelsError if the file is no such table, or has a missing or unknown label.
     """
     text = path.read_text(encoding="utf-8-sig")
     try:
-        if text.startswith("{"):
-            rows = [json.loads(line) for line in text.splitlines() if line]
-            lines = list(range(1, len(rows) + 1))
+        if text.lstrip().startswith("{"):
+            pairs = [(n, json.loads(line)) for n, line in enumerate(text.splitlines(), start=1) if line]
+            rows = [row for _, row in pairs]
         else:
             reader = csv.DictReader(io.StringIO(text, newline=""), dialect="excel-tab", restval="")
             pairs = [(reader.line_num, row) for row in reader]
-            lines = [line for line, _ in pairs]
             rows = [{k: _digest(v) if k in _TEXTS else v for k, v in row.items() if k} for _, row in pairs]
     except (ValueError, csv.Error) as error:
         raise LabelsError(f"{path}: not a table of labels: {error}") from error
@@ -121,7 +117,7 @@ def read(path: Path) -> Labelled:
         raise LabelsError(f"{path}: not a table of labels; sclip label draw writes one")
     for name, words in LABELS[subject].items():
         bad: dict[str, list[int]] = {}
-        for line, row in zip(lines, rows, strict=True):
+        for (line, _), row in zip(pairs, rows, strict=True):
             row[name] = str(row.get(name) or "").strip().lower()
             if row[name] not in words:
                 bad.setdefault(row[name], []).append(line)
@@ -129,16 +125,13 @@ def read(path: Path) -> Labelled:
             listed = ", ".join(map(str, numbers[:_NAMED])) + " .." * (len(numbers) > _NAMED)
             fault = f"{name} is {word!r}" if word else f"{name} is empty"
             raise LabelsError(f"{path}: {fault} in line {listed}; write {' or '.join(words)}")
-    return Labelled(path, subject, rows, lines)
+    return Labelled(path, subject, rows, [line for line, _ in pairs])
 
 
 def count(table: Labelled, second: Labelled | None = None) -> Iterator[str]:
-    """Yield lines about each column: the share of faults with its 95 % interval, and the agreement of two readers.
+    """Yield lines about each column: the share of faults with its 95 % interval, and the agreement with `second`.
 
-    Intervals are Clopper-Pearson. If a caption has several rows, as with triples, its rows are not independent, so
-    the interval comes from a bootstrap over captions (`sclip.evaluate.interval`).
-
-    Raises LabelsError if `second` and `table` have no row in common.
+    `second` has another person's labels of the same rows. Raises LabelsError if the tables have no row in common.
     """
     rows, second_rows = _rows_by_texts(table), _rows_by_texts(second) if second else {}
     shared = [key for key in rows if key in second_rows]
@@ -186,7 +179,6 @@ def _shown(triple: Triple) -> str:
 
 
 def _digest(text: str | None) -> str:
-    """Return the digest of a text as 16 hexadecimal digits."""
     return format(digest64(text or ""), "016x")
 
 
@@ -197,17 +189,16 @@ def _rows_by_texts(table: Labelled) -> dict[tuple[str, ...], dict[str, str]]:
 def _share(table: Labelled, name: str, fault: str) -> str:
     faults = [row[name] == fault for row in table.rows]
     captions = [row["caption"] for row in table.rows]
-    if len(set(captions)) == len(captions):
+    if len(set(captions)) == len(captions):  # Clopper-Pearson
         interval = binomtest(sum(faults), len(faults)).proportion_ci(method="exact")
         low, high = interval.low, interval.high
-    else:
+    else:  # rows of one caption are not independent, so a bootstrap over captions
         _, low, high = share(faults, captions, key=name)
     part = sum(faults) / len(faults)
     return f"{name} {fault}: {sum(faults)} of {len(faults)}, {part:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _agreement(name: str, pairs: Sequence[tuple[str, str]]) -> str:
-    """Return a line with the agreement of two readers, and with Cohen's kappa, which corrects for chance."""
     agreed = sum(one == other for one, other in pairs) / len(pairs)
     first, second = (Counter(labels) for labels in zip(*pairs, strict=True))
     chance = sum(first[label] * second[label] for label in first) / len(pairs) ** 2

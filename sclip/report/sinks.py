@@ -1,7 +1,4 @@
-"""Draw the captions of a file: each in the terminal at once, and a sample of them on a page at the end.
-
-Only `sclip.prepare.lines` imports this module; scenegraph and negatives do not.
-"""
+"""Draw the captions of a file: each in the terminal at once, and a sample of them on a page at the end."""
 
 from __future__ import annotations
 
@@ -21,21 +18,16 @@ from sclip.scenegraph import SceneGraph
 Find: TypeAlias = Callable[[SceneGraph], Sequence[Negative]]
 
 PAGE_CAPTIONS = 300
-"""Maximum captions on a page: a phone's browser opens them at once (about 2 MB), and nobody reads more."""
+"""Maximum captions on a page. A phone's browser opens so many at once (about 2 MB), and nobody reads more."""
 
 
 def drawings(in_terminal: bool, page: str | None, find: Find | None = None) -> list[_Terminal | _Page]:
-    """Return the requested outputs. With `find`, they draw each caption's negatives beside it.
-
-    Raises OSError if the page cannot be written.
-    """
+    """Return the requested outputs; they also draw the negatives from `find`. Raises OSError for an unwritable page."""
     sinks: list[_Terminal | _Page] = [_Terminal(find)] if in_terminal else []
     return [*sinks, _Page(page, find)] if page else sinks
 
 
 class _Terminal:
-    """Draw each caption in the terminal at once."""
-
     def __init__(self, find: Find | None) -> None:
         self._find = find
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -51,7 +43,7 @@ class _Terminal:
 
 
 class _Page:
-    """Draw a page with a sample of the captions, in their order."""
+    """Draw a page with a random sample of the captions, in the order of the file."""
 
     def __init__(self, path: str, find: Find | None) -> None:
         Path(path).open("a").close()  # fail now, not after hours of parsing

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from sclip.evaluate import metrics, zero_shot
+from sclip.evaluate import recall, zero_shot
 from sclip.evaluate.benchmarks import About, BenchmarkDataError
 from sclip.evaluate.picture import Picture
 from sclip.evaluate.retrieval import Captioned, Retrieval
@@ -46,18 +46,18 @@ def test_recall_and_chance_equal_those_computed_by_hand() -> None:
 def test_chance_of_captions_counts_the_draws_that_hold_an_own_caption(own: int, others: int, k: int) -> None:
     draws = list(combinations(range(own + others), min(k, own + others)))
     expected = sum(min(draw) < own for draw in draws) / len(draws)
-    assert metrics.chance_of_captions(own, own + others, k) == pytest.approx(expected)
+    assert recall.chance_of_captions(own, own + others, k) == pytest.approx(expected)
 
 
-def recall(images: torch.Tensor, texts: torch.Tensor, owner: torch.Tensor) -> dict[str, float]:
-    return metrics.rivals(images, texts, owner).recall()
+def recall_of(images: torch.Tensor, texts: torch.Tensor, owner: torch.Tensor) -> dict[str, float]:
+    return recall.rivals(images, texts, owner).recall()
 
 
 def test_a_model_with_equal_or_nan_features_has_zero_recall() -> None:
     features = F.normalize(torch.ones(20, 4), dim=1)
-    assert set(recall(features, features, torch.arange(20)).values()) == {0.0}
-    assert set(recall(features * torch.nan, features, torch.arange(20)).values()) == {0.0}
-    assert metrics.rivals(features, features, torch.arange(20)).ties == 40
+    assert set(recall_of(features, features, torch.arange(20)).values()) == {0.0}
+    assert set(recall_of(features * torch.nan, features, torch.arange(20)).values()) == {0.0}
+    assert recall.rivals(features, features, torch.arange(20)).ties == 40
 
 
 @settings(max_examples=25)
@@ -71,8 +71,8 @@ def test_recall_in_chunks_of_any_size_equals_brute_force(
     text_features = F.normalize(torch.randn(len(owner), 6, generator=generator, dtype=torch.float64), dim=1)
     expected = brute_force(image_features.tolist(), text_features.tolist(), owner.tolist())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "_CHUNK", chunk)
-        assert recall(image_features, text_features, owner) == pytest.approx(expected)
+        patch.setattr(recall, "_CHUNK", chunk)
+        assert recall_of(image_features, text_features, owner) == pytest.approx(expected)
 
 
 # Zero-shot classification

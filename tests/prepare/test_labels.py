@@ -89,6 +89,10 @@ def test_two_readers_are_counted_and_compared_and_digests_keep_their_labels(
     assert json.loads(digests.read_text().splitlines()[1])["form"] == "good"
     assert label("count", digests, "--second", one) == 0
     assert "the two agree on 1.000 of 6" in capsys.readouterr().out
+    digests.write_text("\n\n" + digests.read_text().replace('"good"', '"fine"', 1))
+    assert label("count", digests) == 2
+    named = next(n for n, line in enumerate(digests.read_text().splitlines(), start=1) if '"fine"' in line)
+    assert f"form is 'fine' in line {named};" in capsys.readouterr().err
 
 
 def test_graphs_are_written_as_their_triples(

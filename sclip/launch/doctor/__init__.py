@@ -1,7 +1,7 @@
 """Check whether a connected cluster can train a config, and return the findings of each check and node.
 
-Every check runs where its answer matters, mostly on each node (`sclip.launch.doctor.nodes`), and returns plain facts.
-The driver then compares the nodes and judges the facts. Each check has a time limit.
+Most checks read facts on every node (`sclip.launch.doctor.probes`); the driver then compares and judges these facts.
+Each check has a time limit.
 """
 
 from sclip.launch.doctor.examine import CHECKS, examine

@@ -1,8 +1,9 @@
 """Check that workers can reach each other, by an all-reduce over all GPUs, or over the nodes if there is no GPU.
 
-With nccl, one process per GPU reserves the GPU, as a worker does, and multiplies two matrices. This finds GPUs that
-Ray counts but torch cannot use. If another job uses a GPU, the check reports the GPU and does not wait for it. If there
-are several nodes, the same processes then measure the network.
+If the cluster has GPUs, each GPU gets a process, which reserves it as a worker does; the all-reduce uses nccl. Else
+each node gets a process, and gloo is used. Each process also multiplies two matrices, which finds GPUs that Ray counts
+but torch cannot use. If another job uses a GPU, the check reports the GPU and does not wait for it. If there are
+several nodes, the same processes then measure the network with larger all-reduces.
 """
 
 from __future__ import annotations
@@ -22,26 +23,23 @@ import torch.distributed as dist
 
 from sclip.launch.doctor.finding import CheckFinding
 from sclip.launch.doctor.network import MESSAGE_ELEMENTS, Link, judge_network, look_rdma, nccl_network
-from sclip.launch.doctor.nodes import Answer, ClusterNode, on, within
+from sclip.launch.doctor.probes import Answer, ClusterNode, on, within
 
-_ELEMENTS = 2**22
-"""Number of fp32 values in the checked all-reduce: 16 MB."""
+_ELEMENTS = 2**22  # fp32 values in the checked all-reduce: 16 MB
 _REPEATS = 3
-"""Number of measured all-reduces; the result is their median."""
 
 
 class _Rank:
-    """Process of the checked process group, for one GPU or one node."""
+    """Actor with one rank of the process group, for one GPU or one node."""
 
     def address(self) -> tuple[str, int]:
-        """Return an address and a free port at which the other ranks can reach this one."""
         host = ray.util.get_node_ip_address()
         with socket.socket() as probe:
             probe.bind((host, 0))
             return host, int(probe.getsockname()[1])
 
     def reduce(self, master: tuple[str, int], rank: int, world_size: int, timeout_s: float) -> float:
-        """Return the GB reduced per second. Raises torch's errors, and RuntimeError for a bad GPU or a wrong result."""
+        """Return the GB/s of an all-reduce. Raises torch's errors, and RuntimeError for a bad GPU or a wrong result."""
         cuda = bool(ray.get_gpu_ids())
         if cuda and not torch.cuda.is_available():
             raise RuntimeError(
@@ -71,7 +69,7 @@ class _Rank:
         return 4 * _ELEMENTS / seconds / 1e9
 
     def measure(self) -> Link:
-        """Time an all-reduce of the large message, in the process group that `reduce` started."""
+        """Measure all-reduces of MESSAGE_ELEMENTS values in the process group that `reduce` started."""
         numbers = torch.ones(MESSAGE_ELEMENTS, device=self._device)
         seconds = []
         for _ in range(1 + _REPEATS):  # the first one allocates buffers for this size
@@ -84,7 +82,7 @@ class _Rank:
 
 
 def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFinding]:
-    """Run an all-reduce over one process for each GPU, or for each node if there is no GPU; measure the network."""
+    """Return the findings of the all-reduce and, if it succeeds, of the network."""
     gpus = any(node.gpus for node in nodes)
     places = [node for node in nodes for _ in range(node.gpus if gpus else 1)]
     if not places:
@@ -114,7 +112,7 @@ def check_collective(nodes: list[ClusterNode], timeout_s: float) -> list[CheckFi
 def judge_collective(
     places: list[ClusterNode], answers: Mapping[int, Answer], gpus: bool
 ) -> list[CheckFinding]:
-    """Return a finding for each node with a failed rank, or one with the slowest rank's rate if no rank failed."""
+    """Return a finding for each node with a failed rank; if none failed, one finding with the slowest rank's rate."""
     name = "nccl" if gpus else "gloo"
     failed: dict[str, str] = {}
     for index, answer in answers.items():

@@ -13,24 +13,23 @@ from sclip.launch import ray_internals
 from sclip.launch.doctor import machine, reach
 from sclip.launch.doctor.collective import check_collective
 from sclip.launch.doctor.finding import CheckFinding
-from sclip.launch.doctor.nodes import Answer, ClusterNode, NodeProbes, alive
+from sclip.launch.doctor.probes import Answer, ClusterNode, NodeProbes, alive
 
 CHECKS = (
     "nodes", "versions", "clock", "shared memory", "disk", "open files", "authentication", "storage", "shards",
     "mlflow", "gloo", "nccl", "network",
 )  # fmt: skip
-"""Names of all checks, as in their findings."""
-_ROUNDS = 5
-"""Number of times that each node's clock is read: the first reads are slow, because they connect."""
+"""Names of the checks in findings. One more, "machine", appears if a node does not report its memory and disks."""
+_ROUNDS = 5  # reads of a node's clock; the first ones are slow, because they connect
 
 
 def examine(config: Config, timeout_s: float, tell: Callable[[str], None]) -> list[CheckFinding]:
     """Return the findings of all checks on the connected cluster.
 
     Args:
-        config: config of the planned run; the driver expands `~` in `run.storage` for all nodes.
+        config: config of the planned run.
         timeout_s: maximum seconds to wait for a node in one check.
-        tell: called with the name of each check as it begins.
+        tell: called before each check with its name; checks that run together have one name, such as "machine".
     """
     storage = config.run.storage
     if "://" not in storage:

@@ -15,17 +15,16 @@ from typing import Any
 
 from sclip.launch import ray_internals
 from sclip.launch.doctor.finding import CheckFinding, Status
-from sclip.launch.doctor.nodes import Answer, ClusterNode
+from sclip.launch.doctor.probes import Answer, ClusterNode
 
 PACKAGES = ("ray", "torch", "open_clip_torch", "spacy")
 _GB = 1e9
 _MOST_SKEW_S = 2.0
-"""Maximum clock skew in seconds. Ray, S3's signatures and MLflow tolerate more, but a larger skew means that no service
-sets the clock."""
+"""Ray, S3's signatures and MLflow tolerate more than this skew, but more means that no service sets the clock."""
 _FULL, _NEARLY_FULL = 0.95, 0.85
-"""Used shares of a disk: at `_FULL`, Ray stores no more objects on it; at `_NEARLY_FULL`, the check warns."""
+"""Used shares of a disk: at `_FULL`, Ray stops writing objects to it; at `_NEARLY_FULL`, the check warns."""
 _FILES, _FEWEST_FILES = 65536, 4096
-"""Limits of open files: Ray's recommendation, and the limit below which a few hundred actors begin to fail."""
+"""Limits of open files: Ray recommends `_FILES`; below `_FEWEST_FILES`, a few hundred actors begin to fail."""
 
 
 def look_versions(spacy_model: str) -> dict[str, str]:
@@ -80,7 +79,7 @@ def look_machine(storage: str) -> dict[str, Any]:
 
 
 def _disk(path: str) -> tuple[int, int] | None:
-    """Return the free and total bytes of the disk that holds a path, or its nearest parent that exists."""
+    """Return the free and total bytes of the disk of a path, or of its nearest existing parent if it is missing."""
     folder = Path(path)
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -142,9 +141,9 @@ def look_clock() -> float:
 
 
 def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]]]) -> list[CheckFinding]:
-    """Compare each node's clock with the driver's, by the fastest of the node's answers: it is the most precise.
+    """Compare each node's clock with the driver's. Use the answer with the shortest round trip, the most precise one.
 
-    `rounds` holds, for each answer, the driver's time before, the node's time, and the driver's time after.
+    `rounds` holds for each answer: the driver's time before the call, the node's time, the driver's time after it.
     """
     findings = []
     for node, times in rounds.items():
@@ -163,10 +162,7 @@ def judge_clock(rounds: Mapping[ClusterNode, Sequence[tuple[float, float, float]
 
 
 def check_authentication(token: bool, addresses: Sequence[str]) -> CheckFinding:
-    """Judge whether anyone who can reach the head's port can run code on the cluster.
-
-    Nobody can if Ray requires a token (`token`), or if all `addresses` of nodes are loopback addresses.
-    """
+    """Judge whether anyone who can reach the head's port can run code on the cluster."""
     if token:
         return CheckFinding("authentication", "cluster", "ok", "Ray requires a token")
     if all(address.startswith("127.") for address in addresses):

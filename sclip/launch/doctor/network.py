@@ -16,23 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sclip.launch.doctor.finding import CheckFinding
-from sclip.launch.doctor.nodes import Answer, ClusterNode
+from sclip.launch.doctor.probes import Answer, ClusterNode
 
 MESSAGE_ELEMENTS = 2**24
 """Number of fp32 values in a measured all-reduce: 64 MB, so that latency hardly counts."""
-_TCP = "Socket"
-"""NCCL's name for TCP."""
+_TCP = "Socket"  # NCCL's name
 _EXPECTED_GB_S = {"B200": 6.0, "H200": 6.0, "H100": 6.0, "A100": 0.8, "L40S": 1.5, "A10G": 0.6, "L4": 0.6}
-"""Lowest usual bus bandwidth between nodes, in GB/s for each GPU of a node. In the common machine types (a3-highgpu-8g,
-a2-highgpu-8g, g6e.12xlarge, g5.12xlarge, g6.12xlarge), this is about half of the node's network rate per GPU."""
+"""Lowest usual bus bandwidth between nodes, in GB/s for each GPU of a node: about half of the network rate of the
+common machine types (a3-highgpu-8g, a2-highgpu-8g, g6e.12xlarge, g5.12xlarge, g6.12xlarge)."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """Facts of one rank about the network."""
+    """Measured time and properties of the network, as one rank sees them."""
 
     seconds: float
-    """Time of one all-reduce of the message."""
+    """Seconds of one all-reduce of MESSAGE_ELEMENTS values."""
     gpu: str = ""
     """Name of the GPU in torch; "" on a CPU."""
     network: str = ""
@@ -59,7 +58,7 @@ def judge_network(places: Sequence[ClusterNode], answers: Mapping[int, Answer]) 
 
     Args:
         places: the node of each rank.
-        answers: the `Link` of each rank; empty if there is one node.
+        answers: for each rank, an answer with its `Link`; empty if there is one node.
     """
     nodes = len(set(places))
     if nodes == 1:
@@ -84,7 +83,6 @@ def judge_network(places: Sequence[ClusterNode], answers: Mapping[int, Answer]) 
 
 
 def _remedy(links: Sequence[Link]) -> str:
-    """Return the remedy for a slow network, by the first cause that applies to any rank."""
     if all(link.network != _TCP for link in links):
         return "give each pod or machine all of its RDMA devices, and place the nodes in one zone and placement group"
     if not all(link.rdma for link in links):

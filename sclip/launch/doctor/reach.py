@@ -12,19 +12,18 @@ from sclip.config import Config, DataConfig
 from sclip.data.patterns import expand
 from sclip.data.shards import Sample, ShardError, read_shard
 from sclip.launch.doctor.finding import CheckFinding
-from sclip.launch.doctor.nodes import Answer, ClusterNode, NodeProbes
+from sclip.launch.doctor.probes import Answer, ClusterNode, NodeProbes
 from sclip.storage.filesystem import filesystem
 from sclip.storage.masking import mask
 from sclip.tracking import TrackingError, try_store
 
-_SAMPLE_S, _SAMPLES = 5.0, 2000
-"""Limits of what a node reads from the shards: seconds and samples."""
+_SAMPLE_S, _SAMPLES = 5.0, 2000  # limits of what a node reads
 _SHARDS = 3
-"""Number of shards that each node reads, spread over the list: missing shards are rarely the first ones."""
+"""Number of shards that each node reads. They are spread over the list: missing shards are rarely the first ones."""
 _SLOW = 0.25
 """Share of the fastest node's rate below which a node counts as slow."""
 _TELLING_S = 0.5
-"""Minimum seconds of a read whose rate is judged: a shorter read says nothing about a node."""
+"""Minimum seconds of a read whose rate is judged; shorter reads say nothing about a node."""
 
 
 def write(folder: str, name: str) -> None:
@@ -127,10 +126,7 @@ def check_shards(nodes: NodeProbes, config: Config) -> list[CheckFinding]:
 
 
 def judge_shards(shards: int, answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
-    """Return a finding for each node: whether it can read samples, at a rate not far below the fastest node's.
-
-    `shards` is the number of all shards.
-    """
+    """Return a finding for each node: whether it can read samples, at a rate not far below the fastest node's."""
     findings = []
     rates = {node: a.value[0] / max(a.value[2], 1e-9) for node, a in answers.items() if not a.failure}
     fastest = max(rates.values(), default=0.0)

@@ -24,10 +24,7 @@ class CaptionsError(ValueError):
 
 
 def read(path: Path | str) -> list[str]:
-    """Return the non-blank captions of a file; "-" is standard input.
-
-    Raises CaptionsError if there are none, OSError if the file cannot be read.
-    """
+    """Return the non-blank captions of a file; "-" is standard input. Raises OSError, or CaptionsError if none."""
     return [caption for _, caption in numbered(path)]
 
 
@@ -44,9 +41,9 @@ def numbered(path: Path | str) -> list[tuple[int, str]]:
 
 
 def read_source(name: str) -> list[str]:
-    """Return the captions of a file as `read` does, or of shards; a path or URI of shards may have wildcards.
+    """Return the captions of a file as `read` does, or of the shards that a path or URI with wildcards matches.
 
-    Raises the errors of `read`; for shards, also ShardError and ConfigError as `sclip.data.patterns.find_shards`.
+    Raises OSError or CaptionsError; for shards, also ShardError or ConfigError.
     """
     if name == "-" or Path(name).suffix in (".txt", ".json", ".csv"):
         return read(name)

@@ -58,8 +58,6 @@ def alive() -> tuple[list[ClusterNode], list[tuple[str, str]]]:
 
 
 class _Probe:
-    """Actor that calls functions on one node."""
-
     def call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         return function(*arguments)
 
@@ -81,9 +79,13 @@ class NodeProbes:
         own: Callable[[ClusterNode], Any] | None = None,
         of: Sequence[ClusterNode] | None = None,
     ) -> dict[ClusterNode, Answer]:
-        """Return the function's result on every node, or on the nodes `of`, within the time limit.
+        """Call the function on all nodes at once; return each node's answer within the time limit.
 
-        If `own` is set, the call on a node gets `own(node)` as an additional last argument.
+        Args:
+            function: called on each node.
+            *arguments: its arguments, the same on each node.
+            own: returns a node's own last argument.
+            of: nodes to call the function on; None means all nodes.
         """
         pending = {}
         for node in self.nodes if of is None else of:
@@ -94,9 +96,9 @@ class NodeProbes:
     def rounds(
         self, function: Callable[[], float], count: int
     ) -> dict[ClusterNode, list[tuple[float, float, float]]]:
-        """Call the function `count` times on each node in turn, fewer times if a call fails.
+        """Call the function `count` times on each node, one node after the other. A failure ends a node's calls.
 
-        Return a tuple for each call: the driver's time before the call, the result, the driver's time after it.
+        Return for each successful call: the driver's time before the call, the result, the driver's time after it.
         """
         times: dict[ClusterNode, list[tuple[float, float, float]]] = {}
         for node in self.nodes:

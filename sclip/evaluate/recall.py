@@ -1,7 +1,6 @@
 """Compute recall in retrieval: count the wrong candidates that score at least as high as the right one.
 
-Ties and NaN count against the model. So a model that has diverged, or that gives every caption the same
-feature, finds nothing instead of everything.
+Ties and NaN count against the model. So a model that gives every caption the same feature has recall 0, not 1.
 """
 
 from __future__ import annotations
@@ -21,24 +20,21 @@ _CHUNK = 512
 
 @dataclass(frozen=True)
 class Rivals:
-    """Counts of rivals: wrong candidates that score at least as high as the right one.
-
-    A right candidate with fewer than k rivals is in the top k.
-    """
+    """Counts of rivals: wrong candidates that score at least as high as the right one."""
 
     image_to_text: Tensor
-    """int64 [N]: for each image, the number of other images' captions that rival its best own caption."""
+    """For each image, the number of other images' captions that score at least as high as its best own one, int64."""
     text_to_image: Tensor
-    """int64 [M]: for each caption, the number of images that rival its own image."""
+    """For each caption, the number of other images that score at least as high as its own image, int64."""
     ties: int
-    """Number of queries, in both directions, with a wrong candidate that scores the same as the right one."""
+    """Number of images and captions with a wrong candidate that scores the same as the right one."""
 
     def recall(self) -> dict[str, float]:
-        """Return R@1, R@5 and R@10 in both directions, the scores of COCO and Flickr30k retrieval."""
+        """Return R@1, R@5 and R@10 in both directions."""
         return {f"{direction}_r{k}": hits.double().mean().item() for direction, k, hits in self.found()}
 
     def found(self) -> list[tuple[str, int, Tensor]]:
-        """Return (direction, k, hits). `hits`, bool [N] or [M]: whether a right candidate is in the top k."""
+        """Return (direction, k, hits). `hits`: whether each image's or caption's right candidate is in the top k."""
         return [
             (direction, k, counts < k)
             for direction, counts in (
@@ -49,15 +45,9 @@ class Rivals:
 
 
 def rivals(image_features: Tensor, text_features: Tensor, owner: Tensor) -> Rivals:
-    """Return the rivals of every image and caption.
+    """Count the rivals for every image and caption, from their unit-length features.
 
-    Image to text finds an image if any of its captions is among the k most similar captions. Text to image finds a
-    caption if its image is among the k most similar images.
-
-    Args:
-        image_features: float [N, D], unit length.
-        text_features: float [M, D], unit length; every image has at least one caption.
-        owner: int64 [M], the image of each caption, 0 to N - 1.
+    `owner` int64 [captions]: the index of each caption's image. Every image must have a caption.
     """
     image_to_text, image_ties = _text_rivals(image_features, text_features, owner)
     text_to_image, text_ties = _image_rivals(image_features, text_features, owner)
@@ -65,7 +55,7 @@ def rivals(image_features: Tensor, text_features: Tensor, owner: Tensor) -> Riva
 
 
 def chance_of_captions(own: int, captions: int, k: int) -> float:
-    """Return the probability that k captions drawn from all `captions` include one of an image's `own` captions."""
+    """Return the probability that k random captions, out of `captions`, include at least one of an image's `own`."""
     if k > captions - own:
         return 1.0
     return 1 - math.comb(captions - own, k) / math.comb(captions, k)

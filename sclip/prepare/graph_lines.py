@@ -1,7 +1,6 @@
 """Write the graphs or the negatives of a caption file as JSON, or draw them in the terminal or on an HTML page.
 
-Each line of the file is a caption, which is cleaned as in training. Each caption becomes one line of JSON or one
-drawing, in the same order. The file is streamed, so it need not fit in memory.
+Each line of the file is a caption, which is cleaned as in training and becomes one line of JSON or one drawing.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ from sclip.scenegraph.window import MOST_WORDS, parsed_part
 def graphs(file: str, out: str, show: bool, html: str, spacy_model: str) -> str:
     """Write the scene graph of each caption as JSON, or draw it in the terminal (`show`) or on a page (`html`).
 
-    `file` may be "-" for standard input. Without `out`, JSON goes to standard output. Returns a line that counts the
-    captions without an object, the captions of which only the beginning was parsed (`cut`), and the undecodable
-    captions. Raises ParserError or OSError before the first caption.
+    `file` may be "-" for standard input. Without `out`, JSON goes to standard output. Returns a summary line: how many
+    captions have no object, were parsed only in part, or have undecodable bytes. Raises ParserError, OSError.
     """
     return _stream(file, out, show, html, spacy_model, SceneGraph.to_json, None)
 
@@ -76,8 +74,6 @@ def _stream(
 
 
 class _Json:
-    """Sink that writes one JSON object per line."""
-
     def __init__(self, out: BinaryIO, convert: Callable[[SceneGraph], dict[str, Any]]) -> None:
         self._out, self._convert = out, convert
 
@@ -90,18 +86,12 @@ class _Json:
 
 @dataclass
 class _Tally:
-    """Counts of all captions, and of the captions that are cut, undecodable or without an object."""
-
     read: int = 0
     without_object: int = 0
     cut: int = 0
     unreadable: int = 0
 
     def captions(self, source: io.BufferedReader) -> Iterator[str]:
-        """Yield the lines of the file, cleaned, including blank ones.
-
-        Bytes that are invalid in the file's encoding become U+FFFD.
-        """
         for line in io.TextIOWrapper(source, encoding_of(source.peek(4)), errors="replace"):
             self.unreadable += "\ufffd" in line
             yield clean_caption(line)
@@ -112,7 +102,6 @@ class _Tally:
         self.cut += bool(parsed_part(graph.caption)[1])
 
     def summary(self) -> str:
-        """Return a line for the user; empty if every count is zero."""
         parts = [
             f"{count:,} {label}"
             for count, label in (
