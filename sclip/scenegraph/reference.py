@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -137,56 +138,43 @@ def mark_members(words: Sequence[Word]) -> None:
             word.code = "N" if described else "H"
 
 
-def resolve(
-    words: Sequence[Word],
-    chunks: Sequence[Chunk],
-    sentence_of: Sequence[int],
-    subjects: Sequence[int],
-    links_of: Callable[[int], Sequence[int]],
-    acted_on: Collection[int],
-) -> tuple[dict[int, int], dict[int, int]]:
-    """Return two maps: pronoun chunk -> the chunk that the pronoun means, and chunk -> its owner ("his hat").
+@dataclass
+class Pronouns:
+    """The pronouns of a caption; `resolve` fills `referents` and `owners`."""
 
-    Renames "the smaller one" in place after an earlier object. `sentence_of` holds the sentence number of each chunk,
-    `subjects` the subject chunk (or -1) of each sentence, and `acted_on` the chunks that are objects of verbs.
-    `links_of(k)` returns the chunks that are related to chunk k.
-    """
-    reader = _Reader(words, chunks, sentence_of, subjects, links_of, acted_on)
-    for k, chunk in enumerate(chunks):
-        text = words[chunk.head].text
-        if chunk.name:
-            if words[chunk.start].text in POSSESSIVES and (owner := reader.owner(k)) >= 0:
-                reader.owners[k] = owner
-            if text in ("one", "ones") and chunk.name == text:
-                number = sentence_of[k]
-                _rename(chunk, [chunks[j] for j in range(k) if sentence_of[j] == number])
-        elif (referent := reader.referent(k, text)) >= 0:
-            reader.referents[k] = referent
-    return reader.referents, reader.owners
+    words: Sequence[Word]
+    chunks: Sequence[Chunk]
+    sentence_of: Sequence[int]
+    """Sentence number of each chunk."""
+    subjects: Sequence[int]
+    """Subject chunk of each sentence, or -1."""
+    links_of: Callable[[int], Sequence[int]]
+    """Function that returns the chunks that are related to a chunk."""
+    acted_on: Collection[int]
+    """Chunks that are objects of verbs."""
+    referents: dict[int, int] = field(default_factory=dict)
+    """Pronoun chunk -> the chunk that the pronoun means."""
+    owners: dict[int, int] = field(default_factory=dict)
+    """Chunk -> its owner ("his hat")."""
+    _last: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Pronoun -> the last sentence with this pronoun, and its referent there."""
+    _group: int = -1
+    """Chunk of the group that "one" and "the other" belong to."""
 
+    def resolve(self) -> None:
+        """Find the referents and owners, in order. Renames "the smaller one" in place after an earlier object."""
+        for k, chunk in enumerate(self.chunks):
+            text = self.words[chunk.head].text
+            if chunk.name:
+                if self.words[chunk.start].text in POSSESSIVES and (owner := self._owner(k)) >= 0:
+                    self.owners[k] = owner
+                if text in ("one", "ones") and chunk.name == text:
+                    number = self.sentence_of[k]
+                    _rename(chunk, [self.chunks[j] for j in range(k) if self.sentence_of[j] == number])
+            elif (referent := self._referent(k, text)) >= 0:
+                self.referents[k] = referent
 
-class _Reader:
-    """The pronouns and owners resolved so far, and the arguments of `resolve`."""
-
-    def __init__(
-        self,
-        words: Sequence[Word],
-        chunks: Sequence[Chunk],
-        sentence_of: Sequence[int],
-        subjects: Sequence[int],
-        links_of: Callable[[int], Sequence[int]],
-        acted_on: Collection[int],
-    ) -> None:
-        self.words, self.chunks = words, chunks
-        self.sentence_of, self.subjects = sentence_of, subjects
-        self.links_of, self.acted_on = links_of, acted_on
-        self.referents: dict[int, int] = {}
-        self.owners: dict[int, int] = {}
-        self._last: dict[str, tuple[int, int]] = {}
-        """Pronoun -> the last sentence with this pronoun, and its referent there."""
-        self._group = -1  # chunk of the group that "one" and "the other" belong to
-
-    def owner(self, k: int) -> int:
+    def _owner(self, k: int) -> int:
         """Return the chunk that owns chunk k ("his hat"), or -1."""
         words, chunks, number = self.words, self.chunks, self.sentence_of[k]
         start = chunks[k].start
@@ -202,9 +190,9 @@ class _Reader:
         if their and subject >= 0 and is_living(chunks[subject].name):
             linked = [j for j in linked if j < 0 or is_living(chunks[j].name)]
         rows = (holders, linked, before, [subject] if their else [], range(k), [subject])
-        return _owner(words, chunks, k, rows)
+        return _first_owner(words, chunks, k, rows)
 
-    def referent(self, k: int, text: str) -> int:
+    def _referent(self, k: int, text: str) -> int:
         """Return the chunk that the pronoun `text` at chunk k means, or -1."""
         named = [j for j in range(k) if self.chunks[j].name]
         earlier = [j for j in named if not self.chunks[j].frame and not self.chunks[j].negated]
@@ -262,7 +250,9 @@ class _Reader:
         return possible[0] if len(possible) == 1 else -1
 
 
-def _owner(words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequence[Sequence[int]]) -> int:
+def _first_owner(
+    words: Sequence[Word], chunks: Sequence[Chunk], k: int, rows: Sequence[Sequence[int]]
+) -> int:
     """Return the owner of chunk k, or -1. The first list in `rows` that contains a possible owner decides."""
     pronoun = POSSESSIVES[words[chunks[k].start].text]
     for loosely in (False, True) if pronoun in ("he", "she", "it") else (False,):

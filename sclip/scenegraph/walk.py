@@ -50,11 +50,10 @@ def _walk(draft: Draft) -> None:
         _settle(draft, index)
         subjects.append(draft.main)
     held = set(draft.transitive.values())
-    stands_for, owners = reference.resolve(
-        draft.words, draft.chunks, sentence_of, subjects, draft.partners, held
-    )
-    draft.aliases |= stands_for
-    for k, owner in owners.items():
+    pronouns = reference.Pronouns(draft.words, draft.chunks, sentence_of, subjects, draft.partners, held)
+    pronouns.resolve()
+    draft.aliases |= pronouns.referents
+    for k, owner in pronouns.owners.items():
         if not any(
             link.other == owner and link.predicate in ("have", "with") for link in draft.links.get(k, [])
         ):
