@@ -17,7 +17,7 @@ _interrupted = signal.signal(signal.SIGINT, signal.SIG_DFL) if _ENDS else None
 
 import typer  # noqa: E402
 
-from sclip.cli import captions, cluster, evaluation, models, packing, shards, train  # noqa: E402, F401  (they add their commands)
+from sclip.cli import captions, cluster, evaluation, models, packing, runs, shards, train  # noqa: E402, F401  (they add their commands)
 from sclip.cli.command import PANELS, app, printing  # noqa: E402
 from sclip.run import stopping  # noqa: E402
 

@@ -36,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-PANELS = ("Train", "Shards", "Models", "Cluster", "Study")  # of the help, in display order
+PANELS = ("Train", "Runs", "Shards", "Models", "Cluster", "Study")  # of the help, in display order
 
 STORAGE = RunConfig().storage
 
