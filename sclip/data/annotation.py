@@ -109,7 +109,10 @@ def read_stamped(sample: Sample, stamp: str) -> list[bytes]:
 
 
 def passing(sample: Sample, records: Sequence[bytes], least: tuple[int, int, int]) -> list[int]:
-    """Return the indices of the captions whose graphs have the minimum numbers of objects, attributes and relations."""
+    """Return the indices of the captions whose graphs have the minimum numbers of objects, attributes and relations.
+
+    Raises AnnotationError if a record is malformed or belongs to another caption.
+    """
     if not any(least):
         return list(range(len(records)))
     indices = []

@@ -152,7 +152,7 @@ def named_once(path: Path, names: Iterable[str]) -> None:
 
 
 class at_case:
-    """Context manager that turns an error of bad data, such as KeyError, into an error that names the case."""
+    """Context manager that turns an error of bad data, such as KeyError, into BenchmarkDataError with the case."""
 
     def __init__(self, path: Path, name: Hashable, noun: str = "case") -> None:
         self._location = f"{path}: {noun} {name}"

@@ -34,7 +34,7 @@ class Rivals:
         return {f"{direction}_r{k}": hits.double().mean().item() for direction, k, hits in self.found()}
 
     def found(self) -> list[tuple[str, int, Tensor]]:
-        """Return (direction, k, hits). `hits`: whether each image's or caption's right candidate is in the top k."""
+        """Return (direction, k, hits). `hits` bool [images or captions]: whether a right one is in the top k."""
         return [
             (direction, k, counts < k)
             for direction, counts in (
@@ -45,7 +45,7 @@ class Rivals:
 
 
 def rivals(image_features: Tensor, text_features: Tensor, owner: Tensor) -> Rivals:
-    """Count the rivals for every image and caption, from their unit-length features.
+    """Count the rivals for every image and caption, from unit-length features [images, D] and [captions, D].
 
     `owner` int64 [captions]: the index of each caption's image. Every image must have a caption.
     """

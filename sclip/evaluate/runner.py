@@ -59,7 +59,10 @@ def evaluate(
 
 
 def check_files(config: EvaluateConfig, data: DataConfig = _DEFAULTS) -> None:
-    """Raise the errors that `evaluate` would raise for bad files or missing pictures, before a run starts."""
+    """Raise the errors that `evaluate` would raise for bad files or missing pictures, before a run starts.
+
+    These are BenchmarkDataError and ShardError.
+    """
     prepared(tasks_of(config, (), data), exclusions=exclusions_of(config.exclude))
 
 

@@ -101,7 +101,7 @@ class Scorer:
         }
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Return the features [N, D] of uint8 pixels [N, 3, image_size, image_size] from `to_uint8`."""
+        """Return the unit features, fp32 [N, D], of uint8 pixels [N, 3, image_size, image_size] from `to_uint8`."""
         with torch.no_grad():
             return self._model.encode_image(pixels.to(self._device)).cpu()
 
@@ -166,7 +166,10 @@ class Scorer:
         return self._tokenizer.read_end(clean) == len(clean)
 
     def score(self, images: Sequence[bytes | Image.Image], captions: Sequence[str]) -> Tensor:
-        """Return the cosine similarity of each row's image and caption, fp32 [N]. ValueError if the lengths differ."""
+        """Return the cosine similarity of each row's image and caption, fp32 [N].
+
+        Raises ValueError if there are not as many images as captions, or as `encode_image` and `encode_text` do.
+        """
         if len(images) != len(captions):
             raise ValueError(f"{len(images)} images and {len(captions)} captions: score compares row by row")
         return (self.encode_image(images) * self.encode_text(captions)).sum(dim=1)

@@ -72,6 +72,6 @@ def _is_self_attention(block: nn.Module, module: nn.MultiheadAttention) -> bool:
 
 
 def mask_heads(module: nn.MultiheadAttention) -> int:
-    """Return how many masks per row this module takes: 1, or one for each head."""
+    """Return how many masks [L, L] per row this module takes: 1, or one for each head."""
     heads: int = module.num_heads
     return 1 if isinstance(module, LeanAttention) else heads

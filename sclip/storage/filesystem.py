@@ -63,7 +63,10 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def open_stream(uri: str, block_bytes: int = 0) -> BinaryIO:
-    """Open a path or URI as a forward stream. S3 and GCS are read `block_bytes` at a time; 0 means BLOCK_BYTES."""
+    """Open a path or URI as a forward stream. S3 and GCS are read `block_bytes` at a time; 0 means BLOCK_BYTES.
+
+    Raises the errors of the library that opens it.
+    """
     fs, path = filesystem(uri)
     if isinstance(fs, ArrowFSWrapper):  # without a buffer, each read (10 KiB for a tar) is one request
         stream = fs.fs.open_input_stream(path, compression=None, buffer_size=block_bytes or BLOCK_BYTES)
@@ -80,7 +83,10 @@ def open_stream(uri: str, block_bytes: int = 0) -> BinaryIO:
 
 
 def open_seekable(uri: str) -> Any:
-    """Open a path or URI as a seekable file."""
+    """Open a path or URI as a seekable file. Raises the errors of the library that opens it.
+
+    If an HTTP server supports no ranges, the file is first copied to this node's disk. Closing it deletes the copy.
+    """
     fs, path = filesystem(uri)
     if isinstance(fs, ArrowFSWrapper):
         return fs.fs.open_input_file(path)

@@ -152,7 +152,7 @@ def send(folder: Path, to: StoragePath, names: Iterable[str] | None = None) -> N
 
 
 def fetch(source: StoragePath, folder: Path, names: Iterable[str] | None = None) -> None:
-    """Copy files below a path to a local folder: all files, or those of `names` that exist."""
+    """Copy files below a path to a local folder: all files, or those of `names` that exist. Raises OSError."""
     if isinstance(source, Path):
         assert source == folder
         return

@@ -36,7 +36,7 @@ class SeekableFile:
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to `size` bytes; a negative size means all bytes that are left."""
+        """Return up to `size` bytes; a negative size means all bytes that are left. Raises StorageError."""
         remaining = max(0, self._size - self._at)
         size = remaining if size < 0 else min(size, remaining)
 

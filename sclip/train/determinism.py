@@ -13,7 +13,10 @@ _ENVIRONMENT = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring", "NCCL
 
 
 def use_deterministic_algorithms() -> None:
-    """Make this process deterministic. Call it before the first cuBLAS call and before process groups are created."""
+    """Make this process deterministic. Call it before the first cuBLAS call and before process groups are created.
+
+    From then on, an operation without a deterministic algorithm raises RuntimeError.
+    """
     os.environ.update(_ENVIRONMENT)
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no code reads it
