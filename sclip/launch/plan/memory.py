@@ -33,6 +33,7 @@ _LEAST_ROWS = 16
 """Minimum samples of a micro-batch: with fewer samples, a GPU has too little work."""
 
 _UNCHANGED = 0.9
+"""If halving the micro-batch leaves more than this share of the activations, it is not halved again."""
 
 _FURTHER: tuple[dict[str, Any], ...] = (
     {}, {"activation_checkpointing": "selective"}, {"activation_checkpointing": "block"}, {"sharding": "fsdp"},
@@ -82,11 +83,12 @@ def check_memory(config: Config, capacity: Capacity) -> Memory | None:
         f"{config.train.num_workers} GPUs, but may fill only {USABLE:.0%} of the {has} of {accelerator}"
     )
     for change, step in _fitting(config, ranks_per_node, USABLE * memory.gpu_bytes, memory.step):
-        if not _is_valid(config, change):
-            continue
         keys = " ".join(f"train.{key}={value}" for key, value in change.items())
         raise ConfigError(f"{problem}; {keys}: fits with {step.peak / GIB:.0f} of {has}")
-    raise ConfigError(f"{problem}; no train.micro_batch, activation_checkpointing or sharding fits: add GPUs")
+    suits = f" with train.min_workers={config.train.min_workers}" if config.train.min_workers else ""
+    raise ConfigError(
+        f"{problem}; no train.micro_batch, activation_checkpointing or sharding fits{suits}: add GPUs"
+    )
 
 
 def _fitting(
@@ -105,6 +107,8 @@ def _fitting(
         rows = micro_batch = _rows_at_a_time(changed)
         while micro_batch % 2 == 0 and micro_batch // 2 >= _LEAST_ROWS:
             micro_batch //= 2
+            if not _is_valid(config, {**change, "micro_batch": micro_batch}):
+                continue
             # Half of the rows need at least half of the activations: skip dry runs that cannot fit.
             if _fixed(needed) + needed.activations * micro_batch / rows > room:
                 continue
@@ -131,15 +135,15 @@ def _rows_at_a_time(config: Config) -> int:
 
 
 def _is_valid(config: Config, change: dict[str, Any]) -> bool:
-    """Return whether `change` is valid with the config's own `min_workers`, which `_with` sets to 0."""
-    settings = {**({"shard_ranks": 0} if "sharding" in change else {}), **change}
+    """Return whether `change` is valid for every number of workers from the config's `min_workers` on."""
     try:
-        dataclasses.replace(config.train, **settings)
+        _with(config, {"min_workers": config.train.min_workers, **change})
     except ConfigError:
         return False
     return True
 
 
 def _with(config: Config, change: dict[str, Any]) -> Config:
+    """Return the config with `change` applied to `train`; by default for a run with all of train.num_workers."""
     settings = {"min_workers": 0, **({"shard_ranks": 0} if "sharding" in change else {}), **change}
     return dataclasses.replace(config, train=dataclasses.replace(config.train, **settings))
