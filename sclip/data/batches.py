@@ -29,7 +29,7 @@ Allocate = Callable[[str, tuple[int, ...], np.dtype[Any]], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Model columns and `valid`, each [width, ...]. The first `rows` rows are samples; the other rows are padding."""
+    """Model columns and `valid`, each [width, ...]: `rows` samples in the order of the run, then padding."""
 
     columns: Columns
     rows: int
@@ -38,6 +38,7 @@ class Batch:
     markers: tuple[Marker, ...] = ()
     """Markers of the step's rejected and filtered samples, and of the shards that end in the step."""
     notes: tuple[Note, ...] = ()
+    """Notes (`sclip.data.side_channel`) of the blocks fetched for this batch. They may cover rows of later steps."""
     queued: float = 0.0
     """Total seconds that the samples fetched for this batch waited between encoder and worker."""
 

@@ -9,7 +9,10 @@ triples of a caption. A triple has 3 phrases (head, relation, tail) of T tokens 
 ENTRY = "entry"
 """int64: number of the visit in the schedule. A visit is one reading of one shard."""
 PLACE = "place"
-"""int64: position of the row in the order of the run (`sclip.data.order`). END rows repeat the last row's position."""
+"""int64: position of the row in the order of the run (`sclip.data.order`).
+
+An END row has the place of its shard's last row and comes directly before that row.
+"""
 INDEX = "index"
 """int64: index of the sample in its shard, from 0. An END row has the shard's number of rows."""
 PASS = "pass"

@@ -192,7 +192,8 @@ class Encoder:
     def drawn(self, rows: Sequence[dict[str, Any]], known: Sequence[Known]) -> list[list[negatives.Negative]]:
         """Return the negatives to train on for each row, at most loss.negatives_per_caption each.
 
-        With data.verify_negatives, negatives that pass the check `sclip.negatives.sound` are preferred.
+        With data.verify_negatives, sclip's negatives of captions without a stored graph go through
+        `sclip.negatives.sound`, which drops those that fail its check. A row may then have fewer negatives.
         """
         most = self._config.loss.negatives_per_caption
         turns = [self._turn(row, caption) for row, caption in zip(rows, known, strict=True)]
@@ -221,7 +222,7 @@ class Encoder:
     def _sound(
         self, known: Sequence[Known], orders: Sequence[Iterable[negatives.Negative]], most: int, verify: bool
     ) -> list[list[negatives.Negative]]:
-        """Return the first `most` negatives per caption. With `verify`, sound ones come first."""
+        """Return the first `most` negatives per caption. With `verify`, `sound` filters them if no graph was stored."""
         unsure = [
             k
             for k, caption in enumerate(known)

@@ -39,8 +39,8 @@ def order(
 ) -> list[ForeignText]:  # fmt: skip
     """Return the foreign texts of a sample in the order in which one epoch draws them.
 
-    Each `purpose` has an independent order. The text tower reads only the beginning of a long caption; texts with the
-    same beginning are left out.
+    Each `purpose` has an independent order. The text tower reads only the beginning of a long caption. A text with the
+    same beginning as the caption is left out.
     """
     caption = window.graph.caption
     read = caption[: window.end]

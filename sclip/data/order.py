@@ -29,7 +29,7 @@ from sclip.data.schedule import Schedule
 _DEPTH = 4
 """Mean number of visits (shard readings) per track in a round. More visits make the tracks more equal in length."""
 _TOLERANCE = 0.02
-"""Maximum relative difference between the workers' row counts in a round."""
+"""Relative difference of the workers' row counts in a round above which tracks are split further, if possible."""
 _FIRST_MIXED = 8
 """Buffer size of `mixed` at the start of a shard: small, so that the first rows come soon."""
 
@@ -134,8 +134,9 @@ def _in_turn(rows: int, split: int, turn: int) -> int:
 def _readers(lengths: tuple[int, ...], world_size: int) -> tuple[tuple[int, ...], ...]:
     """Return the workers that read each track. If n workers read a track, worker number i % n takes row i.
 
-    Every worker of a shared track reads the whole track. The result reads the fewest rows of all assignments in which
-    the workers take equally many rows, up to `_TOLERANCE`.
+    Every worker of a shared track reads the whole track. The function tries several assignments. It returns the one
+    with the fewest rows to read among those whose row counts differ by at most `_TOLERANCE`. If none of them is so
+    even, every track is split into `world_size` turns.
     """
     shortest = sorted(range(len(lengths)), key=lambda track: (lengths[track], track))
     best: tuple[int, list[list[int]]] | None = None

@@ -70,14 +70,15 @@ def find_shards(patterns: Sequence[str], first: int = 0) -> list[NamedShard]:
 def path_below(pattern: str, url: str) -> str:
     """Return a shard's path below the fixed folder of its pattern: for `/a/*/0.tar` and `/a/b/0.tar`, `b/0.tar`.
 
-    The fixed folder consists of the pattern's leading folders without wildcards and braces.
+    The fixed folder consists of the pattern's leading folders without wildcards and braces. It is no part of the
+    shard's name, so moving that folder does not rename the shard.
     """
     path = _components(url)
     return "/".join(path[_depth(_components(pattern), path) :])
 
 
 def would_name(patterns: Sequence[str], shards: Iterable[str]) -> Callable[[str], bool]:
-    """Return a function that tells whether the patterns would match a path. `shards` are the existing matches."""
+    """Return a function that tells whether the patterns would match a new path. `shards` are the existing matches."""
     known = {tuple(_components(shard)) for shard in shards}
     names = (_components(name) for pattern in patterns for name in braceexpand.braceexpand(pattern))
     # a pattern that is itself a shard matches nothing else

@@ -2,8 +2,9 @@
 
 A round is a group of shards whose rows are interleaved. The reader shuffles the samples of a shard in a bounded buffer,
 with their images still encoded. The shuffled order depends only on seed, pass, buffer size, and the shard's name and
-length. A row's ordinal is its index in this order. The ordinal alone gives the row's place in the run's order
-(`sclip.data.order`), so a resumed reader does not open the shards that are already done.
+length. A row's ordinal is its index in this order. The visit (one reading of a shard) and the ordinal give the
+row's place in the run's order (`sclip.data.order`) before the shard is opened, so a resumed reader does not open the
+shards that are already done.
 """
 
 from __future__ import annotations

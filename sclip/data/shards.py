@@ -91,7 +91,8 @@ def read_shard(
 
     The captions come from all .json fields that `data.caption_field` names; by default, from the field `captions`, else
     `caption`, else the lines of the text member (`data.text_suffixes`). A Parquet file has columns of these names
-    instead. Raises ShardError if the storage fails (after retries), never for the shard's content.
+    instead. Captions are cleaned (`sclip.data.caption_text`). `tally` is cleared, updated while the shard is read, and
+    complete at the end. Raises ShardError if the storage fails (after retries), never for the shard's content.
     """
     counted = tally or Tally()
     with shard_errors():

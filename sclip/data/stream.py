@@ -30,14 +30,17 @@ BLOCKS_AHEAD = 4
 _MOST_READ_TASKS = 4096
 """Maximum number of read tasks of a stream; each is a Ray object. In a longer run, a task reads several rounds."""
 _TASK_ROWS = 100_000
-"""Rows per read task, at least: after a task, Ray may end the reader, and a new one takes 25 s on busy cores."""
+"""Approximate rows per read task. Ray soon ends an idle reader, and a new one takes 25 s on two busy cores. A reader
+is idle while the stream's CPU budget (its share of the node's free CPUs, rounded down) allows no further read task.
+Longer tasks need fewer starts, but a lost task is read again from its start."""
 _READ_TASKS = 2
 """Read tasks of a stream that run at the same time. The second opens its first shards in advance."""
 _STORE_SHARE = 0.5
 """Maximum share of the object store for all streams of a run together."""
 _FEWEST_ROWS, _MOST_BLOCK_BYTES = 16, 128 * 1024 * 1024
 _TEXT_BYTES = 1000
-"""Estimated bytes of a row without its image. More do no harm: Ray splits only blocks above 1.5 times the target."""
+"""Estimated bytes of a row without its image. A low estimate is safe: Ray splits a block only if it exceeds its target
+size by half."""
 
 
 @dataclass(frozen=True)

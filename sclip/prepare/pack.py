@@ -140,10 +140,10 @@ def write_shards(
 ) -> Index:
     """Write the samples into `out_dir` as 000000.tar, 000001.tar, ... and index.json; return the index.
 
-    A shard is closed at `samples_per_shard` samples or before it exceeds `bytes_per_shard` image bytes. Samples that
-    match `exclusions` are skipped. `on_shard` is called for every finished shard, in order. Raises PackError if
-    `out_dir` already holds shards (unless `overwrite`) or is not writable, or if every sample is skipped. After an
-    error, finished shards are kept.
+    A shard is closed at `samples_per_shard` samples or before it exceeds `bytes_per_shard` image bytes. If `workers` is
+    above 1, that many processes write shards in parallel. Samples that match `exclusions` are skipped. `on_shard` is
+    called for every finished shard, in order. Raises PackError if `out_dir` already holds shards (unless `overwrite`)
+    or is not writable, or if every sample is skipped. After an error, finished shards are kept.
     """
     out = Path(out_dir)
     skips = Skips()

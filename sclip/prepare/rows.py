@@ -29,7 +29,7 @@ KEPT_FIELDS = (
 )  # fmt: skip
 """Fields that come with captions in the files of NegCLIP, DeGLA, CS-CLIP and CE-CLIP (`sclip.data.foreign`)."""
 SPLIT_FIELDS = ("split", "subset", "partition", "fold")
-"""Names of split columns, in any letter case. All of them except "split" must hold one of SPLIT_WORDS."""
+"""Names of split columns, in any letter case. In columns other than "split", only SPLIT_WORDS count as a split."""
 SPLIT_WORDS = ("train", "restval", "validation", "valid", "val", "dev", "test", "eval")
 FOLDER_FIELD = "filepath"
 """Field of Karpathy's files with the folder of the image that `filename` names."""
@@ -127,12 +127,12 @@ class Splits:
 
     def judge(self, source: Path) -> None:
         """Raise PackError if a wanted split is missing, or if the user must choose between the source's splits."""
-        # no choice without splits, or if all splits are for training
         listed = ", ".join(f"{name or '(none)'} ({count:,})" for name, count in self.counts.most_common())
         if self.wanted and set(self.counts) <= {""}:
             raise PackError(f"{source}: has no splits; leave out --split")
         if unknown := [name for name in self.wanted if name not in self.counts]:
             raise PackError(f"{source}: has no split {unknown[0]!r}, only {listed}; choose with --split")
+        # The user need not choose if no row has a split, or if all splits are for training.
         if not self.wanted and not (set(self.counts) <= {""} or set(self.counts) <= TRAIN):
             hint = "choose with --split NAME, once for each (train takes restval too)"
             raise PackError(f"{source}: has the splits {listed}; {hint}")

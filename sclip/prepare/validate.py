@@ -119,7 +119,7 @@ class Findings:
 
     @property
     def share(self) -> float:
-        """Share of all samples that are quarantined or missing. A run stops if it is above data.max_quarantined."""
+        """Share of all samples that are quarantined or missing. data.max_quarantined limits a similar share."""
         lost = len(self.quarantined) + self.missing
         return lost / max(1, self.samples + lost)
 

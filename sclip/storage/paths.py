@@ -70,8 +70,11 @@ def write(file: StoragePath, text: str) -> None:
 
 
 def create(file: StoragePath, text: str) -> None:
-    """Write a new file atomically. Raises FileExistsError if the file exists, also for the second of two writers."""
-    # In storage without conditional writes, both writers may succeed (`sclip.storage.exclusive`).
+    """Write a new file atomically. Raises FileExistsError if the file exists.
+
+    Of two simultaneous writers, the second raises it too. Storage without conditional writes may let both succeed
+    (`sclip.storage.exclusive`).
+    """
     if isinstance(file, Path):
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
@@ -90,7 +93,10 @@ def create(file: StoragePath, text: str) -> None:
 
 
 def append(file: StoragePath, text: str) -> None:
-    """Append to a file, and create it if it is missing. Only one process may append."""
+    """Append to a file, and create it if it is missing. Only one process may append.
+
+    An object store rewrites the whole file.
+    """
     if isinstance(file, Path):
         with file.open("a") as stream:
             stream.write(text)

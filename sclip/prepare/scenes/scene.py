@@ -108,8 +108,8 @@ def compose(
 ) -> Scene:
     """Return a scene. Thing 1 is `relation` ("left", ..) of thing 2; thing 3, if any, is `second_relation` of thing 2.
 
-    With the same state of `rng`, scenes of other things have the same places and background. So two scenes can differ
-    only by an exchange of their objects or colors.
+    With the same state of `rng`, relations and number of things, scenes have the same places and background, whatever
+    the things are. So two scenes can differ only by an exchange of their objects or colors.
     """
     x, y = _AXIS[relation]
     along = rng.uniform(0.225, 0.255)  # half the distance between the centers
