@@ -108,7 +108,10 @@ class Saver:
         )
 
     def until_copied(self) -> None:
-        """Wait until the weights are copied for the checkpoint in progress; on a GPU, let only the CUDA stream wait."""
+        """Wait until the checkpoint in progress no longer needs the weights.
+
+        On a GPU, the host waits until the copies are queued, and the current CUDA stream waits until they are done.
+        """
         copied, self._copied = self._copied, None
         if copied is None:
             return
@@ -161,19 +164,19 @@ class Saver:
 
 
 class _Stager(StateDictStager):
-    """Copier of tensors into host memory that it allocates once. torch 2.11's DefaultStager fails at a second copy."""
+    """Copier of tensors into host memory that it allocates once.
 
-    def __init__(self, pin_memory: bool) -> None:
-        super().__init__(pin_memory=pin_memory)
-        # By default 5, but AdamW's step counts have 4 bytes. A copy to unpinned memory waits for the GPU.
-        self.pin_memory_min_bytes = 1
+    Unlike StateDictStager, a CPU copy does not hold Python's lock, and the smallest tensors are pinned too.
+    """
 
     def _stage_untyped_storage(self, storage: torch.UntypedStorage, non_blocking: bool = False) -> Any:
-        if self.pin_memory:  # torch's caching host allocator would round each block up to a power of two
+        # The parent pins exactly `nbytes`; torch.empty(pin_memory=True) would round large blocks up to a power of two.
+        if self.pin_memory and storage.nbytes() >= self.pin_memory_min_bytes:
             return super()._stage_untyped_storage(storage, non_blocking)
         copied = self._cached_storage_mapping.get(storage)  # type: ignore[no-untyped-call]
         if copied is None:
-            host = torch.empty(storage.nbytes(), dtype=torch.uint8)
+            # Pinned too: a copy of AdamW's step counts (4 bytes) to unpinned memory would wait for the GPU.
+            host = torch.empty(storage.nbytes(), dtype=torch.uint8, pin_memory=self.pin_memory)
             copied = self._cached_storage_mapping[storage] = host.untyped_storage()
         # UntypedStorage.copy_ would hold Python's lock; Tensor.copy_ releases it.
         dst, src = (torch.empty(0, dtype=torch.uint8, device=s.device).set_(s) for s in (copied, storage))
