@@ -103,8 +103,9 @@ class DataConfig(Section, key="data"):
     crop_scale: Annotated[tuple[float, float], _CROP] = (0.9, 1.0)
     """Minimum and maximum share of the image's area that the random crop keeps. 1.0 1.0: center crop."""
     max_quarantined: Annotated[float, between(0, 1)] = 0.1
-    """Maximum share of samples that are unreadable, or missing from a shard with a higher recorded count. A higher
-    share stops the run. For unreadable samples, this is checked from the 100th sample on."""
+    """Maximum share of samples that are unreadable (of those read so far, from the 100th on), or missing from their
+    shard although its recorded count includes them (of the whole run). A higher share stops the run, and so does a run whose
+    samples are all unreadable."""
     max_unreadable_shards: Annotated[int, OFF_OR_MORE] = 0
     """Maximum shards to skip because they are not tars (a Git LFS pointer, an error page, an empty file). With more
     such shards, the run does not start."""

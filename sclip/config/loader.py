@@ -39,7 +39,8 @@ for _yaml in (_Loader, _Dumper):
     _yaml.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
     )
-_NO_TAGS = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")  # a run's name may look like a date
+# a run's name may look like a date; model.quick_gelu=on is a text
+_NO_TAGS = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NO_TAGS]
     for first, resolvers in _Loader.yaml_implicit_resolvers.items()

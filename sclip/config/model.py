@@ -26,7 +26,7 @@ class KEEConfig(Section, key="model.kee"):
     on_negatives: bool = True
     """Add the knowledge feature to training negatives too; false: only CLIP's feature, as in the released code."""
     own_embeddings: bool = False
-    """Embed phrases with a separate copy of the text tower's word table. Off: share the table with the text tower."""
+    """Embed phrases with a separate copy of the text tower's word table. false: share the table with the text tower."""
     layers: Annotated[int, at_least(1)] = 6
     """Transformer layers over the triples."""
     heads: Annotated[int, at_least(1)] = 8

@@ -34,8 +34,8 @@ class TrainConfig(Section, key="train"):
     worker_threads: Annotated[int, at_least(1)] = 1
     """torch threads of one worker on CPUs."""
     sharding: Literal["auto", "ddp", "hsdp", "fsdp"] = "auto"
-    """ddp: DDP; hsdp: FSDP2 within each node; fsdp: FSDP2 over all workers. auto, up to 10^9 parameters: ddp (fp32) or
-    hsdp with shard_ranks=1 (bf16), a replica on each worker; above that: hsdp on several equal nodes, else fsdp."""
+    """ddp: DDP; hsdp: FSDP2 within each node; fsdp: FSDP2 over all workers. auto: a replica on each worker up to 10^9
+    parameters or with one worker on each node; otherwise hsdp on several equal nodes, else fsdp."""
     shard_ranks: Annotated[int, at_least(0, "0 (the workers of one node) or more")] = 0
     """For sharding=hsdp: number of workers that hold one replica together; 0: the workers of one node."""
     reshard_after_forward: bool = True
@@ -123,7 +123,7 @@ class HealthConfig(Section, key="health"):
     """What to do after a step whose loss or gradient is not finite, and which steps to profile."""
 
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    """After a step whose loss or gradient is not finite, which makes no update, end the run (stop) or go on (skip)."""
+    """A step whose loss or gradient is not finite makes no update. stop: then end the run; skip: go on."""
     max_skipped: Annotated[int, at_least(1, "at least 1 (or on_nonfinite=stop)")] = 10
     """For on_nonfinite=skip: maximum skipped steps in the whole run. One more stops the run."""
     profile_steps: Annotated[tuple[int, int], _PROFILED] = (0, 0)

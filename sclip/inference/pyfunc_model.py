@@ -46,7 +46,7 @@ class StructureCLIPModel(PythonModel):  # type: ignore[misc]  # mlflow is untype
         """Return the output that `params["output"]` names, one row for each input row, in the same order.
 
         Raises MlflowException (a server answers with HTTP status 400) for an unknown output, a missing column, an
-        unreadable image, or a caption that is not text.
+        unreadable image, or a caption that is not text. For the last two, the message names the row, from 0.
         """
         output = (params or {}).get("output", "score")
         if output not in OUTPUTS:

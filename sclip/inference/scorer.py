@@ -106,9 +106,10 @@ class Scorer:
             return self._model.encode_image(pixels.to(self._device)).cpu()
 
     def encode_image(self, images: Iterable[bytes | Image.Image], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Return the features [N, D] of images: JPEG, PNG or WebP bytes, or PIL.
+        """Return the unit features, fp32 [N, D] on the CPU, of images: JPEG, PNG or WebP bytes, or PIL.
 
-        `images` may be a generator: only `batch_size` images are in memory. Raises ValueError for an unreadable image.
+        `images` may be a generator: only `batch_size` images are in memory at a time. Raises ValueError for an
+        unreadable image; the message names its row, from 0.
         """
         rows = (self._pixels(row, image) for row, image in enumerate(images))
         return _joined(self.encode_pixels(torch.stack(batch)) for batch in _batches(rows, batch_size))
@@ -120,9 +121,9 @@ class Scorer:
             raise ImageError(f"image in row {row}: {error}") from error
 
     def encode_text(self, captions: Sequence[str], batch_size: int = BATCH_SIZE) -> Tensor:
-        """Return the features [N, D] of captions and their triples.
+        """Return the unit features, fp32 [N, D] on the CPU, of captions and their triples.
 
-        Raises ValueError for one string instead of a list, and for a caption that is not a string.
+        Raises ValueError for one string instead of a list, and for a caption that is not a string, with its row.
         """
         if isinstance(captions, str):
             raise ValueError("captions: must be a list of texts, not one text")

@@ -72,10 +72,11 @@ def architecture(config: ModelConfig, source: str = "", quick_gelu: bool | None 
 
     OpenAI's and several other weights need QuickGELU. open_clip keeps these models under separate names
     (`ViT-B-32-quickgelu`). The same weights also run under the plain name, but score several points lower. `source`
-    is a weights file's name in messages, `quick_gelu` what the file records. None means that it records nothing.
+    names a weights file in messages; "" means an open_clip tag or random weights. `quick_gelu` is what the file
+    records; if that is nothing (None), `config.quick_gelu` decides.
 
-    Raises `ModelError` if the architecture is unknown or has no variant with this activation, if `config.quick_gelu`
-    contradicts the weights, or if nothing says which activation the weights need.
+    Raises `ModelError` if the architecture is unknown, if neither it nor its -quickgelu variant has the activation, if
+    `config.quick_gelu` contradicts the weights, or if it is auto, both variants exist and the file records nothing.
     """
     name = config.name.replace("/", "-")
     own = with_quick_gelu(name)

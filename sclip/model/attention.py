@@ -36,8 +36,9 @@ class LeanAttention(nn.MultiheadAttention):
     ) -> tuple[Tensor, None]:
         """Return the output [B, L, W] and no weights. Only the query and the two masks are read.
 
-        Pass at most one mask: `key_padding_mask` [B, L] or `attn_mask`. An `attn_mask` [L, L] is always taken for the
-        causal mask, whatever its values are. Other shapes are [B, L, L] and, with a mask per head, [B * heads, L, L].
+        Masks are additive (0 or -inf), never bool. Pass at most one: `key_padding_mask` [B, L] or `attn_mask`. An
+        `attn_mask` [L, L] is always taken for the causal mask, whatever its values are. Other shapes are [B, L, L] and,
+        with a mask per head, [B * heads, L, L].
         """
         rows, places, width = query.shape
         qkv = F.linear(query, self.in_proj_weight, self.in_proj_bias)

@@ -62,7 +62,7 @@ _OPTIONAL = {
     "image_mean": "",
     "image_inverse_std": "",
 }
-"""Prefix of tensors that weights may lack, and keep their initial values then -> note for the user."""
+"""Prefixes of tensors that weights may lack; the model then keeps its initial values. Each has a note for the user."""
 
 
 def build_model(config: ModelConfig, load_weights: bool = True) -> StructureCLIP:

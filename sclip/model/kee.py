@@ -84,14 +84,15 @@ class KnowledgeEncoder(nn.Module):
         """Return the unnormalized E_KE [N, D], and a mask bool [N] of the captions that have a triple.
 
         `triples` are token ids [N, K, 3, T] of (head, relation, tail), padded with -1: K triples per caption, T tokens
-        per phrase. For the packed_triples of `sclip.model.packing`, pass packed_owner and triple_slot as `owner` and
-        `slot`. Pass the word table [V, W] if the encoder keeps no copy. Without a triple, E_KE is meaningless.
+        per phrase. For the packed_triples [S, P, 3, T] of `sclip.model.packing`, pass packed_owner [S, P] as `owner`
+        and triple_slot [N, K] as `slot`. Pass the word table [V, W] if the encoder keeps no copy. For a caption without
+        a triple, E_KE is finite but meaningless.
         """
         # Read the table here, not in the caller: FSDP2 gathers this module's weights when the module is called.
         if self.token_embedding is not None:
             table = self.token_embedding.weight
         assert table is not None, "pass a word table: this encoder has none"
-        hidden = self.ln_pre(self._embed(phrase_means(triples, table)))  # [N, K, W]
+        hidden = self.ln_pre(self._embed(phrase_means(triples, table)))  # [N, K, W]; packed: [S, P, W]
         if owner is None or slot is None:
             kept = (triples != PADDING).flatten(2).any(-1)
             # Rows without triples attend to their first slot: a softmax over no key would be NaN, also in backward.

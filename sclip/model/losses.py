@@ -42,8 +42,9 @@ def structure_loss(
     `features` is the output of `StructureCLIP`. `batch` needs valid bool [B] (False: padding, never counted),
     image_digest int64 [B] (equal digests: same image), has_negative bool [B, M] for M negatives per row and, with the
     KEE, triples [B, K, 3, T] and negative_triples [B, M, K, 3, T]. B and M are the same on every rank. `progress` is
-    the share of the run's samples already trained on, for `loss.contrastive_warmup`. `teacher` holds the frozen
-    model's features of the same rows, without gradient; None disables distillation.
+    the share of the run's samples already trained on, for `loss.contrastive_warmup` (1: past it). A term without any
+    counted row is 0 and has gradient 0. `teacher` holds the frozen model's features of the same rows, without gradient;
+    None disables distillation.
 
     Logged, detached scalars:
 

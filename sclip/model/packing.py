@@ -185,7 +185,10 @@ def _best_fit(lengths: list[int], capacity: int) -> tuple[NDArray[np.int64], int
 
 
 def attention_mask(caption: Tensor, heads: int, dtype: torch.dtype, *, causal: bool) -> Tensor:
-    """Return the additive mask [R * heads, C, C] of MultiheadAttention. `caption` [R, C]: each token's text number."""
+    """Return the additive mask [R * heads, C, C] that keeps attention within each packed text.
+
+    `caption` [R, C] holds each token's text number. MultiheadAttention takes this layout.
+    """
     places = caption.shape[1]
     allowed = caption[:, :, None] == caption[:, None, :]  # padding attends to padding: no row is all -inf
     if causal:

@@ -92,8 +92,8 @@ class StructureCLIP(nn.Module):
     def train(self, mode: bool = True) -> StructureCLIP:
         """Set the mode of all modules except BatchNorm and Hugging Face towers, which stay in eval mode.
 
-        Batch statistics would include padding rows and differ between ranks, as would the dropout of Hugging Face
-        towers.
+        BatchNorm keeps the statistics of the starting weights: batch statistics would include padding rows and differ
+        between ranks. Hugging Face towers use no dropout and drop no layers: dropped layers would differ between ranks.
         """
         super().train(mode)
         for module in self.modules():

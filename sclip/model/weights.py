@@ -93,8 +93,9 @@ class Weights:
 def read(path: str | Path, source: str) -> Weights:
     """Return the weights of a file or folder, memory-mapped if its format allows.
 
-    Raises `ModelError` if the file is missing, truncated, of unknown layout, a TorchScript program, or holds more than
-    weights. The error is one line that begins with `source`.
+    Raises `ModelError` if the file is missing, truncated, of unknown layout, a TorchScript program, or a pickle of
+    anything but tensors, numbers and containers. Other content is listed in `left_out`. The error is one line that
+    begins with `source`.
     """
     path = Path(path).expanduser()
     if path.is_dir():

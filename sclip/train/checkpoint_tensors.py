@@ -42,7 +42,10 @@ FLAT = dsd.StateDictOptions(flatten_optimizer_state_dict=True)
 def tensors_of(
     model: nn.Module, optimizer: torch.optim.Optimizer, ema: EMA | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the tensors of a checkpoint (sharded ones are DTensors) and the optimizer's hyperparameters."""
+    """Return the tensors of a checkpoint (sharded ones are DTensors) and the optimizer's hyperparameters.
+
+    With low-rank updates (`model.lora`), the frozen weights of the towers are left out.
+    """
     model_state, optimizer_state = dsd.get_state_dict(model, optimizer, options=FLAT)
     updates = lora.has_updates(model)
     tensors = {

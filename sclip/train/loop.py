@@ -46,9 +46,10 @@ _log = logging.getLogger("sclip.train")
 
 
 def train(job: TrainJob, launcher: Launcher) -> None:
-    """Train until every sample is trained on, or the driver requests a stop; then a checkpoint holds the progress.
+    """Train until every sample is trained on, or until the driver requests a stop.
 
-    Every rank calls it. Raises ConfigError if the first step does not fit into the GPU's memory.
+    After a stop, a checkpoint holds the progress, and `RunFolder.complete` stays None. Every rank calls it. Raises
+    ConfigError if the first step does not fit into the GPU's memory, and the errors of the functions that it calls.
     """
     folder = RunFolder(job.folder)
     step, beyond = _position(folder, launcher)

@@ -13,7 +13,7 @@
                       shard that lacks recorded samples, "missing" holds their number
     ledger/           what each rank trained on in each step (`sclip.train.ledger`)
     trace-*.json.gz   profiler traces of chosen steps, one file per rank (`health.profile_steps`)
-    collectives-*     each rank's last collectives, written on GPUs after one took over `train.collective_timeout_s`
+    collectives-*     each rank's last collectives, written on GPUs if one exceeds `train.collective_timeout_s`
     complete.json     written when every sample was trained on
     model/            the exported model
     evaluation.json   evaluation of the exported model; evaluation-before.json is that of the starting weights
@@ -150,7 +150,7 @@ class RunFolder:
         return notes
 
     def set_aside(self, rejected: Sequence[dict[str, Any]]) -> None:
-        """Append quarantined samples to quarantine.jsonl."""
+        """Append quarantined samples to quarantine.jsonl. Each has the "step" of the checkpoint that counts it."""
         if rejected:
             append(self.quarantine, "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in rejected))
 

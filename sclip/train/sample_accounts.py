@@ -90,7 +90,8 @@ class SampleAccounts:
     def count(self, quarantined: int, filtered: int, missing: int, rows: int) -> None:
         """Take the sums over all ranks of the numbers from `receive`; `rows` is the number of rows in this step.
 
-        Raises TooManyQuarantined on every rank if too many samples are unreadable or missing.
+        Raises TooManyQuarantined on every rank if too many samples are unreadable or missing, and at the last step if
+        all samples were unreadable.
         """
         self.quarantined = self.progress.quarantined + quarantined
         self.filtered = self.progress.filtered + filtered
