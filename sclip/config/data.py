@@ -104,8 +104,8 @@ class DataConfig(Section, key="data"):
     """Minimum and maximum share of the image's area that the random crop keeps. 1.0 1.0: center crop."""
     max_quarantined: Annotated[float, between(0, 1)] = 0.1
     """Maximum share of samples that are unreadable (of those read so far, from the 100th on), or missing from their
-    shard although its recorded count includes them (of the whole run). A higher share stops the run, and so does a run whose
-    samples are all unreadable."""
+    shard although its recorded count includes them (of the whole run). A higher share stops the run. A run all of
+    whose samples are unreadable is stopped too."""
     max_unreadable_shards: Annotated[int, OFF_OR_MORE] = 0
     """Maximum shards to skip because they are not tars (a Git LFS pointer, an error page, an empty file). With more
     such shards, the run does not start."""
