@@ -150,8 +150,8 @@ def convert(
     a folder for open_clip.create_model_and_transforms("local-dir:FOLDER"). --to transformers writes a folder for
     CLIPModel.from_pretrained. --clip and --to transformers leave out the knowledge encoder. --to onnx writes the image
     tower, the text tower and the whole model with its knowledge encoder. For transformers and onnx, the command also
-    runs the written files (onnx in onnxruntime), compares their outputs with the model's, and writes a README.md. OUT
-    appears only when everything is written. No code in SOURCE is executed.
+    runs the written files (onnx in onnxruntime; transformers only if it is installed), compares their outputs with the
+    model's, and writes a README.md. OUT appears only when everything is written. No code in SOURCE is executed.
 
       sclip convert ~/sclip/runs/my-run/step-00000500 exported
       sclip convert clip_checkpoint.pt exported --model ViT-B-32 --quick-gelu on

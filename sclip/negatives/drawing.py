@@ -40,7 +40,7 @@ MOST_STRANGE = 4.0
 MOST_STRANGE_REPLACED = 3.0
 """Maximum strangeness of a drawn replacement, in log-odds; most replacements read like their caption."""
 Shares = Mapping[str, float]
-"""Key of `KINDS` -> its relative share of the draws (`loss.mixture`); 0 means that it is never drawn."""
+"""Key of `KINDS` -> its relative share of the draws (`loss.mixture`); 0 means never. All keys must be present."""
 KINDS: Mapping[str, frozenset[Kind]] = {
     "exchange": frozenset(("relation", "attribute")),
     "replace_object": frozenset(("replaced object",)),
@@ -138,7 +138,7 @@ def candidate_replacements(graph: SceneGraph, kind: Kind) -> list[tuple[Span, st
 def draw(
     negatives: Sequence[Negative], *, seed: int, epoch: int, identity: str, window: Window | None = None
 ) -> Negative | None:
-    """Return the negative that `draw_several` returns first; None means that it returns none."""
+    """Return the first negative of `draw_several` with equal shares of all kinds; None if none can be drawn."""
     drawn = draw_several(negatives, 1, seed=seed, epoch=epoch, identity=identity, window=window)
     return next(iter(drawn), None)
 
@@ -155,8 +155,9 @@ def draw_several(
 ) -> list[Negative]:
     """Return up to `count` different negatives of a sample for one epoch; `draw` returns the first.
 
-    The kind is drawn by `shares`; within a kind, less strange negatives are likelier. `window` is what the model reads:
-    negatives that change words outside of it are left out, and those that change none of its triples come last.
+    The kind is drawn by `shares`; if it has too few negatives, the next kind is drawn by the shares of the others.
+    Within a kind, less strange negatives are likelier. `window` is what the model reads: negatives that change words
+    outside of it are left out, and those that change none of its triples come last.
     """
     negatives_by_kind = {
         name: [negative for negative in negatives if negative.kind in kinds] for name, kinds in KINDS.items()
@@ -330,7 +331,9 @@ def _best_plans(reading: Reading) -> list[PlannedExchange]:
     if sum(plan.rank < 2 for plan in plans) < most:  # true of all captions but the longest
         plans += listed((object_plans(reading, far=True), move_plans(reading)))
     best = sorted(plans, key=_rank)[:most]
-    return sorted(best, key=lambda plan: not plan.certain)
+    return sorted(
+        best, key=lambda plan: not plan.certain
+    )  # of plans with one text, the caller keeps the first
 
 
 def _fold(caption: str) -> str:

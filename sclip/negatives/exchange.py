@@ -36,8 +36,9 @@ class Exchange:
     ) -> None:
         """Exchange the characters of `first` and `second`, and replace the words at `forms` by their new forms.
 
-        Raises ValueError if the pieces overlap. `sentences` is the result of `count_sentences`, if the caller knows it.
-        Without `repair`, articles and capitals stay as they are.
+        Raises ValueError if the pieces overlap, are equal or lie outside the caption. A form that crosses an end of a
+        piece is ignored. `sentences` is the result of `count_sentences`, if the caller knows it. Without `repair`,
+        articles and capitals stay as they are.
         """
         if first > second:
             first, second = second, first

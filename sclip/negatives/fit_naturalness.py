@@ -60,7 +60,8 @@ _OWN_CLASS = frozenset(
 def fit(sources: Sequence[Sequence[str]], parser: Parser, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Return the tables of `naturalness.PATH` by name, trained on the captions of all sources.
 
-    Needs scikit-learn. Raises ValueError if fewer than two captions have negatives.
+    The same captions and seed give the same tables. Needs scikit-learn. Raises ValueError if fewer than two captions
+    have negatives.
     """
     random = Random(seed)
     captions = [

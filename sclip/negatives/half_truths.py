@@ -1,8 +1,9 @@
 """Make half-truths from negatives. A half-truth is a true text with one false detail added.
 
 CLIP often scores "a dog under a table" above "a dog" although the image has no table (Kargi et al. 2026,
-arXiv 2602.23906). The half-truth is the foil: a caption's part as the negative falsified it (`sclip.negatives.units`).
-The true text is the foil without its false detail. If only an object is false, "and" adds it: "a dog and a cat".
+arXiv 2602.23906). The half-truth is the foil, a caption's part as the negative falsified it (`sclip.negatives.units`).
+The true text is the foil without its false detail. If the foil is only a false object, the half-truth adds it to the
+true part: "a dog and a cat".
 """
 
 from __future__ import annotations

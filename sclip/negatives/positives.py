@@ -3,7 +3,8 @@
 A model that is trained only against changed words learns that every changed word changes the meaning (Kamath et al.
 2024, "The Hard Positive Truth about Vision-Language Compositionality"). A positive changes words and keeps the meaning:
 it states a place from the other side, reorders nouns or adjectives around "and", turns a verb into the passive, puts an
-adjective after its noun, or uses a synonym. It is used only if its scene graph equals the caption's (`says_the_same`).
+adjective after its noun, or uses a synonym. It is used only if its scene graph says the same as the caption's
+(`says_the_same`): synonyms, places stated from the other side and symmetric relations count as equal.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def wordings(graph: SceneGraph) -> list[Wording]:
 def draw_positives(
     windows: Sequence[Window], identities: Sequence[str], parse: Parse, *, seed: int, epochs: Sequence[int]
 ) -> list[Positive | None]:
-    """Return a positive of each sample for its epoch; None if no wording that is tried has the caption's scene graph.
+    """Return a positive of each sample for its epoch; None if no wording that is tried says the same.
 
     `parse` is a method of the parser that made the graphs.
     """

@@ -134,7 +134,10 @@ class Reading:
     # -- what changes
 
     def changes(self, new: dict[int, Label]) -> bool:
-        """Return whether new labels of objects change the meaning: not for synonyms, or both sides of "next to"."""
+        """Return whether the caption's meaning changes when objects get new labels.
+
+        False for exchanges of synonyms, of attributes of one object, of both sides of "next to", and of list members.
+        """
         labels = self.labels
         if sorted(new.values()) != sorted([labels[k] for k in new]):
             return True

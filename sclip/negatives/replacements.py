@@ -39,7 +39,7 @@ REPLACED: tuple[Kind, ...] = ("replaced object", "replaced attribute", "replaced
 
 
 def replacements(reading: Reading, kind: Kind, most: int) -> Iterator[Replacement]:
-    """Yield up to `most` replacements of a kind in a random order of fixed seed; frequent words tend to be first."""
+    """Yield up to `most` replacements of a kind in a random order, seeded by the caption. Frequent words come early."""
     words = _caption_words(reading)
     seed = crc32(reading.caption.encode(errors="replace"))
     slots = {"replaced object": objects, "replaced attribute": _attributes, "replaced relation": _relations}

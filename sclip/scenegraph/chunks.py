@@ -17,7 +17,10 @@ _NOUN_PHRASE = re.compile(r"D*(?:A?[JM](?:,?C?(?=A?J))?)*N+|H|Q")
 
 @dataclass(slots=True)
 class Chunk:
-    """A noun phrase, or a pronoun, whose name is empty. Integers are word indices; `head` is the last word."""
+    """A noun phrase, or a pronoun, whose name is empty. Integers are word indices; `head` is the last word.
+
+    The spans in `attributes` are of characters.
+    """
 
     start: int
     head: int

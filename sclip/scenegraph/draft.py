@@ -55,9 +55,9 @@ class Draft:
         self.transitive: dict[int, int] = {}  # word index of a verb -> chunk of its object
         self.prepositions: dict[int, tuple[list[int], str]] = {}
         """Word index of a preposition -> (subject chunks, verb: "sit" in "sits on"; "" means no verb)."""
-        # The second value is the word index of "where", or of "to" in "to whom", or -1.
         self.gaps: dict[int, tuple[int, int]] = {}
-        """Subject of a relative clause -> chunk that the clause describes: "ball" in "the ball that a dog chases"."""
+        """Subject of a relative clause -> (chunk that the clause describes: "ball" in "the ball that a dog chases";
+        word index of "where", or of "to" in "to whom", or -1)."""
         self.parallel: set[int] = set()
         """Coordinated chunks with a preposition of their own: "a man with a hat and a woman with a fan"."""
         self.filled: set[int] = set()  # chunks with a relative clause that the walk has read
@@ -87,7 +87,7 @@ class Draft:
         return [link.other for link in self.links.get(k, [])]
 
     def subject_of(self, verb: int, previous: int) -> int:
-        """Return the chunk of a verb's subject in the dependency parse, or `previous`."""
+        """Return the chunk of a verb's subject in the dependency parse; `previous` if the parse has none before it."""
         # Without a subject, the chunk that the verb depends on counts: "a dog running".
         k = self.parsed.get(verb, self.chunk_of.get(self.words[verb].head, previous))
         return k if k <= previous else previous

@@ -1,8 +1,8 @@
 """Parse captions into scene graphs, in batches, on one CPU core.
 
-Only spaCy's tagger and dependency parser run. lemminflect looks up the lemmas of the few words that reach the graph: so
+Only spaCy's tagger and dependency parser run. lemminflect looks up the lemmas of the few words that reach the graph, so
 one core parses 1,470 COCO captions a second; with spaCy's lemmatizer, it parsed 1,010. `sclip.scenegraph.tok2vec` cuts
-the pipeline's time to 70 %. Loading spaCy takes 2.5 s of one core and 400 MB, so only a `Parser` imports it.
+the pipeline's time to 70 %. Loading spaCy takes 2.5 s of one core and 400 MB, so it is imported on first use.
 """
 
 from __future__ import annotations
@@ -166,7 +166,10 @@ def _texts(captions: Iterable[str], words: int) -> Iterator[tuple[str, tuple[str
 
 
 def _readable(text: str) -> str:
-    """Return the text with CAPITALS and Title Case lowered, which spaCy's tagger would take for names."""
+    """Return a text of the same length for spaCy: with U+FFFD for lone surrogates, and CAPITALS and Title Case lowered.
+
+    spaCy's tagger would take capital words for names.
+    """
     if text[1:].islower():
         return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
     text = _SURROGATE.sub("\ufffd", text)

@@ -8,7 +8,8 @@ from sclip.scenegraph.draft import Draft, Link, has
 from sclip.scenegraph.forms import is_body_part
 from sclip.scenegraph.tagged_words import Word
 
-_SUPERLATIVES = ("best", "eldest", "rest", "west")  # `reference.is_rank` misses these words
+# `reference.is_rank` misses these words before "of". All words in -est would take in "forest" and "chest".
+_SUPERLATIVES = ("best", "eldest", "rest", "west")
 
 _SCREENS = frozenset("computer laptop tablet phone cellphone smartphone television tv screen monitor".split())
 
@@ -85,10 +86,9 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     if verb >= 0 and c.coordinator and words[c.preposition - 1].code == "C":
         return draft.subjects_of[verb], "", False  # "playing a guitar and on stage"
     own = words[draft.chunks[k].start].text in lexicon.OWNERS and word.text in lexicon.HELD
-    if own and not c.clause and draft.row(previous) != [draft.main] and head != c.preposition:
-        held = next((v for v, object_ in draft.transitive.items() if object_ == previous), -1)
-        if held >= 0 or head not in draft.subjects_of:
-            return draft.row(previous), "", False
+    holds = own and not c.clause and draft.row(previous) != [draft.main] and head != c.preposition
+    if holds and (verb >= 0 or head not in draft.subjects_of):
+        return draft.row(previous), "", False
     if head in draft.subjects_of and (not c.conjunction or (c.verb < 0 and head not in draft.transitive)):
         subjects, denied = draft.subjects_of[head], head in draft.denied_verbs
         object_ = draft.transitive.get(head, -1)

@@ -162,7 +162,7 @@ class Pronouns:
     """Chunk of the group that "one" and "the other" belong to."""
 
     def resolve(self) -> None:
-        """Find the referents and owners, in order. Renames "the smaller one" in place after an earlier object."""
+        """Find the referents and owners, in order. "The smaller one" gets the name of an earlier object, in place."""
         for k, chunk in enumerate(self.chunks):
             text = self.words[chunk.head].text
             if chunk.name:
@@ -291,7 +291,7 @@ def _is_plural(words: Sequence[Word], chunk: Chunk) -> bool:
 def _fits(words: Sequence[Word], chunk: Chunk, pronoun: str) -> bool:
     head = chunk.name.rpartition(" ")[2]
     plural = _is_plural(words, chunk)
-    male = head in _MALE or (head.endswith("man") and head not in _FEMALE)
+    male = head in _MALE or (head.endswith("man") and head not in _FEMALE | _THINGS)
     female = head in _FEMALE or head.endswith("woman")
     person = _is_person(chunk.name)
     if pronoun in _HE:

@@ -138,7 +138,7 @@ def retag(words: Sequence[Word]) -> None:
 
 
 def sentence_start(words: Sequence[Word], i: int) -> int:
-    """Return the index of the first word of the sentence that word i belongs to."""
+    """Return the index of the first word of word i's sentence, or of its part after a colon, semicolon or dash."""
     while i and words[i - 1].code != ".":
         i -= 1
     return i

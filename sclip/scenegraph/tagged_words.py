@@ -64,8 +64,8 @@ class Word:
 
     text: str
     """Lower-case text, or the graph's form of a merged preposition."""
-    code: str
-    span: tuple[int, int]
+    code: str  # a letter of CODES
+    span: tuple[int, int]  # characters
     dep: str  # spaCy's dependency label
     head: int = -1  # index of the word that this word depends on; its own index at the root
     owner: bool = False  # whether a possessive is part of a merged place phrase: "on its right"
