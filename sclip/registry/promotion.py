@@ -128,7 +128,7 @@ def roll_back(client: MlflowClient, model_name: str, why: str = "", *, dry_run: 
         )
     if not dry_run:
         with _refused(client, model_name):
-            tags, reason = ({"sclip.why": why}, f": {why}") if why else ({}, "")
+            tags, reason = {"sclip.why": why}, f": {why}" if why else ""
             _record(client, champion, "rolled back", f"rolled back to version {before.version}{reason}", tags)
             _record(client, before, "restored", f"restored in place of {champion.version}{reason}", tags)
             # Write the tag before the alias: after a crash between them, `_champions` appends the champion.

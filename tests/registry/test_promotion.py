@@ -231,6 +231,9 @@ def test_the_command_promotes_by_hand_and_rolls_back_with_the_reason_in_the_reco
     assert away["sclip.history"].endswith("rolled back to version 1: it is slow")
     assert restored["sclip.history"].endswith("restored in place of 2: it is slow")
     assert restored["sclip.gate.1"].startswith("holds: ")
+    assert model.promote("{name}/2", "--force", "--why", "it is fast again") == 0
+    assert model.promote("{name}", "--rollback") == 0
+    assert (model.tags("1")["sclip.why"], model.tags("2")["sclip.why"]) == ("", "")
     assert model.promote("{name}", "--rollback") == 2
     assert "nothing to roll back to" in capsys.readouterr().err
 
