@@ -262,6 +262,9 @@ def test_the_unreadable_rest_of_a_cut_tar_is_one_row_that_must_be_set_aside(
     run.quarantine((0, 0, 2, whole), (0, 1, 2, whole), key="", reason="broken tar")
     rows = len([row for row in ROWS if row[2] < 2 or row[3] < whole])
     assert summary(run) == {"expected": rows + 2, "trained_once": rows, "quarantined": 2}
+    tar = run.sources[0][2]
+    tar.with_name(f"{tar.stem}_stats.json").write_text('{"successes": 9}')
+    assert [lost.samples for lost in audit(run.folder).lost] == [9 - whole]
     (run.folder / "quarantine.jsonl").unlink()
     assert {name for name, _ in named(audit(run.folder).missed_rows)} == {"source-0-2.tar"}
 

@@ -154,7 +154,8 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     except StorageError as error:
         raise AuditError(mask(str(error))) from error
     rows = _rows(tars, expected, rejections)
-    lost = [Lost(shard, fault) for shard, fault in expected.left_out.items()] + list(_lost(tars, expected))
+    lost = [Lost(shard, fault) for shard, fault in expected.left_out.items()]
+    lost += _lost(tars, rows, expected)
     fates: dict[Visit, Fates] = {}
 
     def fates_of(visit: Visit) -> Fates:
@@ -192,16 +193,16 @@ def audit(run: StoragePath, shards: Sequence[str] = ()) -> Audit:
     )
 
 
-def _lost(tars: Mapping[str, Tar], expected: ExpectedVisits) -> Iterator[Lost]:
+def _lost(tars: Mapping[str, Tar], rows: Mapping[str, int], expected: ExpectedVisits) -> Iterator[Lost]:
     """Yield each shard that is broken or holds fewer samples than recorded."""
     records = recorded_samples(list(tars))
     for url, tar in tars.items():
         file, samples = records.get(url, ("the run", expected.samples.get(url, 0)))
-        # `groups` includes a sample in which the tar breaks; `missing` is then one too low.
-        missing = max(0, samples - tar.groups)
+        readable = rows[url] - tar.broken
+        missing = max(0, samples - readable)
         reasons = [f"broken, {tar.why}"] if tar.broken else []
         if missing:
-            reasons.append(f"{tar.groups:,} of the {samples:,} samples that {file} records")
+            reasons.append(f"{readable:,} of the {samples:,} samples that {file} records")
         if reasons:
             yield Lost(mask(url), "; ".join(reasons), missing)
 

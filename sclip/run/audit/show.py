@@ -10,7 +10,7 @@ from sclip.run.audit.account import Audit, Rows
 from sclip.storage.paths import StoragePath
 
 LISTED = 20
-"""Maximum lines of each kind that `sclip audit` prints without --all."""
+"""Maximum lines of each kind, and ranges in a line, that `sclip audit` prints without --all."""
 
 
 def to_json(run: StoragePath, audit: Audit) -> str:
@@ -20,7 +20,7 @@ def to_json(run: StoragePath, audit: Audit) -> str:
 
 
 def lines(audit: Audit, most: int) -> Iterator[str]:
-    """Yield the summary, the notes, and at most `most` lines of each kind, such as `missed`."""
+    """Yield the summary, the notes, and at most `most` lines of each kind, such as `missed`, and ranges in a line."""
     names = ["epochs", "expected", "trained_once", "missed", "repeated", "quarantined"]
     names += [name for name in ("filtered", "unknown") if getattr(audit, name)]
     lost = [f"lost_shards={len(audit.lost)}"] if audit.lost else []

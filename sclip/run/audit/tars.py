@@ -1,7 +1,7 @@
 """Count the samples of each shard for the audit, and find out whether the shard is broken.
 
-A member is a file in a tar. Consecutive members with the same key form a group, which is one sample. As in webdataset,
-the key is the member's path up to the first dot of the base name; `data.key_ends_at` may choose the last dot.
+A member is a file or a link in a tar. Consecutive members with the same key form a group, which is one sample. As in
+webdataset, the key is the member's path up to the first dot of the base name; `data.key_ends_at` may choose the last.
 The reader of training is not used, because the audit would then miss whatever that reader misses.
 """
 
