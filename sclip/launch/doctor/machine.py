@@ -68,17 +68,15 @@ def judge_versions(answers: Mapping[ClusterNode, Answer]) -> list[CheckFinding]:
 
 def look_machine(storage: str) -> dict[str, Any]:
     """Return this node's shared memory, disks and open-file limits; `storage` is run.storage, or "" if it is a URI."""
-    disks = {
-        path: _disk(path) for path in dict.fromkeys(filter(None, (ray_internals.session_folder(), storage)))
-    }
+    folders = filter(None, (ray_internals.session_folder(), storage))
     return {
         "shm": shutil.disk_usage("/dev/shm").total if Path("/dev/shm").is_dir() else 0,
-        "disks": {path: usage for path, usage in disks.items() if usage},
+        "disks": {folder: _disk(folder) for folder in folders},
         "files": resource.getrlimit(resource.RLIMIT_NOFILE),
     }
 
 
-def _disk(path: str) -> tuple[int, int] | None:
+def _disk(path: str) -> tuple[int, int]:
     """Return the free and total bytes of the disk of a path, or of its nearest existing parent if it is missing."""
     folder = Path(path)
     while not folder.exists() and folder != folder.parent:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
 from operator import attrgetter
 
 from sclip.config import Config, DataConfig
@@ -27,14 +28,19 @@ _TELLING_S = 0.5
 
 
 def write(folder: str, name: str) -> None:
-    """Write a small file to the storage, read it back, and leave it there."""
+    """Write a small file to the storage, read it back, and leave it there unless it cannot be read."""
     fs, path = filesystem(_in(folder, name))
     fs.makedirs(path.rpartition("/")[0], exist_ok=True)
     with fs.open(path, "wb") as file:
         file.write(name.encode())
-    with fs.open(path, "rb") as file:
-        if file.read() != name.encode():
-            raise OSError("the file was read back with other bytes than were written")
+    try:
+        with fs.open(path, "rb") as file:
+            if file.read() != name.encode():
+                raise OSError("the file was read back with other bytes than were written")
+    except Exception:
+        with suppress(Exception):  # the first error says more
+            remove(folder, name)
+        raise
 
 
 def seen(folder: str, names: Sequence[str]) -> list[str]:
