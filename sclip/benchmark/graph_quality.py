@@ -43,7 +43,10 @@ Encode = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 def table(gold_file: Path, wordnet_folder: Path, parser: Parser, encode: Encode | None = None) -> Table:
-    """Return the scores of each parser on a file. Raises BenchmarkError for errors that the user can fix."""
+    """Return the scores of each parser on a file, Soft-SPICE only if `encode` is given.
+
+    Raises BenchmarkError for errors that the user can fix.
+    """
     gold = read_gold(gold_file)
     wordnet = WordNet.read(wordnet_folder)
     captions = [clean_caption(caption) for caption, _ in gold]

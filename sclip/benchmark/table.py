@@ -94,7 +94,7 @@ def padded(cells: Sequence[str], column_widths: Sequence[int]) -> str:
 
 def markdown(saved: Mapping[str, Any]) -> str:
     """Return the Markdown table for a README from the JSON of `Table.to_json`."""
-    lines = ["| | beside | measured, the median (least to most) |", "| --- | --- | --- |"]
+    lines = ["| | peer | measured, the median (least to most) |", "| --- | --- | --- |"]
     for row in saved["rows"]:
         cells = (row[name].replace("|", "\\|") for name in ("what", "peer", "found"))
         lines.append(f"| {' | '.join(cells)} |")

@@ -200,9 +200,10 @@ def images_of(file: Path, images: Path | None) -> Path:
 
 
 def located(folder: Path, name: str) -> Path:
-    """Return the path of a picture. For the name "a/b.jpg", it is FOLDER/a/b.jpg or FOLDER/b.jpg, whichever exists.
+    """Return the path of a picture: for the name "a/b.jpg", the first of FOLDER/a/b.jpg and FOLDER/b.jpg that exists.
 
-    An absolute path that exists stays as it is. Raises ValueError if `name` has no file name.
+    If neither exists, return FOLDER/a/b.jpg (for an absolute name: FOLDER/b.jpg), for the caller to report. An absolute
+    path that exists stays as it is. Raises ValueError if `name` has no file name.
     """
     path = Path(name)
     if not path.name:

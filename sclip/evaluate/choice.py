@@ -50,7 +50,8 @@ class Choice:
     ties_win: bool = False
     """Whether a tie between the true caption and a false one is won, as some authors count it."""
     jointly: Mapping[str, Sequence[tuple[str, Sequence[str]]]] = field(default_factory=dict)
-    """Additional scores by name: the share of sets of cases, (label, case names), in which every case is won."""
+    """Additional scores by name: the share of sets of cases, (label, case names), in which every case is won. A set
+    that lacks a case is left out."""
     skips_unreadable: bool = False
 
     def __post_init__(self) -> None:

@@ -63,7 +63,8 @@ class Comparison:
 def compare(evaluations: Sequence[Evaluation]) -> Comparison:
     """Return the differences of every model from the first.
 
-    Raises EvaluationError for fewer than two evaluations, or if the models differ in benchmarks or cases.
+    Benchmarks that the first model lacks are ignored. Raises EvaluationError for fewer than two evaluations, or if a
+    model lacks a benchmark of the first one, or answered other cases of it.
     """
     if len(evaluations) < 2:
         raise EvaluationError("a comparison needs two evaluations or more")

@@ -127,7 +127,11 @@ def _entry(
     parsed = kinds.checked(kind, values, location)
     for option in PATHS:
         if option in parsed:
-            parsed[option] = cached_copy(base / parsed[option])  # from a URI, a copy on this machine
+            path = base / parsed[option]
+            try:
+                parsed[option] = cached_copy(path)  # from a URI, a copy on this machine
+            except OSError as error:
+                raise BenchmarkDataError(f"{location}: {path}: {error.strerror or error}") from error
     if "shards" in parsed:
         parsed["shards"] = tuple(
             p if "://" in p else address(base / Path(p).expanduser()) for p in parsed["shards"]

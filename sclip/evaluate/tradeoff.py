@@ -72,7 +72,10 @@ def choose(points: Sequence[Point], gained: str, kept: str, keep: float) -> Trad
 
 
 def cheapest(points: Sequence[Point], target: float) -> Point:
-    """Return the point that keeps most of those that gain at least `target`, or else the point that gains most."""
+    """Return the point with the highest kept score among points that gain at least `target`.
+
+    If there is none, return the point with the highest gained score.
+    """
     candidates = [p for p in points if p.gained.value >= target - _ROUNDING]
     if not candidates:
         return max(points, key=lambda p: (p.gained.value, p.kept.value, -p.a))

@@ -1,6 +1,7 @@
 """Measure what tuning forgets: the share of the start row's score that a row keeps, and what the row gains instead.
 
-Generated scenes come in two families (`scenes.family`): the whole family, and the narrow family, a part of it.
+Generated scenes come in two families (`scenes.family`): `a`, the whole family, with eight colors, and `b`, the narrow
+family, with five of these colors.
 The start row is trained on the whole family (scores `first/..`). The other rows are tuned from the start row on the
 narrow family (scores `relation/..`, `attribute/..`, `second/..`). A row's gain is the mean of relation and attribute
 accuracy, minus the start row's mean. Gains are shown as shares of the gain of the plain row (the first tuned row).

@@ -2,6 +2,7 @@
 
 Lines have Ray's format and the fields `run_name` and `component`. The workers' lines have them too, so one query finds
 all lines. Ray Train writes the workers' lines to logs/train/ in Ray's session folder on the worker's node.
+Credentials of URIs are masked in every field.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ from sclip.tracking.store import first_cause
 
 _GATHER_S = 1.0
 """Seconds between two calls of `Destination.send`; new events gather during this time."""
-_RETRY_S = (1.0, 30.0)  # not tenacity: `close` must end a wait early
-"""Shortest and longest wait before a retry. Each retry doubles the wait."""
+_RETRY_S = (1.0, 30.0)
+"""Shortest and longest seconds of a wait before a retry. Each retry doubles the wait. Not tenacity: `flush` and `close`
+must end a wait early."""
 
 _log = logging.getLogger("sclip.tracking")
 

@@ -1,8 +1,9 @@
 """Log the metrics of a journal to Weights & Biases, through the separate process of `sclip.tracking.wandb_process`.
 
 Each event with metrics is one row; wandb's own step is the row's number, from 0. A run that starts again asks the
-server how many rows it has, and sends only later rows. Charts use the column `step` as x axis, because the scores of a
-checkpoint come after later steps.
+server how many rows the server has, and sends only later rows. If a disk failure removed rows from the journal, new
+rows have numbers that the server already has, and are not sent. Charts use the column `step` as x axis, because the
+scores of a checkpoint come after later steps.
 
 An offline run (WANDB_MODE=offline) cannot ask the server, so each start writes all rows to a new folder. `wandb sync`
 of the last folder uploads the whole run.

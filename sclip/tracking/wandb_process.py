@@ -21,7 +21,8 @@ from typing import Any, TextIO
 _INIT_S = 30.0
 """Seconds that the server may take to answer when the run begins."""
 _UPLOAD_S = 25.0
-"""Seconds that the last upload may take. The run's next start sends the remaining rows."""
+"""Seconds that the last upload may take; less than `_FINISH_S` of sclip.tracking.tracker, which waits for it. The run's
+next start sends the remaining rows."""
 
 
 def main() -> None:

@@ -126,7 +126,7 @@ raise SystemExit(main(["--rows", "6"]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.splitlines() == [
-        "| | beside | measured, the median (least to most) |", "| --- | --- | --- |", "| a step | a\\|b | 1.07 x |",
+        "| | peer | measured, the median (least to most) |", "| --- | --- | --- |", "| a step | a\\|b | 1.07 x |",
         "| more |  | none |", "", "device CPU, torch 2",
     ], done.stderr  # fmt: skip
     assert done.returncode == 2

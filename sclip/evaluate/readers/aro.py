@@ -53,7 +53,9 @@ LEFT_OUT = frozenset(" ".join(relation.split()) for relation in _LEFT_OUT.split(
 def relations(about: About, file: Path, images: Path | None = None) -> Choice:
     """Return the task of a `visual_genome_relation.json` with 23,937 cases.
 
-    Scores leave out symmetric relations: both captions are true. Raises BenchmarkDataError naming file, case and field.
+    Scores leave out symmetric relations: both captions are true. `images` is the folder of the pictures; None means
+    the folder `images` beside the file if it exists, else the file's own folder. Raises BenchmarkDataError naming file,
+    case and field.
     """
     cases = _cases(file, images, lambda entry: text_of(entry, "relation_name"))
     return Choice(about, [replace(case, counted=case.group not in LEFT_OUT) for case in cases], macro=True)

@@ -8,8 +8,10 @@ Source: ARO (Yuksekgonul et al., ICLR 2023): `aro_datasets.py`, `perturbations.p
 - the caption is cut into groups of three tokens (NLTK's), and the tokens exchange places within each group;
 - the groups of three exchange places.
 
-The score is Precision@1. A tie is won, as in the authors' code. The authors' false captions differ from run to run;
-here, the caption's name seeds the draw.
+All five captions are then cleaned and cut to 30 words (`pre_caption`). The score is Precision@1. A tie is won: the
+authors take the argmax with the true caption first. A short caption may equal one of its false captions; the chance
+level counts equal captions once. The authors' false captions differ from run to run; here, the caption's name seeds the
+draw.
 """
 
 from __future__ import annotations

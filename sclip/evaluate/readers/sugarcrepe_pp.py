@@ -9,7 +9,8 @@ a list of objects with `id`, `filename`, `caption`, `caption2` and `negative_cap
 - ITT, the image-to-text task: a case is won if both true captions score strictly higher than the false one. The
   scores P1 and P2 each test one of the true captions.
 - TOT, the text-only task: a case is won if the similarity of the two true captions is strictly higher than the
-  similarity of each true caption with the false one. This is what the release's code does, not its VLMs/README.md.
+  similarity of each true caption with the false one. The release's code does the same; its VLMs/README.md compares
+  only one true caption with the false one.
 
 The score of a file is its accuracy; `macro` is the mean over the files.
 """

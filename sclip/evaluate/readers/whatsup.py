@@ -5,7 +5,7 @@ EMNLP 2023; github.com/amitakamath/whatsup_vlms at 7c1f255, `dataset_zoo/aro_dat
 
 - Controlled Images A and B: a list of `image_path` (`mug_left_of_plate.jpeg`) and four `caption_options`; the
   first caption is true. Two objects are photographed in four relations. A pair (two opposite relations) or a
-  set (all four) is won if all of its cases are won.
+  set (all four) is won if all of its cases are won. Pairs and sets with a missing picture do not count.
 - COCO-QA and VG-QA (GQA) with one and two objects: a list of [image id, true caption, false caption].
 
 A tie is won, as in the authors' code.
