@@ -52,7 +52,9 @@ _DAY_PARTS = frozenset("morning afternoon evening night day noon".split())
 _THIS = frozenset(
     "this that these last next every each one past previous following recent same other first".split()
 )
-_POINTS = frozenset("this that last next every each yesterday tomorrow one other same".split())
+_POINTS = frozenset(
+    "this that last next every each yesterday tomorrow one other same first second final".split()
+)
 _TIME_BEFORE = _THIS | frozenset("the a an early late mid all some many few several".split())
 _TIME_PREPOSITIONS = frozenset(
     """on upon in at during for since until till before after from over by through throughout around within of

@@ -13,6 +13,10 @@ from sclip.scenegraph.chunks import Chunk
 from sclip.scenegraph.tagged_words import Word
 
 _HEADS = lexicon.ABSTRACT | lexicon.MANNERS | lexicon.DIRECTION_NOUNS | lexicon.FRAMES | {"corner", "side"}
+_HEADS |= lexicon.UNSHOWN | lexicon.OCCASIONS
+
+_APART = frozenset("after before following".split())
+"""Words that put an event before or after the time of the picture."""
 
 _POINTING = lexicon.PLACE_ADJECTIVES | lexicon.DIRECTION_NOUNS | lexicon.FRAMES
 """Words that may stand before the direction noun of a frame: "the upper left corner"."""
@@ -28,7 +32,11 @@ def mark_frames(words: Sequence[Word], chunks: Sequence[Chunk]) -> None:
 def _frames(words: Sequence[Word], chunk: Chunk, head: str) -> bool:
     if head in lexicon.ABSTRACT:
         return True
+    if head in lexicon.UNSHOWN and (chunk.name == head or head not in lexicon.UNSHOWN_ALONE):
+        return words[chunk.head - 1].text != "still"  # "a still life"
     before = words[chunk.start - 1].text if chunk.start else ""
+    if head in lexicon.OCCASIONS:
+        return before in _APART
     if head in lexicon.MANNERS and before == "in":
         return True
     after = words[chunk.end].text if chunk.end < len(words) else ""

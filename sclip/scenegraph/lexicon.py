@@ -210,6 +210,33 @@ ABSTRACT = frozenset(
 )
 """Nouns of impressions: in "a sense of calm", neither "sense" nor "calm" is an object."""
 
+UNSHOWN = frozenset(
+    """advantage advice age anniversary attempt awareness beginning benefit birthday career cause century challenge
+    chance choice conclusion consequence cost culture danger date debut decade decision demand difference difficulty
+    economy effort era experience explanation fact failure fate favour favor fear freedom fun generation glimpse
+    happiness health hope hour idea independence influence information inspiration journey joy knowledge lack league
+    life love luck memory method mission moment month mystery need news opportunity option peace peek period
+    personality pleasure possibility power prediction price privacy problem process promise purpose quarter question
+    reality reason relationship reminder request responsibility result return risk role rumor rumour safety search
+    season secret security solution sport springtime start strategy strength success summertime technique thank
+    thought threat tradition trend trip trouble truth universe vacation value version victory visit wait week
+    weekend wintertime wisdom wish work world year""".split()
+)
+"""Nouns of times, thoughts and doings that no picture shows. Unlike those of ABSTRACT, they do not hide the noun after
+"of": "the danger of bears" has bears."""
+
+UNSHOWN_ALONE = frozenset("age fun life love power return search sport work world".split())
+"""Nouns of UNSHOWN that name objects if they end a longer name: "art work"."""
+
+OCCASIONS = frozenset(
+    """accident attack battle birth bombing breakfast ceremony championship collapse competition concert crash death
+    defeat demolition derby dinner draw earthquake election event festival fight final fixture flight flood game
+    hurricane interview kick-off kickoff launch loss lunch makeover match meal meeting party performance practice
+    premiere race rain remodel renovation restoration school screening session show snowfall storm surgery touchdown
+    tournament training war wedding win workout""".split()
+)
+"""Nouns of events. After "after", "before" or "following", such an event is not in the picture."""
+
 MANNERS = frozenset(
     """color colour size shape length height width appearance motion action use progress style tone hue variety fashion
     manner""".split()

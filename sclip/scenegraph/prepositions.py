@@ -93,6 +93,8 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
         subjects, denied = draft.subjects_of[head], head in draft.denied_verbs
         object_ = draft.transitive.get(head, -1)
         is_shot = words[head].code == "E" and lexicon.verb_lemma(words[head].text) in lexicon.SHOOTING
+        if object_ >= 0 and draft.chunks[object_].frame and _is_unshown(draft, object_):
+            return subjects, "", denied  # "enjoys life on a beach"
         if is_shot or (object_ >= 0 and draft.chunks[object_].frame):
             return [], "", False  # "captured from above on a sunny day", "adds a touch of color to the room"
         lemma = lexicon.verb_lemma(words[head].text)
@@ -144,6 +146,10 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     return [subject] if subject in draft.parallel else draft.row(subject), "", False
 
 
+def _is_unshown(draft: Draft, k: int) -> bool:
+    return lexicon.noun_lemma(draft.words[draft.chunks[k].head].text) in lexicon.UNSHOWN
+
+
 def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
     owner, part = draft.chunks[k], draft.chunks[previous]
     head = draft.words[part.head].text
@@ -154,7 +160,7 @@ def _of(draft: Draft, previous: int, k: int, word: Word) -> None:
     drops = lemma == "splash" and measured not in lexicon.COLOURS  # "a splash of water"
     if (lemma in lexicon.ABSTRACT and not drops) or measured in lexicon.MANNERS:
         owner.frame = True
-    elif owner.frame:
+    elif owner.frame and not _is_unshown(draft, k):
         part.frame = True
     elif lemma in lexicon.MANNERS and part.frame:  # "in the shape of a heart"
         draft.links.pop(previous, None)

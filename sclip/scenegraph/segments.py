@@ -361,8 +361,8 @@ def _describing(segment: Segment) -> Segment:
             cuts.append((start, end))
             continue
         lead = _LEAD.match(text)
-        if lead:
-            cuts.append((start, start + lead.end()))
+        if lead:  # "tips on how to ..." says nothing of the picture
+            cuts.append((start, end if _ADDRESS.match(text, lead.end()) else start + lead.end()))
         elif spoken:
             seen = _SEEN.search(text)
             speaker = _SPEAKER.search(text)

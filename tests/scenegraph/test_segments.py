@@ -49,6 +49,8 @@ SEGMENTS = {
     "a clock at 10:30": ["a clock at 10:30"],
     "how to build a table": [],
     "10 tips to clean a table": [],
+    "tips on how to keep your roses alive": [],
+    "ideas for what you can do with a barrel. A barrel in a yard": ["A barrel in a yard"],
     "is this a dog ? a dog on a sofa": ["a dog on a sofa"],
     "click here to buy. A bowl of fruit": ["A bowl of fruit"],
     "a beach where we stayed": ["a beach"],
