@@ -111,7 +111,7 @@ ATTRIBUTE_FORMS = {
 NAME_FORMS = {
     "cell phone": "cellphone", "surf board": "surfboard", "side walk": "sidewalk", "counter top": "countertop",
     "skate board": "skateboard", "tooth brush": "toothbrush", "base ball": "baseball",
-    "guy": "person", "guys": "people", "someone": "person", "somebody": "person", "leave": "leaves", "oxen": "ox",
+    "guy": "person", "guys": "people", "someone": "person", "somebody": "person", "leave": "leaves",
     "snow board": "snowboard", "foot ball": "football", "tee shirt": "t-shirt", "tshirt": "t-shirt",
     "t shirt": "t-shirt", "motor cycle": "motorcycle", "lap top": "laptop", "bill board": "billboard",
     "hotdog": "hot dog", "wheel chair": "wheelchair", "wet suit": "wetsuit", "streetlight": "street light",
@@ -303,6 +303,8 @@ def noun_lemma(word: str) -> str:
     """Return the singular of a lower-case noun ("people" -> "person")."""
     from lemminflect import getAllLemmasOOV
 
+    if word == "oxen":
+        return "ox"  # the dictionary lacks this plural
     lemmas = parts_of_speech(word).get("NOUN")
     # lemminflect's rules for unknown words would turn "quinoa" into "quinoum" and "paris" into "pari".
     if not lemmas and word.endswith("s") and not word.endswith(("is", "us")):

@@ -82,6 +82,10 @@ def _bound(draft: Draft, previous: int, k: int, c: Connector) -> tuple[list[int]
     head = words[word.head].head if word.dep == "mark" else word.head
     if c.conjunction and head in draft.prepositions:
         return *draft.prepositions[head], False
+    if words[draft.chunks[previous].head].text == "other" and draft.chunks[previous].end == c.preposition:
+        same = [p for p in draft.prepositions if words[p].text == word.text and p < c.preposition]
+        if same:  # "one is filled with honey, the other with jam"
+            return [previous], draft.prepositions[same[-1]][1], False
     verb = next((v for v, object_ in draft.transitive.items() if object_ == previous), -1)
     if verb >= 0 and c.coordinator and words[c.preposition - 1].code == "C":
         return draft.subjects_of[verb], "", False  # "playing a guitar and on stage"

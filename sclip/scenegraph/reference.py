@@ -46,7 +46,9 @@ _ROLES = tuple(
     archer boxer wrestler sprinter diver bather bartender cleaner writer poet speaker senator president politician
     grandson granddaughter nephew niece sculptor jockey athlete stranger neighbor neighbour friend instructor rower
     golfer bowler protester builder bricklayer welder miner engineer veterinarian dentist surgeon paramedic
-    celebrity comedian footballer cricketer striker midfielder quarterback defender manager designer""".split()
+    celebrity comedian footballer cricketer striker midfielder quarterback defender manager designer
+    seamstress stewardess duchess priestess empress goddess grocer butler peasant mayor bishop cellist harpist organist
+    florist mason widow maid""".split()
 )
 """Last parts of nouns that name persons: "snowboarder"."""
 _THINGS = (
@@ -81,6 +83,13 @@ def _is_person(name: str) -> bool:
     """Return whether a name means a person, such as "surfer"; words like "boy" are in `_MALE` and `_FEMALE`."""
     head = name.rpartition(" ")[2]
     return head in _PERSONS or (head.endswith(_ROLES) and head not in _THINGS and name not in _THINGS)
+
+
+def is_plural_noun(noun: str, before: str) -> bool:
+    """Return whether a lower-case noun is plural: "mice", "two deer". `before` is the word before it."""
+    if noun in _SAME_IN_PLURAL:
+        return before in lexicon.NUMBERS.keys() - {"one"} or before in ("the", "several", "many", "some", "")
+    return lexicon.noun_lemma(noun) != noun
 
 
 def is_young(name: str) -> bool:
@@ -301,4 +310,5 @@ def _fits(words: Sequence[Word], chunk: Chunk, pronoun: str) -> bool:
     if pronoun in _THEY:
         return plural or (head in _SAME_IN_PLURAL and words[chunk.start].text not in ("a", "an", "one"))
     human = male or female or (person and head not in _PERSONS_OR_THINGS)
-    return pronoun in ("it", "itself") and not plural and not human
+    shaped = head == "snowman" or head in _THINGS
+    return pronoun in ("it", "itself") and not plural and (shaped or not human)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sclip.scenegraph import lexicon
-from sclip.scenegraph.reference import is_living
+from sclip.scenegraph.reference import is_living, is_plural_noun
 
 if TYPE_CHECKING:
     from sclip.scenegraph.tagged_words import Word
@@ -179,6 +179,10 @@ def _is_noun(words: Sequence[Word], i: int, before: str, after: str) -> bool:
     if words[i - 1].text == "nor" and text.endswith("s"):
         return True  # "neither a coat nor gloves"
     base = lexicon.noun_lemma(text)
+    if word.code == "V" and before == "N" and base == text and after == "P":
+        one = lexicon.noun_lemma(words[i - 1].text)
+        if one != words[i - 1].text and is_living(one):
+            return False  # "passengers wave from its windows"
     if base == "bear" and words[i - 1].text in ("teddy", "polar", "panda"):
         return True
     if base != text:  # "green leaves": a verb needs a subject, not an adjective
@@ -228,7 +232,8 @@ def _is_verb(words: Sequence[Word], i: int) -> bool:
         return False
     if text in ACTIONS:
         in_row = "C" in [word.code for word in words[max(i - 3, 0) : i - 1]]
-        return (in_row or lexicon.noun_lemma(noun) != noun) and noun not in ACTIONS
+        before = words[i - 2].text if i > 1 and words[i - 2].code != "." else ""
+        return (in_row or is_plural_noun(noun, before)) and noun not in ACTIONS
     base, one = lexicon.noun_lemma(text), lexicon.noun_lemma(noun)
     living = is_living(one)
     if one != noun:  # "two mice nibble at a loaf"

@@ -188,6 +188,8 @@ def _parsed_subjects(draft: Draft, verb: int, previous: int, c: Connector) -> li
     if 0 <= c.copula == verb - 1 and draft.parsed.get(c.copula) == previous:
         k = previous  # "whose net is torn"
     near = draft.chunks[previous]
+    if words[near.start].text == "whose" and near.end == verb and words[verb].code == "V":
+        return [previous]  # "a knight whose horse drinks polishes a sword"
     clause = near.end == verb and near.start > 0 and words[near.start - 1].code == "C"
     if clause and k == previous - 1 and words[verb].code == "V" and draft.row(previous) == [previous]:
         return [previous]  # "shapes a bowl and a pupil paints it"

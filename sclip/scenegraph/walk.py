@@ -269,7 +269,10 @@ def _begins_clause(draft: Draft, previous: int, k: int) -> bool:
     if between and len(draft.row(previous)) == 1 and lexicon.noun_lemma(before.text) == before.text:
         return False  # "grows between the garden and the road is"
     if draft.words[draft.chunks[k].head].text in ("other", "others") and draft.words[draft.chunks[k].end :]:
-        return draft.words[draft.chunks[k].end].code in "VBD"  # "pours tea and the other slices a lemon"
+        after = draft.words[draft.chunks[k].end]
+        gapped = after.code == "P" and start > 0 and after.text == draft.words[start - 1].text
+        # "pours tea and the other slices a lemon", "is filled with honey, the other with jam"
+        return gapped or after.code in "VBDGE"
     held = [
         v for v, object_ in draft.transitive.items() if object_ == previous and draft.words[v].code == "V"
     ]

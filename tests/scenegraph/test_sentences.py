@@ -320,6 +320,18 @@ A farmer pulls a donkey. It carries two sacks. -> farmer pull donkey; donkey car
 The shepherd's dog sees the sheep. They eat grass. -> shepherd have dog; dog see sheep; sheep eat grass
 The tower looks higher than the hill. -> tower higher than hill
 A vase stands on a table. There are roses in it. -> vase stand on table; rose in vase
+# whose verbs, the other's verbs, plurals
+A rider whose pony eats from a bucket laughs. -> rider have pony; pony eat from bucket | rider: laughs
+A dancer whose skirt falls to the floor bows. -> dancer have skirt; skirt fall to floor | dancer: bows
+Two boys sit on a wall, one eating a pear and the other peeling a plum. ->
+    boy sit on wall; boy eat pear; boy peel plum | boy: 2
+Two cups stand on a shelf; one is filled with milk, the other with tea. ->
+    cup stand on shelf; cup fill with milk; cup fill with tea | cup: 2
+The wagon that the oxen pull is loaded with hay. -> ox pull wagon; wagon load with hay
+Three deer drink from a stream. -> deer drink from stream | deer: 3
+A girl finds a snowman. There is a broom in it. -> girl find snowman; broom in snowman
+A stewardess carries her uncle's bag. -> stewardess carry bag; stewardess have uncle; uncle have bag
+Sailors wave from the deck. -> sailor wave from deck
 # web captions
 person , left , edges out a rival -> person edge out rival
 a bonfire and decorated drums on a stage -> bonfire on stage; drum on stage | drum: decorated
