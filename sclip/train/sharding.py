@@ -27,8 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sclip.config import ConfigError, TrainConfig
 from sclip.model import lora
-from sclip.model.blocks import block_lists
 from sclip.model.structure_clip import StructureCLIP, part_of
+from sclip.model.towers import block_lists
 from sclip.train.collectives import gather_json
 from sclip.train.optimizer import lr_scale
 from sclip.train.transformer_blocks import change_forward
