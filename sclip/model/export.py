@@ -27,7 +27,7 @@ from sclip.model.architecture import (
     with_quick_gelu,
 )
 from sclip.model.build import SCALARS, build_model
-from sclip.model.hub_tokenizer import hub_name
+from sclip.model.hub import hub_name
 from sclip.model.processor_files import normalisation
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
 from sclip.model.tokenizer import Tokenizer
