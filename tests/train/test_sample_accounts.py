@@ -14,9 +14,9 @@ import pytest
 from sclip.config import Config, DataConfig
 from sclip.data import columns as col
 from sclip.data.batches import Batch
+from sclip.data.columns import Marker, VisitEnd
 from sclip.data.order import Order
 from sclip.data.schedule import NamedShard, Schedule
-from sclip.data.side_channel import Marker, VisitEnd
 from sclip.train.launcher import Launcher, TrainJob
 from sclip.train.sample_accounts import RunCounters, SampleAccounts, TooManyQuarantined
 
