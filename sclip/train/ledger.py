@@ -20,7 +20,7 @@ from typing import Any
 
 from sclip.data.schedule import Schedule
 from sclip.storage.paths import StoragePath
-from sclip.train.collectives import gather_json
+from sclip.train.ranks import gather_json
 
 __all__ = ["Ledger"]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from sclip.config import CheckpointConfig
 from sclip.train import checkpoint, retention
-from sclip.train.collectives import in_unison
 from sclip.train.launcher import Launcher, report
 from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import EMA
+from sclip.train.ranks import in_unison
 from sclip.train.run_folder import RunFolder
 from sclip.train.sample_accounts import SampleAccounts
 from sclip.train.sharding import kind_of

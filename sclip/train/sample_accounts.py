@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sclip.data.batches import Batch, Record
-from sclip.train.collectives import gather_json
 from sclip.train.launcher import Launcher, TrainJob
 from sclip.train.ledger import Ledger
+from sclip.train.ranks import gather_json
 from sclip.train.run_folder import RunFolder
 
 __all__ = ["RunCounters", "SampleAccounts", "TooManyQuarantined"]
