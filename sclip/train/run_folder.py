@@ -103,7 +103,7 @@ class RunFolder:
         return sorted(self.path.glob("step-*"), key=lambda path: path.name, reverse=True)
 
     def hold(self, name: str) -> None:
-        """Protect a checkpoint from `retention.prune` while it is read; `retention.make_room` may still remove it."""
+        """Protect a checkpoint from `run_checkpoints.prune` while it is read, but not from `make_room` there."""
         (self.path / f"{_HELD}{name}").touch()
 
     def is_held(self, name: str) -> bool:
