@@ -20,10 +20,10 @@ from sclip.data.schedule import NamedShard, Schedule
 from sclip.run.audit.run_files import read_ledger
 from sclip.storage.paths import sizes, storage_path
 from sclip.train import checkpoint, manifest, run_checkpoints
-from sclip.train.ledger import Ledger
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
 from sclip.train.run_inputs import compare_inputs, record_inputs
+from sclip.train.sample_accounts import Ledger
 from support import ranks
 from support.object_store import ObjectStore, every
 
