@@ -22,8 +22,8 @@ from sclip.benchmark.worker_stream import batches_of, feeds_of
 from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data.batches import Columns
+from sclip.data.columns import Note
 from sclip.data.reader import READ_SCHEMA
-from sclip.data.side_channel import Note
 from sclip.data.stream import StreamPlan
 
 __all__ = ["PER_WORKER", "SHARED", "Load", "copying_encoder", "loads"]

@@ -25,9 +25,9 @@ from sclip.benchmark.machine import machine
 from sclip.benchmark.rounds import BenchmarkError
 from sclip.config import ModelConfig
 from sclip.model import ModelError, check_trainable
-from sclip.model.hub_tokenizer import hub_name
+from sclip.model.hub import hub_name
 from sclip.model.structure_clip import StructureCLIP
-from sclip.model.text_tower import is_hub_tower
+from sclip.model.towers import is_hub_tower
 
 __all__ = ["Tower", "Towers", "add_arguments", "run"]
 

@@ -25,9 +25,9 @@ from sclip.config import Config, KEEConfig, ModelConfig, TrainConfig
 from sclip.evaluate.recall import rivals
 from sclip.model import Tokenizer, build_model, image_size
 from sclip.model.export import export, export_clip, load_exported
-from sclip.model.hub_tokenizer import hub_name
+from sclip.model.hub import hub_name
 from sclip.model.structure_clip import StructureCLIP, part_of
-from sclip.model.text_tower import is_hub_tower
+from sclip.model.towers import is_hub_tower
 from sclip.train.optimizer import make_optimizer
 from sclip.train.prefetch import prepared
 from sclip.train.sharding import apply

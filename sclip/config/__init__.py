@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 
 from sclip.config.checks import ConfigError, Section
 from sclip.config.data import DataConfig, ScenesConfig
-from sclip.config.gates import Gate, parse_gate
 from sclip.config.model import KEEConfig, LoRAConfig, LossConfig, MixtureConfig, ModelConfig
-from sclip.config.run import EvaluateConfig, RunConfig, TrackingConfig
+from sclip.config.run import EvaluateConfig, Gate, RunConfig, TrackingConfig, parse_gate
 from sclip.config.train import CheckpointConfig, HealthConfig, TrainConfig
 
 __all__ = [

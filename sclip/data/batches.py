@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sclip.data import columns as col
+from sclip.data.columns import Marker, Note, VisitEnd, read_notes
 from sclip.data.order import Order
-from sclip.data.side_channel import Marker, Note, VisitEnd, read_notes
 
 Columns = dict[str, NDArray[Any]]
 Allocate = Callable[[str, tuple[int, ...], np.dtype[Any]], NDArray[Any]]
@@ -38,7 +38,7 @@ class Batch:
     markers: tuple[Marker, ...] = ()
     """Markers of the step's rejected and filtered samples, and of the shards that end in the step."""
     notes: tuple[Note, ...] = ()
-    """Notes (`sclip.data.side_channel`) of the blocks fetched for this batch. They may cover rows of later steps."""
+    """Notes of the blocks fetched for this batch. They may cover rows of later steps."""
     queued: float = 0.0
     """Total seconds that the samples fetched for this batch waited between encoder and worker."""
 

@@ -26,10 +26,10 @@ from sclip.config import Config
 from sclip.data import columns as col
 from sclip.data import foreign_draw
 from sclip.data.annotation import AnnotationError, read_record
+from sclip.data.columns import Marker, Note
 from sclip.data.foreign import NOTHING, Foreign, ForeignText
 from sclip.data.images import ImageError, image_digest, random_crop
 from sclip.data.positives import positive_columns
-from sclip.data.side_channel import Marker, Note
 from sclip.data.units import unit_columns
 from sclip.data.window import Window, window_of
 from sclip.model import Tokenizer, most_words
@@ -68,7 +68,7 @@ class Encoder:
     def __call__(self, batch: pa.Table) -> dict[str, NDArray[Any]]:
         """Return the columns of `sclip.data.columns` for the samples of one reader table.
 
-        All other rows become markers in a note (`sclip.data.side_channel`), which the last row of the result carries.
+        All other rows become markers in a `Note`, which the last row of the result carries.
         If the table has no sample, the result is one dummy row (NO_SAMPLE).
         """
         note = Note()

@@ -25,10 +25,10 @@ from sclip.config import Config
 from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError
+from sclip.data.columns import VisitEnd
 from sclip.data.order import Round, Share, mixed
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Rejected, Sample, ShardError, read_shard
-from sclip.data.side_channel import VisitEnd
 from sclip.data.tar import Tally
 
 READ_SCHEMA = pa.schema(

@@ -21,7 +21,7 @@ from ray.train.torch import TorchConfig
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from sclip.launch import ray_internals
-from sclip.train.determinism import use_deterministic_algorithms
+from sclip.train.ranks import use_deterministic_algorithms
 
 _TorchBackend: Any = ray_internals.torch_backend_class()
 

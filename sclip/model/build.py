@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sclip.config import ModelConfig
-from sclip.model import hub, lora, positions
+from sclip.model import hub, lora
 from sclip.model import weights as files
 from sclip.model.architecture import (
     ModelError,
@@ -32,8 +32,8 @@ from sclip.model.architecture import (
 )
 from sclip.model.attention import make_lean
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
-from sclip.model.text_tower import skip_unread_tokens, text_tower
 from sclip.model.tokenizer import Tokenizer
+from sclip.model.towers import fitted_positions, skip_unread_tokens, text_tower
 from sclip.model.weights import Weights
 
 __all__ = [
@@ -279,7 +279,7 @@ def _fit_context(
             f"model.context_length={held} to keep this length, or {wanted} to change it"
         )
     try:
-        state[name] = positions.fitted(state[name], wanted)
+        state[name] = fitted_positions(state[name], wanted)
     except ValueError as error:
         raise ModelError(f"model.context_length={wanted}: {source} has {error}; set {held}") from error
     if wanted < held:

@@ -1,4 +1,4 @@
-"""Compute each row's contrastive loss against the global batch, in three forms.
+"""Gather the rows of all ranks, and compute each row's contrastive loss against them, in three forms.
 
 This rank's unit features and the `GlobalRows` of all ranks go in; one loss value for each of this rank's rows comes
 out. The candidates of a row are the row itself, and the valid rows of other images. Each form scores this rank's B rows
@@ -8,7 +8,8 @@ against the N = world size * B rows of all ranks (open_clip's local loss).
 - The margin loss of Structure-CLIP's released code counts only the hardest candidate.
 - SigLIP's sigmoid loss (Zhai et al. 2023) decides for each image and text separately whether they match.
 
-Above `TILE` scores (logits), the N rows are cut into slices (tiles), and `in_tiles` bounds the memory.
+Above `TILE` scores (logits), the N rows are cut into slices (tiles), and `in_tiles` bounds the memory. Every rank must
+call `gather` and `gather_with_gradient` the same number of times.
 """
 
 from __future__ import annotations
@@ -18,14 +19,22 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sclip.config import LossConfig
-from sclip.model.feature_exchange import gather, gather_with_gradient, world
 
-__all__ = ["GlobalRows", "contrastive_rows", "in_tiles", "logits_of"]
+__all__ = [
+    "GlobalRows",
+    "contrastive_rows",
+    "gather",
+    "gather_with_gradient",
+    "in_tiles",
+    "logits_of",
+    "world",
+]
 
 TILE = 1 << 24
 """Maximum number of logits of a tile. They take 64 MiB in fp32; backward holds about five tensors of this size.
@@ -37,6 +46,43 @@ on eight ranks (counted on fake tensors): InfoNCE 1.0 / 9.2, max_margin 0.8 / 7.
 _ALL = slice(None)
 
 T = TypeVar("T")
+
+
+def world() -> tuple[int, int]:
+    """Return (rank, world size); (0, 1) without a process group."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def gather(local: Tensor) -> Tensor:
+    """Return the rows [N, ...] of all ranks in rank order, given this rank's rows [B, ...]. Passes no gradient."""
+    if world()[1] == 1:
+        return local
+    local = local.contiguous()
+    gathered = local.new_empty(local.shape[0] * dist.get_world_size(), *local.shape[1:])
+    dist.all_gather_into_tensor(gathered, local)
+    return gathered
+
+
+def gather_with_gradient(local: Tensor) -> Tensor:
+    """Return the rows [N, ...] of all ranks in rank order, given this rank's rows [B, ...]. Passes gradients.
+
+    In backward, each rank gets its rows' gradients summed over all ranks.
+    """
+    # A view is a node of its own for autograd, so one rank adds up gradients in the same order as several.
+    return _Gather.apply(local) if world()[1] > 1 else local.view_as(local)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        return gather(local)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        local = gradient.new_empty(gradient.shape[0] // dist.get_world_size(), *gradient.shape[1:])
+        dist.reduce_scatter_tensor(local, gradient)
+        return local
 
 
 @dataclass(frozen=True)

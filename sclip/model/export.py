@@ -27,11 +27,11 @@ from sclip.model.architecture import (
     with_quick_gelu,
 )
 from sclip.model.build import SCALARS, build_model
-from sclip.model.hub_tokenizer import hub_name
+from sclip.model.hub import hub_name
 from sclip.model.processor_files import normalisation
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
-from sclip.model.text_tower import is_hub_tower
 from sclip.model.tokenizer import Tokenizer
+from sclip.model.towers import is_hub_tower
 from sclip.model.weights import CONFIG_FILE, WEIGHTS_FILE
 
 __all__ = ["export", "export_clip", "export_state", "load_exported"]

@@ -25,8 +25,8 @@ from torch.distributed.tensor import DTensor
 
 from sclip.config import LoRAConfig
 from sclip.model.architecture import ModelError
-from sclip.model.blocks import block_lists
 from sclip.model.structure_clip import CLIP_PREFIX, StructureCLIP
+from sclip.model.towers import block_lists
 
 __all__ = ["LowRank", "add", "has_updates", "is_stored", "merge"]
 

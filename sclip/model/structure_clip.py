@@ -23,8 +23,8 @@ from sclip.model.architecture import open_clip_config
 from sclip.model.attention import mask_heads
 from sclip.model.kee import KnowledgeEncoder
 from sclip.model.packing import FURTHER, attention_mask
-from sclip.model.text_tower import is_hub_tower, never_empty, text_tower, unpackable, word_table
 from sclip.model.tokenizer import PADDING
+from sclip.model.towers import is_hub_tower, never_empty, text_tower, unpackable, word_table
 
 __all__ = ["CLIP_PREFIX", "PARTS", "LogitScale", "Part", "StructureCLIP", "part_of"]
 

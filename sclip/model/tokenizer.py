@@ -17,8 +17,7 @@ import open_clip
 
 from sclip.config import ModelConfig
 from sclip.model.architecture import ModelError, context_length, open_clip_config
-from sclip.model.hub import HubError
-from sclip.model.hub_tokenizer import HubTokenizer, hub_name
+from sclip.model.hub import HubError, HubTokenizer, hub_name
 
 __all__ = ["PADDING", "Tokenizer"]
 

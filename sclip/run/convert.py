@@ -23,7 +23,7 @@ from sclip.inference.convert import Form
 from sclip.inference.open_model import located, open_source
 from sclip.model import ModelError, StructureCLIP, context_length, image_size
 from sclip.model.architecture import open_clip_config
-from sclip.model.hub_tokenizer import hub_name
+from sclip.model.hub import hub_name
 from sclip.registry import connect, download, evaluation_of, find
 from sclip.registry.store import refusals
 from sclip.report.model_card import CardModel, model_card

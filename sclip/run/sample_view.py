@@ -16,11 +16,11 @@ from sclip.config import Config
 from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.annotation import AnnotationError, read_record
+from sclip.data.columns import read_notes
 from sclip.data.encode import Encoder
 from sclip.data.images import ImageError, thumbnail
 from sclip.data.reader import READ_SCHEMA, ReadSettings
 from sclip.data.shards import Sample
-from sclip.data.side_channel import read_notes
 from sclip.model import Tokenizer, image_size
 from sclip.model.packing import text_lengths
 from sclip.report.visit import CaptionChoice, Encoded, EncodedPicture, Seen, Slot, Token

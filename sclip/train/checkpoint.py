@@ -46,7 +46,6 @@ from sclip.train.checkpoint_tensors import (
     tensors_of,
     write_tensors,
 )
-from sclip.train.collectives import gather_json, in_unison
 from sclip.train.manifest import (
     CheckpointError,
     NotWritten,
@@ -56,6 +55,7 @@ from sclip.train.manifest import (
     write_manifest,
 )
 from sclip.train.optimizer import EMA
+from sclip.train.ranks import gather_json, in_unison
 from sclip.train.teacher import check_start, weights_digest
 
 __all__ = ["Saver", "consolidate", "load", "save", "size_bytes"]

@@ -31,11 +31,11 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from sclip.config import Config, KEEConfig
 from sclip.model.architecture import image_size
-from sclip.model.blocks import block_lists
 from sclip.model.build import build_model, meta_model, parameter_count
 from sclip.model.losses import structure_loss
 from sclip.model.packing import pack
 from sclip.model.structure_clip import StructureCLIP
+from sclip.model.towers import block_lists
 from sclip.train import sharding
 from sclip.train.optimizer import make_optimizer
 from sclip.train.step import TrainStep, passes_of

@@ -27,7 +27,7 @@ from sclip.config import Config
 from sclip.model.architecture import image_size
 from sclip.model.packing import text_lengths
 from sclip.model.structure_clip import PARTS, Part, StructureCLIP
-from sclip.model.text_tower import sizes
+from sclip.model.towers import sizes
 from sclip.train.optimizer import lr_scale
 
 __all__ = ["StepFlops", "peak_flops"]

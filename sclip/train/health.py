@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from sclip.config import HealthConfig
 from sclip.model.structure_clip import Part, part_of
 from sclip.storage.paths import StoragePath, send, staged
-from sclip.train.collectives import gather_json
+from sclip.train.ranks import gather_json
 from sclip.train.step import unwrapped
 
 __all__ = ["HealthMonitor", "ProfilerTrace", "StepValues", "TrainingDiverged", "parameter_norms"]

@@ -25,14 +25,13 @@ from sclip.model import Tokenizer, build_model
 from sclip.model.structure_clip import StructureCLIP
 from sclip.seeding import digest64
 from sclip.train import manifest, sharding
-from sclip.train.collectives import in_unison
-from sclip.train.determinism import use_deterministic_algorithms
 from sclip.train.flops import StepFlops
 from sclip.train.health import ProfilerTrace
 from sclip.train.launcher import Launcher, TrainJob, report
 from sclip.train.manifest import CheckpointError
 from sclip.train.optimizer import EMA, make_optimizer
 from sclip.train.prefetch import Prefetcher, ReadyBatch, prefetch_batches
+from sclip.train.ranks import in_unison, use_deterministic_algorithms
 from sclip.train.reports import StepReports
 from sclip.train.run_checkpoints import RunCheckpoints
 from sclip.train.run_folder import RunFolder

@@ -11,7 +11,7 @@
     losses.json       lost samples known before training: unreadable shards, wrong counts (`sclip.run.shard_losses`)
     quarantine.jsonl  samples that could not be trained on: step, source, pass, name, shard, index, key, reason. For a
                       shard that lacks recorded samples, "missing" holds their number
-    ledger/           what each rank trained on in each step (`sclip.train.ledger`)
+    ledger/           what each rank trained on in each step (`sclip.train.sample_accounts`)
     trace-*.json.gz   profiler traces of chosen steps, one file per rank (`health.profile_steps`)
     collectives-*     each rank's last collectives, written on GPUs if one exceeds `train.collective_timeout_s`
     complete.json     written when every sample was trained on
@@ -103,7 +103,7 @@ class RunFolder:
         return sorted(self.path.glob("step-*"), key=lambda path: path.name, reverse=True)
 
     def hold(self, name: str) -> None:
-        """Protect a checkpoint from `retention.prune` while it is read; `retention.make_room` may still remove it."""
+        """Protect a checkpoint from `run_checkpoints.prune` while it is read, but not from `make_room` there."""
         (self.path / f"{_HELD}{name}").touch()
 
     def is_held(self, name: str) -> bool:

@@ -27,10 +27,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sclip.config import ConfigError, TrainConfig
 from sclip.model import lora
-from sclip.model.blocks import block_lists
 from sclip.model.structure_clip import StructureCLIP, part_of
-from sclip.train.collectives import gather_json
+from sclip.model.towers import block_lists
 from sclip.train.optimizer import lr_scale
+from sclip.train.ranks import gather_json
 from sclip.train.transformer_blocks import change_forward
 
 __all__ = ["apply", "apply_frozen", "fits_whole", "kind_of", "needs_autocast", "resolve"]

@@ -1,6 +1,6 @@
 """Measure the stages of the stream from the notes of the encoders: rates, utilization and the limiting stage.
 
-Encoders send notes with their samples (`sclip.data.side_channel`). A note says how long each stage worked and waited
+Encoders send notes with their samples (`sclip.data.columns`). A note says how long each stage worked and waited
 for these samples. The figures add up the notes of all ranks.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.distributed as dist
 
-from sclip.data.side_channel import STAGES, Note
+from sclip.data.columns import STAGES, Note
 
 __all__ = ["StageMeter", "limiting_stage"]
 

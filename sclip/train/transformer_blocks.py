@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from sclip.config import TrainConfig
-from sclip.model.blocks import block_lists
+from sclip.model.towers import block_lists
 
 __all__ = ["change_forward"]
 

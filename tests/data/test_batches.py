@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from sclip.data import batches as module
 from sclip.data import columns as col
 from sclip.data.batches import Batch, Batches, Record
+from sclip.data.columns import Note, VisitEnd
 from sclip.data.order import Order
 from sclip.data.schedule import Schedule
-from sclip.data.side_channel import Note, VisitEnd
 from support.stream_blocks import BLANK, Columns, Row, block, samples, tar_index, value_of
 
 MISSING = -1

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sclip.config import Config, DataConfig, KEEConfig, LossConfig, MixtureConfig, ModelConfig, RunConfig
 from sclip.data import columns as col
 from sclip.data.annotation import write_record
+from sclip.data.columns import STAGES, Marker, Note, read_notes
 from sclip.data.encode import Encoder
 from sclip.data.reader import READ_SCHEMA
-from sclip.data.side_channel import STAGES, Marker, Note, read_notes
 from sclip.model import Tokenizer
 from sclip.model.tokenizer import PADDING
 from sclip.negatives import natural, sound

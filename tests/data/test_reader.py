@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from sclip.config import Config, DataConfig, RunConfig
 from sclip.data import columns as col
 from sclip.data import reader, stream
+from sclip.data.columns import VisitEnd
 from sclip.data.order import Part, Round
 from sclip.data.reader import READ_SCHEMA, OpenedVisit, ReadSettings, read_round, row_of
 from sclip.data.schedule import NamedShard
 from sclip.data.shards import Sample, ShardError
-from sclip.data.side_channel import VisitEnd
 from sclip.data.stream import StreamPlan
 from support.annotated_shards import jpeg, named, plan, tables, write_plain
 from support.storage_server import CONTENT, CUT, Storage, isolate, serving, url_of

@@ -20,8 +20,8 @@ from sclip.model import ModelError, StructureCLIP, Tokenizer, build_model, check
 from sclip.model.build import assemble, check_fit
 from sclip.model.export import export, export_clip, load_exported
 from sclip.model.packing import pack
-from sclip.model.positions import KEPT, fitted
 from sclip.model.processor_files import write_processor
+from sclip.model.towers import KEPT, fitted_positions
 from sclip.model.weights import read
 from support.small_model import CAPTIONS, END, NAME, SMALL, pictures, small_model, text_ids
 
@@ -53,7 +53,7 @@ def text_features(model: StructureCLIP, captions: list[str]) -> Tensor:
 
 def test_77_positions_become_the_248_of_long_clip() -> None:
     old = torch.randn(77, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    new = fitted(old, 248)
+    new = fitted_positions(old, 248)
     assert len(new) == 4 * 77 - 3 * KEPT
     assert torch.equal(new[:KEPT], old[:KEPT])
     for position in range(KEPT, 248):
@@ -61,12 +61,12 @@ def test_77_positions_become_the_248_of_long_clip() -> None:
         first = min(KEPT + whole, 75)  # positions behind the last one continue the step from 75 to 76
         steps = quarter + 4 * (KEPT + whole - first)
         torch.testing.assert_close(new[position], old[first] + steps / 4 * (old[first + 1] - old[first]))
-    half = fitted(old.half(), 248)
+    half = fitted_positions(old.half(), 248)
     assert half.dtype == torch.float16
-    torch.testing.assert_close(half, fitted(old.half().double(), 248).half(), rtol=0, atol=0)
-    ramp = fitted(torch.arange(77.0)[:, None], 100)[:, 0]
+    torch.testing.assert_close(half, fitted_positions(old.half().double(), 248).half(), rtol=0, atol=0)
+    ramp = fitted_positions(torch.arange(77.0)[:, None], 100)[:, 0]
     torch.testing.assert_close(ramp[KEPT:], KEPT + torch.arange(80) * 57 / 80)
-    assert torch.equal(fitted(old, 30), old[:30])
+    assert torch.equal(fitted_positions(old, 30), old[:30])
 
 
 def test_short_captions_keep_their_features_and_long_ones_are_read_to_their_end(

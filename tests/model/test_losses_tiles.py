@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from sclip.config import LossConfig
 from sclip.model import contrastive, structure_loss
 from sclip.model.contrastive import GlobalRows, contrastive_rows
-from sclip.model.distil import distil_rows
+from sclip.model.losses import distil_rows
 from support.loss_cases import Tensors, batch_of, features_of, only, with_gradients
 
 ROWS = 7

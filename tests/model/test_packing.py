@@ -16,7 +16,7 @@ from torch import Tensor
 from sclip.config import KEEConfig
 from sclip.model import StructureCLIP, Tokenizer
 from sclip.model.packing import pack
-from sclip.model.text_tower import text_tower, unpackable
+from sclip.model.towers import text_tower, unpackable
 from support.small_model import CAPTIONS, END, NAME, SMALL, pictures, small_model, text_ids, triple_ids
 
 NEGATIVES = [

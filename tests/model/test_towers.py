@@ -23,11 +23,11 @@ from sclip.inference.convert import opened
 from sclip.inference.scorer import Scorer
 from sclip.model import ModelError, Tokenizer, build_model, check_model
 from sclip.model.architecture import pretrained_normalisation
-from sclip.model.blocks import block_lists
 from sclip.model.build import meta_model, parameter_count, unpackable_reason
 from sclip.model.export import export, export_clip, load_exported
 from sclip.model.packing import text_lengths
 from sclip.model.tokenizer import PADDING
+from sclip.model.towers import block_lists
 from sclip.storage.paths import sizes
 from sclip.train.dry_run import dry_run
 from sclip.train.sharding import needs_autocast

@@ -22,10 +22,10 @@ from sclip.config.loader import load
 from sclip.data import annotation
 from sclip.data import columns as col
 from sclip.data.batches import Batches, Record
+from sclip.data.columns import read_notes
 from sclip.data.encode import Encoder
 from sclip.data.patterns import expand
 from sclip.data.shards import Sample, read_shard
-from sclip.data.side_channel import read_notes
 from sclip.data.stream import StreamPlan
 from sclip.prepare.annotate import stamp, usable_stamp
 from sclip.run import pretrain

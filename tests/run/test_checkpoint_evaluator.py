@@ -12,7 +12,7 @@ import ray
 
 from sclip.config import CheckpointConfig, EvaluateConfig
 from sclip.run.checkpoint_evaluator import CheckpointEvaluator
-from sclip.train import manifest, retention
+from sclip.train import manifest, run_checkpoints
 from sclip.train.run_folder import RunFolder
 from support.ray_head import Head
 
@@ -41,7 +41,7 @@ class Run:
         """Write a checkpoint, prune older ones, and report the new one to the evaluator."""
         (path := self.folder.step_path(step)).mkdir(parents=True)
         manifest.write_manifest(path, {}, {})
-        retention.prune(self.folder, CheckpointConfig(keep_last=1))
+        run_checkpoints.prune(self.folder, CheckpointConfig(keep_last=1))
         evaluator.checkpoint(path.name, step)
 
     @property
@@ -83,7 +83,7 @@ def test_a_slow_evaluation_skips_checkpoints_and_keeps_the_one_that_it_reads(
         opened.write("0.75")
     evaluator.close()
     assert run.scores == {2: {"relation/accuracy": 0.75, "step": 2}}
-    retention.prune(run.folder, CheckpointConfig(keep_last=1))
+    run_checkpoints.prune(run.folder, CheckpointConfig(keep_last=1))
     assert run.steps == [5]
 
 

@@ -19,11 +19,11 @@ from sclip.config.loader import to_tree
 from sclip.data.schedule import NamedShard, Schedule
 from sclip.run.audit.run_files import read_ledger
 from sclip.storage.paths import sizes, storage_path
-from sclip.train import checkpoint, manifest, retention
-from sclip.train.ledger import Ledger
+from sclip.train import checkpoint, manifest, run_checkpoints
 from sclip.train.manifest import CheckpointError, NotWritten
 from sclip.train.run_folder import RunFolder
 from sclip.train.run_inputs import compare_inputs, record_inputs
+from sclip.train.sample_accounts import Ledger
 from support import ranks
 from support.object_store import ObjectStore, every
 
@@ -120,7 +120,7 @@ def test_a_checkpoint_that_storage_does_not_take_is_not_counted_and_can_be_writt
 
 def test_free_space_is_checked_on_the_disk_where_checkpoints_are_staged(folder: RunFolder) -> None:
     with pytest.raises(CheckpointError, match=rf"^{tempfile.gettempdir()}: \S+ GB free, a checkpoint takes"):
-        retention.make_room(folder, 10**18, CheckpointConfig())
+        run_checkpoints.make_room(folder, 10**18, CheckpointConfig())
 
 
 def test_the_remains_of_a_crash_are_removed(folder: RunFolder) -> None:

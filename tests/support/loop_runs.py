@@ -14,9 +14,9 @@ import torch
 
 from sclip.config import Config, DataConfig, HealthConfig, RunConfig, TrainConfig
 from sclip.data import columns as col
+from sclip.data.columns import Marker, Note, VisitEnd
 from sclip.data.order import Order
 from sclip.data.schedule import NamedShard, Schedule
-from sclip.data.side_channel import Marker, Note, VisitEnd
 from sclip.model import Tokenizer, image_size
 from sclip.train import loop
 from sclip.train.health import TrainingDiverged

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sclip.data import columns as col
-from sclip.data.side_channel import Marker, Note
+from sclip.data.columns import Marker, Note
 
 Columns = dict[str, NDArray[Any]]
 Row = tuple[int, int, int]

@@ -18,9 +18,9 @@ from sclip.model import build_model
 from sclip.train import checkpoint, manifest
 from sclip.train.checkpoint import Saver
 from sclip.train.checkpoint_tensors import stored_tensors
-from sclip.train.collectives import in_unison
 from sclip.train.manifest import MANIFEST, CheckpointError
 from sclip.train.optimizer import EMA
+from sclip.train.ranks import in_unison
 from sclip.train.step import TrainStep, unwrapped
 from support import ranks
 from support.train_cases import ROWS, VIT, Tensors, config_with, losses, small, start, whole_weights

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from sclip.data.side_channel import Note
+from sclip.data.columns import Note
 from sclip.train import reports, stream_rates
 from sclip.train.reports import StepMeter
 from sclip.train.stream_rates import StageMeter, limiting_stage

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sclip.config import ModelConfig, TrainConfig
 from sclip.model import build_model
-from sclip.model.blocks import block_lists
 from sclip.model.packing import pack
+from sclip.model.towers import block_lists
 from sclip.train.transformer_blocks import change_forward
 from support.train_cases import MODEL, VIT, config_with, start, training_batch
 

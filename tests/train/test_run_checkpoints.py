@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sclip.config import CheckpointConfig
-from sclip.train import manifest, retention
+from sclip.train import manifest, run_checkpoints
 from sclip.train.manifest import CheckpointError
 from sclip.train.run_folder import RunFolder, size_of
 
@@ -50,7 +50,7 @@ LOSSES = {10: 0.5, 20: 0.1, 30: None, 40: 0.3, 50: 0.4, 60: 0.6}
 )
 def test_the_newest_and_the_best_stay(tmp_path: Path, keep: dict[str, Any], expected: list[int]) -> None:
     folder = folder_with(tmp_path, LOSSES)
-    retention.prune(folder, CheckpointConfig(**keep))
+    run_checkpoints.prune(folder, CheckpointConfig(**keep))
     assert steps(folder) == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"step-{n:08d}" for n in expected)
 
@@ -62,7 +62,7 @@ def test_a_checkpoint_being_written_stays_and_damaged_or_half_removed_ones_go(
     folder.step_path(70).mkdir()
     (folder.step_path(10) / manifest.MANIFEST).unlink()
     (folder.step_path(20) / manifest.MANIFEST).write_text("{")
-    retention.prune(folder, CheckpointConfig(keep_last=1, keep_best=1))
+    run_checkpoints.prune(folder, CheckpointConfig(keep_last=1, keep_best=1))
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"step-000000{n}" for n in (40, 60, 70)]
 
 
@@ -75,7 +75,7 @@ def test_older_checkpoints_make_room_within_the_budget_and_the_best_go_last(
 ) -> None:
     folder = folder_with(tmp_path, LOSSES)
     keep = CheckpointConfig(disk_budget_gb=budget_mb / 1000, keep_best=keep_best)
-    retention.make_room(folder, MEGABYTE, keep)
+    run_checkpoints.make_room(folder, MEGABYTE, keep)
     assert steps(folder) == expected
     assert size_of(tmp_path) == pytest.approx(len(expected) * MEGABYTE, rel=0.01)
 
@@ -85,13 +85,13 @@ def test_a_budget_too_small_for_a_second_checkpoint_is_refused_even_before_the_f
     with pytest.raises(
         CheckpointError, match=r"disk_budget_gb=0\.015: .* takes 0\.01 GB, .* the budget to 0\.02 or more"
     ):
-        retention.make_room(folder, 10 * MEGABYTE, CheckpointConfig(disk_budget_gb=0.015))
+        run_checkpoints.make_room(folder, 10 * MEGABYTE, CheckpointConfig(disk_budget_gb=0.015))
     assert steps(folder) == [60]
     keep, empty = CheckpointConfig(disk_budget_gb=0.015), RunFolder(tmp_path / "empty")
     empty.path.mkdir()
-    retention.make_room(empty, 7 * MEGABYTE, keep)
+    run_checkpoints.make_room(empty, 7 * MEGABYTE, keep)
     with pytest.raises(CheckpointError, match=r"takes 0\.01 GB, .* raise the budget to 0\.02 or more"):
-        retention.make_room(empty, 10 * MEGABYTE, keep)
+        run_checkpoints.make_room(empty, 10 * MEGABYTE, keep)
 
 
 def test_a_full_disk_is_reported_before_anything_is_written(
@@ -99,8 +99,8 @@ def test_a_full_disk_is_reported_before_anything_is_written(
 ) -> None:
     folder = folder_with(tmp_path, {10: 0.5})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
-    retention.make_room(folder, 99 * MEGABYTE, CheckpointConfig())
+    run_checkpoints.make_room(folder, 99 * MEGABYTE, CheckpointConfig())
     with pytest.raises(
         CheckpointError, match=r"0\.10 GB free, a checkpoint takes 0\.20 GB; make room .*sclip clean"
     ):
-        retention.make_room(folder, 200 * MEGABYTE, CheckpointConfig())
+        run_checkpoints.make_room(folder, 200 * MEGABYTE, CheckpointConfig())

@@ -1,14 +1,24 @@
-"""Exchange JSON values between ranks, without torch's object collectives, which unpickle what they receive."""
+"""Exchange JSON values and errors between ranks, and make each rank deterministic (`train.deterministic`).
+
+Values travel as JSON, because torch's object collectives unpickle what they receive. Deterministic settings of torch,
+cuBLAS and NCCL make two runs on equal GPUs equal bit for bit.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+
+__all__ = ["gather_json", "in_unison", "use_deterministic_algorithms"]
+
+_DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "NCCL_ALGO": "Ring", "NCCL_PROTO": "Simple"}
+"""Fix the order in which cuBLAS and NCCL add up values. By default, NCCL may leave the order to network switches."""
 
 
 def gather_json(value: dict[str, Any], group: dist.ProcessGroup | None = None) -> list[dict[str, Any]]:
@@ -44,3 +54,15 @@ def in_unison(
         if result["failure"]:
             raise error(result["failure"]) from cause
     return [result["value"] for result in results]
+
+
+def use_deterministic_algorithms() -> None:
+    """Make this process deterministic. Call it before the first cuBLAS call and before process groups are created.
+
+    From then on, an operation without a deterministic algorithm raises RuntimeError.
+    """
+    os.environ.update(_DETERMINISTIC)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no code reads it
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False

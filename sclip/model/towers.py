@@ -1,4 +1,8 @@
-"""Inspect the text tower of an open_clip CLIP: the CLIP itself or its `text`, which may be a Hugging Face model."""
+"""Inspect the towers of an open_clip CLIP: the repeated blocks of any tower, and the parts of the text tower.
+
+The text tower is the CLIP itself or its `text`, which may be a Hugging Face model. Its position embeddings can be
+fitted to another context length.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ import torch
 from open_clip.hf_model import ClsPooler, HFTextEncoder
 from torch import Tensor, nn
 
-from sclip.model.blocks import block_lists
-
 __all__ = [
+    "KEPT",
+    "block_lists",
+    "fitted_positions",
     "is_hub_tower",
     "never_empty",
     "sizes",
@@ -19,6 +24,26 @@ __all__ = [
     "unpackable",
     "word_table",
 ]
+
+KEPT = 20
+"""Positions that stretching leaves alone. Later ones are trained less: few of CLIP's training captions are longer."""
+
+_BLOCK_LISTS = ("resblocks", "blocks", "layers", "layer", "block")
+"""Names of block lists in open_clip, timm, the KEE, and Hugging Face's BERT and T5."""
+
+
+def block_lists(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """Return the blocks of each list by the list's module name. Inner lists come first, as `fully_shard` requires."""
+    lists: dict[str, list[nn.Module]] = {}
+    for name, module in reversed(list(model.named_modules())):
+        *parents, own = name.split(".")
+        if "block" in parents:  # T5 keeps the parts of each block in a list, too
+            continue
+        if isinstance(module, nn.ModuleList | nn.Sequential) and own in _BLOCK_LISTS:
+            blocks = [block for block in module if any(True for _ in block.parameters())]
+            if blocks:
+                lists[name] = blocks
+    return lists
 
 
 def text_tower(clip: Any) -> Any:
@@ -88,3 +113,24 @@ def never_empty(text: Tensor) -> Tensor:
     """Return the ids [N, L], with 1 as first id of an absent text (zeros): a mean over no token would be NaN."""
     first = text[:, :1].masked_fill(~text.any(1, keepdim=True), 1)
     return torch.cat([first, text[:, 1:]], dim=1)
+
+
+def fitted_positions(positions: Tensor, length: int) -> Tensor:
+    """Return position embeddings [length, W] made from [L, W]: cut if `length` is smaller than L, else stretched.
+
+    Stretching follows Long-CLIP (Zhang et al., ECCV 2024; github.com/beichenzbc/Long-CLIP, `load_from_clip` in
+    model/longclip.py). The embedding of a position p from `KEPT` on is interpolated at KEPT + (p - KEPT) / r, with r =
+    (length - KEPT) / (L - KEPT). Beyond the last embedding, the line through the last two is extended. As in Long-CLIP,
+    r = 4 turns 77 positions into 248. Raises ValueError if fewer than two positions follow the first `KEPT`.
+    """
+    rows = len(positions)
+    if length <= rows:
+        return positions[:length].clone()
+    if rows < KEPT + 2:
+        raise ValueError(f"{rows} positions, too few to stretch: at least {KEPT + 2} are needed")
+    old = positions.double()
+    places = torch.arange(length - KEPT, dtype=torch.float64, device=old.device)
+    points = KEPT + places * (rows - KEPT) / (length - KEPT)
+    left = points.long().clamp(max=rows - 2)
+    behind = torch.lerp(old[left], old[left + 1], (points - left)[:, None])
+    return torch.cat([old[:KEPT], behind]).to(positions.dtype)
