@@ -302,6 +302,10 @@ def table(ablation: Ablation, trials: Sequence[Trial], name: str) -> dict[str, d
     return cells
 
 
+_LOG_COLUMNS = 1000
+"""Maximum width of a table that is not printed to a terminal."""
+
+
 def _figure(value: float | str | None) -> str:
     return "–" if value is None else value if isinstance(value, str) else f"{value:.3f}"
 
@@ -313,7 +317,9 @@ def show(ablation: Ablation, cells: Mapping[str, Mapping[str, Cell]], console: C
         shown.add_column(heading, no_wrap=not heading)
     for line in _lines(ablation, cells):
         shown.add_row(*line)
-    console.print(shown)
+    if not console.is_terminal:  # a log takes lines of any length; rich would cut figures to 80 columns
+        shown.width = console.measure(shown, options=console.options.update_width(_LOG_COLUMNS)).maximum
+    console.print(shown, crop=False)
     if ablation.published:
         console.print(f"published: {ablation.published}", soft_wrap=True, highlight=False, markup=False)
 

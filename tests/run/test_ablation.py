@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from sclip.config import ConfigError
 from sclip.config.loader import CONFIGS, changed, load
@@ -83,6 +86,10 @@ def test_a_cell_of_several_seeds_has_an_interval_and_is_tested_against_the_refer
     low, high = "0.950 (0.900 to 1.000), p 1.000", "0.950 (0.925 to 0.975)"
     assert texts == [low, high, "0.300 (0.052 to 0.548), p 0.009"]
     assert cells["low"]["attribute/accuracy"].text == "–"
+    ablation.show(study, cells, Console(file=(log := io.StringIO()), width=50))
+    assert re.search(
+        r"^ +lambda low +0\.950 \(0\.900 to 1\.000\), p 1\.000 .* –", log.getvalue(), re.MULTILINE
+    )
     lacking = [trial for trial in trials if trial.name not in ("x-low-seed-0", "x-high-seed-2")]
     low = ablation.table(study, lacking, "x")["low"]["relation/accuracy"]
     # "low" has seeds 1 and 2 left, "high" has 0 and 1.
