@@ -83,7 +83,7 @@ def check_trainable(config: ModelConfig, has_start: bool = False) -> StructureCL
     check_model(config)
     Tokenizer(config)
     with torch.device("meta"):
-        model = _random(dataclasses.replace(config, pretrained=""), "")
+        model = _from_open_clip(dataclasses.replace(config, pretrained=""), "")
         if config.lora.rank:
             lora.add(model)
     layer = next((name for name, module in model.clip.named_modules() if isinstance(module, _BatchNorm)), "")
@@ -127,9 +127,9 @@ def assemble(config: ModelConfig, weights: Weights | None, tag: bool = True) -> 
     own = dataclasses.replace(config, context_length=0)
     if source and context_length(config) != context_length(own):
         # Load at the original length and stretch later: open_clip stretches positions in another way.
-        weights = Weights(f"model.pretrained={source!r}", _random(own, source).state_dict())
+        weights = Weights(f"model.pretrained={source!r}", _from_open_clip(own, source).state_dict())
         source = ""
-    model = _random(config, source)
+    model = _from_open_clip(config, source)
     if weights is not None:
         model.load_state_dict(_fitted(model, weights)[0])
     return model
@@ -139,7 +139,7 @@ def check_fit(config: ModelConfig, weights: Weights) -> list[str]:
     """Compare the weights' names and shapes with the model's. Return notes on differences; raise as `assemble` does."""
     with torch.device("meta"):
         _, notes = _fitted(
-            _random(dataclasses.replace(config, name=_architecture(config, weights)), ""), weights
+            _from_open_clip(dataclasses.replace(config, name=_architecture(config, weights)), ""), weights
         )
     return notes + [f"left out: {entry}" for entry in weights.left_out]
 
@@ -155,7 +155,7 @@ def resolved(config: ModelConfig) -> ModelConfig:
     return dataclasses.replace(config, name=_architecture(config, pretrained_weights(config)))
 
 
-def _random(config: ModelConfig, tag: str) -> StructureCLIP:
+def _from_open_clip(config: ModelConfig, tag: str) -> StructureCLIP:
     """Return a model of the architecture `config.name` on the default device; `tag` names its weights ("": random)."""
     text = open_clip_config(config.name)["text_cfg"]
     more: dict[str, Any] = {} if tag else {"force_preprocess_cfg": pretrained_normalisation(config.name)}

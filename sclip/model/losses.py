@@ -78,7 +78,7 @@ def structure_loss(
         0.0 * features[name] for name in ("logit_scale", "logit_bias") if name in features
     )
 
-    sums = [contrastive.detach(), (terms.detach() > 0).sum(), _triples(batch, valid)]
+    sums = [contrastive.detach(), (terms.detach() > 0).sum(), _rows_with_triples(batch, valid)]
     if "negative_features" in features:
         positive = (image * text).sum(1, keepdim=True)
         negative = (image[:, None] * features["negative_features"]).sum(2)
@@ -136,7 +136,7 @@ def structure_loss(
     return world_size * loss, metrics
 
 
-def _triples(batch: Mapping[str, Tensor], valid: Tensor) -> Tensor:
+def _rows_with_triples(batch: Mapping[str, Tensor], valid: Tensor) -> Tensor:
     """Return the number of valid rows with at least one triple."""
     if "triples" not in batch:
         return valid.new_zeros((), dtype=torch.float32)

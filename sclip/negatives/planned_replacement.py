@@ -69,7 +69,9 @@ class Slot:
     options: Options
     held: tuple[int, ...]
     """Indices of the objects, attributes or relations that the word expresses."""
-    lemma: str = ""
-    """Relation: the words of its predicate to replace. Name with a sport: the kept rest, as " player". Otherwise ""."""
+    predicate: str = ""
+    """Of a relation: the words of its predicate to replace."""
     form: int = -1
     """Index of a verb's form in `contrasts.FORM_OF`; -1 means that the word is no verb."""
+    rest: str = ""
+    """Of a name with a sport: what stays of it, such as " player"."""

@@ -27,7 +27,7 @@ def objects(reading: Reading) -> Iterator[Slot]:
         if rest and first in SPORTS and not reading.is_shut(index):
             if caption[start : start + len(first) + 1].lower() == f"{first} ":
                 span = (start, start + len(first))
-                yield Slot("replaced object", span, sports_of(first, rest), (index,), f" {rest}")
+                yield Slot("replaced object", span, sports_of(first, rest), (index,), rest=f" {rest}")
             continue
         options = contrasts.ANYWHERE.get(obj.name, ())
         if not options:

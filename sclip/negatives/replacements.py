@@ -72,7 +72,7 @@ def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
     predicates: dict[int, str] = {}
     new = word
     if slot.kind == "replaced object":
-        names = dict.fromkeys(slot.held, word + slot.lemma)
+        names = dict.fromkeys(slot.held, word + slot.rest)
         if is_plural(old.lower()):
             head, _, last = word.rpartition(" ")
             new = f"{head} {in_number(last, True)}".strip()
@@ -86,8 +86,8 @@ def _made(reading: Reading, slot: Slot, word: str) -> Replacement:
             word = contrasts.LEMMAS.get(word, word)
         for k in slot.held:
             predicate = graph.relations[k].predicate
-            start = 0 if slot.form >= 0 else predicate.rfind(slot.lemma)
-            predicates[k] = predicate[:start] + word + predicate[start + len(slot.lemma) :]
+            start = 0 if slot.form >= 0 else predicate.rfind(slot.predicate)
+            predicates[k] = predicate[:start] + word + predicate[start + len(slot.predicate) :]
         if slot.form >= 0:
             predicates |= _other_predicates(graph, slot, word)
     forms[slot.span] = _cased(new, old)
@@ -107,7 +107,7 @@ def _other_predicates(graph: SceneGraph, slot: Slot, word: str) -> dict[int, str
         for k, r in enumerate(graph.relations)
         if r.subject in subjects and k not in slot.held and r.span[0] >= slot.span[1]
         for verb, _, rest in (r.predicate.partition(" "),)
-        if verb == slot.lemma and rest
+        if verb == slot.predicate and rest
     }
 
 

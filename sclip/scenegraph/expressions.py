@@ -72,7 +72,7 @@ _UNITS = frozenset(
     percent % year years yr month months week weeks day days hour hours minute minutes story storey stories carat karat
     megapixel watt volt""".split()
 )
-_BODY_UNITS = frozenset(
+_UNITS_OR_OBJECTS = frozenset(
     "feet foot pounds yards stories days hours minutes years months weeks degrees acres".split()
 )
 """Units in "20 feet" and "two feet tall", but objects in "a bird on two feet". "foot" is always a unit."""
@@ -240,7 +240,7 @@ def _quantity(tokens: Sequence[Token], lower: list[str], i: int) -> tuple[int, E
     if end < n and lower[end] in _UNIT_TAILS:
         code = "J" if tokens[end].tag_ != "NN" else "N"
         return i, Expression(end + 1, _text(tokens, lower, i, end + 1), code)
-    if following in _BODY_UNITS and not (lower[i][0].isdigit() or following == "foot"):
+    if following in _UNITS_OR_OBJECTS and not (lower[i][0].isdigit() or following == "foot"):
         return None
     if end < n and (lower[end] == "of" or (following in _TIMES and not _is_described(tokens, end))):
         return None
