@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import NoReturn
 
@@ -35,6 +36,8 @@ __all__ = [
 
 SAME_S = 2.0
 """Signals within this many seconds count as one."""
+_WAKE_S = 1.0
+"""Seconds after which the main thread wakes up. A signal just before it begins to wait would not wake it."""
 
 Answer = Callable[[signal.Signals, "FrameType | None"], None]
 """Signal handler, called in the main thread with the signal and the interrupted frame."""
@@ -153,7 +156,9 @@ def run(work: Callable[[], None], ask: Callable[[], bool]) -> signal.Signals | N
         work()
         return None
     done: Future[None] = Future()
+    events: SimpleQueue[signal.Signals | None] = SimpleQueue()  # None: the work has ended
     signals: list[signal.Signals] = []
+    asking = False
 
     def called() -> None:
         try:
@@ -162,14 +167,27 @@ def run(work: Callable[[], None], ask: Callable[[], bool]) -> signal.Signals | N
             done.set_exception(error)
         else:
             done.set_result(None)
+        events.put(None)
 
     def answer(number: signal.Signals, frame: FrameType | None) -> None:
-        signals.append(number)
-        if len(signals) > 1 or not ask():
+        if asking:  # `ask` may wait for a cluster that is gone
             raise Stopped("stopped", number, work_goes_on=True)
+        events.put(number)  # an exception raised here might break the lock that the main thread waits for
 
     # The work calls Ray Train, which would register its own handler in the main thread, for SIGINT only.
     with answered(answer):
         threading.Thread(target=called, name="work", daemon=True).start()
+        while not done.done():
+            try:
+                number = events.get(timeout=_WAKE_S)
+            except Empty:
+                continue
+            if number is None:
+                break
+            signals.append(number)
+            asking = True
+            if len(signals) > 1 or not ask():
+                raise Stopped("stopped", number, work_goes_on=True)
+            asking = False
         done.result()
     return signals[0] if signals else None
